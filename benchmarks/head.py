@@ -1,0 +1,262 @@
+"""Time and memory of the weighted head against TRL's, forward and backward.
+
+    python benchmarks/head.py [--shape 512,32000,2048,0.5] [--rounds 5] [--json FILE] [--device cpu|cuda]
+
+Command of record: python benchmarks/head.py --json benchmarks/results/head-cpu.json (2 CPU cores, about 5 minutes);
+expected at the default shape: `chunked` at most 0.20 of TRL's CPU seconds and 0.25 of its added peak memory.
+Needs Linux (/proc). Shapes: T tokens, N supervised tokens, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from balanced_thinking.loss import weighted_linear_cross_entropy
+
+
+class Shape(NamedTuple):
+    hidden: int
+    vocabulary: int
+    tokens: int
+    ignored: float
+
+
+TARGET_SHAPE = Shape(512, 32000, 2048, 0.5)
+WARM_UP_SHAPE = Shape(64, 1000, 96, 0.5)
+TARGETS = {"seconds": 0.20, "peak_mib": 0.25}  # ours over TRL's, at TARGET_SHAPE on a CPU
+BASELINE = "trl"
+
+
+def chunked(hidden_TD: Tensor, head_VD: Tensor, labels_T: Tensor, weights_T: Tensor) -> Tensor:
+    return weighted_linear_cross_entropy(hidden_TD, head_VD, labels_T, weights_T, impl="chunked").loss
+
+
+def reference(hidden_TD: Tensor, head_VD: Tensor, labels_T: Tensor, weights_T: Tensor) -> Tensor:
+    return weighted_linear_cross_entropy(hidden_TD, head_VD, labels_T, weights_T, impl="reference").loss
+
+
+def naive(hidden_TD: Tensor, head_VD: Tensor, labels_T: Tensor, weights_T: Tensor) -> Tensor:
+    logits_TV = (hidden_TD @ head_VD.t()).float()
+    return (F.cross_entropy(logits_TV, labels_T, reduction="none") * weights_T).sum()
+
+
+def naive_compacted(hidden_TD: Tensor, head_VD: Tensor, labels_T: Tensor, weights_T: Tensor) -> Tensor:
+    rows_N = (labels_T != -100).nonzero().squeeze(1)
+    return naive(hidden_TD[rows_N], head_VD, labels_T[rows_N], weights_T[rows_N])
+
+
+def trl(hidden_TD: Tensor, head_VD: Tensor, labels_T: Tensor, weights_T: Tensor) -> Tensor:
+    """TRL's `add_fused_lm_head` as its SFTTrainer sets it up: without Triton it scores every position."""
+    from trl.kernels.chunked_logprob import ChunkedLogProbFunction, _use_triton
+    from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
+
+    outputs = ("log_probs", "entropy", "is_top1")
+    mask_T = labels_T != -100
+    options = (None, 1.0, outputs)  # softcap, logit scale
+    compact = _use_triton(hidden_TD.device)
+    rows, targets = (hidden_TD[mask_T], labels_T[mask_T]) if compact else (hidden_TD, labels_T.clamp(min=0))
+    scored = ChunkedLogProbFunction.apply(rows, head_VD, None, targets, 1.0, _CHUNKED_LOGPROB_CHUNK_SIZE, *options)[0]
+    log_probs_T = scored.new_zeros(mask_T.shape).masked_scatter(mask_T, scored) if compact else scored
+    return -(log_probs_T.masked_fill(~mask_T, 0) * weights_T).sum()
+
+
+Head = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+HEADS: dict[str, Head] = {head.__name__: head for head in (chunked, reference, naive_compacted, naive, trl)}
+
+
+def inputs(shape: Shape, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Random hidden states, head, labels and non-uniform weights; float32 on a CPU, bfloat16 on a GPU."""
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    rng = torch.Generator().manual_seed(0)
+    hidden_TD = torch.randn(shape.tokens, shape.hidden, generator=rng)
+    head_VD = torch.randn(shape.vocabulary, shape.hidden, generator=rng) / shape.hidden**0.5
+    labels_T = torch.randint(0, shape.vocabulary, (shape.tokens,), generator=rng)
+    labels_T[torch.rand(shape.tokens, generator=rng) < shape.ignored] = -100
+    weights_T = torch.rand(shape.tokens, generator=rng) / shape.tokens
+    hidden_TD, head_VD = (tensor.to(device, dtype).requires_grad_() for tensor in (hidden_TD, head_VD))
+    return hidden_TD, head_VD, labels_T.to(device), weights_T.to(device)
+
+
+def step(head: Head, tensors: tuple[Tensor, Tensor, Tensor, Tensor]) -> float:
+    tensors[0].grad = tensors[1].grad = None
+    loss = head(*tensors)
+    loss.backward()
+    return loss.item()
+
+
+def memory_mib(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def measure_cpu(head: Head, tensors: tuple[Tensor, Tensor, Tensor, Tensor], iterations: int) -> dict[str, float]:
+    """CPU seconds of all threads (a busy neighbour changes them little), and the first step's added peak memory."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    before_mib, seconds, peak_mib, loss = memory_mib("VmRSS:"), [], 0.0, 0.0
+    for i in range(iterations):
+        start = time.process_time()
+        loss = step(head, tensors)
+        seconds.append(time.process_time() - start)
+        if i == 0:
+            peak_mib = memory_mib("VmHWM:") - before_mib
+    return {"seconds": statistics.median(seconds), "peak_mib": peak_mib, "loss": loss}
+
+
+def measure_cuda(head: Head, tensors: tuple[Tensor, Tensor, Tensor, Tensor], iterations: int) -> dict[str, float]:
+    """Seconds between CUDA events, after one step that the allocator and the compilers warm up on."""
+    step(head, tensors)
+    tensors[0].grad = tensors[1].grad = None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before, seconds, loss = torch.cuda.memory_allocated(), [], 0.0
+    for _ in range(iterations):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        loss = step(head, tensors)
+        end.record()
+        end.synchronize()
+        seconds.append(start.elapsed_time(end) / 1000)
+    peak_mib = (torch.cuda.max_memory_allocated() - before) / 2**20
+    return {"seconds": statistics.median(seconds), "peak_mib": peak_mib, "loss": loss}
+
+
+def measure(name: str, shape: Shape, options: argparse.Namespace) -> dict[str, float]:
+    torch.set_num_threads(options.threads)
+    step(HEADS[name], inputs(WARM_UP_SHAPE, options.device))  # imports, thread pools, kernels
+    tensors = inputs(shape, options.device)
+    return (measure_cpu if options.device == "cpu" else measure_cuda)(HEADS[name], tensors, options.iterations)
+
+
+def measure_in_fresh_process(name: str, options: argparse.Namespace) -> dict[str, float]:
+    arguments = ["--measure", name, "--shape", ",".join(map(str, options.shape)), "--device", options.device]
+    arguments += ["--threads", str(options.threads), "--iterations", str(options.iterations)]
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"the measurement of {name} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_rounds(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
+    """Measure every head once a round, in alternating order, so that drift of the machine falls on all alike."""
+    samples: dict[str, list[dict[str, float]]] = {name: [] for name in HEADS}
+    for round_ in range(options.rounds):
+        for name in list(HEADS)[:: 1 if round_ % 2 == 0 else -1]:
+            samples[name].append(measure_in_fresh_process(name, options))
+            print(f"round {round_ + 1}/{options.rounds} {name}: {samples[name][-1]}", file=sys.stderr)
+    return samples
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def summarize(samples: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, Any]]:
+    """Median, min and max of each figure, and of its ratio to TRL's in the same round."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, runs in samples.items():
+        rows[name] = {"loss": runs[0]["loss"]}
+        for field in TARGETS:
+            rows[name][field] = spread([run[field] for run in runs])
+            pairs = zip(runs, samples[BASELINE], strict=True)
+            rows[name][f"{field}_to_trl"] = spread([run[field] / base[field] for run, base in pairs])
+    return rows
+
+
+def markdown(rows: dict[str, dict[str, Any]], options: argparse.Namespace) -> str:
+    unit = "CPU s" if options.device == "cpu" else "GPU s"
+    lines = [f"| head | {unit} | of TRL's (min-max) | added peak MiB | of TRL's (min-max) |", "| --- |" + " ---: |" * 4]
+    for name, row in rows.items():
+        cells = [name]
+        for field, digits in (("seconds", 4 if options.device == "cuda" else 2), ("peak_mib", 0)):
+            ratio = row[f"{field}_to_trl"]
+            cells.append(f"{row[field]['median']:.{digits}f}")
+            cells.append(f"{ratio['median']:.3f} ({ratio['min']:.3f}-{ratio['max']:.3f})")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def machine(options: argparse.Namespace) -> dict[str, Any]:
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    cpu = models[0].split(":", 1)[1].strip() if models else platform.machine()
+    gpu = torch.cuda.get_device_name() if options.device == "cuda" else None
+    return {"cpu": cpu, "cores": os.cpu_count(), "threads": options.threads, "gpu": gpu}
+
+
+def report(rows: dict[str, dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "benchmark": "head",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine(options),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "trl")},
+        "device": options.device,
+        "dtype": "float32" if options.device == "cpu" else "bfloat16",
+        "shape": options.shape._asdict(),
+        "rounds": options.rounds,
+        "iterations": options.iterations,
+        "heads": rows,
+    }
+
+
+def meets_targets(rows: dict[str, dict[str, Any]]) -> bool:
+    passed = True
+    for field, limit in TARGETS.items():
+        ratio = rows["chunked"][f"{field}_to_trl"]["median"]
+        passed &= ratio <= limit
+        print(f"{'PASS' if ratio <= limit else 'FAIL'} chunked {field}: {ratio:.3f} of TRL's, at most {limit:.2f}")
+    return passed
+
+
+def parse_shape(text: str) -> Shape:
+    try:
+        hidden, vocabulary, tokens, ignored = text.split(",")
+        return Shape(int(hidden), int(vocabulary), int(tokens), float(ignored))
+    except ValueError:
+        expected = "hidden,vocabulary,tokens,ignored share, like 512,32000,2048,0.5"
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}") from None
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--shape", type=parse_shape, default=TARGET_SHAPE, help="hidden,vocabulary,tokens,ignored share"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="fresh processes a head (default 5)")
+    parser.add_argument("--iterations", type=int, default=3, help="steps timed in each process (default 3)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--json", type=Path, help="write the figures, the machine and the versions here")
+    parser.add_argument("--measure", choices=HEADS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = parse_options()
+    if options.measure:
+        print(json.dumps(measure(options.measure, options.shape, options)))
+        return 0
+    rows = summarize(run_rounds(options))
+    print(markdown(rows, options))
+    if options.json:
+        options.json.write_text(json.dumps(report(rows, options), indent=2) + "\n")
+    judged = options.shape == TARGET_SHAPE and options.device == "cpu"
+    return 0 if not judged or meets_targets(rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""Rows of prompt, images and completion -> padded tensors, with every supervised token's segment.
+
+The prompt goes through the model's own processor exactly as at inference. The completion is tokenized once, whole, and its
+segments come from that tokenization's character offsets, so the token ids are those of plain tokenization.
+
+Runs in data-loader workers: it holds no state and reports what it dropped inside the batch.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from trl.data_utils import apply_chat_template, is_conversational, prepare_multimodal_messages
+
+from balanced_thinking.segments import IGNORE, Parsed, ReasoningFormat, get_format, parse, token_segments
+
+OVERFLOW = ("error", "drop", "trim_think")
+_SENTENCE_END = re.compile(r"(?<=[.!?\n])\s+")
+# What a processor returns for each token besides its id; completions hold no image, so theirs is 0.
+_TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
+
+
+class RowError(ValueError):
+    """A row that cannot be trained on; the message names it and says what mends it."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One tokenized completion: ids and segments, both of its length."""
+
+    ids: list[int]
+    segments: list[int]
+
+
+def open_image(reference: Any) -> Image.Image:
+    """An RGB picture from a PIL image, a local path, or the {"bytes", "path"} that datasets store."""
+    if isinstance(reference, Image.Image):
+        return reference.convert("RGB")
+    if isinstance(reference, Mapping):
+        if reference.get("bytes") is not None:
+            return Image.open(io.BytesIO(reference["bytes"])).convert("RGB")
+        reference = reference["path"]
+    if str(reference).startswith(("http://", "https://")):
+        raise RowError(f"the image {reference!r} is an address: images must be local files, so download it first")
+    with Image.open(Path(reference)) as image:
+        return image.convert("RGB")
+
+
+def to_prompt_completion(row: Mapping[str, Any]) -> dict[str, Any]:
+    """TRL's columns in any of its forms as `prompt`, `completion`, `images` and `id`.
+
+    Of `messages`, the last one, the assistant's, is the completion: only it is trained on.
+    """
+    images = list(row["images"] or []) if "images" in row else [row["image"]] if row.get("image") is not None else []
+    if "messages" in row:
+        prompt, completion = row["messages"][:-1], row["messages"][-1:]
+        if not prompt or completion[0]["role"] != "assistant":
+            raise RowError(f"row {row.get('id', '?')}: `messages` must end with the assistant's after at least one other")
+    elif "prompt" in row and "completion" in row:
+        prompt, completion = row["prompt"], row["completion"]
+    else:
+        raise RowError(f"a row has the columns {sorted(row)}; expected `prompt` and `completion`, or `messages`")
+    return {"id": str(row.get("id", "?")), "prompt": prompt, "completion": completion, "images": images}
+
+
+def render_row(row: Mapping[str, Any], processor: Any) -> dict[str, str]:
+    """`prompt`, and `completion` if the row has one, as text: by the chat template when the row holds messages."""
+    parts = {name: row[name] for name in ("prompt", "completion") if name in row}
+    if not is_conversational(parts):
+        eos = getattr(processor, "tokenizer", processor).eos_token
+        if "completion" in parts and not parts["completion"].endswith(eos):
+            parts["completion"] += eos
+        return parts
+    if hasattr(processor, "image_processor"):
+        images = {"prompt": row["images"], "completion": []}
+        parts = {name: prepare_multimodal_messages(value, images=images[name]) for name, value in parts.items()}
+    return apply_chat_template(parts, processor)
+
+
+def trim_think(parsed: Parsed, keep: int, units: Sequence[tuple[int, int]]) -> str:
+    """The text with only `keep` of the reasoning's `units` (character spans): the first and the last ones."""
+    if parsed.think_span is None:
+        return parsed.text
+    start, end = parsed.think_span
+    head, tail = units[: (keep + 1) // 2], units[len(units) - keep // 2 :]
+    kept = " ".join(parsed.text[a:b] for a, b in (*head, *tail))
+    return parsed.text[:start] + kept + parsed.text[end:]
+
+
+def think_units(parsed: Parsed, pattern: re.Pattern[str]) -> list[tuple[int, int]]:
+    """Character spans of the reasoning between the matches of `pattern`."""
+    if parsed.think_span is None:
+        return []
+    start, end = parsed.think_span
+    units = []
+    for match in pattern.finditer(parsed.text, start, end):
+        units.append((start, match.start()))
+        start = match.end()
+    return [*units, (start, end)]
+
+
+class ScaleCollator:
+    """Collates rows into `input_ids`, `attention_mask`, `labels`, `segment_ids` (all (B, L)), `dropped` () and the pictures' tensors.
+
+    Args:
+        processor: the model's processor, or its tokenizer for a text-only model.
+        reasoning_format: name or definition of the format of the completions.
+        max_length: tokens a sample may have, prompt and picture included; `None` for no limit.
+        overflow: what becomes of a longer one: `error` names it; `drop` leaves it out (and counts it in `dropped`); `trim_think`
+            takes sentences out of the middle of its reasoning and keeps the answer.
+        pad_to_multiple_of: rounds the padded length up.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        reasoning_format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
+        max_length: int | None = None,
+        overflow: str = "error",
+        pad_to_multiple_of: int | None = None,
+    ) -> None:
+        if overflow not in OVERFLOW:
+            raise ValueError(f"overflow is {overflow!r}; known: {', '.join(OVERFLOW)}")
+        self.processor, self.tokenizer = processor, getattr(processor, "tokenizer", processor)
+        self.format = get_format(reasoning_format)
+        self.max_length, self.overflow, self.pad_to_multiple_of = max_length, overflow, pad_to_multiple_of
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        plain = [to_prompt_completion(row) for row in rows]
+        texts = [render_row(row, self.processor) for row in plain]
+        images = [[open_image(image) for image in row["images"]] for row in plain]
+        prompts = self._encode_prompts([text["prompt"] for text in texts], images)
+        completions = [
+            self._fit(row["id"], text["completion"], len(ids))
+            for row, text, ids in zip(plain, texts, prompts["ids"], strict=True)
+        ]
+        kept = [i for i, completion in enumerate(completions) if completion is not None]
+        if len(kept) < len(rows):
+            # A batch must hold something for the model to run on: its first sample stays, unsupervised.
+            shown = kept or [0]
+            prompts = self._encode_prompts([texts[i]["prompt"] for i in shown], [images[i] for i in shown])
+            completions = [completions[i] or Completion([], []) for i in shown]
+        batch = self._pad(prompts, [c for c in completions if c is not None])
+        batch["dropped"] = torch.tensor(len(rows) - len(kept))
+        return batch
+
+    def prompts(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Left-padded prompts for generation: rows of `prompt` and `images`, encoded as for training."""
+        texts = [render_row(row, self.processor)["prompt"] for row in rows]
+        images = [[open_image(image) for image in row["images"]] for row in rows]
+        return self._process(texts, images, padding_side="left")
+
+    def _process(self, texts: list[str], images: list[list[Image.Image]], padding_side: str) -> dict[str, torch.Tensor]:
+        # The chat template has already written the special tokens.
+        common = {"add_special_tokens": False, "padding": True, "padding_side": padding_side, "return_tensors": "pt"}
+        if not hasattr(self.processor, "image_processor"):
+            return dict(self.tokenizer(texts, **common))
+        return dict(self.processor(text=texts, images=self._nest(images) if any(images) else None, **common))
+
+    def _encode_prompts(self, texts: list[str], images: list[list[Image.Image]]) -> dict[str, Any]:
+        """The prompts' ids and token types, a list per row, and the pictures' tensors."""
+        output = self._process(texts, images, padding_side="right")
+        mask = output.pop("attention_mask").bool()
+        rows = {"ids": output.pop("input_ids")} | {k: output.pop(k) for k in _TOKEN_TYPES if k in output}
+        unpadded = {k: [value[m].tolist() for value, m in zip(v, mask, strict=True)] for k, v in rows.items()}
+        return unpadded | {"tensors": output}
+
+    def _nest(self, images: list[list[Image.Image]]) -> Any:
+        """Pictures as the processors take them: Gemma counts them per row, the others in one list."""
+        flat = [image for row in images for image in row]
+        return images if type(self.processor).__name__.startswith("Gemma") else flat
+
+    def _encode_completion(self, parsed: Parsed) -> Completion:
+        encoded = self.tokenizer(parsed.text, add_special_tokens=False, return_offsets_mapping=True)
+        return Completion(encoded["input_ids"], token_segments(parsed, encoded["offset_mapping"]))
+
+    def _fit(self, identity: str, text: str, prompt_length: int) -> Completion | None:
+        """The completion within `max_length`, by the overflow policy; `None` where the sample is dropped."""
+        parsed = parse(text, self.format)
+        if parsed.answer is None:
+            raise RowError(
+                f"sample {identity}: no answer was found in its completion ({', '.join(parsed.problems)}) with "
+                f"reasoning_format {self.format.name!r}: {text[:80]!r}; mend the row, choose the data's reasoning_format, or "
+                "load the data with --on-bad-row drop"
+            )
+        completion = self._encode_completion(parsed)
+        if self.max_length is None or prompt_length + len(completion.ids) <= self.max_length:
+            return completion
+        if self.overflow == "drop":
+            return None
+        room = self.max_length - prompt_length
+        trimmed = self._trim(parsed, room) if self.overflow == "trim_think" else None
+        if trimmed is None:
+            cure = "overflow=trim_think to shorten its reasoning, " if self.overflow == "error" else ""
+            raise RowError(
+                f"sample {identity} has {prompt_length + len(completion.ids)} tokens ({prompt_length} of them prompt and "
+                f"picture), but max_length is {self.max_length}; raise max_length, or set {cure}overflow=drop to leave such "
+                "samples out"
+            )
+        return trimmed
+
+    def _trim(self, parsed: Parsed, room: int) -> Completion | None:
+        """The longest trimmed completion of at most `room` tokens; by words where whole sentences leave nothing."""
+        for pattern in (_SENTENCE_END, re.compile(r"\s+")):
+            units = think_units(parsed, pattern)
+            best, low, high = None, 1, len(units) - 1
+            while low <= high:
+                middle = (low + high) // 2
+                candidate = self._encode_completion(parse(trim_think(parsed, middle, units), self.format))
+                if len(candidate.ids) <= room:
+                    best, low = candidate, middle + 1
+                else:
+                    high = middle - 1
+            if best is not None:
+                return best
+        return None
+
+    def _pad(self, prompts: dict[str, Any], completions: Sequence[Completion]) -> dict[str, torch.Tensor]:
+        """Right-padded tensors of prompt + completion."""
+        ids = [p + c.ids for p, c in zip(prompts["ids"], completions, strict=True)]
+        segments = [[IGNORE] * len(p) + c.segments for p, c in zip(prompts["ids"], completions, strict=True)]
+        batch = dict(prompts["tensors"])
+        batch["input_ids"] = self._rows(ids, self.tokenizer.pad_token_id)
+        batch["attention_mask"] = self._rows([[1] * len(row) for row in ids], 0)
+        batch["segment_ids"] = self._rows(segments, IGNORE)
+        batch["labels"] = batch["input_ids"].masked_fill(batch["segment_ids"] == IGNORE, -100)
+        for name in _TOKEN_TYPES:
+            if name in prompts:
+                typed = [t + [0] * len(c.ids) for t, c in zip(prompts[name], completions, strict=True)]
+                batch[name] = self._rows(typed, 0)
+        return batch
+
+    def _rows(self, rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
+        length, multiple = max(map(len, rows)), self.pad_to_multiple_of or 1
+        length = -(-length // multiple) * multiple
+        return torch.tensor([[*row, *[filler] * (length - len(row))] for row in rows], dtype=torch.long)

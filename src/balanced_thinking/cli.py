@@ -1,0 +1,237 @@
+"""The command `balanced`. Heavy libraries are imported by the command that needs them, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from balanced_thinking.names import nearest
+
+USAGE_ERROR = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Fails with the nearest known option, and shows defaults in its help."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **kwargs)
+
+    def unknown(self, option: str, more: Sequence[str] = ()) -> NoReturn:
+        known = [o for action in self._actions for o in action.option_strings] + [f"--{name}" for name in more]
+        self.error(f"unknown option {option}{nearest(option, known)}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 where it did what was asked, 1 where it failed, 2 for wrong usage."""
+    parser, commands = _parsers()
+    arguments, rest = parser.parse_known_args(argv)
+    command = commands[arguments.command]
+    if rest and not arguments.accepts_overrides:
+        command.unknown(rest[0])
+    arguments.overrides = _pairs(rest, command)
+    return _run(arguments.run, arguments, command)
+
+
+def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command: _Parser) -> int:
+    from balanced_thinking.data.checks import BadRowsError
+    from balanced_thinking.training.recipe import RecipeError
+
+    # Warnings of the libraries underneath that no user of ours can act on.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        result = run(arguments)
+    except RecipeError as error:
+        command.error(str(error))
+    except BadRowsError as error:
+        print(error.table(), file=sys.stderr)
+        print("\nNothing was trained. Mend the rows, or go on without them with --on-bad-row drop.", file=sys.stderr)
+        return 1
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"balanced {arguments.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nbalanced {arguments.command}: stopped", file=sys.stderr)
+        return 1
+    if result is not None:
+        print(f"\n{result}")
+    return 0
+
+
+def _pairs(rest: Sequence[str], command: _Parser) -> list[tuple[str, str]]:
+    """`--name value` and `--name=value` as pairs; a flag without a value means true."""
+    pairs: list[tuple[str, str]] = []
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            command.error(f"unexpected argument {word!r}; options are given as --name value")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            value = words.pop(0) if words and not words[0].startswith("--") else "true"
+        pairs.append((name.replace("-", "_"), value))
+    return pairs
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    parser = _Parser(prog="balanced", description="Teach vision-language models to reason and be right.")
+    parser.add_argument("--version", action="version", version=_version())
+    add = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands: dict[str, _Parser] = {}
+    for name, (text, options, run, overrides) in _COMMANDS.items():
+        commands[name] = add.add_parser(name, help=text, description=text + ".")
+        options(commands[name])
+        commands[name].set_defaults(run=run, accepts_overrides=overrides)
+    return parser, commands
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"balanced-thinking {version('balanced-thinking')}"
+
+
+def _data_options(parser: _Parser) -> None:
+    parser.add_argument("--limit", type=int, help="rows to take at most")
+    parser.add_argument("--on-bad-row", choices=("error", "drop"), default="error", help="what a bad row does")
+
+
+def _sft_options(parser: _Parser) -> None:
+    parser.add_argument("--config", type=Path, help="the recipe, a YAML file; options override its keys")
+    parser.add_argument("--out", type=Path, help="run directory  [runs/<name of the recipe>]")
+    parser.add_argument("--resume", action="store_true", help="continue the run from its last checkpoint")
+    parser.epilog = (
+        "Any key of a recipe (--model, --data, --split, --limit, --on_bad_row, --data_options.NAME, --lora.NAME ...) and any "
+        "training argument of TRL's SFTConfig or ours (--weighting, --schedule, --think_weight_start, --think_weight_end, "
+        "--normalize, --reasoning_format, --overflow, --learning_rate, --max_steps ...) may follow as --name value."
+    )
+
+
+def _sft(arguments: argparse.Namespace) -> Path:
+    from balanced_thinking.training.recipe import load_recipe
+    from balanced_thinking.training.run import train
+
+    recipe = load_recipe(arguments.config, arguments.overrides)
+    out = arguments.out or Path("runs") / (arguments.config.stem if arguments.config else "sft")
+    return train(recipe, out, resume=arguments.resume)
+
+
+def _eval_options(parser: _Parser) -> None:
+    parser.add_argument("--model", required=True, help="a run directory, a checkpoint's folder, world-base, or a hub name")
+    parser.add_argument("--data", required=True, help="a data set's name or a path")
+    parser.add_argument("--split", default="test", help="which split of it")
+    parser.add_argument("--out", type=Path, help="folder of the results  [RUN/eval/<split>, or runs/eval/<split>]")
+    parser.add_argument("--format", default="think-answer", help="reasoning format of the model's outputs")
+    parser.add_argument("--scorer", default="exact", help="how an extracted answer is compared with the right one")
+    parser.add_argument("--batch-size", type=int, default=64, help="samples generated together")
+    parser.add_argument("--max-new-tokens", type=int, default=512, help="tokens after which an output is cut off")
+    _data_options(parser)
+    parser.epilog = "Options of the data set follow as --data_options.NAME value."
+
+
+def _eval(arguments: argparse.Namespace) -> Path:
+    from balanced_thinking.evaluation.run import evaluate_model
+
+    options = _only_data_options(arguments.overrides)
+    return evaluate_model(
+        arguments.model,
+        arguments.data,
+        split=arguments.split,
+        out=arguments.out,
+        format=arguments.format,
+        scorer=arguments.scorer,
+        batch_size=arguments.batch_size,
+        max_new_tokens=arguments.max_new_tokens,
+        limit=arguments.limit,
+        on_bad_row=arguments.on_bad_row,
+        options=options,
+    )
+
+
+def _only_data_options(overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    import yaml
+
+    from balanced_thinking.training.recipe import RecipeError
+
+    for name, _ in overrides:
+        if not name.startswith("data_options."):
+            raise RecipeError(f"unknown option --{name}; options of the data set are given as --data_options.NAME value")
+    return {name.removeprefix("data_options."): yaml.safe_load(value) for name, value in overrides}
+
+
+def _inspect_options(parser: _Parser) -> None:
+    parser.add_argument("data", help="a data set's name or a path")
+    parser.add_argument("--split", default="train", help="which split of it")
+    parser.add_argument("--model", help="count tokens with this model's tokenizer  [words]")
+    parser.add_argument("--format", default="think-answer", help="reasoning format that training would write")
+    parser.add_argument("--limit", type=int, help="rows to take at most")
+    parser.epilog = "Options of the data set follow as --data_options.NAME value."
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from balanced_thinking.data.inspect import inspect_data
+
+    options = _only_data_options(arguments.overrides)
+    tokenizer = None
+    if arguments.model:
+        from balanced_thinking.models.load import load_processor, resolve
+
+        processor = load_processor(resolve(arguments.model))
+        tokenizer = getattr(processor, "tokenizer", processor)
+    print(
+        inspect_data(
+            arguments.data,
+            split=arguments.split,
+            format=arguments.format,
+            limit=arguments.limit,
+            options=options,
+            tokenizer=tokenizer,
+        )
+    )
+
+
+def _report_options(parser: _Parser) -> None:
+    parser.add_argument("runs", type=Path, help="folder of run directories")
+    parser.add_argument("--html", type=Path, help="the page to write  [RUNS/report.html]")
+    parser.add_argument("--markdown", type=Path, help="the same tables as Markdown  [beside the page]")
+
+
+def _report(arguments: argparse.Namespace) -> Path:
+    from balanced_thinking.report import write_report
+
+    html = arguments.html or arguments.runs / "report.html"
+    return write_report(arguments.runs, html, arguments.markdown or html.with_suffix(".md"))
+
+
+def _demo_options(parser: _Parser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the runs and their report")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run of each arm per seed")
+    parser.add_argument("--ratio", type=float, default=40, help="think tokens for each answer token in the traces")
+    parser.add_argument("--steps", type=int, help="optimizer steps of each arm  [the recipes']")
+    parser.add_argument("--n", type=int, default=400, help="samples of each test split")
+
+
+def _demo(arguments: argparse.Namespace) -> Path:
+    from balanced_thinking.demo import run_demo
+
+    return run_demo(
+        arguments.out, seeds=arguments.seeds, ratio=arguments.ratio, steps=arguments.steps, samples=arguments.n
+    )
+
+
+# name -> (help, its options, what it runs, whether further --name value pairs are its business)
+_COMMANDS: dict[str, tuple[str, Callable[[_Parser], None], Callable[[argparse.Namespace], Path | None], bool]] = {
+    "sft": ("Train with SCALe-SFT or plain SFT", _sft_options, _sft, True),
+    "eval": ("Generate, score and keep every sample", _eval_options, _eval, True),
+    "inspect": ("Say what is in this data and what is wrong with it", _inspect_options, _inspect, True),
+    "report": ("Write one page that compares runs", _report_options, _report, False),
+    "demo": ("Train both arms on the embedded world, evaluate them and write the report", _demo_options, _demo, False),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Data sets: adapters turn them into Examples, checks name what is wrong with them.
+
+    load_data("world", split="test", options={"n": 400})
+    load_data("my/data.jsonl", on_bad_row="drop")
+
+To add a data set, write one module with `load(path, *, split, **options)` that yields one `Example` or `BadRow` a row,
+and name it in `DATASETS` (or call `register`). A module with `recognises(path)` is found by a bare path, too.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.data.checks import (
+    PROBLEMS,
+    BadRow,
+    BadRowsError,
+    assert_no_overlap,
+    bad_rows_table,
+    check_examples,
+)
+from balanced_thinking.data.example import Example
+from balanced_thinking.names import nearest
+
+__all__ = [
+    "DATASETS",
+    "PROBLEMS",
+    "BadRow",
+    "BadRowsError",
+    "Example",
+    "Loaded",
+    "assert_no_overlap",
+    "bad_rows_table",
+    "check_examples",
+    "load_data",
+    "register",
+    "resolve",
+]
+
+# name -> module, imported when it is asked for
+DATASETS = {
+    "world": "balanced_thinking.data.world",
+    "puzzlevqa": "balanced_thinking.data.puzzlevqa",
+    "jsonl": "balanced_thinking.data.jsonl",
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The good rows as examples, the others as they were found."""
+
+    examples: list[Example]
+    bad_rows: tuple[BadRow, ...] = ()
+
+    @property
+    def dropped(self) -> int:
+        """How many rows were left out."""
+        return len(self.bad_rows)
+
+    def table(self) -> str:
+        """The bad rows as text."""
+        return bad_rows_table(self.bad_rows)
+
+
+def load_data(
+    data: str,
+    *,
+    split: str = "train",
+    format: str | Mapping[str, Any] = "auto",
+    on_bad_row: str = "error",
+    limit: int | None = None,
+    verify_images: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> Loaded:
+    """The examples of one split.
+
+    Args:
+        data: a name (`world`), a name and a path (`puzzlevqa:folder`), or the path of a file or folder.
+        format: the reasoning format that completions are read with, where the data holds completions.
+        on_bad_row: `error` raises once all rows are read; `drop` leaves bad rows out and keeps them in `bad_rows`.
+        limit: rows to read at most, good or bad.
+        verify_images: also open every image file, not only look whether it is there.
+        options: the data set's own, the keyword arguments of its `load`.
+
+    Raises:
+        BadRowsError: there are bad rows. ValueError: an unknown name, split or option, or a path that leads nowhere.
+    """
+    if on_bad_row not in ("error", "drop"):
+        raise ValueError(f"on_bad_row is {on_bad_row!r}; expected 'error' or 'drop'")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}; expected at least 1 row, or none for all")
+    name, path = resolve(data)
+    rows = _rows(name, path, split, {"format": format}, dict(options or {}))
+    examples: list[Example] = []
+    bad_rows: list[BadRow] = []
+    for row in islice(check_examples(rows, verify_images=verify_images), limit):
+        if isinstance(row, BadRow):
+            bad_rows.append(row)
+        else:
+            examples.append(row)
+    if bad_rows and on_bad_row == "error":
+        raise BadRowsError(data, bad_rows)
+    return Loaded(examples, tuple(bad_rows))
+
+
+def _rows(
+    name: str, path: str | None, split: str, defaults: dict[str, Any], options: dict[str, Any]
+) -> Iterable[Example | BadRow]:
+    load: Callable[..., Iterable[Example | BadRow]] = import_module(DATASETS[name]).load
+    parameters = inspect.signature(load).parameters
+    if path is None and parameters["path"].default is inspect.Parameter.empty:
+        raise ValueError(f"data set {name!r} needs a path: write {name}:PATH")
+    known = [key for key in parameters if key not in ("path", "split")]
+    for key in options:
+        if key not in known:
+            raise ValueError(f"data set {name!r} has no option {key!r}{nearest(key, known)}; known: {', '.join(known)}")
+    taken = {key: value for key, value in defaults.items() if key in known}
+    return load(path, split=split, **{**taken, **options})
+
+
+def resolve(data: str) -> tuple[str, str | None]:
+    """`data` as a name of `DATASETS` and a path (None where it gives none). Raises ValueError when nothing fits."""
+    name, _, path = data.partition(":")
+    if name in DATASETS:
+        return name, path or None
+    expected = (
+        f"expected one of {', '.join(DATASETS)} (as NAME or NAME:PATH), a .jsonl or .json file, or a folder of data"
+    )
+    place = Path(data).expanduser()
+    if not place.exists():
+        raise ValueError(f"there is no data set and no path {data!r}{nearest(name, DATASETS)}; {expected}")
+    for name, module in DATASETS.items():
+        recognises = getattr(import_module(module), "recognises", None)
+        if recognises is not None and recognises(place):
+            return name, data
+    raise ValueError(f"no data set recognises {data!r} (tried {', '.join(DATASETS)}); {expected}")
+
+
+def register(name: str, module: str) -> None:
+    """Make the module at this import path known as a data set. Raises ValueError for a taken name or one with a colon."""
+    if ":" in name or DATASETS.get(name, module) != module:
+        raise ValueError(f"the name {name!r} cannot be registered: it has a colon or stands for {DATASETS.get(name)}")
+    DATASETS[name] = module

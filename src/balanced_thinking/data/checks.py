@@ -1,0 +1,165 @@
+"""What is wrong with a row, by name; the checks that every data set passes; the table that shows bad rows."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from balanced_thinking import segments
+from balanced_thinking.data.example import Example
+
+PROBLEMS: dict[str, str] = {
+    "invalid_json": "the row is not valid JSON in UTF-8",
+    "not_an_object": "the row is JSON, but not an object in braces",
+    "unknown_schema": "expected question + answer, prompt + completion, messages or conversations; see the adapter's text",
+    "multi_turn": "expected one exchange: the user's turns, then one turn of the assistant, then nothing",
+    "no_question": "the question is empty",
+    "image_count": "the question's <image> placeholders and the row's images differ in number",
+    "remote_image": "images are read from local files only: download it and give its path",
+    "missing_image": "no such file; relative paths start at the option image_root (default: the folder of the data)",
+    "broken_image": "the image is not a path to a picture that can be opened",
+    "duplicate_id": "an earlier row has the same id",
+    "answer_not_in_choices": "the answer is neither one of the choices nor the letter of one",
+    "lone_surrogate": "half of a surrogate pair: the text cannot be written as UTF-8",
+    **segments.PROBLEMS,
+}
+_SHOWN_ROWS = 20
+_SHOWN_CHARACTERS = 60
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# "Final Answer: (C)." -> "C"
+_ANSWER_CORE = re.compile(
+    r"(?:.*\b(?:answer|option|choice)\b(?:\s+is\b)?\s*:?)?\s*\(?(.*?)\)?\.?", re.DOTALL | re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot become an Example.
+
+    row: its line, or its place in a JSON array, from 1. problems: keys of `PROBLEMS`. text: what offends, in full.
+    """
+
+    row: int
+    problems: tuple[str, ...]
+    text: str
+    id: str | None = None
+
+
+class BadRowsError(ValueError):
+    """Data with bad rows was asked for with `on_bad_row="error"`. `rows` carries all of them."""
+
+    def __init__(self, data: str, rows: Sequence[BadRow]) -> None:
+        self.data, self.rows = data, tuple(rows)
+        super().__init__(self.table())
+
+    def table(self) -> str:
+        """The rows as text, at most 20 of them."""
+        return f"{self.data}: {bad_rows_table(self.rows)}"
+
+
+def bad_rows_table(rows: Sequence[BadRow]) -> str:
+    """Row number, problem and offending text of the first 20 bad rows, then how often each problem occurs, in words."""
+    cells = [("row", "problem", "text")]
+    cells += [(str(bad.row), ", ".join(bad.problems), _shortened(bad)) for bad in rows[:_SHOWN_ROWS]]
+    number, problem = (max(len(row[i]) for row in cells) for i in (0, 1))
+    lines = [f"{len(rows)} bad row{'s' * (len(rows) != 1)}", ""]
+    lines += [f"{row:>{number}}  {name:<{problem}}  {text}".rstrip() for row, name, text in cells]
+    if len(rows) > _SHOWN_ROWS:
+        lines.append(f"... and {len(rows) - _SHOWN_ROWS} more")
+    counts = Counter(name for bad in rows for name in bad.problems)
+    return "\n".join([*lines, "", *(f"{name} ({n}): {PROBLEMS[name]}" for name, n in counts.most_common())])
+
+
+def _shortened(bad: BadRow) -> str:
+    """One printable line: control characters in the data must not reach the terminal."""
+    text = f"{bad.id}: {bad.text}" if bad.id else bad.text
+    line = "".join(c if c.isprintable() else " " for c in text[: 10 * _SHOWN_CHARACTERS])
+    line = " ".join(line.split())
+    return line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def check_examples(rows: Iterable[Example | BadRow], *, verify_images: bool = False) -> Iterator[Example | BadRow]:
+    """Every row of an adapter, with the examples that have a problem as bad rows.
+
+    Files of images must exist; `verify_images` also opens each one, which finds foreign and damaged files without
+    decoding them.
+    """
+    seen: set[str] = set()
+    for position, row in enumerate(rows, 1):
+        if isinstance(row, BadRow):
+            yield row
+            continue
+        found = [*_text_problems(row), *_image_problems(row, verify_images)]
+        if row.id in seen:
+            found.append(("duplicate_id", row.id))
+        seen.add(row.id)
+        if found:
+            place = row.meta.get("row", position)
+            yield BadRow(place, tuple(dict.fromkeys(name for name, _ in found)), found[0][1], row.id)
+        else:
+            yield row
+
+
+def _text_problems(example: Example) -> Iterator[tuple[str, str]]:
+    if not example.question.strip():
+        yield "no_question", example.answer
+    if not example.answer.strip():
+        yield "no_answer", example.question
+    elif example.choices and not _is_choice(example.answer, example.choices):
+        yield "answer_not_in_choices", f"{example.answer} not in {', '.join(example.choices)}"
+    for text in (example.id, example.question, example.think or "", example.answer, *example.choices):
+        if _SURROGATE.search(text):
+            yield "lone_surrogate", text
+
+
+def _is_choice(answer: str, choices: Sequence[str]) -> bool:
+    texts = [choice.strip().casefold() for choice in choices]
+    letters = [chr(ord("a") + i) for i in range(min(len(choices), 26))]
+    core = _ANSWER_CORE.fullmatch(answer)
+    return answer.strip().casefold() in texts or (core is not None and core[1].strip().casefold() in [*texts, *letters])
+
+
+def _image_problems(example: Example, verify: bool) -> Iterator[tuple[str, str]]:
+    for image in example.images:
+        if not isinstance(image, Path):
+            continue
+        # os.path: a name that no file can have (too long, a null character) is just a missing file.
+        if not os.path.isfile(image):
+            yield "missing_image", str(image)
+        elif verify and not _opens(image):
+            yield "broken_image", str(image)
+
+
+def _opens(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # PNG damage is a SyntaxError in Pillow
+        return False
+    return True
+
+
+def assert_no_overlap(**splits: Sequence[Example]) -> None:
+    """Raise ValueError where two splits share an id, or a question about the same image files.
+
+    assert_no_overlap(train=train.examples, test=test.examples)
+    """
+    owner: dict[object, str] = {}
+    for name, examples in splits.items():
+        for example in examples:
+            for key in _identities(example):
+                other = owner.setdefault(key, name)
+                if other != name:
+                    raise ValueError(f"splits {other!r} and {name!r} share {example.id!r}: {example.question[:80]!r}")
+
+
+def _identities(example: Example) -> Iterator[object]:
+    yield example.id
+    if all(isinstance(image, Path) for image in example.images):
+        yield example.question, example.images

@@ -1,0 +1,241 @@
+r"""JSON Lines and JSON arrays, in any of these schemas, told apart row by row:
+
+- ours: `question`, `answer` and perhaps `think` (or `reasoning`), `choices`, `image` or `images`;
+- TRL's `prompt` + `completion`, each a string or messages, whose content is a string or text and image parts;
+- `messages` (`role`, `content`) or `conversations` (`from`, `value`): TRL's, and both files of Vision-R1-cold.
+
+Completions are taken apart by the parser that training uses. `<image>` placeholders are counted and removed. System turns
+are left out. Every other key of a row goes to `meta`; a row without `id` is named after its file and line. A row's
+`choices` serve scoring: the question is taken as it stands, so it should list them itself.
+
+Splits: a folder holds `<split>.jsonl` or `<split>.json`; in a file, rows with a `split` key belong to that split, and
+rows without one to every split (`assert_no_overlap` finds what that mixes up). `split="all"` takes each row of a file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.example import Example
+from balanced_thinking.segments import parse
+
+SUFFIXES = (".jsonl", ".json")
+ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
+PLACEHOLDER = "<image>"
+_TURN_LISTS = ("messages", "conversations")
+_CLAIMED = {"id", "question", "think", "reasoning", "answer", "choices", "image", "images", "meta", "split"}
+_CLAIMED |= {"prompt", "completion", *_TURN_LISTS}
+_REMOTE = re.compile(r"(?:https?|ftp|s3|gs|hf|data):", re.IGNORECASE)
+
+
+class _RowError(Exception):
+    """What makes the row at hand a bad one."""
+
+    def __init__(self, text: str, *problems: str) -> None:
+        self.text, self.problems = text, problems
+
+
+def recognises(path: Path) -> bool:
+    """Whether it is a file of ours, or a folder with one for a usual split."""
+    if path.is_file():
+        return path.suffix in SUFFIXES
+    return any(
+        (path / f"{split}{suffix}").is_file() for split in ("train", "validation", "test") for suffix in SUFFIXES
+    )
+
+
+def load(
+    path: str | Path,
+    *,
+    split: str = "train",
+    image_root: str | Path | None = None,
+    format: str | Mapping[str, Any] = "auto",
+) -> Iterator[Example | BadRow]:
+    """One `Example` or `BadRow` for each row of the split.
+
+    Args:
+        image_root: where relative image paths start; default: the file's folder.
+        format: reasoning format of the completions.
+
+    Raises:
+        ValueError: there is no such file, or no row of this split in it.
+    """
+    file = _file(Path(path).expanduser(), split)
+    root = Path(image_root).expanduser() if image_root is not None else file.parent
+    other_splits: set[str] = set()
+    empty = True
+    for row, record in records(file):
+        if isinstance(record, dict) and split not in ("all", record.get("split", split)):
+            other_splits.add(str(record["split"]))
+            continue
+        empty = False
+        yield record if isinstance(record, BadRow) else _example(row, record, file.stem, root, format)
+    if empty and other_splits:
+        raise ValueError(f"{file} has no row of split {split!r}; its rows say: {', '.join(sorted(other_splits))}")
+
+
+def _file(path: Path, split: str) -> Path:
+    if not path.is_dir():
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}; expected a .jsonl or .json file, or a folder of them")
+        return path
+    for suffix in SUFFIXES:
+        if (file := path / f"{split}{suffix}").is_file():
+            return file
+    held = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
+    raise ValueError(f"{path} has no {split}.jsonl or {split}.json; it has {', '.join(held) or 'no such file at all'}")
+
+
+def records(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    """(line or place in the array, from 1; the object or what is wrong with it). Blank lines are skipped."""
+    with file.open("rb") as stream:
+        if stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
+            for row, value in enumerate(_array(file), 1):
+                yield row, _record(row, value)
+            return
+        stream.seek(0)
+        for row, line in enumerate(stream, 1):
+            if line.strip():
+                yield row, _parsed_line(row, line)
+
+
+def _array(file: Path) -> list[Any]:
+    try:
+        return json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} begins like a JSON array but is not one: {error}") from error
+
+
+def _parsed_line(row: int, line: bytes) -> dict[str, Any] | BadRow:
+    try:
+        return _record(row, json.loads(line))
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, nested beyond reason
+        return BadRow(row, ("invalid_json",), line.decode("utf-8", errors="replace"))
+
+
+def _record(row: int, value: Any) -> dict[str, Any] | BadRow:
+    return value if isinstance(value, dict) else BadRow(row, ("not_an_object",), str(value))
+
+
+def _example(
+    row: int, record: dict[str, Any], stem: str, root: Path, format: str | Mapping[str, Any]
+) -> Example | BadRow:
+    identity = record.get("id")
+    name = f"{stem}-{row:06d}" if identity is None else str(identity)
+    try:
+        question, entries, think, answer = _parts(record, format)
+        meta = record.get("meta")
+        return Example(
+            id=name,
+            question=_without_placeholders(question, len(entries)),
+            images=tuple(_image(entry, root) for entry in entries),
+            think=think,
+            answer=answer,
+            choices=tuple(_string(choice, "choices") for choice in _list(record.get("choices"))),
+            meta={
+                **{key: value for key, value in record.items() if key not in _CLAIMED},
+                **(meta if isinstance(meta, dict) else {}),
+                "row": row,
+            },
+        )
+    except _RowError as error:
+        return BadRow(row, error.problems, error.text, None if identity is None else name)
+
+
+def _parts(record: dict[str, Any], format: str | Mapping[str, Any]) -> tuple[str, list[Any], str | None, str]:
+    """Question, image entries, think and answer of a row in whichever schema it is."""
+    entries = _list(record.get("images", record.get("image")))
+    turns = _turns(record)
+    if turns is not None:
+        question, completion, inline = _exchange(turns)
+        parsed = parse(completion, format)
+        if parsed.problems or parsed.answer is None:
+            raise _RowError(completion, *(parsed.problems or ("no_answer",)))
+        return question, entries or inline, parsed.think, parsed.answer
+    if "question" not in record:
+        raise _RowError(f"keys: {', '.join(record)}", "unknown_schema")
+    think = record.get("think", record.get("reasoning"))
+    answer = "" if record.get("answer") is None else _string(record["answer"], "answer").strip()
+    question = _string(record["question"], "question")
+    return question, entries, None if think is None else _string(think, "think").strip() or None, answer
+
+
+def _turns(record: dict[str, Any]) -> list[Any] | None:
+    """The conversation of a row, None where it has none."""
+    for key in _TURN_LISTS:
+        if key in record:
+            return _list(record[key])
+    if "prompt" not in record or "completion" not in record:
+        return None
+    return [*_side(record["prompt"], "user"), *_side(record["completion"], "assistant")]
+
+
+def _side(side: Any, role: str) -> list[Any]:
+    """Turns of a prompt or a completion, which may be plain text."""
+    return [{"role": role, "content": side}] if isinstance(side, str) else _list(side)
+
+
+def _exchange(turns: list[Any]) -> tuple[str, str, list[Any]]:
+    """The user's text, the assistant's text, and the images that the user's parts carry."""
+    spoken = [(role, *_content(turn)) for turn in turns if (role := _role(turn)) != "system"]
+    roles = [role for role, _, _ in spoken]
+    if "assistant" not in roles:
+        raise _RowError(" / ".join(text for _, text, _ in spoken), "no_answer")
+    if roles.index("assistant") != len(roles) - 1:
+        raise _RowError(f"turns: {', '.join(roles)}", "multi_turn")
+    question = "\n".join(text for _, text, _ in spoken[:-1])
+    return question, spoken[-1][1], [image for _, _, images in spoken[:-1] for image in images]
+
+
+def _role(turn: Any) -> str:
+    role = turn.get("role", turn.get("from")) if isinstance(turn, dict) else None
+    if role not in ROLES:
+        raise _RowError(f"a turn without a role among {', '.join(ROLES)}: {turn}", "unknown_schema")
+    return ROLES[role]
+
+
+def _content(turn: dict[str, Any]) -> tuple[str, list[Any]]:
+    """A turn's text, with a placeholder for each image part, and the images that its parts carry."""
+    content = turn.get("content", turn.get("value"))
+    if isinstance(content, str):
+        return content, []
+    parts = _list(content)
+    if not all(isinstance(part, dict) and part.get("type") in ("text", "image") for part in parts):
+        raise _RowError(f"content that is neither text nor parts of type text and image: {content}", "unknown_schema")
+    text = "".join(PLACEHOLDER if part["type"] == "image" else _string(part.get("text"), "text") for part in parts)
+    return text, [part["image"] for part in parts if part.get("image") is not None]
+
+
+def _without_placeholders(question: str, images: int) -> str:
+    count = question.count(PLACEHOLDER)
+    if count not in (0, images):
+        raise _RowError(f"{count} placeholders, {images} images: {question}", "image_count")
+    return re.sub(f" ?{PLACEHOLDER}\n?", "", question).strip()
+
+
+def _image(entry: Any, root: Path) -> Path:
+    if isinstance(entry, dict):
+        entry = entry.get("path")
+    if not isinstance(entry, str) or not entry:
+        raise _RowError(f"an image that is not a path: {entry!r}", "broken_image")
+    if _REMOTE.match(entry):
+        raise _RowError(entry, "remote_image")
+    return root / entry.removeprefix("file://")
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _string(value: Any, key: str) -> str:
+    """Text, or a number as text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    raise _RowError(f"{key} is neither text nor a number: {value!r}", "unknown_schema")

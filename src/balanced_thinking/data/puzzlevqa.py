@@ -1,0 +1,89 @@
+"""PuzzleVQA (declare-lab/LLM-PuzzleTest, MIT): 20 families of abstract visual puzzles, 50 items each.
+
+The folder is as published: `<family>.json` (JSON Lines) and `images/<family>/`. The reasoning is caption, explanation
+and deduction, one after the other. Options keep their published order; the question lists them with letters, the answer
+is an option's text.
+
+Splits are ours, there is no published one: `train` about 80, `validation` 10 and `test` 10 %, or `all`, by a hash of the
+picture's file. Only 867 of the 1,000 pictures differ: a hash of the ids would put the same puzzle into train and test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.jsonl import records
+from balanced_thinking.names import nearest
+
+# Hundredths of the hash space. Changing these or the salt moves items between splits, so results no longer compare.
+SPLITS = {"train": range(20, 100), "validation": range(10, 20), "test": range(10), "all": range(100)}
+SALT = b"puzzlevqa/"
+FIELDS = ("image", "question", "options", "answer", "caption", "explanation", "deduction")
+
+
+def recognises(path: Path) -> bool:
+    """Whether it is a folder with `<family>.json` beside `images/<family>/`."""
+    return path.is_dir() and bool(_families(path))
+
+
+def _families(folder: Path) -> dict[str, Path]:
+    files = sorted(folder.glob("*.json"))
+    return {file.stem: file for file in files if (folder / "images" / file.stem).is_dir()}
+
+
+def load(
+    path: str | Path, *, split: str = "train", families: str | Sequence[str] | None = None
+) -> Iterator[Example | BadRow]:
+    """One `Example` or `BadRow` for each row of the split, of these families or all of them.
+
+    Raises ValueError for a folder without puzzles and for unknown splits and families.
+    """
+    folder = Path(path).expanduser()
+    files = _families(folder)
+    if not files:
+        raise ValueError(f"{folder} holds no PuzzleVQA: expected <family>.json beside images/<family>/")
+    if split not in SPLITS:
+        raise ValueError(f"PuzzleVQA has no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
+    chosen = [families] if isinstance(families, str) else list(families or files)
+    for family in chosen:
+        if family not in files:
+            raise ValueError(f"{folder} has no family {family!r}{nearest(family, files)}; known: {', '.join(files)}")
+    for family in chosen:
+        for row, record in records(files[family]):
+            item = record if isinstance(record, BadRow) else _example(folder, family, row, record)
+            if isinstance(item, BadRow) or _belongs(item, split):
+                yield item
+
+
+def _example(folder: Path, family: str, row: int, record: dict[str, Any]) -> Example | BadRow:
+    identity = f"{family}-{row - 1:04d}"
+    missing = [key for key in FIELDS if record.get(key) in (None, "", [])]
+    if missing or not isinstance(record["options"], list):
+        text = f"without {', '.join(missing)}" if missing else f"options {record['options']!r} are no list"
+        return BadRow(row, ("unknown_schema",), text, identity)
+    choices = tuple(str(option) for option in record["options"])
+    listed = " ".join(f"({chr(ord('A') + i)}) {choice}" for i, choice in enumerate(choices))
+    return Example(
+        id=identity,
+        question=f"{record['question']}\nOptions: {listed}",
+        images=(folder / str(record["image"]),),
+        think=" ".join(str(record[key]).strip() for key in ("caption", "explanation", "deduction")),
+        answer=str(record["answer"]),
+        choices=choices,
+        meta={"family": family, "row": row},
+    )
+
+
+def _belongs(example: Example, split: str) -> bool:
+    """A missing picture belongs to every split, so that the checks report it."""
+    (image,) = example.images
+    if not isinstance(image, Path) or not os.path.isfile(image):
+        return True
+    digest = hashlib.sha256(SALT + image.read_bytes()).digest()
+    return int.from_bytes(digest[:8], "big") % 100 in SPLITS[split]

@@ -1,0 +1,123 @@
+"""Honest statistics for accuracies: intervals, paired tests and what a sample can show. Pure Python, no SciPy.
+
+Proportions and differences are shares from 0 to 1 (or -1 to 1), not percentage points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import sqrt
+from statistics import NormalDist
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a proportion (Wilson 1927, JASA 22:209-212).
+
+    Raises ValueError without items, or where `successes` is not among 0 to n.
+    """
+    _check_items(n)
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes in {n} items; expected 0 to {n}")
+    z = _z(confidence)
+    share, spread = successes / n, z * z / n
+    center = (share + spread / 2) / (1 + spread)
+    half = z * sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
+    # Exact at the ends, where rounding would leave 1e-18.
+    return (max(0.0, center - half) if successes else 0.0, min(1.0, center + half) if successes < n else 1.0)
+
+
+def paired_counts(a_correct: Mapping[str, bool], b_correct: Mapping[str, bool]) -> tuple[int, int, int, int]:
+    """(both right, only a, only b, neither) over the items of two systems, by id.
+
+    Raises ValueError where there are no items, or one side lacks an id of the other.
+    """
+    unpaired = sorted(a_correct.keys() ^ b_correct.keys())
+    if unpaired:
+        shown = ", ".join(unpaired[:3]) + ", ..." * (len(unpaired) > 3)
+        raise ValueError(
+            f"{len(unpaired)} ids are on one side only ({shown}); a paired test needs the same items on both"
+        )
+    _check_items(len(a_correct))
+    outcomes = [(bool(a_correct[key]), bool(b_correct[key])) for key in a_correct]
+    both, only_a = outcomes.count((True, True)), outcomes.count((True, False))
+    return both, only_a, outcomes.count((False, True)), outcomes.count((False, False))
+
+
+def mcnemar_exact(b: int, c: int) -> float:
+    """Two-sided p of McNemar's exact test: are b and c items, right in one system only, equally likely?
+
+    The smaller binomial tail, doubled and clipped at 1, from integers (no overflow at any size). Without discordant items
+    it is 1. Raises ValueError for negative counts.
+    """
+    if b < 0 or c < 0:
+        raise ValueError(f"counts of discordant items are {b} and {c}; expected 0 or more")
+    n = b + c
+    term = tail = 1  # binomial coefficients, from n choose 0
+    for k in range(min(b, c)):
+        term = term * (n - k) // (k + 1)
+        tail += term
+    return min(1.0, 2 * tail / 2**n)
+
+
+def paired_difference_interval(
+    both: int, only_a: int, only_b: int, neither: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of accuracy a minus accuracy b on the same items: `paired_difference_interval(*paired_counts(a, b))`.
+
+    Tango's score interval (1998, Statistics in Medicine 17:891-908). It leaves out 0 exactly where McNemar's asymptotic
+    test rejects, and has a width even where all items agree. Raises ValueError without items or for negative counts.
+    """
+    counts = (both, only_a, only_b, neither)
+    if min(counts) < 0:
+        raise ValueError(f"counts are {counts}; expected 0 or more")
+    n = sum(counts)
+    _check_items(n)
+    estimate, z = (only_a - only_b) / n, _z(confidence)
+
+    def limit(end: float) -> float:
+        """Where the score test begins to reject, between the estimate and this end of the scale."""
+        kept, rejected = estimate, end
+        if _accepts(end, only_a, only_b, n, z):
+            return end
+        while (middle := (kept + rejected) / 2) not in (kept, rejected):
+            kept, rejected = (middle, rejected) if _accepts(middle, only_a, only_b, n, z) else (kept, middle)
+        return kept
+
+    return limit(-1.0), limit(1.0)
+
+
+def _accepts(difference: float, only_a: int, only_b: int, n: int, z: float) -> bool:
+    """Tango's score test of one difference, with the constrained maximum likelihood of P(only b) in its variance."""
+    linear = -only_a - only_b + (2 * n - only_a + only_b) * difference
+    constant = -only_b * difference * (1 - difference)
+    only_b_share = (sqrt(max(0.0, linear * linear - 8 * n * constant)) - linear) / (4 * n)
+    variance = n * (2 * only_b_share + difference * (1 - difference))
+    return (only_a - only_b - n * difference) ** 2 <= z * z * variance
+
+
+def minimum_detectable_effect(n: int, discordant: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """The smallest true difference of two accuracies that a two-sided McNemar test on n items shows with this power.
+
+    `discordant` is the share of items that only one system gets right. Normal approximation with the variance under no
+    difference (Connor 1987, Biometrics 43:207-211, to first order). A difference cannot exceed `discordant`: a result
+    above it says that n items can show nothing at such agreement. Raises ValueError without items or for a wrong share.
+    """
+    _check_items(n)
+    if not 0 < discordant <= 1:
+        raise ValueError(f"discordant is {discordant}; expected a share of the items above 0, at most 1")
+    if not (0 < power < 1 and 0 < alpha < 1):
+        raise ValueError(f"power is {power} and alpha {alpha}; expected shares such as 0.8 and 0.05")
+    return (_z(1 - alpha) + NormalDist().inv_cdf(power)) * sqrt(discordant / n)
+
+
+def _z(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; expected a share such as 0.95")
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def _check_items(n: int) -> None:
+    if n <= 0:
+        raise ValueError(
+            f"there are {n} items; statistics need at least one (is the split empty, or everything dropped?)"
+        )

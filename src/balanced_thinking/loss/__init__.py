@@ -1,0 +1,118 @@
+"""The loss head: a weighted linear cross-entropy that never holds the full logits.
+
+    out = weighted_linear_cross_entropy(hidden_TD, lm_head.weight, labels_T, weights_T)
+    out.loss.backward()
+
+Shapes: T tokens, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from balanced_thinking.loss.chunked import chunked_loss
+from balanced_thinking.loss.reference import reference_loss
+
+__all__ = ["LossOutput", "weighted_linear_cross_entropy"]
+
+Implementation = Callable[
+    [Tensor, Tensor, Tensor | None, Tensor, Tensor, float | None, float], tuple[Tensor, Tensor, Tensor]
+]
+
+# A new implementation is one line here; "auto" names the one that is best everywhere.
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "auto": chunked_loss,
+    "chunked": chunked_loss,
+    "reference": reference_loss,
+}
+
+
+class LossOutput(NamedTuple):
+    """What the head returns: `loss` carries the gradient, the per-token fields are for metrics and carry none."""
+
+    loss: Tensor  # scalar, weighted sum, nats
+    nll_T: Tensor  # noqa: N815 - negative log-likelihood, nats; 0 where unsupervised
+    correct_T: Tensor  # noqa: N815 - bool: the target is the (first) most likely token; False where unsupervised
+
+
+def weighted_linear_cross_entropy(
+    hidden_TD: Tensor,
+    head_VD: Tensor,
+    labels_T: Tensor,
+    weights_T: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    softcap: float | None = None,
+    logit_scale: float = 1.0,
+    impl: str = "auto",
+) -> LossOutput:
+    """Return sum_i weights_T[i] * nll_T[i] over the supervised tokens, with per-token metrics.
+
+    The logits are `z = logit_scale * (hidden_TD @ head_VD.T + bias_V)`, then `softcap * tanh(z / softcap)` if a
+    softcap is given. The sum is plain: denominators belong in the weights. Unsupervised tokens take no part in
+    any product; a batch without a target gives a zero whose gradients are zeros.
+
+    Args:
+        hidden_TD: (T, D) floating point, last hidden states. The products run in its dtype, or in autocast's.
+        head_VD: (V, D) floating point, the output embedding.
+        labels_T: (T,) int64; `labels_T[i]` is the target of `hidden_TD[i]` (already shifted), -100 means unsupervised.
+            Other values outside [0, V) are undefined: an index error on a CPU, a device assertion on a GPU.
+        weights_T: (T,) floating point, any sign, no gradient; a zero weight costs a forward only.
+        bias_V: (V,) floating point, or None.
+        softcap: bound of the logits, in nats, above 0 (Gemma's `final_logit_softcapping`), or None.
+        logit_scale: factor on the logits, before the softcap.
+        impl: "auto", "chunked" (gradients made in the forward, logits held a chunk at a time; a first derivative
+            only, and one backward a call), or "reference" (eager, all supervised logits at once).
+
+    Returns:
+        `LossOutput(loss, nll_T, correct_T)`: loss and nll in float32 (float64 for float64 inputs), differentiable in
+        hidden, head and bias.
+
+    Raises:
+        ValueError: unknown `impl`, or shapes, devices or options that do not fit together.
+        TypeError: labels that are not int64, or other tensors that are not floating point.
+    """
+    if impl not in IMPLEMENTATIONS:
+        nearest = get_close_matches(impl, IMPLEMENTATIONS, n=1, cutoff=0.0)
+        raise ValueError(f"impl={impl!r} is unknown: expected one of {list(IMPLEMENTATIONS)}; nearest: {nearest[0]!r}")
+    tensors = {"hidden_TD": hidden_TD, "head_VD": head_VD, "labels_T": labels_T, "weights_T": weights_T}
+    if bias_V is not None:
+        tensors["bias_V"] = bias_V
+    _check_dtypes_and_devices(tensors)
+    _check_shapes(tensors)
+    if weights_T.requires_grad:
+        raise ValueError("weights_T requires grad, but the loss is not differentiable in it: pass weights_T.detach()")
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap is {softcap}: expected a number above 0, or None for no cap")
+    return LossOutput(*IMPLEMENTATIONS[impl](hidden_TD, head_VD, bias_V, labels_T, weights_T, softcap, logit_scale))
+
+
+def _check_dtypes_and_devices(tensors: dict[str, Tensor]) -> None:
+    """Look at metadata only, so that no value has to leave the device."""
+    device = tensors["hidden_TD"].device
+    for name, tensor in tensors.items():
+        if name == "labels_T" and tensor.dtype != torch.int64:
+            raise TypeError(f"labels_T is {tensor.dtype}: expected torch.int64 token ids; mend it with labels.long()")
+        if name != "labels_T" and not tensor.is_floating_point():
+            raise TypeError(f"{name} is {tensor.dtype}: expected a floating-point dtype; mend it with .float()")
+        if tensor.device != device:
+            raise ValueError(f"{name} is on {tensor.device}: expected {device}, where hidden_TD is; move it there")
+
+
+def _check_shapes(tensors: dict[str, Tensor]) -> None:
+    for name, axes in (("hidden_TD", 2), ("head_VD", 2)):
+        if tensors[name].dim() != axes:
+            found = tuple(tensors[name].shape)
+            raise ValueError(f"{name} has shape {found}: expected {axes} axes; flatten batch and time first")
+    (tokens, width), (vocabulary, _) = tensors["hidden_TD"].shape, tensors["head_VD"].shape
+    expected = {"head_VD": (vocabulary, width), "labels_T": (tokens,), "weights_T": (tokens,), "bias_V": (vocabulary,)}
+    for name, shape in expected.items():
+        if name in tensors and tuple(tensors[name].shape) != shape:
+            against = "head_VD" if name == "bias_V" else "hidden_TD"
+            found, other = tuple(tensors[name].shape), tuple(tensors[against].shape)
+            raise ValueError(f"{name} has shape {found}: expected {shape} to fit {against} of shape {other}")

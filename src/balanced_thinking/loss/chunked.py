@@ -1,0 +1,255 @@
+"""The weighted head in plain torch: gradients are made in the forward, a chunk of supervised tokens at a time.
+
+The weights are known beforehand, so the forward can turn each chunk of logits into its gradient while it has it:
+three products of size V instead of the four of forward, recomputation and backward. A frozen head or frozen hidden
+states cost two, evaluation and tokens of weight zero cost one, unsupervised tokens none.
+
+Shapes: T tokens, N supervised tokens, C tokens of a chunk, B tokens of a block of a chunk, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from balanced_thinking.loss.reference import IGNORE_INDEX
+
+# The largest coefficient of a float16 gradient: far from overflow (65,504), and small probabilities survive.
+_HALF_RANGE = 256.0
+
+
+class ChunkPolicy(NamedTuple):
+    """How many rows of logits are held at once."""
+
+    chunk_bytes: int  # for the products
+    min_rows: int  # fewer rows waste a product, whatever the bytes
+    block_bytes: int  # for the element-wise work: bounds float32 copies and the softcap's derivative
+
+
+CPU_POLICY = ChunkPolicy(chunk_bytes=160 * 2**20, min_rows=64, block_bytes=64 * 2**20)
+GPU_POLICY = ChunkPolicy(chunk_bytes=2 * 2**30, min_rows=2048, block_bytes=256 * 2**20)
+
+
+def chunked_loss(
+    hidden_TD: Tensor,
+    head_VD: Tensor,
+    bias_V: Tensor | None,
+    labels_T: Tensor,
+    weights_T: Tensor,
+    softcap: float | None,
+    logit_scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (loss, nll_T, correct_T) as `weighted_linear_cross_entropy` defines them."""
+    # Inside the Function gradient mode is always off and needs_input_grad ignores it, so it is read here.
+    wants_grad = torch.is_grad_enabled()
+    return _ChunkedHead.apply(hidden_TD, head_VD, bias_V, labels_T, weights_T, softcap, logit_scale, wants_grad)
+
+
+class _ChunkedHead(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_TD: Tensor,
+        head_VD: Tensor,
+        bias_V: Tensor | None,
+        labels_T: Tensor,
+        weights_T: Tensor,
+        softcap: float | None,
+        logit_scale: float,
+        wants_grad: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        dtype = _product_dtype(hidden_TD)
+        needs = [wants_grad and need for need in ctx.needs_input_grad[:3]]
+        rows_N, weighted = _compact(labels_T, weights_T)
+        targets_N, weights_N = labels_T[rows_N], weights_T[rows_N].to(_widen(dtype))
+        chunks = _chunks(weighted if any(needs) else 0, len(rows_N), head_VD, dtype)
+        grads = _Gradients((hidden_TD, head_VD, bias_V), needs, weights_N, dtype, sum(c.has_grad for c in chunks))
+        nll_N, correct_N = torch.empty_like(weights_N), torch.empty_like(targets_N, dtype=torch.bool)
+        buffer_CV = head_VD.new_empty(max((c.rows for c in chunks), default=0), len(head_VD), dtype=dtype)
+        weight_VD, offset_V = head_VD.to(dtype), None if bias_V is None else bias_V.to(dtype)
+        for chunk in chunks:
+            span = slice(chunk.start, chunk.start + chunk.rows)
+            hidden_CD = hidden_TD.index_select(0, rows_N[span]).to(dtype)
+            logits_CV = _project(hidden_CD, weight_VD, offset_V, out=buffer_CV[: chunk.rows])
+            scale_C = grads.coefficients(weights_N[span]) * logit_scale if chunk.has_grad else None
+            nll_N[span], correct_N[span] = _score_(logits_CV, targets_N[span], scale_C, softcap, logit_scale)
+            if chunk.has_grad:
+                grads.add(rows_N[span], logits_CV, hidden_CD, weight_VD)
+        ctx.grads = grads
+        nll_T, correct_T = (x_N.new_zeros(len(labels_T)).index_copy_(0, rows_N, x_N) for x_N in (nll_N, correct_N))
+        ctx.mark_non_differentiable(nll_T, correct_T)
+        return (nll_N * weights_N).sum(), nll_T, correct_T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.grads is None:
+            raise RuntimeError(
+                "backward ran twice through one loss, whose gradients are handed out once: "
+                "call weighted_linear_cross_entropy again, or use impl='reference'"
+            )
+        # While ctx holds the head's gradient, AccumulateGrad clones it instead of taking it over.
+        grads, ctx.grads = ctx.grads, None
+        return (*grads.release(upstream), None, None, None, None, None)
+
+
+class _Gradients:
+    """The gradients of one call, added up chunk by chunk; None where none is needed."""
+
+    def __init__(
+        self,
+        inputs: tuple[Tensor, Tensor, Tensor | None],
+        needs: list[bool],
+        weights_N: Tensor,
+        dtype: torch.dtype,
+        chunks: int,
+    ) -> None:
+        half, wide = dtype == torch.float16, _widen(dtype)
+        # In float16 weights like 1e-6 underflow, and a loss scaler's factor comes too late: take their size out first.
+        self.unit = weights_N.abs().amax() / _HALF_RANGE if half and chunks else None
+        self.dtypes = [None if tensor is None else tensor.dtype for tensor in inputs]
+        hidden_dtype = wide if half else inputs[0].dtype
+        head_dtype = wide if half or chunks > 1 else dtype
+        self.hidden_TD, self.head_VD, self.bias_V = (
+            torch.zeros_like(tensor, dtype=grad_dtype) if tensor is not None and need else None
+            for tensor, need, grad_dtype in zip(inputs, needs, (hidden_dtype, head_dtype, wide), strict=True)
+        )
+
+    def coefficients(self, weights_C: Tensor) -> Tensor:
+        return weights_C if self.unit is None else weights_C / self.unit
+
+    def add(self, rows_C: Tensor, grad_CV: Tensor, hidden_CD: Tensor, head_VD: Tensor) -> None:
+        if self.hidden_TD is not None:
+            self.hidden_TD.index_copy_(0, rows_C, torch.mm(grad_CV, head_VD).to(self.hidden_TD.dtype))
+        if self.head_VD is not None:
+            _add_product_(self.head_VD, grad_CV.t(), hidden_CD)
+        if self.bias_V is not None:
+            self.bias_V += grad_CV.sum(0, dtype=self.bias_V.dtype)
+
+    def release(self, upstream: Tensor) -> list[Tensor | None]:
+        factor = upstream if self.unit is None else upstream * self.unit
+        grads: tuple[Tensor | None, ...] = (self.hidden_TD, self.head_VD, self.bias_V)
+        # Reading a scalar is free on a CPU and a synchronisation elsewhere.
+        if factor.device.type != "cpu" or factor.item() != 1.0:
+            grads = tuple(None if grad is None else grad.mul_(factor) for grad in grads)
+        return [None if grad is None else grad.to(dtype) for grad, dtype in zip(grads, self.dtypes, strict=True)]
+
+
+class _Chunk(NamedTuple):
+    start: int
+    rows: int
+    has_grad: bool
+
+
+def _chunks(weighted: int, supervised: int, head_VD: Tensor, dtype: torch.dtype) -> list[_Chunk]:
+    """Cut the rows into chunks of nearly one size, first those that get a gradient, then those scored for metrics."""
+    policy = _policy(head_VD.device)
+    most = max(policy.min_rows, policy.chunk_bytes // (len(head_VD) * dtype.itemsize))
+    groups = ((0, weighted, True), (weighted, supervised, False))
+    return [_Chunk(start, rows, grad) for first, last, grad in groups for start, rows in _balanced(first, last, most)]
+
+
+def _balanced(first: int, last: int, most: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, rows) over [first, last), at most `most` rows each, sizes differing by one at the most."""
+    count = -(-(last - first) // most)
+    edges = [first + (last - first) * i // count for i in range(count + 1)] if count else []
+    return ((start, stop - start) for start, stop in pairwise(edges))
+
+
+def _compact(labels_T: Tensor, weights_T: Tensor) -> tuple[Tensor, int]:
+    """Return the supervised rows, those with a weight first, and how many have one."""
+    supervised_T = labels_T != IGNORE_INDEX
+    weighted_T = supervised_T & (weights_T != 0)
+    order_T = torch.argsort((~supervised_T).to(torch.uint8) + (~weighted_T).to(torch.uint8), stable=True)
+    # The only synchronisation of the forward: the sizes of everything after it.
+    supervised, weighted = torch.stack([supervised_T.sum(), weighted_T.sum()]).tolist()
+    return order_T[:supervised], weighted
+
+
+def _project(hidden_CD: Tensor, head_VD: Tensor, bias_V: Tensor | None, out: Tensor) -> Tensor:
+    if bias_V is None:
+        return torch.mm(hidden_CD, head_VD.t(), out=out)
+    return torch.addmm(bias_V, hidden_CD, head_VD.t(), out=out)
+
+
+def _score_(
+    logits_CV: Tensor, targets_C: Tensor, scale_C: Tensor | None, softcap: float | None, logit_scale: float
+) -> tuple[Tensor, Tensor]:
+    """Return (nll_C, correct_C); overwrite the logits, with `scale_C` times the gradient of the nll where given.
+
+    Block by block, so that float32 copies of low-precision logits and the softcap's derivative stay small. Blocks that
+    fit a cache are no faster: each pass is a barrier of the thread pool, dear on a busy machine.
+    """
+    row_bytes = logits_CV.shape[1] * _widen(logits_CV.dtype).itemsize
+    rows = max(1, _policy(logits_CV.device).block_bytes // row_bytes)
+    nlls, corrects = [], []
+    for start in range(0, len(logits_CV), rows):
+        block = slice(start, start + rows)
+        scale_B = None if scale_C is None else scale_C[block]
+        nll_B, correct_B = _score_block_(logits_CV[block], targets_C[block], scale_B, softcap, logit_scale)
+        nlls.append(nll_B)
+        corrects.append(correct_B)
+    return torch.cat(nlls), torch.cat(corrects)
+
+
+def _score_block_(
+    logits_BV: Tensor, targets_B: Tensor, scale_B: Tensor | None, softcap: float | None, logit_scale: float
+) -> tuple[Tensor, Tensor]:
+    scores_BV = logits_BV.to(_widen(logits_BV.dtype))  # the same memory unless in low precision
+    slope_BV = _cap_(scores_BV, softcap, logit_scale)
+    top_B, argmax_B = scores_BV.max(dim=1)
+    gap_B = top_B - scores_BV.gather(1, targets_B[:, None]).squeeze(1)
+    torch.softmax(scores_BV, dim=1, out=scores_BV)  # one fused pass; exp, sum and divide apart cost half as much again
+    # The top probability is at least 1/V, so its logarithm is exact where that of the target's would underflow.
+    nll_B = gap_B - scores_BV.gather(1, argmax_B[:, None]).squeeze(1).log()
+    if scale_B is not None:
+        scores_BV.scatter_(1, targets_B[:, None], scores_BV.gather(1, targets_B[:, None]) - 1.0)
+        scores_BV.mul_(scale_B[:, None])
+        if slope_BV is not None:
+            scores_BV.mul_(slope_BV)
+        if scores_BV is not logits_BV:
+            logits_BV.copy_(scores_BV)
+    return nll_B, argmax_B == targets_B
+
+
+def _cap_(scores_BV: Tensor, softcap: float | None, logit_scale: float) -> Tensor | None:
+    """Scale and cap the scores in place; return the cap's derivative, or None without a cap."""
+    if logit_scale != 1.0:
+        scores_BV.mul_(logit_scale)
+    if softcap is None:
+        return None
+    scores_BV.div_(softcap).tanh_()
+    slope_BV = scores_BV.square().neg_().add_(1.0)
+    scores_BV.mul_(softcap)
+    return slope_BV
+
+
+def _add_product_(total_MN: Tensor, left_MK: Tensor, right_KN: Tensor) -> None:
+    """Add left @ right to the total, without rounding the product to the factors' lower precision first."""
+    if total_MN.dtype == left_MK.dtype:
+        total_MN.addmm_(left_MK, right_KN)
+    elif total_MN.device.type == "cuda":
+        torch.addmm(total_MN, left_MK, right_KN, out_dtype=total_MN.dtype, out=total_MN)
+    else:
+        total_MN.addmm_(left_MK.to(total_MN.dtype), right_KN.to(total_MN.dtype))
+
+
+def _policy(device: torch.device) -> ChunkPolicy:
+    return CPU_POLICY if device.type == "cpu" else GPU_POLICY
+
+
+def _product_dtype(hidden_TD: Tensor) -> torch.dtype:
+    """Autocast's dtype where it applies (never to float64), else that of the hidden states."""
+    device = hidden_TD.device.type
+    if torch.is_autocast_enabled(device) and hidden_TD.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return hidden_TD.dtype
+
+
+def _widen(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)

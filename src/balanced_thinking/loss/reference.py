@@ -1,0 +1,36 @@
+"""The specification of the weighted head: plain eager torch, every line of the definition and nothing else.
+
+Shapes: T tokens, N supervised tokens, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE_INDEX = -100
+
+
+def reference_loss(
+    hidden_TD: Tensor,
+    head_VD: Tensor,
+    bias_V: Tensor | None,
+    labels_T: Tensor,
+    weights_T: Tensor,
+    softcap: float | None,
+    logit_scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (loss, nll_T, correct_T) as `weighted_linear_cross_entropy` defines them; autograd does the gradients."""
+    supervised_T = labels_T != IGNORE_INDEX
+    targets_N = labels_T[supervised_T]
+    bias_V = None if bias_V is None else bias_V.to(hidden_TD.dtype)
+    logits_NV = F.linear(hidden_TD[supervised_T], head_VD.to(hidden_TD.dtype), bias_V)
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)) * logit_scale
+    if softcap is not None:
+        logits_NV = softcap * torch.tanh(logits_NV / softcap)
+    nll_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
+    loss = (nll_N * weights_T[supervised_T].to(nll_N.dtype)).sum()
+    nll_T = nll_N.new_zeros(labels_T.shape).masked_scatter(supervised_T, nll_N.detach())
+    correct_T = torch.zeros_like(supervised_T).masked_scatter(supervised_T, logits_NV.argmax(1) == targets_N)
+    return loss, nll_T, correct_T

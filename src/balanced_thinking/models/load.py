@@ -1,0 +1,83 @@
+"""Load a model and its processor by one name, whatever kind of place it names."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+from balanced_thinking.models.tiny import ARCHITECTURES, ImageOnlyQwen2_5_VLProcessor, TinySize, build_tiny
+
+EMBEDDED = "world-base"
+_TINY = "tiny:"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and what prepares its input: a processor, or a tokenizer for a text-only model."""
+
+    model: Any
+    processor: Any
+
+
+def load_model(name: str, *, seed: int = 0, size: TinySize | None = None, **from_pretrained: Any) -> Loaded:
+    """`world-base` (the embedded base), `tiny:qwen2_5_vl` (random weights), a checkpoint's folder, an adapter's, or a hub name.
+
+    A LoRA adapter's folder is loaded on the base it names and merged. Other arguments go to `from_pretrained`.
+    """
+    if name.startswith(_TINY):
+        return Loaded(*build_tiny(name.removeprefix(_TINY), seed=seed, size=size))
+    path = resolve(name)
+    if (Path(path) / "adapter_config.json").is_file():
+        return _load_adapter(path, from_pretrained)
+    auto = AutoModelForImageTextToText if _has_vision(path) else AutoModelForCausalLM
+    from_pretrained.setdefault("dtype", "auto" if torch.cuda.is_available() else torch.float32)
+    return Loaded(auto.from_pretrained(path, **from_pretrained), load_processor(path))
+
+
+def resolve(name: str) -> str:
+    """The folder of the embedded base, a local folder, or the name as it is for the hub. Raises for a missing local path."""
+    if name == EMBEDDED:
+        return str(files("balanced_thinking") / "models" / EMBEDDED)
+    if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).expanduser().is_dir():
+        raise FileNotFoundError(
+            f"there is no model folder {name}; expected a checkpoint's folder, a hub name such as Qwen/Qwen2.5-VL-3B-Instruct, "
+            f"{EMBEDDED}, or one of {', '.join(_TINY + a for a in ARCHITECTURES)}"
+        )
+    return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+
+
+def load_processor(path: str) -> Any:
+    """The checkpoint's processor, or its tokenizer where it has none."""
+    declared = Path(path) / "processor_config.json"
+    if declared.is_file() and json.loads(declared.read_text()).get("processor_class") == ImageOnlyQwen2_5_VLProcessor.__name__:
+        return _image_only_qwen(path)
+    if not _has_vision(path):
+        return AutoTokenizer.from_pretrained(path)
+    return AutoProcessor.from_pretrained(path)
+
+
+def _image_only_qwen(path: str) -> ImageOnlyQwen2_5_VLProcessor:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    images = Qwen2VLImageProcessorPil.from_pretrained(path)
+    return ImageOnlyQwen2_5_VLProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
+
+
+def _has_vision(path: str) -> bool:
+    return type(AutoConfig.from_pretrained(path)) in AutoModelForImageTextToText._model_mapping
+
+
+def _load_adapter(path: str, from_pretrained: dict[str, Any]) -> Loaded:
+    from peft import PeftModel
+
+    base = json.loads((Path(path) / "adapter_config.json").read_text())["base_model_name_or_path"]
+    loaded = load_model(base, **from_pretrained)
+    merged = PeftModel.from_pretrained(loaded.model, path).merge_and_unload()
+    return Loaded(merged, loaded.processor)

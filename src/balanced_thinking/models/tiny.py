@@ -1,0 +1,235 @@
+"""Tiny versions of real architectures, built offline from their transformers configurations.
+
+    model, processor = build_tiny("qwen2_5_vl")
+
+They take the same code path as the checkpoints that people fine-tune: the processor, the chat template and the model class
+are those of Qwen2.5-VL, LLaVA-NeXT and Gemma 3 (and Qwen2 for text only); just the sizes are small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import trl
+from transformers import (
+    CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3Processor,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextProcessor,
+    MistralConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from balanced_thinking.models.tokenizer import make_tokenizer
+
+PATCH = 14
+
+
+@dataclass(frozen=True)
+class TinySize:
+    """Widths and depths shared by the tiny architectures. `heads` divides `hidden`."""
+
+    hidden: int = 64
+    layers: int = 2
+    heads: int = 4
+    vision_hidden: int = 64
+    vision_layers: int = 2
+    max_image_tokens: int = 16
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden // self.heads
+
+    def text(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+        return {
+            "vocab_size": (len(tokenizer) + 7) // 8 * 8,
+            "hidden_size": self.hidden,
+            "intermediate_size": 3 * self.hidden,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.heads // 2,
+            "max_position_embeddings": 8192,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            "initializer_range": 0.05,
+        }
+
+    def vision(self) -> dict[str, Any]:
+        return {
+            "hidden_size": self.vision_hidden,
+            "intermediate_size": 2 * self.vision_hidden,
+            "num_hidden_layers": self.vision_layers,
+            "num_attention_heads": 4,
+            "patch_size": PATCH,
+        }
+
+
+class ImageOnlyQwen2_5_VLProcessor(Qwen2_5_VLProcessor):  # noqa: N801 (the name says which class it narrows)
+    """Qwen2.5-VL's processor without its video half, which needs torchvision.
+
+    transformers reads the parts of a processor off this signature.
+    """
+
+    def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):  # type: ignore[no-untyped-def]
+        super().__init__(image_processor, tokenizer, None, chat_template=chat_template)
+
+
+def _template(name: str) -> str:
+    return (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text()
+
+
+def _qwen2_5_vl(size: TinySize) -> tuple[PreTrainedModel, Any]:
+    tokenizer = make_tokenizer(
+        ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"],
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        padding_side="right",
+    )
+    tokenizer.chat_template = _template("qwen2_5_vl")
+    pixels = (2 * PATCH) ** 2
+    images = Qwen2VLImageProcessorPil(min_pixels=pixels, max_pixels=pixels * size.max_image_tokens)
+    processor = ImageOnlyQwen2_5_VLProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
+    token = tokenizer.convert_tokens_to_ids
+    half = size.head_dim // 2
+    section = [half - 2 * (3 * half // 8), 3 * half // 8, 3 * half // 8]
+    config = Qwen2_5_VLConfig(
+        text_config={
+            **size.text(tokenizer),
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": section},
+            "tie_word_embeddings": True,
+        },
+        vision_config={
+            "depth": size.vision_layers,
+            "hidden_size": size.vision_hidden,
+            "intermediate_size": 2 * size.vision_hidden,
+            "num_heads": 4,
+            "out_hidden_size": size.hidden,
+            "fullatt_block_indexes": [size.vision_layers - 1],
+            "patch_size": PATCH,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": 8 * PATCH,
+        },
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
+    return Qwen2_5_VLForConditionalGeneration(config), processor
+
+
+def _llava_next(size: TinySize, side: int = 56) -> tuple[PreTrainedModel, Any]:
+    tokenizer = make_tokenizer(
+        ["<image>"], bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>", padding_side="right"
+    )
+    tokenizer.chat_template = _template("llava_next")
+    images = LlavaNextImageProcessorPil(
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        image_grid_pinpoints=[[side, 2 * side], [2 * side, side], [side, side]],
+    )
+    processor = LlavaNextProcessor(
+        images,
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=tokenizer.chat_template,
+    )
+    config = LlavaNextConfig(
+        vision_config=CLIPVisionConfig(**size.vision(), image_size=side, projection_dim=size.vision_hidden),
+        text_config=MistralConfig(**size.text(tokenizer), sliding_window=None),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_select_strategy="default",
+        vision_feature_layer=-2,
+        image_grid_pinpoints=images.image_grid_pinpoints,
+        tie_word_embeddings=False,
+    )
+    return LlavaNextForConditionalGeneration(config), processor
+
+
+def _gemma3(size: TinySize, side: int = 56) -> tuple[PreTrainedModel, Any]:
+    names = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    tokenizer = make_tokenizer(
+        ["<start_of_turn>", "<end_of_turn>"],
+        names,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+        padding_side="left",
+    )
+    tokenizer.chat_template = _template("gemma3")
+    tokens_per_image = (side // PATCH // 2) ** 2
+    images = Gemma3ImageProcessorPil(size={"height": side, "width": side})
+    processor = Gemma3Processor(
+        images, tokenizer, chat_template=tokenizer.chat_template, image_seq_length=tokens_per_image
+    )
+    config = Gemma3Config(
+        text_config={
+            **size.text(tokenizer),
+            "head_dim": size.head_dim,
+            "query_pre_attn_scalar": size.head_dim,
+            "sliding_window": 512,
+        },
+        vision_config={**size.vision(), "image_size": side, "vision_use_head": False},
+        mm_tokens_per_image=tokens_per_image,
+        boi_token_index=tokenizer.boi_token_id,
+        eoi_token_index=tokenizer.eoi_token_id,
+        image_token_index=tokenizer.image_token_id,
+    )
+    return Gemma3ForConditionalGeneration(config), processor
+
+
+def _qwen2(size: TinySize) -> tuple[PreTrainedModel, Any]:
+    tokenizer = make_tokenizer(["<|im_start|>"], eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer.chat_template = _template("qwen2_5")
+    return Qwen2ForCausalLM(Qwen2Config(**size.text(tokenizer), tie_word_embeddings=True)), tokenizer
+
+
+ARCHITECTURES: dict[str, Callable[[TinySize], tuple[PreTrainedModel, Any]]] = {
+    "qwen2_5_vl": _qwen2_5_vl,
+    "llava_next": _llava_next,
+    "gemma3": _gemma3,
+    "qwen2": _qwen2,
+}
+
+
+def build_tiny(architecture: str, *, size: TinySize | None = None, seed: int = 0) -> tuple[PreTrainedModel, Any]:
+    """A randomly initialised float32 model and its processor (its tokenizer for the text-only `qwen2`).
+
+    Raises `ValueError` for an unknown architecture.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"no tiny architecture {architecture!r}; known: {', '.join(ARCHITECTURES)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, processor = ARCHITECTURES[architecture](size or TinySize())
+    tokenizer = getattr(processor, "tokenizer", processor)
+    model.generation_config.eos_token_id = _stop_tokens(tokenizer)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model, processor
+
+
+def _stop_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every token that ends a turn (Gemma's is not its end of sequence)."""
+    turn = [t for t in ("<end_of_turn>",) if t in tokenizer.get_vocab()]
+    return [tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(turn)]

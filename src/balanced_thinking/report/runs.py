@@ -1,0 +1,281 @@
+"""Run directories as plain values: what every run says about itself, and its predictions counted while they stream by.
+
+A folder of runs is `RUNS/<arm>/seed-<k>/`, `RUNS/<arm>/`, or one run. Any file of a run may be missing or cut short, as
+in a run that is still going: what is missing becomes a note, never a failure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.progress import track
+
+RUN_FILES = ("config.yaml", "provenance.json", "metrics.jsonl", "eval")
+SEED_FOLDER = re.compile(r"seed-(\d+)")
+HOW_TO_MAKE_ONE = "`balanced study recipes/study.yaml --out RUNS` or `balanced demo --out RUNS` makes such a folder"
+
+
+@dataclass
+class Tally:
+    """Counts of items."""
+
+    n: int = 0
+    correct: int = 0
+
+    def add(self, correct: bool) -> None:
+        self.n += 1
+        self.correct += correct
+
+
+@dataclass
+class Evaluation:
+    """One run's predictions on one split: counts and the verdict of every item, not the texts.
+
+    The means are in tokens. `pictured` are the items whose picture was kept beside the predictions. Without predictions
+    there are only counts, from the summary.
+    """
+
+    split: str
+    folder: Path
+    summary: Mapping[str, Any]
+    total: Tally = field(default_factory=Tally)
+    malformed: int = 0
+    truncated: int = 0
+    think_tokens_mean: float | None = None
+    answer_tokens_mean: float | None = None
+    correct: dict[str, bool] = field(default_factory=dict)
+    pictured: set[str] = field(default_factory=set)
+    families: dict[str, Tally] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm with one seed. `train_seconds` is None when the run does not say; `hashes` are SHA-256 of its files."""
+
+    arm: str
+    seed: int | None
+    folder: Path
+    config: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    metrics: tuple[Mapping[str, Any], ...]
+    evaluations: Mapping[str, Evaluation]
+    hashes: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        return self.arm if self.seed is None else f"{self.arm}, seed {self.seed}"
+
+    @property
+    def train_seconds(self) -> float | None:
+        return number(self.provenance.get("train_seconds"))
+
+
+def number(value: object) -> float | None:
+    """The value as a float, or None when it is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < float("inf") else None
+
+
+def load_runs(runs_dir: Path) -> list[Run]:
+    """Every run below `runs_dir`, sorted by arm and seed.
+
+    Raises ValueError when the folder holds no run: it says what was found and which command makes such a folder.
+    """
+    places = find_runs(runs_dir)
+    if not places:
+        raise ValueError(_nothing_found(runs_dir))
+    console = Console(stderr=True)
+    steps = track(places, "reading runs", console=console, transient=True, disable=not sys.stderr.isatty())
+    runs = [load_run(folder, arm) for folder, arm in steps]
+    return sorted(runs, key=lambda run: (run.arm, -1 if run.seed is None else run.seed))
+
+
+def find_runs(runs_dir: Path) -> list[tuple[Path, str | None]]:
+    """(folder, arm) of every run. The arm is None when `runs_dir` is itself the run: only the run can say it."""
+    places: list[tuple[Path, str | None]] = []
+    for arm_folder in _folders(runs_dir):
+        seeds = [folder for folder in _folders(arm_folder) if SEED_FOLDER.fullmatch(folder.name) and _is_run(folder)]
+        here = [arm_folder] if _is_run(arm_folder) else []
+        places += [(folder, arm_folder.name) for folder in seeds or here]
+    # A study may keep its own configuration beside its arms: the folder itself counts only when nothing below does.
+    return places or ([(runs_dir, None)] if _is_run(runs_dir) else [])
+
+
+def load_run(folder: Path, arm: str | None = None) -> Run:
+    """One run directory; whatever is missing or damaged in it is told in `notes`."""
+    notes: list[str] = []
+    provenance = _read_mapping(folder / "provenance.json", notes)
+    trained = not (provenance.get("finished") and not provenance.get("train_seconds"))
+    config = _read_mapping(folder / "config.yaml", notes)
+    metrics = tuple(read_lines(folder / "metrics.jsonl", notes, required=trained))
+    evaluations = {split.name: load_evaluation(split, notes) for split in _folders(folder / "eval")}
+    if not evaluations:
+        notes.append("no evaluation yet: eval/<split>/ is missing")
+    if provenance and not provenance.get("finished"):
+        notes.append("the run has not finished: provenance.json gives no time of its end")
+    name = arm or str(provenance.get("arm") or folder.resolve().name)
+    return Run(
+        arm=name,
+        seed=_seed(folder, provenance),
+        folder=folder,
+        config=config,
+        provenance=provenance,
+        metrics=metrics,
+        evaluations=evaluations,
+        hashes=_hashes(folder),
+        notes=tuple(notes),
+    )
+
+
+def load_evaluation(folder: Path, notes: list[str]) -> Evaluation:
+    """Counts of one split, from its predictions when there are any, else from its summary."""
+    evaluation = Evaluation(folder.name, folder, _read_mapping(folder / "summary.json", notes))
+    think_tokens = answer_tokens = 0.0
+    for row in predictions(folder, notes):
+        _count(evaluation, row)
+        think_tokens += number(row.get("think_tokens")) or 0
+        answer_tokens += number(row.get("answer_tokens")) or 0
+    n = evaluation.total.n
+    if n == 0:
+        return _from_summary(evaluation)
+    evaluation.think_tokens_mean, evaluation.answer_tokens_mean = think_tokens / n, answer_tokens / n
+    notes += _disagreements(evaluation)
+    return evaluation
+
+
+def predictions(folder: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a split that name an item and say whether it was answered correctly."""
+    unusable = 0
+    for row in read_lines(folder / "predictions.jsonl", notes):
+        if "id" in row and isinstance(row.get("correct"), bool):
+            yield row
+        else:
+            unusable += 1
+    if unusable:
+        notes.append(f"{_place(folder)}/predictions.jsonl: {unusable} rows lack an id or a verdict and are not counted")
+
+
+def read_lines(path: Path, notes: list[str], *, required: bool = True) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON Lines file, one at a time. A line cut short by an interruption is told and skipped."""
+    if not path.is_file():
+        if required:
+            notes.append(f"{_place(path)} is missing")
+        return
+    damaged = 0
+    with path.open("rb") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line) if line.strip() else None
+            except ValueError:
+                damaged += 1
+                continue
+            if isinstance(row, dict):
+                yield row
+    if damaged:
+        notes.append(f"{_place(path)}: {damaged} lines are not JSON and are left out")
+
+
+def _count(evaluation: Evaluation, row: Mapping[str, Any]) -> None:
+    correct = row["correct"]
+    evaluation.total.add(correct)
+    evaluation.correct[str(row["id"])] = correct
+    if row.get("images"):
+        evaluation.pictured.add(str(row["id"]))
+    evaluation.malformed += bool(row.get("malformed"))
+    evaluation.truncated += bool(row.get("truncated"))
+    if row.get("family") is not None:
+        evaluation.families.setdefault(str(row["family"]), Tally()).add(correct)
+
+
+def _from_summary(evaluation: Evaluation) -> Evaluation:
+    counts = {key: int(number(evaluation.summary.get(key)) or 0) for key in ("n", "correct", "malformed", "truncated")}
+    evaluation.total = Tally(counts["n"], min(counts["correct"], counts["n"]))
+    evaluation.malformed, evaluation.truncated = counts["malformed"], counts["truncated"]
+    evaluation.think_tokens_mean = number(evaluation.summary.get("think_tokens_mean"))
+    evaluation.answer_tokens_mean = number(evaluation.summary.get("answer_tokens_mean"))
+    return evaluation
+
+
+def _disagreements(evaluation: Evaluation) -> Iterator[str]:
+    """Notes on a summary that contradicts its own rows, and on items that occur twice."""
+    total, place = evaluation.total, _place(evaluation.folder)
+    claimed = [evaluation.summary.get(key, ours) for key, ours in (("n", total.n), ("correct", total.correct))]
+    if claimed != [total.n, total.correct]:
+        yield (
+            f"{place}: summary.json says {claimed[1]} of {claimed[0]} correct, predictions.jsonl "
+            f"{total.correct} of {total.n}; this page counts the predictions"
+        )
+    if len(evaluation.correct) < total.n:
+        yield f"{place}: {total.n - len(evaluation.correct)} rows repeat an id; paired tests use the last of each"
+
+
+def _read_mapping(path: Path, notes: list[str]) -> Mapping[str, Any]:
+    """A JSON or YAML file that holds one mapping; empty, with a note, when it is missing or damaged."""
+    if not path.is_file():
+        notes.append(f"{_place(path)} is missing")
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        notes.append(f"{_place(path)} cannot be read ({type(error).__name__})")
+        return {}
+    if not isinstance(value, dict):
+        notes.append(f"{_place(path)} holds {type(value).__name__}, a mapping was expected")
+        return {}
+    return value
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """The first 16 digits of the SHA-256 of the configuration and of every split's predictions."""
+    hashes = {}
+    for path in [folder / "config.yaml", *sorted(folder.glob("eval/*/predictions.jsonl"))]:
+        if path.is_file():
+            with path.open("rb") as file:
+                hashes[f"sha256 of {_place(path)}"] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return hashes
+
+
+def _place(path: Path) -> str:
+    """The path as seen from its run: `metrics.jsonl`, `eval/test/summary.json`."""
+    parts = path.parts[-3:]
+    return "/".join(parts[parts.index("eval") :]) if "eval" in parts else path.name
+
+
+def _seed(folder: Path, provenance: Mapping[str, Any]) -> int | None:
+    match = SEED_FOLDER.fullmatch(folder.name)
+    if match:
+        return int(match[1])
+    seed = provenance.get("seed")
+    return seed if isinstance(seed, int) else None
+
+
+def _folders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return []
+    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in RUN_FILES)
+
+
+def _nothing_found(runs_dir: Path) -> str:
+    if not runs_dir.is_dir():
+        found = "it is a file" if runs_dir.exists() else "it does not exist"
+    else:
+        names = sorted(child.name for child in runs_dir.iterdir())
+        found = f"found {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}" if names else "it is empty"
+    wanted = "RUNS/<arm>/seed-<k>/ with config.yaml, provenance.json, metrics.jsonl and eval/<split>/"
+    return f"no run in {runs_dir}: {found}; expected {wanted}. {HOW_TO_MAKE_ONE}."

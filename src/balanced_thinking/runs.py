@@ -1,0 +1,80 @@
+"""The run directory: a run explains itself and is never overwritten silently.
+
+    RUN/config.yaml        the resolved recipe
+    RUN/provenance.json    arm, seed, versions, commit, device, command, times
+    RUN/metrics.jsonl      one object a logging step
+    RUN/model/             the trained model (or adapter) and its processor
+    RUN/eval/<split>/      predictions.jsonl, summary.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_VERSIONED = ("balanced-thinking", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers")
+
+
+class RunExistsError(FileExistsError):
+    """The folder already holds a run."""
+
+
+def create(out: Path, config_yaml: str, about: dict[str, Any], *, resume: bool = False) -> Path:
+    """Make (or, with `resume`, reopen) the run directory and write what is known before training."""
+    if (out / "config.yaml").exists() and not resume:
+        raise RunExistsError(
+            f"{out} already holds a run; add --resume to continue it, or choose another folder with --out"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "config.yaml", config_yaml)
+    provenance = {
+        **about,
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "versions": {name: metadata.version(name) for name in _VERSIONED},
+        "started": now(),
+        "finished": None,
+    }
+    write_atomically(out / "provenance.json", json.dumps(provenance, indent=2) + "\n")
+    return out
+
+
+def finish(out: Path, **about: Any) -> None:
+    """Add what is known after training."""
+    path = out / "provenance.json"
+    provenance = {**json.loads(path.read_text()), **about, "finished": now()}
+    write_atomically(path, json.dumps(provenance, indent=2) + "\n")
+
+
+def finished(out: Path) -> bool:
+    """Whether a run in this folder came to its end."""
+    path = out / "provenance.json"
+    return path.is_file() and json.loads(path.read_text()).get("finished") is not None
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write through a temporary file and a rename, so that a reader never meets half a file."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _commit() -> str | None:
+    """The commit of the code that runs, where it runs from a checkout."""
+    found = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or None if found.returncode == 0 else None

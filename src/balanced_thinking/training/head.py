@@ -1,0 +1,73 @@
+"""The weighted loss inside the model's own forward, so that the hooks of DDP, FSDP and ZeRO-3 fire as for any forward."""
+
+from __future__ import annotations
+
+import functools
+import types
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+from trl.trainer.utils import maybe_gather_lm_head_ctx
+
+from balanced_thinking.loss import weighted_linear_cross_entropy
+
+
+@dataclass
+class WeightedOutput(ModelOutput):
+    """Loss (the weighted sum), and per position of the shifted labels nll (nats) and whether the target was top-1: (B, L - 1)."""
+
+    loss: torch.Tensor | None = None
+    nll: torch.Tensor | None = None
+    correct: torch.Tensor | None = None
+
+
+def logit_scale(text_config: Any) -> float:
+    """The factor some architectures multiply their logits with, under the name each of them gives it."""
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if (scale := getattr(text_config, name, None)) is not None:
+            return float(scale)
+    scaling = getattr(text_config, "logits_scaling", None)
+    if scaling is None:
+        return 1.0
+    return float(scaling) if text_config.model_type == "hyperclovax" else 1.0 / float(scaling)
+
+
+def attach_weighted_head(model: PreTrainedModel, impl: str = "auto") -> None:
+    """Teach `model` the call `model(..., labels=(B, L), token_weights=(B, L - 1)) -> WeightedOutput`.
+
+    Every other call is passed on untouched. Only supervised positions meet the head, and no logits are kept.
+    """
+    original = model.forward
+    text_config = model.config.get_text_config()
+    scale, softcap = logit_scale(text_config), getattr(text_config, "final_logit_softcapping", None)
+
+    # `generate` validates its arguments against the signature, so that stays the model's own.
+    @functools.wraps(type(model).forward)
+    def forward(self: Any, *args: Any, token_weights: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        if token_weights is None:
+            return original(*args, **kwargs)
+        labels_BL = kwargs.pop("labels")[:, 1:]
+        # Looked up on each call: PEFT and FSDP replace the parts after this function was attached.
+        hidden_BLD = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
+        head = self.get_output_embeddings()
+        weight_VD, bias_V = (p.full_tensor() if isinstance(p, DTensor) else p for p in (head.weight, head.bias))
+        with maybe_gather_lm_head_ctx(weight_VD, bias_V):
+            output = weighted_linear_cross_entropy(
+                hidden_BLD.flatten(0, 1).to(weight_VD.device),
+                weight_VD,
+                labels_BL.flatten().to(weight_VD.device),
+                token_weights.flatten().to(weight_VD.device),
+                bias_V=bias_V,
+                softcap=softcap,
+                logit_scale=scale,
+                impl=impl,
+            )
+        return WeightedOutput(
+            loss=output.loss, nll=output.nll_T.view_as(labels_BL), correct=output.correct_T.view_as(labels_BL)
+        )
+
+    model.forward = types.MethodType(forward, model)

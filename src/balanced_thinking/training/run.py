@@ -1,0 +1,114 @@
+"""One training run from its recipe: data, model, trainer, and a run directory that explains itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import TrainerCallback, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from balanced_thinking import runs
+from balanced_thinking.data import Loaded as LoadedData
+from balanced_thinking.data import load_data
+from balanced_thinking.data.rows import to_dataset
+from balanced_thinking.models.load import Loaded, load_model
+from balanced_thinking.models.tiny import TinySize
+from balanced_thinking.training.recipe import Recipe, typed_arguments
+from balanced_thinking.training.sft import ScaleSFTConfig, ScaleSFTTrainer
+
+
+class MetricsFile(TrainerCallback):
+    """Writes every logging step to `metrics.jsonl`; a resumed run drops the steps that it will take again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step] if state.global_step else []
+        runs.write_atomically(self.path, "".join(f"{line}\n" for line in kept))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if state.is_world_process_zero and logs:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def training_arguments(recipe: Recipe, out: Path) -> ScaleSFTConfig:
+    """The recipe's training section as a config; unknown keys fail with the nearest known one."""
+    defaults = {"report_to": "none", "logging_steps": 10, "save_strategy": "no"}
+    values = {**defaults, **recipe.training, "output_dir": str(out / "checkpoints")}
+    return ScaleSFTConfig(**typed_arguments(ScaleSFTConfig, values))
+
+
+def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
+    """Train, save the model to `out/model`, and return that folder."""
+    args = training_arguments(recipe, out)
+    train_data = _load(recipe, recipe.split, recipe.data_options, args.reasoning_format)
+    validation = (
+        _load(recipe, recipe.validation_split, recipe.validation_options, args.reasoning_format)
+        if recipe.validation_split
+        else None
+    )
+    set_seed(args.seed)
+    loaded = load_model(
+        recipe.model, seed=args.seed, size=TinySize(**recipe.model_size) if recipe.model_size else None, **recipe.model_options
+    )
+    arm = recipe.arm or ("sft" if args.weighting == "uniform" else "scale-sft")
+    about = {"arm": arm, "seed": args.seed, "model": recipe.model, "device": str(args.device), "dropped": train_data.dropped}
+    runs.create(out, recipe.to_yaml(), about, resume=resume)
+    trainer = ScaleSFTTrainer(
+        loaded.model,
+        args,
+        train_dataset=_dataset(train_data, args),
+        eval_dataset=_dataset(validation, args) if validation else None,
+        processing_class=loaded.processor,
+        peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.lora) if recipe.lora else None,
+        callbacks=[MetricsFile(out / "metrics.jsonl")],
+    )
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=_checkpoint(args.output_dir) if resume else None)
+    seconds = time.perf_counter() - started
+    _save(trainer, loaded, out / "model")
+    if trainer.is_world_process_zero():
+        runs.finish(out, train_seconds=round(seconds, 2), steps=trainer.state.global_step, peak_mib=_peak_mib())
+    return out / "model"
+
+
+def _load(recipe: Recipe, split: str, options: dict[str, Any], reasoning_format: Any) -> LoadedData:
+    return load_data(
+        recipe.data, split=split, limit=recipe.limit, on_bad_row=recipe.on_bad_row, options=options
+    )
+
+
+def _dataset(data: LoadedData, args: ScaleSFTConfig) -> Dataset:
+    return to_dataset(data.examples, args.reasoning_format)
+
+
+def _checkpoint(folder: str) -> str | None:
+    return get_last_checkpoint(folder) if Path(folder).is_dir() else None
+
+
+def _save(trainer: ScaleSFTTrainer, loaded: Loaded, folder: Path) -> None:
+    trainer.save_model(str(folder))
+    if trainer.is_world_process_zero():
+        loaded.processor.save_pretrained(str(folder))
+
+
+def _peak_mib() -> int:
+    """Peak memory of the run: the device's where there is one, else the process's."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated() / 2**20)
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak / (2**20 if sys.platform == "darwin" else 2**10))

@@ -1,0 +1,232 @@
+"""SCALe-SFT and plain SFT: TRL's SFTTrainer with segments from the collator and weights from the schedule."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import ProcessorMixin
+from transformers.utils import is_torch_bf16_gpu_available
+from trl import SFTConfig, SFTTrainer
+
+from balanced_thinking.batch import OVERFLOW, ScaleCollator
+from balanced_thinking.schedules import SCHEDULES, Schedule
+from balanced_thinking.training.checkpoints import load_weights
+from balanced_thinking.training.head import attach_weighted_head
+from balanced_thinking.weights import NORMALIZE, SEGMENTS, count, token_weights
+
+WEIGHTING = ("scale", "uniform")
+# Evaluation never follows the schedule, so that its loss can be compared over time.
+EVALUATION_WEIGHTS = (0.5, 0.5)
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class ScaleSFTConfig(SFTConfig):
+    """TRL's `SFTConfig` and the options of SCALe. Everything it takes works as before, but for what cannot be exact."""
+
+    weighting: str = _option("scale", f"{' or '.join(WEIGHTING)}; uniform is plain SFT.")
+    schedule: str = _option("cosine", f"How the weight moves from thinking to answering: {', '.join(SCHEDULES)}.")
+    think_weight_start: float = _option(0.9, "Weight of the think segment at the first step; the answer's is 1 minus it.")
+    think_weight_end: float = _option(0.1, "Weight of the think segment at the last step.")
+    schedule_hold_start: float = _option(0.0, "Share of training during which the weight rests at its start.")
+    schedule_hold_end: float = _option(0.0, "Share of training during which the weight rests at its end.")
+    normalize: str = _option("example", f"What a segment's mean runs over: {', '.join(NORMALIZE)} (token is plain SFT).")
+    reasoning_format: Any = _option("think-answer", "Name of the completions' reasoning format, or its definition.")
+    overflow: str = _option("error", f"What becomes of a sample longer than max_length: {', '.join(OVERFLOW)}.")
+    head_impl: str = _option("auto", "Implementation of the weighted head: auto, chunked, reference.")
+    max_length: int | None = _option(4096, "Tokens of a sample, prompt and picture included; null for no limit.")
+    # transformers logs a NaN as 0 by default; we stop at one instead.
+    logging_nan_inf_filter: bool = _option(False, "Kept off: a run stops before a non-finite update.")
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None and not self.fp16 and not is_torch_bf16_gpu_available():
+            self.bf16 = False  # TRL's default, true, is an error on a machine without a GPU
+        super().__post_init__()
+        for name, known in (("weighting", WEIGHTING), ("normalize", NORMALIZE), ("overflow", OVERFLOW)):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name} is {value!r}; known: {', '.join(known)}")
+        self.weight_schedule()
+        self._refuse_inexact()
+
+    def weight_schedule(self) -> Schedule:
+        return Schedule(
+            self.schedule,
+            self.think_weight_start,
+            self.think_weight_end,
+            self.schedule_hold_start,
+            self.schedule_hold_end,
+        )
+
+    def _refuse_inexact(self) -> None:
+        refused = {
+            "label_smoothing_factor": (self.label_smoothing_factor != 0, "smoothing changes the nll that the weights apply to; set it to 0"),
+            "loss_type": (self.loss_type != "nll", "DFT has weights of its own; set it to nll"),
+            "packing": (self.packing, "a packed row holds several examples; set it to false"),
+            "padding_free": (self.padding_free, "a flattened batch holds several examples in a row; set it to false"),
+            "assistant_only_loss": (self.assistant_only_loss, "only the completion is trained on; set it to false"),
+            "completion_only_loss": (self.completion_only_loss is False, "only the completion is trained on; leave it out"),
+            "use_liger_kernel": (self.use_liger_kernel, "it replaces the forward that holds the weighted head; set it to false"),
+            "router_aux_loss_coef": (bool(self.router_aux_loss_coef), "a router's loss is a mean per micro-batch; set it to 0"),
+        }  # fmt: skip
+        for name, (found, why) in refused.items():
+            if found:
+                raise ValueError(f"{name}={getattr(self, name)!r} cannot be exact with segment weights: {why}")
+
+
+class _Totals:
+    """Sums of a logging period, kept on the device until `read` brings them over in one transfer.
+
+    Per segment: nll (nats), correct tokens, tokens; then attended tokens and dropped samples.
+    """
+
+    def __init__(self) -> None:
+        self.sums: torch.Tensor | None = None
+        self.weights: tuple[float, float] | None = None
+        self.started = time.perf_counter()
+
+    def add(self, segments: torch.Tensor, nll: torch.Tensor, correct: torch.Tensor, rest: list[torch.Tensor]) -> None:
+        rows = []
+        for segment in SEGMENTS:
+            mask = segments == segment
+            rows += [(nll * mask).sum(), (correct & mask).sum(), mask.sum()]
+        sums = torch.stack([value.to(torch.float32).to(nll.device) for value in (*rows, *rest)])
+        self.sums = sums if self.sums is None else self.sums + sums
+
+    def read(self, reduce: Any, normalize: str) -> dict[str, float]:
+        """The period's metrics, and a fresh start. `reduce` sums a tensor over the ranks."""
+        if self.sums is None:
+            return {}
+        sums = reduce(self.sums.double() if self.sums.device.type != "mps" else self.sums).tolist()
+        seconds, shown = time.perf_counter() - self.started, {}
+        tokens = {"think": sums[2], "answer": sums[5]}
+        for name, (nll, correct, n) in {"think": sums[0:3], "answer": sums[3:6]}.items():
+            if n:
+                shown |= {f"{name}_nll": nll / n, f"{name}_accuracy": correct / n}
+        supervised = max(1.0, tokens["think"] + tokens["answer"])
+        shown["mean_token_accuracy"] = (sums[1] + sums[4]) / supervised
+        if self.weights is not None:
+            # Plain SFT gives each segment what its length is worth.
+            share = tokens["think"] / supervised
+            think, answer = (share, 1 - share) if normalize == "token" else self.weights
+            shown |= {"w_think": think, "w_answer": answer, "tokens_per_second": sums[6] / seconds}
+        shown["dropped"] = sums[7]
+        self.__init__()  # type: ignore[misc]
+        return shown
+
+
+class ScaleSFTTrainer(SFTTrainer):
+    """TRL's SFTTrainer with the scheduled, per-segment loss.
+
+    Takes TRL's own datasets: `prompt` + `completion` or `messages`, with `images`, `image` or neither. The loss and its
+    gradient are the same however the global batch is cut into micro-batches and ranks.
+    """
+
+    _tag_names = ("trl", "sft", "balanced-thinking")
+    # Our denominators already cover the whole global batch.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: Any = None,
+        args: ScaleSFTConfig | None = None,
+        data_collator: Any = None,
+        *,
+        processing_class: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        args = args or ScaleSFTConfig()
+        if kwargs.get("compute_loss_func") is not None:
+            raise ValueError("compute_loss_func replaces the weighted loss; leave it out, or use trl.SFTTrainer")
+        super().__init__(model, args, data_collator or (lambda rows: rows), processing_class=processing_class, **kwargs)
+        self._refuse_parallelism()
+        if getattr(self, "aux_loss_enabled", False):
+            raise ValueError("the model's router loss cannot be exact with segment weights; set router_aux_loss_coef=0.0")
+        if data_collator is None:
+            self.data_collator = ScaleCollator(
+                self.processing_class, args.reasoning_format, args.max_length, args.overflow, args.pad_to_multiple_of
+            )
+        self.normalize = "token" if args.weighting == "uniform" else args.normalize
+        self.schedule = args.weight_schedule()
+        self._totals = {"train": _Totals(), "eval": _Totals()}
+        unwrapped = self.accelerator.unwrap_model(self.model)
+        base = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
+        attach_weighted_head(base, args.head_impl)
+
+    def _refuse_parallelism(self) -> None:
+        plan = self.accelerator.parallelism_config
+        for name in ("cp", "sp", "tp"):
+            if plan is not None and getattr(plan, f"{name}_enabled", False):
+                raise ValueError(
+                    f"{name}_size > 1 cannot be exact with segment weights: a rank would see part of an example; "
+                    f"set parallelism_config.{name}_size=1 and shard with DDP, FSDP or ZeRO-3 instead"
+                )
+
+    # Rows stay as they are until the collator: segments need the whole completion, and pictures stay paths until then.
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["id", "messages", "prompt", "completion", "image", "images"]
+
+    def segment_weights(self) -> tuple[float, float]:
+        """(think, answer) weights of the optimizer step under way; they depend on the step alone, so resuming is exact."""
+        return self.schedule.weights(self.state.global_step / max(1, self.state.max_steps - 1))
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
+        """The denominators: `count` of all micro-batches of the step, over all ranks."""
+        if not batch_samples:
+            return None
+        counts = sum(count(batch["segment_ids"][:, 1:]) for batch in batch_samples)
+        return self.accelerator.reduce(counts.to(device), "sum")
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        training = self.model.training
+        inputs = dict(inputs)
+        segments = inputs.pop("segment_ids")[:, 1:]
+        dropped = inputs.pop("dropped")
+        counts = count(segments) if num_items_in_batch is None else num_items_in_batch
+        think, answer = self.segment_weights() if training else EVALUATION_WEIGHTS
+        normalize = self.normalize if training or self.normalize == "token" else "example"
+        weights = token_weights(segments, counts, think, answer, normalize)
+        outputs = model(**inputs, token_weights=weights, use_cache=False)
+        totals = self._totals["train" if training else "eval"]
+        totals.add(segments, outputs.nll, outputs.correct, [inputs["attention_mask"].sum(), dropped])
+        totals.weights = (think, answer) if training else None
+        # DDP averages gradients over the ranks, but the denominators are those of the global batch.
+        loss = outputs.loss * self.accelerator.num_processes if training else outputs.loss
+        if not return_outputs:
+            return loss
+        with torch.no_grad():
+            return loss, model(**{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        mode = "train" if self.model.training else "eval"
+        period = self._totals[mode].read(lambda sums: self.accelerator.reduce(sums, "sum"), self.normalize)
+        self._metrics[mode] |= {name: [value] for name, value in period.items()}
+        super().log(logs, start_time)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if not torch.isfinite(torch.as_tensor(norm)):
+            raise FloatingPointError(
+                f"the gradient norm is {float(norm)} at optimizer step {self.state.global_step}: stopped before the update, so the "
+                "last checkpoint is sound; lower learning_rate or max_grad_norm, or look at the samples of this step"
+            )
+        return norm
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_weights(resume_from_checkpoint, self.model if model is None else model, super()._load_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        load_weights(self.state.best_model_checkpoint, self.model, lambda *_: super(ScaleSFTTrainer, self)._load_best_model())
+
+    def processor(self) -> ProcessorMixin:
+        return self.processing_class

@@ -1,0 +1,35 @@
+"""Shared pieces: tiny models, a small world data set, the folder of third-party data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+
+from balanced_thinking.data.rows import to_dataset
+from balanced_thinking.data.world import load
+
+ARCHITECTURES = ("qwen2_5_vl", "llava_next", "gemma3")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def world_rows() -> Dataset:
+    """Eight rows of lengths that differ, so that padding and denominators matter."""
+    return to_dataset([next(load(n=1, seed=seed, ratio=ratio)) for seed, ratio in enumerate((5, 10, 20, 40) * 2)])
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Third-party files that are no part of the project."""
+    folder = Path(os.environ.get("BALANCED_THINKING_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no third-party data at {folder}; set BALANCED_THINKING_DATA to the folder that holds puzzlevqa/")
+    return folder

@@ -1,0 +1,80 @@
+"""The loss and the gradient of an optimizer step do not depend on how its batch was cut."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.weights import NORMALIZE
+from tests.conftest import ARCHITECTURES
+from tests.training import GradNorms, config, losses, trainer
+
+RANKS = Path(__file__).with_name("two_ranks.py")
+
+
+def one_step(architecture: str, rows: Dataset, out: Path, batch: int, normalize: str) -> tuple[float, float]:
+    args = config(out, per_device_train_batch_size=batch, gradient_accumulation_steps=8 // batch, normalize=normalize)
+    run = trainer(architecture, rows, args)
+    norms = GradNorms()
+    run.add_callback(norms)
+    run.train()
+    return losses(run)[0], norms.norms[0]
+
+
+@pytest.mark.parametrize("normalize", NORMALIZE)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_eight_by_one_equals_two_by_four_equals_one_by_eight(
+    architecture: str, normalize: str, world_rows: Dataset, tmp_path: Path
+) -> None:
+    whole = one_step(architecture, world_rows, tmp_path, 8, normalize)
+    for batch in (4, 1):
+        assert one_step(architecture, world_rows, tmp_path, batch, normalize) == pytest.approx(whole, rel=1e-6)
+
+
+def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
+    """Every architecture and mode in one pair of gloo processes: starting Python twice is what takes the time."""
+    world_rows.save_to_disk(tmp_path / "rows")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(RANKS), str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found) == len(ARCHITECTURES) * len(NORMALIZE)
+    for case, (loss, norm) in found.items():
+        architecture, normalize = case.split("/")
+        assert (loss, norm) == pytest.approx(one_step(architecture, world_rows, tmp_path, 8, normalize), rel=1e-6), case
+
+
+@pytest.mark.parametrize("architecture", ["llava_next", "gemma3"])
+def test_uniform_weighting_follows_trls_trajectory(architecture: str, world_rows: Dataset, tmp_path: Path) -> None:
+    options = {"max_steps": 20, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_length": 1024}
+    ours = trainer(architecture, world_rows, config(tmp_path, weighting="uniform", **options))
+    ours.train()
+    shared = config(tmp_path, **options)
+    model, processor = build_tiny(architecture)
+    plain = SFTConfig(**{name: getattr(shared, name) for name in (*options, *_SHARED)}, completion_only_loss=True)
+    theirs = SFTTrainer(model, plain, train_dataset=_decoded(world_rows), processing_class=processor)
+    theirs.train()
+    assert losses(ours)[0] == pytest.approx(losses(theirs)[0], rel=1e-6)
+    assert losses(ours) == pytest.approx(losses(theirs), rel=1e-4)
+
+
+_SHARED = (
+    "output_dir", "learning_rate", "lr_scheduler_type", "max_grad_norm", "logging_steps", "save_strategy", "report_to",
+    "gradient_checkpointing", "disable_tqdm", "use_cpu", "seed", "bf16",
+)  # fmt: skip
+
+
+def _decoded(rows: Dataset) -> Dataset:
+    """The same rows with the pictures as TRL expects them."""
+    from datasets import Image, List
+
+    return rows.remove_columns("id").cast_column("images", List(Image()))

@@ -1,0 +1,35 @@
+"""Run by torch.distributed.run on two gloo ranks: one optimizer step for every architecture and `normalize` mode."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from datasets import load_from_disk
+
+from balanced_thinking.weights import NORMALIZE
+from tests.conftest import ARCHITECTURES
+from tests.training import GradNorms, config, losses, trainer
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    rows = load_from_disk(str(folder / "rows"))
+    found = {}
+    for architecture in ARCHITECTURES:
+        for normalize in NORMALIZE:
+            run = trainer(architecture, rows, config(folder / "out", per_device_train_batch_size=4, normalize=normalize))
+            norms = GradNorms()
+            run.add_callback(norms)
+            run.train()
+            found[f"{architecture}/{normalize}"] = (losses(run)[0], norms.norms[0])
+    if run.is_world_process_zero():
+        (folder / "found.json").write_text(json.dumps(found))
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
+    # Only now that the wrapped models are gone: gloo hangs when they outlive their process group.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
