@@ -143,7 +143,7 @@ def resolve(data: str) -> tuple[str, str | None]:
 
 
 def register(name: str, module: str) -> None:
-    """Make the module at this import path known as a data set. Raises ValueError for a taken name or one with a colon."""
+    """Make the module at this import path known as a data set. Raises ValueError for a taken name or a colon in it."""
     if ":" in name or DATASETS.get(name, module) != module:
         raise ValueError(f"the name {name!r} cannot be registered: it has a colon or stands for {DATASETS.get(name)}")
     DATASETS[name] = module

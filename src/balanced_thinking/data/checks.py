@@ -17,7 +17,7 @@ from balanced_thinking.data.example import Example
 PROBLEMS: dict[str, str] = {
     "invalid_json": "the row is not valid JSON in UTF-8",
     "not_an_object": "the row is JSON, but not an object in braces",
-    "unknown_schema": "expected question + answer, prompt + completion, messages or conversations; see the adapter's text",
+    "unknown_schema": "expected question + answer, prompt + completion, messages or conversations (see its adapter)",
     "multi_turn": "expected one exchange: the user's turns, then one turn of the assistant, then nothing",
     "no_question": "the question is empty",
     "image_count": "the question's <image> placeholders and the row's images differ in number",

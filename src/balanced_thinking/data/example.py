@@ -16,7 +16,7 @@ class Example:
     id: unique within its data set. question: the prompt's text, without image placeholders.
     images: in the order of the question; paths stay paths until the batch is built.
     think: the reasoning without tags, None where there is none (evaluation only). answer: the answer without tags.
-    choices: the options' texts in the order shown, for scoring; () for an open question. Nothing adds them to the question.
+    choices: the options' texts in the order shown, for scoring; () where it is open. Nothing adds them to the question.
     meta: anything else, such as `family` (reported one by one) and `row` (where the sample stands in its file).
     """
 

@@ -4,8 +4,8 @@ r"""Scorers: an extracted answer against the right one, from 0 to 1. To add one,
 
 - Case, runs of white space, trailing `. , ; :`, pairs of quotes, brackets, markdown or LaTeX around the whole
   (`\boxed{}`, `\text{}`, `$...$`) and openings such as "Final Answer:" or "The answer is" don't count.
-- A letter from A to H alone is an option: `B`, `(B)`, `b)`, `B.`, `option B` and `B. dog` are one answer. A letter never
-  matches another letter. With `choices`, a choice's text and its letter are one answer, and a letter with the text of
+- A letter from A to H alone is an option: `B`, `(B)`, `b)`, `B.`, `option B` and `B. dog` are one answer. A letter
+  never matches another letter. With `choices`, a choice's text and its letter are one answer, and a letter with the text of
   another choice (`B. cat` where B is dog) is none. Choices that are letters themselves are left aside.
 - Plain decimal numbers are compared as numbers: `12`, `12.0`, `+12`; `1,200`, `1200`. No exponents, fractions or units:
   `5 %` is not `5`, `1/2` is not `0.5`, `5!` is not `5`.
@@ -39,7 +39,7 @@ _OPENING = re.compile(
     r"[*_]{0,2}(?:(?:so|thus|hence|therefore),?\s)?\s*(?:the\s)?\s*(?:(?:final|correct|right|best)\s)?\s*"
     r"(?:answer|option|choice)[*_]{0,2}\s*(?:is\b\s*:?|:|=)[*_]{0,2}\s*(?=\S)"
 )
-# "option b", "(b)", "b)", "b. dog", "(b). dog"; after a bare letter's dot or colon white space must come: "e.g." is none
+# "option b", "(b)", "b)", "b. dog", "(b). dog"; after a bare letter's dot or colon white space must come: not "e.g."
 _OPTION = re.compile(
     r"(?:(?:option|choice|answer)\s+)?"
     r"(?:(?P<bare>[a-h])(?:[.:]\s+)?|(?:\((?P<round>[a-h])\)|\[(?P<square>[a-h])\]|(?P<half>[a-h])\))[.:]?\s*)"

@@ -46,8 +46,8 @@ def paired_counts(a_correct: Mapping[str, bool], b_correct: Mapping[str, bool]) 
 def mcnemar_exact(b: int, c: int) -> float:
     """Two-sided p of McNemar's exact test: are b and c items, right in one system only, equally likely?
 
-    The smaller binomial tail, doubled and clipped at 1, from integers (no overflow at any size). Without discordant items
-    it is 1. Raises ValueError for negative counts.
+    The smaller binomial tail, doubled and clipped at 1, from integers (no overflow at any size). Without discordant
+    items it is 1. Raises ValueError for negative counts.
     """
     if b < 0 or c < 0:
         raise ValueError(f"counts of discordant items are {b} and {c}; expected 0 or more")

@@ -102,6 +102,7 @@ class Curve:
 def draw_curves(runs: Sequence[Run], arms: Sequence[str]) -> list[Drawing]:
     """A drawing for every quantity of PANELS that some run logged. `arms` fixes each arm's colour."""
     drawings = []
+    runs = sorted(runs, key=lambda run: arms.index(run.arm))
     for panel in PANELS:
         curves = [curve for run in runs if (curve := _curve(run, panel.key, arms.index(run.arm))) is not None]
         if curves:

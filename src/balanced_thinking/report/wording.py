@@ -80,7 +80,7 @@ def evidence(contrast: Contrast) -> str:
 def _one_seed(contrast: Contrast, seed: SeedContrast) -> str:
     low, high = map(points, seed.interval)
     return (
-        f": {points(seed.points)} points (95 % interval {low} to {high}). "
+        f": {points(seed.points)} points (95{THIN}% interval {low} to {high}). "
         f"{count(seed.only_arm)} items only {contrast.arm} got right, {count(seed.only_base)} only {contrast.base}, "
         f"exact McNemar {_p(seed.p)}. "
         "One seed cannot tell what another training run would give."

@@ -1,0 +1,172 @@
+"""Rows -> tensors: the ids of inference, the segments, the overflow policies, what the pictures may be."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from balanced_thinking.batch import RowError, ScaleCollator
+from balanced_thinking.data.rows import stored
+from balanced_thinking.data.world import load
+from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.segments import ANSWER, THINK
+from tests.conftest import ARCHITECTURES
+
+LONG = " ".join(f"sentence number {i} says what is seen ." for i in range(40))
+
+
+def row(think: str, answer: str = "red", identity: str = "one", images: Any = ()) -> dict[str, Any]:
+    return {
+        "id": identity,
+        "prompt": [{"role": "user", "content": "which color ?"}],
+        "completion": [{"role": "assistant", "content": f"<think>{think}</think><answer>{answer}</answer>"}],
+        "images": list(images),
+    }
+
+
+@pytest.fixture(scope="module")
+def picture() -> Any:
+    return next(load(n=1)).images[0]
+
+
+def decoded(collator: ScaleCollator, batch: dict[str, torch.Tensor], index: int, segment: int) -> str:
+    return collator.tokenizer.decode(batch["input_ids"][index][batch["segment_ids"][index] == segment])
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "qwen2"])
+def test_prompt_ids_are_those_of_inference_and_the_completion_is_one_tokenization(
+    architecture: str, picture: Any
+) -> None:
+    _, processor = build_tiny(architecture)
+    collator = ScaleCollator(processor)
+    images = [] if architecture == "qwen2" else [picture]
+    one = row("it looks red .", images=images)
+    batch, prompt = collator([one]), collator.prompts([one])
+    size = prompt["input_ids"].shape[1]
+    assert torch.equal(batch["input_ids"][0, :size], prompt["input_ids"][0])
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "image"}] * len(images) + [{"type": "text", "text": "which color ?"}]}]
+        if images
+        else one["prompt"],
+        add_generation_prompt=True,
+        tokenize=False,
+    )
+    direct = (
+        processor(text=[text], images=images, add_special_tokens=False)
+        if images
+        else processor([text], add_special_tokens=False)
+    )
+    assert prompt["input_ids"][0].tolist() == list(direct["input_ids"][0])
+    completion = batch["input_ids"][0, size:].tolist()
+    whole = collator.tokenizer.decode(completion)
+    assert completion == collator.tokenizer(whole, add_special_tokens=False)["input_ids"]
+    assert "it looks red ." in decoded(collator, batch, 0, THINK)
+    assert "<answer>red</answer>" in decoded(collator, batch, 0, ANSWER)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_supervised_token_has_a_segment_and_the_stop_belongs_to_the_answer(
+    architecture: str, world_rows: Dataset
+) -> None:
+    collator = ScaleCollator(build_tiny(architecture)[1])
+    batch = collator(list(world_rows))
+    supervised = batch["labels"] != -100
+    assert torch.equal(supervised, batch["segment_ids"] > 0)
+    assert not supervised[batch["attention_mask"] == 0].any()
+    tokenizer: PreTrainedTokenizerBase = collator.tokenizer
+    stop = "<end_of_turn>" if architecture == "gemma3" else tokenizer.eos_token
+    for i in range(len(world_rows)):
+        answer = decoded(collator, batch, i, ANSWER).strip()
+        assert answer.startswith("<answer>")
+        assert answer.endswith(f"</answer>{stop}")
+
+
+def test_too_long_a_sample_is_named_with_its_length(picture: Any) -> None:
+    collator = ScaleCollator(build_tiny("qwen2_5_vl")[1], max_length=64)
+    with pytest.raises(RowError, match=r"sample long has \d+ tokens .* max_length is 64.*overflow=trim_think"):
+        collator([row("short ."), row(LONG, identity="long", images=[picture])])
+
+
+def test_dropped_samples_are_counted_and_their_pictures_leave_with_them(picture: Any) -> None:
+    collator = ScaleCollator(build_tiny("qwen2_5_vl")[1], max_length=64, overflow="drop")
+    batch = collator([row("short ."), row(LONG, images=[picture]), row("brief .", images=[picture])])
+    assert batch["dropped"] == 1
+    assert batch["input_ids"].shape[0] == 2
+    assert batch["image_grid_thw"].shape[0] == 1
+
+
+def test_batch_with_nothing_left_is_unsupervised_and_its_loss_a_differentiable_zero(tmp_path: Path) -> None:
+    from tests.training import config, losses, trainer
+
+    rows = Dataset.from_list([{**row(LONG), "images": None}] * 4).remove_columns("images")
+    run = trainer("qwen2", rows, config(tmp_path, max_length=64, overflow="drop", per_device_train_batch_size=4))
+    run.train()
+    assert losses(run) == [0.0]
+    assert run.state.log_history[0]["dropped"] == 4
+
+
+@pytest.mark.parametrize("room", [70, 100, 150])
+def test_answer_survives_trimming_at_sentences(room: int, picture: Any) -> None:
+    collator = ScaleCollator(build_tiny("qwen2_5_vl")[1], max_length=room, overflow="trim_think")
+    batch = collator([row(LONG, images=[picture])])
+    assert batch["input_ids"].shape[1] <= room
+    assert "<answer>red</answer>" in decoded(collator, batch, 0, ANSWER)
+    kept = decoded(collator, batch, 0, THINK).removeprefix("<think>").removesuffix("</think>")
+    assert kept.startswith("sentence number 0 ")
+    sentences = [s.strip() for s in kept.split(".") if s.strip()]
+    assert all(f"{s} ." in LONG for s in sentences)
+    assert room < 100 or sentences[-1] == "sentence number 39 says what is seen"
+
+
+def test_one_endless_sentence_is_trimmed_by_words() -> None:
+    collator = ScaleCollator(build_tiny("qwen2")[1], max_length=80, overflow="trim_think")
+    batch = collator([row(" ".join(["red"] * 300))])
+    assert 70 <= batch["input_ids"].shape[1] <= 80
+    assert "<answer>red</answer>" in decoded(collator, batch, 0, ANSWER)
+
+
+def test_trimming_fails_by_name_where_prompt_and_answer_alone_do_not_fit() -> None:
+    collator = ScaleCollator(build_tiny("qwen2")[1], max_length=20, overflow="trim_think")
+    with pytest.raises(RowError, match="sample one .*overflow=drop"):
+        collator([row(LONG)])
+
+
+def test_row_without_an_answer_is_refused() -> None:
+    collator = ScaleCollator(build_tiny("qwen2")[1])
+    bad = row("x") | {"completion": [{"role": "assistant", "content": "<think>only thoughts</think>"}]}
+    with pytest.raises(RowError, match="sample one: no answer .*no_answer"):
+        collator([bad])
+
+
+def test_messages_train_the_last_turn_only(picture: Any) -> None:
+    collator = ScaleCollator(build_tiny("qwen2_5_vl")[1])
+    one = row("it is red .", images=[picture])
+    messages = {"id": "one", "messages": one["prompt"] + one["completion"], "images": one["images"]}
+    for name, value in collator([one]).items():
+        assert torch.equal(collator([messages])[name], value), name
+
+
+def test_pictures_may_be_files_bytes_or_objects(picture: Any, tmp_path: Path) -> None:
+    collator = ScaleCollator(build_tiny("llava_next")[1])
+    picture.save(tmp_path / "one.png")
+    forms = [picture, str(tmp_path / "one.png"), stored(tmp_path / "one.png"), stored(picture)]
+    pixels = [collator([row("x .", images=[form])])["pixel_values"] for form in forms]
+    assert all(torch.equal(pixels[0], other) for other in pixels[1:])
+    with pytest.raises(RowError, match="local files"):
+        collator([row("x .", images=["https://example.org/one.png"])])
+
+
+def test_workers_give_the_same_batches(world_rows: Dataset) -> None:
+    collator = ScaleCollator(build_tiny("gemma3")[1])
+    pickle.loads(pickle.dumps(collator))
+    here = list(DataLoader(world_rows, batch_size=4, collate_fn=collator))
+    there = list(DataLoader(world_rows, batch_size=4, collate_fn=collator, num_workers=2))
+    for a, b in zip(here, there, strict=True):
+        assert all(torch.equal(a[name], b[name]) for name in a)

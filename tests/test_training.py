@@ -1,0 +1,197 @@
+"""The trainer: what it logs, what it refuses, and that a resumed run is the undisturbed one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+
+from balanced_thinking.data.rows import to_dataset
+from balanced_thinking.data.world import load
+from balanced_thinking.schedules import Schedule
+from tests.conftest import ARCHITECTURES
+from tests.training import config, losses, trainer
+
+LOGGED = {"think_nll", "answer_nll", "think_accuracy", "answer_accuracy", "w_think", "w_answer", "tokens_per_second"}
+
+
+def logged(run: Any, name: str) -> list[float]:
+    return [entry[name] for entry in run.state.log_history if name in entry]
+
+
+def test_both_segments_learn_and_every_metric_is_logged(world_rows: Dataset, tmp_path: Path) -> None:
+    run = trainer("qwen2_5_vl", world_rows, config(tmp_path, max_steps=12, learning_rate=5e-3))
+    run.train()
+    assert run.state.log_history[0].keys() >= LOGGED
+    for name in ("think_nll", "answer_nll"):
+        assert logged(run, name)[-1] < 0.7 * logged(run, name)[0]
+
+
+def test_weights_follow_the_schedule_step_by_step(world_rows: Dataset, tmp_path: Path) -> None:
+    run = trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path, max_steps=5, think_weight_start=0.8))
+    run.train()
+    schedule = Schedule("cosine", 0.8, 0.1)
+    assert logged(run, "w_think") == pytest.approx([schedule.think_weight(step / 4) for step in range(5)])
+    assert logged(run, "w_answer") == pytest.approx([1 - w for w in logged(run, "w_think")])
+
+
+def test_loss_is_the_weighted_sum_of_the_logged_segment_means(world_rows: Dataset, tmp_path: Path) -> None:
+    run = trainer("qwen2_5_vl", world_rows, config(tmp_path, normalize="batch", think_weight_start=0.7))
+    run.train()
+    entry = run.state.log_history[0]
+    assert entry["loss"] == pytest.approx(0.7 * entry["think_nll"] + 0.3 * entry["answer_nll"], rel=1e-5)
+
+
+def test_plain_sft_logs_the_share_that_each_segment_gets_by_its_length(world_rows: Dataset, tmp_path: Path) -> None:
+    run = trainer("qwen2_5_vl", world_rows, config(tmp_path, weighting="uniform"))
+    run.train()
+    entry = run.state.log_history[0]
+    assert entry["loss"] == pytest.approx(
+        entry["w_think"] * entry["think_nll"] + entry["w_answer"] * entry["answer_nll"], rel=1e-5
+    )
+    assert entry["w_think"] > 0.7
+
+
+def test_metrics_cost_one_transfer_per_logging_step(
+    world_rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfers = []
+    original = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: transfers.append(tensor.shape) or original(tensor))
+    args = config(tmp_path, max_steps=4, logging_steps=2, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    run = trainer("qwen2", world_rows.remove_columns("images"), args)
+    original_log = run.log
+    counts: list[int] = []
+
+    def log(*arguments: Any) -> None:
+        before = len(transfers)
+        original_log(*arguments)
+        counts.append(len(transfers) - before)
+
+    monkeypatch.setattr(run, "log", log)
+    run.train()
+    assert counts == [1, 1, 0]  # two logging steps and the closing summary
+
+
+def test_evaluation_loss_does_not_follow_the_schedule(world_rows: Dataset, tmp_path: Path) -> None:
+    args = config(tmp_path, learning_rate=0.0, max_steps=3, eval_strategy="steps", eval_steps=1)
+    run = trainer("qwen2_5_vl", world_rows, args, eval_dataset=world_rows)
+    run.train()
+    found = logged(run, "eval_loss")
+    assert len(found) == 3
+    assert found == pytest.approx([found[0]] * 3, rel=1e-6)
+    assert logged(run, "eval_answer_nll")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_resumed_run_equals_the_undisturbed_one(
+    architecture: str, lora: bool, world_rows: Dataset, tmp_path: Path
+) -> None:
+    # Two passes over the data and a save in the middle of one, so that the sampler's place is restored as well.
+    options = {"max_steps": 6, "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 3}
+    peft = {"peft_config": LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"])} if lora else {}
+    whole = trainer(architecture, world_rows, config(tmp_path, **options), **peft)
+    whole.train()
+    resumed = trainer(architecture, world_rows, config(tmp_path / "again", **options), **peft)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert losses(resumed)[-3:] == losses(whole)[-3:]
+    for (name, a), (_, b) in zip(whole.model.state_dict().items(), resumed.model.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_tensor_of_a_full_checkpoint_is_loaded(architecture: str, world_rows: Dataset, tmp_path: Path) -> None:
+    saved = trainer(architecture, world_rows, config(tmp_path, save_strategy="steps", save_steps=1))
+    saved.train()
+    fresh = trainer(architecture, world_rows, config(tmp_path))
+    before = {name: value.clone() for name, value in fresh.model.state_dict().items()}
+    fresh._load_from_checkpoint(str(tmp_path / "checkpoint-1"))
+    after = fresh.model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in saved.model.state_dict().items())
+    assert any(not torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("label_smoothing_factor", 0.1),
+        ("loss_type", "dft"),
+        ("packing", True),
+        ("padding_free", True),
+        ("assistant_only_loss", True),
+        ("use_liger_kernel", True),
+        ("router_aux_loss_coef", 0.01),
+        ("weighting", "scaled"),
+        ("normalize", "sample"),
+        ("overflow", "cut"),
+        ("schedule", "cosin"),
+        ("think_weight_start", 1.5),
+        ("schedule_hold_start", 1.0),
+    ],
+)
+def test_what_cannot_be_exact_is_refused_by_name(option: str, value: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=option):
+        config(tmp_path, **{option: value})
+
+
+@pytest.mark.parametrize("kind", ["cp", "sp", "tp"])
+def test_context_and_sequence_parallelism_are_refused(kind: str, world_rows: Dataset, tmp_path: Path) -> None:
+    run = trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path))
+
+    class Plan:
+        cp_enabled = sp_enabled = tp_enabled = False
+
+    plan = Plan()
+    setattr(plan, f"{kind}_enabled", True)
+    run.accelerator.state.parallelism_config = plan
+    with pytest.raises(ValueError, match=f"{kind}_size"):
+        run._refuse_parallelism()
+
+
+def test_run_stops_before_an_update_that_is_not_finite(world_rows: Dataset, tmp_path: Path) -> None:
+    run = trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path))
+    with torch.no_grad():
+        next(run.model.parameters())[0, 0] = float("nan")
+        run.model.model.norm.weight[0] = float("nan")
+    with pytest.raises(FloatingPointError, match="optimizer step 0"):
+        run.train()
+
+
+def test_frozen_vision_tower_and_head_train_the_rest(world_rows: Dataset, tmp_path: Path) -> None:
+    run = trainer("llava_next", world_rows, config(tmp_path, max_steps=3, learning_rate=5e-3))
+    for name, parameter in run.model.named_parameters():
+        parameter.requires_grad_("vision" not in name and "lm_head" not in name)
+    head = run.model.lm_head.weight.clone()
+    run.train()
+    assert torch.equal(run.model.lm_head.weight, head)
+    assert losses(run)[-1] < losses(run)[0]
+
+
+def test_rows_without_a_picture_train_beside_rows_with_several(tmp_path: Path) -> None:
+    examples = list(load(n=4, ratio=5))
+    rows = [
+        {"prompt": [{"role": "user", "content": e.question}], "completion": _completion(e), "images": list(images)}
+        for e, images in zip(examples, ((), examples[0].images, examples[1].images * 2, ()), strict=True)
+    ]
+    for architecture in ARCHITECTURES:
+        run = trainer(architecture, _as_dataset(rows), config(tmp_path, per_device_train_batch_size=4))
+        run.train()
+        assert losses(run)[0] > 0
+
+
+def _completion(example: Any) -> list[dict[str, str]]:
+    return to_dataset([example])[0]["completion"]
+
+
+def _as_dataset(rows: list[dict[str, Any]]) -> Dataset:
+    from balanced_thinking.data.rows import FEATURES, stored
+
+    return Dataset.from_list(
+        [{**row, "id": str(i), "images": [stored(image) for image in row["images"]]} for i, row in enumerate(rows)],
+        features=FEATURES,
+    )
