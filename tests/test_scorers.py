@@ -137,7 +137,9 @@ WITH_CHOICES = [
     ("(C) 6", "4", NUMBERS, 0),  # the right letter beside a wrong number
     ("B. dog", "B", ("A", "B", "C"), 1),  # choices that are bare labels
     ("C", "B", ("A", "B", "C"), 0),  # still another letter
-    ("A", "B", ("B", "A"), 0),  # letters as texts in another order are texts
+    ("A", "B", ("B", "A"), 0),  # letters in another order are texts
+    ("(A) B", "B", ("B", "A"), 1),  # also behind their place
+    ("(A) C", "B", ("B", "C"), 0),  # where a place and a text that differ are no answer
     ("B", "dog", ("(A) cat", "(B) dog"), 1),  # choices with labels of their own
     ("B", "C. elegans", ("E. coli", "C. elegans"), 1),  # a choice that looks like another option
     ("C. elegans", "B", ("E. coli", "C. elegans"), 1),  # and the other way round
@@ -180,7 +182,7 @@ def test_symmetric(a: str, b: str) -> None:
 
 
 @given(ANSWERS.filter(lambda text: any(c.isalnum() for c in text)))
-def test_an_answer_with_a_letter_or_digit_is_itself_unless_it_is_only_an_opening(text: str) -> None:
+def test_an_answer_with_a_letter_or_digit_is_itself(text: str) -> None:
     assert exact(text, text) == 1.0
 
 

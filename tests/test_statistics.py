@@ -95,7 +95,7 @@ def test_paired_interval_equals_published_values(
 
 
 def score(difference: float, b: int, c: int, n: int) -> float:
-    """Tango's statistic by its definition: the nuisance parameter from a numerical search for the maximum likelihood."""
+    """Tango's statistic by its definition: the nuisance parameter from a search for the maximum likelihood."""
 
     def loss(q: float) -> float:
         cells = ((b, q + difference), (c, q), (n - b - c, 1 - 2 * q - difference))

@@ -9,10 +9,10 @@ and name it in `DATASETS` (or call `register`). A module with `recognises(path)`
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import Parameter, signature  # by name: this package has a module `inspect` of its own
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,8 @@ def _rows(
     name: str, path: str | None, split: str, defaults: dict[str, Any], options: dict[str, Any]
 ) -> Iterable[Example | BadRow]:
     load: Callable[..., Iterable[Example | BadRow]] = import_module(DATASETS[name]).load
-    parameters = inspect.signature(load).parameters
-    if path is None and parameters["path"].default is inspect.Parameter.empty:
+    parameters = signature(load).parameters
+    if path is None and parameters["path"].default is Parameter.empty:
         raise ValueError(f"data set {name!r} needs a path: write {name}:PATH")
     known = [key for key in parameters if key not in ("path", "split")]
     for key in options:

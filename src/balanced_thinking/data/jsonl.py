@@ -5,8 +5,8 @@ r"""JSON Lines and JSON arrays, in any of these schemas, told apart row by row:
 - `messages` (`role`, `content`) or `conversations` (`from`, `value`): TRL's, and both files of Vision-R1-cold.
 
 Completions are taken apart by the parser that training uses. `<image>` placeholders are counted and removed. System
-turns are left out. Every other key of a row goes to `meta`; a row without `id` is named after its file and line. A row's
-`choices` serve scoring: the question is taken as it stands, so it should list them itself.
+turns are left out. Every other key of a row goes to `meta`; a row without `id` is named after its file and line. A
+row's `choices` serve scoring: the question is taken as it stands, so it should list them itself.
 
 Splits: a folder holds `<split>.jsonl` or `<split>.json`; in a file, rows with a `split` key belong to that split, and
 rows without one to every split (`assert_no_overlap` finds what that mixes up). `split="all"` takes each row of a file.

@@ -5,7 +5,7 @@ and deduction, one after the other. Options keep their published order; the ques
 is an option's text.
 
 Splits are ours, there is no published one: `train` about 80, `validation` 10 and `test` 10 %, or `all`, by a hash of
-the picture's file. Only 867 of the 1,000 pictures differ: a hash of the ids would put the same puzzle into train and test.
+the picture's file. Only 867 of the 1,000 pictures differ: a hash of the ids would put one puzzle into train and test.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ r"""Scorers: an extracted answer against the right one, from 0 to 1. To add one,
 - Case, runs of white space, trailing `. , ; :`, pairs of quotes, brackets, markdown or LaTeX around the whole
   (`\boxed{}`, `\text{}`, `$...$`) and openings such as "Final Answer:" or "The answer is" don't count.
 - A letter from A to H alone is an option: `B`, `(B)`, `b)`, `B.`, `option B` and `B. dog` are one answer. A letter
-  never matches another letter. With `choices`, a choice's text and its letter are one answer, and a letter with the text of
-  another choice (`B. cat` where B is dog) is none. Choices that are letters themselves are left aside.
+  never matches another letter. With `choices`, a choice's text and its letter are one answer, and a letter with the
+  text of another choice (`B. cat` where B is dog) is none. Where choices are letters, texts go before places.
 - Plain decimal numbers are compared as numbers: `12`, `12.0`, `+12`; `1,200`, `1200`. No exponents, fractions or units:
   `5 %` is not `5`, `1/2` is not `0.5`, `5!` is not `5`.
 """
@@ -73,14 +73,14 @@ def exact(prediction: str | None, gold: str, choices: Sequence[str] = ()) -> flo
     if ours.whole == right.whole:
         return float(bool(right.whole))
     read_choices = [_read(choice) for choice in choices]
-    are_letters = any(choice.letter and choice.text is None for choice in read_choices)
-    place = None if are_letters else _place(right, read_choices)
+    place = _place(right, read_choices)
     return float(_same(ours, right) if place is None else _place(ours, read_choices) == place)
 
 
 def _place(answer: _Answer, choices: Sequence[_Answer]) -> int | None:
     """Which choice an answer names; None where it names none, or two."""
-    wholes, texts = [choice.whole for choice in choices], [choice.text for choice in choices]
+    wholes = [choice.whole for choice in choices]
+    texts = [choice.whole if choice.text is None else choice.text for choice in choices]
     if answer.whole in wholes:
         return wholes.index(answer.whole)
     by_text = texts.index(answer.text) if answer.text is not None and answer.text in texts else None

@@ -5,6 +5,7 @@ Reading one needs no torch. The keys under `training` are those of `ScaleSFTConf
 
 from __future__ import annotations
 
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -66,6 +67,7 @@ def load_recipe(path: str | Path | None, overrides: Sequence[tuple[str, str]] = 
     recipe = Recipe(**raw)
     for name, text in overrides:
         _override(recipe, name, text, known)
+    recipe.model, recipe.data = os.path.expandvars(recipe.model), os.path.expandvars(recipe.data)
     return recipe
 
 

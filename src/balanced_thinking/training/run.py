@@ -52,12 +52,8 @@ def training_arguments(recipe: Recipe, out: Path) -> ScaleSFTConfig:
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """Train, save the model to `out/model`, and return that folder."""
     args = training_arguments(recipe, out)
-    train_data = _load(recipe, recipe.split, recipe.data_options, args.reasoning_format)
-    validation = (
-        _load(recipe, recipe.validation_split, recipe.validation_options, args.reasoning_format)
-        if recipe.validation_split
-        else None
-    )
+    train_data = _load(recipe, recipe.split, recipe.data_options)
+    validation = _load(recipe, recipe.validation_split, recipe.validation_options) if recipe.validation_split else None
     set_seed(args.seed)
     loaded = load_model(
         recipe.model, seed=args.seed, size=TinySize(**recipe.model_size) if recipe.model_size else None, **recipe.model_options
@@ -83,10 +79,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     return out / "model"
 
 
-def _load(recipe: Recipe, split: str, options: dict[str, Any], reasoning_format: Any) -> LoadedData:
-    return load_data(
-        recipe.data, split=split, limit=recipe.limit, on_bad_row=recipe.on_bad_row, options=options
-    )
+def _load(recipe: Recipe, split: str, options: dict[str, Any]) -> LoadedData:
+    return load_data(recipe.data, split=split, limit=recipe.limit, on_bad_row=recipe.on_bad_row, options=options)
 
 
 def _dataset(data: LoadedData, args: ScaleSFTConfig) -> Dataset:

@@ -26,7 +26,7 @@ SEEN_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT_PAIRS)
 # Tags and the end of the turn: `<think>` `</think>` around the thoughts, `<answer>` `</answer>` and the stop around the answer.
 THINK_OVERHEAD, ANSWER_OVERHEAD = 2, 3
 # The base's mixture: it answers at once, names what it sees, and has read the kind of sentences that traces are made of.
-BASE_MIXTURE = {"direct": 0.5, "describe": 0.3, "remark": 0.2}
+BASE_MIXTURE = {"direct": 0.6, "describe": 0.2, "remark": 0.2}
 STYLES = ("reasoning", *BASE_MIXTURE, "base")
 DIRECT_HINT = "answer at once ."
 _REMARK_WORDS = 45

@@ -1,0 +1,86 @@
+"""Generation and scoring: batching changes nothing, every sample is kept, the counts are right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.world import load
+from balanced_thinking.evaluation.generate import Generator, evaluate, predict, summarize
+from balanced_thinking.evaluation.statistics import wilson_interval
+from balanced_thinking.models.tiny import build_tiny
+from tests.conftest import ARCHITECTURES
+
+
+def generator(architecture: str, max_new_tokens: int = 12) -> Generator:
+    return Generator(*build_tiny(architecture), max_new_tokens=max_new_tokens)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_sample_is_answered_alike_alone_and_in_a_batch(architecture: str) -> None:
+    examples = [next(load(split="test", n=1, seed=s)) for s in range(3)]
+    examples.append(Example("none", "which color ?", (), None, "red"))
+    model = generator(architecture)
+    together = model.complete(examples)
+    for example, ids in zip(examples, together, strict=True):
+        assert model.complete([example]) == [ids]
+
+
+@pytest.mark.parametrize(
+    ("text", "stopped", "expected"),
+    [
+        # a well-formed right answer
+        ("<think>a b</think><answer>red</answer>", True, {"correct": True, "malformed": False, "truncated": False}),
+        # a wrong one
+        ("<think>a b</think><answer>blue</answer>", True, {"correct": False, "malformed": False, "truncated": False}),
+        # no answer: malformed, and not right although the word occurs
+        ("<think>red red</think>", True, {"correct": False, "malformed": True, "truncated": False}),
+        # cut off while thinking: malformed and truncated
+        ("<think>red red", False, {"correct": False, "malformed": True, "truncated": True}),
+    ],
+)
+def test_outputs_are_judged_by_the_parser(text: str, stopped: bool, expected: dict[str, bool]) -> None:
+    model = generator("qwen2")
+    ids = model.tokenizer(text).input_ids + [model.tokenizer.eos_token_id] * stopped
+    prediction = model.score(Example("one", "?", (), None, "red"), ids)
+    assert {name: getattr(prediction, name) for name in expected} == expected
+    assert prediction.completion == text
+    assert prediction.think_tokens + prediction.answer_tokens == len(ids)
+
+
+def test_tokens_after_the_stop_are_cut() -> None:
+    model = generator("qwen2")
+    stop = model.tokenizer.eos_token_id
+    assert model._cut([5, 6, stop, 7, stop]) == [5, 6, stop]
+    assert model._cut([5, 6]) == [5, 6]
+
+
+def test_every_sample_is_kept_in_order_and_the_summary_counts_them(tmp_path: Path) -> None:
+    examples = list(load(split="test", n=5))
+    model = generator("qwen2_5_vl")
+    summary = evaluate(model, examples, tmp_path, data="world", split="test", model_name="tiny", batch_size=2)
+    rows: list[dict[str, Any]] = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [example.id for example in examples]
+    assert all((tmp_path / row["images"][0]).is_file() for row in rows)
+    assert json.loads((tmp_path / "summary.json").read_text())["n"] == summary.n == 5
+    assert (summary.wilson_low, summary.wilson_high) == wilson_interval(summary.correct, 5)
+    assert summary.malformed == sum(row["malformed"] for row in rows)
+
+
+def test_nothing_to_evaluate_is_an_error() -> None:
+    with pytest.raises(ValueError, match="--split"):
+        summarize([], data="x", split="y", scorer="exact", format="think-answer", wall_seconds=0.0, model="m")
+
+
+def test_generation_is_greedy_and_repeatable() -> None:
+    examples = list(load(split="test", n=2))
+    model = generator("gemma3")
+    torch.manual_seed(1)
+    first = [p.completion for p in predict(model, examples)]
+    torch.manual_seed(2)
+    assert [p.completion for p in predict(model, examples)] == first
