@@ -134,14 +134,14 @@ def test_one_endless_sentence_is_trimmed_by_words() -> None:
 
 def test_trimming_fails_by_name_where_prompt_and_answer_alone_do_not_fit() -> None:
     collator = ScaleCollator(build_tiny("qwen2")[1], max_length=20, overflow="trim_think")
-    with pytest.raises(RowError, match="sample one .*overflow=drop"):
+    with pytest.raises(RowError, match=r"sample one .*overflow=drop"):
         collator([row(LONG)])
 
 
 def test_row_without_an_answer_is_refused() -> None:
     collator = ScaleCollator(build_tiny("qwen2")[1])
     bad = row("x") | {"completion": [{"role": "assistant", "content": "<think>only thoughts</think>"}]}
-    with pytest.raises(RowError, match="sample one: no answer .*no_answer"):
+    with pytest.raises(RowError, match=r"sample one: no answer .*no_answer"):
         collator([bad])
 
 

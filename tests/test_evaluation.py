@@ -64,7 +64,9 @@ def test_every_sample_is_kept_in_order_and_the_summary_counts_them(tmp_path: Pat
     examples = list(load(split="test", n=5))
     model = generator("qwen2_5_vl")
     summary = evaluate(model, examples, tmp_path, data="world", split="test", model_name="tiny", batch_size=2)
-    rows: list[dict[str, Any]] = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    rows: list[dict[str, Any]] = [
+        json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()
+    ]
     assert [row["id"] for row in rows] == [example.id for example in examples]
     assert all((tmp_path / row["images"][0]).is_file() for row in rows)
     assert json.loads((tmp_path / "summary.json").read_text())["n"] == summary.n == 5

@@ -3,8 +3,6 @@
 Shapes: T tokens, D hidden size, V vocabulary.
 """
 
-# ruff: noqa: N815
-
 from __future__ import annotations
 
 from dataclasses import dataclass, replace

@@ -294,7 +294,7 @@ def test_a_folder_without_runs_is_refused_with_the_way_out(tmp_path: Path) -> No
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong/photos").mkdir(parents=True)
     for name, found in (("absent", "does not exist"), ("empty", "it is empty"), ("wrong", "found photos")):
-        with pytest.raises(ValueError, match=f"{found}; expected .*balanced study") as error:
+        with pytest.raises(ValueError, match=f"{found}; expected .*balanced demo") as error:
             write_report(tmp_path / name, tmp_path / "report.html")
         assert name in str(error.value)
     assert not (tmp_path / "report.html").exists()

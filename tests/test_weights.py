@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -42,7 +43,7 @@ def test_schedule_has_its_published_values(name: str, progress: float, weight: f
 def test_weights_sum_to_one_and_never_turn_back(name: str) -> None:
     weights = [Schedule(name).weights(i / 50) for i in range(51)]
     assert all(think + answer == pytest.approx(1) for think, answer in weights)
-    assert all(a[0] >= b[0] for a, b in zip(weights, weights[1:], strict=False))
+    assert all(a[0] >= b[0] for a, b in itertools.pairwise(weights))
 
 
 @pytest.mark.parametrize("name", CURVES)
@@ -83,7 +84,9 @@ def test_weights_give_the_means_of_the_method(normalize: str, rows: list[list[in
     segments = torch.tensor(rows)
     nll = torch.rand(segments.shape, generator=torch.Generator().manual_seed(0))
     weights = token_weights(segments, count(segments), think, 1 - think, normalize)
-    assert (weights * nll).sum().item() == pytest.approx(slow_loss(segments, nll, think, 1 - think, normalize), abs=1e-5)
+    assert (weights * nll).sum().item() == pytest.approx(
+        slow_loss(segments, nll, think, 1 - think, normalize), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("normalize", NORMALIZE)

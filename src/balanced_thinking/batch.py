@@ -1,7 +1,7 @@
 """Rows of prompt, images and completion -> padded tensors, with every supervised token's segment.
 
-The prompt goes through the model's own processor exactly as at inference. The completion is tokenized once, whole, and its
-segments come from that tokenization's character offsets, so the token ids are those of plain tokenization.
+The prompt goes through the model's own processor exactly as at inference. The completion is tokenized once, whole,
+and its segments come from that tokenization's character offsets, so the token ids are those of plain tokenization.
 
 Runs in data-loader workers: it holds no state and reports what it dropped inside the batch.
 """
@@ -62,7 +62,9 @@ def to_prompt_completion(row: Mapping[str, Any]) -> dict[str, Any]:
     if "messages" in row:
         prompt, completion = row["messages"][:-1], row["messages"][-1:]
         if not prompt or completion[0]["role"] != "assistant":
-            raise RowError(f"row {row.get('id', '?')}: `messages` must end with the assistant's after at least one other")
+            raise RowError(
+                f"row {row.get('id', '?')}: `messages` must end with the assistant's after at least one other"
+            )
     elif "prompt" in row and "completion" in row:
         prompt, completion = row["prompt"], row["completion"]
     else:
@@ -107,14 +109,15 @@ def think_units(parsed: Parsed, pattern: re.Pattern[str]) -> list[tuple[int, int
 
 
 class ScaleCollator:
-    """Collates rows into `input_ids`, `attention_mask`, `labels`, `segment_ids` (all (B, L)), `dropped` () and the pictures' tensors.
+    """Collates rows into `input_ids`, `attention_mask`, `labels`, `segment_ids` (all (B, L)), `dropped` () and the
+    pictures' tensors.
 
     Args:
         processor: the model's processor, or its tokenizer for a text-only model.
         reasoning_format: name or definition of the format of the completions.
         max_length: tokens a sample may have, prompt and picture included; `None` for no limit.
-        overflow: what becomes of a longer one: `error` names it; `drop` leaves it out (and counts it in `dropped`); `trim_think`
-            takes sentences out of the middle of its reasoning and keeps the answer.
+        overflow: what becomes of a longer one: `error` names it; `drop` leaves it out (and counts it in `dropped`);
+            `trim_think` takes sentences out of the middle of its reasoning and keeps the answer.
         pad_to_multiple_of: rounds the padded length up.
     """
 
@@ -187,8 +190,8 @@ class ScaleCollator:
         if parsed.answer is None:
             raise RowError(
                 f"sample {identity}: no answer was found in its completion ({', '.join(parsed.problems)}) with "
-                f"reasoning_format {self.format.name!r}: {text[:80]!r}; mend the row, choose the data's reasoning_format, or "
-                "load the data with --on-bad-row drop"
+                f"reasoning_format {self.format.name!r}: {text[:80]!r}; mend the row, choose the data's "
+                "reasoning_format, or load the data with --on-bad-row drop"
             )
         completion = self._encode_completion(parsed)
         if self.max_length is None or prompt_length + len(completion.ids) <= self.max_length:
@@ -200,9 +203,9 @@ class ScaleCollator:
         if trimmed is None:
             cure = "overflow=trim_think to shorten its reasoning, " if self.overflow == "error" else ""
             raise RowError(
-                f"sample {identity} has {prompt_length + len(completion.ids)} tokens ({prompt_length} of them prompt and "
-                f"picture), but max_length is {self.max_length}; raise max_length, or set {cure}overflow=drop to leave such "
-                "samples out"
+                f"sample {identity} has {prompt_length + len(completion.ids)} tokens ({prompt_length} of them "
+                f"prompt and picture), but max_length is {self.max_length}; raise max_length, or set {cure}"
+                "overflow=drop to leave such samples out"
             )
         return trimmed
 

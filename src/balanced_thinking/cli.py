@@ -5,33 +5,44 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from balanced_thinking.names import nearest
 
-USAGE_ERROR = 2
+_DATA = "data_options."
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default where there is one to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Fails with the nearest known option, and shows defaults in its help."""
+    """Fails with the nearest known option, before anything else is said about the command line."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **kwargs)
+        super().__init__(formatter_class=_Help, allow_abbrev=False, **kwargs)
 
-    def unknown(self, option: str, more: Sequence[str] = ()) -> NoReturn:
-        known = [o for action in self._actions for o in action.option_strings] + [f"--{name}" for name in more]
-        self.error(f"unknown option {option}{nearest(option, known)}; see {self.prog} --help")
+    def refuse_unknown(self, words: Sequence[str], prefix: str) -> None:
+        known = [option for action in self._actions for option in action.option_strings]
+        for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+            if option not in known and not option.startswith(f"--{prefix}"):
+                self.error(f"unknown option {option}{nearest(option, known)}; see {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 where it did what was asked, 1 where it failed, 2 for wrong usage."""
+    words = list(sys.argv[1:] if argv is None else argv)
     parser, commands = _parsers()
-    arguments, rest = parser.parse_known_args(argv)
+    if words and words[0] in commands and (prefix := _COMMANDS[words[0]][3]) != "":
+        commands[words[0]].refuse_unknown(words[1:], prefix or "no such prefix")
+    arguments, rest = parser.parse_known_args(words)
     command = commands[arguments.command]
-    if rest and not arguments.accepts_overrides:
-        command.unknown(rest[0])
     arguments.overrides = _pairs(rest, command)
     return _run(arguments.run, arguments, command)
 
@@ -42,6 +53,7 @@ def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command
 
     # Warnings of the libraries underneath that no user of ours can act on.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         result = run(arguments)
@@ -82,10 +94,10 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     parser.add_argument("--version", action="version", version=_version())
     add = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     commands: dict[str, _Parser] = {}
-    for name, (text, options, run, overrides) in _COMMANDS.items():
+    for name, (text, options, run, _) in _COMMANDS.items():
         commands[name] = add.add_parser(name, help=text, description=text + ".")
         options(commands[name])
-        commands[name].set_defaults(run=run, accepts_overrides=overrides)
+        commands[name].set_defaults(run=run)
     return parser, commands
 
 
@@ -105,8 +117,10 @@ def _sft_options(parser: _Parser) -> None:
     parser.add_argument("--out", type=Path, help="run directory  [runs/<name of the recipe>]")
     parser.add_argument("--resume", action="store_true", help="continue the run from its last checkpoint")
     parser.epilog = (
-        "Any key of a recipe (--model, --data, --split, --limit, --on_bad_row, --data_options.NAME, --lora.NAME ...) and any "
-        "training argument of TRL's SFTConfig or ours (--weighting, --schedule, --think_weight_start, --think_weight_end, "
+        "Any key of a recipe (--model, --data, --split, --limit, --on_bad_row, --data_options.NAME, --lora.NAME "
+        "...) and any "
+        "training argument of TRL's SFTConfig or ours (--weighting, --schedule, --think_weight_start, "
+        "--think_weight_end, "
         "--normalize, --reasoning_format, --overflow, --learning_rate, --max_steps ...) may follow as --name value."
     )
 
@@ -121,7 +135,9 @@ def _sft(arguments: argparse.Namespace) -> Path:
 
 
 def _eval_options(parser: _Parser) -> None:
-    parser.add_argument("--model", required=True, help="a run directory, a checkpoint's folder, world-base, or a hub name")
+    parser.add_argument(
+        "--model", required=True, help="a run directory, a checkpoint's folder, world-base, or a hub name"
+    )
     parser.add_argument("--data", required=True, help="a data set's name or a path")
     parser.add_argument("--split", default="test", help="which split of it")
     parser.add_argument("--out", type=Path, help="folder of the results  [RUN/eval/<split>, or runs/eval/<split>]")
@@ -136,7 +152,6 @@ def _eval_options(parser: _Parser) -> None:
 def _eval(arguments: argparse.Namespace) -> Path:
     from balanced_thinking.evaluation.run import evaluate_model
 
-    options = _only_data_options(arguments.overrides)
     return evaluate_model(
         arguments.model,
         arguments.data,
@@ -148,19 +163,15 @@ def _eval(arguments: argparse.Namespace) -> Path:
         max_new_tokens=arguments.max_new_tokens,
         limit=arguments.limit,
         on_bad_row=arguments.on_bad_row,
-        options=options,
+        options=_values(arguments.overrides),
     )
 
 
-def _only_data_options(overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def _values(overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """`--data_options.NAME value` as the data set's keyword arguments."""
     import yaml
 
-    from balanced_thinking.training.recipe import RecipeError
-
-    for name, _ in overrides:
-        if not name.startswith("data_options."):
-            raise RecipeError(f"unknown option --{name}; options of the data set are given as --data_options.NAME value")
-    return {name.removeprefix("data_options."): yaml.safe_load(value) for name, value in overrides}
+    return {name.removeprefix(_DATA): yaml.safe_load(value) for name, value in overrides}
 
 
 def _inspect_options(parser: _Parser) -> None:
@@ -175,7 +186,6 @@ def _inspect_options(parser: _Parser) -> None:
 def _inspect(arguments: argparse.Namespace) -> None:
     from balanced_thinking.data.inspect import inspect_data
 
-    options = _only_data_options(arguments.overrides)
     tokenizer = None
     if arguments.model:
         from balanced_thinking.models.load import load_processor, resolve
@@ -188,7 +198,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
             split=arguments.split,
             format=arguments.format,
             limit=arguments.limit,
-            options=options,
+            options=_values(arguments.overrides),
             tokenizer=tokenizer,
         )
     )
@@ -223,13 +233,13 @@ def _demo(arguments: argparse.Namespace) -> Path:
     )
 
 
-# name -> (help, its options, what it runs, whether further --name value pairs are its business)
-_COMMANDS: dict[str, tuple[str, Callable[[_Parser], None], Callable[[argparse.Namespace], Path | None], bool]] = {
-    "sft": ("Train with SCALe-SFT or plain SFT", _sft_options, _sft, True),
-    "eval": ("Generate, score and keep every sample", _eval_options, _eval, True),
-    "inspect": ("Say what is in this data and what is wrong with it", _inspect_options, _inspect, True),
-    "report": ("Write one page that compares runs", _report_options, _report, False),
-    "demo": ("Train both arms on the embedded world, evaluate them and write the report", _demo_options, _demo, False),
+# name -> (help, its options, what it runs, prefix of further --name value pairs that it takes: "" any, None none)
+_COMMANDS: dict[str, tuple[str, Callable[[_Parser], None], Callable[[argparse.Namespace], Path | None], str | None]] = {
+    "sft": ("Train with SCALe-SFT or plain SFT", _sft_options, _sft, ""),
+    "eval": ("Generate, score and keep every sample", _eval_options, _eval, _DATA),
+    "inspect": ("Say what is in this data and what is wrong with it", _inspect_options, _inspect, _DATA),
+    "report": ("Write one page that compares runs", _report_options, _report, None),
+    "demo": ("Train both arms on the embedded world, evaluate them and write the report", _demo_options, _demo, None),
 }
 
 

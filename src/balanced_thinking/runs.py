@@ -1,10 +1,10 @@
 """The run directory: a run explains itself and is never overwritten silently.
 
-    RUN/config.yaml        the resolved recipe
-    RUN/provenance.json    arm, seed, versions, commit, device, command, times
-    RUN/metrics.jsonl      one object a logging step
-    RUN/model/             the trained model (or adapter) and its processor
-    RUN/eval/<split>/      predictions.jsonl, summary.json
+RUN/config.yaml        the resolved recipe
+RUN/provenance.json    arm, seed, versions, commit, device, command, times
+RUN/metrics.jsonl      one object a logging step
+RUN/model/             the trained model (or adapter) and its processor
+RUN/eval/<split>/      predictions.jsonl, summary.json
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Weight curves over training progress: how the weight moves from thinking to answering.
 
-A curve maps progress u in [0, 1] to the share of the way gone, from 0 (the start weight) to 1 (the end weight). To add one:
-write the function and give it a line in `CURVES`.
+A curve maps progress u in [0, 1] to the share of the way gone, from 0 (the start weight) to 1 (the end weight). To
+add one: write the function and give it a line in `CURVES`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Schedule:
     """The think segment's weight over training; the answer's is what is left to 1.
 
     `hold_start` and `hold_end` are the shares of training during which the weight rests at its end points; the curve
-    runs in between. Raises `ValueError` for an unknown name, weights outside [0, 1] or holds that leave no time to move.
+    runs in between. Raises `ValueError` for an unknown name, weights outside [0, 1] or holds that leave no time to
+    move.
     """
 
     name: str = "cosine"
@@ -43,7 +44,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
-            raise ValueError(f"unknown schedule {self.name!r}{nearest(self.name, SCHEDULES)}; known: {', '.join(SCHEDULES)}")
+            raise ValueError(
+                f"unknown schedule {self.name!r}{nearest(self.name, SCHEDULES)}; known: {', '.join(SCHEDULES)}"
+            )
         for option, weight in (("think_weight_start", self.start), ("think_weight_end", self.end)):
             if not 0 <= weight <= 1:
                 raise ValueError(f"{option} is {weight}, but a weight lies between 0 and 1")

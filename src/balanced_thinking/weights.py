@@ -1,7 +1,8 @@
 """Segment ids + segment weights + denominators -> one weight a token.
 
-Shapes: B rows, L positions, S = 2 segments (think, answer). The weights of one optimizer step are divided by denominators
-counted over the whole global batch, so that the loss does not depend on how the batch was cut into micro-batches and ranks.
+Shapes: B rows, L positions, S = 2 segments (think, answer). The weights of one optimizer step are divided by
+denominators counted over the whole global batch, so that the loss does not depend on how the batch was cut into
+micro-batches and ranks.
 """
 
 from __future__ import annotations

@@ -42,7 +42,15 @@ def test_eight_by_one_equals_two_by_four_equals_one_by_eight(
 def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
     """Every architecture and mode in one pair of gloo processes: starting Python twice is what takes the time."""
     world_rows.save_to_disk(tmp_path / "rows")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(RANKS), str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(RANKS),
+        str(tmp_path),
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

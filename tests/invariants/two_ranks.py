@@ -20,13 +20,16 @@ def main(folder: Path) -> None:
     found = {}
     for architecture in ARCHITECTURES:
         for normalize in NORMALIZE:
-            run = trainer(architecture, rows, config(folder / "out", per_device_train_batch_size=4, normalize=normalize))
+            run = trainer(
+                architecture, rows, config(folder / "out", per_device_train_batch_size=4, normalize=normalize)
+            )
             norms = GradNorms()
             run.add_callback(norms)
             run.train()
             found[f"{architecture}/{normalize}"] = (losses(run)[0], norms.norms[0])
     if run.is_world_process_zero():
         (folder / "found.json").write_text(json.dumps(found))
+
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))

@@ -81,7 +81,9 @@ def _shortened(bad: BadRow) -> str:
     text = f"{bad.id}: {bad.text}" if bad.id else bad.text
     line = "".join(c if c.isprintable() else " " for c in text[: 10 * _SHOWN_CHARACTERS])
     line = " ".join(line.split())
-    return line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 1] + "…"
+    # Both ends: a path's last part says more than its first.
+    half = _SHOWN_CHARACTERS // 2
+    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: half - 1]}…{line[-half:]}"
 
 
 def check_examples(rows: Iterable[Example | BadRow], *, verify_images: bool = False) -> Iterator[Example | BadRow]:

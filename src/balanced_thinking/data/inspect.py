@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import mean, median
@@ -25,7 +26,7 @@ def inspect_data(
     tokenizer: Any = None,
 ) -> str:
     """A readable summary. Lengths are the tokenizer's tokens, or words where there is none."""
-    loaded = load_data(data, split=split, limit=limit, on_bad_row="drop", options=options)
+    loaded = load_data(data, split=split, limit=limit, on_bad_row="drop", verify_images=True, options=options)
     examples = loaded.examples
     lines = [f"{data}, split {split}: {len(examples)} examples, {loaded.dropped} bad rows"]
     if loaded.bad_rows:
@@ -64,7 +65,7 @@ def _measure(tokenizer: Any) -> tuple[Callable[[str, str], tuple[int, int]], str
     def tokens(text: str, format: str) -> tuple[int, int]:
         offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         segments = token_segments(parse(text, format), offsets)
-        return segments.count(THINK), segments.count(ANSWER)
+        return segments.count(THINK), segments.count(ANSWER) + 1  # the end of the turn
 
     return (tokens, "tokens") if tokenizer is not None else (words, "words")
 
@@ -89,7 +90,7 @@ def _lengths(lengths: Sequence[tuple[int, int]], unit: str) -> list[str]:
 def _histogram(ratios: Sequence[float]) -> list[str]:
     """One bar for each range of the think-to-answer ratio."""
     edges = (0, *_RATIO_EDGES, float("inf"))
-    counts = [sum(low <= r < high for r in ratios) for low, high in zip(edges, edges[1:], strict=False)]
+    counts = [sum(low <= r < high for r in ratios) for low, high in itertools.pairwise(edges)]
     shown = [i for i, n in enumerate(counts) if n]
     lines = [f"think-to-answer ratio: mean {mean(ratios):.1f}, median {median(ratios):.1f}"]
     for i in range(shown[0], shown[-1] + 1):

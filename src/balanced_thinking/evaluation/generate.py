@@ -47,7 +47,8 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Summary:
-    """A split's result. `malformed` counts outputs without an answer that can be extracted, `truncated` those cut off."""
+    """A split's result. `malformed` counts outputs without an answer that can be extracted, `truncated` those cut
+    off."""
 
     data: str
     split: str
@@ -164,7 +165,9 @@ def evaluate(
         for i, prediction in enumerate(progress(predict(generator, examples, batch_size=batch_size, scorer=scorer))):
             row = asdict(prediction)
             if i < _KEPT_PICTURES:
-                row["images"] = [_keep_picture(image, out, f"{i:04d}-{k}") for k, image in enumerate(examples[i].images)]
+                row["images"] = [
+                    _keep_picture(image, out, f"{i:04d}-{k}") for k, image in enumerate(examples[i].images)
+                ]
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             kept.append(prediction)
     summary = summarize(

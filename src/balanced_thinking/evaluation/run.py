@@ -10,7 +10,7 @@ import torch
 from rich.progress import track
 
 from balanced_thinking.data import load_data
-from balanced_thinking.evaluation.generate import Generator, evaluate
+from balanced_thinking.evaluation.generate import Generator, Summary, evaluate
 from balanced_thinking.models.load import load_model
 
 
@@ -51,17 +51,22 @@ def evaluate_model(
         scorer=scorer,
         progress=progress,
     )
-    print(
-        f"{split}: accuracy {summary.accuracy:.1%} (95 % interval {summary.wilson_low:.1%} to {summary.wilson_high:.1%}, "
-        f"n = {summary.n}), malformed {summary.malformed / summary.n:.1%}, truncated {summary.truncated / summary.n:.1%}, "
-        f"{summary.think_tokens_mean:.0f} think tokens"
-    )
+    print(describe(summary))
     return out
+
+
+def describe(summary: Summary) -> str:
+    """The result in one line."""
+    n = summary.n
+    return (
+        f"{summary.split}: accuracy {summary.accuracy:.1%} (95 % interval {summary.wilson_low:.1%} to "
+        f"{summary.wilson_high:.1%}, n = {n}), malformed {summary.malformed / n:.1%}, truncated "
+        f"{summary.truncated / n:.1%}, {summary.think_tokens_mean:.0f} think tokens"
+    )
 
 
 def _model_folder(model: str) -> tuple[str, Path | None]:
     """(what to load, the run directory it lies in if it does)."""
-    path = Path(model)
-    return (str(path / "model"), path) if (path / "model" / "config.json").is_file() or (
-        path / "model" / "adapter_config.json"
-    ).is_file() else (model, None)
+    run = Path(model)
+    trained = any((run / "model" / name).is_file() for name in ("config.json", "adapter_config.json"))
+    return (str(run / "model"), run) if trained else (model, None)

@@ -36,8 +36,8 @@ class LossOutput(NamedTuple):
     """What the head returns: `loss` carries the gradient, the per-token fields are for metrics and carry none."""
 
     loss: Tensor  # scalar, weighted sum, nats
-    nll_T: Tensor  # noqa: N815 - negative log-likelihood, nats; 0 where unsupervised
-    correct_T: Tensor  # noqa: N815 - bool: the target is the (first) most likely token; False where unsupervised
+    nll_T: Tensor
+    correct_T: Tensor
 
 
 def weighted_linear_cross_entropy(

@@ -26,7 +26,8 @@ class Loaded:
 
 
 def load_model(name: str, *, seed: int = 0, size: TinySize | None = None, **from_pretrained: Any) -> Loaded:
-    """`world-base` (the embedded base), `tiny:qwen2_5_vl` (random weights), a checkpoint's folder, an adapter's, or a hub name.
+    """`world-base` (the embedded base), `tiny:qwen2_5_vl` (random weights), a checkpoint's folder, an adapter's, or a
+    hub name.
 
     A LoRA adapter's folder is loaded on the base it names and merged. Other arguments go to `from_pretrained`.
     """
@@ -41,21 +42,29 @@ def load_model(name: str, *, seed: int = 0, size: TinySize | None = None, **from
 
 
 def resolve(name: str) -> str:
-    """The folder of the embedded base, a local folder, or the name as it is for the hub. Raises for a missing local path."""
+    """The folder of the embedded base, a local folder, or the name as it is for the hub. Raises for a missing local
+    path."""
     if name == EMBEDDED:
         return str(files("balanced_thinking") / "models" / EMBEDDED)
-    if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).expanduser().is_dir():
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:  # a hub name is OWNER/NAME
         raise FileNotFoundError(
-            f"there is no model folder {name}; expected a checkpoint's folder, a hub name such as Qwen/Qwen2.5-VL-3B-Instruct, "
+            f"there is no model folder {name}; expected a checkpoint's folder, a hub name such as "
+            f"Qwen/Qwen2.5-VL-3B-Instruct, "
             f"{EMBEDDED}, or one of {', '.join(_TINY + a for a in ARCHITECTURES)}"
         )
-    return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    return name
 
 
 def load_processor(path: str) -> Any:
     """The checkpoint's processor, or its tokenizer where it has none."""
     declared = Path(path) / "processor_config.json"
-    if declared.is_file() and json.loads(declared.read_text()).get("processor_class") == ImageOnlyQwen2_5_VLProcessor.__name__:
+    if (
+        declared.is_file()
+        and json.loads(declared.read_text()).get("processor_class") == ImageOnlyQwen2_5_VLProcessor.__name__
+    ):
         return _image_only_qwen(path)
     if not _has_vision(path):
         return AutoTokenizer.from_pretrained(path)

@@ -2,8 +2,8 @@
 
     model, processor = build_tiny("qwen2_5_vl")
 
-They take the same code path as the checkpoints that people fine-tune: the processor, the chat template and the model class
-are those of Qwen2.5-VL, LLaVA-NeXT and Gemma 3 (and Qwen2 for text only); just the sizes are small.
+They take the same code path as the checkpoints that people fine-tune: the processor, the chat template and the model
+class are those of Qwen2.5-VL, LLaVA-NeXT and Gemma 3 (and Qwen2 for text only); just the sizes are small.
 """
 
 from __future__ import annotations

@@ -16,8 +16,10 @@ from balanced_thinking.data.world.scene import COLORS, PLACES, SHAPES, SIZES
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _SENTENCES = (
-    "row column has a an the is are at it its with of left right above below there no not more than all but one so each "
-    "counting makes that empty picture describe answer once option digit hidden question mark tile tiles plus minus and "
+    "row column has a an the is are at it its with of left right above below there no not more than all but one "
+    "so each "
+    "counting makes that empty picture describe answer once option digit hidden question mark tile tiles plus "
+    "minus and "
     "system user assistant model You are a helpful assistant . , : ? yes no"
 )
 
@@ -37,7 +39,8 @@ def _words() -> Iterator[str]:
 def make_tokenizer(
     specials: Sequence[str] = (), extra: Mapping[str, str] | None = None, **kwargs: str
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer; `specials` and `extra` (name -> token) as the architecture's processor expects them."""
+    """A byte-level BPE tokenizer; `specials` and `extra` (name -> token) as the architecture's processor expects
+    them."""
     # Each word stands at the start and inside of a text; repeated so that every one outweighs chance pairs.
     corpus = [f"{word} {word} {word}" for word in sorted(set(_words()))]
     tokenizer = Tokenizer(models.BPE())

@@ -21,7 +21,9 @@ from rich.progress import track
 
 RUN_FILES = ("config.yaml", "provenance.json", "metrics.jsonl", "eval")
 SEED_FOLDER = re.compile(r"seed-(\d+)")
-HOW_TO_MAKE_ONE = "`balanced study recipes/study.yaml --out RUNS` or `balanced demo --out RUNS` makes such a folder"
+HOW_TO_MAKE_ONE = (
+    "`balanced sft --out RUNS/<arm>/seed-<k>` and `balanced eval`, or `balanced demo --out RUNS`, make such a folder"
+)
 
 
 @dataclass

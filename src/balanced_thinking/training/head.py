@@ -1,4 +1,5 @@
-"""The weighted loss inside the model's own forward, so that the hooks of DDP, FSDP and ZeRO-3 fire as for any forward."""
+"""The weighted loss inside the model's own forward, so that the hooks of DDP, FSDP and ZeRO-3 fire as for any
+forward."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from balanced_thinking.loss import weighted_linear_cross_entropy
 
 @dataclass
 class WeightedOutput(ModelOutput):
-    """Loss (the weighted sum), and per position of the shifted labels nll (nats) and whether the target was top-1: (B, L - 1)."""
+    """Loss (the weighted sum), and per position of the shifted labels nll (nats) and whether the target was top-1:
+    (B, L - 1)."""
 
     loss: torch.Tensor | None = None
     nll: torch.Tensor | None = None

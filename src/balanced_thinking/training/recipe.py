@@ -106,4 +106,6 @@ def _cast(value: Any, hint: Any) -> Any:
             return float(value)
         except ValueError:
             raise RecipeError(f"{value!r} is not a number") from None
-    return float(value) if isinstance(value, int) and float in kinds and int not in kinds and value is not True else value
+    return (
+        float(value) if isinstance(value, int) and float in kinds and int not in kinds and value is not True else value
+    )

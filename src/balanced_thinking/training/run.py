@@ -15,7 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from balanced_thinking import runs
 from balanced_thinking.data import Loaded as LoadedData
-from balanced_thinking.data import load_data
+from balanced_thinking.data import assert_no_overlap, load_data
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.models.load import Loaded, load_model
 from balanced_thinking.models.tiny import TinySize
@@ -54,12 +54,23 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     args = training_arguments(recipe, out)
     train_data = _load(recipe, recipe.split, recipe.data_options)
     validation = _load(recipe, recipe.validation_split, recipe.validation_options) if recipe.validation_split else None
+    if validation:
+        assert_no_overlap(training=train_data.examples, validation=validation.examples)
     set_seed(args.seed)
     loaded = load_model(
-        recipe.model, seed=args.seed, size=TinySize(**recipe.model_size) if recipe.model_size else None, **recipe.model_options
+        recipe.model,
+        seed=args.seed,
+        size=TinySize(**recipe.model_size) if recipe.model_size else None,
+        **recipe.model_options,
     )
     arm = recipe.arm or ("sft" if args.weighting == "uniform" else "scale-sft")
-    about = {"arm": arm, "seed": args.seed, "model": recipe.model, "device": str(args.device), "dropped": train_data.dropped}
+    about = {
+        "arm": arm,
+        "seed": args.seed,
+        "model": recipe.model,
+        "device": str(args.device),
+        "dropped": train_data.dropped,
+    }
     runs.create(out, recipe.to_yaml(), about, resume=resume)
     trainer = ScaleSFTTrainer(
         loaded.model,
@@ -80,7 +91,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
 
 
 def _load(recipe: Recipe, split: str, options: dict[str, Any]) -> LoadedData:
-    return load_data(recipe.data, split=split, limit=recipe.limit, on_bad_row=recipe.on_bad_row, options=options)
+    loaded = load_data(recipe.data, split=split, limit=recipe.limit, on_bad_row=recipe.on_bad_row, options=options)
+    if not loaded.examples:
+        raise ValueError(f"{recipe.data}, split {split}, has no usable row ({loaded.dropped} bad ones were dropped)")
+    return loaded
 
 
 def _dataset(data: LoadedData, args: ScaleSFTConfig) -> Dataset:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import ProcessorMixin
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig, SFTTrainer
 
@@ -23,7 +22,7 @@ EVALUATION_WEIGHTS = (0.5, 0.5)
 
 
 def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+    return field(default=default, metadata={"help": text})  # typed as the field that it is a default of
 
 
 @dataclass
@@ -32,11 +31,15 @@ class ScaleSFTConfig(SFTConfig):
 
     weighting: str = _option("scale", f"{' or '.join(WEIGHTING)}; uniform is plain SFT.")
     schedule: str = _option("cosine", f"How the weight moves from thinking to answering: {', '.join(SCHEDULES)}.")
-    think_weight_start: float = _option(0.9, "Weight of the think segment at the first step; the answer's is 1 minus it.")
+    think_weight_start: float = _option(
+        0.9, "Weight of the think segment at the first step; the answer's is 1 minus it."
+    )
     think_weight_end: float = _option(0.1, "Weight of the think segment at the last step.")
     schedule_hold_start: float = _option(0.0, "Share of training during which the weight rests at its start.")
     schedule_hold_end: float = _option(0.0, "Share of training during which the weight rests at its end.")
-    normalize: str = _option("example", f"What a segment's mean runs over: {', '.join(NORMALIZE)} (token is plain SFT).")
+    normalize: str = _option(
+        "example", f"What a segment's mean runs over: {', '.join(NORMALIZE)} (token is plain SFT)."
+    )
     reasoning_format: Any = _option("think-answer", "Name of the completions' reasoning format, or its definition.")
     overflow: str = _option("error", f"What becomes of a sample longer than max_length: {', '.join(OVERFLOW)}.")
     head_impl: str = _option("auto", "Implementation of the weighted head: auto, chunked, reference.")
@@ -44,9 +47,13 @@ class ScaleSFTConfig(SFTConfig):
     # transformers logs a NaN as 0 by default; we stop at one instead.
     logging_nan_inf_filter: bool = _option(False, "Kept off: a run stops before a non-finite update.")
 
+    bf16: bool | None = _option(None, "bfloat16 mixed precision; on where a GPU supports it.")
+    dataloader_pin_memory: bool = _option(True, "Pin batches in memory; only where there is a GPU.")
+
     def __post_init__(self) -> None:
         if self.bf16 is None and not self.fp16 and not is_torch_bf16_gpu_available():
             self.bf16 = False  # TRL's default, true, is an error on a machine without a GPU
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         super().__post_init__()
         for name, known in (("weighting", WEIGHTING), ("normalize", NORMALIZE), ("overflow", OVERFLOW)):
             if (value := getattr(self, name)) not in known:
@@ -65,14 +72,18 @@ class ScaleSFTConfig(SFTConfig):
 
     def _refuse_inexact(self) -> None:
         refused = {
-            "label_smoothing_factor": (self.label_smoothing_factor != 0, "smoothing changes the nll that the weights apply to; set it to 0"),
+            "label_smoothing_factor": (self.label_smoothing_factor != 0, "smoothing changes the nll that the "
+            "weights apply to; set it to 0"),
             "loss_type": (self.loss_type != "nll", "DFT has weights of its own; set it to nll"),
             "packing": (self.packing, "a packed row holds several examples; set it to false"),
             "padding_free": (self.padding_free, "a flattened batch holds several examples in a row; set it to false"),
             "assistant_only_loss": (self.assistant_only_loss, "only the completion is trained on; set it to false"),
-            "completion_only_loss": (self.completion_only_loss is False, "only the completion is trained on; leave it out"),
-            "use_liger_kernel": (self.use_liger_kernel, "it replaces the forward that holds the weighted head; set it to false"),
-            "router_aux_loss_coef": (bool(self.router_aux_loss_coef), "a router's loss is a mean per micro-batch; set it to 0"),
+            "completion_only_loss": (self.completion_only_loss is False, "only the completion is trained on; "
+            "leave it out"),
+            "use_liger_kernel": (self.use_liger_kernel, "it replaces the forward that holds the weighted head; "
+            "set it to false"),
+            "router_aux_loss_coef": (bool(self.router_aux_loss_coef), "a router's loss is a mean per "
+            "micro-batch; set it to 0"),
         }  # fmt: skip
         for name, (found, why) in refused.items():
             if found:
@@ -99,25 +110,22 @@ class _Totals:
         self.sums = sums if self.sums is None else self.sums + sums
 
     def read(self, reduce: Any, normalize: str) -> dict[str, float]:
-        """The period's metrics, and a fresh start. `reduce` sums a tensor over the ranks."""
+        """The period's metrics. `reduce` sums a tensor over the ranks."""
         if self.sums is None:
             return {}
         sums = reduce(self.sums.double() if self.sums.device.type != "mps" else self.sums).tolist()
-        seconds, shown = time.perf_counter() - self.started, {}
-        tokens = {"think": sums[2], "answer": sums[5]}
+        seconds = time.perf_counter() - self.started
+        supervised = max(1.0, sums[2] + sums[5])
+        shown = {"mean_token_accuracy": (sums[1] + sums[4]) / supervised}
         for name, (nll, correct, n) in {"think": sums[0:3], "answer": sums[3:6]}.items():
             if n:
                 shown |= {f"{name}_nll": nll / n, f"{name}_accuracy": correct / n}
-        supervised = max(1.0, tokens["think"] + tokens["answer"])
-        shown["mean_token_accuracy"] = (sums[1] + sums[4]) / supervised
         if self.weights is not None:
             # Plain SFT gives each segment what its length is worth.
-            share = tokens["think"] / supervised
+            share = sums[2] / supervised
             think, answer = (share, 1 - share) if normalize == "token" else self.weights
             shown |= {"w_think": think, "w_answer": answer, "tokens_per_second": sums[6] / seconds}
-        shown["dropped"] = sums[7]
-        self.__init__()  # type: ignore[misc]
-        return shown
+        return shown | {"dropped": sums[7]}
 
 
 class ScaleSFTTrainer(SFTTrainer):
@@ -146,7 +154,9 @@ class ScaleSFTTrainer(SFTTrainer):
         super().__init__(model, args, data_collator or (lambda rows: rows), processing_class=processing_class, **kwargs)
         self._refuse_parallelism()
         if getattr(self, "aux_loss_enabled", False):
-            raise ValueError("the model's router loss cannot be exact with segment weights; set router_aux_loss_coef=0.0")
+            raise ValueError(
+                "the model's router loss cannot be exact with segment weights; set router_aux_loss_coef=0.0"
+            )
         if data_collator is None:
             self.data_collator = ScaleCollator(
                 self.processing_class, args.reasoning_format, args.max_length, args.overflow, args.pad_to_multiple_of
@@ -175,14 +185,15 @@ class ScaleSFTTrainer(SFTTrainer):
         self._signature_columns = ["id", "messages", "prompt", "completion", "image", "images"]
 
     def segment_weights(self) -> tuple[float, float]:
-        """(think, answer) weights of the optimizer step under way; they depend on the step alone, so resuming is exact."""
+        """(think, answer) weights of the optimizer step under way; they depend on the step alone, so resuming is
+        exact."""
         return self.schedule.weights(self.state.global_step / max(1, self.state.max_steps - 1))
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
         """The denominators: `count` of all micro-batches of the step, over all ranks."""
         if not batch_samples:
             return None
-        counts = sum(count(batch["segment_ids"][:, 1:]) for batch in batch_samples)
+        counts = torch.stack([count(batch["segment_ids"][:, 1:]) for batch in batch_samples]).sum(0)
         return self.accelerator.reduce(counts.to(device), "sum")
 
     def compute_loss(
@@ -209,15 +220,17 @@ class ScaleSFTTrainer(SFTTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         mode = "train" if self.model.training else "eval"
-        period = self._totals[mode].read(lambda sums: self.accelerator.reduce(sums, "sum"), self.normalize)
-        self._metrics[mode] |= {name: [value] for name, value in period.items()}
+        period, self._totals[mode] = self._totals[mode], _Totals()
+        metrics = period.read(lambda sums: self.accelerator.reduce(sums, "sum"), self.normalize)
+        self._metrics[mode] |= {name: [value] for name, value in metrics.items()}
         super().log(logs, start_time)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if not torch.isfinite(torch.as_tensor(norm)):
             raise FloatingPointError(
-                f"the gradient norm is {float(norm)} at optimizer step {self.state.global_step}: stopped before the update, so the "
+                f"the gradient norm is {float(norm)} at optimizer step {self.state.global_step}: stopped before "
+                f"the update, so the "
                 "last checkpoint is sound; lower learning_rate or max_grad_norm, or look at the samples of this step"
             )
         return norm
@@ -226,7 +239,6 @@ class ScaleSFTTrainer(SFTTrainer):
         load_weights(resume_from_checkpoint, self.model if model is None else model, super()._load_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        load_weights(self.state.best_model_checkpoint, self.model, lambda *_: super(ScaleSFTTrainer, self)._load_best_model())
-
-    def processor(self) -> ProcessorMixin:
-        return self.processing_class
+        load_weights(
+            self.state.best_model_checkpoint, self.model, lambda *_: super(ScaleSFTTrainer, self)._load_best_model()
+        )

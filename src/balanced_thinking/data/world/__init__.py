@@ -1,11 +1,12 @@
-"""The embedded world: visual questions with exact answers and truthful traces, made from a seed, with nothing to download.
+"""The embedded world: visual questions with exact answers and truthful traces, made from a seed, with nothing to
+download.
 
     for example in load(split="train", n=1000, ratio=40): ...
 
-`ratio` sets how many think tokens a trace has for each answer token (tags and the end of the turn included), 10, 40 or 150
-in our studies. Splits never share a scene: `train`, `validation`, `test` and `test_paraphrase` (unseen wording) take scenes by
-a hash of their content; `test_compositional` shows colour-shape pairs, and `test_longer` numbers of objects, that the others
-never show.
+`ratio` sets how many think tokens a trace has for each answer token (tags and the end of the turn included), 10, 40
+or 150 in our studies. Splits never share a scene: `train`, `validation`, `test` and `test_paraphrase` (unseen
+wording) take scenes by a hash of their content; `test_compositional` shows colour-shape pairs, and `test_longer`
+numbers of objects, that the others never show.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from balanced_thinking.data.world.scene import COLORS, HELD_OUT_PAIRS, SHAPES, S
 
 PAIRS = tuple(product(COLORS, SHAPES))
 SEEN_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT_PAIRS)
-# Tags and the end of the turn: `<think>` `</think>` around the thoughts, `<answer>` `</answer>` and the stop around the answer.
+# Tags and the end of the turn: `<think>` `</think>` around the thoughts, `<answer>` `</answer>` and the stop around
+# the answer.
 THINK_OVERHEAD, ANSWER_OVERHEAD = 2, 3
-# The base's mixture: it answers at once, names what it sees, and has read the kind of sentences that traces are made of.
+# The base's mixture: it answers at once, names what it sees, and has read the kind of sentences that traces are made
+# of.
 BASE_MIXTURE = {"direct": 0.6, "describe": 0.2, "remark": 0.2}
 STYLES = ("reasoning", *BASE_MIXTURE, "base")
 DIRECT_HINT = "answer at once ."
@@ -45,7 +48,7 @@ class Split:
 SPLITS = {
     "train": Split(range(30, 100)),
     "validation": Split(range(20, 30)),
-    "test": Split(range(0, 10)),
+    "test": Split(range(10)),
     "test_paraphrase": Split(range(10, 20), wordings="paraphrase"),
     "test_compositional": Split(range(100), novel_pairs=True),
     "test_longer": Split(range(100), objects=(6, 8)),
@@ -64,8 +67,9 @@ def load(
 ) -> Iterator[Example]:
     """`n` examples of a split, the same for the same arguments on every machine.
 
-    `style`: `reasoning` (a trace and an answer), `direct` (the answer at once), `describe` and `remark` (text about the picture), or
-    `base` (`BASE_MIXTURE` of these three: what the embedded base is trained on). `path` is ignored: the world lives in no file.
+    `style`: `reasoning` (a trace and an answer), `direct` (the answer at once), `describe` and `remark` (text about the
+    picture), or `base` (`BASE_MIXTURE` of these three: what the embedded base is trained on). `path` is ignored: the
+    world lives in no file.
     """
     _check("split", split, SPLITS)
     _check("style", style, STYLES)

@@ -1,7 +1,7 @@
 """The question families: each draws a scene, asks about it, and gives the exact answer with the steps that lead there.
 
-A family is one function from a `Maker` to a `Draft` and one row of wordings. Wordings of `PARAPHRASES` appear only in the
-split `test_paraphrase`.
+A family is one function from a `Maker` to a `Draft` and one row of wordings. Wordings of `PARAPHRASES` appear only in
+the split `test_paraphrase`.
 """
 
 from __future__ import annotations
@@ -155,9 +155,7 @@ def spatial(maker: Maker) -> Draft:
         f"{relation} it is {place(neighbour_cell)} : {neighbour.name} .",
         f"its {asked} is {answer} .",
     )
-    return Draft(
-        Scene(tuple(cells)), {"attribute": asked, "relation": relation, "anchor": anchor.noun}, answer, steps
-    )
+    return Draft(Scene(tuple(cells)), {"attribute": asked, "relation": relation, "anchor": anchor.noun}, answer, steps)
 
 
 def arithmetic(maker: Maker) -> Draft:
@@ -170,7 +168,8 @@ def arithmetic(maker: Maker) -> Draft:
     digits = [Tile(first_color, digit=a), Tile(second_color, digit=b)]
     scene = maker.scatter(digits + [maker.tile() for _ in range(maker.count - 2)])
     where = {tile: place(cell) for cell, tile in scene.tiles}
-    steps = tuple(f"the {t.color} digit is {t.digit} at {where[t]} ." for t in digits) + (
+    steps = (
+        *tuple(f"the {t.color} digit is {t.digit} at {where[t]} ." for t in digits),
         f"{a} {operation} {b} is {answer} .",
     )
     slots = {"first": f"{first_color} digit", "second": f"{second_color} digit", "operation": operation}
@@ -196,7 +195,7 @@ def pattern(maker: Maker) -> Draft:
     cells: list[Tile | None] = [None] * (ROWS * COLUMNS)
     for i in range(rows * COLUMNS):
         color = colors[i // COLUMNS if by_row else i % COLUMNS]
-        cells[i] = HIDDEN if i == hidden else maker.tile(lambda c, shape, size, color=color: c == color)
+        cells[i] = HIDDEN if i == hidden else _group(maker, "color", color, 1, True)[0]
     scene, row, column = Scene(tuple(cells)), hidden // COLUMNS, hidden % COLUMNS
     answer = colors[row if by_row else column]
     if by_row:
@@ -245,8 +244,14 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "what is the {attribute} of the tile {relation} the {anchor} ?",
         "which {attribute} has the tile {relation} the {anchor} ?",
     ),
-    "arithmetic": ("what is the {first} {operation} the {second} ?", "the {first} {operation} the {second} makes what ?"),
-    "odd_one_out": ("all tiles but one have the same {attribute} , which is the odd one ?", "which {attribute} is the odd one ?"),
+    "arithmetic": (
+        "what is the {first} {operation} the {second} ?",
+        "the {first} {operation} the {second} makes what ?",
+    ),
+    "odd_one_out": (
+        "all tiles but one have the same {attribute} , which is the odd one ?",
+        "which {attribute} is the odd one ?",
+    ),
     "pattern": ("which color has the question mark ?", "what is the color of the hidden tile ?"),
     "multiple_choice": (
         "what is the {attribute} of the tile at {place} ? {options}",

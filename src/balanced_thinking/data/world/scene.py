@@ -1,13 +1,14 @@
 """Scenes of the embedded world: tiles on a grid, their names in words, and their pictures.
 
-A cell is 28 pixels wide, one visual token of Qwen2.5-VL (2 x 2 merged patches of 14 pixels), and the board has a dark frame,
-so that each cell looks like the place where it lies. Both let a model of a million parameters learn to name what it sees.
+A cell is 28 pixels wide, one visual token of Qwen2.5-VL (2 x 2 merged patches of 14 pixels), and the board has a dark
+frame, so that each cell looks like the place where it lies. Both let a model of a million parameters learn to name
+what it sees.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -88,7 +89,12 @@ class Scene:
         for i, tile in enumerate(self.cells):
             top, left = (i // COLUMNS) * CELL_PIXELS, (i % COLUMNS) * CELL_PIXELS
             pixels[top : top + CELL_PIXELS, left : left + CELL_PIXELS] = _sprite(tile)
-        for edge in (np.s_[:_FRAME_PIXELS], np.s_[-_FRAME_PIXELS:], np.s_[:, :_FRAME_PIXELS], np.s_[:, -_FRAME_PIXELS:]):
+        for edge in (
+            np.s_[:_FRAME_PIXELS],
+            np.s_[-_FRAME_PIXELS:],
+            np.s_[:, :_FRAME_PIXELS],
+            np.s_[:, -_FRAME_PIXELS:],
+        ):
             pixels[edge] = _FRAME
         return Image.fromarray(pixels)
 
@@ -98,7 +104,7 @@ def place(cell: int) -> str:
     return PLACES[cell]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _sprite(tile: Tile | None) -> np.ndarray:
     """One cell's pixels, drawn large and scaled down so that edges are smooth."""
     side = CELL_PIXELS * _SUPERSAMPLING
@@ -114,7 +120,9 @@ def _draw_tile(draw: ImageDraw.ImageDraw, tile: Tile, side: int) -> None:
     if tile.hidden or tile.digit is not None:
         text, ink = ("?", _INK) if tile.hidden else (str(tile.digit), COLORS[tile.color])
         # Pillow's own scalable font: no font file of the system is needed, so every machine draws the same digits.
-        draw.text((side / 2, side / 2), text, fill=ink, anchor="mm", font_size=side * 0.8, stroke_width=3, stroke_fill=ink)
+        draw.text(
+            (side / 2, side / 2), text, fill=ink, anchor="mm", font_size=side * 0.8, stroke_width=3, stroke_fill=ink
+        )
         return
     radius = side * (0.40 if tile.size == "large" else 0.22)
     low, high, middle = side / 2 - radius, side / 2 + radius, side / 2

@@ -1,0 +1,165 @@
+"""The command line as a user meets it: exit codes, nearest names, run directories, the whole path on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from balanced_thinking.cli import main
+from balanced_thinking.training.recipe import load_recipe, typed_arguments
+from balanced_thinking.training.sft import ScaleSFTConfig
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
+TINY = ["--model", "tiny:qwen2_5_vl", "--data_options.n", "8", "--data_options.ratio", "5"]
+STEPS = [
+    "--max_steps",
+    "2",
+    "--per_device_train_batch_size",
+    "2",
+    "--logging_steps",
+    "1",
+    "--gradient_checkpointing",
+    "false",
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(recipe: Path) -> None:
+    typed_arguments(ScaleSFTConfig, load_recipe(recipe).training)
+    assert f"--config {recipe.relative_to(RECIPES[0].parents[2])}" in recipe.read_text()
+
+
+def test_help_is_instant_because_no_heavy_library_is_imported() -> None:
+    code = (
+        "import sys\nfrom balanced_thinking.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "assert not {'torch', 'transformers', 'trl'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["evl"], "invalid choice"),
+        (["eval", "--modle", "x"], "did you mean '--model'"),
+        (["report", "x", "--htm", "y"], "did you mean '--html'"),
+        (["inspect", "world", "--splt", "test"], "did you mean '--split'"),
+        (["sft", "--lerning_rate", "1"], "did you mean 'learning_rate'"),
+        (["sft", "--config", "nowhere.yaml"], "no recipe nowhere.yaml"),
+        (["sft", "stray"], "unexpected argument 'stray'"),
+        (["sft", *TINY, "--learning_rate", "fast"], "'fast' is not a number"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_the_nearest_name(
+    command: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["eval", "--model", "nowhere", "--data", "world"], "no model folder nowhere"),
+        (["sft", "--data", "wrld"], "did you mean 'world'"),
+        (["sft", *TINY, "--weighting", "scaled"], "known: scale, uniform"),
+        (["sft", *TINY, "--packing", "true"], "packing=True cannot be exact"),
+        (["sft", *TINY, "--data_options.rato", "3"], "did you mean 'ratio'"),
+        (["report", "nowhere"], "nowhere"),
+    ],
+)
+def test_failure_ends_with_1_and_one_sentence(
+    command: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_from_training_to_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arm, weighting in (("sft", "uniform"), ("scale-sft", "scale")):
+        run = tmp_path / arm / "seed-0"
+        assert main(["sft", *TINY, *STEPS, "--weighting", weighting, "--out", str(run)]) == 0
+        about = json.loads((run / "provenance.json").read_text())
+        assert about["arm"] == arm
+        assert about["finished"]
+        assert {"torch", "trl", "transformers"} <= about["versions"].keys()
+        assert yaml.safe_load((run / "config.yaml").read_text())["training"]["weighting"] == weighting
+        assert json.loads((run / "metrics.jsonl").read_text().splitlines()[1])["step"] == 2
+        command = ["eval", "--model", str(run), "--data", "world", "--data_options.n", "3", "--max-new-tokens", "4"]
+        assert main(command) == 0
+        assert (run / "eval" / "test" / "predictions.jsonl").is_file()
+    assert main(["report", str(tmp_path)]) == 0
+    assert str(tmp_path / "report.html") in capsys.readouterr().out
+    assert (tmp_path / "report.md").is_file()
+
+
+def test_finished_run_is_not_overwritten_but_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sft", *TINY, *STEPS, "--save_strategy", "steps", "--save_steps", "1", "--out", str(tmp_path / "run")]
+    assert main(command) == 0
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert main(command) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert main([*command, "--max_steps", "3", "--resume"]) == 0
+    after = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert after[:2] == metrics.splitlines()[:2]
+    assert [json.loads(line)["step"] for line in after if "loss" in json.loads(line)] == [1, 2, 3]
+
+
+def test_lora_run_is_evaluated_on_its_base(tmp_path: Path) -> None:
+    base, run = tmp_path / "base", tmp_path / "run"
+    assert main(["sft", *TINY, *STEPS, "--out", str(base)]) == 0
+    lora = ["--model", str(base / "model"), "--lora.r", "4", "--lora.target_modules", "[q_proj, v_proj]"]
+    assert main(["sft", *TINY[2:], *STEPS, *lora, "--out", str(run)]) == 0
+    assert (run / "model" / "adapter_config.json").is_file()
+    assert main(["eval", "--model", str(run), "--data", "world", "--data_options.n", "2", "--max-new-tokens", "4"]) == 0
+
+
+def test_bad_rows_end_in_one_table_before_any_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"id": "good", "question": "which color ?", "think": "it looks red .", "answer": "red"},
+        {"id": "bad", "question": "which color ?", "think": "it looks red .", "answer": ""},
+        {"id": "lost", "question": "which color ?", "image": "gone.png", "think": "x .", "answer": "red"},
+    ]
+    data, run = tmp_path / "data.jsonl", tmp_path / "run"
+    data.write_text("\n".join(json.dumps(row) for row in rows) + "\nnot json\n")
+    command = ["sft", "--model", "tiny:qwen2", "--data", str(data), *STEPS, "--out", str(run)]
+    assert main(command) == 1
+    table = capsys.readouterr().err
+    assert all(problem in table for problem in ("no_answer", "missing_image", "invalid_json", "gone.png"))
+    assert not run.exists()
+    assert main([*command, "--on-bad-row", "drop"]) == 0
+    assert json.loads((run / "provenance.json").read_text())["dropped"] == 3
+
+
+def test_inspect_says_what_is_in_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "world", "--data_options.n", "40", "--data_options.ratio", "10"]) == 0
+    said = capsys.readouterr().out
+    for part in ("40 examples, 0 bad rows", "families: attribute 5", "think-to-answer ratio", "plain SFT would spend"):
+        assert part in said
+
+
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "llava_next", "gemma3"])
+def test_real_data_trains_with_each_architecture_and_both_segments_fall(
+    architecture: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BALANCED_THINKING_DATA", str(real_data))
+    recipe, run = f"recipes/puzzlevqa/{architecture}.yaml", tmp_path / "run"
+    monkeypatch.chdir(Path(__file__).parents[1])
+    assert main(["sft", "--config", recipe, "--max_steps", "10", "--limit", "60", "--out", str(run)]) == 0
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for name in ("think_nll", "answer_nll"):
+        values = [entry[name] for entry in metrics if name in entry]
+        assert values[-1] < values[0]
