@@ -6,7 +6,7 @@ import hashlib
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.world import DIRECT_HINT, SPLITS, load
+from balanced_thinking.data.world import BASE_MIXTURE, DIRECT_HINT, SPLITS, load
 from balanced_thinking.data.world.questions import FAMILIES, PARAPHRASES, WORDINGS
 from balanced_thinking.data.world.scene import HELD_OUT_PAIRS, PLACES, Scene, Tile
 from balanced_thinking.models.tokenizer import make_tokenizer
@@ -24,34 +24,14 @@ from . import world_solver as solver
 
 PER_FAMILY = 190  # x 8 families = 1,520 examples a split
 TEXT_STYLES = {"reasoning": "think", "describe": "answer", "remark": "answer"}
-BOARD = Scene(
-    (
-        Tile("red", "circle", "large"),
-        Tile("red", "square", "small"),
-        None,
-        Tile("blue", "circle", "small"),
-        Tile("green", digit=7),
-        None,
-        None,
-        None,
-        Tile("blue", "triangle", "large"),
-    )
-)
-ODD = Scene(
-    (Tile("red", "circle", "large"), Tile("red", "cross", "small"), Tile("blue", "cross", "small")) + (None,) * 6
-)
-PATTERN = Scene((Tile("red", "circle", "large"), Tile()) + (None, Tile("blue", "cross", "large")) * 2 + (None,) * 3)
+BOARD = "large red circle|small red square|-|small blue circle|green 7|-|-|-|large blue triangle"
+ODD = "large red circle|small red cross|small blue cross|-|-|-|-|-|-"
+PATTERN = "large red circle|question mark|small red cross|large blue circle|small blue square|large blue cross|-|-|-"
 
 
 @pytest.fixture(scope="module")
 def reasoned() -> dict[str, list[Example]]:
     return {split: list(load(split=split, n=PER_FAMILY * len(FAMILIES), ratio=20)) for split in SPLITS}
-
-
-@pytest.fixture(scope="module")
-def drawn(reasoned: dict[str, list[Example]]) -> Callable[[str], list[Scene]]:
-    """The scenes of a split, as the solver sees them on the pictures."""
-    return lambda split: [_seen(_image(example)) for example in reasoned[split]]
 
 
 def _image(example: Example) -> Image.Image:
@@ -60,28 +40,32 @@ def _image(example: Example) -> Image.Image:
     return image
 
 
-def _seen(image: Image.Image) -> Scene:
-    board = solver.read(image)
-    tiles = {p: Tile(t.color, t.shape, t.size, int(t.digit) if t.digit else None) for p, t in board.items()}
-    return Scene(tuple(tiles.get(place) for place in PLACES))
-
-
-def _pairs(scene: Scene) -> set[tuple[str, str]]:
-    return {(tile.color, tile.shape) for _, tile in scene.tiles}
+def _drawn(key: str) -> Image.Image:
+    """The picture of a scene told by its key."""
+    cells: list[Tile | None] = []
+    for name in key.split("|"):
+        words = name.split()
+        if len(words) == 3:
+            cells.append(Tile(size=words[0], color=words[1], shape=words[2]))
+        else:
+            cells.append(
+                None if name == "-" else Tile() if name == "question mark" else Tile(words[0], digit=int(words[1]))
+            )
+    return Scene(tuple(cells)).render()
 
 
 # The picture
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_tile_is_read_back_from_the_picture(
-    split: str, reasoned: dict[str, list[Example]], drawn: Callable[[str], list[Scene]]
-) -> None:
-    assert [scene.key for scene in drawn(split)] == [example.meta["scene"] for example in reasoned[split]]
+def test_every_tile_is_read_back_from_the_picture(split: str, reasoned: dict[str, list[Example]]) -> None:
+    for example in reasoned[split]:
+        board = solver.read(_image(example))
+        assert "|".join(board[p].name if p in board else "-" for p in PLACES) == example.meta["scene"]
 
 
 def test_pictures_are_rgb_of_84_pixels_on_each_side() -> None:
-    image = BOARD.render()
+    image = _drawn(BOARD)
     assert (image.mode, image.size) == ("RGB", (84, 84))
 
 
@@ -150,7 +134,7 @@ def test_a_description_names_every_cell_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scene", "text"),
+    ("key", "text"),
     [
         (BOARD, "north : small red circle ."),  # the wrong shape
         (BOARD, "north : empty ."),  # not empty
@@ -181,8 +165,8 @@ def test_a_description_names_every_cell_once() -> None:
         (PATTERN, "so the hidden color is blue ."),  # red
     ],
 )
-def test_the_solver_notices_a_false_sentence(scene: Scene, text: str) -> None:
-    wrong = solver.falsehoods(scene.render(), text, "which shape has the tile at northwest ? A circle B cross")
+def test_the_solver_notices_a_false_sentence(key: str, text: str) -> None:
+    wrong = solver.falsehoods(_drawn(key), text, "which shape has the tile at northwest ? A circle B cross")
     assert wrong[-1:] == [text.removesuffix(" .").split(" . ")[-1]]
 
 
@@ -203,10 +187,11 @@ def _digest(example: Example) -> bytes:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_held_out_pairs_are_seen_in_the_compositional_split_only(
-    split: str, drawn: Callable[[str], list[Scene]]
+    split: str, reasoned: dict[str, list[Example]]
 ) -> None:
-    for scene in drawn(split):
-        assert bool(_pairs(scene) & HELD_OUT_PAIRS) == (split == "test_compositional"), scene.key
+    for example in reasoned[split]:
+        pairs = {(tile.color, tile.shape) for tile in solver.read(_image(example)).values()}
+        assert bool(pairs & HELD_OUT_PAIRS) == (split == "test_compositional"), example.meta
 
 
 def test_longer_scenes_hold_more_objects_than_any_of_training(reasoned: dict[str, list[Example]]) -> None:
@@ -263,11 +248,10 @@ def test_direct_questions_carry_the_hint_and_no_thoughts() -> None:
 
 
 def test_the_base_mixture_holds_all_its_styles() -> None:
-    questions = [example.question for example in load(n=400, style="base")]
-    shares = [
-        sum(ending in question for question in questions) / 400 for ending in (DIRECT_HINT, "describe", "more is")
-    ]
-    assert shares == pytest.approx([0.5, 0.3, 0.2], abs=0.08)
+    questions = " ".join(example.question for example in load(n=400, style="base"))
+    told = {"direct": DIRECT_HINT, "describe": "describe the picture .", "remark": "what more is there ?"}
+    shares = {style: questions.count(hint) / 400 for style, hint in told.items()}
+    assert shares == pytest.approx(BASE_MIXTURE, abs=0.08)
 
 
 @pytest.mark.parametrize("ratio", [10, 40, 150])

@@ -20,7 +20,10 @@ FEATURES = Features({"id": Value("string"), "prompt": _MESSAGES, "completion": _
 
 
 def to_dataset(examples: Iterable[Example], format: str | ReasoningFormat = "think-answer") -> Dataset:
-    """The examples as a dataset for `ScaleSFTTrainer`, their completions written in the reasoning format."""
+    """The examples as a dataset for `ScaleSFTTrainer`, their completions written in the reasoning format.
+
+    Without a single picture there is no column `images` either, so that text-only models take it.
+    """
     rows = [
         {
             "id": example.id,
@@ -30,7 +33,8 @@ def to_dataset(examples: Iterable[Example], format: str | ReasoningFormat = "thi
         }
         for example in examples
     ]
-    return Dataset.from_list(rows, features=FEATURES)
+    dataset = Dataset.from_list(rows, features=FEATURES)
+    return dataset if any(row["images"] for row in rows) else dataset.remove_columns("images")
 
 
 def prompt(example: Example) -> list[dict[str, str]]:
