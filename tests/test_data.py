@@ -229,7 +229,7 @@ def test_the_table_shows_twenty_rows_short_and_printable_and_counts_the_rest(fol
     assert "... and 5 more" in lines
     column = lines[2].index("text")
     assert {len(line[column:]) for line in shown} == {60}
-    assert all(line.endswith("…") for line in shown)
+    assert all("…" in line for line in shown)
     assert lines[-2:] == [
         f"unknown_schema (24): {PROBLEMS['unknown_schema']}",
         f"no_answer (1): {PROBLEMS['no_answer']}",
