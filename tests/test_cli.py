@@ -163,3 +163,13 @@ def test_real_data_trains_with_each_architecture_and_both_segments_fall(
     for name in ("think_nll", "answer_nll"):
         values = [entry[name] for entry in metrics if name in entry]
         assert values[-1] < values[0]
+
+
+def test_every_public_name_is_there() -> None:
+    import balanced_thinking
+
+    assert sorted(balanced_thinking.__all__) == sorted(balanced_thinking._HOMES)
+    for name in balanced_thinking.__all__:
+        assert getattr(balanced_thinking, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = balanced_thinking.nothing

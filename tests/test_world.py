@@ -42,16 +42,16 @@ def _image(example: Example) -> Image.Image:
 
 def _drawn(key: str) -> Image.Image:
     """The picture of a scene told by its key."""
-    cells: list[Tile | None] = []
-    for name in key.split("|"):
-        words = name.split()
-        if len(words) == 3:
-            cells.append(Tile(size=words[0], color=words[1], shape=words[2]))
-        else:
-            cells.append(
-                None if name == "-" else Tile() if name == "question mark" else Tile(words[0], digit=int(words[1]))
-            )
-    return Scene(tuple(cells)).render()
+    return Scene(tuple(_tile(name) for name in key.split("|"))).render()
+
+
+def _tile(name: str) -> Tile | None:
+    if name == "-":
+        return None
+    if name == "question mark":
+        return Tile()
+    *size, color, what = name.split()
+    return Tile(color, what, size[0]) if size else Tile(color, digit=int(what))
 
 
 # The picture

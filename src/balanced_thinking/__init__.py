@@ -1,1 +1,64 @@
-"""Balanced Thinking."""
+"""Balanced Thinking: teach vision-language models to reason and be right.
+
+The public names, each imported when it is first used, so that `import balanced_thinking` is instant.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from balanced_thinking.batch import ScaleCollator
+    from balanced_thinking.data import Example, load_data
+    from balanced_thinking.data.rows import to_dataset
+    from balanced_thinking.evaluation.run import evaluate_model
+    from balanced_thinking.loss import LossOutput, weighted_linear_cross_entropy
+    from balanced_thinking.models.load import load_model
+    from balanced_thinking.schedules import Schedule
+    from balanced_thinking.segments import Parsed, parse, render
+    from balanced_thinking.training.sft import ScaleSFTConfig, ScaleSFTTrainer
+
+_HOMES = {
+    "Example": "data",
+    "LossOutput": "loss",
+    "Parsed": "segments",
+    "ScaleCollator": "batch",
+    "ScaleSFTConfig": "training.sft",
+    "ScaleSFTTrainer": "training.sft",
+    "Schedule": "schedules",
+    "evaluate_model": "evaluation.run",
+    "load_data": "data",
+    "load_model": "models.load",
+    "parse": "segments",
+    "render": "segments",
+    "to_dataset": "data.rows",
+    "weighted_linear_cross_entropy": "loss",
+}
+
+__all__ = [
+    "Example",
+    "LossOutput",
+    "Parsed",
+    "ScaleCollator",
+    "ScaleSFTConfig",
+    "ScaleSFTTrainer",
+    "Schedule",
+    "evaluate_model",
+    "load_data",
+    "load_model",
+    "parse",
+    "render",
+    "to_dataset",
+    "weighted_linear_cross_entropy",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
