@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, PromptTuningConfig
 
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
@@ -151,6 +151,14 @@ def test_context_and_sequence_parallelism_are_refused(kind: str, world_rows: Dat
     run.accelerator.state.parallelism_config = plan
     with pytest.raises(ValueError, match=f"{kind}_size"):
         run._refuse_parallelism()
+
+
+def test_virtual_tokens_and_foreign_losses_are_refused(world_rows: Dataset, tmp_path: Path) -> None:
+    rows, args = world_rows.remove_columns("images"), config(tmp_path)
+    with pytest.raises(ValueError, match="peft_config"):
+        trainer("qwen2", rows, args, peft_config=PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
+    with pytest.raises(ValueError, match="compute_loss_func"):
+        trainer("qwen2", rows, args, compute_loss_func=lambda *_: 0.0)
 
 
 def test_run_stops_before_an_update_that_is_not_finite(world_rows: Dataset, tmp_path: Path) -> None:

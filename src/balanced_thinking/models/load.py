@@ -87,6 +87,8 @@ def _load_adapter(path: str, from_pretrained: dict[str, Any]) -> Loaded:
     from peft import PeftModel
 
     base = json.loads((Path(path) / "adapter_config.json").read_text())["base_model_name_or_path"]
+    if base is None:
+        raise ValueError(f"{path}/adapter_config.json names no base model; set its base_model_name_or_path")
     loaded = load_model(base, **from_pretrained)
     merged = PeftModel.from_pretrained(loaded.model, path).merge_and_unload()
     return Loaded(merged, loaded.processor)

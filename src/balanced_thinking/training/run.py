@@ -44,7 +44,7 @@ class MetricsFile(TrainerCallback):
 
 def training_arguments(recipe: Recipe, out: Path) -> ScaleSFTConfig:
     """The recipe's training section as a config; unknown keys fail with the nearest known one."""
-    defaults = {"report_to": "none", "logging_steps": 10, "save_strategy": "no"}
+    defaults = {"report_to": "none", "logging_steps": 10, "save_total_limit": 2}
     values = {**defaults, **recipe.training, "output_dir": str(out / "checkpoints")}
     return ScaleSFTConfig(**typed_arguments(ScaleSFTConfig, values))
 
@@ -71,7 +71,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         "device": str(args.device),
         "dropped": train_data.dropped,
     }
-    runs.create(out, recipe.to_yaml(), about, resume=resume)
+    if args.process_index == 0:
+        runs.create(out, recipe.to_yaml(), about, resume=resume)
     trainer = ScaleSFTTrainer(
         loaded.model,
         args,

@@ -71,20 +71,17 @@ class ScaleSFTConfig(SFTConfig):
         )
 
     def _refuse_inexact(self) -> None:
+        completions = "only the completion is trained on"
         refused = {
-            "label_smoothing_factor": (self.label_smoothing_factor != 0, "smoothing changes the nll that the "
-            "weights apply to; set it to 0"),
-            "loss_type": (self.loss_type != "nll", "DFT has weights of its own; set it to nll"),
-            "packing": (self.packing, "a packed row holds several examples; set it to false"),
-            "padding_free": (self.padding_free, "a flattened batch holds several examples in a row; set it to false"),
-            "assistant_only_loss": (self.assistant_only_loss, "only the completion is trained on; set it to false"),
-            "completion_only_loss": (self.completion_only_loss is False, "only the completion is trained on; "
-            "leave it out"),
-            "use_liger_kernel": (self.use_liger_kernel, "it replaces the forward that holds the weighted head; "
-            "set it to false"),
-            "router_aux_loss_coef": (bool(self.router_aux_loss_coef), "a router's loss is a mean per "
-            "micro-batch; set it to 0"),
-        }  # fmt: skip
+            "label_smoothing_factor": (self.label_smoothing_factor != 0, "it changes the nll under the weights; set 0"),
+            "loss_type": (self.loss_type != "nll", "DFT has weights of its own; set nll"),
+            "packing": (self.packing, "a packed row holds several examples; set false"),
+            "padding_free": (self.padding_free, "a flattened batch holds several examples in a row; set false"),
+            "assistant_only_loss": (self.assistant_only_loss, f"{completions}; set false"),
+            "completion_only_loss": (self.completion_only_loss is False, f"{completions}; leave it out"),
+            "use_liger_kernel": (self.use_liger_kernel, "it replaces the forward of the weighted head; set false"),
+            "router_aux_loss_coef": (bool(self.router_aux_loss_coef), "it is a mean per micro-batch; set 0"),
+        }
         for name, (found, why) in refused.items():
             if found:
                 raise ValueError(f"{name}={getattr(self, name)!r} cannot be exact with segment weights: {why}")
@@ -151,7 +148,12 @@ class ScaleSFTTrainer(SFTTrainer):
         args = args or ScaleSFTConfig()
         if kwargs.get("compute_loss_func") is not None:
             raise ValueError("compute_loss_func replaces the weighted loss; leave it out, or use trl.SFTTrainer")
-        super().__init__(model, args, data_collator or (lambda rows: rows), processing_class=processing_class, **kwargs)
+        if getattr(kwargs.get("peft_config"), "is_prompt_learning", False):
+            raise ValueError(
+                "peft_config adds virtual tokens to the prompt, which have no segment; use LoRA or full fine-tuning"
+            )
+        # TRL settles the processor while it starts, so our collator takes the place of a stand-in afterwards.
+        super().__init__(model, args, data_collator or list, processing_class=processing_class, **kwargs)
         self._refuse_parallelism()
         if getattr(self, "aux_loss_enabled", False):
             raise ValueError(

@@ -1,0 +1,71 @@
+"""Models: the tiny ones survive a round trip through their folder, and the embedded base is what it says it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from balanced_thinking.batch import ScaleCollator
+from balanced_thinking.data.rows import prompt
+from balanced_thinking.data.world import load
+from balanced_thinking.evaluation.generate import Generator, predict
+from balanced_thinking.models.load import load_model, resolve
+from balanced_thinking.models.tiny import ARCHITECTURES, build_tiny
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_saved_and_loaded_again_it_answers_alike(architecture: str, tmp_path: Path) -> None:
+    model, processor = build_tiny(architecture)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path))
+    example = next(load(n=1))
+    row = {"id": "one", "prompt": prompt(example), "images": list(example.images) if architecture != "qwen2" else []}
+    before = ScaleCollator(processor).prompts([row])
+    after = ScaleCollator(loaded.processor).prompts([row])
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(**before).logits, loaded.model.eval()(**after).logits)
+
+
+def test_same_seed_same_weights() -> None:
+    first, second, other = (build_tiny("llava_next", seed=seed)[0].state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_building_a_model_leaves_the_random_state_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    build_tiny("qwen2", seed=9)
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("name", ["tiny:qwen3", "nowhere", "./nowhere", "a/b/c"])
+def test_unknown_model_is_named_with_what_is_expected(name: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match="qwen2_5_vl"):
+        load_model(name)
+
+
+def test_embedded_base_is_small_and_says_where_it_comes_from() -> None:
+    folder = Path(resolve("world-base"))
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["recipes"] == ["recipes/world/base-1-see.yaml", "recipes/world/base-2-answer.yaml"]
+
+
+def test_embedded_base_sees_and_answers_at_once() -> None:
+    loaded = load_model("world-base")
+    model = Generator(loaded.model, loaded.processor, "direct", max_new_tokens=80)
+    examples = list(load(split="validation", n=80, style="direct"))
+    right = sum(prediction.correct for prediction in predict(model, examples, batch_size=80))
+    assert right >= 40  # chance is about 20
+    seen = list(load(split="validation", n=8, style="describe"))
+    for example, prediction in zip(seen, predict(model, seen), strict=True):
+        said, true = ({s.strip() for s in text.split(" .")} for text in (prediction.completion, example.answer))
+        assert len(said & true) >= 8  # of nine cells and the empty end
