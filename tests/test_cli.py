@@ -34,6 +34,11 @@ def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(recipe: Path) -> N
     assert f"--config {recipe.relative_to(RECIPES[0].parents[2])}" in recipe.read_text()
 
 
+def test_numbers_and_words_that_yaml_misreads_are_what_they_were_meant_to_be() -> None:
+    meant = typed_arguments(ScaleSFTConfig, yaml.safe_load("{learning_rate: 1e-4, save_strategy: no, bf16: false}"))
+    assert meant == {"learning_rate": 1e-4, "save_strategy": "no", "bf16": False}
+
+
 def test_help_is_instant_because_no_heavy_library_is_imported() -> None:
     code = (
         "import sys\nfrom balanced_thinking.cli import main\n"

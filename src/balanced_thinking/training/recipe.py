@@ -101,11 +101,11 @@ def typed_arguments(schema: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cast(value: Any, hint: Any) -> Any:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) else (hint,)
+    if isinstance(value, bool) and bool not in kinds and str in kinds:
+        return "yes" if value else "no"  # YAML reads `save_strategy: no` as false
     if isinstance(value, str) and float in kinds and str not in kinds:
         try:
             return float(value)
         except ValueError:
             raise RecipeError(f"{value!r} is not a number") from None
-    return (
-        float(value) if isinstance(value, int) and float in kinds and int not in kinds and value is not True else value
-    )
+    return value
