@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.world import BASE_MIXTURE, DIRECT_HINT, SPLITS, load
+from balanced_thinking.data.world import BASE_MIXTURE, DIRECT_HINT, SPLITS, bucket, load
 from balanced_thinking.data.world.questions import FAMILIES, PARAPHRASES, WORDINGS
 from balanced_thinking.data.world.scene import HELD_OUT_PAIRS, PLACES, Scene, Tile
 from balanced_thinking.models.tokenizer import make_tokenizer
@@ -40,9 +40,8 @@ def _image(example: Example) -> Image.Image:
     return image
 
 
-def _drawn(key: str) -> Image.Image:
-    """The picture of a scene told by its key."""
-    return Scene(tuple(_tile(name) for name in key.split("|"))).render()
+def _scene(key: str) -> Scene:
+    return Scene(tuple(_tile(name) for name in key.split("|")))
 
 
 def _tile(name: str) -> Tile | None:
@@ -65,7 +64,7 @@ def test_every_tile_is_read_back_from_the_picture(split: str, reasoned: dict[str
 
 
 def test_pictures_are_rgb_of_84_pixels_on_each_side() -> None:
-    image = _drawn(BOARD)
+    image = _scene(BOARD).render()
     assert (image.mode, image.size) == ("RGB", (84, 84))
 
 
@@ -166,7 +165,7 @@ def test_a_description_names_every_cell_once() -> None:
     ],
 )
 def test_the_solver_notices_a_false_sentence(key: str, text: str) -> None:
-    wrong = solver.falsehoods(_drawn(key), text, "which shape has the tile at northwest ? A circle B cross")
+    wrong = solver.falsehoods(_scene(key).render(), text, "which shape has the tile at northwest ? A circle B cross")
     assert wrong[-1:] == [text.removesuffix(" .").split(" . ")[-1]]
 
 
@@ -179,6 +178,14 @@ def test_no_scene_and_no_picture_of_a_split_occurs_in_another(reasoned: dict[str
     for one, other in combinations(SPLITS, 2):
         assert not keys[one] & keys[other], (one, other)
         assert not pixels[one] & pixels[other], (one, other)
+
+
+def test_no_hash_of_a_scene_is_shared_by_two_splits(reasoned: dict[str, list[Example]]) -> None:
+    """Scenes rarely repeat, so a leak of whole ranges of hashes would hardly show as equal scenes."""
+    hashed = ("train", "validation", "test", "test_paraphrase")
+    buckets = {split: {bucket(_scene(example.meta["scene"])) for example in reasoned[split]} for split in hashed}
+    for one, other in combinations(hashed, 2):
+        assert not buckets[one] & buckets[other], (one, other)
 
 
 def _digest(example: Example) -> bytes:
