@@ -22,7 +22,7 @@ from balanced_thinking.models.tokenizer import make_tokenizer
 
 from . import world_solver as solver
 
-PER_FAMILY = 190  # x 8 families = 1,520 examples a split
+PER_SPLIT = 150 * len(FAMILIES)
 TEXT_STYLES = {"reasoning": "think", "describe": "answer", "remark": "answer"}
 BOARD = "large red circle|small red square|-|small blue circle|green 7|-|-|-|large blue triangle"
 ODD = "large red circle|small red cross|small blue cross|-|-|-|-|-|-"
@@ -31,7 +31,12 @@ PATTERN = "large red circle|question mark|small red cross|large blue circle|smal
 
 @pytest.fixture(scope="module")
 def reasoned() -> dict[str, list[Example]]:
-    return {split: list(load(split=split, n=PER_FAMILY * len(FAMILIES), ratio=20)) for split in SPLITS}
+    return {split: list(load(split=split, n=PER_SPLIT, ratio=20)) for split in SPLITS}
+
+
+@pytest.fixture(scope="module")
+def direct() -> dict[str, list[Example]]:
+    return {split: list(load(split=split, n=PER_SPLIT, seed=1, style="direct")) for split in SPLITS}
 
 
 def _image(example: Example) -> Image.Image:
@@ -71,12 +76,11 @@ def test_pictures_are_rgb_of_84_pixels_on_each_side() -> None:
 # Answers
 
 
-@pytest.mark.parametrize("style", ["reasoning", "direct"])
+@pytest.mark.parametrize("style", ["reasoned", "direct"])
 @pytest.mark.parametrize("split", SPLITS)
-def test_the_solver_agrees_with_every_answer(split: str, style: str, reasoned: dict[str, list[Example]]) -> None:
-    examples = reasoned[split] if style == "reasoning" else load(split=split, n=1200, seed=1, style="direct")
+def test_the_solver_agrees_with_every_answer(split: str, style: str, request: pytest.FixtureRequest) -> None:
     solved = Counter[str]()
-    for example in examples:
+    for example in request.getfixturevalue(style)[split]:
         assert solver.solve(_image(example), example.question) == example.answer, (example.question, example.meta)
         solved[example.meta["family"]] += 1
     assert solved.keys() == FAMILIES.keys()
@@ -104,7 +108,7 @@ def test_no_answer_is_right_too_often(family: str) -> None:
 @pytest.mark.parametrize("style", TEXT_STYLES)
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_sentence_is_true_of_the_picture(split: str, style: str, reasoned: dict[str, list[Example]]) -> None:
-    examples = reasoned[split] if style == "reasoning" else load(split=split, n=160, style=style)
+    examples = reasoned[split] if style == "reasoning" else load(split=split, n=80, style=style)
     for example in examples:
         text = getattr(example, TEXT_STYLES[style])
         assert not solver.falsehoods(_image(example), text, example.question), (text, example.question, example.meta)
@@ -172,9 +176,12 @@ def test_the_solver_notices_a_false_sentence(key: str, text: str) -> None:
 # Splits
 
 
-def test_no_scene_and_no_picture_of_a_split_occurs_in_another(reasoned: dict[str, list[Example]]) -> None:
-    keys = {split: {example.meta["scene"] for example in examples} for split, examples in reasoned.items()}
-    pixels = {split: {_digest(example) for example in examples} for split, examples in reasoned.items()}
+def test_no_scene_and_no_picture_of_a_split_occurs_in_another(
+    reasoned: dict[str, list[Example]], direct: dict[str, list[Example]]
+) -> None:
+    examples = {split: reasoned[split] + direct[split] for split in SPLITS}
+    keys = {split: {example.meta["scene"] for example in examples[split]} for split in SPLITS}
+    pixels = {split: {_digest(example) for example in examples[split]} for split in SPLITS}
     for one, other in combinations(SPLITS, 2):
         assert not keys[one] & keys[other], (one, other)
         assert not pixels[one] & pixels[other], (one, other)
