@@ -94,8 +94,8 @@ def _example(identity: str, family: str, split: str, ratio: float, style: str, r
         style = rng.choices(tuple(BASE_MIXTURE), tuple(BASE_MIXTURE.values()))[0]
     think, answer, choices = None, draft.answer, draft.choices
     if style == "reasoning":
-        budget = ratio * rng.uniform(0.75, 1.25) * (len(answer.split()) + ANSWER_OVERHEAD) - THINK_OVERHEAD
-        think = traces.think(draft.scene, draft.steps, round(budget), rng)
+        budget = ratio * (len(answer.split()) + ANSWER_OVERHEAD) - THINK_OVERHEAD
+        think = traces.think(draft.scene, draft.steps, round(budget))
     elif style == "direct":
         question = f"{question} {DIRECT_HINT}"
     elif style == "describe":

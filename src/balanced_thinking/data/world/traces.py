@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import permutations, product
 
 from balanced_thinking.data.world.questions import counting, phrase
-from balanced_thinking.data.world.scene import COLORS, COLUMNS, SHAPES, SIZES, Scene, place
+from balanced_thinking.data.world.scene import COLORS, COLUMNS, SHAPES, SIZES, Scene, Tile, place
+
+_GROUPS = tuple(
+    (attribute, value)
+    for attribute, values in (("color", tuple(COLORS)), ("shape", SHAPES), ("size", SIZES))
+    for value in values
+)
 
 
 def describe(scene: Scene, rng: random.Random) -> str:
     """What every cell holds, in random order."""
-    return " ".join(_cells(scene, rng))
+    return " ".join(_cell(scene, cell) for cell in rng.sample(range(len(scene.cells)), len(scene.cells)))
 
 
 def remark(scene: Scene, words: int, rng: random.Random) -> str:
@@ -20,31 +26,45 @@ def remark(scene: Scene, words: int, rng: random.Random) -> str:
     return " ".join(_until(_remarks(scene, rng), words))
 
 
-def think(scene: Scene, steps: Sequence[str], words: int, rng: random.Random) -> str:
-    """A trace of about `words` words: what is seen first, then the `steps` that lead to the answer."""
+def think(scene: Scene, steps: Sequence[str], words: int) -> str:
+    """A trace of about `words` words: what is seen, group by group, then the `steps` that lead to the answer.
+
+    The order never varies: what a trace says next follows from the picture, the question and what was said before.
+    """
     needed = words - sum(len(step.split()) for step in steps)
-    return " ".join([*_until(chain(_cells(scene, rng), _remarks(scene, rng)), needed), *steps])
+    return " ".join([*_until(_survey(scene), needed), *steps])
 
 
-def _cells(scene: Scene, rng: random.Random) -> Iterator[str]:
-    for cell in rng.sample(range(len(scene.cells)), len(scene.cells)):
-        yield _cell(scene, cell)
+def _survey(scene: Scene) -> Iterator[str]:
+    """Every true sentence of a kind, kind by kind: cells, groups, relations, what is missing, comparisons."""
+    yield from (_cell(scene, cell) for cell in range(len(scene.cells)))
+    yield from (counting(scene, *group) for group in _GROUPS)
+    yield from (_relation(scene, a, b) for a, b in permutations(scene.tiles, 2))
+    yield from filter(None, (_absence(scene, color, shape) for color, shape in product(COLORS, SHAPES)))
+    yield from (_comparison(scene, a, b) for a, b in permutations(_GROUPS, 2))
 
 
 def _remarks(scene: Scene, rng: random.Random) -> Iterator[str]:
-    """True sentences about the scene, without end."""
+    """True sentences about the scene in random order, without end."""
     while True:
-        sentence = rng.choice(_REMARKS)(scene, rng)
-        if sentence:
-            yield sentence
+        kind = rng.randrange(5)
+        if kind == 0:
+            yield _cell(scene, rng.randrange(len(scene.cells)))
+        elif kind == 1:
+            yield _relation(scene, *rng.sample(scene.tiles, 2))
+        elif kind == 2:
+            yield counting(scene, *rng.choice(_GROUPS))
+        elif kind == 3:
+            yield _absence(scene, rng.choice(tuple(COLORS)), rng.choice(SHAPES)) or _cell(scene, 0)
+        else:
+            yield _comparison(scene, *rng.sample(_GROUPS, 2))
 
 
 def _until(sentences: Iterator[str], words: int) -> list[str]:
     """As many sentences as come nearest to `words` words."""
     chosen: list[str] = []
     total = 0
-    while total < words:
-        sentence = next(sentences)
+    for sentence in sentences:
         length = len(sentence.split())
         if total + length / 2 > words:
             break
@@ -58,45 +78,22 @@ def _cell(scene: Scene, cell: int) -> str:
     return f"{place(cell)} : {'empty' if tile is None else tile.name} ."
 
 
-def _random_cell(scene: Scene, rng: random.Random) -> str:
-    return _cell(scene, rng.randrange(len(scene.cells)))
-
-
-def _relation(scene: Scene, rng: random.Random) -> str | None:
-    (a, first), (b, second) = rng.sample(scene.tiles, 2)
-    if rng.random() < 0.5 and a % COLUMNS != b % COLUMNS:
+def _relation(scene: Scene, first: tuple[int, Tile], second: tuple[int, Tile]) -> str:
+    (a, one), (b, other) = first, second
+    if a % COLUMNS != b % COLUMNS:
         relation = "left of" if a % COLUMNS < b % COLUMNS else "right of"
-    elif a // COLUMNS != b // COLUMNS:
-        relation = "above" if a // COLUMNS < b // COLUMNS else "below"
     else:
-        return None
-    return f"the {first.name} at {place(a)} is {relation} the {second.name} at {place(b)} ."
+        relation = "above" if a < b else "below"
+    return f"the {one.name} at {place(a)} is {relation} the {other.name} at {place(b)} ."
 
 
-def _group(rng: random.Random) -> tuple[str, str]:
-    attribute = rng.choice(("color", "shape", "size"))
-    return attribute, rng.choice({"color": tuple(COLORS), "shape": SHAPES, "size": SIZES}[attribute])
-
-
-def _counting(scene: Scene, rng: random.Random) -> str:
-    return counting(scene, *_group(rng))
-
-
-def _absence(scene: Scene, rng: random.Random) -> str | None:
-    color, shape = rng.choice(tuple(COLORS)), rng.choice(SHAPES)
+def _absence(scene: Scene, color: str, shape: str) -> str | None:
     if any((tile.color, tile.shape) == (color, shape) for _, tile in scene.tiles):
         return None
     return f"there is no {color} {shape} ."
 
 
-def _comparison(scene: Scene, rng: random.Random) -> str | None:
-    (attribute, first), (other, second) = _group(rng), _group(rng)
-    if (attribute, first) == (other, second):
-        return None
-    a = sum(getattr(tile, attribute) == first for _, tile in scene.tiles)
-    b = sum(getattr(tile, other) == second for _, tile in scene.tiles)
+def _comparison(scene: Scene, first: tuple[str, str], second: tuple[str, str]) -> str:
+    a, b = (sum(getattr(tile, attribute) == value for _, tile in scene.tiles) for attribute, value in (first, second))
     relation = "more than" if a > b else "not more than"
-    return f"there are {a} {phrase(attribute, first)} , {relation} {b} {phrase(other, second)} ."
-
-
-_REMARKS = (_random_cell, _relation, _counting, _absence, _comparison)
+    return f"there are {a} {phrase(*first)} , {relation} {b} {phrase(*second)} ."
