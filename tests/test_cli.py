@@ -118,6 +118,7 @@ def test_finished_run_is_not_overwritten_but_can_be_resumed(tmp_path: Path, caps
     assert main(command) == 1
     assert "--resume" in capsys.readouterr().err
     assert main([*command, "--max_steps", "3", "--resume"]) == 0
+    assert len(json.loads((tmp_path / "run" / "provenance.json").read_text())["earlier"]) == 1
     after = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert after[:2] == metrics.splitlines()[:2]
     assert [json.loads(line)["step"] for line in after if "loss" in json.loads(line)] == [1, 2, 3]

@@ -43,9 +43,18 @@ def create(out: Path, config_yaml: str, about: dict[str, Any], *, resume: bool =
         "versions": {name: metadata.version(name) for name in _VERSIONED},
         "started": now(),
         "finished": None,
+        "earlier": _earlier(out / "provenance.json"),
     }
     write_atomically(out / "provenance.json", json.dumps(provenance, indent=2) + "\n")
     return out
+
+
+def _earlier(path: Path) -> list[dict[str, Any]]:
+    """How this run was started before it was resumed, oldest first."""
+    if not path.is_file():
+        return []
+    before = json.loads(path.read_text())
+    return [*before.get("earlier", []), {key: before[key] for key in ("command", "commit", "started", "finished")}]
 
 
 def finish(out: Path, **about: Any) -> None:
