@@ -220,7 +220,7 @@ def _report(arguments: argparse.Namespace) -> Path:
 def _demo_options(parser: _Parser) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the runs and their report")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run of each arm per seed")
-    parser.add_argument("--ratio", type=float, default=40, help="think tokens for each answer token in the traces")
+    parser.add_argument("--ratio", type=float, default=20, help="think tokens for each answer token in the traces")
     parser.add_argument("--steps", type=int, help="optimizer steps of each arm  [the recipes']")
     parser.add_argument("--n", type=int, default=400, help="samples of each test split")
 
