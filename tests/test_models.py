@@ -65,7 +65,7 @@ def test_embedded_base_sees_and_answers_at_once() -> None:
     examples = list(load(split="validation", n=80, style="direct"))
     right = sum(prediction.correct for prediction in predict(model, examples, batch_size=80))
     assert right >= 40  # chance is about 20
-    seen = list(load(split="validation", n=8, style="describe"))
-    for example, prediction in zip(seen, predict(model, seen), strict=True):
-        said, true = ({s.strip() for s in text.split(" .")} for text in (prediction.completion, example.answer))
-        assert len(said & true) >= 8  # of nine cells and the empty end
+    seen = list(load(split="validation", n=16, style="describe"))
+    said = [set(prediction.completion.split(" .")) for prediction in predict(model, seen)]
+    true = [set(example.answer.split(" .")) for example in seen]
+    assert sum(len(a & b) for a, b in zip(said, true, strict=True)) >= 0.85 * sum(map(len, true))
