@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import TrainerCallback, set_seed
+from transformers import ProgressCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from balanced_thinking import runs
@@ -19,27 +18,9 @@ from balanced_thinking.data import assert_no_overlap, load_data
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.models.load import Loaded, load_model
 from balanced_thinking.models.tiny import TinySize
+from balanced_thinking.training.callbacks import MetricsFile, ReadableProgress
 from balanced_thinking.training.recipe import Recipe, typed_arguments
 from balanced_thinking.training.sft import ScaleSFTConfig, ScaleSFTTrainer
-
-
-class MetricsFile(TrainerCallback):
-    """Writes every logging step to `metrics.jsonl`; a resumed run drops the steps that it will take again."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        lines = self.path.read_text().splitlines() if self.path.is_file() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step] if state.global_step else []
-        runs.write_atomically(self.path, "".join(f"{line}\n" for line in kept))
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if state.is_world_process_zero and logs:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
 def training_arguments(recipe: Recipe, out: Path) -> ScaleSFTConfig:
@@ -82,6 +63,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.lora) if recipe.lora else None,
         callbacks=[MetricsFile(out / "metrics.jsonl")],
     )
+    if trainer.pop_callback(ProgressCallback):
+        trainer.add_callback(ReadableProgress)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=_checkpoint(args.output_dir) if resume else None)
     seconds = time.perf_counter() - started

@@ -1,0 +1,59 @@
+"""What a run writes while it trains: one readable line and one row of `metrics.jsonl` a logging step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import ProgressCallback, TrainerCallback
+
+from balanced_thinking import runs
+
+# What a person watches, in the order shown: key of the log, and how it reads.
+_SHOWN = {
+    "loss": "loss {:.4g}",
+    "eval_loss": "held-out loss {:.4g}",
+    "reward": "reward {:.3f}",
+    "think_nll": "think {:.4g}",
+    "answer_nll": "answer {:.4g} nats a token",
+    "eval_think_nll": "think {:.4g}",
+    "eval_answer_nll": "answer {:.4g} nats a token",
+    "w_think": "weight on thinking {:.2f}",
+    "grad_norm": "gradient norm {:.3g}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+}
+
+
+def log_line(step: int, logs: Mapping[str, Any]) -> str | None:
+    """The logging step in one line; `None` where it holds nothing to watch."""
+    shown = [text.format(logs[name]) for name, text in _SHOWN.items() if isinstance(logs.get(name), (int, float))]
+    return f"step {step}: {', '.join(shown)}" if shown else None
+
+
+class ReadableProgress(ProgressCallback):
+    """transformers' progress bar, with `log_line` in place of the whole dictionary."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if self.training_bar is not None and (line := log_line(state.global_step, logs or {})):
+            self.training_bar.write(line)
+
+
+class MetricsFile(TrainerCallback):
+    """Writes every logging step to `metrics.jsonl`; a resumed run drops the steps that it will take again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step] if state.global_step else []
+        runs.write_atomically(self.path, "".join(f"{line}\n" for line in kept))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if state.is_world_process_zero and logs:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
