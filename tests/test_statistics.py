@@ -11,13 +11,18 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom, binomtest, norm
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from balanced_thinking.evaluation.statistics import (
+    Tost,
+    holm,
     mcnemar_exact,
     minimum_detectable_effect,
     paired_counts,
     paired_difference_interval,
+    power_of_mcnemar,
+    tost_paired,
     wilson_interval,
 )
 
@@ -63,6 +68,28 @@ def test_exact_mcnemar_equals_the_sum_over_all_outcomes(b: int, c: int) -> None:
 def test_exact_mcnemar_neither_overflows_nor_drags_on_large_counts() -> None:
     assert mcnemar_exact(10_100, 9_900) == pytest.approx(binomtest(9_900, 20_000, 0.5).pvalue, rel=1e-8)
     assert mcnemar_exact(0, 5_000) == 0.0  # 2 ** -4999 is below the smallest float
+
+
+# Ordered, reversed, with ties, with ends, and where the running maximum and the clip at 1 decide.
+FAMILIES = [
+    [0.001, 0.01, 0.03],
+    [0.03, 0.01, 0.001],
+    [0.04, 0.01, 0.04, 0.01],
+    [0.0, 1.0, 0.5],
+    [0.02, 0.011, 0.9, 0.012, 0.3],
+    [0.2, 0.7, 0.4, 0.35],
+]
+
+
+@pytest.mark.parametrize("p_values", FAMILIES)
+def test_holm_equals_statsmodels_in_the_order_given(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], abs=1e-12)
+
+
+def test_holm_leaves_one_test_as_it_is_and_ties_equal() -> None:
+    assert holm([]) == []
+    assert holm([0.03]) == [0.03]
+    assert holm([0.02, 0.5, 0.02]) == pytest.approx([0.06, 0.5, 0.06])
 
 
 def test_paired_counts_name_the_four_outcomes_by_id() -> None:
@@ -139,6 +166,48 @@ def test_paired_interval_reaches_the_end_of_the_scale_when_one_side_is_always_ri
     assert paired_difference_interval(0, 0, 8, 0)[0] == -1.0
 
 
+@pytest.mark.parametrize(("b", "c", "n"), [(6, 16, 161), (1, 7, 21), (40, 20, 160), (3, 2, 9), (90, 5, 100)])
+@pytest.mark.parametrize("margin", [0.02, 0.1])
+def test_equivalence_equals_the_score_test_by_its_definition(b: int, c: int, n: int, margin: float) -> None:
+    result = tost_paired(n - b - c, b, c, 0, margin)
+    expected = norm.sf(score(-margin, b, c, n)), norm.cdf(score(margin, b, c, n))
+    assert (result.p_non_inferior, result.p_non_superior) == pytest.approx(expected, abs=1e-5)
+    assert result.p == max(result.p_non_inferior, result.p_non_superior)
+
+
+@given(TABLES, st.floats(0, 0.5))
+@settings(deadline=None)
+def test_equivalence_agrees_with_the_interval_of_twice_alpha(table: tuple[int, int, int, int], margin: float) -> None:
+    low, high = paired_difference_interval(*table, 0.9)
+    result = tost_paired(*table, margin)
+    if min(abs(low + margin), abs(high - margin)) > 1e-9:
+        assert result.non_inferior == (low > -margin)
+        assert result.equivalent == (-margin < low and high < margin)
+
+
+@given(TABLES)
+@settings(deadline=None)
+def test_a_larger_margin_never_turns_non_inferior_into_inferior(table: tuple[int, int, int, int]) -> None:
+    results = [tost_paired(*table, margin) for margin in np.linspace(0, 0.99, 12)]
+    assert [r.non_inferior for r in results] == sorted(r.non_inferior for r in results)
+    assert [r.equivalent for r in results] == sorted(r.equivalent for r in results)
+    assert not results[0].equivalent  # nothing lies within a margin of 0
+
+
+@given(TABLES, st.floats(0, 0.99))
+def test_equivalence_turns_with_the_sides(table: tuple[int, int, int, int], margin: float) -> None:
+    both, a, b, neither = table
+    there, back = tost_paired(both, a, b, neither, margin), tost_paired(neither, b, a, both, margin)
+    assert (back.p_non_superior, back.p_non_inferior) == pytest.approx(
+        (there.p_non_inferior, there.p_non_superior), abs=1e-9
+    )
+
+
+def test_agreement_on_few_items_shows_no_equivalence() -> None:
+    assert not tost_paired(10, 0, 0, 10, margin=0.02).equivalent
+    assert tost_paired(1000, 0, 0, 1000, margin=0.02).equivalent
+
+
 # Items, discordance, smallest difference in points: measured before the project began.
 DETECTABLE = [
     (2017, 0.1, 2.0),  # ScienceQA's items with an image
@@ -158,10 +227,8 @@ def test_minimum_detectable_effect_gives_the_known_figures(n: int, discordant: f
     assert round(100 * minimum_detectable_effect(n, discordant), digits) == points
 
 
-@pytest.mark.parametrize(("n", "discordant"), [(2017, 0.1), (2017, 0.2), (500, 0.3)])
-def test_the_exact_test_has_about_the_promised_power(n: int, discordant: float) -> None:
-    """Exact power: the test's rejections weighted by the probability of every (discordant, only a) outcome."""
-    effect = minimum_detectable_effect(n, discordant)
+def exact_power(n: int, discordant: float, effect: float) -> float:
+    """The test's rejections weighted by the probability of every (discordant, only a) outcome."""
     share = (1 + effect / discordant) / 2
     power = 0.0
     for m in range(*(int(x) for x in binom.ppf([1e-6, 1 - 1e-6], n, discordant))):
@@ -169,7 +236,27 @@ def test_the_exact_test_has_about_the_promised_power(n: int, discordant: float) 
         k = int(rejected_up_to)
         rejected = binom.cdf(k, m, share) + binom.sf(m - k - 1, m, share)
         power += binom.pmf(m, n, discordant) * rejected
-    assert power == pytest.approx(0.8, abs=0.04)
+    return power
+
+
+@pytest.mark.parametrize(("n", "discordant"), [(2017, 0.1), (2017, 0.2), (500, 0.3)])
+def test_the_exact_test_has_about_the_promised_power(n: int, discordant: float) -> None:
+    assert exact_power(n, discordant, minimum_detectable_effect(n, discordant)) == pytest.approx(0.8, abs=0.04)
+
+
+@pytest.mark.parametrize(("n", "discordant"), [(2017, 0.2), (1600, 0.1), (500, 0.3)])
+def test_power_is_about_the_exact_tests(n: int, discordant: float) -> None:
+    assert power_of_mcnemar(n, discordant, 0.02) == pytest.approx(exact_power(n, discordant, 0.02), abs=0.04)
+
+
+@pytest.mark.parametrize(("n", "discordant", "power"), [(2017, 0.2, 0.8), (500, 0.1, 0.6), (4241, 0.3, 0.95)])
+def test_power_is_the_inverse_of_the_detectable_effect(n: int, discordant: float, power: float) -> None:
+    effect = minimum_detectable_effect(n, discordant, power, alpha=0.01)
+    assert power_of_mcnemar(n, discordant, effect, alpha=0.01) == pytest.approx(power)
+
+
+def test_a_difference_implies_at_least_its_own_discordance() -> None:
+    assert power_of_mcnemar(900, 0.0, 0.02) == power_of_mcnemar(900, 0.02, 0.02)
 
 
 def test_more_items_agreement_and_tolerance_show_smaller_effects() -> None:
@@ -190,6 +277,15 @@ REFUSED = [
     (lambda: minimum_detectable_effect(10, 0.0), "discordant is 0.0"),  # systems that never differ
     (lambda: minimum_detectable_effect(10, 20), "discordant is 20"),  # per cent for a share
     (lambda: minimum_detectable_effect(10, 0.2, power=80), "power is 80"),  # per cent for a share
+    (lambda: holm([0.2, math.nan]), "p-values include nan"),  # a test that was never run
+    (lambda: holm([0.2, 1.5]), "p-values include 1.5"),  # not a probability
+    (lambda: tost_paired(0, 0, 0, 0, 0.02), "there are 0 items"),  # nothing in common
+    (lambda: tost_paired(5, -1, 0, 0, 0.02), "counts are"),  # not a count
+    (lambda: tost_paired(5, 1, 0, 0, 2), "margin is 2"),  # points for a share
+    (lambda: tost_paired(5, 1, 0, 0, -0.02), "margin is -0.02"),  # a margin is a distance
+    (lambda: Tost(0.02, 0.95, 0.1, 0.1), "alpha is 0.95"),  # confidence for alpha
+    (lambda: power_of_mcnemar(0, 0.1, 0.02), "there are 0 items"),  # an empty split
+    (lambda: power_of_mcnemar(10, 0.1, 2), "difference 2 "),  # points for a share
 ]
 
 

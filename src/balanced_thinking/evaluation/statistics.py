@@ -5,8 +5,9 @@ Proportions and differences are shares from 0 to 1 (or -1 to 1), not percentage 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import sqrt
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import copysign, inf, sqrt
 from statistics import NormalDist
 
 
@@ -15,7 +16,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
 
     Raises ValueError without items, or where `successes` is not among 0 to n.
     """
-    _check_items(n)
+    check_items(n)
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes in {n} items; expected 0 to {n}")
     z = _z(confidence)
@@ -31,13 +32,8 @@ def paired_counts(a_correct: Mapping[str, bool], b_correct: Mapping[str, bool]) 
 
     Raises ValueError where there are no items, or one side lacks an id of the other.
     """
-    unpaired = sorted(a_correct.keys() ^ b_correct.keys())
-    if unpaired:
-        shown = ", ".join(unpaired[:3]) + ", ..." * (len(unpaired) > 3)
-        raise ValueError(
-            f"{len(unpaired)} ids are on one side only ({shown}); a paired test needs the same items on both"
-        )
-    _check_items(len(a_correct))
+    check_paired("ids", a_correct, b_correct)
+    check_items(len(a_correct))
     outcomes = [(bool(a_correct[key]), bool(b_correct[key])) for key in a_correct]
     both, only_a = outcomes.count((True, True)), outcomes.count((True, False))
     return both, only_a, outcomes.count((False, True)), outcomes.count((False, False))
@@ -59,6 +55,21 @@ def mcnemar_exact(b: int, c: int) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm-adjusted p-values, in the input's order (1979, Scandinavian Journal of Statistics 6:65-70).
+
+    Rejecting those at most alpha keeps the chance of any false rejection at most alpha, however the tests depend on
+    each other. Raises ValueError for a p-value that is not among 0 to 1.
+    """
+    if wrong := [p for p in p_values if not 0 <= p <= 1]:
+        raise ValueError(f"p-values include {wrong[0]}; expected shares from 0 to 1")
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
 def paired_difference_interval(
     both: int, only_a: int, only_b: int, neither: int, confidence: float = 0.95
 ) -> tuple[float, float]:
@@ -67,11 +78,7 @@ def paired_difference_interval(
     Tango's score interval (1998, Statistics in Medicine 17:891-908). It leaves out 0 exactly where McNemar's asymptotic
     test rejects, and has a width even where all items agree. Raises ValueError without items or for negative counts.
     """
-    counts = (both, only_a, only_b, neither)
-    if min(counts) < 0:
-        raise ValueError(f"counts are {counts}; expected 0 or more")
-    n = sum(counts)
-    _check_items(n)
+    n = _items_of(both, only_a, only_b, neither)
     estimate, z = (only_a - only_b) / n, _z(confidence)
 
     def limit(end: float) -> float:
@@ -86,13 +93,65 @@ def paired_difference_interval(
     return limit(-1.0), limit(1.0)
 
 
+@dataclass(frozen=True)
+class Tost:
+    """Two one-sided tests of "a is as good as b", within a margin that was fixed before the data were seen.
+
+    The margin is a share (0.02 is two points). Raises ValueError where it is not from 0 to below 1, or alpha is not
+    between 0 and 0.5.
+    """
+
+    margin: float
+    alpha: float
+    p_non_inferior: float  # of the hypothesis that a - b is -margin or less
+    p_non_superior: float  # of the hypothesis that a - b is margin or more
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"margin is {self.margin}; expected a share such as 0.02 for two points")
+        if not 0 < self.alpha < 0.5:
+            raise ValueError(f"alpha is {self.alpha}; expected a share such as 0.05")
+
+    @property
+    def p(self) -> float:
+        """Of the hypothesis that the accuracies differ by the margin or more, either way."""
+        return max(self.p_non_inferior, self.p_non_superior)
+
+    @property
+    def non_inferior(self) -> bool:
+        return self.p_non_inferior <= self.alpha
+
+    @property
+    def equivalent(self) -> bool:
+        return self.p <= self.alpha
+
+
+def tost_paired(both: int, only_a: int, only_b: int, neither: int, margin: float, alpha: float = 0.05) -> Tost:
+    """Is a as good as b within `margin` on the same items? `tost_paired(*paired_counts(a, b), margin=0.02)`.
+
+    Schuirmann's two tests (1987, Journal of Pharmacokinetics and Biopharmaceutics 15:657-680), each with Tango's score:
+    equivalent where `paired_difference_interval` with confidence 1 - 2 alpha lies within the margins. Raises ValueError
+    without items, for negative counts, or for a wrong margin or alpha.
+    """
+    n, cdf = _items_of(both, only_a, only_b, neither), NormalDist().cdf
+    p_non_inferior, p_non_superior = cdf(-_score(-margin, only_a, only_b, n)), cdf(_score(margin, only_a, only_b, n))
+    return Tost(margin, alpha, p_non_inferior, p_non_superior)
+
+
 def _accepts(difference: float, only_a: int, only_b: int, n: int, z: float) -> bool:
-    """Tango's score test of one difference, with the constrained maximum likelihood of P(only b) in its variance."""
+    return abs(_score(difference, only_a, only_b, n)) <= z
+
+
+def _score(difference: float, only_a: int, only_b: int, n: int) -> float:
+    """Tango's score of one difference, with the constrained maximum likelihood of P(only b) in its variance."""
     linear = -only_a - only_b + (2 * n - only_a + only_b) * difference
     constant = -only_b * difference * (1 - difference)
     only_b_share = (sqrt(max(0.0, linear * linear - 8 * n * constant)) - linear) / (4 * n)
     variance = n * (2 * only_b_share + difference * (1 - difference))
-    return (only_a - only_b - n * difference) ** 2 <= z * z * variance
+    excess = only_a - only_b - n * difference
+    if variance <= 0:  # the difference allows one outcome only: this one, or it is refuted
+        return copysign(inf, excess) if excess else 0.0
+    return excess / sqrt(variance)
 
 
 def minimum_detectable_effect(n: int, discordant: float, power: float = 0.8, alpha: float = 0.05) -> float:
@@ -102,7 +161,7 @@ def minimum_detectable_effect(n: int, discordant: float, power: float = 0.8, alp
     difference (Connor 1987, Biometrics 43:207-211, to first order). A difference cannot exceed `discordant`: a result
     above it says that n items can show nothing at such agreement. Raises ValueError without items or for a wrong share.
     """
-    _check_items(n)
+    check_items(n)
     if not 0 < discordant <= 1:
         raise ValueError(f"discordant is {discordant}; expected a share of the items above 0, at most 1")
     if not (0 < power < 1 and 0 < alpha < 1):
@@ -110,14 +169,50 @@ def minimum_detectable_effect(n: int, discordant: float, power: float = 0.8, alp
     return (_z(1 - alpha) + NormalDist().inv_cdf(power)) * sqrt(discordant / n)
 
 
-def _z(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; expected a share such as 0.95")
-    return NormalDist().inv_cdf((1 + confidence) / 2)
+def power_of_mcnemar(n: int, discordant: float, difference: float, alpha: float = 0.05) -> float:
+    """The chance that a two-sided McNemar test on n items shows this true difference: a study below 0.8 should say so.
+
+    The inverse of `minimum_detectable_effect`, so a normal approximation: some 0.03 above the exact test's power, up to
+    0.1 with fewer than 20 discordant items. A true difference makes at least as many items discordant, so a smaller
+    `discordant` is raised to it. Raises ValueError without items or for a wrong share.
+    """
+    check_items(n)
+    if not (0 <= discordant <= 1 and 0 < difference <= 1 and 0 < alpha < 1):
+        raise ValueError(
+            f"discordant is {discordant}, difference {difference} and alpha {alpha}; expected shares such as 0.1"
+        )
+    return NormalDist().cdf(difference / sqrt(max(discordant, difference) / n) - _z(1 - alpha))
 
 
-def _check_items(n: int) -> None:
+def check_items(n: int) -> None:
+    """Raises ValueError without items."""
     if n <= 0:
         raise ValueError(
             f"there are {n} items; statistics need at least one (is the split empty, or everything dropped?)"
         )
+
+
+def check_paired(what: str, a: Collection[str | int], b: Collection[str | int]) -> None:
+    """Raises ValueError that names what is on one side only."""
+    unpaired = sorted(map(str, set(a) ^ set(b)))
+    if unpaired:
+        shown = ", ".join(unpaired[:3]) + ", ..." * (len(unpaired) > 3)
+        raise ValueError(f"{len(unpaired)} {what} are on one side only ({shown}); a paired test needs the same on both")
+
+
+def check_confidence(confidence: float) -> None:
+    """Raises ValueError where it is not between 0 and 1."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; expected a share such as 0.95")
+
+
+def _z(confidence: float) -> float:
+    check_confidence(confidence)
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def _items_of(*counts: int) -> int:
+    if min(counts) < 0:
+        raise ValueError(f"counts are {counts}; expected 0 or more")
+    check_items(sum(counts))
+    return sum(counts)
