@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.world import BASE_MIXTURE, DIRECT_HINT, SPLITS, bucket, load
+from balanced_thinking.data.world import DIRECT_HINT, MIXTURES, SPLITS, STYLES, bucket, load
 from balanced_thinking.data.world.questions import FAMILIES, PARAPHRASES, WORDINGS
 from balanced_thinking.data.world.scene import HELD_OUT_PAIRS, PLACES, Scene, Tile
 from balanced_thinking.models.tokenizer import make_tokenizer
@@ -112,6 +112,35 @@ def test_every_sentence_is_true_of_the_picture(split: str, style: str, reasoned:
     for example in examples:
         text = getattr(example, TEXT_STYLES[style])
         assert not solver.falsehoods(_image(example), text, example.question), (text, example.question, example.meta)
+
+
+def test_every_skill_is_shown_truthfully() -> None:
+    shown = Counter[str]()
+    for example in load(n=700, style="skill"):
+        board = solver.read(_image(example))
+        kind, expected = _expected_skill(board, example.question)
+        true = example.answer == expected if expected else not solver.falsehoods(_image(example), example.answer)
+        assert true, (example.question, example.answer, example.meta)
+        shown[kind] += 1
+    assert shown.keys() == {"aside", "sum", "more", "each", "what", "where", "counting"}
+    assert min(shown.values()) > 50
+
+
+def _expected_skill(board: solver.Board, question: str) -> tuple[str, str]:
+    """The kind of a request, and the sentence that meets it where the solver cannot judge it by itself."""
+    if aside := re.fullmatch(r"what is (left of|right of|above|below) (\w+) \?", question):
+        place = solver._next_to(aside[1], aside[2])
+        assert place is not None
+        return "aside", f"{aside[1]} it is {place} : {solver._name(board, place)} ."
+    if sum_ := re.fullmatch(r"what is (\d) (plus|minus) (\d) \?", question):
+        a, b = int(sum_[1]), int(sum_[3])
+        return "sum", f"{a} {sum_[2]} {b} is {a + b if sum_[2] == 'plus' else a - b} ."
+    if more := re.fullmatch(r"is (\d) more than (\d) \?", question):
+        return "more", f"{more[1]} is {'' if more[1] > more[2] else 'not '}more than {more[2]} ."
+    if each := re.fullmatch(r"what (color|shape) has each tile \?", question):
+        values = ((place, getattr(board[place], each[1])) for place in PLACES if place in board and board[place].shape)
+        return "each", " , ".join(f"{place} is {value}" for place, value in values) + " ."
+    return question.split()[0], ""
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -240,7 +269,7 @@ def test_every_wording_of_a_split_occurs(split: str, reasoned: dict[str, list[Ex
 # Knobs
 
 
-@pytest.mark.parametrize("style", ["reasoning", "direct", "describe", "remark", "base"])
+@pytest.mark.parametrize("style", STYLES)
 def test_the_same_arguments_give_the_same_examples_and_another_seed_others(style: str) -> None:
     first, again, other = (list(map(_plain, load(n=24, seed=seed, style=style))) for seed in (7, 7, 8))
     assert first == again
@@ -261,11 +290,13 @@ def test_direct_questions_carry_the_hint_and_no_thoughts() -> None:
         assert example.think is None
 
 
-def test_the_base_mixture_holds_all_its_styles() -> None:
-    questions = " ".join(example.question for example in load(n=400, style="base"))
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_a_base_mixture_holds_all_its_styles(mixture: str) -> None:
+    questions = [example.question for example in load(n=400, style=mixture)]
     told = {"direct": DIRECT_HINT, "describe": "describe the picture .", "remark": "what more is there ?"}
-    shares = {style: questions.count(hint) / 400 for style, hint in told.items()}
-    assert shares == pytest.approx(BASE_MIXTURE, abs=0.08)
+    shares = {style: sum(q.endswith(hint) for q in questions) / 400 for style, hint in told.items()}
+    shares["skill"] = 1 - sum(shares.values())
+    assert shares == pytest.approx({"skill": 0.0} | MIXTURES[mixture], abs=0.08)
 
 
 @pytest.mark.parametrize("ratio", [10, 40, 150])
@@ -285,7 +316,7 @@ def test_the_ratio_knob_sets_think_tokens_per_answer_token(ratio: int) -> None:
     ("arguments", "known"),
     [
         ({"split": "dev"}, SPLITS),
-        ({"style": "verbose"}, ("reasoning", "direct", "describe", "remark", "base")),
+        ({"style": "verbose"}, STYLES),
         ({"families": ["count", "colour"]}, FAMILIES),
     ],
 )

@@ -1,4 +1,4 @@
-"""Examples -> the rows that trainers take: `id`, `prompt`, `completion` (messages) and `images`."""
+"""Examples -> the rows that trainers take: `id`, `prompt`, `images`, and a `completion` or the `answer` to find."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 # The storage of datasets' own `Image` feature, undecoded: a picture is opened once, when its batch is built.
 _IMAGES = List({"bytes": Value("binary"), "path": Value("string")})
 FEATURES = Features({"id": Value("string"), "prompt": _MESSAGES, "completion": _MESSAGES, "images": _IMAGES})
+PROMPT_FEATURES = Features(
+    {
+        "id": Value("string"),
+        "prompt": _MESSAGES,
+        "images": _IMAGES,
+        "answer": Value("string"),
+        "choices": List(Value("string")),
+    }
+)
 
 
 def to_dataset(examples: Iterable[Example], format: str | ReasoningFormat = "think-answer") -> Dataset:
@@ -33,7 +42,26 @@ def to_dataset(examples: Iterable[Example], format: str | ReasoningFormat = "thi
         }
         for example in examples
     ]
-    dataset = Dataset.from_list(rows, features=FEATURES)
+    return _dataset(rows, FEATURES)
+
+
+def to_prompts_dataset(examples: Iterable[Example]) -> Dataset:
+    """The examples as a dataset for `ScaleGRPOTrainer`: prompts and pictures, with the answer that earns the reward."""
+    rows = [
+        {
+            "id": example.id,
+            "prompt": prompt(example),
+            "images": [stored(image) for image in example.images],
+            "answer": example.answer,
+            "choices": list(example.choices),
+        }
+        for example in examples
+    ]
+    return _dataset(rows, PROMPT_FEATURES)
+
+
+def _dataset(rows: list[dict[str, Any]], features: Features) -> Dataset:
+    dataset = Dataset.from_list(rows, features=features)
     return dataset if any(row["images"] for row in rows) else dataset.remove_columns("images")
 
 

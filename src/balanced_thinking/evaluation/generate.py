@@ -18,7 +18,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import prompt
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.statistics import wilson_interval
-from balanced_thinking.segments import ANSWER, THINK, get_format, parse, token_segments
+from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
 
 # Pictures of this many samples are kept beside the predictions, for the report's sample browser.
 _KEPT_PICTURES = 64
@@ -109,9 +109,7 @@ class Generator:
     def score(self, example: Example, ids: list[int], scorer: str = "exact") -> Prediction:
         """One completion, parsed by the training's own parser and scored."""
         stopped = bool(ids) and ids[-1] in self._stops()
-        text = self.tokenizer.decode(ids[: len(ids) - stopped], skip_special_tokens=False)
-        parsed = parse(text, self.format)
-        think, answer = self._segment_lengths(text, stopped)
+        parsed, segments = generated_segments(ids[: len(ids) - stopped], self.tokenizer, self.format)
         correct = get_scorer(scorer)(parsed.answer, example.answer, example.choices) >= 1.0
         return Prediction(
             id=example.id,
@@ -122,17 +120,12 @@ class Generator:
             problems=list(parsed.problems),
             malformed=parsed.answer is None,
             truncated=not stopped,
-            think_tokens=think,
-            answer_tokens=answer,
-            completion=text,
+            think_tokens=segments.count(THINK),
+            answer_tokens=segments.count(ANSWER) + stopped,
+            completion=parsed.text,
             family=example.meta.get("family"),
             choices=list(example.choices),
         )
-
-    def _segment_lengths(self, text: str, stopped: bool) -> tuple[int, int]:
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        segments = token_segments(parse(text, self.format), encoded["offset_mapping"])
-        return segments.count(THINK), segments.count(ANSWER) + stopped
 
 
 def predict(

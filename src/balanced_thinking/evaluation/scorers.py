@@ -9,6 +9,8 @@ r"""Scorers: an extracted answer against the right one, from 0 to 1. To add one,
   text of another choice (`B. cat` where B is dog) is none. Where choices are letters, texts go before places.
 - Plain decimal numbers are compared as numbers: `12`, `12.0`, `+12`; `1,200`, `1200`. No exponents, fractions or units:
   `5 %` is not `5`, `1/2` is not `0.5`, `5!` is not `5`.
+
+`numeric` is `exact`, or two numbers of one value: fractions (`1/2`, `\frac{1}{2}`) and percentages (`50 %`) count, too.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from typing import Protocol
 
 from balanced_thinking.names import nearest
@@ -46,6 +49,9 @@ _OPTION = re.compile(
     r"(?P<text>(?<=\s)\S.*|(?<=[)\].:])\S.*)?",
     re.DOTALL,
 )
+_MAX_DIGITS = 64  # of a number: bounds the arithmetic on hostile text
+_LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_QUOTIENT = re.compile(r"(?P<above>[-+\d.,]+)(?:\s*/\s*(?P<below>[\d.,]+))?\s*(?P<percent>\\?%)?", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?", re.ASCII)
 
 
@@ -75,6 +81,26 @@ def exact(prediction: str | None, gold: str, choices: Sequence[str] = ()) -> flo
     read_choices = [_read(choice) for choice in choices]
     place = _place(right, read_choices)
     return float(_same(ours, right) if place is None else _place(ours, read_choices) == place)
+
+
+def numeric(prediction: str | None, gold: str, choices: Sequence[str] = ()) -> float:
+    """1.0 where `exact` says so or both sides are numbers of one value, else 0.0."""
+    if exact(prediction, gold, choices):
+        return 1.0
+    ours, right = (None if text is None else _number(text) for text in (prediction, gold))
+    return float(ours is not None and ours == right)
+
+
+def _number(text: str) -> Fraction | None:
+    """The value of a decimal number, a fraction or a percentage; None for anything else."""
+    whole = _read(text).whole
+    found = _QUOTIENT.fullmatch(_LATEX_FRACTION.sub(r"\1/\2", whole))
+    if found is None or len(whole) > _MAX_DIGITS:
+        return None
+    above, below = (_value(part) if part else Decimal(1) for part in (found["above"], found["below"]))
+    if not isinstance(above, Decimal) or not isinstance(below, Decimal) or below == 0:
+        return None
+    return Fraction(above) / Fraction(below) / (100 if found["percent"] else 1)
 
 
 def _place(answer: _Answer, choices: Sequence[_Answer]) -> int | None:
@@ -147,4 +173,4 @@ def _balanced(text: str) -> bool:
     return depth == 0
 
 
-SCORERS: dict[str, Scorer] = {"exact": exact}
+SCORERS: dict[str, Scorer] = {"exact": exact, "numeric": numeric}

@@ -5,7 +5,7 @@ The one parser behind training labels, rewards and evaluation. Pure Python: it i
 
 from balanced_thinking.segments.formats import FORMATS, ReasoningFormat, get_format, recognise, render
 from balanced_thinking.segments.parser import ANSWER, IGNORE, PROBLEMS, THINK, Parsed, Span, parse
-from balanced_thinking.segments.tokens import token_segments
+from balanced_thinking.segments.tokens import generated_segments, token_segments
 
 __all__ = [
     "ANSWER",
@@ -16,6 +16,7 @@ __all__ = [
     "Parsed",
     "ReasoningFormat",
     "Span",
+    "generated_segments",
     "get_format",
     "parse",
     "recognise",

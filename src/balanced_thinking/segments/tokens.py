@@ -1,10 +1,13 @@
-"""Spans of characters -> one segment per token of one ordinary tokenization of the whole text."""
+"""Spans of characters -> one segment per token, of an ordinary tokenization or of what a model generated."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from balanced_thinking.segments.parser import ANSWER, THINK, Parsed
+from balanced_thinking.segments.formats import ReasoningFormat
+from balanced_thinking.segments.parser import ANSWER, THINK, Parsed, parse
 
 
 def token_segments(parsed: Parsed, offsets: Sequence[tuple[int, int]]) -> list[int]:
@@ -32,3 +35,23 @@ def token_segments(parsed: Parsed, offsets: Sequence[tuple[int, int]]) -> list[i
             segment = ANSWER if start >= border else THINK
         segments.append(segment)
     return segments
+
+
+def generated_segments(
+    ids: Sequence[int], tokenizer: Any, format: str | Mapping[str, Any] | ReasoningFormat = "think-answer"
+) -> tuple[Parsed, list[int]]:
+    """The parsed text of generated token ids, and THINK or ANSWER for each id.
+
+    A model need not generate the ids that its text would be tokenized to, so the border is found among the ids
+    themselves, in O(log n) decodings: the first id that starts at or after the answer's first character.
+    """
+
+    def decode(count: int) -> str:
+        return tokenizer.decode(ids[:count], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    parsed = parse(decode(len(ids)), format)
+    border = next((span.start for span in parsed.spans if span.segment == ANSWER), None)
+    if border is None:
+        return parsed, [THINK] * len(ids)
+    first = bisect_left(range(len(ids)), border, key=lambda count: len(decode(count)))
+    return parsed, [THINK] * first + [ANSWER] * (len(ids) - first)

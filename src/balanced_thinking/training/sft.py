@@ -12,8 +12,8 @@ from trl import SFTConfig, SFTTrainer
 
 from balanced_thinking.batch import OVERFLOW, ScaleCollator
 from balanced_thinking.schedules import SCHEDULES, Schedule
-from balanced_thinking.training.checkpoints import load_weights
 from balanced_thinking.training.head import attach_weighted_head
+from balanced_thinking.training.safety import SafeTrainer
 from balanced_thinking.weights import NORMALIZE, SEGMENTS, count, token_weights
 
 WEIGHTING = ("scale", "uniform")
@@ -125,7 +125,7 @@ class _Totals:
         return shown | {"dropped": sums[7]}
 
 
-class ScaleSFTTrainer(SFTTrainer):
+class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
     """TRL's SFTTrainer with the scheduled, per-segment loss.
 
     Takes TRL's own datasets: `prompt` + `completion` or `messages`, with `images`, `image` or neither. The loss and its
@@ -226,21 +226,3 @@ class ScaleSFTTrainer(SFTTrainer):
         metrics = period.read(lambda sums: self.accelerator.reduce(sums, "sum"), self.normalize)
         self._metrics[mode] |= {name: [value] for name, value in metrics.items()}
         super().log(logs, start_time)
-
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if not torch.isfinite(torch.as_tensor(norm)):
-            raise FloatingPointError(
-                f"the gradient norm is {float(norm)} at optimizer step {self.state.global_step}: stopped before "
-                f"the update, so the "
-                "last checkpoint is sound; lower learning_rate or max_grad_norm, or look at the samples of this step"
-            )
-        return norm
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_weights(resume_from_checkpoint, self.model if model is None else model, super()._load_from_checkpoint)
-
-    def _load_best_model(self) -> None:
-        load_weights(
-            self.state.best_model_checkpoint, self.model, lambda *_: super(ScaleSFTTrainer, self)._load_best_model()
-        )

@@ -27,10 +27,13 @@ SEEN_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT_PAIRS)
 # Tags and the end of the turn: `<think>` `</think>` around the thoughts, `<answer>` `</answer>` and the stop around
 # the answer.
 THINK_OVERHEAD, ANSWER_OVERHEAD = 2, 3
-# The base's mixture: it answers at once, names what it sees, and has read the kind of sentences that traces are made
-# of.
-BASE_MIXTURE = {"direct": 0.6, "describe": 0.2, "remark": 0.2}
-STYLES = ("reasoning", *BASE_MIXTURE, "base")
+# The base's mixtures: it answers at once, names what it sees, and has read the kind of sentences that traces are made
+# of; then it also takes, one by one, the steps that traces are made of.
+MIXTURES = {
+    "base": {"direct": 0.6, "describe": 0.2, "remark": 0.2},
+    "base-skills": {"direct": 0.3, "describe": 0.15, "remark": 0.1, "skill": 0.45},
+}
+STYLES = ("reasoning", "direct", "describe", "remark", "skill", *MIXTURES)
 DIRECT_HINT = "answer at once ."
 _REMARK_WORDS = 45
 
@@ -68,8 +71,8 @@ def load(
     """`n` examples of a split, the same for the same arguments on every machine.
 
     `style`: `reasoning` (a trace and an answer), `direct` (the answer at once), `describe` and `remark` (text about the
-    picture), or `base` (`BASE_MIXTURE` of these three: what the embedded base is trained on). `path` is ignored: the
-    world lives in no file.
+    picture), `skill` (one step of a trace by itself), or a mixture of `MIXTURES`, what the embedded base is trained on.
+    `path` is ignored: the world lives in no file.
     """
     _check("split", split, SPLITS)
     _check("style", style, STYLES)
@@ -90,8 +93,8 @@ def _example(identity: str, family: str, split: str, ratio: float, style: str, r
     draft = draw(family, SPLITS[split], rng)
     wordings = PARAPHRASES if SPLITS[split].wordings == "paraphrase" else WORDINGS
     question = rng.choice(wordings[family]).format(**draft.slots)
-    if style == "base":
-        style = rng.choices(tuple(BASE_MIXTURE), tuple(BASE_MIXTURE.values()))[0]
+    if style in MIXTURES:
+        style = rng.choices(tuple(MIXTURES[style]), tuple(MIXTURES[style].values()))[0]
     think, answer, choices = None, draft.answer, draft.choices
     if style == "reasoning":
         budget = ratio * (len(answer.split()) + ANSWER_OVERHEAD) - THINK_OVERHEAD
@@ -100,6 +103,8 @@ def _example(identity: str, family: str, split: str, ratio: float, style: str, r
         question = f"{question} {DIRECT_HINT}"
     elif style == "describe":
         question, answer, choices = "describe the picture .", traces.describe(draft.scene, rng), ()
+    elif style == "skill":
+        (question, answer), choices = traces.skill(draft.scene, rng), ()
     else:
         question, answer, choices = "what more is there ?", traces.remark(draft.scene, _REMARK_WORDS, rng), ()
     meta = {"family": family, "scene": draft.scene.key}

@@ -1,4 +1,4 @@
-"""Truthful text about a scene: the sentences that pad a trace of thought to a wanted length, and whole descriptions."""
+"""Truthful text about a scene: traces of thought of a wanted length, whole descriptions, and single skills."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterator, Sequence
 from itertools import permutations, product
 
-from balanced_thinking.data.world.questions import counting, phrase
-from balanced_thinking.data.world.scene import COLORS, COLUMNS, SHAPES, SIZES, Scene, Tile, place
+from balanced_thinking.data.world.questions import STEPS, counting, phrase
+from balanced_thinking.data.world.scene import COLORS, COLUMNS, ROWS, SHAPES, SIZES, Scene, Tile, place
 
 _GROUPS = tuple(
     (attribute, value)
@@ -24,6 +24,11 @@ def describe(scene: Scene, rng: random.Random) -> str:
 def remark(scene: Scene, words: int, rng: random.Random) -> str:
     """About `words` words on relations, groups and numbers."""
     return " ".join(_until(_remarks(scene, rng), words))
+
+
+def skill(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    """One request and the sentence that meets it: what the steps of a trace are made of, each by itself."""
+    return rng.choice((_count_aloud, _look, _find, _look_aside, _list, _calculate, _weigh))(scene, rng)
 
 
 def think(scene: Scene, steps: Sequence[str], words: int) -> str:
@@ -97,3 +102,53 @@ def _comparison(scene: Scene, first: tuple[str, str], second: tuple[str, str]) -
     a, b = (sum(getattr(tile, attribute) == value for _, tile in scene.tiles) for attribute, value in (first, second))
     relation = "more than" if a > b else "not more than"
     return f"there are {a} {phrase(*first)} , {relation} {b} {phrase(*second)} ."
+
+
+def _count_aloud(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    group = rng.choice(_GROUPS)
+    return f"counting {phrase(*group)} ?", counting(scene, *group)
+
+
+def _look(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    cell = rng.randrange(len(scene.cells))
+    return f"what is at {place(cell)} ?", _cell(scene, cell)
+
+
+def _find(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    """Where a tile is that no other one could be mistaken for."""
+    nouns = [tile.noun for _, tile in scene.tiles]
+    found = [(cell, tile) for cell, tile in scene.tiles if nouns.count(tile.noun) == 1]
+    if not found:
+        return _look(scene, rng)
+    cell, tile = rng.choice(found)
+    if tile.digit is not None:
+        return f"where is the {tile.color} digit ?", f"the {tile.color} digit is {tile.digit} at {place(cell)} ."
+    return f"where is the {tile.noun} ?", f"the {tile.noun} is at {place(cell)} ."
+
+
+def _look_aside(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    relation, (down, right) = rng.choice(tuple(STEPS.items()))
+    row = rng.choice([r for r in range(ROWS) if 0 <= r + down < ROWS])
+    column = rng.choice([c for c in range(COLUMNS) if 0 <= c + right < COLUMNS])
+    cell = row * COLUMNS + column
+    return f"what is {relation} {place(cell)} ?", f"{relation} it is {_cell(scene, cell + down * COLUMNS + right)}"
+
+
+def _list(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    attribute = rng.choice(("color", "shape"))
+    shown = [(cell, getattr(tile, attribute)) for cell, tile in scene.tiles if tile.shape]
+    if not shown:
+        return _look(scene, rng)
+    return f"what {attribute} has each tile ?", " , ".join(f"{place(cell)} is {value}" for cell, value in shown) + " ."
+
+
+def _calculate(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    a, b = rng.randint(1, 9), rng.randint(1, 9)
+    if rng.random() < 0.5:
+        return f"what is {a} plus {b} ?", f"{a} plus {b} is {a + b} ."
+    return f"what is {max(a, b)} minus {min(a, b)} ?", f"{max(a, b)} minus {min(a, b)} is {abs(a - b)} ."
+
+
+def _weigh(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    a, b = rng.randint(0, 5), rng.randint(0, 5)
+    return f"is {a} more than {b} ?", f"{a} is more than {b} ." if a > b else f"{a} is not more than {b} ."

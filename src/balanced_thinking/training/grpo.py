@@ -1,0 +1,245 @@
+"""The GRPO stage: TRL's GRPOTrainer with this package's rewards, pictures and credit.
+
+What it adds: rewards by name, that read completions with the parser of training; rows with and without pictures in
+one batch; each picture opened and processed once a generation cycle; credit for thinking and answer apart,
+length-independent and scheduled as in SCALe; resuming that loads every tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from datasets import Dataset, Image, List
+from transformers import BatchFeature
+from transformers.image_utils import make_flat_list_of_images
+from transformers.utils import is_torch_bf16_gpu_available
+from trl import GRPOConfig, GRPOTrainer
+
+from balanced_thinking.batch import open_image
+from balanced_thinking.schedules import SCHEDULES, Schedule
+from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
+from balanced_thinking.training.rewards import REWARDS, check_rewards, make_rewards
+from balanced_thinking.training.safety import SafeTrainer
+
+CREDIT = ("completion", "segment")
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class ScaleGRPOConfig(GRPOConfig):
+    """TRL's `GRPOConfig`, the rewards by name, and how credit is shared between thinking and answer."""
+
+    rewards: dict[str, float] | None = _option(
+        None, f"Weight of each reward: {', '.join(REWARDS)}. null: accuracy 1.0, format 0.2."
+    )
+    reward_scorer: str = _option("numeric", "How the accuracy reward compares answers: numeric or exact.")
+    think_budget: int = _option(256, "Think tokens from which on the conciseness reward falls.")
+    reasoning_format: Any = _option("think-answer", "Name of the completions' reasoning format, or its definition.")
+    credit: str = _option(
+        "completion",
+        f"What an advantage is credited to: {' or '.join(CREDIT)} (each one's mean, weighted as in SCALe).",
+    )
+    schedule: str = _option("constant", f"How credit moves from thinking to answering: {', '.join(SCHEDULES)}.")
+    think_weight_start: float = _option(0.5, "Share of the credit that thinking gets at the first step.")
+    think_weight_end: float = _option(0.5, "Share of the credit that thinking gets at the last step.")
+    bf16: bool | None = _option(None, "bfloat16 mixed precision; on where a GPU supports it.")
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None and not self.fp16 and not is_torch_bf16_gpu_available():
+            self.bf16 = False  # TRL's default, true, is an error on a machine without a GPU
+        super().__post_init__()
+        self.rewards = {"accuracy": 1.0, "format": 0.2} if self.rewards is None else self.rewards
+        check_rewards(self.rewards)
+        if self.credit not in CREDIT:
+            raise ValueError(f"credit is {self.credit!r}; known: {', '.join(CREDIT)}")
+        if self.think_budget < 1:
+            raise ValueError(f"think_budget is {self.think_budget}; expected at least 1 token")
+        self.credit_schedule()
+        self._refuse_inexact_resume()
+
+    def credit_schedule(self) -> Schedule:
+        return Schedule(self.schedule, self.think_weight_start, self.think_weight_end)
+
+    def _refuse_inexact_resume(self) -> None:
+        """A checkpoint within a generation cycle would resume with other completions than it was saved with."""
+        cycle = self.steps_per_generation * self.num_iterations
+        if self.save_strategy == "steps" and (self.save_steps * self.gradient_accumulation_steps) % cycle:
+            raise ValueError(
+                f"save_steps={self.save_steps} falls inside a generation cycle of {cycle} micro-batches "
+                f"(steps_per_generation x num_iterations), so that resuming would not be exact; choose a save_steps "
+                f"with save_steps x gradient_accumulation_steps a multiple of {cycle}"
+            )
+
+
+class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
+    """TRL's GRPOTrainer on rows of `prompt`, `images`, `answer` and `choices` (see `to_prompts_dataset`).
+
+    `reward_funcs` as TRL takes them replace the named rewards of the config. With `beta` above 0 the reference model is
+    the one at `model.config._name_or_path`, or of an adapter its base: start from a saved checkpoint.
+    """
+
+    _tag_names = ("trl", "grpo", "balanced-thinking")
+
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: Any = None,
+        args: ScaleGRPOConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        *,
+        processing_class: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        args = args or ScaleGRPOConfig()
+        if reward_funcs is None:
+            if processing_class is None:
+                raise ValueError("named rewards read token ids: pass processing_class, or reward_funcs of your own")
+            assert args.rewards is not None  # settled by the config
+            args.reward_weights = list(map(float, args.rewards.values()))
+            tokenizer = getattr(processing_class, "tokenizer", processing_class)
+            reward_funcs = make_rewards(
+                list(args.rewards), tokenizer, args.reasoning_format, args.reward_scorer, args.think_budget
+            )
+        super().__init__(
+            model,
+            reward_funcs,
+            args,
+            _undecoded(train_dataset),
+            _undecoded(eval_dataset),
+            processing_class=processing_class,
+            **kwargs,
+        )
+        self.format, self.credit_schedule = get_format(args.reasoning_format), args.credit_schedule()
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["id", "prompt", "image", "images", "answer", "choices"]
+
+    def _generate_and_score_completions(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        opened: dict[Any, Any] = {}
+        with _each_picture_once(self.processing_class):
+            output = super()._generate_and_score_completions([_with_pictures(row, opened) for row in inputs])
+        mask_BT = output["completion_mask"].bool()
+        completions = [ids[mask].tolist() for ids, mask in zip(output["completion_ids"], mask_BT, strict=True)]
+        found = [generated_segments(ids, self._tokenizer, self.format) for ids in completions]
+        self._log_segments(found)
+        if self.args.credit == "segment":
+            shares_BT = credit_shares([segments for _, segments in found], mask_BT.shape[1], *self._credit())
+            output["advantages"] = output["advantages"].unsqueeze(1) * shares_BT.to(output["advantages"])
+        return output
+
+    def _credit(self) -> tuple[float, float]:
+        return self.credit_schedule.weights(self.state.global_step / max(1, self.state.max_steps - 1))
+
+    def _log_segments(self, found: Sequence[tuple[Any, Sequence[int]]]) -> None:
+        rows = [[s.count(THINK), s.count(ANSWER), parsed.answer is None] for parsed, s in found]
+        means = self.accelerator.gather(torch.tensor(rows, dtype=torch.float32, device=self.accelerator.device)).mean(0)
+        mode = "train" if self.model.training else "eval"
+        for name, value in zip(("think_tokens", "answer_tokens", "malformed"), means.tolist(), strict=True):
+            self._metrics[mode][name].append(value)
+
+    def _tokenize_prompts(self, prompts: list) -> tuple[Any, Any, Any]:
+        ids, images, fields = super()._tokenize_prompts(prompts)
+        # TRL writes None for a row without pictures, which every processor refuses in a batch that has some.
+        return ids, None if images is None else [row or [] for row in images], fields
+
+
+def credit_shares(segments: Sequence[Sequence[int]], length: int, think: float, answer: float) -> torch.Tensor:
+    """What each token's advantage is multiplied by, (B, length): `think` and `answer` times each segment's mean.
+
+    Over a completion's n tokens the factors sum to n, so its weight among others stays what it was. A completion of one
+    segment keeps the plain advantage.
+    """
+    rows = []
+    for row in segments:
+        thoughts, answers = row.count(THINK), row.count(ANSWER)
+        per_think = think * len(row) / thoughts if thoughts and answers else 1.0
+        per_answer = answer * len(row) / answers if thoughts and answers else 1.0
+        padding = [0.0] * (length - len(row))
+        rows.append([per_think if segment == THINK else per_answer for segment in row] + padding)
+    return torch.tensor(rows)
+
+
+def _undecoded(dataset: Any) -> Any:
+    """The dataset with pictures as stored bytes or paths, so that a row repeated for a group is not decoded again."""
+    if not isinstance(dataset, Dataset):
+        return dataset
+    for name, feature in dataset.features.items():
+        if isinstance(feature, Image):
+            dataset = dataset.cast_column(name, Image(decode=False))
+        elif isinstance(feature, List) and isinstance(feature.feature, Image):
+            dataset = dataset.cast_column(name, List(Image(decode=False)))
+    return dataset
+
+
+def _with_pictures(row: Mapping[str, Any], opened: dict[Any, Any]) -> dict[str, Any]:
+    """The row with its pictures opened: equal references give one and the same picture."""
+    references = row.get("images", [row["image"]] if row.get("image") is not None else [])
+    plain = {name: value for name, value in row.items() if name not in ("image", "images")}
+    if references is None or not {"image", "images"} & row.keys():
+        return plain | ({"images": []} if "images" in row else {})
+    return plain | {"images": [_opened(reference, opened) for reference in references]}
+
+
+def _opened(reference: Any, opened: dict[Any, Any]) -> Any:
+    key = (reference.get("path"), reference.get("bytes")) if isinstance(reference, Mapping) else reference
+    key = id(key) if hasattr(key, "getbbox") else key  # a picture that is open already
+    if key not in opened:
+        opened[key] = open_image(reference)
+    return opened[key]
+
+
+@contextmanager
+def _each_picture_once(processor: Any) -> Iterator[None]:
+    """For a generation cycle, let the processor process one and the same picture once, however often it occurs."""
+    if not hasattr(processor, "image_processor"):
+        yield
+        return
+    original = processor.image_processor
+    processor.image_processor = DistinctPictures(original)
+    try:
+        yield
+    finally:
+        processor.image_processor = original
+
+
+class DistinctPictures:
+    """An image processor in front of another one, which sees each distinct picture once and repeats what came out."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._seen: dict[tuple[Any, ...], tuple[list[Any], Any]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __call__(self, images: Any, **kwargs: Any) -> BatchFeature:
+        flat = make_flat_list_of_images(images)
+        distinct = list({id(image): image for image in flat}.values())
+        places = {id(image): place for place, image in enumerate(distinct)}
+        key = (tuple(places), repr(sorted(kwargs.items(), key=lambda item: item[0])))
+        if key not in self._seen:  # the pictures are kept beside the result, so that their ids stay theirs
+            self._seen[key] = (distinct, self._inner(distinct, **kwargs))
+        return _repeat(self._seen[key][1], [places[id(image)] for image in flat])
+
+
+def _repeat(features: BatchFeature, places: list[int]) -> BatchFeature:
+    """Features of distinct pictures -> those of pictures at `places` among them."""
+    grid = features.get("image_grid_thw")
+    repeated: dict[str, Any] = {}
+    for name, value in features.items():
+        if name == "pixel_values" and grid is not None:  # patches of all pictures in one row
+            patches = torch.split(value, grid.prod(-1).tolist())
+            repeated[name] = torch.cat([patches[place] for place in places])
+        elif isinstance(value, torch.Tensor):
+            repeated[name] = value[places]
+        else:
+            repeated[name] = [value[place] for place in places]
+    return BatchFeature(repeated)

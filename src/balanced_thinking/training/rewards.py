@@ -1,0 +1,104 @@
+"""Rewards of the GRPO stage: pure functions of one parsed completion, and their composition for TRL.
+
+    make_rewards({"accuracy": 1.0, "format": 0.2}, tokenizer)
+
+To add one: write a function of a `Rollout` and give it a line in `REWARDS`. None of them runs or parses a model's text
+as code, and all read the answer with the parser that training and evaluation use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from balanced_thinking.evaluation.scorers import get_scorer
+from balanced_thinking.names import nearest
+from balanced_thinking.segments import THINK, Parsed, ReasoningFormat, generated_segments, get_format
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One completion beside what a reward may look at. `think_tokens` counts those that were generated, tags
+    included."""
+
+    parsed: Parsed
+    think_tokens: int
+    answer: str
+    choices: tuple[str, ...] = ()
+    scorer: str = "numeric"
+    think_budget: int = 256
+
+
+Reward = Callable[[Rollout], float]
+
+
+def accuracy(rollout: Rollout) -> float:
+    """1 where the extracted answer is the right one, by the scorer; 0 otherwise, and where none can be extracted."""
+    return get_scorer(rollout.scorer)(rollout.parsed.answer, rollout.answer, rollout.choices)
+
+
+def well_formed(rollout: Rollout) -> float:
+    """1 where the parser finds thinking and answer and nothing to complain about, else 0."""
+    return float(rollout.parsed.well_formed and rollout.parsed.answer is not None)
+
+
+def conciseness(rollout: Rollout) -> float:
+    """1 for a correct answer whose thinking keeps to the token budget, falling to 0 at twice the budget.
+
+    A wrong answer earns 0 however short it is: brevity must not pay by itself.
+    """
+    if accuracy(rollout) < 1:
+        return 0.0
+    return min(1.0, max(0.0, 2 - rollout.think_tokens / rollout.think_budget))
+
+
+REWARDS: dict[str, Reward] = {"accuracy": accuracy, "format": well_formed, "conciseness": conciseness}
+
+
+def check_rewards(weights: Mapping[str, float]) -> None:
+    """Raises ValueError for an unknown reward, a weight that is no number, or none at all."""
+    if not weights:
+        raise ValueError(f"rewards is empty; expected weights of some of: {', '.join(REWARDS)}")
+    for name, weight in weights.items():
+        if name not in REWARDS:
+            raise ValueError(f"there is no reward {name!r}{nearest(name, REWARDS)}; known: {', '.join(REWARDS)}")
+        if not isinstance(weight, (int, float)) or isinstance(weight, bool):
+            raise ValueError(f"rewards.{name} is {weight!r}; expected a number")
+
+
+class TrlReward:
+    """A reward as TRL calls it: columns of a batch in, one number a completion out.
+
+    It decodes the token ids itself, because TRL's text lacks special tokens, and tags can be such.
+    """
+
+    def __init__(self, name: str, tokenizer: Any, format: ReasoningFormat, scorer: str, think_budget: int) -> None:
+        self.__name__ = name
+        self._reward, self._tokenizer, self._format = REWARDS[name], tokenizer, format
+        self._scorer, self._think_budget = scorer, think_budget
+
+    def __call__(self, *, completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[float]:
+        if "answer" not in columns:
+            raise ValueError(
+                f"reward {self.__name__!r} needs a column `answer`; found {sorted(columns)}: "
+                "make the data with to_prompts_dataset, or give the rows an answer"
+            )
+        answers, choices = columns["answer"], columns.get("choices") or [()] * len(completion_ids)
+        return [self._score(*row) for row in zip(completion_ids, answers, choices, strict=True)]
+
+    def _score(self, ids: Sequence[int], answer: str, choices: Sequence[str] | None) -> float:
+        parsed, segments = generated_segments(ids, self._tokenizer, self._format)
+        rollout = Rollout(parsed, segments.count(THINK), answer, tuple(choices or ()), self._scorer, self._think_budget)
+        return self._reward(rollout)
+
+
+def make_rewards(
+    names: Sequence[str],
+    tokenizer: Any,
+    format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
+    scorer: str = "numeric",
+    think_budget: int = 256,
+) -> list[TrlReward]:
+    """The named rewards as TRL's `reward_funcs`."""
+    return [TrlReward(name, tokenizer, get_format(format), scorer, think_budget) for name in names]

@@ -1,0 +1,52 @@
+"""What both trainers add to transformers' own: sound resuming, and a stop before a bad update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+_FULL_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+
+class SafeTrainer:
+    """A mixin before a `Trainer`: loads every tensor of a checkpoint, stops before an update that is not finite."""
+
+    model: Any
+    state: Any
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
+        if not torch.isfinite(torch.as_tensor(norm)):
+            raise FloatingPointError(
+                f"the gradient norm is {float(norm)} at optimizer step {self.state.global_step}: stopped before the "
+                "update, so the last checkpoint is sound; lower learning_rate or max_grad_norm, or look at the samples "
+                "of this step"
+            )
+        return norm
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        upstream = super()._load_from_checkpoint  # type: ignore[misc]
+        load_weights(resume_from_checkpoint, self.model if model is None else model, upstream)
+
+    def _load_best_model(self) -> None:
+        upstream = super()._load_best_model  # type: ignore[misc]
+        load_weights(self.state.best_model_checkpoint, self.model, lambda *_: upstream())
+
+
+def load_weights(checkpoint: str, model: Any, upstream: Callable[..., None]) -> None:
+    """Load a fully fine-tuned `checkpoint` strictly; anything else (adapters, FSDP or DeepSpeed shards) goes
+    `upstream`.
+
+    transformers' own loader reads the file's keys as they are, but `save_pretrained` renames most of a VLM's, so that
+    it silently loads 1 of 57 tensors of Qwen2.5-VL (transformers #43701). `from_pretrained` knows the renaming.
+    """
+    whole = any((Path(checkpoint) / name).is_file() for name in _FULL_WEIGHTS)
+    if isinstance(model, PeftModel) or not whole:
+        upstream(checkpoint, model)
+        return
+    saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
+    model.load_state_dict(saved.state_dict(), strict=True)
