@@ -9,6 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PromptTuningConfig
+from trl import SFTTrainer
 
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
@@ -87,6 +88,70 @@ def test_evaluation_loss_does_not_follow_the_schedule(world_rows: Dataset, tmp_p
     assert logged(run, "eval_answer_nll")
 
 
+@pytest.mark.parametrize("normalize", ["example", "batch", "token"])
+def test_evaluation_loss_depends_neither_on_batches_nor_on_dropped_samples(
+    normalize: str, world_rows: Dataset, tmp_path: Path
+) -> None:
+    """Three of the eight rows are too long: whichever micro-batches they fall into, the loss is that of the others."""
+    found = []
+    for batch in (1, 2, 8):
+        args = config(tmp_path, normalize=normalize, overflow="drop", max_length=120, per_device_eval_batch_size=batch)
+        run = trainer("qwen2_5_vl", world_rows, args, eval_dataset=world_rows)
+        metrics = run.evaluate()
+        assert metrics["eval_dropped"] >= 2
+        found.append(metrics["eval_loss"])
+    assert found == pytest.approx([found[0]] * 3, rel=1e-5)
+
+
+def test_speed_counts_training_alone(world_rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause between the construction and the training, or while evaluating, is no part of tokens a second."""
+    clock = {"now": 0.0}
+    monkeypatch.setattr("balanced_thinking.training.metrics.time.perf_counter", lambda: clock["now"])
+    run = trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path, max_steps=3))
+    clock["now"] = 1000.0
+    step = run.training_step
+
+    def one_second(*arguments: Any, **options: Any) -> Any:
+        loss = step(*arguments, **options)
+        clock["now"] += 1.0
+        return loss
+
+    log = run.log
+
+    def pause(*arguments: Any, **options: Any) -> None:
+        log(*arguments, **options)
+        clock["now"] += 500.0
+
+    monkeypatch.setattr(run, "training_step", one_second)
+    monkeypatch.setattr(run, "log", pause)
+    run.train()
+    speeds = logged(run, "tokens_per_second")
+    assert len(speeds) == 3
+    assert speeds == pytest.approx([speeds[0]] * 3)
+    assert speeds[0] > 100  # eight rows in one second
+
+
+def test_best_checkpoint_is_loaded_whole_at_the_end(world_rows: Dataset, tmp_path: Path) -> None:
+    options = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "max_steps": 3}
+    args = config(tmp_path, load_best_model_at_end=True, learning_rate=0.5, **options)  # every step makes it worse
+    run = trainer("llava_next", world_rows, args, eval_dataset=world_rows)
+    run.train()
+    best = min(logged(run, "eval_loss"))
+    assert run.state.best_metric == pytest.approx(best)
+    assert run.evaluate()["eval_loss"] == pytest.approx(best, rel=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_gradient_checkpointing_changes_nothing(architecture: str, world_rows: Dataset, tmp_path: Path) -> None:
+    plain, thrifty = (
+        trainer(architecture, world_rows, config(tmp_path, max_steps=2, gradient_checkpointing=thrift))
+        for thrift in (False, True)
+    )
+    plain.train()
+    thrifty.train()
+    assert losses(thrifty) == pytest.approx(losses(plain), rel=1e-6)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_resumed_run_equals_the_undisturbed_one(
@@ -140,25 +205,32 @@ def test_what_cannot_be_exact_is_refused_by_name(option: str, value: Any, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["cp", "sp", "tp"])
-def test_context_and_sequence_parallelism_are_refused(kind: str, world_rows: Dataset, tmp_path: Path) -> None:
-    run = trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path))
-
+def test_context_and_sequence_parallelism_are_refused(
+    kind: str, world_rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Plan:
         cp_enabled = sp_enabled = tp_enabled = False
 
     plan = Plan()
     setattr(plan, f"{kind}_enabled", True)
-    run.accelerator.state.parallelism_config = plan
+    start = SFTTrainer.__init__
+
+    def start_with_plan(self: Any, *arguments: Any, **options: Any) -> None:
+        start(self, *arguments, **options)
+        self.accelerator.state.parallelism_config = plan
+
+    monkeypatch.setattr(SFTTrainer, "__init__", start_with_plan)
     with pytest.raises(ValueError, match=f"{kind}_size"):
-        run._refuse_parallelism()
+        trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path))
 
 
 def test_virtual_tokens_and_foreign_losses_are_refused(world_rows: Dataset, tmp_path: Path) -> None:
     rows, args = world_rows.remove_columns("images"), config(tmp_path)
     with pytest.raises(ValueError, match="peft_config"):
         trainer("qwen2", rows, args, peft_config=PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
-    with pytest.raises(ValueError, match="compute_loss_func"):
-        trainer("qwen2", rows, args, compute_loss_func=lambda *_: 0.0)
+    for name in ("compute_loss_func", "formatting_func"):
+        with pytest.raises(ValueError, match=name):
+            trainer("qwen2", rows, args, **{name: lambda *_: 0.0})
 
 
 def test_run_stops_before_an_update_that_is_not_finite(world_rows: Dataset, tmp_path: Path) -> None:
@@ -203,3 +275,24 @@ def _as_dataset(rows: list[dict[str, Any]]) -> Dataset:
         [{**row, "id": str(i), "images": [stored(image) for image in row["images"]]} for i, row in enumerate(rows)],
         features=FEATURES,
     )
+
+
+def test_a_row_cut_short_by_a_kill_is_no_obstacle_to_resuming(tmp_path: Path) -> None:
+    from transformers import TrainerState
+
+    from balanced_thinking.training.callbacks import MetricsFile
+
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n{"step": 3, "lo')
+    MetricsFile(path).on_train_begin(None, TrainerState(global_step=1), None)
+    assert path.read_text() == '{"step": 1, "loss": 2.0}\n'
+
+
+def test_a_logging_step_reads_as_one_line() -> None:
+    from balanced_thinking.training.callbacks import log_line
+
+    entry = {"loss": 0.25, "think_nll": 0.5, "answer_nll": 0.125, "w_think": 0.9, "tokens_per_second": 12345.6}
+    assert log_line(7, entry | {"epoch": 1.0}) == (
+        "step 7: loss 0.25, think 0.5, answer 0.125 nats a token, weight on thinking 0.90, 12,346 tokens/s"
+    )
+    assert log_line(7, {"train_runtime": 3.0}) is None

@@ -42,13 +42,14 @@ def token_weights(
     if normalize == "token":
         total = counts_2S[1].sum().clamp(min=1).to(torch.float32)
         return (segment_ids_BL > 0).to(torch.float32) / total
-    weight_S = torch.tensor([think, answer], device=segment_ids_BL.device)
     if normalize == "example":
-        per_row_BS = weight_S / examples_S / rows_per_segment(segment_ids_BL).clamp(min=1)
+        per_row_BS = 1 / (examples_S * rows_per_segment(segment_ids_BL).clamp(min=1))
     elif normalize == "batch":
-        per_row_BS = (weight_S / tokens_S).expand(segment_ids_BL.shape[0], -1)
+        per_row_BS = (1 / tokens_S).expand(segment_ids_BL.shape[0], -1)
     else:
         raise ValueError(f"normalize is {normalize!r}; known: {', '.join(NORMALIZE)}")
+    # Python numbers as factors: a tensor of them would wait for the device.
+    per_row_BS = torch.stack([think * per_row_BS[:, 0], answer * per_row_BS[:, 1]], dim=1)
     # Column 0 serves the tokens of no segment.
     table_BS1 = torch.cat([per_row_BS.new_zeros(len(per_row_BS), 1), per_row_BS], dim=1)
     return table_BS1.gather(1, segment_ids_BL)

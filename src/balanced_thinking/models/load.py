@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,20 @@ _TINY = "tiny:"
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model and what prepares its input: a processor, or a tokenizer for a text-only model."""
+    """A model, what prepares its input (a processor, or a tokenizer for a text-only model), and the folder or hub name
+    that holds these very weights: None for random ones and for a merged adapter."""
 
     model: Any
     processor: Any
+    source: str | None = None
 
 
 def load_model(name: str, *, seed: int = 0, size: TinySize | None = None, **from_pretrained: Any) -> Loaded:
-    """`world-base` (the embedded base), `tiny:qwen2_5_vl` (random weights), a checkpoint's folder, an adapter's, or a
-    hub name.
+    """`world-base` (the embedded base), `tiny:qwen2_5_vl` (random weights), a run directory, a checkpoint's folder, an
+    adapter's, or a hub name.
 
-    A LoRA adapter's folder is loaded on the base it names and merged. Other arguments go to `from_pretrained`.
+    A LoRA adapter's folder is loaded on the base it names and merged. Other arguments go to `from_pretrained`; the
+    weights are float32 unless `dtype` says otherwise, as in TRL: low-precision copies are autocast's business.
     """
     if name.startswith(_TINY):
         return Loaded(*build_tiny(name.removeprefix(_TINY), seed=seed, size=size))
@@ -37,18 +40,18 @@ def load_model(name: str, *, seed: int = 0, size: TinySize | None = None, **from
     if (Path(path) / "adapter_config.json").is_file():
         return _load_adapter(path, from_pretrained)
     auto = AutoModelForImageTextToText if _has_vision(path) else AutoModelForCausalLM
-    from_pretrained.setdefault("dtype", "auto" if torch.cuda.is_available() else torch.float32)
-    return Loaded(auto.from_pretrained(path, **from_pretrained), load_processor(path))
+    from_pretrained.setdefault("dtype", torch.float32)
+    return Loaded(auto.from_pretrained(path, **from_pretrained), load_processor(path), path)
 
 
 def resolve(name: str) -> str:
-    """The folder of the embedded base, a local folder, or the name as it is for the hub. Raises for a missing local
-    path."""
+    """The folder of the embedded base or of a run's model, a local folder, or the name as it is for the hub. Raises for
+    a missing local path."""
     if name == EMBEDDED:
         return str(files("balanced_thinking") / "models" / EMBEDDED)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return str(folder)
+        return str(folder / "model" if is_run(folder) else folder)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:  # a hub name is OWNER/NAME
         raise FileNotFoundError(
             f"there is no model folder {name}; expected a checkpoint's folder, a hub name such as "
@@ -58,8 +61,16 @@ def resolve(name: str) -> str:
     return name
 
 
-def load_processor(path: str) -> Any:
-    """The checkpoint's processor, or its tokenizer where it has none."""
+def is_run(folder: Path) -> bool:
+    """Whether it is the directory of a run that has saved its model."""
+    return any((folder / "model" / name).is_file() for name in ("config.json", "adapter_config.json"))
+
+
+def load_processor(name: str) -> Any:
+    """The processor of a model by any name that `load_model` takes, or its tokenizer where it has none."""
+    if name.startswith(_TINY):
+        return build_tiny(name.removeprefix(_TINY))[1]
+    path = resolve(name)
     declared = Path(path) / "processor_config.json"
     if (
         declared.is_file()
@@ -92,3 +103,15 @@ def _load_adapter(path: str, from_pretrained: dict[str, Any]) -> Loaded:
     loaded = load_model(base, **from_pretrained)
     merged = PeftModel.from_pretrained(loaded.model, path).merge_and_unload()
     return Loaded(merged, loaded.processor)
+
+
+def anchor(loaded: Loaded, folder: Path) -> Loaded:
+    """The same model with a folder that holds it, saved there if there is none yet: an adapter's base and a reference
+    model are found again by their names."""
+    if loaded.source is not None:
+        return loaded
+    if not (folder / "config.json").is_file():
+        loaded.model.save_pretrained(folder)
+        loaded.processor.save_pretrained(folder)
+    loaded.model.config._name_or_path = loaded.model.name_or_path = str(folder)
+    return replace(loaded, source=str(folder))

@@ -18,6 +18,7 @@ from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import RepeatSampler
 
 from balanced_thinking.batch import open_image
 from balanced_thinking.schedules import SCHEDULES, Schedule
@@ -26,6 +27,7 @@ from balanced_thinking.training.rewards import REWARDS, check_rewards, make_rewa
 from balanced_thinking.training.safety import SafeTrainer
 
 CREDIT = ("completion", "segment")
+_OF_PICTURES = ("pixel_values", "image_grid_thw", "image_sizes")
 
 
 def _option(default: Any, text: str) -> Any:
@@ -119,6 +121,16 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         )
         self.format, self.credit_schedule = get_format(args.reasoning_format), args.credit_schedule()
 
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        return EpochSampler(
+            self.train_dataset if dataset is None else dataset,
+            mini_repeat_count=self.num_generations,
+            batch_size=self.args.generation_batch_size // self.num_generations,
+            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            shuffle=self.shuffle_dataset,
+            seed=self.args.seed,
+        )
+
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["id", "prompt", "image", "images", "answer", "choices"]
 
@@ -145,10 +157,39 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         for name, value in zip(("think_tokens", "answer_tokens", "malformed"), means.tolist(), strict=True):
             self._metrics[mode][name].append(value)
 
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        def forward(**inputs: Any) -> Any:
+            return model(**_without_empty_pictures(inputs))
+
+        return super()._get_per_token_logps_and_entropies(forward, *args, **kwargs)
+
     def _tokenize_prompts(self, prompts: list) -> tuple[Any, Any, Any]:
         ids, images, fields = super()._tokenize_prompts(prompts)
         # TRL writes None for a row without pictures, which every processor refuses in a batch that has some.
         return ids, None if images is None else [row or [] for row in images], fields
+
+
+class EpochSampler(RepeatSampler):
+    """TRL's sampler with an order that the epoch alone decides: TRL's own starts from its first order again when a run
+    is resumed in a later epoch."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        if self.shuffle:
+            self.generator.manual_seed(self.seed + self.epoch)
+        return super().__iter__()
+
+
+def _without_empty_pictures(inputs: dict[str, Any]) -> dict[str, Any]:
+    """A slice of a batch can hold rows without pictures only; the models refuse tensors of no pictures."""
+    pixels = inputs.get("pixel_values")
+    if pixels is None or len(pixels):
+        return inputs
+    return {name: value for name, value in inputs.items() if name not in _OF_PICTURES}
 
 
 def credit_shares(segments: Sequence[Sequence[int]], length: int, think: float, answer: float) -> torch.Tensor:
@@ -224,6 +265,7 @@ class DistinctPictures:
         flat = make_flat_list_of_images(images)
         distinct = list({id(image): image for image in flat}.values())
         places = {id(image): place for place, image in enumerate(distinct)}
+        kwargs["return_tensors"] = "pt"  # one kind of result for generation and for training
         key = (tuple(places), repr(sorted(kwargs.items(), key=lambda item: item[0])))
         if key not in self._seen:  # the pictures are kept beside the result, so that their ids stay theirs
             self._seen[key] = (distinct, self._inner(distinct, **kwargs))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +12,11 @@ from trl import SFTConfig, SFTTrainer
 from balanced_thinking.batch import OVERFLOW, ScaleCollator
 from balanced_thinking.schedules import SCHEDULES, Schedule
 from balanced_thinking.training.head import attach_weighted_head
+from balanced_thinking.training.metrics import EVALUATION_WEIGHTS, SegmentTotals
 from balanced_thinking.training.safety import SafeTrainer
-from balanced_thinking.weights import NORMALIZE, SEGMENTS, count, token_weights
+from balanced_thinking.weights import NORMALIZE, count, token_weights
 
 WEIGHTING = ("scale", "uniform")
-# Evaluation never follows the schedule, so that its loss can be compared over time.
-EVALUATION_WEIGHTS = (0.5, 0.5)
 
 
 def _option(default: Any, text: str) -> Any:
@@ -87,44 +85,6 @@ class ScaleSFTConfig(SFTConfig):
                 raise ValueError(f"{name}={getattr(self, name)!r} cannot be exact with segment weights: {why}")
 
 
-class _Totals:
-    """Sums of a logging period, kept on the device until `read` brings them over in one transfer.
-
-    Per segment: nll (nats), correct tokens, tokens; then attended tokens and dropped samples.
-    """
-
-    def __init__(self) -> None:
-        self.sums: torch.Tensor | None = None
-        self.weights: tuple[float, float] | None = None
-        self.started = time.perf_counter()
-
-    def add(self, segments: torch.Tensor, nll: torch.Tensor, correct: torch.Tensor, rest: list[torch.Tensor]) -> None:
-        rows = []
-        for segment in SEGMENTS:
-            mask = segments == segment
-            rows += [(nll * mask).sum(), (correct & mask).sum(), mask.sum()]
-        sums = torch.stack([value.to(torch.float32).to(nll.device) for value in (*rows, *rest)])
-        self.sums = sums if self.sums is None else self.sums + sums
-
-    def read(self, reduce: Any, normalize: str) -> dict[str, float]:
-        """The period's metrics. `reduce` sums a tensor over the ranks."""
-        if self.sums is None:
-            return {}
-        sums = reduce(self.sums.double() if self.sums.device.type != "mps" else self.sums).tolist()
-        seconds = time.perf_counter() - self.started
-        supervised = max(1.0, sums[2] + sums[5])
-        shown = {"mean_token_accuracy": (sums[1] + sums[4]) / supervised}
-        for name, (nll, correct, n) in {"think": sums[0:3], "answer": sums[3:6]}.items():
-            if n:
-                shown |= {f"{name}_nll": nll / n, f"{name}_accuracy": correct / n}
-        if self.weights is not None:
-            # Plain SFT gives each segment what its length is worth.
-            share = sums[2] / supervised
-            think, answer = (share, 1 - share) if normalize == "token" else self.weights
-            shown |= {"w_think": think, "w_answer": answer, "tokens_per_second": sums[6] / seconds}
-        return shown | {"dropped": sums[7]}
-
-
 class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
     """TRL's SFTTrainer with the scheduled, per-segment loss.
 
@@ -146,8 +106,12 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         **kwargs: Any,
     ) -> None:
         args = args or ScaleSFTConfig()
-        if kwargs.get("compute_loss_func") is not None:
-            raise ValueError("compute_loss_func replaces the weighted loss; leave it out, or use trl.SFTTrainer")
+        for name, why in (
+            ("compute_loss_func", "replaces the weighted loss"),
+            ("formatting_func", "hides the segments"),
+        ):
+            if kwargs.get(name) is not None:
+                raise ValueError(f"{name} {why}; leave it out, or use trl.SFTTrainer")
         if getattr(kwargs.get("peft_config"), "is_prompt_learning", False):
             raise ValueError(
                 "peft_config adds virtual tokens to the prompt, which have no segment; use LoRA or full fine-tuning"
@@ -165,7 +129,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
             )
         self.normalize = "token" if args.weighting == "uniform" else args.normalize
         self.schedule = args.weight_schedule()
-        self._totals = {"train": _Totals(), "eval": _Totals()}
+        self._totals = {"train": SegmentTotals(), "eval": SegmentTotals()}
         unwrapped = self.accelerator.unwrap_model(self.model)
         base = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
         attach_weighted_head(base, args.head_impl)
@@ -202,6 +166,8 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         training = self.model.training
+        totals = self._totals["train" if training else "eval"]
+        totals.start()
         inputs = dict(inputs)
         segments = inputs.pop("segment_ids")[:, 1:]
         dropped = inputs.pop("dropped")
@@ -210,7 +176,6 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         normalize = self.normalize if training or self.normalize == "token" else "example"
         weights = token_weights(segments, counts, think, answer, normalize)
         outputs = model(**inputs, token_weights=weights, use_cache=False)
-        totals = self._totals["train" if training else "eval"]
         totals.add(segments, outputs.nll, outputs.correct, [inputs["attention_mask"].sum(), dropped])
         totals.weights = (think, answer) if training else None
         # DDP averages gradients over the ranks, but the denominators are those of the global batch.
@@ -220,9 +185,20 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         with torch.no_grad():
             return loss, model(**{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False)
 
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """The loss of an evaluation is taken over its examples, so that neither the size of a micro-batch nor a
+        dropped sample moves it."""
+        self._totals["eval"] = SegmentTotals()
+        output = super().evaluation_loop(*args, **kwargs)
+        metrics = self._totals["eval"].read(lambda sums: self.accelerator.reduce(sums, "sum"), self.normalize)
+        if "loss" in metrics:
+            output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_loss"] = metrics["loss"]
+        return output
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         mode = "train" if self.model.training else "eval"
-        period, self._totals[mode] = self._totals[mode], _Totals()
+        period, self._totals[mode] = self._totals[mode], SegmentTotals()
         metrics = period.read(lambda sums: self.accelerator.reduce(sums, "sum"), self.normalize)
+        metrics.pop("loss", None)  # stands in the logs already
         self._metrics[mode] |= {name: [value] for name, value in metrics.items()}
         super().log(logs, start_time)
