@@ -1,0 +1,191 @@
+"""A study's plan: arms x settings x seeds as runs, each with its resolved recipe, in an order that respects their chains.
+
+    stages:   {sft: {...}, grpo: {...}}            what every run of a stage shares: keys of a recipe
+    arms:     {sft: {...}, sft+grpo: {after: sft, stage: grpo, ...}}
+    settings: {ratio-40: {sft: {...}, evaluate: {...}}}     variations, each with all arms; may be left out
+    seeds:    [0, 1, 2]
+    evaluate: {world: {splits: [test], options: {n: 400}, max_new_tokens: 264}}
+
+An arm `after` another one starts from that one's model, so a shared beginning is trained once. Reading a plan needs no torch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from balanced_thinking.names import nearest
+from balanced_thinking.training.recipe import Recipe, RecipeError, check_keys
+
+STAGES = ("sft", "grpo")
+_OWN_KEYS = ("after", "stage")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One data set that every run is evaluated on; `limit` and `options` as `load_data` takes them."""
+
+    data: str
+    splits: tuple[str, ...] = ("test",)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+    batch_size: int = 200
+    max_new_tokens: int = 512
+    scorer: str = "exact"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One run: an arm at a setting with a seed. `name` is its folder below the study's; `after` the one it starts
+    from."""
+
+    name: str
+    arm: str
+    setting: str | None
+    seed: int
+    stage: str
+    after: str | None
+    recipe: Recipe
+    benchmarks: tuple[Benchmark, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study's YAML says. `margin` (points) and `contrasts` ([arm, baseline] pairs) belong to its report and are
+    fixed before it is run."""
+
+    arms: Mapping[str, Mapping[str, Any]]
+    evaluate: Mapping[str, Mapping[str, Any]]
+    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    contrasts: tuple[tuple[str, str], ...] = ()
+    margin: float = 1.0
+
+    def nodes(self) -> list[Node]:
+        """Every run, a run after the one it starts from."""
+        order = _chained(self.arms)
+        return [
+            self._node(arm, setting, seed) for setting in self.settings or (None,) for seed in self.seeds for arm in order
+        ]
+
+    def _node(self, arm: str, setting: str | None, seed: int) -> Node:
+        own = self.arms[arm]
+        stage, varied = own.get("stage", "sft"), dict(self.settings.get(setting or "", {}))
+        layers = (self.stages.get(stage, {}), varied.get(stage, {}), {k: v for k, v in own.items() if k not in _OWN_KEYS})
+        values: dict[str, Any] = {}
+        for layer in layers:
+            values = merged(values, layer)
+        values = merged({"arm": arm, "stage": stage, "training": {"seed": seed}}, values)
+        if values.get("data", "world") == "world":
+            values = merged({"data_options": {"seed": seed}}, values)
+        parent = own.get("after")
+        check_keys(values, (f.name for f in fields(Recipe)), f"arm {arm!r}")
+        return Node(
+            name=_name(setting, arm, seed),
+            arm=arm,
+            setting=setting,
+            seed=seed,
+            stage=stage,
+            after=None if parent is None else _name(setting, parent, seed),
+            recipe=Recipe(**values),
+            benchmarks=tuple(_benchmarks(merged(dict(self.evaluate), varied.get("evaluate", {})))),
+        )
+
+
+def load_study(path: str | Path) -> Study:
+    """The study in a YAML file. Raises RecipeError for what it lacks, what is unknown, and chains that lead nowhere."""
+    if not Path(path).is_file():
+        raise RecipeError(f"there is no study {path}; expected a YAML file such as recipes/world/study.yaml")
+    try:
+        raw = yaml.safe_load(Path(path).read_text())
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    return make_study(raw, str(path))
+
+
+def make_study(raw: Any, where: str = "the study") -> Study:
+    """A study from a mapping; raises as `load_study` does."""
+    if not isinstance(raw, Mapping):
+        raise RecipeError(f"{where} holds {type(raw).__name__}; expected a mapping with arms and evaluate")
+    check_keys(raw, (f.name for f in fields(Study)), where)
+    for key in ("arms", "evaluate"):
+        if not isinstance(raw.get(key), Mapping) or not raw[key]:
+            raise RecipeError(f"{where} has no {key}; expected a mapping with at least one entry")
+    seeds = tuple(raw.get("seeds", (0, 1, 2)))
+    if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(seed, int) for seed in seeds):
+        raise RecipeError(f"{where}: seeds is {list(seeds)}; expected different whole numbers")
+    contrasts = tuple((str(arm), str(base)) for arm, base in raw.get("contrasts", ()))
+    values = {key: value or {} for key, value in raw.items() if key not in ("seeds", "contrasts", "margin")}
+    study = Study(**values, seeds=seeds, contrasts=contrasts, margin=float(raw.get("margin", 1.0)))
+    _check(study, where)
+    return study
+
+
+def _check(study: Study, where: str) -> None:
+    for arm, own in study.arms.items():
+        for key, known in (("stage", STAGES), ("after", study.arms)):
+            name = (own or {}).get(key)
+            if name is not None and name not in known:
+                raise RecipeError(
+                    f"{where}: arm {arm!r} has {key}: {name!r}{nearest(name, known)}; known: {', '.join(known)}"
+                )
+    for name, varied in study.settings.items():
+        check_keys(varied or {}, (*STAGES, "evaluate"), f"{where}, setting {name!r}")
+    for pair in study.contrasts:
+        for arm in pair:
+            if arm not in study.arms:
+                raise RecipeError(f"{where}: contrast {list(pair)} names no arm {arm!r}{nearest(arm, study.arms)}")
+    study.nodes()
+
+
+def _chained(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The arms in their order, each after the one it starts from."""
+    order: list[str] = []
+
+    def visit(arm: str, path: tuple[str, ...]) -> None:
+        if arm in path:
+            raise RecipeError(f"the arms {' -> '.join((*path, arm))} start from each other")
+        parent = (arms[arm] or {}).get("after")
+        if parent is not None:
+            visit(parent, (*path, arm))
+        if arm not in order:
+            order.append(arm)
+
+    for arm in arms:
+        visit(arm, ())
+    return order
+
+
+def _benchmarks(evaluate: Mapping[str, Mapping[str, Any]]) -> Iterator[Benchmark]:
+    for data, options in evaluate.items():
+        options = options or {}
+        check_keys(options, (f.name for f in fields(Benchmark) if f.name != "data"), f"evaluate.{data}")
+        yield Benchmark(data=data, **{**options, "splits": tuple(options.get("splits", ("test",)))})
+
+
+def merged(under: Mapping[str, Any], over: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`over` laid over `under`, mapping by mapping; neither is changed."""
+    result = copy.deepcopy(dict(under))
+    for key, value in (over or {}).items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else copy.deepcopy(value)
+    return result
+
+
+def _name(setting: str | None, arm: str, seed: int) -> str:
+    return "/".join((*((setting,) if setting else ()), arm, f"seed-{seed}"))
+
+
+def chain(nodes: Sequence[Node], name: str) -> list[Node]:
+    """The run of this name and those it builds on, first one first."""
+    by_name = {node.name: node for node in nodes}
+    found = [by_name[name]]
+    while found[0].after is not None:
+        found.insert(0, by_name[found[0].after])
+    return found

@@ -1,0 +1,203 @@
+"""Running a study: every run as its own process, several at a time, only what is missing.
+
+A study's folder holds `study.yaml`, `ledger.jsonl`, and below `[<setting>/]<arm>/seed-<k>/` a run directory each. Killed
+at any moment, the same command goes on: a run that had saved a checkpoint from there, any other from its start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from balanced_thinking import runs
+from balanced_thinking.study.plan import Node, Study
+from balanced_thinking.study.worker import LEDGER, PLAN, missing
+
+LOG = "log.txt"
+_POLL_SECONDS = 0.2
+_GRACE_SECONDS = 10.0
+
+
+class StudyError(RuntimeError):
+    """Some runs of a study failed, or its folder holds another study; the message says which and where their logs lie."""
+
+
+@dataclass
+class _Schedule:
+    """Which runs wait, run and have failed."""
+
+    waiting: list[Node]
+    running: dict[subprocess.Popen[bytes], Node] = field(default_factory=dict)
+    failed: list[Node] = field(default_factory=list)
+
+    def ready(self) -> Node | None:
+        """The next waiting run whose parent neither waits nor runs."""
+        busy = {node.name for node in (*self.waiting, *self.running.values())}
+        return next((node for node in self.waiting if node.after not in busy), None)
+
+    def fail(self, node: Node) -> None:
+        """Give up a run, and those that would have started from it."""
+        self.failed.append(node)
+        for child in [other for other in self.waiting if other.after == node.name]:
+            self.waiting.remove(child)
+            self.fail(child)
+
+
+def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
+    """Run what is missing. Raises StudyError where runs failed (the others were finished), KeyboardInterrupt as it came.
+
+    `jobs` runs at a time: by default one for each CPU core, or one where there is a GPU.
+    """
+    prepare(study, root)
+    nodes = study.nodes()
+    jobs = jobs or default_jobs()
+    schedule = _Schedule([node for node in nodes if missing(root, node)])
+    console = Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("runs", total=len(nodes), completed=len(nodes) - len(schedule.waiting))
+        try:
+            while schedule.waiting or schedule.running:
+                _start(schedule, root, jobs)
+                for node, code in _ended(schedule):
+                    progress.advance(task)
+                    console.print(_told(root, node, code), highlight=False)
+                time.sleep(_POLL_SECONDS)
+        except BaseException:
+            _stop(schedule)
+            raise
+    if schedule.failed:
+        logs = ", ".join(str(root / node.name / LOG) for node in schedule.failed[:3])
+        raise StudyError(f"{len(schedule.failed)} of {len(nodes)} runs failed; the same command tries them again ({logs})")
+
+
+def prepare(study: Study, root: Path) -> None:
+    """Make the study's folder, or check that it holds this very study: results of two must not mix."""
+    text = yaml.safe_dump(_plain(asdict(study)), sort_keys=False)
+    path = root / PLAN
+    if path.is_file() and (changed := _differences(yaml.safe_load(path.read_text()), yaml.safe_load(text))):
+        raise StudyError(f"{root} holds another study: {'; '.join(changed[:3])}; choose another folder with --out")
+    root.mkdir(parents=True, exist_ok=True)
+    runs.write_atomically(path, text)
+
+
+def _differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """Where a plan differs in what its results depend on; more seeds, arms, settings or contrasts only add runs."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return [] if old == new else [f"{where} was {old!r} and is {new!r}"]
+    grows = where in ("arms", "settings", "")
+    found = []
+    for key in old if grows else {**old, **new}:
+        if where == "" and key in ("seeds", "contrasts", "margin"):
+            continue
+        found += _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, so that YAML needs no tags."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def default_jobs() -> int:
+    import torch
+
+    return 1 if torch.cuda.is_available() else max(1, os.cpu_count() or 1)
+
+
+def _start(schedule: _Schedule, root: Path, jobs: int) -> None:
+    while len(schedule.running) < jobs and (node := schedule.ready()):
+        schedule.waiting.remove(node)
+        folder = root / node.name
+        folder.mkdir(parents=True, exist_ok=True)
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        environment = {"OMP_NUM_THREADS": str(threads), "TRANSFORMERS_VERBOSITY": "error"} | os.environ
+        with (folder / LOG).open("ab") as log:
+            command = [sys.executable, "-m", "balanced_thinking.study.worker", str(root), node.name]
+            # A group of its own: Ctrl-C reaches this process alone, which then stops the others in order.
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+        schedule.running[process] = node
+
+
+def _ended(schedule: _Schedule) -> Iterator[tuple[Node, int]]:
+    for process, node in list(schedule.running.items()):
+        code = process.poll()
+        if code is not None:
+            del schedule.running[process]
+            if code:
+                schedule.fail(node)
+            yield node, code
+
+
+def _stop(schedule: _Schedule) -> None:
+    for process in schedule.running:
+        process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + _GRACE_SECONDS
+    for process in schedule.running:
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _told(root: Path, node: Node, code: int) -> str:
+    """The run's end in one line: its accuracies, or where its log lies."""
+    folder = root / node.name
+    if code:
+        lines = (folder / LOG).read_text(errors="replace").strip().splitlines()
+        return f"{node.name}: failed ({lines[-1] if lines else f'exit code {code}'}); see {folder / LOG}"
+    summaries = [json.loads(path.read_text()) for path in sorted(folder.glob("eval/*/summary.json"))]
+    return f"{node.name}: " + ", ".join(f"{s['split']} {s['accuracy']:.1%}" for s in summaries)
+
+
+def ledger(root: Path) -> list[dict[str, Any]]:
+    """Every finished part of every run; a row that a kill cut short is left out."""
+    path = root / LEDGER
+    rows = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def describe_plan(study: Study, root: Path, jobs: int | None = None) -> str:
+    """The plan as text: every run with its state, and an estimate from what similar runs took."""
+    nodes, rows = study.nodes(), ledger(root)
+    open_parts = {node.name: missing(root, node) for node in nodes}
+    lines = [f"{len(nodes)} runs, {sum(not parts for parts in open_parts.values())} of them complete", ""]
+    for node in nodes:
+        state = ", ".join(open_parts[node.name]) or "complete"
+        lines.append(f"  {node.name}  ({node.stage}{f' after {node.after}' if node.after else ''}): {state}")
+    seconds = [_estimate(node, part, rows) for node in nodes for part in open_parts[node.name]]
+    known = [value for value in seconds if value is not None]
+    if len(known) < len(seconds):
+        lines += ["", "no estimate yet: no similar part has finished"]
+    elif seconds:
+        lines += ["", f"about {sum(known) / (jobs or default_jobs()) / 60:.0f} minutes to go"]
+    return "\n".join(lines)
+
+
+def _estimate(node: Node, part: str, rows: Sequence[dict[str, Any]]) -> float | None:
+    """Median wall seconds of the part among runs of the same arm, preferably at the same setting."""
+    same = [row for row in rows if row["part"] == part and f"/{node.arm}/" in f"/{row['run']}"]
+    nearest = [row for row in same if node.setting and row["run"].startswith(f"{node.setting}/")] or same
+    return median(row["wall_seconds"] for row in nearest) if nearest else None

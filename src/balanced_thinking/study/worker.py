@@ -1,0 +1,108 @@
+"""One run of a study in a process of its own: what is missing of its training and its evaluations, and the ledger's rows.
+
+    python -m balanced_thinking.study.worker STUDY_FOLDER RUN_NAME
+
+The plan is read back from the study's folder, so that every process works on one and the same.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking import runs
+from balanced_thinking.evaluation.run import evaluate_model, label
+from balanced_thinking.study.plan import Benchmark, Node, load_study
+
+LEDGER = "ledger.jsonl"
+PLAN = "study.yaml"
+
+
+def missing(root: Path, node: Node) -> list[str]:
+    """The parts of a run that are not done yet: `train`, then the labels of its evaluations."""
+    folder = root / node.name
+    parts = [] if runs.finished(folder) else ["train"]
+    labels = [label(benchmark.data, split) for benchmark in node.benchmarks for split in benchmark.splits]
+    return parts + [name for name in labels if not (folder / "eval" / name / "summary.json").is_file()]
+
+
+def work(root: Path, node: Node) -> None:
+    """Do what is missing of a run; each part is entered in the ledger when it is complete."""
+    folder = root / node.name
+    if "train" in missing(root, node):
+        from balanced_thinking.training.run import train
+
+        with _entry(root, node, "train") as entry:
+            train(node.recipe, folder, resume=(folder / "config.yaml").exists())
+            entry.update(_trained(folder))
+    for benchmark in node.benchmarks:
+        for split in benchmark.splits:
+            if label(benchmark.data, split) in missing(root, node):
+                with _entry(root, node, label(benchmark.data, split)) as entry:
+                    entry.update(_evaluate(folder, benchmark, split))
+
+
+def _evaluate(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
+    out = evaluate_model(
+        str(folder),
+        benchmark.data,
+        split=split,
+        scorer=benchmark.scorer,
+        batch_size=benchmark.batch_size,
+        max_new_tokens=benchmark.max_new_tokens,
+        limit=benchmark.limit,
+        options=dict(benchmark.options),
+    )
+    summary = json.loads((out / "summary.json").read_text())
+    return {"tokens": round(summary["n"] * (summary["think_tokens_mean"] + summary["answer_tokens_mean"]))}
+
+
+def _trained(folder: Path) -> dict[str, Any]:
+    about = json.loads((folder / "provenance.json").read_text())
+    return {name: about.get(name) for name in ("steps", "tokens", "device")}
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait for a worker that outlived a killed study, so that two never write one run."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system, however this process ends
+        yield
+
+
+@contextmanager
+def _entry(root: Path, node: Node, part: str) -> Iterator[dict[str, Any]]:
+    entry: dict[str, Any] = {"run": node.name, "part": part, "started": runs.now()}
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield entry
+    entry["wall_seconds"] = round(time.perf_counter() - wall, 2)
+    entry["cpu_seconds"] = round(time.process_time() - cpu, 2)
+    entry["peak_mib"] = _peak_mib()
+    with (root / LEDGER).open("a", encoding="utf-8") as file:  # one short write: rows of several processes never mix
+        file.write(json.dumps(entry) + "\n")
+
+
+def _peak_mib() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak / (2**20 if sys.platform == "darwin" else 2**10))
+
+
+def main() -> int:
+    root, name = Path(sys.argv[1]), sys.argv[2]
+    node = next(node for node in load_study(root / PLAN).nodes() if node.name == name)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with _alone(root / node.name):
+        work(root, node)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
