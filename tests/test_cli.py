@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from balanced_thinking.cli import main
-from balanced_thinking.training.recipe import load_recipe, typed_arguments
+from balanced_thinking.training.recipe import RecipeError, load_recipe, typed_arguments
 from balanced_thinking.training.sft import ScaleSFTConfig
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
@@ -29,7 +30,8 @@ STEPS = [
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(recipe: Path) -> None:
+def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BALANCED_THINKING_DATA", "data")
     typed_arguments(ScaleSFTConfig, load_recipe(recipe).training)
     assert f"--config {recipe.relative_to(RECIPES[0].parents[2])}" in recipe.read_text()
 
@@ -37,6 +39,56 @@ def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(recipe: Path) -> N
 def test_numbers_and_words_that_yaml_misreads_are_what_they_were_meant_to_be() -> None:
     meant = typed_arguments(ScaleSFTConfig, yaml.safe_load("{learning_rate: 1e-4, save_strategy: no, bf16: false}"))
     assert meant == {"learning_rate": 1e-4, "save_strategy": "no", "bf16": False}
+    assert typed_arguments(ScaleSFTConfig, {"max_steps": "1e3", "learning_rate": 1}) == {
+        "max_steps": 1000,
+        "learning_rate": 1.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", "is no YAML"),  # cut off
+        ("- a", "holds ['a']; expected keys"),  # a list
+        ("modle: x", "did you mean 'model'"),  # an unknown key
+        ("training:", "training is empty; expected a mapping"),  # nothing under it
+        ("training: {output_dir: x}", "use --out"),  # the run directory's own
+        ("lora: true", "lora is true; expected a mapping or null"),  # a switch in place of arguments
+        ("lora: {rank: 4}", "lora has the unknown key 'rank' (did you mean"),
+        ("lora: {r: four}", "r is 'four'; expected a whole number"),
+        ("model_size: {hiden: 4}", "did you mean 'hidden'"),
+        ("limit: 2.5", "limit is 2.5; expected a whole number or null"),
+        ("data: 5", "data is 5; expected text, so quote it"),
+        ("data: $NOT_SET/x", "the environment variable NOT_SET is not set"),
+        ("data: ${NOT_SET}/x", "the environment variable NOT_SET is not set"),
+    ],
+)
+def test_a_recipe_that_cannot_be_used_says_what_mends_it(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOT_SET", raising=False)
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("max_steps", "ten", "a whole number"),
+        ("max_steps", 1.5, "a whole number"),
+        ("max_steps", True, "a whole number"),
+        ("learning_rate", "fast", "a number"),
+        ("learning_rate", False, "a number"),
+        ("gradient_checkpointing", "flase", "true or false"),
+        ("gradient_checkpointing", 1, "true or false"),
+        ("weighting", 3, "text, so quote it"),
+        ("max_length", [4], "a whole number or null"),
+    ],
+)
+def test_a_training_argument_of_another_kind_is_refused(name: str, value: object, expected: str) -> None:
+    with pytest.raises(RecipeError, match=rf"{name} is .*; expected {expected}"):
+        typed_arguments(ScaleSFTConfig, {name: value})
 
 
 def test_help_is_instant_because_no_heavy_library_is_imported() -> None:
@@ -58,7 +110,14 @@ def test_help_is_instant_because_no_heavy_library_is_imported() -> None:
         (["sft", "--lerning_rate", "1"], "did you mean 'learning_rate'"),
         (["sft", "--config", "nowhere.yaml"], "no recipe nowhere.yaml"),
         (["sft", "stray"], "unexpected argument 'stray'"),
-        (["sft", *TINY, "--learning_rate", "fast"], "'fast' is not a number"),
+        (["sft", *TINY, "--learning_rate", "fast"], "learning_rate is 'fast'; expected a number"),
+        (["sft", "--max_steps", "ten"], "max_steps is 'ten'; expected a whole number"),
+        (["sft", "--limit", "abc"], "limit is 'abc'; expected a whole number"),
+        (["sft", "--data", "5"], "data is 5; expected text"),
+        (["sft", "--data.n", "5"], "--data.n sets a key of data, which is no mapping"),
+        (["sft", "--lora", "true"], "lora is true; expected a mapping"),
+        (["sft", "--lora.target_modules", "[q_proj"], "--lora.target_modules [q_proj, line 1, column 8 is no YAML"),
+        (["sft", "--output_dir", "x"], "use --out"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_the_nearest_name(
