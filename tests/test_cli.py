@@ -164,7 +164,7 @@ def test_from_training_to_the_report(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert json.loads((run / "metrics.jsonl").read_text().splitlines()[1])["step"] == 2
         command = ["eval", "--model", str(run), "--data", "world", "--data_options.n", "3", "--max-new-tokens", "4"]
         assert main(command) == 0
-        assert (run / "eval" / "test" / "predictions.jsonl").is_file()
+        assert (run / "eval" / "world-test" / "predictions.jsonl").is_file()
     assert main(["report", str(tmp_path)]) == 0
     assert str(tmp_path / "report.html") in capsys.readouterr().out
     assert (tmp_path / "report.md").is_file()
@@ -181,6 +181,30 @@ def test_finished_run_is_not_overwritten_but_can_be_resumed(tmp_path: Path, caps
     after = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert after[:2] == metrics.splitlines()[:2]
     assert [json.loads(line)["step"] for line in after if "loss" in json.loads(line)] == [1, 2, 3]
+
+
+def test_results_are_not_overwritten_unless_told_and_use_the_format_of_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": str(i), "question": "which color ?", "think": "it looks red .", "answer": "red"} for i in range(3)]
+    data, run = tmp_path / "mine.jsonl", tmp_path / "run"
+    data.write_text("\n".join(map(json.dumps, rows)) + "\nnot json\n")
+    base = ["--data", str(data), "--on-bad-row", "drop"]
+    form = ["--reasoning_format", "{name: mine, think_close: ;, answer_open: '='}"]
+    assert main(["sft", "--model", "tiny:qwen2", *base, *STEPS, *form, "--out", str(run)]) == 0
+    command = ["eval", "--model", str(run), *base, "--max-new-tokens", "4"]
+    assert main(command) == 0
+    assert "1 bad row was left out\n" in capsys.readouterr().out
+    summary = run / "eval" / "mine-test" / "summary.json"
+    kept = json.loads(summary.read_text())
+    assert (kept["format"], kept["n"], kept["dropped"]) == ("mine", 3, 1)
+    assert main([*command, "--format", "boxed"]) == 1
+    error = capsys.readouterr().err
+    assert str(summary.parent) in error
+    assert "--overwrite" in error
+    assert json.loads(summary.read_text()) == kept
+    assert main([*command, "--format", "boxed", "--overwrite"]) == 0
+    assert json.loads(summary.read_text())["format"] == "boxed"
 
 
 def test_lora_run_is_evaluated_on_its_base(tmp_path: Path) -> None:

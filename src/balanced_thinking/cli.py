@@ -61,7 +61,7 @@ def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command
         command.error(str(error))
     except BadRowsError as error:
         print(error.table(), file=sys.stderr)
-        print("\nNothing was trained. Mend the rows, or go on without them with --on-bad-row drop.", file=sys.stderr)
+        print("\nNothing was written. Mend the rows, or go on without them with --on-bad-row drop.", file=sys.stderr)
         return 1
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"balanced {arguments.command}: {error}", file=sys.stderr)
@@ -140,8 +140,11 @@ def _eval_options(parser: _Parser) -> None:
     )
     parser.add_argument("--data", required=True, help="a data set's name or a path")
     parser.add_argument("--split", default="test", help="which split of it")
-    parser.add_argument("--out", type=Path, help="folder of the results  [RUN/eval/<split>, or runs/eval/<split>]")
-    parser.add_argument("--format", default="think-answer", help="reasoning format of the model's outputs")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the results  [RUN/eval/<data>-<split>, or runs/eval/<data>-<split>]"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the results that the folder holds")
+    parser.add_argument("--format", help="reasoning format of the model's outputs  [the run's, else think-answer]")
     parser.add_argument("--scorer", default="exact", help="how an extracted answer is compared with the right one")
     parser.add_argument("--batch-size", type=int, default=64, help="samples generated together")
     parser.add_argument("--max-new-tokens", type=int, default=512, help="tokens after which an output is cut off")
@@ -164,6 +167,7 @@ def _eval(arguments: argparse.Namespace) -> Path:
         limit=arguments.limit,
         on_bad_row=arguments.on_bad_row,
         options=_values(arguments.overrides),
+        overwrite=arguments.overwrite,
     )
 
 
