@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import mean
 
 import pytest
 import yaml
 
 from balanced_thinking.cli import main
-from balanced_thinking.training.recipe import load_recipe, typed_arguments
+from balanced_thinking.training.recipe import RecipeError, load_recipe, typed_arguments
 from balanced_thinking.training.sft import ScaleSFTConfig
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
@@ -29,14 +31,78 @@ STEPS = [
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(recipe: Path) -> None:
+def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BALANCED_THINKING_DATA", "data")
     typed_arguments(ScaleSFTConfig, load_recipe(recipe).training)
     assert f"--config {recipe.relative_to(RECIPES[0].parents[2])}" in recipe.read_text()
+
+
+def test_help_of_sft_shows_each_of_our_training_arguments_with_its_default(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["sft", "--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    for name in set(ScaleSFTConfig.__annotations__):
+        assert f"  --{name} " in said
+    for shown in ("--weighting scale ", "--think_weight_start 0.9", "--max_length 4096 ", "--bf16 null "):
+        assert shown in said
 
 
 def test_numbers_and_words_that_yaml_misreads_are_what_they_were_meant_to_be() -> None:
     meant = typed_arguments(ScaleSFTConfig, yaml.safe_load("{learning_rate: 1e-4, save_strategy: no, bf16: false}"))
     assert meant == {"learning_rate": 1e-4, "save_strategy": "no", "bf16": False}
+    assert typed_arguments(ScaleSFTConfig, {"max_steps": "1e3", "learning_rate": 1}) == {
+        "max_steps": 1000,
+        "learning_rate": 1.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", "is no YAML"),  # cut off
+        ("- a", "holds ['a']; expected keys"),  # a list
+        ("modle: x", "did you mean 'model'"),  # an unknown key
+        ("training:", "training is empty; expected a mapping"),  # nothing under it
+        ("training: {output_dir: x}", "use --out"),  # the run directory's own
+        ("lora: true", "lora is true; expected a mapping or null"),  # a switch in place of arguments
+        ("lora: {rank: 4}", "lora has the unknown key 'rank' (did you mean"),
+        ("lora: {r: four}", "r is 'four'; expected a whole number"),
+        ("model_size: {hiden: 4}", "did you mean 'hidden'"),
+        ("limit: 2.5", "limit is 2.5; expected a whole number or null"),
+        ("data: 5", "data is 5; expected text, so quote it"),
+        ("data: $NOT_SET/x", "the environment variable NOT_SET is not set"),
+        ("data: ${NOT_SET}/x", "the environment variable NOT_SET is not set"),
+    ],
+)
+def test_a_recipe_that_cannot_be_used_says_what_mends_it(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOT_SET", raising=False)
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("max_steps", "ten", "a whole number"),
+        ("max_steps", 1.5, "a whole number"),
+        ("max_steps", True, "a whole number"),
+        ("learning_rate", "fast", "a number"),
+        ("learning_rate", False, "a number"),
+        ("gradient_checkpointing", "flase", "true or false"),
+        ("gradient_checkpointing", 1, "true or false"),
+        ("weighting", 3, "text, so quote it"),
+        ("max_length", [4], "a whole number or null"),
+    ],
+)
+def test_a_training_argument_of_another_kind_is_refused(name: str, value: object, expected: str) -> None:
+    with pytest.raises(RecipeError, match=rf"{name} is .*; expected {expected}"):
+        typed_arguments(ScaleSFTConfig, {name: value})
 
 
 def test_help_is_instant_because_no_heavy_library_is_imported() -> None:
@@ -55,10 +121,27 @@ def test_help_is_instant_because_no_heavy_library_is_imported() -> None:
         (["eval", "--modle", "x"], "did you mean '--model'"),
         (["report", "x", "--htm", "y"], "did you mean '--html'"),
         (["inspect", "world", "--splt", "test"], "did you mean '--split'"),
-        (["sft", "--lerning_rate", "1"], "did you mean 'learning_rate'"),
+        (["eval", "--model", "x", "--data", "y", "--data_option.n", "3"], "did you mean '--data_options.NAME'"),
+        (["eval", "--model", "x", "--data", "y", "--batch-size", "0"], "'0' is no whole number of at least 1"),
+        (["eval", "--model", "x", "--data", "y", "--max-new-tokens", "0"], "'0' is no whole number of at least 1"),
+        (["eval", "--model", "x", "--data", "y", "--data_options.n", "[1"], "--data_options.n [1, line 1, column 3"),
+        # sft: the nearest of its options, the recipe's keys and the training arguments
+        (["sft", "--confg", "x"], "did you mean '--config'"),
+        (["sft", "--ouput", "x"], "did you mean '--out'"),
+        (["sft", "--modle", "x"], "did you mean '--model'"),
+        (["sft", "--dta", "x"], "did you mean '--data'"),
+        (["sft", "--data_option.n", "3"], "did you mean '--data_options.n'"),
+        (["sft", "--lerning_rate", "1"], "did you mean '--learning_rate'"),
         (["sft", "--config", "nowhere.yaml"], "no recipe nowhere.yaml"),
         (["sft", "stray"], "unexpected argument 'stray'"),
-        (["sft", *TINY, "--learning_rate", "fast"], "'fast' is not a number"),
+        (["sft", *TINY, "--learning_rate", "fast"], "learning_rate is 'fast'; expected a number"),
+        (["sft", "--max_steps", "ten"], "max_steps is 'ten'; expected a whole number"),
+        (["sft", "--limit", "abc"], "limit is 'abc'; expected a whole number"),
+        (["sft", "--data", "5"], "data is 5; expected text"),
+        (["sft", "--data.n", "5"], "--data.n sets a key of data, which is no mapping"),
+        (["sft", "--lora", "true"], "lora is true; expected a mapping"),
+        (["sft", "--lora.target_modules", "[q_proj"], "--lora.target_modules [q_proj, line 1, column 8 is no YAML"),
+        (["sft", "--output_dir", "x"], "use --out"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_the_nearest_name(
@@ -105,7 +188,7 @@ def test_from_training_to_the_report(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert json.loads((run / "metrics.jsonl").read_text().splitlines()[1])["step"] == 2
         command = ["eval", "--model", str(run), "--data", "world", "--data_options.n", "3", "--max-new-tokens", "4"]
         assert main(command) == 0
-        assert (run / "eval" / "test" / "predictions.jsonl").is_file()
+        assert (run / "eval" / "world-test" / "predictions.jsonl").is_file()
     assert main(["report", str(tmp_path)]) == 0
     assert str(tmp_path / "report.html") in capsys.readouterr().out
     assert (tmp_path / "report.md").is_file()
@@ -122,6 +205,30 @@ def test_finished_run_is_not_overwritten_but_can_be_resumed(tmp_path: Path, caps
     after = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert after[:2] == metrics.splitlines()[:2]
     assert [json.loads(line)["step"] for line in after if "loss" in json.loads(line)] == [1, 2, 3]
+
+
+def test_results_are_not_overwritten_unless_told_and_use_the_format_of_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": str(i), "question": "which color ?", "think": "it looks red .", "answer": "red"} for i in range(3)]
+    data, run = tmp_path / "mine.jsonl", tmp_path / "run"
+    data.write_text("\n".join(map(json.dumps, rows)) + "\nnot json\n")
+    base = ["--data", str(data), "--on-bad-row", "drop"]
+    form = ["--reasoning_format", "{name: mine, think_close: ;, answer_open: '='}"]
+    assert main(["sft", "--model", "tiny:qwen2", *base, *STEPS, *form, "--out", str(run)]) == 0
+    command = ["eval", "--model", str(run), *base, "--max-new-tokens", "4"]
+    assert main(command) == 0
+    assert "1 bad row was left out\n" in capsys.readouterr().out
+    summary = run / "eval" / "mine-test" / "summary.json"
+    kept = json.loads(summary.read_text())
+    assert (kept["format"], kept["n"], kept["dropped"]) == ("mine", 3, 1)
+    assert main([*command, "--format", "boxed"]) == 1
+    error = capsys.readouterr().err
+    assert str(summary.parent) in error
+    assert "--overwrite" in error
+    assert json.loads(summary.read_text()) == kept
+    assert main([*command, "--format", "boxed", "--overwrite"]) == 0
+    assert json.loads(summary.read_text())["format"] == "boxed"
 
 
 def test_lora_run_is_evaluated_on_its_base(tmp_path: Path) -> None:
@@ -164,11 +271,15 @@ def test_real_data_trains_with_each_architecture_and_both_segments_fall(
     monkeypatch.setenv("BALANCED_THINKING_DATA", str(real_data))
     recipe, run = f"recipes/puzzlevqa/{architecture}.yaml", tmp_path / "run"
     monkeypatch.chdir(Path(__file__).parents[1])
-    assert main(["sft", "--config", recipe, "--max_steps", "10", "--limit", "60", "--out", str(run)]) == 0
+    steps = ["--max_steps", "16", "--logging_steps", "1", "--limit", "60"]
+    assert main(["sft", "--config", recipe, *steps, "--out", str(run)]) == 0
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for name in ("think_nll", "answer_nll"):
         values = [entry[name] for entry in metrics if name in entry]
-        assert values[-1] < values[0]
+        assert mean(values[-3:]) < mean(values[:3])
+    data = f"puzzlevqa:{real_data / 'puzzlevqa'}"
+    assert main(["eval", "--model", str(run), "--data", data, "--limit", "3", "--max-new-tokens", "4"]) == 0
+    assert json.loads((run / "eval" / "puzzlevqa-test" / "summary.json").read_text())["n"] == 3
 
 
 def test_every_public_name_is_there() -> None:

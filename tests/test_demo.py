@@ -15,7 +15,8 @@ def test_demo_trains_both_arms_reports_and_does_nothing_twice(tmp_path: Path, mo
     page = demo.run_demo(tmp_path, **options)
     for arm in demo.ARMS:
         for split in demo.TEST_SPLITS:
-            assert json.loads((tmp_path / arm / "seed-0" / "eval" / split / "summary.json").read_text())["n"] == 4
+            summary = tmp_path / arm / "seed-0" / "eval" / f"world-{split}" / "summary.json"
+            assert json.loads(summary.read_text())["n"] == 4
     text = page.read_text()
     assert "scale-sft" in text
     assert "<script" not in text

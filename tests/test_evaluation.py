@@ -12,6 +12,7 @@ import torch
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation.generate import Generator, evaluate, predict, summarize
+from balanced_thinking.evaluation.run import label
 from balanced_thinking.evaluation.statistics import wilson_interval
 from balanced_thinking.models.tiny import build_tiny
 from tests.conftest import ARCHITECTURES
@@ -42,6 +43,12 @@ def test_a_sample_is_answered_alike_alone_and_in_a_batch(architecture: str) -> N
         ("<think>red red</think>", True, {"correct": False, "malformed": True, "truncated": False}),
         # cut off while thinking: malformed and truncated
         ("<think>red red", False, {"correct": False, "malformed": True, "truncated": True}),
+        # cut off inside the answer, which may have gone on: not right, though what is there would be
+        ("<think>a b</think><answer>red", False, {"correct": False, "malformed": False, "truncated": True}),
+        # stopped by itself without the closing tag: all of the answer is there
+        ("<think>a b</think><answer>red", True, {"correct": True, "malformed": False, "truncated": False}),
+        # cut off after the answer
+        ("<think>a b</think><answer>red</answer>", False, {"correct": True, "malformed": False, "truncated": True}),
     ],
 )
 def test_outputs_are_judged_by_the_parser(text: str, stopped: bool, expected: dict[str, bool]) -> None:
@@ -51,6 +58,65 @@ def test_outputs_are_judged_by_the_parser(text: str, stopped: bool, expected: di
     assert {name: getattr(prediction, name) for name in expected} == expected
     assert prediction.completion == text
     assert prediction.think_tokens + prediction.answer_tokens == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("text", "format", "correct"),
+    [
+        # a format without a closing tag: what is cut off may have gone on
+        ("<think>a</think>red", "deepseek-r1", False),
+        # the box is closed
+        ("a \\boxed{red} .", "boxed", True),
+        ("a \\boxed{red", "boxed", False),
+    ],
+)
+def test_an_answer_that_was_cut_off_is_never_right(text: str, format: str, correct: bool) -> None:
+    model = Generator(*build_tiny("qwen2"), reasoning_format=format)
+    prediction = model.score(Example("one", "?", (), None, "red"), model.tokenizer(text).input_ids)
+    assert (prediction.prediction, prediction.correct, prediction.truncated) == ("red", correct, True)
+
+
+def test_a_text_only_model_is_refused_data_with_pictures_before_anything_is_written(tmp_path: Path) -> None:
+    examples = [Example("none", "which color ?", (), None, "red"), *load(split="test", n=2)]
+    with pytest.raises(ValueError, match=r"takes text only, but 2 of 3 examples have pictures \(test-0-000000"):
+        evaluate(generator("qwen2"), examples, tmp_path / "out", data="world", split="test", model_name="tiny")
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_stay_until_new_ones_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = [Example(str(i), "which color ?", (), None, "red") for i in range(3)]
+    about: dict[str, Any] = {"data": "x", "split": "test", "model_name": "tiny", "batch_size": 1}
+    model = generator("qwen2")
+    evaluate(model, examples, tmp_path, **about)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert before.keys() == {"predictions.jsonl", "summary.json"}
+    with pytest.raises(ValueError, match="did you mean 'exact'"):
+        evaluate(model, examples, tmp_path, scorer="exactly", **about)
+    monkeypatch.setattr(model, "complete", lambda chunk: [[model.tokenizer.eos_token_id]] if chunk[0].id == "0" else 0)
+    with pytest.raises(TypeError):
+        evaluate(model, examples, tmp_path, **about)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("world", "world-test"),
+        ("puzzlevqa:some/folder", "puzzlevqa-test"),
+        ("some/mine.jsonl", "mine-test"),
+        ("some/mine.v2.jsonl", "mine.v2-test"),
+        ("jsonl:some/mine.jsonl", "mine-test"),
+        ("some/test.jsonl", "some-test"),  # the stem is the split
+        (".", "here-test"),  # a folder, here the current one
+        ("test.jsonl", "here-test"),
+    ],
+)
+def test_results_are_named_after_the_data_and_the_split(
+    data: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert label(data, "test") == expected
 
 
 def test_tokens_after_the_stop_are_cut() -> None:

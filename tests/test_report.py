@@ -35,7 +35,8 @@ def write_run(
     folder: Path,
     correct: Sequence[bool],
     *,
-    split: str = "test",
+    split: str = "world-test",
+    data: str = "world",
     extra: dict[str, Any] | None = None,
     **provenance: Any,
 ) -> Path:
@@ -45,13 +46,20 @@ def write_run(
     rows = [row(i, ok) | (extra or {}) for i, ok in enumerate(correct)]
     (evaluation / "predictions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     summary = {"n": len(rows), "correct": sum(correct), "malformed": 0, "truncated": 0, "format": "think-answer"}
+    summary |= {"data": data}
     (evaluation / "summary.json").write_text(json.dumps(summary))
     facts = {"arm": folder.parent.name, "finished": "2026-11-24T03:40:00Z", "train_seconds": 120.0}
     (folder / "provenance.json").write_text(json.dumps(facts | provenance))
-    (folder / "config.yaml").write_text(yaml.safe_dump({"weighting": "scale", "lora": {"r": 8}}))
+    write_config(folder, "scale")
     logged = [{"step": s, "think_nll": 2.0, "answer_nll": 3.0 - s / 10, "grad_norm": 1.0} for s in range(STEPS)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in logged))
     return folder
+
+
+def write_config(folder: Path, weighting: str) -> None:
+    """As a run stores it: the recipe, with the training arguments under `training`."""
+    config = {"model": "world-base", "lora": {"r": 8}, "training": {"weighting": weighting, "max_steps": STEPS}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
 
 def row(i: int, correct: bool) -> dict[str, Any]:
@@ -179,12 +187,34 @@ def test_only_shared_seeds_and_shared_items_are_compared(study: Path) -> None:
     tables = make_tables(load_runs(study))
     (contrast,) = tables.contrasts
     assert [(seed.seed, seed.n) for seed in contrast.seeds] == [(0, 50)]
-    assert any("50 items of test that both answered" in note for note in tables.notes)
+    assert any("50 items of world-test that both answered" in note for note in tables.notes)
+
+
+def test_the_arm_with_uniform_weights_is_the_baseline_whatever_its_name(tmp_path: Path) -> None:
+    for arm, weighting in (("a", "scale"), ("plain", "uniform")):
+        write_config(write_run(tmp_path / arm / "seed-0", [True, False]), weighting)
+    assert make_tables(load_runs(tmp_path)).arms == ("plain", "a")
+
+
+def test_the_test_split_of_any_data_is_the_main_one(study: Path) -> None:
+    write_run(study / "sft/seed-0", [True], split="another-train", data="another")
+    assert make_tables(load_runs(study)).main_split == "world-test"
+
+
+def test_ids_of_different_data_are_not_paired(study: Path) -> None:
+    write_run(study / "scale-sft/seed-0", [True] * 100, data="other/world")
+    write_run(study / "sft-more/seed-0", [True] * 100)
+    runs = load_runs(study)
+    tables = make_tables(runs)
+    assert [contrast.arm for contrast in tables.contrasts] == ["sft-more"]
+    assert any("world-test is not the same data in all runs: other/world (scale-sft" in note for note in tables.notes)
+    samples = choose_samples(runs, tables.arms, tables.main_split, study)
+    assert {reply.arm for reply in samples.items[0].replies} == {"sft", "sft-more"}
 
 
 def test_seeds_are_pooled_without_narrowing_the_interval(study: Path) -> None:
     write_run(study / "sft/seed-1", [True] * 41 + [False] * 59)
-    sft, scale = make_tables(load_runs(study)).splits["test"]
+    sft, scale = make_tables(load_runs(study)).splits["world-test"]
     assert (sft.accuracy, sft.n, sft.seeds, sft.seed_range) == (0.36, 100, 2, (0.31, 0.41))
     assert (sft.low, sft.high) == pytest.approx((0.27267, 0.45769), abs=1e-4)  # statsmodels, 36 of 100
     assert scale.seed_range is None
@@ -204,7 +234,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
         folder = write_run(tmp_path / "runs" / arm / "seed-0", [True, False], extra=extra, command=SCRIPT)
         (folder / "config.yaml").write_text(yaml.safe_dump({SCRIPT: arm}))
         rows = [row(i, arm == "sft") | extra | {"id": f"{SCRIPT}{i}"} for i in range(3)]
-        (folder / "eval/test/predictions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        (folder / "eval/world-test/predictions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     text = report_of(tmp_path / "runs")
     page = Page(text)
     assert {"script", "img", "iframe", "link", "base", "form"}.isdisjoint(tag for tag, _ in page.tags)
@@ -245,7 +275,13 @@ def test_ids_are_unique_and_every_reference_has_its_target(study: Path) -> None:
 
 @pytest.mark.parametrize(
     "missing",
-    ["config.yaml", "provenance.json", "metrics.jsonl", "eval/test/summary.json", "eval/test/predictions.jsonl"],
+    [
+        "config.yaml",
+        "provenance.json",
+        "metrics.jsonl",
+        "eval/world-test/summary.json",
+        "eval/world-test/predictions.jsonl",
+    ],
 )
 def test_an_unfinished_run_is_told_not_failed(study: Path, missing: str) -> None:
     (study / "scale-sft/seed-0" / missing).unlink()
@@ -253,9 +289,9 @@ def test_an_unfinished_run_is_told_not_failed(study: Path, missing: str) -> None
 
 
 def test_without_predictions_the_summary_is_counted(study: Path) -> None:
-    (study / "sft/seed-0/eval/test/predictions.jsonl").unlink()
+    (study / "sft/seed-0/eval/world-test/predictions.jsonl").unlink()
     tables = make_tables(load_runs(study))
-    assert tables.splits["test"][0].accuracy == pytest.approx(0.31)
+    assert tables.splits["world-test"][0].accuracy == pytest.approx(0.31)
     assert tables.contrasts == ()
 
 
@@ -267,13 +303,13 @@ def test_without_predictions_the_summary_is_counted(study: Path) -> None:
         ("config.yaml", "a: [", "config.yaml cannot be read"),
         ("config.yaml", "- a", "config.yaml holds list, a mapping was expected"),
         ("provenance.json", '{"arm": "sft", "finished": null}', "the run has not finished"),
-        ("eval/test/summary.json", '{"n": 100, "correct": 77}', "summary.json says 77 of 100 correct"),
+        ("eval/world-test/summary.json", '{"n": 100, "correct": 77}', "summary.json says 77 of 100 correct"),
         (
-            "eval/test/predictions.jsonl",
+            "eval/world-test/predictions.jsonl",
             '{"id": "a", "correct": true}\n{"id": "b"}\n',
             "1 rows lack an id or a verdict",
         ),
-        ("eval/test/predictions.jsonl", '{"id": "a", "correct": true}\n' * 2, "1 rows repeat an id"),
+        ("eval/world-test/predictions.jsonl", '{"id": "a", "correct": true}\n' * 2, "1 rows repeat an id"),
     ],
 )
 def test_damage_is_told(study: Path, file: str, content: str, note: str) -> None:
@@ -322,13 +358,13 @@ def test_the_running_mean_equals_its_slow_definition(n: int) -> None:
 
 def test_samples_show_disagreement_first_and_pictures_before_none(study: Path) -> None:
     for arm in ("sft", "scale-sft"):
-        path = study / arm / "seed-0/eval/test/predictions.jsonl"
+        path = study / arm / "seed-0/eval/world-test/predictions.jsonl"
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         for i in (5, 80):  # the arms agree on both
             rows[i]["images"] = [f"{i}.png"]
             Image.new("RGB", (4, 4), "red").save(path.parent / f"{i}.png")
         path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    samples = choose_samples(load_runs(study), ("sft", "scale-sft"), "test", study)
+    samples = choose_samples(load_runs(study), ("sft", "scale-sft"), "world-test", study)
     assert (samples.disagreements, samples.total, len(samples.items)) == (11, 100, SAMPLES)
     assert sum(sample.disagree for sample in samples.items) == 11
     (agreeing,) = (sample for sample in samples.items if not sample.disagree)
@@ -375,14 +411,14 @@ def test_markdown_and_csv_hold_hostile_names_as_text(tmp_path: Path) -> None:
     markdown = render_markdown(tables)
     assert r"=cmd\|\`x\`&lt;b&gt;" in markdown
     assert "<b>" not in markdown
-    assert "\n'=cmd|`x`<b>,test" in render_csv(tables.splits["test"])
+    assert "\n'=cmd|`x`<b>,world-test" in render_csv(tables.splits["world-test"])
 
 
 def test_settings_that_differ_are_marked(study: Path) -> None:
-    (study / "sft/seed-0/config.yaml").write_text(yaml.safe_dump({"weighting": "uniform", "lora": {"r": 8}}))
+    write_config(study / "sft/seed-0", "uniform")
     config = {setting.key: setting for setting in make_tables(load_runs(study)).config}
-    assert config["weighting"].values == (("uniform",), ("scale",))
-    assert config["weighting"].differs
+    assert config["training.weighting"].values == (("uniform",), ("scale",))
+    assert config["training.weighting"].differs
     assert not config["lora.r"].differs
 
 

@@ -6,7 +6,8 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,32 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 class _Parser(argparse.ArgumentParser):
     """Fails with the nearest known option, before anything else is said about the command line."""
 
+    # More help, made only when it is asked for: a title and the arguments of `add_argument`.
+    more_help: Callable[[], tuple[str, Mapping[str, dict[str, Any]]]] | None = None
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(formatter_class=_Help, allow_abbrev=False, **kwargs)
 
-    def refuse_unknown(self, words: Sequence[str], prefix: str) -> None:
-        known = [option for action in self._actions for option in action.option_strings]
+    def options(self) -> list[str]:
+        return [option for action in self._actions for option in action.option_strings]
+
+    def refuse_unknown(self, words: Sequence[str], prefix: str | None) -> None:
+        known = self.options()
+        further = [] if prefix is None else [f"--{prefix}NAME"]
         for option in (word.partition("=")[0] for word in words if word.startswith("--")):
-            if option not in known and not option.startswith(f"--{prefix}"):
-                self.error(f"unknown option {option}{nearest(option, known)}; see {self.prog} --help")
+            if option not in known and (prefix is None or not option.startswith(f"--{prefix}")):
+                self.error(f"unknown option {option}{nearest(option, known + further)}; see {self.prog} --help")
+
+    def format_help(self) -> str:
+        if self.more_help is None:
+            return super().format_help()
+        title, options = self.more_help()
+        aside = argparse.ArgumentParser(add_help=False)
+        formatter = self._get_formatter()
+        formatter.start_section(title)
+        formatter.add_arguments([aside.add_argument(f"--{name}", **about) for name, about in options.items()])
+        formatter.end_section()
+        return f"{super().format_help()}\n{formatter.format_help()}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     parser, commands = _parsers()
     if words and words[0] in commands and (prefix := _COMMANDS[words[0]][3]) != "":
-        commands[words[0]].refuse_unknown(words[1:], prefix or "no such prefix")
+        commands[words[0]].refuse_unknown(words[1:], prefix)
     arguments, rest = parser.parse_known_args(words)
     command = commands[arguments.command]
-    arguments.overrides = _pairs(rest, command)
+    arguments.overrides, arguments.options = _pairs(rest, command), command.options()
     return _run(arguments.run, arguments, command)
 
 
@@ -61,7 +80,7 @@ def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command
         command.error(str(error))
     except BadRowsError as error:
         print(error.table(), file=sys.stderr)
-        print("\nNothing was trained. Mend the rows, or go on without them with --on-bad-row drop.", file=sys.stderr)
+        print("\nNothing was written. Mend the rows, or go on without them with --on-bad-row drop.", file=sys.stderr)
         return 1
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"balanced {arguments.command}: {error}", file=sys.stderr)
@@ -107,8 +126,15 @@ def _version() -> str:
     return f"balanced-thinking {version('balanced-thinking')}"
 
 
+def _positive(text: str) -> int:
+    """A count of at least 1, as a type of argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
 def _data_options(parser: _Parser) -> None:
-    parser.add_argument("--limit", type=int, help="rows to take at most")
+    parser.add_argument("--limit", type=_positive, help="rows to take at most")
     parser.add_argument("--on-bad-row", choices=("error", "drop"), default="error", help="what a bad row does")
 
 
@@ -118,17 +144,50 @@ def _sft_options(parser: _Parser) -> None:
     parser.add_argument("--resume", action="store_true", help="continue the run from its last checkpoint")
     parser.epilog = (
         "Any key of a recipe (--model, --data, --split, --limit, --on_bad_row, --data_options.NAME, --lora.NAME "
-        "...) and any "
-        "training argument of TRL's SFTConfig or ours (--weighting, --schedule, --think_weight_start, "
-        "--think_weight_end, "
-        "--normalize, --reasoning_format, --overflow, --learning_rate, --max_steps ...) may follow as --name value."
+        "...) and any training argument, of TRL's SFTConfig (--learning_rate, --max_steps ...) or ours, may follow as "
+        "--name value."
     )
+    parser.more_help = _training_help
+
+
+def _training_help() -> tuple[str, dict[str, dict[str, Any]]]:
+    """The training arguments that are ours, and those of TRL's whose default is ours."""
+    from balanced_thinking.training.sft import ScaleSFTConfig
+
+    by_name = {f.name: f for f in fields(ScaleSFTConfig)}
+    own = [by_name[name] for name in ScaleSFTConfig.__annotations__]
+    about = {f.name: {"metavar": _as_yaml(f.default), "help": f.metadata["help"].replace("%", "%%")} for f in own}
+    return "training arguments with their defaults, beside those of TRL's SFTConfig", about
+
+
+def _as_yaml(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _refuse_misspelt(overrides: Sequence[tuple[str, str]], options: Sequence[str]) -> None:
+    """Raises RecipeError for a name that is no option, no key of a recipe and no training argument."""
+    from balanced_thinking.training.recipe import Recipe, RecipeError
+
+    keys = {f.name for f in fields(Recipe)}
+    unknown = [name for name, _ in overrides if name.partition(".")[0] not in keys]
+    if not unknown:
+        return
+    from balanced_thinking.training.sft import ScaleSFTConfig
+
+    arguments = {f.name for f in fields(ScaleSFTConfig) if f.init and f.name != "output_dir"}
+    known = [*options, *(f"--{name}" for name in sorted(keys | arguments))]
+    for name in unknown:
+        if name not in arguments and name != "output_dir":
+            _, dot, rest = name.partition(".")
+            candidates = [option + dot + rest for option in known]
+            raise RecipeError(f"unknown option --{name}{nearest(f'--{name}', candidates)}; see balanced sft --help")
 
 
 def _sft(arguments: argparse.Namespace) -> Path:
     from balanced_thinking.training.recipe import load_recipe
     from balanced_thinking.training.run import train
 
+    _refuse_misspelt(arguments.overrides, arguments.options)
     recipe = load_recipe(arguments.config, arguments.overrides)
     out = arguments.out or Path("runs") / (arguments.config.stem if arguments.config else "sft")
     return train(recipe, out, resume=arguments.resume)
@@ -140,11 +199,14 @@ def _eval_options(parser: _Parser) -> None:
     )
     parser.add_argument("--data", required=True, help="a data set's name or a path")
     parser.add_argument("--split", default="test", help="which split of it")
-    parser.add_argument("--out", type=Path, help="folder of the results  [RUN/eval/<split>, or runs/eval/<split>]")
-    parser.add_argument("--format", default="think-answer", help="reasoning format of the model's outputs")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the results  [RUN/eval/<data>-<split>, or runs/eval/<data>-<split>]"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the results that the folder holds")
+    parser.add_argument("--format", help="reasoning format of the model's outputs  [the run's, else think-answer]")
     parser.add_argument("--scorer", default="exact", help="how an extracted answer is compared with the right one")
-    parser.add_argument("--batch-size", type=int, default=64, help="samples generated together")
-    parser.add_argument("--max-new-tokens", type=int, default=512, help="tokens after which an output is cut off")
+    parser.add_argument("--batch-size", type=_positive, default=64, help="samples generated together")
+    parser.add_argument("--max-new-tokens", type=_positive, default=512, help="tokens after which an output is cut off")
     _data_options(parser)
     parser.epilog = "Options of the data set follow as --data_options.NAME value."
 
@@ -164,14 +226,15 @@ def _eval(arguments: argparse.Namespace) -> Path:
         limit=arguments.limit,
         on_bad_row=arguments.on_bad_row,
         options=_values(arguments.overrides),
+        overwrite=arguments.overwrite,
     )
 
 
 def _values(overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """`--data_options.NAME value` as the data set's keyword arguments."""
-    import yaml
+    from balanced_thinking.training.recipe import read_yaml
 
-    return {name.removeprefix(_DATA): yaml.safe_load(value) for name, value in overrides}
+    return {name.removeprefix(_DATA): read_yaml(value, f"--{name} {value}") for name, value in overrides}
 
 
 def _inspect_options(parser: _Parser) -> None:
@@ -179,7 +242,7 @@ def _inspect_options(parser: _Parser) -> None:
     parser.add_argument("--split", default="train", help="which split of it")
     parser.add_argument("--model", help="count tokens with this model's tokenizer  [words]")
     parser.add_argument("--format", default="think-answer", help="reasoning format that training would write")
-    parser.add_argument("--limit", type=int, help="rows to take at most")
+    parser.add_argument("--limit", type=_positive, help="rows to take at most")
     parser.epilog = "Options of the data set follow as --data_options.NAME value."
 
 
@@ -221,8 +284,8 @@ def _demo_options(parser: _Parser) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the runs and their report")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run of each arm per seed")
     parser.add_argument("--ratio", type=float, default=20, help="think tokens for each answer token in the traces")
-    parser.add_argument("--steps", type=int, help="optimizer steps of each arm  [the recipes']")
-    parser.add_argument("--n", type=int, default=400, help="samples of each test split")
+    parser.add_argument("--steps", type=_positive, help="optimizer steps of each arm  [the recipes']")
+    parser.add_argument("--n", type=_positive, default=400, help="samples of each test split")
 
 
 def _demo(arguments: argparse.Namespace) -> Path:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from balanced_thinking import runs
-from balanced_thinking.evaluation.run import evaluate_model
+from balanced_thinking.evaluation.run import evaluate_model, label
 from balanced_thinking.report import write_report
 from balanced_thinking.training.recipe import Recipe, load_recipe
 from balanced_thinking.training.run import train
@@ -42,13 +42,14 @@ def _recipe(arm: str, seed: int, ratio: float, steps: int | None) -> Recipe:
 
 def _evaluate(folder: Path, ratio: float, samples: int) -> None:
     for split in TEST_SPLITS:
-        if (folder / "eval" / split / "summary.json").is_file():
+        out = folder / "eval" / label("world", split)
+        if (out / "summary.json").is_file():
             continue
         evaluate_model(
             str(folder),
             "world",
             split=split,
-            out=folder / "eval" / split,
+            out=out,
             batch_size=200,
             max_new_tokens=int(_ROOM * 5 * ratio) + 64,
             options={"n": samples},

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from transformers import GenerationConfig
 
+from balanced_thinking import runs
 from balanced_thinking.batch import ScaleCollator, open_image
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import prompt
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.statistics import wilson_interval
-from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
+from balanced_thinking.segments import ANSWER, THINK, Parsed, ReasoningFormat, generated_segments, get_format
 
 # Pictures of this many samples are kept beside the predictions, for the report's sample browser.
 _KEPT_PICTURES = 64
@@ -27,7 +27,10 @@ _REPORT_SIDE = 336
 
 @dataclass(frozen=True)
 class Prediction:
-    """One scored sample. `think_tokens` and `answer_tokens` count the tokens that were generated, tags included."""
+    """One scored sample. `think_tokens` and `answer_tokens` count the tokens that were generated, tags included.
+
+    An answer that was cut off is kept as `prediction`, but is never correct: of 12, only the 1 may be there.
+    """
 
     id: str
     question: str
@@ -48,7 +51,7 @@ class Prediction:
 @dataclass(frozen=True)
 class Summary:
     """A split's result. `malformed` counts outputs without an answer that can be extracted, `truncated` those cut
-    off."""
+    off, `dropped` bad rows of the data that were left out (and are not among `n`)."""
 
     data: str
     split: str
@@ -65,6 +68,7 @@ class Summary:
     format: str
     wall_seconds: float
     model: str
+    dropped: int = 0
 
 
 class Generator:
@@ -76,11 +80,27 @@ class Generator:
         max_new_tokens: where a completion is cut off (and counted as truncated).
     """
 
-    def __init__(self, model: Any, processor: Any, reasoning_format: str = "think-answer", max_new_tokens: int = 512):
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        reasoning_format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
+        max_new_tokens: int = 512,
+    ) -> None:
         self.model = model.eval()
-        self.collator = ScaleCollator(processor, reasoning_format)
         self.format, self.max_new_tokens = get_format(reasoning_format), max_new_tokens
+        self.collator = ScaleCollator(processor, self.format)
         self.tokenizer = self.collator.tokenizer
+
+    def refuse(self, examples: Sequence[Example]) -> None:
+        """Raises ValueError where there is no example, or one has a picture that the model would never see."""
+        _check_some(len(examples))
+        sees = hasattr(self.collator.processor, "image_processor")
+        if pictured := [example.id for example in examples if example.images and not sees]:
+            raise ValueError(
+                f"the model takes text only, but {len(pictured)} of {len(examples)} examples have pictures "
+                f"({pictured[0]} is the first); choose a vision-language --model, or --data without pictures"
+            )
 
     @torch.inference_mode()
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
@@ -110,13 +130,13 @@ class Generator:
         """One completion, parsed by the training's own parser and scored."""
         stopped = bool(ids) and ids[-1] in self._stops()
         parsed, segments = generated_segments(ids[: len(ids) - stopped], self.tokenizer, self.format)
-        correct = get_scorer(scorer)(parsed.answer, example.answer, example.choices) >= 1.0
+        right = get_scorer(scorer)(parsed.answer, example.answer, example.choices) >= 1.0
         return Prediction(
             id=example.id,
             question=example.question,
             gold=example.answer,
             prediction=parsed.answer,
-            correct=correct,
+            correct=right and (stopped or _is_closed(parsed)),
             problems=list(parsed.problems),
             malformed=parsed.answer is None,
             truncated=not stopped,
@@ -148,19 +168,22 @@ def evaluate(
     model_name: str,
     batch_size: int = 64,
     scorer: str = "exact",
+    dropped: int = 0,
     progress: Any = iter,
 ) -> Summary:
-    """Predict, score and write `out/predictions.jsonl` (every sample) and `out/summary.json`."""
+    """Predict, score and write `out/predictions.jsonl` (every sample) and, last of all, `out/summary.json`.
+
+    Raises ValueError, before anything is written, for an unknown scorer and for examples the model can't answer.
+    """
+    get_scorer(scorer)
+    generator.refuse(examples)
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
+    partial = out / ".predictions.jsonl.partial"
     kept: list[Prediction] = []
-    with (out / "predictions.jsonl").open("w", encoding="utf-8") as file:
+    with partial.open("w", encoding="utf-8") as file:
         for i, prediction in enumerate(progress(predict(generator, examples, batch_size=batch_size, scorer=scorer))):
-            row = asdict(prediction)
-            if i < _KEPT_PICTURES:
-                row["images"] = [
-                    _keep_picture(image, out, f"{i:04d}-{k}") for k, image in enumerate(examples[i].images)
-                ]
+            row = {**asdict(prediction), "images": _picture_names(i, examples[i])}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             kept.append(prediction)
     summary = summarize(
@@ -171,16 +194,18 @@ def evaluate(
         scorer=scorer,
         format=generator.format.name,
         wall_seconds=time.perf_counter() - started,
+        dropped=dropped,
     )
-    (out / "summary.json").write_text(json.dumps(asdict(summary), indent=2) + "\n")
+    _keep_pictures(examples, out)
+    partial.replace(out / "predictions.jsonl")
+    runs.write_atomically(out / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
     return summary
 
 
 def summarize(predictions: Sequence[Prediction], **about: Any) -> Summary:
     """Counts, means and the Wilson interval of the predictions."""
     n, correct = len(predictions), sum(p.correct for p in predictions)
-    if n == 0:
-        raise ValueError("there is nothing to summarize: the data holds no example; check --data, --split and --limit")
+    _check_some(n)
     low, high = wilson_interval(correct, n)
     return Summary(
         n=n,
@@ -196,9 +221,24 @@ def summarize(predictions: Sequence[Prediction], **about: Any) -> Summary:
     )
 
 
-def _keep_picture(image: Path | Image.Image, out: Path, name: str) -> str:
-    picture = open_image(image)
-    picture.thumbnail((_REPORT_SIDE, _REPORT_SIDE))
-    (out / "images").mkdir(exist_ok=True)
-    picture.save(out / "images" / f"{name}.png")
-    return f"images/{name}.png"
+def _check_some(n: int) -> None:
+    if n == 0:
+        raise ValueError("there is nothing to evaluate: the data holds no example; check --data, --split and --limit")
+
+
+def _is_closed(parsed: Parsed) -> bool:
+    """Whether anything follows the answer, so that it cannot have been cut off in the middle."""
+    return parsed.answer_span is not None and parsed.answer_span[1] < len(parsed.text.rstrip())
+
+
+def _picture_names(index: int, example: Example) -> list[str]:
+    return [f"images/{index:04d}-{k}.png" for k in range(len(example.images))] if index < _KEPT_PICTURES else []
+
+
+def _keep_pictures(examples: Sequence[Example], out: Path) -> None:
+    for i, example in enumerate(examples[:_KEPT_PICTURES]):
+        for name, image in zip(_picture_names(i, example), example.images, strict=True):
+            picture = open_image(image)
+            picture.thumbnail((_REPORT_SIDE, _REPORT_SIDE))
+            (out / "images").mkdir(exist_ok=True)
+            picture.save(out / name)

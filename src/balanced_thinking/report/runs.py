@@ -42,8 +42,8 @@ class Tally:
 class Evaluation:
     """One run's predictions on one split: counts and the verdict of every item, not the texts.
 
-    The means are in tokens. `pictured` are the items whose picture was kept beside the predictions. Without predictions
-    there are only counts, from the summary.
+    `split` is the folder's name, `<data>-<split>`. The means are in tokens. `pictured` are the items whose picture was
+    kept beside the predictions. Without predictions there are only counts, from the summary.
     """
 
     split: str
@@ -57,6 +57,12 @@ class Evaluation:
     correct: dict[str, bool] = field(default_factory=dict)
     pictured: set[str] = field(default_factory=set)
     families: dict[str, Tally] = field(default_factory=dict)
+
+    @property
+    def data(self) -> str | None:
+        """What was evaluated, as the summary names it; ids tell items apart within one data set only."""
+        named = self.summary.get("data")
+        return None if named is None else str(named)
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ def load_run(folder: Path, arm: str | None = None) -> Run:
     metrics = tuple(read_lines(folder / "metrics.jsonl", notes, required=trained))
     evaluations = {split.name: load_evaluation(split, notes) for split in _folders(folder / "eval")}
     if not evaluations:
-        notes.append("no evaluation yet: eval/<split>/ is missing")
+        notes.append("no evaluation yet: eval/<data>-<split>/ is missing")
     if provenance and not provenance.get("finished"):
         notes.append("the run has not finished: provenance.json gives no time of its end")
     name = arm or str(provenance.get("arm") or folder.resolve().name)
@@ -250,7 +256,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def _place(path: Path) -> str:
-    """The path as seen from its run: `metrics.jsonl`, `eval/test/summary.json`."""
+    """The path as seen from its run: `metrics.jsonl`, `eval/world-test/summary.json`."""
     parts = path.parts[-3:]
     return "/".join(parts[parts.index("eval") :]) if "eval" in parts else path.name
 
@@ -279,5 +285,5 @@ def _nothing_found(runs_dir: Path) -> str:
     else:
         names = sorted(child.name for child in runs_dir.iterdir())
         found = f"found {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}" if names else "it is empty"
-    wanted = "RUNS/<arm>/seed-<k>/ with config.yaml, provenance.json, metrics.jsonl and eval/<split>/"
+    wanted = "RUNS/<arm>/seed-<k>/ with config.yaml, provenance.json, metrics.jsonl and eval/<data>-<split>/"
     return f"no run in {runs_dir}: {found}; expected {wanted}. {HOW_TO_MAKE_ONE}."

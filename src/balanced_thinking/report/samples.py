@@ -100,11 +100,13 @@ def choose_samples(runs: Sequence[Run], arms: Sequence[str], split: str | None, 
 
 
 def _most_shared_seed(runs: Sequence[Run], split: str) -> tuple[int | None, list[Run]]:
-    by_seed: dict[int | None, list[Run]] = {}
+    """The seed, and its runs on the same data: an id names another item elsewhere."""
+    by_seed: dict[tuple[int | None, str | None], list[Run]] = {}
     for run in runs:
         if split in run.evaluations and run.evaluations[split].correct:
-            by_seed.setdefault(run.seed, []).append(run)
-    return max(by_seed.items(), key=lambda entry: len(entry[1]), default=(None, []))
+            by_seed.setdefault((run.seed, run.evaluations[split].data), []).append(run)
+    (seed, _), chosen = max(by_seed.items(), key=lambda entry: len(entry[1]), default=((None, None), []))
+    return seed, chosen
 
 
 def _draw_ids(items: Sequence[str], split_items: set[str], pictured: set[str]) -> list[str]:

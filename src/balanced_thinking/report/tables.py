@@ -169,9 +169,11 @@ def make_tables(runs: Sequence[Run]) -> Tables:
     base = _baseline(groups)
     arms = (base, *sorted(arm for arm in groups if arm != base))
     names = {split for run in runs for split in run.evaluations}
-    splits = sorted(names, key=lambda name: (name != MAIN_SPLIT, name))
+    # A folder is named `<data>-<split>`.
+    splits = sorted(names, key=lambda name: (name.rpartition("-")[2] != MAIN_SPLIT, name))
     main = splits[0] if splits else None
     notes = [f"{run.label}: {note}" for run in runs for note in run.notes]
+    notes += [note for split in splits if (note := _different_data(runs, split))]
     ordered = [groups[arm] for arm in arms]
     return Tables(
         arms=arms,
@@ -188,8 +190,25 @@ def make_tables(runs: Sequence[Run]) -> Tables:
 
 def _baseline(groups: Mapping[str, Sequence[Run]]) -> str:
     """The arm named `sft`, else one trained with uniform weights, else the first by name."""
-    uniform = (arm for arm, runs in groups.items() if runs[0].config.get("weighting") == "uniform")
+    uniform = (arm for arm, runs in groups.items() if _weighting(runs[0]) == "uniform")
     return BASELINE_ARM if BASELINE_ARM in groups else next(uniform, min(groups))
+
+
+def _weighting(run: Run) -> object:
+    training = run.config.get("training")
+    return training.get("weighting") if isinstance(training, dict) else None
+
+
+def _different_data(runs: Sequence[Run], split: str) -> str | None:
+    """A note where one name of a split stands for several data sets, whose ids must not be paired."""
+    by_data: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        if split in run.evaluations and (data := run.evaluations[split].data) is not None:
+            by_data[data].append(run.label)
+    if len(by_data) < 2:
+        return None
+    found = "; ".join(f"{data} ({', '.join(labels)})" for data, labels in by_data.items())
+    return f"{split} is not the same data in all runs: {found}; only runs on the same data are compared item by item"
 
 
 def _contrasts(groups: Sequence[Sequence[Run]], split: str, notes: list[str]) -> tuple[Contrast, ...]:
@@ -205,9 +224,12 @@ def _contrasts(groups: Sequence[Sequence[Run]], split: str, notes: list[str]) ->
 
 
 def _paired(runs: Sequence[Run], base: Sequence[Run], split: str, notes: list[str]) -> Iterable[SeedContrast]:
-    baseline = {run.seed: _answers(run, split) for run in base}
+    baseline = {run.seed: run for run in base}
     for run in runs:
-        ours, theirs = _answers(run, split), baseline.get(run.seed, {})
+        other = baseline.get(run.seed)
+        if other is None or not _same_data(run, other, split):
+            continue
+        ours, theirs = _answers(run, split), _answers(other, split)
         common = ours.keys() & theirs.keys()
         if not common:
             continue
@@ -218,8 +240,16 @@ def _paired(runs: Sequence[Run], base: Sequence[Run], split: str, notes: list[st
         yield SeedContrast(run.seed, *counts)
 
 
+def _same_data(a: Run, b: Run, split: str) -> bool:
+    """Whether both were evaluated on it, and their summaries, where they say, name the same data."""
+    if split not in a.evaluations or split not in b.evaluations:
+        return False
+    named = {a.evaluations[split].data, b.evaluations[split].data} - {None}
+    return len(named) < 2
+
+
 def _answers(run: Run, split: str) -> Mapping[str, bool]:
-    return run.evaluations[split].correct if split in run.evaluations else {}
+    return run.evaluations[split].correct
 
 
 def _arm_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[ArmRow, ...]:

@@ -1,11 +1,13 @@
 """A training run's recipe: what to train, on what, and any training argument; from YAML and the command line.
 
-Reading one needs no torch. The keys under `training` are those of `ScaleSFTConfig`, checked when the run starts.
+Reading one needs no torch, unless it has `lora` or `model_size`, whose keys are checked against their owners. The keys
+under `training` are those of `ScaleSFTConfig`, checked when the run starts.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,18 @@ from typing import Any
 import yaml
 
 from balanced_thinking.names import nearest
+
+_VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
+# What YAML can give, and how a message calls it.
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    dict: "a mapping",
+    list: "a list",
+    types.NoneType: "null",
+}
 
 
 class RecipeError(ValueError):
@@ -56,31 +70,79 @@ def load_recipe(path: str | Path | None, overrides: Sequence[tuple[str, str]] = 
     """The recipe in `path` (or the defaults) with the options of the command line over it.
 
     An option's name is a key of the recipe (`model`), one of a mapping (`data_options.ratio`), or a training argument.
+    Raises RecipeError for what is no YAML, an unknown key, a value of another kind, or an unset `$VARIABLE`.
     """
-    raw: dict[str, Any] = {}
-    if path is not None:
-        if not Path(path).is_file():
-            raise RecipeError(f"there is no recipe {path}; expected a YAML file such as recipes/world/scale-sft.yaml")
-        raw = yaml.safe_load(Path(path).read_text()) or {}
-    known = {f.name for f in fields(Recipe)}
-    check_keys(raw, known, f"the recipe {path}")
-    recipe = Recipe(**raw)
+    raw = _read(path) if path is not None else {}
     for name, text in overrides:
-        _override(recipe, name, text, known)
-    recipe.model, recipe.data = os.path.expandvars(recipe.model), os.path.expandvars(recipe.data)
+        _override(raw, name, text)
+    recipe = Recipe(**typed_arguments(Recipe, raw, "the recipe"))
+    _check_sections(recipe)
+    recipe.model, recipe.data = _expanded("model", recipe.model), _expanded("data", recipe.data)
     return recipe
 
 
-def _override(recipe: Recipe, name: str, text: str, known: set[str]) -> None:
-    value = yaml.safe_load(text)
+def _read(path: str | Path) -> dict[str, Any]:
+    if not Path(path).is_file():
+        raise RecipeError(f"there is no recipe {path}; expected a YAML file such as recipes/world/scale-sft.yaml")
+    raw = read_yaml(Path(path).read_text(), f"the recipe {path}") or {}
+    if not isinstance(raw, dict):
+        raise RecipeError(f"the recipe {path} holds {_shown(raw)}; expected keys such as `model: world-base`")
+    check_keys(raw, (f.name for f in fields(Recipe)), f"the recipe {path}")
+    return raw
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text. Raises RecipeError, with line and column, where it is none."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or type(error).__name__
+        raise RecipeError(f"{where}{place} is no YAML: {reason}; close what is open, or quote the value") from None
+
+
+def _override(raw: dict[str, Any], name: str, text: str) -> None:
+    value = read_yaml(text, f"--{name} {text}")
     head, _, key = name.partition(".")
-    if key and head in known:
-        mapping = getattr(recipe, head) or {}
-        setattr(recipe, head, {**mapping, key: value})
-    elif head in known:
-        setattr(recipe, head, value)
-    else:
-        recipe.training = {**recipe.training, name: value}
+    known = {f.name for f in fields(Recipe)}
+    if head not in known:
+        head, key = "training", name
+    if not key:
+        raw[head] = value
+        return
+    mapping = raw.get(head) or {}
+    if not isinstance(mapping, dict) or head not in _mappings():
+        raise RecipeError(f"--{name} sets a key of {head}, which is no mapping; write --{head} VALUE")
+    raw[head] = {**mapping, key: value}
+
+
+def _mappings() -> set[str]:
+    return {name for name, hint in typing.get_type_hints(Recipe).items() if dict in _kinds(hint)}
+
+
+def _check_sections(recipe: Recipe) -> None:
+    """Keys that belong to other schemas, and those that the run itself sets."""
+    if "output_dir" in recipe.training:
+        raise RecipeError("output_dir is the run directory's own: leave it out and use --out")
+    if recipe.lora:
+        from peft import LoraConfig
+
+        if "task_type" in recipe.lora:
+            raise RecipeError("lora.task_type is always CAUSAL_LM; leave it out")
+        recipe.lora = typed_arguments(LoraConfig, recipe.lora, "lora")
+    if recipe.model_size:
+        from balanced_thinking.models.tiny import TinySize
+
+        recipe.model_size = typed_arguments(TinySize, recipe.model_size, "model_size")
+
+
+def _expanded(name: str, text: str) -> str:
+    expanded = os.path.expandvars(text)
+    if unset := _VARIABLE.search(expanded):
+        variable = unset[1].strip("{}")
+        raise RecipeError(f"{name} is {text!r}, but the environment variable {variable} is not set; export it first")
+    return expanded
 
 
 def check_keys(mapping: Mapping[str, Any], known: typing.Iterable[str], where: str) -> None:
@@ -88,24 +150,53 @@ def check_keys(mapping: Mapping[str, Any], known: typing.Iterable[str], where: s
     known = sorted(known)
     for key in mapping:
         if key not in known:
-            raise RecipeError(f"{where} has the unknown key {key!r}{nearest(key, known)}")
+            raise RecipeError(f"{where} has the unknown key {key!r}{nearest(str(key), known)}")
 
 
-def typed_arguments(schema: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` checked against a dataclass's fields, with numbers that YAML read as text (`1e-4`) as numbers."""
+def typed_arguments(schema: type, values: Mapping[str, Any], where: str = "the training section") -> dict[str, Any]:
+    """`values` checked against a dataclass's fields, with numbers that YAML read as text (`1e-4`) as numbers.
+
+    Raises RecipeError for an unknown key, and for a value that is not what the field is annotated to hold.
+    """
     hints = typing.get_type_hints(schema)
     names = {f.name for f in fields(schema) if f.init}
-    check_keys(values, names, "the training section")
-    return {name: _cast(value, hints[name]) for name, value in values.items()}
+    check_keys(values, names, where)
+    return {name: _cast(name, value, _kinds(hints[name])) for name, value in values.items()}
 
 
-def _cast(value: Any, hint: Any) -> Any:
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) else (hint,)
-    if isinstance(value, bool) and bool not in kinds and str in kinds:
+def _kinds(hint: Any) -> set[Any]:
+    """The types that a hint admits, without their arguments: {dict, NoneType} for `dict[str, int] | None`."""
+    is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    return {typing.get_origin(kind) or kind for kind in (typing.get_args(hint) if is_union else (hint,))}
+
+
+def _cast(name: str, value: Any, kinds: set[Any]) -> Any:
+    if type(value) in kinds:
+        return value
+    if isinstance(value, bool) and str in kinds:
         return "yes" if value else "no"  # YAML reads `save_strategy: no` as false
-    if isinstance(value, str) and float in kinds and str not in kinds:
-        try:
-            return float(value)
-        except ValueError:
-            raise RecipeError(f"{value!r} is not a number") from None
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        for kind in (int, float):
+            if kind in kinds and (number := _number(value, kind)) is not None:
+                return number
+    if kinds <= _KINDS.keys():  # others, such as an enumeration, are checked by their owner
+        expected = " or ".join(text for kind, text in _KINDS.items() if kind in kinds)
+        cure = ", so quote it" if str in kinds else ""
+        raise RecipeError(f"{name} is {_shown(value)}; expected {expected}{cure}")
     return value
+
+
+def _number(value: float | str, kind: type[int] | type[float]) -> float | None:
+    """The value as a number of this kind, `1e3` being whole; None where it is none."""
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    if kind is float:
+        return number
+    return int(number) if number.is_integer() else None
+
+
+def _shown(value: Any) -> str:
+    """As YAML writes it: null, true, 'ten', 5."""
+    return "empty" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
