@@ -4,7 +4,7 @@ RUN/config.yaml        the resolved recipe
 RUN/provenance.json    arm, seed, versions, commit, device, command, times
 RUN/metrics.jsonl      one object a logging step
 RUN/model/             the trained model (or adapter) and its processor
-RUN/eval/<split>/      predictions.jsonl, summary.json
+RUN/eval/<label>/      predictions.jsonl, summary.json; the label is <data>-<split>
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -26,12 +27,17 @@ class RunExistsError(FileExistsError):
     """The folder already holds a run."""
 
 
-def create(out: Path, config_yaml: str, about: dict[str, Any], *, resume: bool = False) -> Path:
-    """Make (or, with `resume`, reopen) the run directory and write what is known before training."""
+def check_free(out: Path, *, resume: bool) -> None:
+    """Raises RunExistsError where the folder holds a run that is not to be resumed."""
     if (out / "config.yaml").exists() and not resume:
         raise RunExistsError(
             f"{out} already holds a run; add --resume to continue it, or choose another folder with --out"
         )
+
+
+def create(out: Path, config_yaml: str, about: dict[str, Any], *, resume: bool = False) -> Path:
+    """Make (or, with `resume`, reopen) the run directory and write what is known before training."""
+    check_free(out, resume=resume)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "config.yaml", config_yaml)
     provenance = {
@@ -68,6 +74,12 @@ def finished(out: Path) -> bool:
     """Whether a run in this folder came to its end."""
     path = out / "provenance.json"
     return path.is_file() and json.loads(path.read_text()).get("finished") is not None
+
+
+def peak_mib() -> int:
+    """The largest resident memory of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
+    return int(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def now() -> str:

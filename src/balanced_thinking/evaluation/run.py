@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from balanced_thinking.data import DATASETS, load_data
+from balanced_thinking.data import data_format, label, load_data
 from balanced_thinking.evaluation.generate import Generator, Summary, evaluate
 from balanced_thinking.evaluation.scorers import get_scorer
-from balanced_thinking.models.load import load_model
+from balanced_thinking.models.load import is_run, load_model
 from balanced_thinking.segments import get_format
 from balanced_thinking.training.recipe import read_yaml
 
@@ -36,19 +36,18 @@ def evaluate_model(
 
     Args:
         out: the folder; default: `eval/<label>` inside the run directory that `model` names, else inside `runs`.
-        format: of the outputs, and of completions in the data; default: what the run was trained with, else
-            think-answer (and the data's own).
+        format: of the outputs; default: what the run was trained with, else think-answer.
 
     Raises:
         FileExistsError: the folder already holds results. ValueError: an unknown name, or nothing to evaluate.
     """
     get_scorer(scorer)
     folder, run = _model_folder(model)
-    format = format or _trained_format(run)
-    reasoning_format = get_format(format or "think-answer")
+    format = format or _trained_format(run) or "think-answer"
+    reasoning_format = get_format(format)
     out = _free(out or (run or Path("runs")) / "eval" / label(data, split), overwrite)
     loaded_data = load_data(
-        data, split=split, format=format or "auto", limit=limit, on_bad_row=on_bad_row, options=options
+        data, split=split, format=data_format(format), limit=limit, on_bad_row=on_bad_row, options=options
     )
     if n := loaded_data.dropped:
         print(f"{n} bad {'row was' if n == 1 else 'rows were'} left out")
@@ -69,19 +68,6 @@ def evaluate_model(
     )
     print(describe(summary))
     return out
-
-
-def label(data: str, split: str) -> str:
-    """The name of a result's folder, `<data>-<split>`: two data sets never share one just for the split's name.
-
-    A named data set goes by its name, a path by its file's stem, or its folder's name where the stem is the split.
-    """
-    name, _, path = data.partition(":")
-    if name in DATASETS and name != "jsonl":
-        return f"{name}-{split}"
-    place = Path(path if name == "jsonl" and path else data).expanduser().resolve()
-    stem = place.name if place.is_dir() else place.stem
-    return f"{place.parent.name if stem == split else stem}-{split}"
 
 
 def _free(out: Path, overwrite: bool) -> Path:
@@ -107,8 +93,7 @@ def describe(summary: Summary) -> str:
 def _model_folder(model: str) -> tuple[str, Path | None]:
     """(what to load, the run directory it lies in if it does)."""
     run = Path(model)
-    trained = any((run / "model" / name).is_file() for name in ("config.json", "adapter_config.json"))
-    return (str(run / "model"), run) if trained else (model, None)
+    return (str(run / "model"), run) if is_run(run) else (model, None)
 
 
 def _trained_format(run: Path | None) -> str | dict[str, Any] | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking import runs
-from balanced_thinking.evaluation.run import evaluate_model, label
+from balanced_thinking.data import label
 from balanced_thinking.study.plan import Benchmark, Node, load_study
 
 LEDGER = "ledger.jsonl"
@@ -51,6 +50,8 @@ def work(root: Path, node: Node) -> None:
 
 
 def _evaluate(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
+    from balanced_thinking.evaluation.run import evaluate_model
+
     out = evaluate_model(
         str(folder),
         benchmark.data,
@@ -85,14 +86,9 @@ def _entry(root: Path, node: Node, part: str) -> Iterator[dict[str, Any]]:
     yield entry
     entry["wall_seconds"] = round(time.perf_counter() - wall, 2)
     entry["cpu_seconds"] = round(time.process_time() - cpu, 2)
-    entry["peak_mib"] = _peak_mib()
+    entry["peak_mib"] = runs.peak_mib()
     with (root / LEDGER).open("a", encoding="utf-8") as file:  # one short write: rows of several processes never mix
         file.write(json.dumps(entry) + "\n")
-
-
-def _peak_mib() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def main() -> int:

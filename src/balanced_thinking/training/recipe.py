@@ -20,6 +20,15 @@ import yaml
 from balanced_thinking.names import nearest
 
 _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
+# What may change when a run is resumed: none of it alters a step that was taken, or what the next ones compute from.
+MAY_CHANGE = {
+    f"training.{name}"
+    for name in (
+        *("max_steps", "num_train_epochs", "logging_steps", "save_strategy", "save_steps", "save_total_limit"),
+        *("eval_strategy", "eval_steps", "report_to", "run_name", "disable_tqdm"),
+        *("dataloader_num_workers", "dataloader_prefetch_factor"),
+    )
+}
 # What YAML can give, and how a message calls it.
 _KINDS = {
     int: "a whole number",
@@ -40,20 +49,24 @@ class RecipeError(ValueError):
 class Recipe:
     """One training run.
 
+    stage: `sft` or `grpo`.
     model: `world-base`, `tiny:<architecture>`, a checkpoint's folder or a hub name.
-    data, split, data_options, limit, on_bad_row: what `load_data` takes; `on_bad_row` is `error` or `drop`.
+    data, split, data_options, limit, on_bad_row, verify_images: what `load_data` takes; `on_bad_row` is `error` or
+    `drop`; `verify_images` reads every picture once before training.
     validation_split, validation_options: the data of the evaluation loss; none where the split is null.
     lora: arguments of PEFT's `LoraConfig`; full fine-tuning where it is null.
     model_size: widths of a `tiny:` model. model_options: arguments of `from_pretrained`.
-    arm: the run's name in tables. training: arguments of `ScaleSFTConfig`.
+    arm: the run's name in tables. training: arguments of `ScaleSFTConfig` or `ScaleGRPOConfig`.
     """
 
+    stage: str = "sft"
     model: str = "world-base"
     data: str = "world"
     split: str = "train"
     data_options: dict[str, Any] = field(default_factory=dict)
     limit: int | None = None
     on_bad_row: str = "error"
+    verify_images: bool = True
     validation_split: str | None = None
     validation_options: dict[str, Any] = field(default_factory=dict)
     lora: dict[str, Any] | None = None
@@ -79,6 +92,29 @@ def load_recipe(path: str | Path | None, overrides: Sequence[tuple[str, str]] = 
     _check_sections(recipe)
     recipe.model, recipe.data = _expanded("model", recipe.model), _expanded("data", recipe.data)
     return recipe
+
+
+def resumed_recipe(saved: Path, config: Path | None, overrides: Sequence[tuple[str, str]]) -> Recipe:
+    """The recipe that a run goes on with: its own, unless `config` is given, and what is set anew on the command line.
+
+    Raises RecipeError where it differs from the run's in more than how long, how often and where to.
+    """
+    recipe = load_recipe(config or saved, overrides)
+    before, now = (_flat(asdict(one)) for one in (load_recipe(saved), recipe))
+    changed = sorted(key for key in before | now if before.get(key) != now.get(key) and key not in MAY_CHANGE)
+    if changed:
+        told = "; ".join(f"{key} was {_shown(before.get(key))} and is {_shown(now.get(key))}" for key in changed[:3])
+        raise RecipeError(f"{saved.parent} cannot go on with another recipe: {told}; start a new run with another --out")
+    return recipe
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"training": {"seed": 1}}` as `{"training.seed": 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
+        flat |= inner
+    return flat
 
 
 def _read(path: str | Path) -> dict[str, Any]:

@@ -14,82 +14,117 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from balanced_thinking import runs
 from balanced_thinking.data import Loaded as LoadedData
-from balanced_thinking.data import assert_no_overlap, load_data
-from balanced_thinking.data.rows import to_dataset
-from balanced_thinking.models.load import Loaded, load_model
+from balanced_thinking.data import assert_no_overlap, data_format, load_data
+from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
+from balanced_thinking.models.load import Loaded, anchor, load_model
 from balanced_thinking.models.tiny import TinySize
+from balanced_thinking.names import nearest
 from balanced_thinking.training.callbacks import MetricsFile, ReadableProgress
-from balanced_thinking.training.recipe import Recipe, typed_arguments
+from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer
+from balanced_thinking.training.recipe import Recipe, RecipeError, typed_arguments
 from balanced_thinking.training.sft import ScaleSFTConfig, ScaleSFTTrainer
 
+STAGES: dict[str, tuple[type, type]] = {
+    "sft": (ScaleSFTConfig, ScaleSFTTrainer),
+    "grpo": (ScaleGRPOConfig, ScaleGRPOTrainer),
+}
+# `disable_tqdm` is given because transformers hides the progress bar from whoever asks for fewer warnings.
+_DEFAULTS = {"report_to": "none", "logging_steps": 10, "save_total_limit": 2, "disable_tqdm": False}
 
-def training_arguments(recipe: Recipe, out: Path) -> ScaleSFTConfig:
-    """The recipe's training section as a config; unknown keys fail with the nearest known one."""
-    defaults = {"report_to": "none", "logging_steps": 10, "save_total_limit": 2}
-    values = {**defaults, **recipe.training, "output_dir": str(out / "checkpoints")}
-    return ScaleSFTConfig(**typed_arguments(ScaleSFTConfig, values))
+
+def training_arguments(recipe: Recipe, out: Path) -> Any:
+    """The recipe's training section as its stage's config; unknown keys fail with the nearest known one."""
+    if recipe.stage not in STAGES:
+        raise RecipeError(f"stage is {recipe.stage!r}{nearest(recipe.stage, STAGES)}; known: {', '.join(STAGES)}")
+    config = STAGES[recipe.stage][0]
+    values = {**_DEFAULTS, **recipe.training, "output_dir": str(out / "checkpoints")}
+    return config(**typed_arguments(config, values))
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """Train, save the model to `out/model`, and return that folder."""
     args = training_arguments(recipe, out)
-    train_data = _load(recipe, recipe.split, recipe.data_options)
+    runs.check_free(out, resume=resume)
+    data = _load(recipe, recipe.split, recipe.data_options)
     validation = _load(recipe, recipe.validation_split, recipe.validation_options) if recipe.validation_split else None
     if validation:
-        assert_no_overlap(training=train_data.examples, validation=validation.examples)
+        assert_no_overlap(training=data.examples, validation=validation.examples)
     set_seed(args.seed)
-    loaded = load_model(
-        recipe.model,
-        seed=args.seed,
-        size=TinySize(**recipe.model_size) if recipe.model_size else None,
-        **recipe.model_options,
-    )
-    arm = recipe.arm or ("sft" if args.weighting == "uniform" else "scale-sft")
-    about = {
-        "arm": arm,
-        "seed": args.seed,
-        "model": recipe.model,
-        "device": str(args.device),
-        "dropped": train_data.dropped,
-    }
-    if args.process_index == 0:
-        runs.create(out, recipe.to_yaml(), about, resume=resume)
-    trainer = ScaleSFTTrainer(
+    size = TinySize(**recipe.model_size) if recipe.model_size else None
+    loaded = load_model(recipe.model, seed=args.seed, size=size, **recipe.model_options)
+    if recipe.lora or getattr(args, "beta", 0):
+        loaded = anchor(loaded, out / "base")
+    trainer = STAGES[recipe.stage][1](
         loaded.model,
-        args,
-        train_dataset=_dataset(train_data, args),
-        eval_dataset=_dataset(validation, args) if validation else None,
+        args=args,
+        train_dataset=_dataset(data, args, recipe.stage),
+        eval_dataset=_dataset(validation, args, recipe.stage) if validation else None,
         processing_class=loaded.processor,
         peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.lora) if recipe.lora else None,
         callbacks=[MetricsFile(out / "metrics.jsonl")],
     )
     if trainer.pop_callback(ProgressCallback):
         trainer.add_callback(ReadableProgress)
+    # The directory is taken only now, so that a start that fails leaves nothing in the next one's way.
+    if args.process_index == 0:
+        runs.create(out, recipe.to_yaml(), _about(recipe, args, loaded, data, validation), resume=resume)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=_checkpoint(args.output_dir) if resume else None)
     seconds = time.perf_counter() - started
     _save(trainer, loaded, out / "model")
     if trainer.is_world_process_zero():
-        runs.finish(out, train_seconds=round(seconds, 2), steps=trainer.state.global_step, peak_mib=_peak_mib())
+        runs.finish(out, train_seconds=round(seconds, 2), **_spent(trainer))
     return out / "model"
 
 
+def _about(
+    recipe: Recipe, args: Any, loaded: Loaded, data: LoadedData, validation: LoadedData | None
+) -> dict[str, Any]:
+    plain = "sft" if getattr(args, "weighting", None) == "uniform" else "scale-sft"
+    return {
+        "arm": recipe.arm or (plain if recipe.stage == "sft" else recipe.stage),
+        "stage": recipe.stage,
+        "seed": args.seed,
+        "model": recipe.model,
+        "device": str(args.device),
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "examples": len(data.examples),
+        "dropped": data.dropped,
+        "validation_dropped": validation.dropped if validation else 0,
+    }
+
+
+def _spent(trainer: Any) -> dict[str, Any]:
+    state = trainer.state
+    return {"steps": state.global_step, "tokens": int(state.num_input_tokens_seen), "peak_mib": _peak_mib()}
+
+
 def _load(recipe: Recipe, split: str, options: dict[str, Any]) -> LoadedData:
-    loaded = load_data(recipe.data, split=split, limit=recipe.limit, on_bad_row=recipe.on_bad_row, options=options)
+    loaded = load_data(
+        recipe.data,
+        split=split,
+        format=data_format(recipe.training.get("reasoning_format")),
+        limit=recipe.limit,
+        on_bad_row=recipe.on_bad_row,
+        verify_images=recipe.verify_images,
+        options=options,
+    )
     if not loaded.examples:
         raise ValueError(f"{recipe.data}, split {split}, has no usable row ({loaded.dropped} bad ones were dropped)")
+    if loaded.dropped:
+        print(f"{split}: {loaded.dropped} bad rows were left out, {len(loaded.examples)} remain", flush=True)
     return loaded
 
 
-def _dataset(data: LoadedData, args: ScaleSFTConfig) -> Dataset:
-    return to_dataset(data.examples, args.reasoning_format)
+def _dataset(data: LoadedData, args: Any, stage: str) -> Dataset:
+    return to_prompts_dataset(data.examples) if stage == "grpo" else to_dataset(data.examples, args.reasoning_format)
 
 
 def _checkpoint(folder: str) -> str | None:
     return get_last_checkpoint(folder) if Path(folder).is_dir() else None
 
 
-def _save(trainer: ScaleSFTTrainer, loaded: Loaded, folder: Path) -> None:
+def _save(trainer: Any, loaded: Loaded, folder: Path) -> None:
     trainer.save_model(str(folder))
     if trainer.is_world_process_zero():
         loaded.processor.save_pretrained(str(folder))
@@ -99,8 +134,4 @@ def _peak_mib() -> int:
     """Peak memory of the run: the device's where there is one, else the process's."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated() / 2**20)
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak / (2**20 if sys.platform == "darwin" else 2**10))
+    return runs.peak_mib()
