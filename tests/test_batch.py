@@ -153,6 +153,17 @@ def test_messages_train_the_last_turn_only(picture: Any) -> None:
         assert torch.equal(collator([messages])[name], value), name
 
 
+def test_null_and_empty_columns_are_as_good_as_absent_ones(picture: Any) -> None:
+    collator = ScaleCollator(build_tiny("qwen2_5_vl")[1])
+    one = row("it is red .", images=[picture])
+    messages = {"id": "one", "messages": one["prompt"] + one["completion"]}
+    plain = {"id": "one", "prompt": one["prompt"], "completion": one["completion"], "messages": None}
+    for nothing in (None, []):
+        for joined in (plain, messages | {"prompt": None, "completion": None}):
+            batch = collator([joined | {"images": nothing, "image": picture}])
+            assert all(torch.equal(batch[name], value) for name, value in collator([one]).items())
+
+
 def test_pictures_may_be_files_bytes_or_objects(picture: Any, tmp_path: Path) -> None:
     collator = ScaleCollator(build_tiny("llava_next")[1])
     picture.save(tmp_path / "one.png")

@@ -58,14 +58,15 @@ def to_prompt_completion(row: Mapping[str, Any]) -> dict[str, Any]:
 
     Of `messages`, the last one, the assistant's, is the completion: only it is trained on.
     """
-    images = list(row["images"] or []) if "images" in row else [row["image"]] if row.get("image") is not None else []
-    if "messages" in row:
+    # Joined data sets hold null for the columns that one of them lacks.
+    images = list(row.get("images") or []) or [image for image in (row.get("image"),) if image is not None]
+    if row.get("messages") is not None:
         prompt, completion = row["messages"][:-1], row["messages"][-1:]
         if not prompt or completion[0]["role"] != "assistant":
             raise RowError(
                 f"row {row.get('id', '?')}: `messages` must end with the assistant's after at least one other"
             )
-    elif "prompt" in row and "completion" in row:
+    elif row.get("prompt") is not None and row.get("completion") is not None:
         prompt, completion = row["prompt"], row["completion"]
     else:
         raise RowError(f"a row has the columns {sorted(row)}; expected `prompt` and `completion`, or `messages`")
