@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -27,6 +28,8 @@ from balanced_thinking.data import (
     register,
     resolve,
 )
+from balanced_thinking.data.inspect import inspect_data
+from balanced_thinking.models.tokenizer import make_tokenizer
 
 REPOSITORY = Path(__file__).parents[1]
 THIRD_PARTY = Path(os.environ.get("BALANCED_THINKING_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -317,6 +320,20 @@ def test_names_paths_and_layouts_resolve(folder: Path) -> None:
 def test_the_world_passes_the_checks() -> None:
     loaded = load_data("world", split="test", limit=6, options={"n": 50})
     assert (len(loaded.examples), loaded.dropped) == (6, 0)
+
+
+@pytest.mark.parametrize("ratio", [10, 40])
+def test_words_and_tokens_tell_the_same_ratio_of_thinking_to_answer(ratio: int) -> None:
+    told = []
+    for tokenizer in (None, make_tokenizer(eos_token="<eos>")):
+        options = {"n": 80, "ratio": ratio}
+        text = inspect_data(
+            "world", split="test", format="think-answer", limit=None, options=options, tokenizer=tokenizer
+        )
+        told.append([float(number) for number in re.findall(r"(?:mean|median|longest|spend|and) ([\d.]+)", text)])
+    words, tokens = told
+    assert len(words) == 10  # think, answer: mean, median, longest; the loss's two shares; the ratio's mean and median
+    assert words == pytest.approx(tokens, rel=0.15)
 
 
 def test_the_module_that_inspects_data_does_not_shadow_the_standard_one() -> None:
