@@ -12,7 +12,8 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from balanced_thinking.batch import RowError, ScaleCollator
+from balanced_thinking.batch import RowError, ScaleCollator, open_image
+from balanced_thinking.data import Example, check_examples
 from balanced_thinking.data.rows import stored
 from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny
@@ -172,6 +173,46 @@ def test_pictures_may_be_files_bytes_or_objects(picture: Any, tmp_path: Path) ->
     assert all(torch.equal(pixels[0], other) for other in pixels[1:])
     with pytest.raises(RowError, match="local files"):
         collator([row("x .", images=["https://example.org/one.png"])])
+
+
+UNREADABLE = {
+    "gone.png": (None, "No such file"),  # missing
+    "cut.png": (slice(300), "truncated"),  # the download stopped
+    "cut.jpg": (slice(-200), "truncated"),  # likewise, of a kind without checksums
+    "text.png": (b"not a picture", "cannot identify"),  # foreign
+    "empty.png": (b"", "cannot identify"),  # nothing in it
+    "a\0.png": (None, "null"),  # a name that no file can have
+    "bomb.png": (slice(None), "decompression bomb"),  # more pixels than Pillow dares to decode
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_an_unreadable_picture_is_named_with_its_sample_and_its_mend(
+    name: str, picture: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, reason = UNREADABLE[name]
+    path = tmp_path / name
+    if isinstance(content, slice):
+        picture.resize((400, 400), 0).save(path)
+        path.write_bytes(path.read_bytes()[content])
+    elif content is not None:
+        path.write_bytes(content)
+    if name == "bomb.png":
+        monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1000)
+    collator, bad = ScaleCollator(build_tiny("qwen2_5_vl")[1]), row("x .", identity="seven", images=[str(path)])
+    for batch in (collator, collator.prompts):
+        message = rf"sample seven: the image .*{reason}.*expected .*--on-bad-row drop"
+        with pytest.raises(RowError, match=message) as caught:
+            batch([bad])
+        assert str(path) in str(caught.value)
+    found = check_examples([Example("1", "Q", (path,), None, "x")], verify_images=True)
+    assert [problem for bad_row in found for problem in bad_row.problems] in (["broken_image"], ["missing_image"])
+
+
+@pytest.mark.parametrize("image", [None, 3, {"bytes": None, "path": None}, {}])
+def test_what_refers_to_no_picture_is_refused(image: Any) -> None:
+    with pytest.raises(RowError, match="expected a path, a PIL image"):
+        open_image(image)
 
 
 def test_workers_give_the_same_batches(world_rows: Dataset) -> None:

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from trl.data_utils import apply_chat_template, is_conversational, prepare_multimodal_messages
 
+from balanced_thinking.data.checks import UNREADABLE
 from balanced_thinking.segments import IGNORE, Parsed, ReasoningFormat, get_format, parse, token_segments
 
 OVERFLOW = ("error", "drop", "trim_think")
@@ -40,17 +41,41 @@ class Completion:
 
 
 def open_image(reference: Any) -> Image.Image:
-    """An RGB picture from a PIL image, a local path, or the {"bytes", "path"} that datasets store."""
+    """An RGB picture from a PIL image, a local path, or the {"bytes", "path"} that datasets store.
+
+    Raises RowError, with the file's name, for anything that cannot be read.
+    """
     if isinstance(reference, Image.Image):
-        return reference.convert("RGB")
+        return _rgb(reference, "a PIL image")
     if isinstance(reference, Mapping):
-        if reference.get("bytes") is not None:
-            return Image.open(io.BytesIO(reference["bytes"])).convert("RGB")
-        reference = reference["path"]
+        if (data := reference.get("bytes")) is not None:
+            return _rgb(io.BytesIO(data), str(reference.get("path") or f"of {len(data)} bytes"))
+        reference = reference.get("path")
+    if not isinstance(reference, (str, Path)):
+        raise RowError(f"an image is {reference!r}; expected a path, a PIL image, or a mapping with `bytes` or `path`")
     if str(reference).startswith(("http://", "https://")):
         raise RowError(f"the image {reference!r} is an address: images must be local files, so download it first")
-    with Image.open(Path(reference)) as image:
-        return image.convert("RGB")
+    return _rgb(reference, str(reference))
+
+
+def _rgb(source: Any, name: str) -> Image.Image:
+    try:
+        if isinstance(source, Image.Image):
+            return source.convert("RGB")
+        with Image.open(source) as image:
+            return image.convert("RGB")
+    except UNREADABLE as error:
+        raise RowError(
+            f"the image {name} cannot be read ({error}); expected a whole picture file that Pillow opens: mend the "
+            "file, or load the data with verify_images and --on-bad-row drop to go on without its row"
+        ) from error
+
+
+def _pictures(row: Mapping[str, Any]) -> list[Image.Image]:
+    try:
+        return [open_image(image) for image in row["images"]]
+    except RowError as error:
+        raise RowError(f"sample {row.get('id', '?')}: {error}") from error
 
 
 def to_prompt_completion(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +164,7 @@ class ScaleCollator:
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         plain = [to_prompt_completion(row) for row in rows]
         texts = [render_row(row, self.processor) for row in plain]
-        images = [[open_image(image) for image in row["images"]] for row in plain]
+        images = [_pictures(row) for row in plain]
         prompts = self._encode_prompts([text["prompt"] for text in texts], images)
         completions = [
             self._fit(row["id"], text["completion"], len(ids))
@@ -158,7 +183,7 @@ class ScaleCollator:
     def prompts(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Left-padded prompts for generation: rows of `prompt` and `images`, encoded as for training."""
         texts = [render_row(row, self.processor)["prompt"] for row in rows]
-        images = [[open_image(image) for image in row["images"]] for row in rows]
+        images = [_pictures(row) for row in rows]
         return self._process(texts, images, padding_side="left")
 
     def _process(self, texts: list[str], images: list[list[Image.Image]], padding_side: str) -> dict[str, torch.Tensor]:
