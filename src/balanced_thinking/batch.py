@@ -21,6 +21,7 @@ from trl.data_utils import apply_chat_template, is_conversational, prepare_multi
 
 from balanced_thinking.data.checks import UNREADABLE
 from balanced_thinking.segments import IGNORE, Parsed, ReasoningFormat, get_format, parse, token_segments
+from balanced_thinking.segments.scan import content, think_tags
 
 OVERFLOW = ("error", "drop", "trim_think")
 _SENTENCE_END = re.compile(r"(?<=[.!?\n])\s+")
@@ -112,26 +113,50 @@ def render_row(row: Mapping[str, Any], processor: Any) -> dict[str, str]:
     return apply_chat_template(parts, processor)
 
 
+def spoken(completion: Any) -> str | None:
+    """What the assistant says in a completion of messages, before any chat template; None where it is plain text."""
+    if isinstance(completion, str):
+        return None
+    content = completion[-1].get("content") or ""
+    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
+
+
+def template_drops(raw: Parsed, rendered: Parsed) -> bool:
+    """Whether the rendered text lost the thinking, or the answer, that the raw one has."""
+    if raw.think and not rendered.think:
+        return True
+    # In, not equal: a template may write end-of-turn tokens that the parser does not know.
+    return raw.answer is not None and raw.answer not in (rendered.answer or "")
+
+
+def think_stretch(parsed: Parsed, format: ReasoningFormat) -> tuple[int, int]:
+    """The longest stretch of the reasoning between thinking tags: what may be cut while every tag stays."""
+    start, end = parsed.think_span or (0, 0)
+    borders = [
+        start,
+        *(border for tag in think_tags(format).finditer(parsed.text, start, end) for border in tag.span()),
+    ]
+    stretches = zip(borders[::2], [*borders[1::2], end], strict=True)
+    return max((content(parsed.text, *stretch) for stretch in stretches), key=lambda stretch: stretch[1] - stretch[0])
+
+
 def trim_think(parsed: Parsed, keep: int, units: Sequence[tuple[int, int]]) -> str:
-    """The text with only `keep` of the reasoning's `units` (character spans): the first and the last ones."""
-    if parsed.think_span is None:
+    """The text with only `keep` of the `units` of its reasoning (character spans in order): the first and last ones."""
+    if not units:
         return parsed.text
-    start, end = parsed.think_span
     head, tail = units[: (keep + 1) // 2], units[len(units) - keep // 2 :]
     kept = " ".join(parsed.text[a:b] for a, b in (*head, *tail))
-    return parsed.text[:start] + kept + parsed.text[end:]
+    return parsed.text[: units[0][0]] + kept + parsed.text[units[-1][1] :]
 
 
-def think_units(parsed: Parsed, pattern: re.Pattern[str]) -> list[tuple[int, int]]:
-    """Character spans of the reasoning between the matches of `pattern`."""
-    if parsed.think_span is None:
-        return []
-    start, end = parsed.think_span
+def think_units(parsed: Parsed, pattern: re.Pattern[str], format: ReasoningFormat) -> list[tuple[int, int]]:
+    """Character spans between the matches of `pattern` in the longest stretch of the reasoning."""
+    start, end = think_stretch(parsed, format)
     units = []
     for match in pattern.finditer(parsed.text, start, end):
         units.append((start, match.start()))
         start = match.end()
-    return [*units, (start, end)]
+    return [*units, (start, end)] if start < end else units
 
 
 class ScaleCollator:
@@ -167,7 +192,7 @@ class ScaleCollator:
         images = [_pictures(row) for row in plain]
         prompts = self._encode_prompts([text["prompt"] for text in texts], images)
         completions = [
-            self._fit(row["id"], text["completion"], len(ids))
+            self._fit(row["id"], self._parse(row, text["completion"]), len(ids))
             for row, text, ids in zip(plain, texts, prompts["ids"], strict=True)
         ]
         kept = [i for i, completion in enumerate(completions) if completion is not None]
@@ -210,15 +235,25 @@ class ScaleCollator:
         encoded = self.tokenizer(parsed.text, add_special_tokens=False, return_offsets_mapping=True)
         return Completion(encoded["input_ids"], token_segments(parsed, encoded["offset_mapping"]))
 
-    def _fit(self, identity: str, text: str, prompt_length: int) -> Completion | None:
-        """The completion within `max_length`, by the overflow policy; `None` where the sample is dropped."""
-        parsed = parse(text, self.format)
+    def _parse(self, row: Mapping[str, Any], text: str) -> Parsed:
+        """The rendered completion taken apart, once it is known to say what the row says."""
+        parsed, raw = parse(text, self.format), spoken(row["completion"])
+        if raw is not None and raw not in text and template_drops(parse(raw, self.format), parsed):
+            raise RowError(
+                f"sample {row['id']}: the chat template dropped the reasoning, or changed the answer, of the row: "
+                f"{raw[:80]!r} became {text[:80]!r}; pass a chat template that keeps it (the processor's "
+                "`chat_template`), or prompts and completions as plain text"
+            )
         if parsed.answer is None:
             raise RowError(
-                f"sample {identity}: no answer was found in its completion ({', '.join(parsed.problems)}) with "
+                f"sample {row['id']}: no answer was found in its completion ({', '.join(parsed.problems)}) with "
                 f"reasoning_format {self.format.name!r}: {text[:80]!r}; mend the row, choose the data's "
                 "reasoning_format, or load the data with --on-bad-row drop"
             )
+        return parsed
+
+    def _fit(self, identity: str, parsed: Parsed, prompt_length: int) -> Completion | None:
+        """The completion within `max_length`, by the overflow policy; `None` where the sample is dropped."""
         completion = self._encode_completion(parsed)
         if self.max_length is None or prompt_length + len(completion.ids) <= self.max_length:
             return completion
@@ -237,8 +272,9 @@ class ScaleCollator:
 
     def _trim(self, parsed: Parsed, room: int) -> Completion | None:
         """The longest trimmed completion of at most `room` tokens; by words where whole sentences leave nothing."""
+        format = get_format(parsed.format) if self.format.name == "auto" else self.format
         for pattern in (_SENTENCE_END, re.compile(r"\s+")):
-            units = think_units(parsed, pattern)
+            units = think_units(parsed, pattern, format)
             best, low, high = None, 1, len(units) - 1
             while low <= high:
                 middle = (low + high) // 2
