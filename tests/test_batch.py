@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from balanced_thinking.batch import RowError, ScaleCollator
+from balanced_thinking.batch import RowError, ScaleCollator, open_image, spoken, think_units, trim_think
+from balanced_thinking.data import Example, check_examples
 from balanced_thinking.data.rows import stored
 from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny
-from balanced_thinking.segments import ANSWER, THINK
+from balanced_thinking.segments import ANSWER, THINK, ReasoningFormat, get_format, parse, render
 from tests.conftest import ARCHITECTURES
 
 LONG = " ".join(f"sentence number {i} says what is seen ." for i in range(40))
@@ -132,6 +135,46 @@ def test_one_endless_sentence_is_trimmed_by_words() -> None:
     assert "<answer>red</answer>" in decoded(collator, batch, 0, ANSWER)
 
 
+STAGED = {
+    "llava-cot": "<SUMMARY> Count . </SUMMARY>\n\n<CAPTION> Dots , many .\nSome red . </CAPTION>\n\n"
+    f"<REASONING> {LONG} </REASONING>\n\n<CONCLUSION> red </CONCLUSION>",
+    "mulberry": f"### Image Description:\nDots .\n\n### Rationales:\n{LONG}\n\n### Let's think step by step.\n\n"
+    "Two are red . One is not .\n\n### The final answer is: red",
+    "think-answer": f"<think>one . two .</think><think>{LONG}</think><answer>red</answer>",  # not well formed
+    "auto": f"<SUMMARY> {LONG} </SUMMARY><CAPTION></CAPTION><REASONING>So .</REASONING><CONCLUSION>red</CONCLUSION>",
+}
+
+
+@pytest.mark.parametrize("name", STAGED)
+def test_trimming_keeps_every_tag_the_answer_and_the_problems(name: str) -> None:
+    parsed = parse(STAGED[name], name)
+    fmt = get_format(parsed.format)
+    for pattern in (r"(?<=\.)\s+", r"\s+"):
+        units = think_units(parsed, re.compile(pattern), fmt)
+        assert len(units) >= 40
+        for keep in range(1, len(units)):
+            text = trim_think(parsed, keep, units)
+            trimmed = parse(text, name)
+            assert _tags(text, fmt) == _tags(parsed.text, fmt)
+            assert (trimmed.answer, trimmed.problems) == (parsed.answer, parsed.problems)
+            assert len(trimmed.think or "") < len(parsed.think or "")
+
+
+def _tags(text: str, fmt: ReasoningFormat) -> list[str]:
+    return re.findall("|".join(map(re.escape, fmt.tags())), text)
+
+
+@pytest.mark.parametrize("name", STAGED)
+def test_the_collator_trims_between_the_tags(name: str) -> None:
+    collator = ScaleCollator(build_tiny("qwen2")[1], reasoning_format=name, max_length=300, overflow="trim_think")
+    one = row("") | {"completion": [{"role": "assistant", "content": STAGED[name]}]}
+    batch = collator([one])
+    text = decoded(collator, batch, 0, THINK) + decoded(collator, batch, 0, ANSWER)
+    assert 150 < batch["input_ids"].shape[1] <= 300
+    fmt = get_format(parse(text, name).format)
+    assert _tags(text, fmt) == _tags(STAGED[name], fmt)
+
+
 def test_trimming_fails_by_name_where_prompt_and_answer_alone_do_not_fit() -> None:
     collator = ScaleCollator(build_tiny("qwen2")[1], max_length=20, overflow="trim_think")
     with pytest.raises(RowError, match=r"sample one .*overflow=drop"):
@@ -145,12 +188,69 @@ def test_row_without_an_answer_is_refused() -> None:
         collator([bad])
 
 
+TURNS = "{% for message in messages %}<|im_start|>{{ message.role }}\nTEXT<|im_end|>\n{% endfor %}"
+TURNS += "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+# DeepSeek-R1's way; one that forgets what it is given; one that tidies white space; one that only adds its own stop.
+STRIPS = TURNS.replace("TEXT", "{{ message.content.split('</think>')[-1] }}")
+FORGETS = TURNS.replace("TEXT", "{{ message.content if message.role == 'user' else 'blue' }}")
+TIDIES = TURNS.replace("TEXT", "{{ message.content | trim | replace('</think>', '</think>\n') }}<odd-stop>")
+KEEPS = TURNS.replace("TEXT", "{{ message.content }}<odd-stop>")
+
+
+@pytest.mark.parametrize("format", ["think-answer", "deepseek-r1", "auto"])
+@pytest.mark.parametrize("template", [STRIPS, FORGETS])
+def test_a_chat_template_that_drops_the_reasoning_is_refused(template: str, format: str) -> None:
+    collator = _collator(template, format)
+    text = render("it is red .", "red", format)
+    message = r"sample one: the chat template dropped the reasoning.*keeps it.*plain text"
+    with pytest.raises(RowError, match=message):
+        collator([row("") | {"completion": [{"role": "assistant", "content": text}]}])
+    plain = {"id": "one", "prompt": "which color ?", "completion": text}
+    assert "it is red ." in decoded(collator, collator([plain]), 0, THINK)
+
+
+@pytest.mark.parametrize(
+    ("completion", "text"),
+    [
+        ("red", None),  # plain text meets no template
+        ([{"role": "assistant", "content": "red"}], "red"),  # a string
+        ([{"role": "assistant", "content": [{"type": "text", "text": "re"}, {"type": "text", "text": "d"}]}], "red"),
+        ([{"role": "assistant", "content": None}], ""),  # nothing said
+    ],
+)
+def test_what_the_assistant_says_is_found_in_every_form(completion: Any, text: str | None) -> None:
+    assert spoken(completion) == text
+
+
+@pytest.mark.parametrize(("template", "format"), [(KEEPS, "think-answer"), (KEEPS, "direct"), (TIDIES, "think-answer")])
+def test_a_chat_template_that_keeps_the_reasoning_passes(template: str, format: str) -> None:
+    batch = _collator(template, format)([row("it is red .\n")])
+    assert (batch["segment_ids"] == ANSWER).any()
+
+
+def _collator(template: str, format: str) -> ScaleCollator:
+    processor = copy.deepcopy(build_tiny("qwen2")[1])
+    processor.chat_template = template
+    return ScaleCollator(processor, format)
+
+
 def test_messages_train_the_last_turn_only(picture: Any) -> None:
     collator = ScaleCollator(build_tiny("qwen2_5_vl")[1])
     one = row("it is red .", images=[picture])
     messages = {"id": "one", "messages": one["prompt"] + one["completion"], "images": one["images"]}
     for name, value in collator([one]).items():
         assert torch.equal(collator([messages])[name], value), name
+
+
+def test_null_and_empty_columns_are_as_good_as_absent_ones(picture: Any) -> None:
+    collator = ScaleCollator(build_tiny("qwen2_5_vl")[1])
+    one = row("it is red .", images=[picture])
+    messages = {"id": "one", "messages": one["prompt"] + one["completion"]}
+    plain = {"id": "one", "prompt": one["prompt"], "completion": one["completion"], "messages": None}
+    for nothing in (None, []):
+        for joined in (plain, messages | {"prompt": None, "completion": None}):
+            batch = collator([joined | {"images": nothing, "image": picture}])
+            assert all(torch.equal(batch[name], value) for name, value in collator([one]).items())
 
 
 def test_pictures_may_be_files_bytes_or_objects(picture: Any, tmp_path: Path) -> None:
@@ -161,6 +261,46 @@ def test_pictures_may_be_files_bytes_or_objects(picture: Any, tmp_path: Path) ->
     assert all(torch.equal(pixels[0], other) for other in pixels[1:])
     with pytest.raises(RowError, match="local files"):
         collator([row("x .", images=["https://example.org/one.png"])])
+
+
+UNREADABLE = {
+    "gone.png": (None, "No such file"),  # missing
+    "cut.png": (slice(300), "truncated"),  # the download stopped
+    "cut.jpg": (slice(-200), "truncated"),  # likewise, of a kind without checksums
+    "text.png": (b"not a picture", "cannot identify"),  # foreign
+    "empty.png": (b"", "cannot identify"),  # nothing in it
+    "a\0.png": (None, "null"),  # a name that no file can have
+    "bomb.png": (slice(None), "decompression bomb"),  # more pixels than Pillow dares to decode
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_an_unreadable_picture_is_named_with_its_sample_and_its_mend(
+    name: str, picture: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, reason = UNREADABLE[name]
+    path = tmp_path / name
+    if isinstance(content, slice):
+        picture.resize((400, 400), 0).save(path)
+        path.write_bytes(path.read_bytes()[content])
+    elif content is not None:
+        path.write_bytes(content)
+    if name == "bomb.png":
+        monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1000)
+    collator, bad = ScaleCollator(build_tiny("qwen2_5_vl")[1]), row("x .", identity="seven", images=[str(path)])
+    for batch in (collator, collator.prompts):
+        message = rf"sample seven: the image .*{reason}.*expected .*--on-bad-row drop"
+        with pytest.raises(RowError, match=message) as caught:
+            batch([bad])
+        assert str(path) in str(caught.value)
+    found = check_examples([Example("1", "Q", (path,), None, "x")], verify_images=True)
+    assert [problem for bad_row in found for problem in bad_row.problems] in (["broken_image"], ["missing_image"])
+
+
+@pytest.mark.parametrize("image", [None, 3, {"bytes": None, "path": None}, {}])
+def test_what_refers_to_no_picture_is_refused(image: Any) -> None:
+    with pytest.raises(RowError, match="expected a path, a PIL image"):
+        open_image(image)
 
 
 def test_workers_give_the_same_batches(world_rows: Dataset) -> None:

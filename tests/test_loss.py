@@ -385,7 +385,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "bias too long": ({"bias_V": torch.ones(8)}, ValueError, r"bias_V has shape \(8,\): expected \(7,\)"),
     "two devices": ({"head_VD": torch.ones(7, 3, device="meta")}, ValueError, "head_VD is on meta: expected cpu"),
     "softcap zero": ({"softcap": 0.0}, ValueError, "softcap is 0.0: expected a number above 0"),
-    "misspelt impl": ({"impl": "chunkd"}, ValueError, "nearest: 'chunked'"),
+    "misspelt impl": ({"impl": "chunkd"}, ValueError, r"impl is 'chunkd' \(did you mean 'chunked'\?\)"),
 }
 
 

@@ -252,8 +252,8 @@ def test_stages_from_yaml_lists_work() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("think-anser", "did you mean 'think-answer'"),  # a slip of the pen
-        ("", "unknown reasoning format"),  # nothing at all
+        ("think-anser", r"'think-anser' \(did you mean 'think-answer'\?\); known: auto, "),  # a slip of the pen
+        ("", "unknown reasoning format ''; known: "),  # nothing at all
         ({"think_opn": "<a>", "answer_open": "A:"}, "did you mean 'think_open'"),  # an unknown key
         ({"think_open": "<a>"}, "set think_close or answer_open"),  # the answer has no start
         ({}, "set think_close or answer_open"),  # an empty mapping is not `direct`

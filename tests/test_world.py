@@ -237,6 +237,16 @@ def test_held_out_pairs_are_seen_in_the_compositional_split_only(
         assert bool(pairs & HELD_OUT_PAIRS) == (split == "test_compositional"), example.meta
 
 
+@pytest.mark.parametrize("family", ["attribute", "multiple_choice"])
+def test_most_questions_of_the_compositional_split_ask_about_a_held_out_pair(family: str) -> None:
+    asked = 0
+    for example in load(split="test_compositional", n=400, families=[family], style="direct"):
+        (place,) = set(PLACES) & set(example.question.split())
+        tile = solver.read(_image(example))[place]
+        asked += (tile.color, tile.shape) in HELD_OUT_PAIRS
+    assert 0.60 < asked / 400 < 0.90
+
+
 def test_longer_scenes_hold_more_objects_than_any_of_training(reasoned: dict[str, list[Example]]) -> None:
     objects: dict[tuple[str, bool], set[int]] = {}
     for split in ("train", "test_longer"):
@@ -325,11 +335,12 @@ def test_unknown_names_are_refused_with_the_known_ones(arguments: dict[str, Any]
         list(load(n=1, **arguments))
 
 
-def test_one_core_makes_a_thousand_images_a_second() -> None:
-    assert max(_images_per_second(n=400) for _ in range(3)) >= 1000
+@pytest.mark.parametrize("split", ["train", "test_compositional"])
+def test_one_core_makes_a_thousand_images_a_second(split: str) -> None:
+    assert max(_images_per_second(n=400, split=split) for _ in range(3)) >= 1000
 
 
-def _images_per_second(n: int) -> float:
+def _images_per_second(n: int, split: str) -> float:
     start = time.process_time()  # the time of others on a busy machine does not count
-    made = sum(len(example.images) for example in load(n=n))
+    made = sum(len(example.images) for example in load(n=n, split=split))
     return made / (time.process_time() - start)

@@ -19,7 +19,9 @@ import torch
 from PIL import Image
 from trl.data_utils import apply_chat_template, is_conversational, prepare_multimodal_messages
 
+from balanced_thinking.data.checks import UNREADABLE
 from balanced_thinking.segments import IGNORE, Parsed, ReasoningFormat, get_format, parse, token_segments
+from balanced_thinking.segments.scan import content, think_tags
 
 OVERFLOW = ("error", "drop", "trim_think")
 _SENTENCE_END = re.compile(r"(?<=[.!?\n])\s+")
@@ -40,17 +42,41 @@ class Completion:
 
 
 def open_image(reference: Any) -> Image.Image:
-    """An RGB picture from a PIL image, a local path, or the {"bytes", "path"} that datasets store."""
+    """An RGB picture from a PIL image, a local path, or the {"bytes", "path"} that datasets store.
+
+    Raises RowError, with the file's name, for anything that cannot be read.
+    """
     if isinstance(reference, Image.Image):
-        return reference.convert("RGB")
+        return _rgb(reference, "a PIL image")
     if isinstance(reference, Mapping):
-        if reference.get("bytes") is not None:
-            return Image.open(io.BytesIO(reference["bytes"])).convert("RGB")
-        reference = reference["path"]
+        if (data := reference.get("bytes")) is not None:
+            return _rgb(io.BytesIO(data), str(reference.get("path") or f"of {len(data)} bytes"))
+        reference = reference.get("path")
+    if not isinstance(reference, (str, Path)):
+        raise RowError(f"an image is {reference!r}; expected a path, a PIL image, or a mapping with `bytes` or `path`")
     if str(reference).startswith(("http://", "https://")):
         raise RowError(f"the image {reference!r} is an address: images must be local files, so download it first")
-    with Image.open(Path(reference)) as image:
-        return image.convert("RGB")
+    return _rgb(reference, str(reference))
+
+
+def _rgb(source: Any, name: str) -> Image.Image:
+    try:
+        if isinstance(source, Image.Image):
+            return source.convert("RGB")
+        with Image.open(source) as image:
+            return image.convert("RGB")
+    except UNREADABLE as error:
+        raise RowError(
+            f"the image {name} cannot be read ({error}); expected a whole picture file that Pillow opens: mend the "
+            "file, or load the data with verify_images and --on-bad-row drop to go on without its row"
+        ) from error
+
+
+def _pictures(row: Mapping[str, Any]) -> list[Image.Image]:
+    try:
+        return [open_image(image) for image in row["images"]]
+    except RowError as error:
+        raise RowError(f"sample {row.get('id', '?')}: {error}") from error
 
 
 def to_prompt_completion(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,14 +84,15 @@ def to_prompt_completion(row: Mapping[str, Any]) -> dict[str, Any]:
 
     Of `messages`, the last one, the assistant's, is the completion: only it is trained on.
     """
-    images = list(row["images"] or []) if "images" in row else [row["image"]] if row.get("image") is not None else []
-    if "messages" in row:
+    # Joined data sets hold null for the columns that one of them lacks.
+    images = list(row.get("images") or []) or [image for image in (row.get("image"),) if image is not None]
+    if row.get("messages") is not None:
         prompt, completion = row["messages"][:-1], row["messages"][-1:]
         if not prompt or completion[0]["role"] != "assistant":
             raise RowError(
                 f"row {row.get('id', '?')}: `messages` must end with the assistant's after at least one other"
             )
-    elif "prompt" in row and "completion" in row:
+    elif row.get("prompt") is not None and row.get("completion") is not None:
         prompt, completion = row["prompt"], row["completion"]
     else:
         raise RowError(f"a row has the columns {sorted(row)}; expected `prompt` and `completion`, or `messages`")
@@ -86,26 +113,50 @@ def render_row(row: Mapping[str, Any], processor: Any) -> dict[str, str]:
     return apply_chat_template(parts, processor)
 
 
+def spoken(completion: Any) -> str | None:
+    """What the assistant says in a completion of messages, before any chat template; None where it is plain text."""
+    if isinstance(completion, str):
+        return None
+    content = completion[-1].get("content") or ""
+    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
+
+
+def template_drops(raw: Parsed, rendered: Parsed) -> bool:
+    """Whether the rendered text lost the thinking, or the answer, that the raw one has."""
+    if raw.think and not rendered.think:
+        return True
+    # In, not equal: a template may write end-of-turn tokens that the parser does not know.
+    return raw.answer is not None and raw.answer not in (rendered.answer or "")
+
+
+def think_stretch(parsed: Parsed, format: ReasoningFormat) -> tuple[int, int]:
+    """The longest stretch of the reasoning between thinking tags: what may be cut while every tag stays."""
+    start, end = parsed.think_span or (0, 0)
+    borders = [
+        start,
+        *(border for tag in think_tags(format).finditer(parsed.text, start, end) for border in tag.span()),
+    ]
+    stretches = zip(borders[::2], [*borders[1::2], end], strict=True)
+    return max((content(parsed.text, *stretch) for stretch in stretches), key=lambda stretch: stretch[1] - stretch[0])
+
+
 def trim_think(parsed: Parsed, keep: int, units: Sequence[tuple[int, int]]) -> str:
-    """The text with only `keep` of the reasoning's `units` (character spans): the first and the last ones."""
-    if parsed.think_span is None:
+    """The text with only `keep` of the `units` of its reasoning (character spans in order): the first and last ones."""
+    if not units:
         return parsed.text
-    start, end = parsed.think_span
     head, tail = units[: (keep + 1) // 2], units[len(units) - keep // 2 :]
     kept = " ".join(parsed.text[a:b] for a, b in (*head, *tail))
-    return parsed.text[:start] + kept + parsed.text[end:]
+    return parsed.text[: units[0][0]] + kept + parsed.text[units[-1][1] :]
 
 
-def think_units(parsed: Parsed, pattern: re.Pattern[str]) -> list[tuple[int, int]]:
-    """Character spans of the reasoning between the matches of `pattern`."""
-    if parsed.think_span is None:
-        return []
-    start, end = parsed.think_span
+def think_units(parsed: Parsed, pattern: re.Pattern[str], format: ReasoningFormat) -> list[tuple[int, int]]:
+    """Character spans between the matches of `pattern` in the longest stretch of the reasoning."""
+    start, end = think_stretch(parsed, format)
     units = []
     for match in pattern.finditer(parsed.text, start, end):
         units.append((start, match.start()))
         start = match.end()
-    return [*units, (start, end)]
+    return [*units, (start, end)] if start < end else units
 
 
 class ScaleCollator:
@@ -138,10 +189,10 @@ class ScaleCollator:
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         plain = [to_prompt_completion(row) for row in rows]
         texts = [render_row(row, self.processor) for row in plain]
-        images = [[open_image(image) for image in row["images"]] for row in plain]
+        images = [_pictures(row) for row in plain]
         prompts = self._encode_prompts([text["prompt"] for text in texts], images)
         completions = [
-            self._fit(row["id"], text["completion"], len(ids))
+            self._fit(row["id"], self._parse(row, text["completion"]), len(ids))
             for row, text, ids in zip(plain, texts, prompts["ids"], strict=True)
         ]
         kept = [i for i, completion in enumerate(completions) if completion is not None]
@@ -157,7 +208,7 @@ class ScaleCollator:
     def prompts(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Left-padded prompts for generation: rows of `prompt` and `images`, encoded as for training."""
         texts = [render_row(row, self.processor)["prompt"] for row in rows]
-        images = [[open_image(image) for image in row["images"]] for row in rows]
+        images = [_pictures(row) for row in rows]
         return self._process(texts, images, padding_side="left")
 
     def _process(self, texts: list[str], images: list[list[Image.Image]], padding_side: str) -> dict[str, torch.Tensor]:
@@ -184,15 +235,25 @@ class ScaleCollator:
         encoded = self.tokenizer(parsed.text, add_special_tokens=False, return_offsets_mapping=True)
         return Completion(encoded["input_ids"], token_segments(parsed, encoded["offset_mapping"]))
 
-    def _fit(self, identity: str, text: str, prompt_length: int) -> Completion | None:
-        """The completion within `max_length`, by the overflow policy; `None` where the sample is dropped."""
-        parsed = parse(text, self.format)
+    def _parse(self, row: Mapping[str, Any], text: str) -> Parsed:
+        """The rendered completion taken apart, once it is known to say what the row says."""
+        parsed, raw = parse(text, self.format), spoken(row["completion"])
+        if raw is not None and raw not in text and template_drops(parse(raw, self.format), parsed):
+            raise RowError(
+                f"sample {row['id']}: the chat template dropped the reasoning, or changed the answer, of the row: "
+                f"{raw[:80]!r} became {text[:80]!r}; pass a chat template that keeps it (the processor's "
+                "`chat_template`), or prompts and completions as plain text"
+            )
         if parsed.answer is None:
             raise RowError(
-                f"sample {identity}: no answer was found in its completion ({', '.join(parsed.problems)}) with "
+                f"sample {row['id']}: no answer was found in its completion ({', '.join(parsed.problems)}) with "
                 f"reasoning_format {self.format.name!r}: {text[:80]!r}; mend the row, choose the data's "
                 "reasoning_format, or load the data with --on-bad-row drop"
             )
+        return parsed
+
+    def _fit(self, identity: str, parsed: Parsed, prompt_length: int) -> Completion | None:
+        """The completion within `max_length`, by the overflow policy; `None` where the sample is dropped."""
         completion = self._encode_completion(parsed)
         if self.max_length is None or prompt_length + len(completion.ids) <= self.max_length:
             return completion
@@ -211,8 +272,9 @@ class ScaleCollator:
 
     def _trim(self, parsed: Parsed, room: int) -> Completion | None:
         """The longest trimmed completion of at most `room` tokens; by words where whole sentences leave nothing."""
+        format = get_format(parsed.format) if self.format.name == "auto" else self.format
         for pattern in (_SENTENCE_END, re.compile(r"\s+")):
-            units = think_units(parsed, pattern)
+            units = think_units(parsed, pattern, format)
             best, low, high = None, 1, len(units) - 1
             while low <= high:
                 middle = (low + high) // 2

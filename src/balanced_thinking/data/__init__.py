@@ -9,7 +9,8 @@ and name it in `DATASETS` (or call `register`). A module with `recognises(path)`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import Parameter, signature  # by name: this package has a module `inspect` of its own
@@ -26,6 +27,7 @@ from balanced_thinking.data.checks import (
     check_examples,
 )
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.options import check_options
 from balanced_thinking.names import nearest
 
 __all__ = [
@@ -49,6 +51,7 @@ DATASETS = {
     "puzzlevqa": "balanced_thinking.data.puzzlevqa",
     "jsonl": "balanced_thinking.data.jsonl",
 }
+_QUIET_SECONDS = 2  # loading that takes longer says how far it is
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def load_data(
         options: the data set's own, the keyword arguments of its `load`.
 
     Raises:
-        BadRowsError: there are bad rows. ValueError: an unknown name, split or option, or a path that leads nowhere.
+        BadRowsError: there are bad rows. ValueError: an unknown name, split or option, an option of another type than
+            its `load` says, or a path that leads nowhere.
     """
     if on_bad_row not in ("error", "drop"):
         raise ValueError(f"on_bad_row is {on_bad_row!r}; expected 'error' or 'drop'")
@@ -99,7 +103,7 @@ def load_data(
     rows = _rows(name, path, split, {"format": format}, dict(options or {}))
     examples: list[Example] = []
     bad_rows: list[BadRow] = []
-    for row in islice(check_examples(rows, verify_images=verify_images), limit):
+    for row in _with_progress(islice(check_examples(rows, verify_images=verify_images), limit)):
         if isinstance(row, BadRow):
             bad_rows.append(row)
         else:
@@ -120,12 +124,36 @@ def _rows(
     for key in options:
         if key not in known:
             raise ValueError(f"data set {name!r} has no option {key!r}{nearest(key, known)}; known: {', '.join(known)}")
+    check_options(name, load, options)
     taken = {key: value for key, value in defaults.items() if key in known}
     return load(path, split=split, **{**taken, **options})
 
 
+def _with_progress(rows: Iterable[Any]) -> Iterator[Any]:
+    """The rows, counted on a terminal's standard error once they have taken two seconds."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    console = Console(stderr=True)
+    if not console.is_interactive:
+        yield from rows
+        return
+    progress = Progress(SpinnerColumn(), TextColumn("{task.completed:,} rows read"), console=console, transient=True)
+    task, start = progress.add_task("", total=None), time.monotonic()
+    try:
+        for row in rows:
+            progress.advance(task)
+            yield row
+            if time.monotonic() - start > _QUIET_SECONDS:
+                progress.start()
+    finally:
+        progress.stop()
+
+
 def resolve(data: str) -> tuple[str, str | None]:
     """`data` as a name of `DATASETS` and a path (None where it gives none). Raises ValueError when nothing fits."""
+    if not isinstance(data, str):
+        raise ValueError(f"data is {data!r}; expected a data set's name or a path as text")
     name, _, path = data.partition(":")
     if name in DATASETS:
         return name, path or None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ PROBLEMS: dict[str, str] = {
     "lone_surrogate": "half of a surrogate pair: the text cannot be written as UTF-8",
     **segments.PROBLEMS,
 }
+# What Pillow raises for files that are missing, foreign, damaged or too large; PNG damage is a SyntaxError to it.
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _SHOWN_ROWS = 20
 _SHOWN_CHARACTERS = 60
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -89,8 +92,8 @@ def _shortened(bad: BadRow) -> str:
 def check_examples(rows: Iterable[Example | BadRow], *, verify_images: bool = False) -> Iterator[Example | BadRow]:
     """Every row of an adapter, with the examples that have a problem as bad rows.
 
-    Files of images must exist; `verify_images` also opens each one, which finds foreign and damaged files without
-    decoding them.
+    Files of images must exist; `verify_images` also opens each one, which finds foreign and damaged files and decodes
+    only where nothing else tells a whole file from a truncated one.
     """
     seen: set[str] = set()
     for position, row in enumerate(rows, 1):
@@ -141,10 +144,20 @@ def _image_problems(example: Example, verify: bool) -> Iterator[tuple[str, str]]
 def _opens(path: Path) -> bool:
     try:
         with Image.open(path) as image:
-            image.verify()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # PNG damage is a SyntaxError in Pillow
+            if image.format == "PNG":
+                image.verify()  # the checksums of its parts
+            elif not (image.format == "JPEG" and _tail(path) == b"\xff\xd9"):  # the mark of a JPEG's end
+                image.draft("L", (1, 1))  # a JPEG at an eighth of its size
+                image.load()
+    except UNREADABLE:
         return False
     return True
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-2, os.SEEK_END)
+        return file.read()
 
 
 def assert_no_overlap(**splits: Sequence[Example]) -> None:

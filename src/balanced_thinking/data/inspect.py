@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import mean, median
@@ -10,7 +11,7 @@ from typing import Any
 
 from balanced_thinking.data import load_data
 from balanced_thinking.data.example import Example
-from balanced_thinking.segments import ANSWER, THINK, parse, render, token_segments
+from balanced_thinking.segments import ANSWER, THINK, get_format, parse, render, token_segments
 
 _BAR_WIDTH = 40
 _RATIO_EDGES = (1, 2, 5, 10, 20, 40, 80, 160, 320)
@@ -25,7 +26,7 @@ def inspect_data(
     options: dict[str, Any],
     tokenizer: Any = None,
 ) -> str:
-    """A readable summary. Lengths are the tokenizer's tokens, or words where there is none."""
+    """A readable summary. Lengths are the tokenizer's tokens, or words and tags where there is none."""
     loaded = load_data(data, split=split, limit=limit, on_bad_row="drop", verify_images=True, options=options)
     examples = loaded.examples
     lines = [f"{data}, split {split}: {len(examples)} examples, {loaded.dropped} bad rows"]
@@ -59,8 +60,8 @@ def _measure(tokenizer: Any) -> tuple[Callable[[str, str], tuple[int, int]], str
     """A function from a completion to its (think, answer) lengths, and their unit."""
 
     def words(text: str, format: str) -> tuple[int, int]:
-        spans = parse(text, format).spans
-        return _lengths_of(spans, lambda s: len(text[s.start : s.end].split()))
+        think, answer = _lengths_of(parse(text, format).spans, lambda s: _words(text[s.start : s.end], format))
+        return think, answer + 1  # the end of the turn
 
     def tokens(text: str, format: str) -> tuple[int, int]:
         offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
@@ -68,6 +69,13 @@ def _measure(tokenizer: Any) -> tuple[Callable[[str, str], tuple[int, int]], str
         return segments.count(THINK), segments.count(ANSWER) + 1  # the end of the turn
 
     return (tokens, "tokens") if tokenizer is not None else (words, "words")
+
+
+def _words(text: str, format: str) -> int:
+    """How many words, each tag of the format being one."""
+    fmt = get_format(format)
+    tags = sorted(filter(None, (*fmt.tags(), *fmt.wrap)), key=len, reverse=True)
+    return len(re.sub("|".join(map(re.escape, tags)) or r"(?!)", " tag ", text).split())
 
 
 def _lengths_of(spans: Sequence[Any], length: Callable[[Any], int]) -> tuple[int, int]:

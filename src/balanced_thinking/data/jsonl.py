@@ -70,7 +70,7 @@ def load(
     other_splits: set[str] = set()
     empty = True
     for row, record in records(file):
-        if isinstance(record, dict) and split not in ("all", record.get("split", split)):
+        if isinstance(record, dict) and split not in ("all", record.get("split") or split):
             other_splits.add(str(record["split"]))
             continue
         empty = False
@@ -149,7 +149,7 @@ def _example(
 
 def _parts(record: dict[str, Any], format: str | Mapping[str, Any]) -> tuple[str, list[Any], str | None, str]:
     """Question, image entries, think and answer of a row in whichever schema it is."""
-    entries = _list(record.get("images", record.get("image")))
+    entries = _list(_first(record, "images", "image"))
     turns = _turns(record)
     if turns is not None:
         question, completion, inline = _exchange(turns)
@@ -157,9 +157,9 @@ def _parts(record: dict[str, Any], format: str | Mapping[str, Any]) -> tuple[str
         if parsed.problems or parsed.answer is None:
             raise _RowError(completion, *(parsed.problems or ("no_answer",)))
         return question, entries or inline, parsed.think, parsed.answer
-    if "question" not in record:
+    if record.get("question") is None:
         raise _RowError(f"keys: {', '.join(record)}", "unknown_schema")
-    think = record.get("think", record.get("reasoning"))
+    think = _first(record, "think", "reasoning")
     answer = "" if record.get("answer") is None else _string(record["answer"], "answer").strip()
     question = _string(record["question"], "question")
     return question, entries, None if think is None else _string(think, "think").strip() or None, answer
@@ -167,10 +167,10 @@ def _parts(record: dict[str, Any], format: str | Mapping[str, Any]) -> tuple[str
 
 def _turns(record: dict[str, Any]) -> list[Any] | None:
     """The conversation of a row, None where it has none."""
-    for key in _TURN_LISTS:
-        if key in record:
-            return _list(record[key])
-    if "prompt" not in record or "completion" not in record:
+    turns = _first(record, *_TURN_LISTS)
+    if turns is not None:
+        return _list(turns)
+    if record.get("prompt") is None or "completion" not in record:
         return None
     return [*_side(record["prompt"], "user"), *_side(record["completion"], "assistant")]
 
@@ -193,7 +193,7 @@ def _exchange(turns: list[Any]) -> tuple[str, str, list[Any]]:
 
 
 def _role(turn: Any) -> str:
-    role = turn.get("role", turn.get("from")) if isinstance(turn, dict) else None
+    role = _first(turn, "role", "from") if isinstance(turn, dict) else None
     if role not in ROLES:
         raise _RowError(f"a turn without a role among {', '.join(ROLES)}: {turn}", "unknown_schema")
     return ROLES[role]
@@ -201,7 +201,7 @@ def _role(turn: Any) -> str:
 
 def _content(turn: dict[str, Any]) -> tuple[str, list[Any]]:
     """A turn's text, with a placeholder for each image part, and the images that its parts carry."""
-    content = turn.get("content", turn.get("value"))
+    content = _first(turn, "content", "value")
     if isinstance(content, str):
         return content, []
     parts = _list(content)
@@ -226,6 +226,11 @@ def _image(entry: Any, root: Path) -> Path:
     if _REMOTE.match(entry):
         raise _RowError(entry, "remote_image")
     return root / entry.removeprefix("file://")
+
+
+def _first(record: Mapping[str, Any], *keys: str) -> Any:
+    """The value of the first key that says something: files that are joined hold null for the keys they lack."""
+    return next((record[key] for key in keys if record.get(key) not in (None, "", [])), None)
 
 
 def _list(value: Any) -> list[Any]:

@@ -9,7 +9,6 @@ Shapes: T tokens, D hidden size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from balanced_thinking.loss.chunked import chunked_loss
 from balanced_thinking.loss.reference import reference_loss
+from balanced_thinking.names import nearest
 
 __all__ = ["LossOutput", "weighted_linear_cross_entropy"]
 
@@ -78,8 +78,8 @@ def weighted_linear_cross_entropy(
         TypeError: labels that are not int64, or other tensors that are not floating point.
     """
     if impl not in IMPLEMENTATIONS:
-        nearest = get_close_matches(impl, IMPLEMENTATIONS, n=1, cutoff=0.0)
-        raise ValueError(f"impl={impl!r} is unknown: expected one of {list(IMPLEMENTATIONS)}; nearest: {nearest[0]!r}")
+        known = ", ".join(IMPLEMENTATIONS)
+        raise ValueError(f"impl is {impl!r}{nearest(impl, IMPLEMENTATIONS)}; expected one of {known}")
     tensors = {"hidden_TD": hidden_TD, "head_VD": head_VD, "labels_T": labels_T, "weights_T": weights_T}
     if bias_V is not None:
         tensors["bias_V"] = bias_V

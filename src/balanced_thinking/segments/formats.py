@@ -10,10 +10,11 @@ makes its shape:
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
+
+from balanced_thinking.names import nearest
 
 _PUNCTUATION = "$.,;:!?)]}*\\`'\"。．，！？"
 
@@ -234,9 +235,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-    return f"unknown {what} {name!r}: did you mean {nearest!r}? Known: {', '.join(names)}"
+    return f"unknown {what} {name!r}{nearest(name, known)}; known: {', '.join(sorted(known))}"
 
 
 def recognise(text: str) -> ReasoningFormat:

@@ -5,8 +5,8 @@ download.
 
 `ratio` sets how many think tokens a trace has for each answer token (tags and the end of the turn included), 10, 40
 or 150 in our studies. Splits never share a scene: `train`, `validation`, `test` and `test_paraphrase` (unseen
-wording) take scenes by a hash of their content; `test_compositional` shows colour-shape pairs, and `test_longer`
-numbers of objects, that the others never show.
+wording) take scenes by a hash of their content; `test_compositional` shows colour-shape pairs (in about three tiles of
+four), and `test_longer` numbers of objects, that the others never show.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from balanced_thinking.data.world.scene import COLORS, HELD_OUT_PAIRS, SHAPES, S
 
 PAIRS = tuple(product(COLORS, SHAPES))
 SEEN_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT_PAIRS)
+# For `test_compositional`: each color and each shape has one held-out pair among five, so a held-out one that counts
+# twelvefold is 12 of 16 draws, with any color or shape asked for as without.
+NOVEL_PAIRS = (*SEEN_PAIRS, *sorted(HELD_OUT_PAIRS) * 12)
 # Tags and the end of the turn: `<think>` `</think>` around the thoughts, `<answer>` `</answer>` and the stop around
 # the answer.
 THINK_OVERHEAD, ANSWER_OVERHEAD = 2, 3
@@ -114,7 +117,7 @@ def _example(identity: str, family: str, split: str, ratio: float, style: str, r
 def draw(family: str, split: Split, rng: random.Random) -> Draft:
     """A draft whose scene belongs to the split: drawn again until its hash, and its pairs, say so."""
     while True:
-        draft = FAMILIES[family](Maker(rng, PAIRS if split.novel_pairs else SEEN_PAIRS, split.objects))
+        draft = FAMILIES[family](Maker(rng, NOVEL_PAIRS if split.novel_pairs else SEEN_PAIRS, split.objects))
         novel = any((tile.color, tile.shape) in HELD_OUT_PAIRS for _, tile in draft.scene.tiles)
         if novel == split.novel_pairs and bucket(draft.scene) in split.buckets:
             return draft

@@ -25,12 +25,12 @@ class Draft:
     answer: str
     steps: tuple[str, ...]
     choices: tuple[str, ...] = ()
-    variant: str = ""
 
 
 @dataclass
 class Maker:
-    """Draws tiles and scenes: only the colour-shape pairs and numbers of objects that a split allows."""
+    """Draws tiles and scenes: only the colour-shape pairs (one that is listed twice, twice as often) and numbers of
+    objects that a split allows."""
 
     rng: random.Random
     pairs: Sequence[tuple[str, str]]
