@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,33 +139,34 @@ def _data_options(parser: _Parser) -> None:
     parser.add_argument("--on-bad-row", choices=("error", "drop"), default="error", help="what a bad row does")
 
 
-def _sft_options(parser: _Parser) -> None:
+def _stage_options(parser: _Parser, stage: str) -> None:
     parser.add_argument("--config", type=Path, help="the recipe, a YAML file; options override its keys")
     parser.add_argument("--out", type=Path, help="run directory  [runs/<name of the recipe>]")
     parser.add_argument("--resume", action="store_true", help="continue the run from its last checkpoint")
     parser.epilog = (
         "Any key of a recipe (--model, --data, --split, --limit, --on_bad_row, --data_options.NAME, --lora.NAME "
-        "...) and any training argument, of TRL's SFTConfig (--learning_rate, --max_steps ...) or ours, may follow as "
-        "--name value."
+        f"...) and any training argument, of TRL's {stage.upper()}Config (--learning_rate, --max_steps ...) or ours, "
+        "may follow as --name value."
     )
-    parser.more_help = _training_help
+    parser.more_help = partial(_training_help, stage)
 
 
-def _training_help() -> tuple[str, dict[str, dict[str, Any]]]:
+def _training_help(stage: str) -> tuple[str, dict[str, dict[str, Any]]]:
     """The training arguments that are ours, and those of TRL's whose default is ours."""
-    from balanced_thinking.training.sft import ScaleSFTConfig
+    from balanced_thinking.training.run import STAGES
 
-    by_name = {f.name: f for f in fields(ScaleSFTConfig)}
-    own = [by_name[name] for name in ScaleSFTConfig.__annotations__]
+    config = STAGES[stage][0]
+    by_name = {f.name: f for f in fields(config)}
+    own = [by_name[name] for name in config.__annotations__]
     about = {f.name: {"metavar": _as_yaml(f.default), "help": f.metadata["help"].replace("%", "%%")} for f in own}
-    return "training arguments with their defaults, beside those of TRL's SFTConfig", about
+    return f"training arguments with their defaults, beside those of TRL's {stage.upper()}Config", about
 
 
 def _as_yaml(value: object) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _refuse_misspelt(overrides: Sequence[tuple[str, str]], options: Sequence[str]) -> None:
+def _refuse_misspelt(overrides: Sequence[tuple[str, str]], options: Sequence[str], stage: str) -> None:
     """Raises RecipeError for a name that is no option, no key of a recipe and no training argument."""
     from balanced_thinking.training.recipe import Recipe, RecipeError
 
@@ -172,24 +174,33 @@ def _refuse_misspelt(overrides: Sequence[tuple[str, str]], options: Sequence[str
     unknown = [name for name, _ in overrides if name.partition(".")[0] not in keys]
     if not unknown:
         return
-    from balanced_thinking.training.sft import ScaleSFTConfig
+    from balanced_thinking.training.run import STAGES
 
-    arguments = {f.name for f in fields(ScaleSFTConfig) if f.init and f.name != "output_dir"}
+    arguments = {f.name for f in fields(STAGES[stage][0]) if f.init and f.name != "output_dir"}
     known = [*options, *(f"--{name}" for name in sorted(keys | arguments))]
     for name in unknown:
         if name not in arguments and name != "output_dir":
             _, dot, rest = name.partition(".")
             candidates = [option + dot + rest for option in known]
-            raise RecipeError(f"unknown option --{name}{nearest(f'--{name}', candidates)}; see balanced sft --help")
+            raise RecipeError(f"unknown option --{name}{nearest(f'--{name}', candidates)}; see balanced {stage} --help")
 
 
-def _sft(arguments: argparse.Namespace) -> Path:
-    from balanced_thinking.training.recipe import load_recipe
+def _train(arguments: argparse.Namespace) -> Path:
+    from balanced_thinking.training.recipe import RecipeError, load_recipe, resumed_recipe
     from balanced_thinking.training.run import train
 
-    _refuse_misspelt(arguments.overrides, arguments.options)
-    recipe = load_recipe(arguments.config, arguments.overrides)
-    out = arguments.out or Path("runs") / (arguments.config.stem if arguments.config else "sft")
+    stage = arguments.command
+    _refuse_misspelt(arguments.overrides, arguments.options, stage)
+    out = arguments.out or Path("runs") / (arguments.config.stem if arguments.config else stage)
+    saved = out / "config.yaml"
+    if arguments.resume and saved.is_file():
+        recipe = resumed_recipe(saved, arguments.config, arguments.overrides)
+    else:
+        recipe = load_recipe(
+            arguments.config, arguments.overrides if arguments.config else [("stage", stage), *arguments.overrides]
+        )
+    if recipe.stage != stage:
+        raise RecipeError(f"the recipe's stage is {recipe.stage!r}; run it with `balanced {recipe.stage}`")
     return train(recipe, out, resume=arguments.resume)
 
 
@@ -251,9 +262,9 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
     tokenizer = None
     if arguments.model:
-        from balanced_thinking.models.load import load_processor, resolve
+        from balanced_thinking.models.load import load_processor
 
-        processor = load_processor(resolve(arguments.model))
+        processor = load_processor(arguments.model)
         tokenizer = getattr(processor, "tokenizer", processor)
     print(
         inspect_data(
@@ -280,29 +291,59 @@ def _report(arguments: argparse.Namespace) -> Path:
     return write_report(arguments.runs, html, arguments.markdown or html.with_suffix(".md"))
 
 
+def _study_options(parser: _Parser) -> None:
+    parser.add_argument("study", type=Path, help="the study, a YAML file such as recipes/world/study.yaml")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs, the ledger and the report")
+    _run_options(parser)
+
+
+def _run_options(parser: _Parser) -> None:
+    parser.add_argument("--jobs", type=_positive, help="runs at a time  [one a CPU core, or one where there is a GPU]")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, its state and an estimate, and stop")
+
+
+def _study(arguments: argparse.Namespace) -> Path | None:
+    from balanced_thinking.study.plan import load_study
+
+    return _run_study(load_study(arguments.study), arguments)
+
+
+def _run_study(study: Any, arguments: argparse.Namespace) -> Path | None:
+    from balanced_thinking.study.report import write_study_report
+    from balanced_thinking.study.run import describe_plan, run_study
+
+    if arguments.dry_run:
+        print(describe_plan(study, arguments.out, arguments.jobs))
+        return None
+    run_study(study, arguments.out, jobs=arguments.jobs)
+    return write_study_report(study, arguments.out)
+
+
 def _demo_options(parser: _Parser) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the runs and their report")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run of each arm per seed")
-    parser.add_argument("--ratio", type=float, default=20, help="think tokens for each answer token in the traces")
-    parser.add_argument("--steps", type=_positive, help="optimizer steps of each arm  [the recipes']")
-    parser.add_argument("--n", type=_positive, default=400, help="samples of each test split")
+    parser.add_argument("--seeds", type=int, nargs="+", help="one run of each arm per seed  [the study's]")
+    parser.add_argument("--ratio", type=float, help="think tokens for each answer token in the traces  [the study's]")
+    parser.add_argument("--steps", type=_positive, help="optimizer steps of SFT  [the study's]")
+    parser.add_argument("--n", type=_positive, help="samples of each test split  [the study's]")
+    _run_options(parser)
 
 
-def _demo(arguments: argparse.Namespace) -> Path:
-    from balanced_thinking.demo import run_demo
+def _demo(arguments: argparse.Namespace) -> Path | None:
+    from balanced_thinking.demo import demo_study
 
-    return run_demo(
-        arguments.out, seeds=arguments.seeds, ratio=arguments.ratio, steps=arguments.steps, samples=arguments.n
-    )
+    study = demo_study(seeds=arguments.seeds, ratio=arguments.ratio, steps=arguments.steps, samples=arguments.n)
+    return _run_study(study, arguments)
 
 
 # name -> (help, its options, what it runs, prefix of further --name value pairs that it takes: "" any, None none)
 _COMMANDS: dict[str, tuple[str, Callable[[_Parser], None], Callable[[argparse.Namespace], Path | None], str | None]] = {
-    "sft": ("Train with SCALe-SFT or plain SFT", _sft_options, _sft, ""),
+    "sft": ("Train with SCALe-SFT or plain SFT", partial(_stage_options, stage="sft"), _train, ""),
+    "grpo": ("Go on from a trained model with GRPO", partial(_stage_options, stage="grpo"), _train, ""),
     "eval": ("Generate, score and keep every sample", _eval_options, _eval, _DATA),
     "inspect": ("Say what is in this data and what is wrong with it", _inspect_options, _inspect, _DATA),
+    "study": ("Run arms x settings x seeds, what is missing of them, and compare them", _study_options, _study, None),
     "report": ("Write one page that compares runs", _report_options, _report, None),
-    "demo": ("Train both arms on the embedded world, evaluate them and write the report", _demo_options, _demo, None),
+    "demo": ("Run the embedded study: train all arms, evaluate them, write the report", _demo_options, _demo, None),
 }
 
 

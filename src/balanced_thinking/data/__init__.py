@@ -40,6 +40,8 @@ __all__ = [
     "assert_no_overlap",
     "bad_rows_table",
     "check_examples",
+    "data_format",
+    "label",
     "load_data",
     "register",
     "resolve",
@@ -168,6 +170,25 @@ def resolve(data: str) -> tuple[str, str | None]:
         if recognises is not None and recognises(place):
             return name, data
     raise ValueError(f"no data set recognises {data!r} (tried {', '.join(DATASETS)}); {expected}")
+
+
+def data_format(reasoning_format: str | Mapping[str, Any] | None) -> str | Mapping[str, Any]:
+    """What completions in the data are read with, given the format that a run trains in: one's own where it is one's
+    own, else whichever built-in one their tags show, so that data in one format can train another."""
+    return reasoning_format if isinstance(reasoning_format, Mapping) else "auto"
+
+
+def label(data: str, split: str) -> str:
+    """The name of a result's folder, `<data>-<split>`: two data sets never share one just for the split's name.
+
+    A named data set goes by its name, a path by its file's stem, or its folder's name where the stem is the split.
+    """
+    name, _, path = data.partition(":")
+    if name in DATASETS and name != "jsonl":
+        return f"{name}-{split}"
+    place = Path(path if name == "jsonl" and path else data).expanduser().resolve()
+    stem = place.name if place.is_dir() else place.stem
+    return f"{place.parent.name if stem == split else stem}-{split}"
 
 
 def register(name: str, module: str) -> None:

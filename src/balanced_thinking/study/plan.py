@@ -1,4 +1,4 @@
-"""A study's plan: arms x settings x seeds as runs, each with its resolved recipe, in an order that respects their chains.
+"""A study's plan: arms x settings x seeds as runs, each with its resolved recipe, parents before their children.
 
     stages:   {sft: {...}, grpo: {...}}            what every run of a stage shares: keys of a recipe
     arms:     {sft: {...}, sft+grpo: {after: sft, stage: grpo, ...}}
@@ -6,7 +6,8 @@
     seeds:    [0, 1, 2]
     evaluate: {world: {splits: [test], options: {n: 400}, max_new_tokens: 264}}
 
-An arm `after` another one starts from that one's model, so a shared beginning is trained once. Reading a plan needs no torch.
+An arm `after` another one starts from that one's model, so a shared beginning is trained once. Reading a plan needs no
+torch.
 """
 
 from __future__ import annotations
@@ -71,13 +72,20 @@ class Study:
         """Every run, a run after the one it starts from."""
         order = _chained(self.arms)
         return [
-            self._node(arm, setting, seed) for setting in self.settings or (None,) for seed in self.seeds for arm in order
+            self._node(arm, setting, seed)
+            for setting in self.settings or (None,)
+            for seed in self.seeds
+            for arm in order
         ]
 
     def _node(self, arm: str, setting: str | None, seed: int) -> Node:
         own = self.arms[arm]
         stage, varied = own.get("stage", "sft"), dict(self.settings.get(setting or "", {}))
-        layers = (self.stages.get(stage, {}), varied.get(stage, {}), {k: v for k, v in own.items() if k not in _OWN_KEYS})
+        layers = (
+            self.stages.get(stage, {}),
+            varied.get(stage, {}),
+            {k: v for k, v in own.items() if k not in _OWN_KEYS},
+        )
         values: dict[str, Any] = {}
         for layer in layers:
             values = merged(values, layer)

@@ -1,7 +1,7 @@
 """Running a study: every run as its own process, several at a time, only what is missing.
 
-A study's folder holds `study.yaml`, `ledger.jsonl`, and below `[<setting>/]<arm>/seed-<k>/` a run directory each. Killed
-at any moment, the same command goes on: a run that had saved a checkpoint from there, any other from its start.
+A study's folder holds `study.yaml`, `ledger.jsonl`, and below `[<setting>/]<arm>/seed-<k>/` a run directory each.
+Killed at any moment, the same command goes on: a run that had saved a checkpoint from there, any other from its start.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _GRACE_SECONDS = 10.0
 
 
 class StudyError(RuntimeError):
-    """Some runs of a study failed, or its folder holds another study; the message says which and where their logs lie."""
+    """Some runs of a study failed, or its folder holds another study; the message says which, and where to look."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class _Schedule:
 
 
 def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
-    """Run what is missing. Raises StudyError where runs failed (the others were finished), KeyboardInterrupt as it came.
+    """Run what is missing. Raises StudyError where runs failed (the others were finished).
 
     `jobs` runs at a time: by default one for each CPU core, or one where there is a GPU.
     """
@@ -81,7 +81,9 @@ def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
             raise
     if schedule.failed:
         logs = ", ".join(str(root / node.name / LOG) for node in schedule.failed[:3])
-        raise StudyError(f"{len(schedule.failed)} of {len(nodes)} runs failed; the same command tries them again ({logs})")
+        raise StudyError(
+            f"{len(schedule.failed)} of {len(nodes)} runs failed; the same command tries them again ({logs})"
+        )
 
 
 def prepare(study: Study, root: Path) -> None:

@@ -1,4 +1,4 @@
-"""One run of a study in a process of its own: what is missing of its training and its evaluations, and the ledger's rows.
+"""One run of a study in a process of its own: what its training and evaluations lack, and the ledger's rows.
 
     python -m balanced_thinking.study.worker STUDY_FOLDER RUN_NAME
 
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def work(root: Path, node: Node) -> None:
         from balanced_thinking.training.run import train
 
         with _entry(root, node, "train") as entry:
-            train(node.recipe, folder, resume=(folder / "config.yaml").exists())
+            recipe = replace(node.recipe, model=str(root / node.after)) if node.after else node.recipe
+            train(recipe, folder, resume=(folder / "config.yaml").exists())
             entry.update(_trained(folder))
     for benchmark in node.benchmarks:
         for split in benchmark.splits:

@@ -104,7 +104,9 @@ def resumed_recipe(saved: Path, config: Path | None, overrides: Sequence[tuple[s
     changed = sorted(key for key in before | now if before.get(key) != now.get(key) and key not in MAY_CHANGE)
     if changed:
         told = "; ".join(f"{key} was {_shown(before.get(key))} and is {_shown(now.get(key))}" for key in changed[:3])
-        raise RecipeError(f"{saved.parent} cannot go on with another recipe: {told}; start a new run with another --out")
+        raise RecipeError(
+            f"{saved.parent} cannot go on with another recipe: {told}; start a new run with another --out"
+        )
     return recipe
 
 

@@ -52,7 +52,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     set_seed(args.seed)
     size = TinySize(**recipe.model_size) if recipe.model_size else None
     loaded = load_model(recipe.model, seed=args.seed, size=size, **recipe.model_options)
-    if recipe.lora or getattr(args, "beta", 0):
+    if recipe.lora or (recipe.stage == "grpo" and args.beta):
         loaded = anchor(loaded, out / "base")
     trainer = STAGES[recipe.stage][1](
         loaded.model,
