@@ -13,10 +13,14 @@ import pytest
 import yaml
 
 from balanced_thinking.cli import main
+from balanced_thinking.study.plan import load_study
 from balanced_thinking.training.recipe import RecipeError, load_recipe, typed_arguments
+from balanced_thinking.training.run import training_arguments
 from balanced_thinking.training.sft import ScaleSFTConfig
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
+STUDIES = [path for path in SHIPPED if "arms:" in path.read_text()]
+RECIPES = [path for path in SHIPPED if path not in STUDIES]
 TINY = ["--model", "tiny:qwen2_5_vl", "--data_options.n", "8", "--data_options.ratio", "5"]
 STEPS = [
     "--max_steps",
@@ -31,10 +35,20 @@ STEPS = [
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BALANCED_THINKING_DATA", "data")
-    typed_arguments(ScaleSFTConfig, load_recipe(recipe).training)
+    training_arguments(load_recipe(recipe), tmp_path)
     assert f"--config {recipe.relative_to(RECIPES[0].parents[2])}" in recipe.read_text()
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_run_of_a_shipped_study_is_valid(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BALANCED_THINKING_DATA", "data")
+    for node in load_study(study).nodes():
+        training_arguments(node.recipe, tmp_path)
+    assert f"balanced study {study.relative_to(RECIPES[0].parents[2])}" in study.read_text()
 
 
 def test_help_of_sft_shows_each_of_our_training_arguments_with_its_default(

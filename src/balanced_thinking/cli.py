@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command: _Parser) -> int:
     from balanced_thinking.data.checks import BadRowsError
+    from balanced_thinking.study.run import StudyError
     from balanced_thinking.training.recipe import RecipeError
 
     # Warnings of the libraries underneath that no user of ours can act on.
@@ -83,7 +84,7 @@ def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command
         print(error.table(), file=sys.stderr)
         print("\nNothing was written. Mend the rows, or go on without them with --on-bad-row drop.", file=sys.stderr)
         return 1
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (StudyError, ValueError, OSError, FloatingPointError) as error:
         print(f"balanced {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
