@@ -87,6 +87,20 @@ def test_mixed_rows_train_and_each_picture_is_opened_and_processed_once(
     assert {"think_tokens", "answer_tokens", "malformed", "reward"} <= run.state.log_history[0].keys()
 
 
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "gemma3"])
+def test_token_types_stand_where_the_picture_tokens_do(architecture: str, rows: Dataset, tmp_path: Path) -> None:
+    """Prompts of several lengths: a tokenizer that pads on the right would shift the types of all but the longest."""
+    run = trainer(architecture, rows, config(tmp_path))
+    batch = run._generate_and_score_completions([rows[i] for i in range(8) for _ in range(4)])
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    types = batch.get("mm_token_type_ids", batch.get("token_type_ids"))
+    pictures = ids == run.model.config.image_token_id
+    pictures[:, batch["prompt_ids"].shape[1] :] = False  # an untrained model may write anything
+    assert pictures.any()
+    assert len(set(batch["prompt_mask"].sum(1).tolist())) > 1
+    assert torch.equal(types.bool(), pictures)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_repeated_pictures_give_the_features_that_processing_each_would(architecture: str) -> None:
     processor = build_tiny(architecture)[1].image_processor

@@ -101,12 +101,15 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         **kwargs: Any,
     ) -> None:
         args = args or ScaleGRPOConfig()
+        tokenizer = getattr(processing_class, "tokenizer", processing_class)
+        if tokenizer is not None:
+            # TRL pads prompts on the left itself, but token types as the tokenizer says: they must not come apart.
+            tokenizer.padding_side = "left"
         if reward_funcs is None:
-            if processing_class is None:
+            if tokenizer is None:
                 raise ValueError("named rewards read token ids: pass processing_class, or reward_funcs of your own")
             assert args.rewards is not None  # settled by the config
             args.reward_weights = list(map(float, args.rewards.values()))
-            tokenizer = getattr(processing_class, "tokenizer", processing_class)
             reward_funcs = make_rewards(
                 list(args.rewards), tokenizer, args.reasoning_format, args.reward_scorer, args.think_budget
             )
