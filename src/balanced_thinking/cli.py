@@ -325,6 +325,7 @@ def _demo_options(parser: _Parser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", help="one run of each arm per seed  [the study's]")
     parser.add_argument("--ratio", type=float, help="think tokens for each answer token in the traces  [the study's]")
     parser.add_argument("--steps", type=_positive, help="optimizer steps of SFT  [the study's]")
+    parser.add_argument("--grpo-steps", type=_positive, help="optimizer steps of GRPO  [the study's]")
     parser.add_argument("--n", type=_positive, help="samples of each test split  [the study's]")
     _run_options(parser)
 
@@ -332,7 +333,13 @@ def _demo_options(parser: _Parser) -> None:
 def _demo(arguments: argparse.Namespace) -> Path | None:
     from balanced_thinking.demo import demo_study
 
-    study = demo_study(seeds=arguments.seeds, ratio=arguments.ratio, steps=arguments.steps, samples=arguments.n)
+    study = demo_study(
+        seeds=arguments.seeds,
+        ratio=arguments.ratio,
+        steps=arguments.steps,
+        grpo_steps=arguments.grpo_steps,
+        samples=arguments.n,
+    )
     return _run_study(study, arguments)
 
 

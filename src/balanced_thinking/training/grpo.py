@@ -52,10 +52,12 @@ class ScaleGRPOConfig(GRPOConfig):
     think_weight_start: float = _option(0.5, "Share of the credit that thinking gets at the first step.")
     think_weight_end: float = _option(0.5, "Share of the credit that thinking gets at the last step.")
     bf16: bool | None = _option(None, "bfloat16 mixed precision; on where a GPU supports it.")
+    dataloader_pin_memory: bool = _option(True, "Pin batches in memory; only where there is a GPU.")
 
     def __post_init__(self) -> None:
         if self.bf16 is None and not self.fp16 and not is_torch_bf16_gpu_available():
             self.bf16 = False  # TRL's default, true, is an error on a machine without a GPU
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         super().__post_init__()
         self.rewards = {"accuracy": 1.0, "format": 0.2} if self.rewards is None else self.rewards
         check_rewards(self.rewards)
