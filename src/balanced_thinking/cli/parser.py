@@ -1,4 +1,4 @@
-"""Parsing the command line: nearest names for what is misspelt, more help where it is asked for, free `--name value`s."""
+"""Parsing the command line: nearest names for what is misspelt, more help on demand, free `--name value` pairs."""
 
 from __future__ import annotations
 
