@@ -21,7 +21,7 @@ from balanced_thinking.segments import ANSWER, THINK
 from balanced_thinking.training import grpo
 from balanced_thinking.training.grpo import DistinctPictures, ScaleGRPOConfig, ScaleGRPOTrainer, credit_shares
 from tests.conftest import ARCHITECTURES
-from tests.training import losses
+from tests.training import QUIET, losses
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +43,8 @@ def config(out: Path, **options: Any) -> ScaleGRPOConfig:
         "num_generations": 4,
         "max_completion_length": 10,
         "learning_rate": 1e-2,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "gradient_checkpointing": False,
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "seed": 3,
     }
-    return ScaleGRPOConfig(**(defaults | options))
+    return ScaleGRPOConfig(**(QUIET | defaults | options))
 
 
 def letters(completions: list[Any], **_: Any) -> list[float]:

@@ -16,7 +16,6 @@ import torch
 from datasets import Dataset, Image, List
 from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
-from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
@@ -24,7 +23,7 @@ from balanced_thinking.batch import open_image
 from balanced_thinking.schedules import SCHEDULES, Schedule
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
 from balanced_thinking.training.rewards import REWARDS, check_rewards, make_rewards
-from balanced_thinking.training.safety import SafeTrainer
+from balanced_thinking.training.safety import SafeTrainer, settle_device_defaults
 
 CREDIT = ("completion", "segment")
 _OF_PICTURES = ("pixel_values", "image_grid_thw", "image_sizes")
@@ -55,9 +54,7 @@ class ScaleGRPOConfig(GRPOConfig):
     dataloader_pin_memory: bool = _option(True, "Pin batches in memory; only where there is a GPU.")
 
     def __post_init__(self) -> None:
-        if self.bf16 is None and not self.fp16 and not is_torch_bf16_gpu_available():
-            self.bf16 = False  # TRL's default, true, is an error on a machine without a GPU
-        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
+        settle_device_defaults(self)
         super().__post_init__()
         self.rewards = {"accuracy": 1.0, "format": 0.2} if self.rewards is None else self.rewards
         check_rewards(self.rewards)

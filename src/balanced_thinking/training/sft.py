@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig, SFTTrainer
 
 from balanced_thinking.batch import OVERFLOW, ScaleCollator
@@ -14,7 +13,7 @@ from balanced_thinking.schedules import SCHEDULES, Flattening, Schedule
 from balanced_thinking.training.callbacks import ThinkLossFlattens
 from balanced_thinking.training.head import attach_weighted_head
 from balanced_thinking.training.metrics import EVALUATION_WEIGHTS, SegmentTotals
-from balanced_thinking.training.safety import SafeTrainer
+from balanced_thinking.training.safety import SafeTrainer, settle_device_defaults
 from balanced_thinking.weights import NORMALIZE, count, token_weights
 
 WEIGHTING = ("scale", "uniform")
@@ -54,9 +53,7 @@ class ScaleSFTConfig(SFTConfig):
     dataloader_pin_memory: bool = _option(True, "Pin batches in memory; only where there is a GPU.")
 
     def __post_init__(self) -> None:
-        if self.bf16 is None and not self.fp16 and not is_torch_bf16_gpu_available():
-            self.bf16 = False  # TRL's default, true, is an error on a machine without a GPU
-        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
+        settle_device_defaults(self)
         super().__post_init__()
         for name, known in (("weighting", WEIGHTING), ("normalize", NORMALIZE), ("overflow", OVERFLOW)):
             if (value := getattr(self, name)) not in known:
