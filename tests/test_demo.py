@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,7 +23,9 @@ def test_demo_trains_both_arms_reports_and_does_nothing_twice(tmp_path: Path, mo
             assert json.loads(summary.read_text())["n"] == 4
     text = page.read_text()
     assert "scale-sft" in text
-    assert "<script" not in text
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html.unescape(text)
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a finished part was run again")

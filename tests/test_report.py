@@ -24,6 +24,7 @@ from balanced_thinking.report.figures import draw_curves, smooth
 from balanced_thinking.report.markdown import render_csv, render_markdown
 from balanced_thinking.report.runs import load_runs
 from balanced_thinking.report.samples import SAMPLES, choose_samples, embed_image, split_completion
+from balanced_thinking.report.study import load_report
 from balanced_thinking.report.tables import make_tables
 from balanced_thinking.report.wording import evidence, headline, power
 
@@ -111,6 +112,14 @@ class Page(HTMLParser):
 
     def values(self, attribute: str) -> list[str]:
         return [attrs[attribute] or "" for _, attrs in self.tags if attribute in attrs]
+
+
+def check_only_script(text: str) -> None:
+    """Exactly one script, allowed by its hash."""
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert text.count("<script") == 1
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'; " in html.unescape(text)
 
 
 def report_of(runs: Path) -> str:
@@ -237,7 +246,8 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
         (folder / "eval/world-test/predictions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     text = report_of(tmp_path / "runs")
     page = Page(text)
-    assert {"script", "img", "iframe", "link", "base", "form"}.isdisjoint(tag for tag, _ in page.tags)
+    assert {"img", "iframe", "link", "base", "form"}.isdisjoint(tag for tag, _ in page.tags)
+    check_only_script(text)
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on") or name == "style"]
     assert text.count("&lt;script&gt;alert(1)") > 20
 
@@ -245,7 +255,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
 def test_an_arm_named_by_a_hostile_provenance_stays_text(tmp_path: Path) -> None:
     run = write_run(tmp_path / "alone", [True, False], arm=SCRIPT)
     text = report_of(run)
-    assert "<script" not in text
+    check_only_script(text)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
 
 
@@ -259,7 +269,9 @@ def test_the_page_is_self_contained_and_its_policy_admits_only_its_own_style(stu
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
     (policy,) = (attrs["content"] for _, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
-    assert policy.startswith(f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'")
+    assert policy.startswith(f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    check_only_script(text)
     assert "url(" not in style[1]
     assert "@import" not in style[1]
 
@@ -367,9 +379,11 @@ def test_samples_show_disagreement_first_and_pictures_before_none(study: Path) -
     samples = choose_samples(load_runs(study), ("sft", "scale-sft"), "world-test", study)
     assert (samples.disagreements, samples.total, len(samples.items)) == (11, 100, SAMPLES)
     assert sum(sample.disagree for sample in samples.items) == 11
-    (agreeing,) = (sample for sample in samples.items if not sample.disagree)
-    assert agreeing.images[0].startswith("data:image/png;base64,")
-    assert [reply.verdict for reply in agreeing.replies] in (["correct"] * 2, ["wrong"] * 2)
+    agreeing = [sample for sample in samples.items if not sample.disagree]
+    pictured = [sample for sample in agreeing if sample.images]
+    assert [sample.id for sample in pictured] == ["item-5", "item-80"]
+    assert pictured[0].images[0].startswith("data:image/png;base64,")
+    assert [[reply.verdict for reply in sample.replies] for sample in pictured] == [["correct"] * 2, ["wrong"] * 2]
 
 
 @pytest.mark.parametrize(
@@ -408,7 +422,7 @@ def test_markdown_and_csv_hold_hostile_names_as_text(tmp_path: Path) -> None:
     for arm in ("sft", "=cmd|`x`<b>"):
         write_run(tmp_path / arm / "seed-0", [True, False])
     tables = make_tables(load_runs(tmp_path))
-    markdown = render_markdown(tables)
+    markdown = render_markdown(load_report(tmp_path))
     assert r"=cmd\|\`x\`&lt;b&gt;" in markdown
     assert "<b>" not in markdown
     assert "\n'=cmd|`x`<b>,world-test" in render_csv(tables.splits["world-test"])
