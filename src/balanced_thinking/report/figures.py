@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from balanced_thinking.report.runs import Run, number
 from balanced_thinking.report.svg import ARM, DASHES, Drawing, arm_class, canvas, render
@@ -94,6 +94,7 @@ def _draw(panel: Panel, curves: Sequence[Curve], arms: Sequence[str], prefix: st
         for curve in curves:
             _plot(axes, curve, points)
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("log scale" if log else "")
         axes.margins(x=0.01)
         svg = render(figure, f"{prefix}{panel.key}", alternative)

@@ -19,6 +19,8 @@ INCHES_WIDE = 8.4
 ROW_INCHES = 0.27
 # More arms than this would write their names over each other; the legend names them.
 NAMED_ARMS = 8
+# After a row's label, so that it stands back from the title of its group.
+INDENT = "   "
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def draw_forest(rows: Sequence[ForestRow], margin: float | None, key: str) -> Dr
         if margin:
             axes.axvspan(-margin, margin, color=INK, alpha=0.07, linewidth=0)
         axes.set_yticks(list(ticks), list(ticks.values()), parse_math=False)
+        for label in axes.get_yticklabels():
+            label.set_fontweight("normal" if label.get_text().endswith(INDENT) else "bold")
         axes.set_ylim(lines - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
@@ -68,7 +72,7 @@ def _place(axes: Axes, rows: Sequence[ForestRow]) -> dict[int, str]:
     for row in rows:
         if row.title is not None:
             ticks[y], y = row.title, y + 1
-        ticks[y] = f"{name_of(row.label)}   "
+        ticks[y] = name_of(row.label) + INDENT
         low, high = row.contrast.interval
         axes.plot([low, high], [y, y], color=ARM, linewidth=1.8, gid=arm_class(row.arm))
         dot(axes, row.contrast.points, y, 8, row.arm)

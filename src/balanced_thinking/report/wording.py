@@ -166,18 +166,18 @@ def weakness(contrasts: Sequence[Contrast]) -> str:
     """
     if not contrasts:
         return ""
-    main, margin = contrasts[0], contrasts[0].margin_points
+    main = contrasts[0]
     smallest = main.detectable_points
     if smallest is None:
         return f"This study has too little power: {main.arm} and {main.base} hardly ever disagree."
-    limits = [DETECTABLE_POINTS] + ([margin] if margin else [])
-    missed = [f"{limit:g}" for limit in sorted(limits, reverse=True) if smallest > limit]
-    if not missed:
+    limits = [DETECTABLE_POINTS, *filter(None, [main.margin_points])]
+    missed = max((limit for limit in limits if smallest > limit), default=None)
+    if missed is None:
         return ""
     return (
         f"This study has too little power: between {main.arm} and {main.base} only a true difference of "
-        f"{smallest:.1f} points or more would be found four times in five, one of {' or of '.join(missed)} "
-        f"point{'' if missed == ['1'] else 's'} would often be missed."
+        f"{smallest:.1f} points or more would be found four times in five; one of {margin(missed)} would often be "
+        "missed."
     )
 
 
