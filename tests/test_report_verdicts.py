@@ -161,6 +161,15 @@ def test_from_five_seeds_on_the_bootstrap_decides_though_no_seed_is_significant_
     assert contrast.detectable_points == pytest.approx(2.8016 * (contrast.spread or 0), rel=1e-3)
 
 
+def test_a_likely_difference_says_why_it_is_not_shown(tmp_path: Path) -> None:
+    contrast = compared(tmp_path, [(10, 0), (3, 1), (4, 2)])
+    assert contrast.p_holm < 0.05
+    assert headline(contrast) == (
+        "scale-sft leads sft by 4.7 points, but this is not shown: 1 of 3 seeds tells them apart by itself, and 3 are "
+        "too few to rest on their average."
+    )
+
+
 def test_the_pooled_interval_is_the_same_every_time(tmp_path: Path) -> None:
     contrast = compared(tmp_path, [(10, 1), (9, 2), (12, 1)])
     (again,) = make_tables(load_runs(tmp_path)).contrasts

@@ -116,8 +116,13 @@ class Contrast:
     @property
     def shown(self) -> bool:
         """Whether a difference was shown; `wording.rule` says how that is decided."""
-        enough = len(self.seeds) >= FEW_SEEDS or self.significant_seeds > len(self.seeds) / 2
-        return self.same_way and self.p_holm < ALPHA and enough
+        few = 1 < len(self.seeds) < FEW_SEEDS
+        return self.likely and (not few or self.significant_seeds > len(self.seeds) / 2)
+
+    @property
+    def likely(self) -> bool:
+        """Whether only more seeds are wanting, or nothing."""
+        return self.same_way and self.p_holm < ALPHA
 
     @property
     def discordant(self) -> float:

@@ -73,7 +73,7 @@ def render_markdown(report: Report) -> str:
     if report.several:
         blocks += ["## Verdict over all settings", *_overall(report)]
     for section in report.sections:
-        blocks += _section(section.tables, f"{section.name}: " if section.name else "")
+        blocks += _section(section.tables, f"{escape(section.name)}: " if section.name else "")
     if report.all_notes:
         blocks += ["## Notes", _list(report.all_notes)]
     return "\n\n".join(blocks) + "\n"
@@ -86,8 +86,7 @@ def _overall(report: Report) -> list[str]:
     return ([_list(weak)] if weak else []) + ([table] if report.contrasts else [])
 
 
-def _section(tables: Tables, prefix: str) -> list[str]:
-    title = escape(prefix)
+def _section(tables: Tables, title: str) -> list[str]:
     blocks = [f"## {title}Verdict", *_verdict(tables)]
     for split, rows in tables.splits.items():
         blocks += [f"## {title}Arms on {escape(split)}", _table(ARM_HEADER, (_arm_cells(row) for row in rows))]

@@ -68,11 +68,23 @@ def seed_name(seed: int | None) -> str:
 
 def headline(contrast: Contrast) -> str:
     """The verdict on one contrast, in one sentence."""
+    if contrast.likely and not contrast.shown:
+        return _almost(contrast)
     if not contrast.shown:
         return f"No difference between {contrast.arm} and {contrast.base} could be shown."
     verdict = f"{contrast.arm} is {'better' if contrast.points > 0 else 'worse'} than {contrast.base}"
     scope = "In the one seed that was run, " if len(contrast.seeds) == 1 else ""
     return f"{scope}{verdict} by {abs(contrast.points):.1f} points."
+
+
+def _almost(contrast: Contrast) -> str:
+    leads, seeds = "leads" if contrast.points > 0 else "is behind", len(contrast.seeds)
+    return (
+        f"{contrast.arm} {leads} {contrast.base} by {abs(contrast.points):.1f} points, but this is not shown: "
+        f"{contrast.significant_seeds} of {seeds} seeds {'tells' if contrast.significant_seeds == 1 else 'tell'} them "
+        f"apart by {'itself' if contrast.significant_seeds == 1 else 'themselves'}, and {seeds} are too few to rest on "
+        "their average."
+    )
 
 
 def evidence(contrast: Contrast) -> str:
@@ -202,7 +214,7 @@ def rule(contrasts: Sequence[Contrast]) -> str:
     return (
         f"A difference counts as shown when all seeds point the same way and its p{holm} is below {ALPHA}. That p and "
         f"the interval come from a paired bootstrap over seeds and items (10,000 resamples); with one seed, from its "
-        f"exact McNemar test and Tango's interval. With fewer than {FEW_SEEDS} seeds the bootstrap sees too little of "
+        f"exact McNemar test and Tango's interval. With 2 to {FEW_SEEDS - 1} seeds the bootstrap sees too little of "
         f"the spread between seeds, so more than half of them must also show the difference by themselves: exact "
         f"McNemar p below {level:.3g}{share}. As good within the margin is a one-sided test at {ALPHA}, equal "
         "both of two (TOST); neither is adjusted. Points are percentage points of accuracy; all tests are paired, item "
@@ -224,7 +236,8 @@ def limits(tables: Tables) -> list[str]:
         chance = 2 ** (1 - min(seeds))
         lines.append(
             f"{min(seeds)} seeds all point the same way by chance alone in {percent(chance, 0)} of studies, however "
-            "clear each of them is."
+            "clear each of them is. Where seeds differ much, bootstrap intervals and margins are too narrow: of 95 % "
+            "intervals about 74 % hold the truth with 3 seeds, 83 % with 5."
         )
     lines.append("The tests speak of these items and these runs; all seeds of an arm answer the same items.")
     lines.append("Contrasts on other splits than the first are looked at one split at a time: take them as hints.")
