@@ -102,7 +102,9 @@ def wrong(think: str, **changes: Any) -> dict[str, Any]:
         (wrong("it is bored ."), WRONG),  # part of a word
         (wrong("so there are 3 .", gold="3", prediction="4"), SLIP),
         (wrong("so there are 13 .", gold="3", prediction="4"), WRONG),
-        (wrong("take a look .", gold="A", prediction="B"), WRONG),  # a letter is no evidence
+        (wrong("take a look .", gold="A", prediction="B"), WRONG),  # a letter alone is no evidence
+        (wrong("its color is green . option D is green .", gold="D", prediction="B"), SLIP),
+        (wrong("the answer is (D)", gold="D", prediction="B"), SLIP),
         (wrong("", completion="no tags at all: red"), WRONG),
         (wrong("red .", gold="(red)", prediction=None), WRONG),
         (wrong("red", gold=None), WRONG),
@@ -132,6 +134,8 @@ def test_several_settings_make_one_page_with_the_same_numbers_beside_it(runs: Pa
     assert len(ids) == len(set(ids))
     assert {*re.findall(r'href="#([^"]+)"', page), *re.findall(r"url\(#([^)]+)\)", page)} <= set(ids)
     markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
+    for text in (html.unescape(page), markdown.replace("\\", "")):
+        assert "This study has too little power in 2 of 2 settings (ratio-10, ratio-40)" in text
     for setting, contrast in load_report(runs).contrasts:
         numbers = f"{contrast.points:+.1f}".replace("-", "−")
         assert setting in page

@@ -33,10 +33,10 @@ def group_of(row: Mapping[str, Any], reasoning_format: str) -> str:
 def reasoned_right(row: Mapping[str, Any], reasoning_format: str) -> bool:
     """Whether the last sentence of the thinking names the right answer, as a word, and not the one that was given.
 
-    A single letter is no evidence: `a` is a word of its own.
+    A single letter counts only as `option B`: `a` is a word of its own.
     """
     gold, given = (str(row.get(key) or "").strip() for key in ("gold", "prediction"))
-    if not gold or (len(gold) == 1 and not gold.isdigit()):
+    if not gold:
         return False
     think = parse(str(row.get("completion") or ""), reasoning_format).think or ""
     last = next((text for text in reversed(SENTENCE.split(think)) if re.search(r"\w", text)), "")
@@ -44,7 +44,8 @@ def reasoned_right(row: Mapping[str, Any], reasoning_format: str) -> bool:
 
 
 def _names(sentence: str, answer: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", sentence, re.IGNORECASE) is not None
+    before = r"\b(?:option|choice|answer)\s+(?:is\s+)?\(?" if len(answer) == 1 and answer.isalpha() else r"(?<!\w)"
+    return re.search(rf"{before}{re.escape(answer)}(?!\w)", sentence, re.IGNORECASE) is not None
 
 
 def known_format(name: object) -> str:

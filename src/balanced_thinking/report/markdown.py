@@ -34,6 +34,7 @@ from balanced_thinking.report.wording import (
     seed_name,
     span,
     times,
+    weak_settings,
     weakness,
     within_margin,
 )
@@ -81,9 +82,9 @@ def render_markdown(report: Report) -> str:
 
 def _overall(report: Report) -> list[str]:
     rows = ([setting, *_contrast_cells(contrast)] for setting, contrast in report.contrasts)
-    weak = [f"{s.name}: {weakness(s.tables.contrasts)}" for s in report.sections if weakness(s.tables.contrasts)]
-    table = _table(["setting", *CONTRAST_HEADER], rows)
-    return ([_list(weak)] if weak else []) + ([table] if report.contrasts else [])
+    blocks = [f"**{escape(weak)}**"] if (weak := weak_settings(report.by_setting)) else []
+    blocks += [_list(f"{setting}: {headline(contrast)}" for setting, contrast in report.contrasts)]
+    return [*blocks, *([_table(["setting", *CONTRAST_HEADER], rows)] if report.contrasts else [])]
 
 
 def _section(tables: Tables, title: str) -> list[str]:

@@ -34,6 +34,7 @@ WORDS = (
     wording.equal,
     wording.power,
     wording.weakness,
+    wording.weak_settings,
     wording.leading,
     wording.rule,
     wording.limits,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.progress import track
 
 from balanced_thinking.report.contrasts import Contrast
 from balanced_thinking.report.cost import cost_rows, load_ledger
@@ -57,14 +61,18 @@ class Report:
         return [*self.notes, *(f"{name}: {note}" if name else note for name, note in named)]
 
     @property
+    def by_setting(self) -> list[tuple[str, tuple[Contrast, ...]]]:
+        return [(section.name or "", section.tables.contrasts) for section in self.sections]
+
+    @property
     def largest(self) -> tuple[Contrast, ...]:
         """The contrasts of the setting that has most: their rule speaks for all."""
-        return max((section.tables.contrasts for section in self.sections), key=len)
+        return max((contrasts for _, contrasts in self.by_setting), key=len)
 
     @property
     def contrasts(self) -> list[tuple[str, Contrast]]:
         """(setting, contrast) on each setting's main split."""
-        return [(section.name or "", contrast) for section in self.sections for contrast in section.tables.contrasts]
+        return [(name, contrast) for name, contrasts in self.by_setting for contrast in contrasts]
 
 
 def load_report(root: Path) -> Report:
@@ -77,9 +85,12 @@ def load_report(root: Path) -> Report:
     if absent := [name for name in plan.settings if places[0][0] is not None and name not in runs]:
         notes.append(f"settings of the study without a run yet: {', '.join(absent)}")
     ledger = load_ledger(root, notes)
+    steps = track(
+        runs.items(), "comparing", console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    )
     sections = tuple(
         _section(name, f"s{index}-" if len(runs) > 1 else "", found, arms, plan, ledger, root, len(runs))
-        for index, (name, found) in enumerate(runs.items())
+        for index, (name, found) in enumerate(steps)
     )
     overall = {section.name or "": section.tables.contrasts for section in sections}
     forest = draw_forest(forest_rows(overall, arms), plan.margin, "overall-forest") if len(sections) > 1 else None

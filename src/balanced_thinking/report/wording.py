@@ -193,6 +193,20 @@ def weakness(contrasts: Sequence[Contrast]) -> str:
     )
 
 
+def weak_settings(named: Sequence[tuple[str, Sequence[Contrast]]]) -> str:
+    """The same over several settings: (name, contrasts) of each."""
+    weak = [name for name, contrasts in named if weakness(contrasts)]
+    if not weak:
+        return ""
+    margins = {margin(c.margin_points) for _, contrasts in named for c in contrasts[:1] if c.margin_points}
+    sizes = " or ".join(dict.fromkeys([margin(DETECTABLE_POINTS), *sorted(margins)]))
+    return (
+        f"This study has too little power in {len(weak)} of {len(named)} settings ({', '.join(weak)}): there the first "
+        f"contrast would often miss a true difference of {sizes}. "
+        "The last column below says from how many points on each comparison finds it four times in five."
+    )
+
+
 def leading(leader: Leader) -> str:
     """Whether an arm is the best, and by how much it leads."""
     second = leader.second
