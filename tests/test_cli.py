@@ -13,10 +13,14 @@ import pytest
 import yaml
 
 from balanced_thinking.cli import main
+from balanced_thinking.study.plan import load_study
 from balanced_thinking.training.recipe import RecipeError, load_recipe, typed_arguments
+from balanced_thinking.training.run import training_arguments
 from balanced_thinking.training.sft import ScaleSFTConfig
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
+STUDIES = [path for path in SHIPPED if "arms:" in path.read_text()]
+RECIPES = [path for path in SHIPPED if path not in STUDIES]
 TINY = ["--model", "tiny:qwen2_5_vl", "--data_options.n", "8", "--data_options.ratio", "5"]
 STEPS = [
     "--max_steps",
@@ -31,10 +35,20 @@ STEPS = [
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BALANCED_THINKING_DATA", "data")
-    typed_arguments(ScaleSFTConfig, load_recipe(recipe).training)
+    training_arguments(load_recipe(recipe), tmp_path)
     assert f"--config {recipe.relative_to(RECIPES[0].parents[2])}" in recipe.read_text()
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_run_of_a_shipped_study_is_valid(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BALANCED_THINKING_DATA", "data")
+    for node in load_study(study).nodes():
+        training_arguments(node.recipe, tmp_path)
+    assert f"balanced study {study.relative_to(RECIPES[0].parents[2])}" in study.read_text()
 
 
 def test_help_of_sft_shows_each_of_our_training_arguments_with_its_default(
@@ -229,6 +243,67 @@ def test_results_are_not_overwritten_unless_told_and_use_the_format_of_the_run(
     assert json.loads(summary.read_text()) == kept
     assert main([*command, "--format", "boxed", "--overwrite"]) == 0
     assert json.loads(summary.read_text())["format"] == "boxed"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (["--learning_rate", "0.5"], "training.learning_rate was empty and is 0.5"),
+        (["--data_options.ratio", "9"], "data_options.ratio was 5 and is 9"),
+        (["--model", "tiny:qwen2"], "model was 'tiny:qwen2_5_vl' and is 'tiny:qwen2'"),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_recipe(
+    changed: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sft", *TINY, *STEPS, "--out", str(tmp_path / "run")]) == 0
+    with pytest.raises(SystemExit) as end:
+        main(["sft", "--out", str(tmp_path / "run"), "--resume", *changed])
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_its_own_recipe_when_none_is_given(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    saving = ["--save_strategy", "steps", "--save_steps", "1"]
+    assert main(["sft", *TINY, *STEPS, *saving, "--out", str(run)]) == 0
+    assert main(["sft", "--out", str(run), "--resume", "--max_steps", "3"]) == 0
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["model"], config["training"]["max_steps"]) == ("tiny:qwen2_5_vl", 3)
+
+
+def test_a_start_that_fails_leaves_nothing_in_the_way_of_the_next(tmp_path: Path) -> None:
+    command = ["sft", *TINY, *STEPS, "--out", str(tmp_path / "run")]
+    assert main([*command, "--reasoning_format", "boxd"]) == 1
+    assert main([*command, "--reasoning_format", "boxed"]) == 0
+
+
+def test_grpo_goes_on_from_a_run_and_names_the_command_for_other_recipes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "sft", tmp_path / "grpo"
+    assert main(["sft", *TINY, *STEPS, "--out", str(first)]) == 0
+    sampling = ["--num_generations", "2", "--max_completion_length", "4", "--beta", "0.1"]
+    command = ["grpo", "--model", str(first), *TINY[2:], *STEPS, *sampling, "--out", str(second)]
+    assert main(command) == 0
+    about = json.loads((second / "provenance.json").read_text())
+    assert (about["arm"], about["stage"], about["model"]) == ("grpo", "grpo", str(first))
+    assert about["tokens"] > 0
+    assert (
+        main(["eval", "--model", str(second), "--data", "world", "--data_options.n", "2", "--max-new-tokens", "4"]) == 0
+    )
+    with pytest.raises(SystemExit) as end:
+        main(["sft", "--config", "recipes/world/grpo.yaml", "--out", str(tmp_path / "other")])
+    assert end.value.code == 2
+    assert "run it with `balanced grpo`" in capsys.readouterr().err
+
+
+def test_lora_on_random_weights_keeps_the_base_that_its_adapter_names(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    lora = ["--lora.r", "4", "--lora.target_modules", "[q_proj, v_proj]"]
+    assert main(["sft", *TINY, *STEPS, *lora, "--out", str(run)]) == 0
+    assert (run / "model" / "adapter_config.json").is_file()
+    assert main(["eval", "--model", str(run), "--data", "world", "--data_options.n", "2", "--max-new-tokens", "4"]) == 0
 
 
 def test_lora_run_is_evaluated_on_its_base(tmp_path: Path) -> None:

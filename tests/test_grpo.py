@@ -21,7 +21,7 @@ from balanced_thinking.segments import ANSWER, THINK
 from balanced_thinking.training import grpo
 from balanced_thinking.training.grpo import DistinctPictures, ScaleGRPOConfig, ScaleGRPOTrainer, credit_shares
 from tests.conftest import ARCHITECTURES
-from tests.training import losses
+from tests.training import QUIET, losses
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +43,8 @@ def config(out: Path, **options: Any) -> ScaleGRPOConfig:
         "num_generations": 4,
         "max_completion_length": 10,
         "learning_rate": 1e-2,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "gradient_checkpointing": False,
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "seed": 3,
     }
-    return ScaleGRPOConfig(**(defaults | options))
+    return ScaleGRPOConfig(**(QUIET | defaults | options))
 
 
 def letters(completions: list[Any], **_: Any) -> list[float]:
@@ -85,6 +78,20 @@ def test_mixed_rows_train_and_each_picture_is_opened_and_processed_once(
     assert (len(opened), sum(processed)) == (7, 7)
     assert any(loss != 0 for loss in losses(run))
     assert {"think_tokens", "answer_tokens", "malformed", "reward"} <= run.state.log_history[0].keys()
+
+
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "gemma3"])
+def test_token_types_stand_where_the_picture_tokens_do(architecture: str, rows: Dataset, tmp_path: Path) -> None:
+    """Prompts of several lengths: a tokenizer that pads on the right would shift the types of all but the longest."""
+    run = trainer(architecture, rows, config(tmp_path))
+    batch = run._generate_and_score_completions([rows[i] for i in range(8) for _ in range(4)])
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    types = batch.get("mm_token_type_ids", batch.get("token_type_ids"))
+    pictures = ids == run.model.config.image_token_id
+    pictures[:, batch["prompt_ids"].shape[1] :] = False  # an untrained model may write anything
+    assert pictures.any()
+    assert len(set(batch["prompt_mask"].sum(1).tolist())) > 1
+    assert torch.equal(types.bool(), pictures)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

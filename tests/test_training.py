@@ -40,6 +40,39 @@ def test_weights_follow_the_schedule_step_by_step(world_rows: Dataset, tmp_path:
     assert logged(run, "w_answer") == pytest.approx([1 - w for w in logged(run, "w_think")])
 
 
+def test_adaptive_schedule_moves_late_arrives_and_resumes_with_its_state(world_rows: Dataset, tmp_path: Path) -> None:
+    options = {"schedule": "adaptive", "max_steps": 12, "adaptive_latest": 0.7, "adaptive_tolerance": 0.01}
+    rows, saving = world_rows.remove_columns("images"), {"save_strategy": "steps", "save_steps": 9}
+    whole = trainer("qwen2", rows, config(tmp_path, **options, **saving))
+    whole.train()
+    weights = logged(whole, "w_think")
+    moved = next(step for step, weight in enumerate(weights) if weight < 0.9)
+    assert weights[:moved] == pytest.approx([0.9] * moved)
+    assert moved >= 8  # the loss fell until then
+    assert weights[-1] == pytest.approx(0.1)
+    resumed = trainer("qwen2", rows, config(tmp_path / "again", **options, **saving))
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-9"))
+    assert logged(resumed, "w_think")[-3:] == weights[-3:]
+    assert losses(resumed)[-3:] == losses(whole)[-3:]
+
+
+def test_adaptive_schedule_does_not_depend_on_how_the_batch_was_cut(world_rows: Dataset, tmp_path: Path) -> None:
+    found = []
+    for batch in (8, 2):
+        args = config(
+            tmp_path,
+            schedule="adaptive",
+            max_steps=8,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=8 // batch,
+        )
+        run = trainer("qwen2", world_rows.remove_columns("images"), args)
+        run.train()
+        found.append((logged(run, "w_think"), run.state.stateful_callbacks["adaptive_schedule"]))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
+
+
 def test_loss_is_the_weighted_sum_of_the_logged_segment_means(world_rows: Dataset, tmp_path: Path) -> None:
     run = trainer("qwen2_5_vl", world_rows, config(tmp_path, normalize="batch", think_weight_start=0.7))
     run.train()

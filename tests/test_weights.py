@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balanced_thinking.schedules import CURVES, SCHEDULES, Schedule
+from balanced_thinking.schedules import CURVES, SCHEDULES, Flattening, Schedule
 from balanced_thinking.segments import ANSWER, IGNORE, THINK
 from balanced_thinking.weights import NORMALIZE, count, token_weights
 
@@ -41,17 +41,58 @@ def test_schedule_has_its_published_values(name: str, progress: float, weight: f
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_weights_sum_to_one_and_never_turn_back(name: str) -> None:
-    weights = [Schedule(name).weights(i / 50) for i in range(51)]
+    weights = [Schedule(name).weights(i / 50, moved_at=0.3) for i in range(51)]
     assert all(think + answer == pytest.approx(1) for think, answer in weights)
     assert all(a[0] >= b[0] for a, b in itertools.pairwise(weights))
 
 
-@pytest.mark.parametrize("name", CURVES)
+@pytest.mark.parametrize("name", [name for name in CURVES if name != "adaptive"])
 def test_holds_rest_at_the_end_points(name: str) -> None:
     held, free = Schedule(name, hold_start=0.2, hold_end=0.3), Schedule(name)
     assert held.think_weight(0.2) == held.think_weight(0.1) == free.think_weight(0)
     assert held.think_weight(0.7) == pytest.approx(free.think_weight(1))
     assert held.think_weight(0.45) == pytest.approx(free.think_weight(0.5))
+
+
+def test_adaptive_rests_until_it_moves_and_then_is_the_cosine_of_what_is_left() -> None:
+    adaptive = Schedule("adaptive")
+    assert adaptive.think_weight(0.4) == adaptive.think_weight(0.0) == 0.9
+    assert adaptive.think_weight(0.4, moved_at=0.4) == pytest.approx(0.9)
+    assert adaptive.think_weight(0.7, moved_at=0.4) == pytest.approx(0.5)
+    assert adaptive.think_weight(1.0, moved_at=0.4) == pytest.approx(0.1)
+    assert adaptive.think_weight(1.0, moved_at=1.0) == pytest.approx(0.9)  # no time was left to move
+
+
+def moved_at(losses: list[float], rule: Flattening) -> float | None:
+    state: dict[str, float] = {}
+    for step, loss in enumerate(losses):
+        state = rule.update(state, loss, step / (len(losses) - 1), len(losses))
+    return state.get("moved_at")
+
+
+def test_weight_moves_when_the_think_loss_has_flattened() -> None:
+    steps = range(400)
+    early, late = ([0.2 + 2 * math.exp(-step / scale) for step in steps] for scale in (20, 60))
+    rule = Flattening()
+    first, second = moved_at(early, rule), moved_at(late, rule)
+    assert first is not None
+    assert second is not None
+    assert 0.2 < first < 0.4
+    assert second == pytest.approx(0.5, abs=0.01)  # the latest moment: it would have been 0.6
+
+
+def test_noise_within_a_window_does_not_move_the_weight() -> None:
+    noisy = [math.exp(-step / 100) * (1.5 if step % 2 else 0.5) for step in range(400)]
+    assert moved_at(noisy, Flattening(latest=0.9)) == pytest.approx(0.9, abs=0.01)
+
+
+def test_weight_moves_at_the_latest_moment_where_the_loss_never_flattens() -> None:
+    falling = [math.exp(-step / 30) for step in range(400)]
+    assert moved_at(falling, Flattening(latest=0.6)) == pytest.approx(0.6, abs=0.01)
+
+
+def test_weight_never_moves_before_two_windows() -> None:
+    assert moved_at([1.0] * 400, Flattening()) == pytest.approx(0.1, abs=0.01)
 
 
 def test_unknown_schedule_names_the_nearest() -> None:

@@ -24,6 +24,17 @@ class GradNorms(TrainerCallback):
         self.norms.append(sum(squares) ** 0.5)
 
 
+QUIET: dict[str, Any] = {
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "gradient_checkpointing": False,
+    "disable_tqdm": True,
+    "use_cpu": True,
+    "seed": 3,
+}
+
+
 def config(out: Path, **options: Any) -> ScaleSFTConfig:
     defaults: dict[str, Any] = {
         "output_dir": str(out),
@@ -32,15 +43,8 @@ def config(out: Path, **options: Any) -> ScaleSFTConfig:
         "learning_rate": 1e-3,
         "lr_scheduler_type": "constant",
         "max_grad_norm": 1e9,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "gradient_checkpointing": False,
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "seed": 3,
     }
-    return ScaleSFTConfig(**(defaults | options))
+    return ScaleSFTConfig(**(QUIET | defaults | options))
 
 
 def trainer(architecture: str, rows: Dataset, args: ScaleSFTConfig, **options: Any) -> ScaleSFTTrainer:

@@ -286,7 +286,8 @@ def _its(s: Story, m: re.Match[str]) -> bool:
 
 def _neighbour(s: Story, m: re.Match[str]) -> bool:
     anchor = re.fullmatch(r"the .* is at (\w+)", s.before())
-    return anchor is not None and _next_to(m["r"], anchor[1]) == m["p"] and _name(s.board, m["p"]) == m["t"]
+    beside = anchor is not None and _next_to(m["r"], anchor[1]) == m["p"]
+    return beside and _name(s.board, m["p"]) == (m["t"] or "empty")
 
 
 def _digits_add(s: Story, m: re.Match[str]) -> bool:
@@ -335,7 +336,7 @@ SENTENCES: tuple[tuple[str, Check], ...] = (
     (r"its (?P<a>color|shape|size) is (?P<v>\w+)", _its),
     (rf"the (?P<t>\w+ [a-z]+) is at {P}", lambda s, m: _anchor(s.board, m["t"]) == m["p"]),
     (rf"the question mark is at {P}", lambda s, m: _question_mark(s.board) == m["p"]),
-    (rf"{R} it is {P} : {T}", _neighbour),
+    (rf"{R} it is {P} : (?:{T}|empty)", _neighbour),
     (rf"the (?P<c>\w+) digit is (?P<n>\d) at {P}", lambda s, m: _name(s.board, m["p"]) == f"{m['c']} {m['n']}"),
     (r"(?P<n>\d) (?P<op>plus|minus) (?P<k>\d) is (?P<o>\d+)", _digits_add),
     (rf"(?P<steps>(?:{'|'.join(PLACES)}) is [a-z]+(?: , \w+ is [a-z]+)*)", _lists),

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from balanced_thinking.batch import ScaleCollator
     from balanced_thinking.data import Example, load_data
-    from balanced_thinking.data.rows import to_dataset
+    from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
     from balanced_thinking.evaluation.run import evaluate_model
     from balanced_thinking.loss import LossOutput, weighted_linear_cross_entropy
     from balanced_thinking.models.load import load_model
     from balanced_thinking.schedules import Schedule
     from balanced_thinking.segments import Parsed, parse, render
+    from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer
     from balanced_thinking.training.sft import ScaleSFTConfig, ScaleSFTTrainer
 
 _HOMES = {
@@ -24,6 +25,8 @@ _HOMES = {
     "LossOutput": "loss",
     "Parsed": "segments",
     "ScaleCollator": "batch",
+    "ScaleGRPOConfig": "training.grpo",
+    "ScaleGRPOTrainer": "training.grpo",
     "ScaleSFTConfig": "training.sft",
     "ScaleSFTTrainer": "training.sft",
     "Schedule": "schedules",
@@ -33,6 +36,7 @@ _HOMES = {
     "parse": "segments",
     "render": "segments",
     "to_dataset": "data.rows",
+    "to_prompts_dataset": "data.rows",
     "weighted_linear_cross_entropy": "loss",
 }
 
@@ -41,6 +45,8 @@ __all__ = [
     "LossOutput",
     "Parsed",
     "ScaleCollator",
+    "ScaleGRPOConfig",
+    "ScaleGRPOTrainer",
     "ScaleSFTConfig",
     "ScaleSFTTrainer",
     "Schedule",
@@ -50,6 +56,7 @@ __all__ = [
     "parse",
     "render",
     "to_dataset",
+    "to_prompts_dataset",
     "weighted_linear_cross_entropy",
 ]
 

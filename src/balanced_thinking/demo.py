@@ -13,9 +13,10 @@ def demo_study(
     seeds: Sequence[int] | None = None,
     ratio: float | None = None,
     steps: int | None = None,
+    grpo_steps: int | None = None,
     samples: int | None = None,
 ) -> Study:
-    """The study of `make demo`; what is given replaces its seeds, ratio, optimizer steps of SFT and samples a split."""
+    """The study of `make demo`; what is given replaces its seeds, ratio, optimizer steps and samples a split."""
     path = files("balanced_thinking") / "recipes" / "world" / "demo.yaml"
     study = load_study(str(path))
     changes = {
@@ -23,7 +24,8 @@ def demo_study(
             "sft": {
                 "data_options": {} if ratio is None else {"ratio": ratio},
                 "training": {} if steps is None else {"max_steps": steps},
-            }
+            },
+            "grpo": {"training": {} if grpo_steps is None else {"max_steps": grpo_steps}},
         },
         "evaluate": {"world": {"options": {} if samples is None else {"n": samples}}},
         **({} if seeds is None else {"seeds": list(seeds)}),

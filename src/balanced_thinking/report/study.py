@@ -75,47 +75,54 @@ class Report:
         return [(name, contrast) for name, contrasts in self.by_setting for contrast in contrasts]
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """What all sections of a report have in common."""
+
+    root: Path
+    plan: Plan
+    arms: tuple[str, ...]
+    ledger: Sequence[Mapping[str, Any]]
+    settings: int
+
+
 def load_report(root: Path) -> Report:
     """Read the runs below `root`. Raises ValueError when there are none."""
     plan = load_plan(root)
     places = find_settings(root, plan.settings)
     runs = {name: load_runs(folder) for name, folder in places}
-    arms = order_arms([run for found in runs.values() for run in found], plan)
     notes = list(plan.notes)
     if absent := [name for name in plan.settings if places[0][0] is not None and name not in runs]:
         notes.append(f"settings of the study without a run yet: {', '.join(absent)}")
-    ledger = load_ledger(root, notes)
-    steps = track(
-        runs.items(), "comparing", console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    )
-    sections = tuple(
-        _section(name, f"s{index}-" if len(runs) > 1 else "", found, arms, plan, ledger, root, len(runs))
-        for index, (name, found) in enumerate(steps)
-    )
+    arms = order_arms([run for found in runs.values() for run in found], plan)
+    shared = _Shared(root, plan, arms, load_ledger(root, notes), len(runs))
+    sections = _sections(runs, shared)
     overall = {section.name or "": section.tables.contrasts for section in sections}
     forest = draw_forest(forest_rows(overall, arms), plan.margin, "overall-forest") if len(sections) > 1 else None
     return Report(arms, sections, plan.margin, forest, tuple(notes))
 
 
-def _section(
-    name: str | None,
-    key: str,
-    runs: Sequence[Run],
-    arms: Sequence[str],
-    plan: Plan,
-    ledger: Sequence[Mapping[str, Any]],
-    root: Path,
-    settings: int,
-) -> Section:
-    tables = make_tables(runs, plan, arms, lambda groups: cost_rows(groups, ledger, root))
-    main, limit = tables.main_split, max(MIN_SAMPLES, -(-SAMPLES // settings))
-    points = max(MIN_POINTS, min(MAX_POINTS, POINTS // (settings * len(PANELS) * len(runs))))
+def _sections(runs: Mapping[str | None, Sequence[Run]], shared: _Shared) -> tuple[Section, ...]:
+    console = Console(stderr=True)
+    steps = track(runs.items(), "comparing", console=console, transient=True, disable=not sys.stderr.isatty())
+    several = len(runs) > 1
+    return tuple(
+        _section(name, f"s{index}-" if several else "", found, shared) for index, (name, found) in enumerate(steps)
+    )
+
+
+def _section(name: str | None, key: str, runs: Sequence[Run], shared: _Shared) -> Section:
+    """`key` starts the ids of the section's parts; a page's samples and points are shared out among its sections."""
+    arms, root, margin = shared.arms, shared.root, shared.plan.margin
+    tables = make_tables(runs, shared.plan, arms, lambda groups: cost_rows(groups, shared.ledger, root))
+    main, limit = tables.main_split, max(MIN_SAMPLES, -(-SAMPLES // shared.settings))
+    points = max(MIN_POINTS, min(MAX_POINTS, POINTS // (shared.settings * len(PANELS) * len(runs))))
     return Section(
         name=name,
         key=key,
         tables=tables,
-        forest=draw_forest(forest_rows(tables.by_split, arms), plan.margin, f"{key}forest"),
+        forest=draw_forest(forest_rows(tables.by_split, arms), margin, f"{key}forest"),
         times=draw_times(group(runs), arms, main, f"{key}times") if main else None,
         curves=tuple(draw_curves(runs, arms, prefix=key, points=points)),
-        samples=choose_samples(runs, arms, main, root, limit=limit, size=MAX_BYTES // settings),
+        samples=choose_samples(runs, arms, main, root, limit=limit, size=MAX_BYTES // shared.settings),
     )

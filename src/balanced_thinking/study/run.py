@@ -74,7 +74,7 @@ def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
                 _start(schedule, root, jobs)
                 for node, code in _ended(schedule):
                     progress.advance(task)
-                    console.print(_told(root, node, code), highlight=False)
+                    console.print(_told(root, node, code), highlight=False, markup=False, soft_wrap=True)
                 time.sleep(_POLL_SECONDS)
         except BaseException:
             _stop(schedule)

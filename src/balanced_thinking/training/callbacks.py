@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import ProgressCallback, TrainerCallback
 
 from balanced_thinking import runs
+from balanced_thinking.schedules import Flattening
+from balanced_thinking.segments import THINK
 
 # What a person watches, in the order shown: key of the log, and how it reads.
 _SHOWN = {
@@ -58,6 +61,39 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero and logs:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class ThinkLossFlattens(TrainerCallback):
+    """Follows the think loss for the schedule `adaptive`, with one transfer from the device an optimizer step.
+
+    What it knows lies in the trainer's own state, so that every checkpoint holds it. `reduce` sums a tensor over the
+    ranks.
+    """
+
+    KEY = "adaptive_schedule"
+
+    def __init__(self, rule: Flattening, reduce: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.rule, self.reduce = rule, reduce
+        self.sums: torch.Tensor | None = None
+
+    def add(self, nll: torch.Tensor, segments: torch.Tensor) -> None:
+        mask = segments == THINK
+        sums = torch.stack([(nll * mask).sum(), mask.sum().to(nll.dtype)])
+        self.sums = sums if self.sums is None else self.sums + sums
+
+    def moved_at(self, state: Any) -> float | None:
+        """The progress at which the weight began to move, None before."""
+        return state.stateful_callbacks.get(self.KEY, {}).get("moved_at")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.sums is None:
+            return
+        total, tokens = self.reduce(self.sums).tolist()
+        self.sums = None
+        before, progress = state.stateful_callbacks.get(self.KEY, {}), state.global_step / max(1, state.max_steps - 1)
+        if tokens:
+            after = self.rule.update(before, total / tokens, progress, state.max_steps)
+            state.stateful_callbacks[self.KEY] = after
 
 
 def _step(line: str) -> float:

@@ -16,7 +16,6 @@ import torch
 from datasets import Dataset, Image, List
 from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
-from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
@@ -24,7 +23,7 @@ from balanced_thinking.batch import open_image
 from balanced_thinking.schedules import SCHEDULES, Schedule
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
 from balanced_thinking.training.rewards import REWARDS, check_rewards, make_rewards
-from balanced_thinking.training.safety import SafeTrainer
+from balanced_thinking.training.safety import SafeTrainer, settle_device_defaults
 
 CREDIT = ("completion", "segment")
 _OF_PICTURES = ("pixel_values", "image_grid_thw", "image_sizes")
@@ -52,10 +51,10 @@ class ScaleGRPOConfig(GRPOConfig):
     think_weight_start: float = _option(0.5, "Share of the credit that thinking gets at the first step.")
     think_weight_end: float = _option(0.5, "Share of the credit that thinking gets at the last step.")
     bf16: bool | None = _option(None, "bfloat16 mixed precision; on where a GPU supports it.")
+    dataloader_pin_memory: bool = _option(True, "Pin batches in memory; only where there is a GPU.")
 
     def __post_init__(self) -> None:
-        if self.bf16 is None and not self.fp16 and not is_torch_bf16_gpu_available():
-            self.bf16 = False  # TRL's default, true, is an error on a machine without a GPU
+        settle_device_defaults(self)
         super().__post_init__()
         self.rewards = {"accuracy": 1.0, "format": 0.2} if self.rewards is None else self.rewards
         check_rewards(self.rewards)
@@ -101,12 +100,15 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         **kwargs: Any,
     ) -> None:
         args = args or ScaleGRPOConfig()
+        tokenizer = getattr(processing_class, "tokenizer", processing_class)
+        if tokenizer is not None:
+            # TRL pads prompts on the left itself, but token types as the tokenizer says: they must not come apart.
+            tokenizer.padding_side = "left"
         if reward_funcs is None:
-            if processing_class is None:
+            if tokenizer is None:
                 raise ValueError("named rewards read token ids: pass processing_class, or reward_funcs of your own")
             assert args.rewards is not None  # settled by the config
             args.reward_weights = list(map(float, args.rewards.values()))
-            tokenizer = getattr(processing_class, "tokenizer", processing_class)
             reward_funcs = make_rewards(
                 list(args.rewards), tokenizer, args.reasoning_format, args.reward_scorer, args.think_budget
             )

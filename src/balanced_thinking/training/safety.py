@@ -8,8 +8,17 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from transformers.utils import is_torch_bf16_gpu_available
 
 _FULL_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+
+def settle_device_defaults(args: Any) -> None:
+    """Before TRL's own settling: its default of bfloat16 is an error on a machine without a GPU that has it, and pinned
+    memory is of use with a GPU only."""
+    if args.bf16 is None and not args.fp16 and not is_torch_bf16_gpu_available():
+        args.bf16 = False
+    args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
 
 
 class SafeTrainer:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig, SFTTrainer
 
 from balanced_thinking.batch import OVERFLOW, ScaleCollator
-from balanced_thinking.schedules import SCHEDULES, Schedule
+from balanced_thinking.schedules import SCHEDULES, Flattening, Schedule
+from balanced_thinking.training.callbacks import ThinkLossFlattens
 from balanced_thinking.training.head import attach_weighted_head
 from balanced_thinking.training.metrics import EVALUATION_WEIGHTS, SegmentTotals
-from balanced_thinking.training.safety import SafeTrainer
+from balanced_thinking.training.safety import SafeTrainer, settle_device_defaults
 from balanced_thinking.weights import NORMALIZE, count, token_weights
 
 WEIGHTING = ("scale", "uniform")
@@ -35,6 +35,10 @@ class ScaleSFTConfig(SFTConfig):
     think_weight_end: float = _option(0.1, "Weight of the think segment at the last step.")
     schedule_hold_start: float = _option(0.0, "Share of training during which the weight rests at its start.")
     schedule_hold_end: float = _option(0.0, "Share of training during which the weight rests at its end.")
+    adaptive_tolerance: float = _option(
+        0.05, "schedule adaptive: it moves once the think loss falls by less than this share in a 20th of the training."
+    )
+    adaptive_latest: float = _option(0.5, "schedule adaptive: the share of training after which it moves in any case.")
     normalize: str = _option(
         "example", f"What a segment's mean runs over: {', '.join(NORMALIZE)} (token is plain SFT)."
     )
@@ -49,14 +53,13 @@ class ScaleSFTConfig(SFTConfig):
     dataloader_pin_memory: bool = _option(True, "Pin batches in memory; only where there is a GPU.")
 
     def __post_init__(self) -> None:
-        if self.bf16 is None and not self.fp16 and not is_torch_bf16_gpu_available():
-            self.bf16 = False  # TRL's default, true, is an error on a machine without a GPU
-        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
+        settle_device_defaults(self)
         super().__post_init__()
         for name, known in (("weighting", WEIGHTING), ("normalize", NORMALIZE), ("overflow", OVERFLOW)):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name} is {value!r}; known: {', '.join(known)}")
         self.weight_schedule()
+        Flattening(self.adaptive_tolerance, self.adaptive_latest)
         self._refuse_inexact()
 
     def weight_schedule(self) -> Schedule:
@@ -130,6 +133,11 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         self.normalize = "token" if args.weighting == "uniform" else args.normalize
         self.schedule = args.weight_schedule()
         self._totals = {"train": SegmentTotals(), "eval": SegmentTotals()}
+        self._flattening: ThinkLossFlattens | None = None
+        if self.schedule.name == "adaptive" and args.weighting == "scale":
+            rule = Flattening(args.adaptive_tolerance, args.adaptive_latest)
+            self._flattening = ThinkLossFlattens(rule, lambda sums: self.accelerator.reduce(sums, "sum"))
+            self.add_callback(self._flattening)
         unwrapped = self.accelerator.unwrap_model(self.model)
         base = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
         attach_weighted_head(base, args.head_impl)
@@ -151,9 +159,10 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         self._signature_columns = ["id", "messages", "prompt", "completion", "image", "images"]
 
     def segment_weights(self) -> tuple[float, float]:
-        """(think, answer) weights of the optimizer step under way; they depend on the step alone, so resuming is
-        exact."""
-        return self.schedule.weights(self.state.global_step / max(1, self.state.max_steps - 1))
+        """(think, answer) weights of the optimizer step under way. They depend on the step, and for `adaptive` on what
+        the trainer's state keeps, so resuming is exact."""
+        moved_at = self._flattening.moved_at(self.state) if self._flattening else None
+        return self.schedule.weights(self.state.global_step / max(1, self.state.max_steps - 1), moved_at)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
         """The denominators: `count` of all micro-batches of the step, over all ranks."""
@@ -178,6 +187,8 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         outputs = model(**inputs, token_weights=weights, use_cache=False)
         totals.add(segments, outputs.nll, outputs.correct, [inputs["attention_mask"].sum(), dropped])
         totals.weights = (think, answer) if training else None
+        if training and self._flattening:
+            self._flattening.add(outputs.nll, segments)
         # DDP averages gradients over the ranks, but the denominators are those of the global batch.
         loss = outputs.loss * self.accelerator.num_processes if training else outputs.loss
         if not return_outputs:

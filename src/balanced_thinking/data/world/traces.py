@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import permutations, product
 
 from balanced_thinking.data.world.questions import STEPS, counting, phrase
-from balanced_thinking.data.world.scene import COLORS, COLUMNS, ROWS, SHAPES, SIZES, Scene, Tile, place
+from balanced_thinking.data.world.scene import COLORS, COLUMNS, PLACES, ROWS, SHAPES, SIZES, Scene, Tile, place
 
 _GROUPS = tuple(
     (attribute, value)
@@ -29,6 +29,12 @@ def remark(scene: Scene, words: int, rng: random.Random) -> str:
 def skill(scene: Scene, rng: random.Random) -> tuple[str, str]:
     """One request and the sentence that meets it: what the steps of a trace are made of, each by itself."""
     return rng.choice((_count_aloud, _look, _find, _look_aside, _list, _calculate, _weigh))(scene, rng)
+
+
+def account(scene: Scene, words: int, rng: random.Random) -> str:
+    """Every cell in order, then about `words` words of steps that can be read off what was said."""
+    cells = [_cell(scene, cell) for cell in range(len(scene.cells))]
+    return " ".join([*cells, *_until(_steps(scene, rng), words)])
 
 
 def think(scene: Scene, steps: Sequence[str], words: int) -> str:
@@ -104,6 +110,28 @@ def _comparison(scene: Scene, first: tuple[str, str], second: tuple[str, str]) -
     return f"there are {a} {phrase(*first)} , {relation} {b} {phrase(*second)} ."
 
 
+def _steps(scene: Scene, rng: random.Random) -> Iterator[str]:
+    """Steps in random order, without end; one beside a tile follows the sentence that says where the tile is."""
+    while True:
+        step = rng.choice((_count_aloud, _find, _find, _list, _calculate, _weigh))(scene, rng)[1]
+        yield step
+        if step.startswith("the ") and " digit " not in step and (aside := _aside(scene, step.split()[-2], rng)):
+            yield aside
+
+
+def _aside(scene: Scene, where: str, rng: random.Random) -> str | None:
+    """What is beside the cell of this name, in a random direction; None beyond the edge."""
+    relation, (down, right) = rng.choice(tuple(STEPS.items()))
+    row, column = divmod(PLACES.index(where), COLUMNS)
+    inside = 0 <= row + down < ROWS and 0 <= column + right < COLUMNS
+    return _beside(scene, PLACES.index(where), relation) if inside else None
+
+
+def _beside(scene: Scene, cell: int, relation: str) -> str:
+    down, right = STEPS[relation]
+    return f"{relation} it is {_cell(scene, cell + down * COLUMNS + right)}"
+
+
 def _count_aloud(scene: Scene, rng: random.Random) -> tuple[str, str]:
     group = rng.choice(_GROUPS)
     return f"counting {phrase(*group)} ?", counting(scene, *group)
@@ -131,7 +159,7 @@ def _look_aside(scene: Scene, rng: random.Random) -> tuple[str, str]:
     row = rng.choice([r for r in range(ROWS) if 0 <= r + down < ROWS])
     column = rng.choice([c for c in range(COLUMNS) if 0 <= c + right < COLUMNS])
     cell = row * COLUMNS + column
-    return f"what is {relation} {place(cell)} ?", f"{relation} it is {_cell(scene, cell + down * COLUMNS + right)}"
+    return f"what is {relation} {place(cell)} ?", _beside(scene, cell, relation)
 
 
 def _list(scene: Scene, rng: random.Random) -> tuple[str, str]:

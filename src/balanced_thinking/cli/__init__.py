@@ -6,53 +6,16 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.cli.parser import Parser, pairs_of, positive
 from balanced_thinking.names import nearest
 
 _DATA = "data_options."
-
-
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a default where there is one to show."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Fails with the nearest known option, before anything else is said about the command line."""
-
-    # More help, made only when it is asked for: a title and the arguments of `add_argument`.
-    more_help: Callable[[], tuple[str, Mapping[str, dict[str, Any]]]] | None = None
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(formatter_class=_Help, allow_abbrev=False, **kwargs)
-
-    def options(self) -> list[str]:
-        return [option for action in self._actions for option in action.option_strings]
-
-    def refuse_unknown(self, words: Sequence[str], prefix: str | None) -> None:
-        known = self.options()
-        further = [] if prefix is None else [f"--{prefix}NAME"]
-        for option in (word.partition("=")[0] for word in words if word.startswith("--")):
-            if option not in known and (prefix is None or not option.startswith(f"--{prefix}")):
-                self.error(f"unknown option {option}{nearest(option, known + further)}; see {self.prog} --help")
-
-    def format_help(self) -> str:
-        if self.more_help is None:
-            return super().format_help()
-        title, options = self.more_help()
-        aside = argparse.ArgumentParser(add_help=False)
-        formatter = self._get_formatter()
-        formatter.start_section(title)
-        formatter.add_arguments([aside.add_argument(f"--{name}", **about) for name, about in options.items()])
-        formatter.end_section()
-        return f"{super().format_help()}\n{formatter.format_help()}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,12 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         commands[words[0]].refuse_unknown(words[1:], prefix)
     arguments, rest = parser.parse_known_args(words)
     command = commands[arguments.command]
-    arguments.overrides, arguments.options = _pairs(rest, command), command.options()
+    arguments.overrides, arguments.options = pairs_of(rest, command), command.options()
     return _run(arguments.run, arguments, command)
 
 
-def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command: _Parser) -> int:
+def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command: Parser) -> int:
     from balanced_thinking.data.checks import BadRowsError
+    from balanced_thinking.study.run import StudyError
     from balanced_thinking.training.recipe import RecipeError
 
     # Warnings of the libraries underneath that no user of ours can act on.
@@ -83,7 +47,7 @@ def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command
         print(error.table(), file=sys.stderr)
         print("\nNothing was written. Mend the rows, or go on without them with --on-bad-row drop.", file=sys.stderr)
         return 1
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (StudyError, ValueError, OSError, FloatingPointError) as error:
         print(f"balanced {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -94,26 +58,11 @@ def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command
     return 0
 
 
-def _pairs(rest: Sequence[str], command: _Parser) -> list[tuple[str, str]]:
-    """`--name value` and `--name=value` as pairs; a flag without a value means true."""
-    pairs: list[tuple[str, str]] = []
-    words = list(rest)
-    while words:
-        word = words.pop(0)
-        if not word.startswith("--"):
-            command.error(f"unexpected argument {word!r}; options are given as --name value")
-        name, equals, value = word[2:].partition("=")
-        if not equals:
-            value = words.pop(0) if words and not words[0].startswith("--") else "true"
-        pairs.append((name.replace("-", "_"), value))
-    return pairs
-
-
-def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
-    parser = _Parser(prog="balanced", description="Teach vision-language models to reason and be right.")
+def _parsers() -> tuple[Parser, dict[str, Parser]]:
+    parser = Parser(prog="balanced", description="Teach vision-language models to reason and be right.")
     parser.add_argument("--version", action="version", version=_version())
-    add = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    commands: dict[str, _Parser] = {}
+    add = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    commands: dict[str, Parser] = {}
     for name, (text, options, run, _) in _COMMANDS.items():
         commands[name] = add.add_parser(name, help=text, description=text + ".")
         options(commands[name])
@@ -127,19 +76,12 @@ def _version() -> str:
     return f"balanced-thinking {version('balanced-thinking')}"
 
 
-def _positive(text: str) -> int:
-    """A count of at least 1, as a type of argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
-    return int(text)
-
-
-def _data_options(parser: _Parser) -> None:
-    parser.add_argument("--limit", type=_positive, help="rows to take at most")
+def _data_options(parser: Parser) -> None:
+    parser.add_argument("--limit", type=positive, help="rows to take at most")
     parser.add_argument("--on-bad-row", choices=("error", "drop"), default="error", help="what a bad row does")
 
 
-def _stage_options(parser: _Parser, stage: str) -> None:
+def _stage_options(parser: Parser, stage: str) -> None:
     parser.add_argument("--config", type=Path, help="the recipe, a YAML file; options override its keys")
     parser.add_argument("--out", type=Path, help="run directory  [runs/<name of the recipe>]")
     parser.add_argument("--resume", action="store_true", help="continue the run from its last checkpoint")
@@ -204,7 +146,7 @@ def _train(arguments: argparse.Namespace) -> Path:
     return train(recipe, out, resume=arguments.resume)
 
 
-def _eval_options(parser: _Parser) -> None:
+def _eval_options(parser: Parser) -> None:
     parser.add_argument(
         "--model", required=True, help="a run directory, a checkpoint's folder, world-base, or a hub name"
     )
@@ -216,8 +158,8 @@ def _eval_options(parser: _Parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the results that the folder holds")
     parser.add_argument("--format", help="reasoning format of the model's outputs  [the run's, else think-answer]")
     parser.add_argument("--scorer", default="exact", help="how an extracted answer is compared with the right one")
-    parser.add_argument("--batch-size", type=_positive, default=64, help="samples generated together")
-    parser.add_argument("--max-new-tokens", type=_positive, default=512, help="tokens after which an output is cut off")
+    parser.add_argument("--batch-size", type=positive, default=64, help="samples generated together")
+    parser.add_argument("--max-new-tokens", type=positive, default=512, help="tokens after which an output is cut off")
     _data_options(parser)
     parser.epilog = "Options of the data set follow as --data_options.NAME value."
 
@@ -248,12 +190,12 @@ def _values(overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
     return {name.removeprefix(_DATA): read_yaml(value, f"--{name} {value}") for name, value in overrides}
 
 
-def _inspect_options(parser: _Parser) -> None:
+def _inspect_options(parser: Parser) -> None:
     parser.add_argument("data", help="a data set's name or a path")
     parser.add_argument("--split", default="train", help="which split of it")
     parser.add_argument("--model", help="count tokens with this model's tokenizer  [words]")
     parser.add_argument("--format", default="think-answer", help="reasoning format that training would write")
-    parser.add_argument("--limit", type=_positive, help="rows to take at most")
+    parser.add_argument("--limit", type=positive, help="rows to take at most")
     parser.epilog = "Options of the data set follow as --data_options.NAME value."
 
 
@@ -278,7 +220,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
     )
 
 
-def _report_options(parser: _Parser) -> None:
+def _report_options(parser: Parser) -> None:
     parser.add_argument("runs", type=Path, help="folder of run directories")
     parser.add_argument("--html", type=Path, help="the page to write  [RUNS/report.html]")
     parser.add_argument("--markdown", type=Path, help="the same tables as Markdown  [beside the page]")
@@ -291,14 +233,14 @@ def _report(arguments: argparse.Namespace) -> Path:
     return write_report(arguments.runs, html, arguments.markdown or html.with_suffix(".md"))
 
 
-def _study_options(parser: _Parser) -> None:
+def _study_options(parser: Parser) -> None:
     parser.add_argument("study", type=Path, help="the study, a YAML file such as recipes/world/study.yaml")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs, the ledger and the report")
     _run_options(parser)
 
 
-def _run_options(parser: _Parser) -> None:
-    parser.add_argument("--jobs", type=_positive, help="runs at a time  [one a CPU core, or one where there is a GPU]")
+def _run_options(parser: Parser) -> None:
+    parser.add_argument("--jobs", type=positive, help="runs at a time  [one a CPU core, or one where there is a GPU]")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, its state and an estimate, and stop")
 
 
@@ -319,24 +261,31 @@ def _run_study(study: Any, arguments: argparse.Namespace) -> Path | None:
     return write_study_report(study, arguments.out)
 
 
-def _demo_options(parser: _Parser) -> None:
+def _demo_options(parser: Parser) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the runs and their report")
     parser.add_argument("--seeds", type=int, nargs="+", help="one run of each arm per seed  [the study's]")
     parser.add_argument("--ratio", type=float, help="think tokens for each answer token in the traces  [the study's]")
-    parser.add_argument("--steps", type=_positive, help="optimizer steps of SFT  [the study's]")
-    parser.add_argument("--n", type=_positive, help="samples of each test split  [the study's]")
+    parser.add_argument("--steps", type=positive, help="optimizer steps of SFT  [the study's]")
+    parser.add_argument("--grpo-steps", type=positive, help="optimizer steps of GRPO  [the study's]")
+    parser.add_argument("--n", type=positive, help="samples of each test split  [the study's]")
     _run_options(parser)
 
 
 def _demo(arguments: argparse.Namespace) -> Path | None:
     from balanced_thinking.demo import demo_study
 
-    study = demo_study(seeds=arguments.seeds, ratio=arguments.ratio, steps=arguments.steps, samples=arguments.n)
+    study = demo_study(
+        seeds=arguments.seeds,
+        ratio=arguments.ratio,
+        steps=arguments.steps,
+        grpo_steps=arguments.grpo_steps,
+        samples=arguments.n,
+    )
     return _run_study(study, arguments)
 
 
 # name -> (help, its options, what it runs, prefix of further --name value pairs that it takes: "" any, None none)
-_COMMANDS: dict[str, tuple[str, Callable[[_Parser], None], Callable[[argparse.Namespace], Path | None], str | None]] = {
+_COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Namespace], Path | None], str | None]] = {
     "sft": ("Train with SCALe-SFT or plain SFT", partial(_stage_options, stage="sft"), _train, ""),
     "grpo": ("Go on from a trained model with GRPO", partial(_stage_options, stage="grpo"), _train, ""),
     "eval": ("Generate, score and keep every sample", _eval_options, _eval, _DATA),
@@ -345,7 +294,3 @@ _COMMANDS: dict[str, tuple[str, Callable[[_Parser], None], Callable[[argparse.Na
     "report": ("Write one page that compares runs", _report_options, _report, None),
     "demo": ("Run the embedded study: train all arms, evaluate them, write the report", _demo_options, _demo, None),
 }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

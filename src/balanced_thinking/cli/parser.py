@@ -1,0 +1,69 @@
+"""Parsing the command line: nearest names for what is misspelt, more help on demand, free `--name value` pairs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from balanced_thinking.names import nearest
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default where there is one to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """Fails with the nearest known option, before anything else is said about the command line."""
+
+    # More help, made only when it is asked for: a title and the arguments of `add_argument`.
+    more_help: Callable[[], tuple[str, Mapping[str, dict[str, Any]]]] | None = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(formatter_class=_Help, allow_abbrev=False, **kwargs)
+
+    def options(self) -> list[str]:
+        return [option for action in self._actions for option in action.option_strings]
+
+    def refuse_unknown(self, words: Sequence[str], prefix: str | None) -> None:
+        known = self.options()
+        further = [] if prefix is None else [f"--{prefix}NAME"]
+        for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+            if option not in known and (prefix is None or not option.startswith(f"--{prefix}")):
+                self.error(f"unknown option {option}{nearest(option, known + further)}; see {self.prog} --help")
+
+    def format_help(self) -> str:
+        if self.more_help is None:
+            return super().format_help()
+        title, options = self.more_help()
+        aside = argparse.ArgumentParser(add_help=False)
+        formatter = self._get_formatter()
+        formatter.start_section(title)
+        formatter.add_arguments([aside.add_argument(f"--{name}", **about) for name, about in options.items()])
+        formatter.end_section()
+        return f"{super().format_help()}\n{formatter.format_help()}"
+
+
+def pairs_of(rest: Sequence[str], command: Parser) -> list[tuple[str, str]]:
+    """`--name value` and `--name=value` as pairs; a flag without a value means true."""
+    pairs: list[tuple[str, str]] = []
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            command.error(f"unexpected argument {word!r}; options are given as --name value")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            value = words.pop(0) if words and not words[0].startswith("--") else "true"
+        pairs.append((name.replace("-", "_"), value))
+    return pairs
+
+
+def positive(text: str) -> int:
+    """A count of at least 1, as a type of argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)

@@ -1,0 +1,181 @@
+"""Studies: what a plan says, that it is run once and whole, and that a kill at any moment changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from balanced_thinking.study import run as study_run
+from balanced_thinking.study.plan import make_study, merged
+from balanced_thinking.study.run import StudyError, describe_plan, ledger, prepare, run_study
+from balanced_thinking.training.recipe import RecipeError
+
+TRAINING = {"per_device_train_batch_size": 2, "max_steps": 2, "gradient_checkpointing": False, "logging_steps": 1}
+SMALL: dict[str, Any] = {
+    "seeds": [0],
+    "stages": {
+        "sft": {
+            "model": "tiny:qwen2_5_vl",
+            "data_options": {"n": 8, "ratio": 5},
+            "training": {**TRAINING, "save_strategy": "steps", "save_steps": 1},
+        },
+        "grpo": {
+            "data_options": {"n": 4},
+            "training": {
+                **TRAINING,
+                "per_device_train_batch_size": 4,
+                "num_generations": 2,
+                "max_completion_length": 4,
+                "save_strategy": "steps",
+                "save_steps": 1,
+            },
+        },
+    },
+    "arms": {"sft": {"training": {"weighting": "uniform"}}, "sft+grpo": {"after": "sft", "stage": "grpo"}},
+    "evaluate": {"world": {"splits": ["test"], "options": {"n": 2}, "max_new_tokens": 4}},
+    "contrasts": [["sft+grpo", "sft"]],
+}
+
+
+def changed(**over: Any) -> dict[str, Any]:
+    return merged(SMALL, over)
+
+
+def test_a_plan_is_every_arm_at_every_setting_with_every_seed_parents_first() -> None:
+    study = make_study(changed(seeds=[3, 5], settings={"r5": {}, "r9": {"sft": {"data_options": {"ratio": 9}}}}))
+    nodes = study.nodes()
+    assert [node.name for node in nodes[:2]] == ["r5/sft/seed-3", "r5/sft+grpo/seed-3"]
+    assert len(nodes) == len({node.name for node in nodes}) == 8
+    seen: set[str] = set()
+    for node in nodes:
+        assert node.after is None or node.after in seen
+        seen.add(node.name)
+        assert node.recipe.training["seed"] == node.recipe.data_options["seed"] == node.seed
+    assert {n.recipe.data_options["ratio"] for n in nodes if n.stage == "sft" and n.setting == "r9"} == {9}
+
+
+def test_an_arm_written_before_its_parent_still_comes_after_it() -> None:
+    arms = dict(reversed(SMALL["arms"].items()))
+    assert [node.arm for node in make_study({**SMALL, "arms": arms}).nodes()] == ["sft", "sft+grpo"]
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        ({**SMALL, "arms": {}}, "has no arms"),
+        ({**SMALL, "evaluate": None}, "has no evaluate"),
+        ({**SMALL, "arm": {}}, "did you mean 'arms'"),
+        (changed(arms={"sft": {"stage": "sftt"}}), "did you mean 'sft'"),
+        (changed(arms={"sft+grpo": {"after": "stf"}}), "did you mean 'sft'"),
+        (changed(arms={"sft": {"after": "sft+grpo"}}), "start from each other"),
+        (changed(arms={"sft": {"modle": "x"}}), "did you mean 'model'"),
+        (changed(contrasts=[["sft+gpro", "sft"]]), r"did you mean 'sft\+grpo'"),
+        (changed(seeds=[1, 1]), "different whole numbers"),
+        (changed(evaluate={"world": {"split": ["test"]}}), "did you mean 'splits'"),
+        (changed(settings={"a": {"stf": {}}}), "did you mean 'sft'"),
+        ([1], "expected a mapping"),
+    ],
+)
+def test_a_plan_that_cannot_be_run_is_refused_by_name(study: Any, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        make_study(study)
+
+
+def test_a_folder_keeps_one_study_but_may_grow(tmp_path: Path) -> None:
+    prepare(make_study(SMALL), tmp_path)
+    prepare(make_study(changed(seeds=[0, 1])), tmp_path)
+    prepare(make_study(changed(arms={"more": {"training": {"weighting": "scale"}}})), tmp_path)
+    with pytest.raises(StudyError, match=r"stages.sft.training.max_steps was 2 and is 3.*--out"):
+        prepare(make_study(changed(stages={"sft": {"training": {"max_steps": 3}}})), tmp_path)
+
+
+def test_a_study_runs_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make_study(SMALL)
+    run_study(study, tmp_path, jobs=2)
+    rows = ledger(tmp_path)
+    assert [(row["run"], row["part"]) for row in rows] == [
+        ("sft/seed-0", "train"),
+        ("sft/seed-0", "world-test"),
+        ("sft+grpo/seed-0", "train"),
+        ("sft+grpo/seed-0", "world-test"),
+    ]
+    assert all(row["wall_seconds"] > 0 and row["cpu_seconds"] > 0 and row["peak_mib"] > 0 for row in rows)
+    config = yaml.safe_load((tmp_path / "sft+grpo" / "seed-0" / "config.yaml").read_text())
+    assert Path(config["model"]) == tmp_path / "sft" / "seed-0"
+    assert "complete" in describe_plan(study, tmp_path)
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("a finished run was started again")
+
+    monkeypatch.setattr(study_run.subprocess, "Popen", never)
+    run_study(study, tmp_path, jobs=2)
+
+
+def test_a_failed_run_is_told_with_its_log_and_the_others_are_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms = {"broken": {"model": "nowhere/at/all"}, "after": {"after": "broken", "stage": "grpo"}}
+    study = make_study({**SMALL, "arms": arms | {"sft": SMALL["arms"]["sft"]}, "contrasts": []})
+    with pytest.raises(StudyError, match=r"2 of 3 runs failed.*broken/seed-0/log.txt"):
+        run_study(study, tmp_path, jobs=2)
+    assert "no model folder nowhere/at/all" in capsys.readouterr().out
+    assert (tmp_path / "sft" / "seed-0" / "eval" / "world-test" / "summary.json").is_file()
+
+
+def fingerprints(root: Path) -> dict[str, str]:
+    """What a final table is made of: every prediction, and every logged loss."""
+    found = {}
+    for path in sorted(root.glob("*/seed-*/eval/*/predictions.jsonl")):
+        found[str(path.relative_to(root))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in sorted(root.glob("*/seed-*/metrics.jsonl")):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+        found[str(path.relative_to(root))] = str(losses)
+    return found
+
+
+def killed_and_continued(root: Path, kills: int, rng: random.Random) -> dict[str, str]:
+    (root / "plan.yaml").write_text(yaml.safe_dump(SMALL))
+    command = [
+        sys.executable,
+        "-m",
+        "balanced_thinking.cli",
+        "study",
+        str(root / "plan.yaml"),
+        "--out",
+        str(root / "s"),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for _ in range(kills):
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(rng.uniform(1, 20))
+        # Sometimes the scheduler alone, so that its workers live on; sometimes the workers, too.
+        if rng.random() < 0.5:
+            subprocess.run(["pkill", "-KILL", "-f", f"study.worker {root / 's'}"], check=False)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return fingerprints(root / "s")
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_leave_the_same_table(kills: int, tmp_path: Path) -> None:
+    run_study(make_study(SMALL), tmp_path / "undisturbed", jobs=1)
+    (tmp_path / "killed").mkdir()
+    found = killed_and_continued(tmp_path / "killed", kills, random.Random(kills))
+    assert found == fingerprints(tmp_path / "undisturbed")
+    assert len(found) == 4
