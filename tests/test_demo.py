@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,9 @@ def test_demo_trains_all_arms_reports_and_does_nothing_twice(
     assert str(tmp_path / "demo" / "report.html") in capsys.readouterr().out
     text = (tmp_path / "demo" / "report.html").read_text()
     assert all(arm in text for arm in ARMS)
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html.unescape(text)
 
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("a finished run was started again")

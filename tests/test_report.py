@@ -9,10 +9,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,69 +22,11 @@ from balanced_thinking.report.figures import draw_curves, smooth
 from balanced_thinking.report.markdown import render_csv, render_markdown
 from balanced_thinking.report.runs import load_runs
 from balanced_thinking.report.samples import SAMPLES, choose_samples, embed_image, split_completion
+from balanced_thinking.report.study import load_report
 from balanced_thinking.report.tables import make_tables
-from balanced_thinking.report.wording import evidence, headline, power
+from tests.synthetic import outcomes, row, write_config, write_run
 
 SCRIPT = "<script>alert(1)</script>"
-STEPS = 20
-
-
-def write_run(
-    folder: Path,
-    correct: Sequence[bool],
-    *,
-    split: str = "world-test",
-    data: str = "world",
-    extra: dict[str, Any] | None = None,
-    **provenance: Any,
-) -> Path:
-    """A finished run with one prediction for each of `correct`; `extra` is put into every prediction."""
-    evaluation = folder / "eval" / split
-    evaluation.mkdir(parents=True, exist_ok=True)
-    rows = [row(i, ok) | (extra or {}) for i, ok in enumerate(correct)]
-    (evaluation / "predictions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    summary = {"n": len(rows), "correct": sum(correct), "malformed": 0, "truncated": 0, "format": "think-answer"}
-    summary |= {"data": data}
-    (evaluation / "summary.json").write_text(json.dumps(summary))
-    facts = {"arm": folder.parent.name, "finished": "2026-11-24T03:40:00Z", "train_seconds": 120.0}
-    (folder / "provenance.json").write_text(json.dumps(facts | provenance))
-    write_config(folder, "scale")
-    logged = [{"step": s, "think_nll": 2.0, "answer_nll": 3.0 - s / 10, "grad_norm": 1.0} for s in range(STEPS)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in logged))
-    return folder
-
-
-def write_config(folder: Path, weighting: str) -> None:
-    """As a run stores it: the recipe, with the training arguments under `training`."""
-    config = {"model": "world-base", "lora": {"r": 8}, "training": {"weighting": weighting, "max_steps": STEPS}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-
-
-def row(i: int, correct: bool) -> dict[str, Any]:
-    answer = "red" if correct else "blue"
-    return {
-        "id": f"item-{i}",
-        "question": "which color ?",
-        "images": [],
-        "gold": "red",
-        "choices": [],
-        "prediction": answer,
-        "correct": correct,
-        "problems": [],
-        "malformed": False,
-        "truncated": False,
-        "think_tokens": 40,
-        "answer_tokens": 4,
-        "completion": f"<think>it looks {answer} .</think>\n<answer>{answer}</answer>",
-        "family": ("count", "spatial")[i % 2],
-    }
-
-
-def outcomes(both: int, only: int, other: int, neither: int) -> tuple[list[bool], list[bool]]:
-    """(arm, baseline) with these paired counts."""
-    arm = [True] * (both + only) + [False] * (other + neither)
-    base = [True] * both + [False] * only + [True] * other + [False] * neither
-    return arm, base
 
 
 @pytest.fixture
@@ -113,19 +53,16 @@ class Page(HTMLParser):
         return [attrs[attribute] or "" for _, attrs in self.tags if attribute in attrs]
 
 
+def check_only_script(text: str) -> None:
+    """Exactly one script, allowed by its hash."""
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert text.count("<script") == 1
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'; " in html.unescape(text)
+
+
 def report_of(runs: Path) -> str:
     return write_report(runs, runs.parent / "out" / "report.html").read_text(encoding="utf-8")
-
-
-def test_a_shown_difference_is_told_with_its_counts_and_p(study: Path) -> None:
-    (contrast,) = make_tables(load_runs(study)).contrasts
-    (seed,) = contrast.seeds
-    assert (seed.both, seed.only_arm, seed.only_base, seed.neither) == (30, 10, 1, 59)
-    assert seed.p == pytest.approx(0.01171875)  # 2 * (1 + 11) / 2**11
-    assert seed.points == pytest.approx(9.0)
-    assert 0 < seed.interval[0] < 9 < seed.interval[1]
-    assert headline(contrast) == "In the one seed that was run, scale-sft is better than sft by 9.0 points."
-    assert "p = 0.012" in evidence(contrast)
 
 
 def test_page_and_markdown_tell_the_same_numbers(study: Path) -> None:
@@ -135,96 +72,6 @@ def test_page_and_markdown_tell_the_same_numbers(study: Path) -> None:
         for number in ("40.0 %", "31.0 %", "+9.0", "0.012", "2 min 0 s"):
             assert number in text.replace("\u202f", " ")
     assert (study / "report.csv").read_text().startswith("arm,split,seeds,n,accuracy")
-
-
-def test_without_a_difference_none_is_claimed_and_the_page_says_what_could_be_seen(tmp_path: Path) -> None:
-    arm, base = outcomes(30, 10, 8, 52)
-    write_run(tmp_path / "sft/seed-0", base)
-    write_run(tmp_path / "scale-sft/seed-0", arm)
-    (contrast,) = make_tables(load_runs(tmp_path)).contrasts
-    assert headline(contrast) == "No difference between scale-sft and sft could be shown."
-    assert "not shown does not mean equal" in power(contrast)
-    # 100 items with 18 % disagreement at 80 % power: about 2.8 * sqrt(0.18 / 100).
-    assert 9 < contrast.detectable_points < 14
-
-
-def test_arms_that_always_agree_are_not_called_different(tmp_path: Path) -> None:
-    for arm in ("sft", "scale-sft"):
-        write_run(tmp_path / arm / "seed-0", [True] * 30 + [False] * 20)
-    (contrast,) = make_tables(load_runs(tmp_path)).contrasts
-    assert (contrast.shown, contrast.detectable_points) == (False, None)
-    assert "differ on only 0.0\u202f%" in power(contrast)
-
-
-@pytest.mark.parametrize(
-    ("seeds", "shown"),
-    [
-        ([(10, 0), (12, 1), (9, 1)], True),  # all point the same way, all significant
-        ([(10, 0), (12, 1), (3, 1)], True),  # one not significant, but it agrees
-        ([(10, 0), (3, 1), (4, 2)], False),  # one of three is significant
-        ([(10, 0), (12, 1), (1, 2)], False),  # one seed points the other way
-        ([(0, 10), (1, 12)], True),  # worse is a difference, too
-    ],
-)
-def test_several_seeds_must_agree(tmp_path: Path, seeds: list[tuple[int, int]], shown: bool) -> None:
-    for k, (only, other) in enumerate(seeds):
-        arm, base = outcomes(20, only, other, 70)
-        write_run(tmp_path / f"scale-sft/seed-{k}", arm)
-        write_run(tmp_path / f"sft/seed-{k}", base)
-    (contrast,) = make_tables(load_runs(tmp_path)).contrasts
-    assert contrast.shown is shown
-    assert len(contrast.seeds) == len(seeds)
-
-
-def test_more_contrasts_ask_for_a_smaller_p(study: Path) -> None:
-    write_run(study / "sft-grpo/seed-0", [True] * 40 + [False] * 60)
-    assert [contrast.alpha for contrast in make_tables(load_runs(study)).contrasts] == [0.025, 0.025]
-
-
-def test_only_shared_seeds_and_shared_items_are_compared(study: Path) -> None:
-    write_run(study / "scale-sft/seed-7", [True] * 100)
-    write_run(study / "scale-sft/seed-0", [True] * 50)
-    tables = make_tables(load_runs(study))
-    (contrast,) = tables.contrasts
-    assert [(seed.seed, seed.n) for seed in contrast.seeds] == [(0, 50)]
-    assert any("50 items of world-test that both answered" in note for note in tables.notes)
-
-
-def test_the_arm_with_uniform_weights_is_the_baseline_whatever_its_name(tmp_path: Path) -> None:
-    for arm, weighting in (("a", "scale"), ("plain", "uniform")):
-        write_config(write_run(tmp_path / arm / "seed-0", [True, False]), weighting)
-    assert make_tables(load_runs(tmp_path)).arms == ("plain", "a")
-
-
-def test_the_test_split_of_any_data_is_the_main_one(study: Path) -> None:
-    write_run(study / "sft/seed-0", [True], split="another-train", data="another")
-    assert make_tables(load_runs(study)).main_split == "world-test"
-
-
-def test_ids_of_different_data_are_not_paired(study: Path) -> None:
-    write_run(study / "scale-sft/seed-0", [True] * 100, data="other/world")
-    write_run(study / "sft-more/seed-0", [True] * 100)
-    runs = load_runs(study)
-    tables = make_tables(runs)
-    assert [contrast.arm for contrast in tables.contrasts] == ["sft-more"]
-    assert any("world-test is not the same data in all runs: other/world (scale-sft" in note for note in tables.notes)
-    samples = choose_samples(runs, tables.arms, tables.main_split, study)
-    assert {reply.arm for reply in samples.items[0].replies} == {"sft", "sft-more"}
-
-
-def test_seeds_are_pooled_without_narrowing_the_interval(study: Path) -> None:
-    write_run(study / "sft/seed-1", [True] * 41 + [False] * 59)
-    sft, scale = make_tables(load_runs(study)).splits["world-test"]
-    assert (sft.accuracy, sft.n, sft.seeds, sft.seed_range) == (0.36, 100, 2, (0.31, 0.41))
-    assert (sft.low, sft.high) == pytest.approx((0.27267, 0.45769), abs=1e-4)  # statsmodels, 36 of 100
-    assert scale.seed_range is None
-    assert scale.relative_time == 1.0
-
-
-def test_families_stand_side_by_side(study: Path) -> None:
-    rows = {family.family: family for family in make_tables(load_runs(study)).families}
-    assert rows["count"].n == rows["spatial"].n == 50
-    assert rows["count"].accuracies == (0.32, 0.40)  # of 50 even items: 16 of sft, 20 of scale-sft
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
@@ -237,7 +84,8 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
         (folder / "eval/world-test/predictions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     text = report_of(tmp_path / "runs")
     page = Page(text)
-    assert {"script", "img", "iframe", "link", "base", "form"}.isdisjoint(tag for tag, _ in page.tags)
+    assert {"img", "iframe", "link", "base", "form"}.isdisjoint(tag for tag, _ in page.tags)
+    check_only_script(text)
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on") or name == "style"]
     assert text.count("&lt;script&gt;alert(1)") > 20
 
@@ -245,7 +93,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
 def test_an_arm_named_by_a_hostile_provenance_stays_text(tmp_path: Path) -> None:
     run = write_run(tmp_path / "alone", [True, False], arm=SCRIPT)
     text = report_of(run)
-    assert "<script" not in text
+    check_only_script(text)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
 
 
@@ -259,7 +107,9 @@ def test_the_page_is_self_contained_and_its_policy_admits_only_its_own_style(stu
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
     (policy,) = (attrs["content"] for _, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
-    assert policy.startswith(f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'")
+    assert policy.startswith(f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    check_only_script(text)
     assert "url(" not in style[1]
     assert "@import" not in style[1]
 
@@ -367,9 +217,11 @@ def test_samples_show_disagreement_first_and_pictures_before_none(study: Path) -
     samples = choose_samples(load_runs(study), ("sft", "scale-sft"), "world-test", study)
     assert (samples.disagreements, samples.total, len(samples.items)) == (11, 100, SAMPLES)
     assert sum(sample.disagree for sample in samples.items) == 11
-    (agreeing,) = (sample for sample in samples.items if not sample.disagree)
-    assert agreeing.images[0].startswith("data:image/png;base64,")
-    assert [reply.verdict for reply in agreeing.replies] in (["correct"] * 2, ["wrong"] * 2)
+    agreeing = [sample for sample in samples.items if not sample.disagree]
+    pictured = [sample for sample in agreeing if sample.images]
+    assert [sample.id for sample in pictured] == ["item-5", "item-80"]
+    assert pictured[0].images[0].startswith("data:image/png;base64,")
+    assert [[reply.verdict for reply in sample.replies] for sample in pictured] == [["correct"] * 2, ["wrong"] * 2]
 
 
 @pytest.mark.parametrize(
@@ -408,7 +260,7 @@ def test_markdown_and_csv_hold_hostile_names_as_text(tmp_path: Path) -> None:
     for arm in ("sft", "=cmd|`x`<b>"):
         write_run(tmp_path / arm / "seed-0", [True, False])
     tables = make_tables(load_runs(tmp_path))
-    markdown = render_markdown(tables)
+    markdown = render_markdown(load_report(tmp_path))
     assert r"=cmd\|\`x\`&lt;b&gt;" in markdown
     assert "<b>" not in markdown
     assert "\n'=cmd|`x`<b>,world-test" in render_csv(tables.splits["world-test"])

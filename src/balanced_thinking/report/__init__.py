@@ -1,4 +1,4 @@
-"""One self-contained page, and the same numbers as Markdown, from the files of runs; without torch."""
+"""One self-contained page, and the same numbers as Markdown and CSV, from the files of runs; without torch."""
 
 from __future__ import annotations
 
@@ -8,28 +8,23 @@ __all__ = ["write_report"]
 
 
 def write_report(runs_dir: Path | str, html_path: Path | str, markdown_path: Path | str | None = None) -> Path:
-    """Read `RUNS/<arm>/seed-<k>/` (or `RUNS/<arm>/`, or one run) and write the report; returns the path of the page.
+    """Read `RUNS/[<setting>/]<arm>/seed-<k>/` (or `.../<arm>/`, or one run), write the report, return the page's path.
 
-    With `markdown_path`, the same numbers go there as Markdown, and the table of arms beside it as `.csv`. Whatever an
-    unfinished run lacks is told on the page. Raises ValueError when `runs_dir` holds no run.
+    Contrasts and margin come from `RUNS/study.yaml` where there is one. With `markdown_path`, the same numbers go there
+    as Markdown, and beside it as CSV: the arms (`.csv`) and their contrasts (`-contrasts.csv`). Whatever an unfinished
+    run lacks is told on the page. Raises ValueError when `runs_dir` holds no run.
     """
     # Imported here so that `balanced --help`, which imports this module, does not wait for matplotlib.
-    from balanced_thinking.report.figures import draw_curves
-    from balanced_thinking.report.markdown import render_csv, render_markdown
+    from balanced_thinking.report.markdown import arm_rows, render_contrasts_csv, render_csv, render_markdown
     from balanced_thinking.report.page import render_page
-    from balanced_thinking.report.runs import load_runs
-    from balanced_thinking.report.samples import choose_samples
-    from balanced_thinking.report.tables import make_tables
+    from balanced_thinking.report.study import load_report
 
-    root = Path(runs_dir)
-    runs = load_runs(root)
-    tables = make_tables(runs)
-    samples = choose_samples(runs, tables.arms, tables.main_split, root)
-    page = _write(Path(html_path), render_page(tables, draw_curves(runs, tables.arms), samples))
+    report = load_report(Path(runs_dir))
+    page = _write(Path(html_path), render_page(report))
     if markdown_path is not None:
-        _write(Path(markdown_path), render_markdown(tables))
-        rows = [row for split in tables.splits.values() for row in split]
-        _write(Path(markdown_path).with_suffix(".csv"), render_csv(rows))
+        path = _write(Path(markdown_path), render_markdown(report))
+        _write(path.with_suffix(".csv"), render_csv(arm_rows(report)))
+        _write(path.with_name(f"{path.stem}-contrasts.csv"), render_contrasts_csv(report))
     return page
 
 

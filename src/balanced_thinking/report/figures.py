@@ -1,58 +1,25 @@
-"""Training curves as SVG that takes its colours from the page, so that one drawing serves dark and light.
-
-Matplotlib draws in two placeholder colours; `_restyle` turns INK into `currentColor` and drops ARM and fonts, so that
-the page's rules for `.arm-0`, `.arm-1` ... paint the lines. It also turns style attributes into plain SVG ones, because
-the page's content security policy forbids style attributes. `_N` counts logged steps.
-"""
+"""Training curves; `_N` counts logged steps."""
 
 from __future__ import annotations
 
-import io
-import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from balanced_thinking.report.runs import Run, number
+from balanced_thinking.report.svg import ARM, DASHES, Drawing, arm_class, canvas, render
 
-INK, ARM = "#010203", "#040506"
-SVG = "http://www.w3.org/2000/svg"
-DASHES = ("solid", (0, (6, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
-COLORS = 8  # page.css has as many
 INCHES = (5.4, 2.9)
-MAX_POINTS = 300
+# Points drawn of one curve; where a page has many, fewer of each, so that it stays small.
+MAX_POINTS, MIN_POINTS = 300, 40
 # The bold line is a mean over this share of the steps.
 SMOOTHING = 0.06
 # From this ratio of the largest to the smallest value on, a logarithmic axis shows what a linear one would flatten.
 LOG_RATIO = 50
-
-RC = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "balanced-thinking",
-    "font.size": 11,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": INK,
-    "grid.alpha": 0.15,
-    "grid.linewidth": 0.6,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "ytick.minor.size": 0,
-}
 
 
 @dataclass(frozen=True)
@@ -75,18 +42,12 @@ PANELS = (
     Panel("eval_think_nll", "Held-out loss on the reasoning", "nats per token", True),
     Panel("eval_answer_nll", "Held-out loss on the answer", "nats per token", True),
     Panel("reward", "Reward", "mean per completion"),
+    Panel("rewards/accuracy/mean", "Reward for the right answer", "mean per completion"),
+    Panel("completions/mean_length", "Length of the completions", "tokens"),
+    Panel("think_tokens", "Length of the reasoning", "tokens"),
+    Panel("kl", "Distance from the reference model", "KL divergence, nats per token", True),
     Panel("grad_norm", "Gradient norm", "before clipping", True),
 )
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A finished figure: trusted SVG markup and what it shows in words."""
-
-    title: str
-    unit: str
-    svg: str
-    alternative: str
 
 
 @dataclass(frozen=True)
@@ -99,14 +60,16 @@ class Curve:
     skipped: int
 
 
-def draw_curves(runs: Sequence[Run], arms: Sequence[str]) -> list[Drawing]:
-    """A drawing for every quantity of PANELS that some run logged. `arms` fixes each arm's colour."""
+def draw_curves(
+    runs: Sequence[Run], arms: Sequence[str], *, prefix: str = "", points: int = MAX_POINTS
+) -> list[Drawing]:
+    """A drawing for every quantity of PANELS that some run logged. `arms` fixes each arm's colour, `prefix` the ids."""
     drawings = []
     runs = sorted(runs, key=lambda run: arms.index(run.arm))
     for panel in PANELS:
         curves = [curve for run in runs if (curve := _curve(run, panel.key, arms.index(run.arm))) is not None]
         if curves:
-            drawings.append(_draw(panel, curves, arms))
+            drawings.append(_draw(panel, curves, arms, prefix, points))
     return drawings
 
 
@@ -120,33 +83,31 @@ def _curve(run: Run, key: str, arm: int) -> Curve | None:
     return Curve(arm, steps_N, values_N, len(logged) - len(finite))
 
 
-def _draw(panel: Panel, curves: Sequence[Curve], arms: Sequence[str]) -> Drawing:
+def _draw(panel: Panel, curves: Sequence[Curve], arms: Sequence[str], prefix: str, points: int) -> Drawing:
     alternative = _describe(panel, curves, arms)
-    with matplotlib.rc_context(RC):
-        figure = Figure(figsize=INCHES, layout="constrained")
-        axes = figure.add_subplot()
+    with canvas(*INCHES) as (figure, axes):
         log = panel.may_be_log and _spans_decades(curves)
         if log:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(lambda value, position: f"{value:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
         for curve in curves:
-            _plot(axes, curve)
+            _plot(axes, curve, points)
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("log scale" if log else "")
         axes.margins(x=0.01)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return Drawing(panel.title, panel.unit, _restyle(buffer.getvalue(), panel.key, alternative), alternative)
+        svg = render(figure, f"{prefix}{panel.key}", alternative)
+    return Drawing(panel.title, panel.unit, svg, alternative)
 
 
-def _plot(axes: Axes, curve: Curve) -> None:
+def _plot(axes: Axes, curve: Curve, points: int) -> None:
     """The raw values thin and faint; over them, in bold, their running mean."""
-    steps_N, values_N = _thinned(curve.steps), _thinned(curve.values)
+    steps_N, values_N = thinned(curve.steps, points), thinned(curve.values, points)
     dashes = DASHES[curve.arm % len(DASHES)]
     # The baseline is drawn wider, so that it shows beside a dashed line that runs over it.
     width = 2.6 if curve.arm == 0 else 1.6
-    gid = f"arm-{curve.arm % COLORS}"
+    gid = arm_class(curve.arm)
     if len(values_N) < 12:
         axes.plot(steps_N, values_N, color=ARM, linewidth=width, linestyle=dashes, gid=gid)
         return
@@ -163,11 +124,11 @@ def smooth(values_N: np.ndarray) -> np.ndarray:
     return (sums[high_N] - sums[low_N]) / (high_N - low_N)
 
 
-def _thinned(values_N: np.ndarray) -> np.ndarray:
-    """At most MAX_POINTS values: means of equal stretches."""
-    if len(values_N) <= MAX_POINTS:
+def thinned(values_N: np.ndarray, points: int) -> np.ndarray:
+    """At most `points` values: means of equal stretches."""
+    if len(values_N) <= points:
         return values_N
-    return np.array([part.mean() for part in np.array_split(values_N, MAX_POINTS)])
+    return np.array([part.mean() for part in np.array_split(values_N, points)])
 
 
 def _spans_decades(curves: Iterable[Curve]) -> bool:
@@ -192,44 +153,3 @@ def _ends(curves: Sequence[Curve]) -> str:
     step = max(float(curve.steps[-1]) for curve in curves)
     seeds = f", mean of {len(curves)} seeds" if len(curves) > 1 else ""
     return f"from {first:.3g} to {last:.3g} at step {step:.0f}{seeds}"
-
-
-def _restyle(svg: bytes, key: str, alternative: str) -> str:
-    """Matplotlib's SVG made fit for a page: no style attributes, no clashing ids, our colours, and a description."""
-    ET.register_namespace("", SVG)
-    root = ET.fromstring(svg)
-    _drop(root, {f"{{{SVG}}}metadata", f"{{{SVG}}}style"})
-    for element in root.iter():
-        _restyle_element(element, key)
-    for size in ("width", "height"):
-        root.attrib.pop(size, None)
-    root.set("role", "img")
-    root.set("aria-label", alternative)
-    return ET.tostring(root, encoding="unicode")
-
-
-def _drop(parent: ET.Element, tags: set[str]) -> None:
-    for child in list(parent):
-        if child.tag in tags:
-            parent.remove(child)
-        else:
-            _drop(child, tags)
-
-
-def _restyle_element(element: ET.Element, key: str) -> None:
-    name = element.attrib.pop("id", "")
-    if name.startswith("arm-"):
-        element.set("class", name)
-    elif element.tag == f"{{{SVG}}}clipPath":
-        element.set("id", f"{key}-{name}")
-    if "clip-path" in element.attrib:
-        element.set("clip-path", element.attrib["clip-path"].replace("#", f"#{key}-"))
-    for declaration in element.attrib.pop("style", "").split(";"):
-        attribute, _, value = declaration.partition(":")
-        _set(element, attribute.strip(), value.strip())
-
-
-def _set(element: ET.Element, attribute: str, value: str) -> None:
-    if attribute in ("", "font") or value == ARM:
-        return
-    element.set(attribute, value.replace(INK, "currentColor"))

@@ -1,16 +1,16 @@
 """Run directories as plain values: what every run says about itself, and its predictions counted while they stream by.
 
-A folder of runs is `RUNS/<arm>/seed-<k>/`, `RUNS/<arm>/`, or one run. Any file of a run may be missing or cut short, as
-in a run that is still going: what is missing becomes a note, never a failure.
+Any file of a run may be missing or cut short, as in a run that is still going: what is missing becomes a note, never a
+failure.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,8 @@ import yaml
 from rich.console import Console
 from rich.progress import track
 
-RUN_FILES = ("config.yaml", "provenance.json", "metrics.jsonl", "eval")
-SEED_FOLDER = re.compile(r"seed-(\d+)")
-HOW_TO_MAKE_ONE = (
-    "`balanced sft --out RUNS/<arm>/seed-<k>` and `balanced eval`, or `balanced demo --out RUNS`, make such a folder"
-)
+from balanced_thinking.report.failures import group_of, known_format
+from balanced_thinking.report.places import SEED_FOLDER, find_runs, folders, nothing_found
 
 
 @dataclass
@@ -43,7 +40,8 @@ class Evaluation:
     """One run's predictions on one split: counts and the verdict of every item, not the texts.
 
     `split` is the folder's name, `<data>-<split>`. The means are in tokens. `pictured` are the items whose picture was
-    kept beside the predictions. Without predictions there are only counts, from the summary.
+    kept beside the predictions, `flawed` the malformed ones, `groups` counts of `failures.GROUPS`. Without predictions
+    there are only counts, from the summary, and no groups.
     """
 
     split: str
@@ -56,6 +54,8 @@ class Evaluation:
     answer_tokens_mean: float | None = None
     correct: dict[str, bool] = field(default_factory=dict)
     pictured: set[str] = field(default_factory=set)
+    flawed: set[str] = field(default_factory=set)
+    groups: Counter[str] = field(default_factory=Counter)
     families: dict[str, Tally] = field(default_factory=dict)
 
     @property
@@ -84,7 +84,12 @@ class Run:
         return self.arm if self.seed is None else f"{self.arm}, seed {self.seed}"
 
     @property
+    def stage(self) -> str:
+        return str(self.config.get("stage") or "sft")
+
+    @property
     def train_seconds(self) -> float | None:
+        """Of this run alone, without those it started from."""
         return number(self.provenance.get("train_seconds"))
 
 
@@ -95,6 +100,12 @@ def number(value: object) -> float | None:
     return float(value) if abs(value) < float("inf") else None
 
 
+def mean(values: Iterable[float | None]) -> float | None:
+    """Of the known values; None where none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
 def load_runs(runs_dir: Path) -> list[Run]:
     """Every run below `runs_dir`, sorted by arm and seed.
 
@@ -102,22 +113,11 @@ def load_runs(runs_dir: Path) -> list[Run]:
     """
     places = find_runs(runs_dir)
     if not places:
-        raise ValueError(_nothing_found(runs_dir))
+        raise ValueError(nothing_found(runs_dir))
     console = Console(stderr=True)
     steps = track(places, "reading runs", console=console, transient=True, disable=not sys.stderr.isatty())
     runs = [load_run(folder, arm) for folder, arm in steps]
     return sorted(runs, key=lambda run: (run.arm, -1 if run.seed is None else run.seed))
-
-
-def find_runs(runs_dir: Path) -> list[tuple[Path, str | None]]:
-    """(folder, arm) of every run. The arm is None when `runs_dir` is itself the run: only the run can say it."""
-    places: list[tuple[Path, str | None]] = []
-    for arm_folder in _folders(runs_dir):
-        seeds = [folder for folder in _folders(arm_folder) if SEED_FOLDER.fullmatch(folder.name) and _is_run(folder)]
-        here = [arm_folder] if _is_run(arm_folder) else []
-        places += [(folder, arm_folder.name) for folder in seeds or here]
-    # A study may keep its own configuration beside its arms: the folder itself counts only when nothing below does.
-    return places or ([(runs_dir, None)] if _is_run(runs_dir) else [])
 
 
 def load_run(folder: Path, arm: str | None = None) -> Run:
@@ -127,7 +127,7 @@ def load_run(folder: Path, arm: str | None = None) -> Run:
     trained = not (provenance.get("finished") and not provenance.get("train_seconds"))
     config = _read_mapping(folder / "config.yaml", notes)
     metrics = tuple(read_lines(folder / "metrics.jsonl", notes, required=trained))
-    evaluations = {split.name: load_evaluation(split, notes) for split in _folders(folder / "eval")}
+    evaluations = {split.name: load_evaluation(split, notes) for split in folders(folder / "eval")}
     if not evaluations:
         notes.append("no evaluation yet: eval/<data>-<split>/ is missing")
     if provenance and not provenance.get("finished"):
@@ -200,8 +200,11 @@ def _count(evaluation: Evaluation, row: Mapping[str, Any]) -> None:
     evaluation.correct[str(row["id"])] = correct
     if row.get("images"):
         evaluation.pictured.add(str(row["id"]))
-    evaluation.malformed += bool(row.get("malformed"))
+    if row.get("malformed"):
+        evaluation.malformed += 1
+        evaluation.flawed.add(str(row["id"]))
     evaluation.truncated += bool(row.get("truncated"))
+    evaluation.groups[group_of(row, known_format(evaluation.summary.get("format")))] += 1
     if row.get("family") is not None:
         evaluation.families.setdefault(str(row["family"]), Tally()).add(correct)
 
@@ -267,23 +270,3 @@ def _seed(folder: Path, provenance: Mapping[str, Any]) -> int | None:
         return int(match[1])
     seed = provenance.get("seed")
     return seed if isinstance(seed, int) else None
-
-
-def _folders(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return []
-    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
-
-
-def _is_run(folder: Path) -> bool:
-    return any((folder / name).exists() for name in RUN_FILES)
-
-
-def _nothing_found(runs_dir: Path) -> str:
-    if not runs_dir.is_dir():
-        found = "it is a file" if runs_dir.exists() else "it does not exist"
-    else:
-        names = sorted(child.name for child in runs_dir.iterdir())
-        found = f"found {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}" if names else "it is empty"
-    wanted = "RUNS/<arm>/seed-<k>/ with config.yaml, provenance.json, metrics.jsonl and eval/<data>-<split>/"
-    return f"no run in {runs_dir}: {found}; expected {wanted}. {HOW_TO_MAKE_ONE}."

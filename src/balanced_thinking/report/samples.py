@@ -1,4 +1,4 @@
-"""The items a report shows in full: a dozen of the main split, those on which the arms disagree first."""
+"""The items a report shows in full: those on which the arms disagree first, then malformed ones, then any."""
 
 from __future__ import annotations
 
@@ -6,24 +6,31 @@ import base64
 import io
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from balanced_thinking.report.failures import known_format
 from balanced_thinking.report.runs import Evaluation, Run, predictions
-from balanced_thinking.segments import FORMATS, parse
+from balanced_thinking.segments import parse
 
-SAMPLES = 12
+SAMPLES = 48
+# No more than these shares of the samples are chosen for a disagreement, or for a malformed completion.
+DISAGREEING, MALFORMED = 2 / 3, 1 / 6
+# A page holds about so many bytes of samples: what is beyond is left out.
+MAX_BYTES = 3_000_000
 SEGMENTS = {1: "thinking", 2: "answer"}
 OUTSIDE = "outside the tags"
 TAG = re.compile(r"(</?[^<>\s]{1,40}>|<\|[^<>\s]{1,40}\|>)")
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 # A small file can decode to gigabytes; larger pictures than this are not opened.
 MAX_PIXELS = 50_000_000
-THUMBNAIL = (360, 360)
+THUMBNAIL = (300, 300)
+# A larger PNG, as photographs give, becomes a JPEG.
+MAX_PNG_BYTES = 24_000
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Reply:
 
     arm: str
     correct: bool
+    malformed: bool
     verdict: str
     prediction: str
     problems: tuple[str, ...]
@@ -69,6 +77,16 @@ class Sample:
     def disagree(self) -> bool:
         return len({reply.correct for reply in self.replies}) > 1
 
+    @property
+    def malformed(self) -> bool:
+        return any(reply.malformed for reply in self.replies)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of a page it takes."""
+        texts = [segment.text for reply in self.replies for segment in reply.segments]
+        return sum(map(len, (*self.images, *texts))) + 600 * (1 + len(self.replies))
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -80,10 +98,18 @@ class Samples:
     total: int
 
 
-def choose_samples(runs: Sequence[Run], arms: Sequence[str], split: str | None, root: Path) -> Samples:
-    """At most SAMPLES items that every arm answered with the seed most arms share; at random, but always the same.
+def choose_samples(
+    runs: Sequence[Run],
+    arms: Sequence[str],
+    split: str | None,
+    root: Path,
+    *,
+    limit: int = SAMPLES,
+    size: int = MAX_BYTES,
+) -> Samples:
+    """At most `limit` items that every arm answered with the seed most arms share; at random, but always the same.
 
-    Only images below `root` are embedded.
+    Only images below `root` are embedded. Items that would make the page larger than `size` bytes are left out.
     """
     seed, chosen = _most_shared_seed(runs, split) if split else (None, [])
     if split is None or not chosen:
@@ -91,12 +117,26 @@ def choose_samples(runs: Sequence[Run], arms: Sequence[str], split: str | None, 
     evaluations = {run.arm: run.evaluations[split] for run in sorted(chosen, key=lambda run: arms.index(run.arm))}
     answers = [evaluation.correct for evaluation in evaluations.values()]
     common = [item for item in answers[0] if all(item in other for other in answers)]
-    split_items = [item for item in common if len({answer[item] for answer in answers}) > 1]
-    pictured = set().union(*(evaluation.pictured for evaluation in evaluations.values()))
-    wanted = _draw_ids(common, set(split_items), pictured)
+    split_items = {item for item in common if len({answer[item] for answer in answers}) > 1}
+    flawed, pictured = (
+        set().union(*(getattr(evaluation, name) for evaluation in evaluations.values()))
+        for name in ("flawed", "pictured")
+    )
+    wanted = _draw_ids(common, split_items, flawed, pictured, limit)
     rows = {arm: _rows(evaluation, set(wanted)) for arm, evaluation in evaluations.items()}
-    items = tuple(_sample(item, rows, evaluations, root) for item in wanted)
+    items = _within(size, (_sample(item, rows, evaluations, root) for item in wanted))
     return Samples(items, seed, len(split_items), len(common))
+
+
+def _within(size: int, samples: Iterable[Sample]) -> tuple[Sample, ...]:
+    """The first samples that fit into so many bytes, at least one."""
+    kept: list[Sample] = []
+    for sample in samples:
+        size -= sample.size
+        if kept and size < 0:
+            break
+        kept.append(sample)
+    return tuple(kept)
 
 
 def _most_shared_seed(runs: Sequence[Run], split: str) -> tuple[int | None, list[Run]]:
@@ -109,12 +149,15 @@ def _most_shared_seed(runs: Sequence[Run], split: str) -> tuple[int | None, list
     return seed, chosen
 
 
-def _draw_ids(items: Sequence[str], split_items: set[str], pictured: set[str]) -> list[str]:
-    """SAMPLES random ids in the order of the data: where the arms disagree first, then those with a picture."""
-    shuffled = random.Random(0).sample(items, len(items))
-    ranked = sorted(shuffled, key=lambda item: (item not in split_items, item not in pictured))
-    chosen = set(ranked[:SAMPLES])
-    return [item for item in items if item in chosen]
+def _draw_ids(
+    items: Sequence[str], split_items: set[str], flawed: set[str], pictured: set[str], limit: int
+) -> list[str]:
+    """Random ids in the order of the data: where the arms disagree, malformed ones, then those with a picture."""
+    shuffled = sorted(random.Random(0).sample(items, len(items)), key=lambda item: item not in pictured)
+    disagreeing = [item for item in shuffled if item in split_items][: round(limit * DISAGREEING)]
+    malformed = [item for item in shuffled if item in flawed][: round(limit * MALFORMED)]
+    chosen = list(dict.fromkeys([*disagreeing, *malformed, *shuffled]))[:limit]
+    return sorted(chosen, key={item: place for place, item in enumerate(items)}.__getitem__)
 
 
 def _rows(evaluation: Evaluation, wanted: set[str]) -> dict[str, Mapping[str, Any]]:
@@ -146,18 +189,14 @@ def _reply(arm: str, row: Mapping[str, Any], reasoning_format: object) -> Reply:
     return Reply(
         arm=arm,
         correct=row["correct"],
+        malformed=bool(row.get("malformed")),
         verdict=_verdict(row),
         prediction="" if prediction is None else str(prediction),
         problems=tuple(str(problem) for problem in _listed(row.get("problems"))),
-        segments=tuple(split_completion(str(row.get("completion") or ""), _known_format(reasoning_format))),
+        segments=tuple(split_completion(str(row.get("completion") or ""), known_format(reasoning_format))),
         think_tokens=row.get("think_tokens"),
         answer_tokens=row.get("answer_tokens"),
     )
-
-
-def _known_format(name: object) -> str:
-    """A format of one's own is known to the run, not to the report: then the built-in ones are tried."""
-    return name if isinstance(name, str) and name in FORMATS else "auto"
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
@@ -186,7 +225,7 @@ def _segment(text: str, kind: str) -> Segment:
 
 
 def embed_image(path: Path, root: Path) -> str | None:
-    """The picture as a PNG data URI of at most THUMBNAIL pixels.
+    """The picture as a data URI of at most THUMBNAIL pixels: PNG, or JPEG where that would be large.
 
     None when it lies outside `root` (predictions are data, and could name any file), is missing, or is no picture.
     """
@@ -201,6 +240,14 @@ def embed_image(path: Path, root: Path) -> str | None:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     picture.thumbnail(THUMBNAIL)
+    kind, data = "png", _encoded(picture, "PNG", optimize=True)
+    if len(data) > MAX_PNG_BYTES:
+        flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        kind, data = "jpeg", _encoded(flat.convert("RGB"), "JPEG", quality=80)
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode("ascii")
+
+
+def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()

@@ -2,103 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from balanced_thinking.evaluation.statistics import (
-    mcnemar_exact,
-    minimum_detectable_effect,
-    paired_counts,
-    paired_difference_interval,
-    wilson_interval,
-)
-from balanced_thinking.report.runs import Evaluation, Run, Tally
+from balanced_thinking.evaluation.statistics import wilson_interval
+from balanced_thinking.report.contrasts import Contrast, compare
+from balanced_thinking.report.cost import CostRow, chain_seconds, orphans
+from balanced_thinking.report.failures import GROUPS
+from balanced_thinking.report.plan import Plan
+from balanced_thinking.report.runs import Evaluation, Run, Tally, mean
 
 BASELINE_ARM = "sft"
 MAIN_SPLIT = "test"
-ALPHA = 0.05
+NO_PLAN = Plan()
 
-
-@dataclass(frozen=True)
-class SeedContrast:
-    """Two arms on the same items with one seed: how many items both, one or neither of them got right."""
-
-    seed: int | None
-    both: int
-    only_arm: int
-    only_base: int
-    neither: int
-
-    @property
-    def n(self) -> int:
-        return self.both + self.only_arm + self.only_base + self.neither
-
-    @property
-    def points(self) -> float:
-        """Accuracy of the arm minus that of the baseline, in percentage points."""
-        return 100 * (self.only_arm - self.only_base) / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of `points`."""
-        low, high = paired_difference_interval(self.both, self.only_arm, self.only_base, self.neither)
-        return 100 * low, 100 * high
-
-    @property
-    def p(self) -> float:
-        return mcnemar_exact(self.only_arm, self.only_base)
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """One arm against the baseline. `alpha` is the level each p is held against, `split` where they were compared."""
-
-    arm: str
-    base: str
-    split: str
-    alpha: float
-    seeds: tuple[SeedContrast, ...]
-
-    @property
-    def points(self) -> float:
-        """Mean over the seeds, in percentage points."""
-        return sum(seed.points for seed in self.seeds) / len(self.seeds)
-
-    @property
-    def arm_accuracy(self) -> float:
-        """Share of items right, over all seeds."""
-        return sum(s.both + s.only_arm for s in self.seeds) / sum(s.n for s in self.seeds)
-
-    @property
-    def base_accuracy(self) -> float:
-        """The baseline's share, on the same items."""
-        return sum(s.both + s.only_base for s in self.seeds) / sum(s.n for s in self.seeds)
-
-    @property
-    def n(self) -> int:
-        """Items of the smallest comparison."""
-        return min(seed.n for seed in self.seeds)
-
-    @property
-    def shown(self) -> bool:
-        """Whether a difference was shown: every seed points the same way, and most do so with p below `alpha`."""
-        same_way = all(s.points > 0 for s in self.seeds) or all(s.points < 0 for s in self.seeds)
-        return same_way and sum(seed.p < self.alpha for seed in self.seeds) > len(self.seeds) / 2
-
-    @property
-    def discordant(self) -> float:
-        """The share of items, from 0 to 1, that only one of the two got right."""
-        return sum(s.only_arm + s.only_base for s in self.seeds) / sum(s.n for s in self.seeds)
-
-    @property
-    def detectable_points(self) -> float | None:
-        """The smallest difference, in points, one seed would show in 4 studies of 5; None where none could be."""
-        if self.discordant == 0:
-            return None
-        smallest = minimum_detectable_effect(self.n, self.discordant, alpha=self.alpha)
-        return 100 * smallest if smallest <= self.discordant else None
+Costing = Callable[[Sequence[Sequence[Run]]], tuple[CostRow, ...]]
 
 
 @dataclass(frozen=True)
@@ -106,7 +26,8 @@ class ArmRow:
     """One arm on one split, all its seeds together. Rates and accuracies are shares from 0 to 1, times are seconds.
 
     `n` counts items of one seed. `low` and `high` are the Wilson 95 % interval at `n` items: the seeds answer the same
-    items, so counting each answer as a new item would make the interval too narrow.
+    items, so counting each answer as a new item would make the interval too narrow. `train_seconds` includes the runs
+    that a run started from.
     """
 
     arm: str
@@ -123,6 +44,7 @@ class ArmRow:
     answer_tokens: float | None
     train_seconds: float | None
     relative_time: float | None
+    setting: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,6 +54,24 @@ class FamilyRow:
     family: str
     n: int
     accuracies: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class FailureRow:
+    """One arm's completions by `failures.GROUPS`, as shares of all, in that order."""
+
+    arm: str
+    n: int
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The most accurate arm of a split; `second` is its contrast with the next. `best` only if it beats every other."""
+
+    arm: str
+    second: Contrast
+    best: bool
 
 
 @dataclass(frozen=True)
@@ -148,49 +88,101 @@ class SettingRow:
 
 @dataclass(frozen=True)
 class Tables:
-    """Every number of a report. `arms` is the order of all columns, the baseline first."""
+    """Every number of one setting. `arms` is the order of all columns, the baseline first.
+
+    `contrasts` are those of the main split, `by_split` those of every split.
+    """
 
     arms: tuple[str, ...]
     base: str
     main_split: str | None
     contrasts: tuple[Contrast, ...]
+    by_split: Mapping[str, tuple[Contrast, ...]]
+    leaders: Mapping[str, Leader]
     splits: Mapping[str, tuple[ArmRow, ...]]
     families: tuple[FamilyRow, ...]
+    failures: tuple[FailureRow, ...]
+    costs: tuple[CostRow, ...]
     config: tuple[SettingRow, ...]
     provenance: tuple[SettingRow, ...]
     notes: tuple[str, ...]
 
 
-def make_tables(runs: Sequence[Run]) -> Tables:
-    """The tables of at least one run."""
-    groups: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        groups[run.arm].append(run)
-    base = _baseline(groups)
-    arms = (base, *sorted(arm for arm in groups if arm != base))
+def make_tables(
+    runs: Sequence[Run], plan: Plan = NO_PLAN, arms: Sequence[str] = (), costs: Costing | None = None
+) -> Tables:
+    """The tables of at least one run. `arms` is an order that several settings share; `costs` reads a ledger."""
+    groups = group(runs)
+    arms = tuple(arm for arm in arms or order_arms(runs, plan) if arm in groups)
     names = {split for run in runs for split in run.evaluations}
     # A folder is named `<data>-<split>`.
     splits = sorted(names, key=lambda name: (name.rpartition("-")[2] != MAIN_SPLIT, name))
     main = splits[0] if splits else None
-    notes = [f"{run.label}: {note}" for run in runs for note in run.notes]
+    notes = [f"{run.label}: {note}" for run in runs for note in run.notes] + orphans(runs)
     notes += [note for split in splits if (note := _different_data(runs, split))]
     ordered = [groups[arm] for arm in arms]
+    pairs = _pairs(groups, arms, plan, notes)
+    by_split = {split: compare(pairs, split, plan.margin, notes if split == main else []) for split in splits}
+    rows = {split: _arm_rows(ordered, split) for split in splits}
     return Tables(
         arms=arms,
-        base=base,
+        base=arms[0],
         main_split=main,
-        contrasts=_contrasts(ordered, main, notes) if main else (),
-        splits={split: _arm_rows(ordered, split) for split in splits},
+        contrasts=by_split[main] if main else (),
+        by_split=by_split,
+        leaders={s: leader for s in splits if (leader := _leader(groups, rows[s], s, plan.margin)) is not None},
+        splits=rows,
         families=_families(ordered, main) if main else (),
+        failures=_failures(ordered, main) if main else (),
+        costs=costs(ordered) if costs else (),
         config=_settings(ordered, lambda run: run.config),
         provenance=_settings(ordered, lambda run: {**run.provenance, **run.hashes}),
         notes=tuple(notes),
     )
 
 
+def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs of every arm."""
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.arm].append(run)
+    return groups
+
+
+def order_arms(runs: Sequence[Run], plan: Plan) -> tuple[str, ...]:
+    """The baseline, then the arms in the study's order, then others by name."""
+    groups = group(runs)
+    base, rank = _baseline(groups), {arm: place for place, arm in enumerate(plan.arms)}
+    return (base, *sorted(groups.keys() - {base}, key=lambda arm: (rank.get(arm, len(rank)), arm)))
+
+
+def _pairs(
+    groups: Mapping[str, Sequence[Run]], arms: Sequence[str], plan: Plan, notes: list[str]
+) -> list[tuple[Sequence[Run], Sequence[Run]]]:
+    """The study's contrasts, else every arm against the baseline."""
+    named = plan.contrasts or tuple((arm, arms[0]) for arm in arms[1:])
+    absent = [f"{arm} with {base}" for arm, base in named if arm not in groups or base not in groups]
+    if absent:
+        notes.append(f"contrasts of the study without runs of both arms: {'; '.join(absent)}")
+    return [(groups[arm], groups[base]) for arm, base in named if arm in groups and base in groups]
+
+
+def _leader(
+    groups: Mapping[str, Sequence[Run]], rows: Sequence[ArmRow], split: str, margin: float | None
+) -> Leader | None:
+    """The leading arm of the split, compared with every other: p is adjusted over all of these comparisons."""
+    first, *others = [row.arm for row in sorted(rows, key=lambda row: -row.accuracy)] or [""]
+    contrasts = compare([(groups[first], groups[arm]) for arm in others], split, margin, [])
+    if not contrasts or contrasts[0].base != others[0]:
+        return None
+    best = len(contrasts) == len(others) and all(c.shown and c.points > 0 for c in contrasts)
+    return Leader(first, contrasts[0], best)
+
+
 def _baseline(groups: Mapping[str, Sequence[Run]]) -> str:
-    """The arm named `sft`, else one trained with uniform weights, else the first by name."""
-    uniform = (arm for arm, runs in groups.items() if _weighting(runs[0]) == "uniform")
+    """The arm named `sft`, else the plain one (uniform weights, from no other arm), else the first by name."""
+    plain = {arm for arm, runs in groups.items() if _weighting(runs[0]) == "uniform" and runs[0].stage == "sft"}
+    uniform = iter(sorted(plain))
     return BASELINE_ARM if BASELINE_ARM in groups else next(uniform, min(groups))
 
 
@@ -211,54 +203,14 @@ def _different_data(runs: Sequence[Run], split: str) -> str | None:
     return f"{split} is not the same data in all runs: {found}; only runs on the same data are compared item by item"
 
 
-def _contrasts(groups: Sequence[Sequence[Run]], split: str, notes: list[str]) -> tuple[Contrast, ...]:
-    base, *others = groups
-    made = []
-    for runs in others:
-        seeds = tuple(_paired(runs, base, split, notes))
-        if seeds:
-            made.append((runs[0].arm, seeds))
-        else:
-            notes.append(f"{runs[0].arm}: not compared with {base[0].arm}, no seed has predictions of both on {split}")
-    return tuple(Contrast(arm, base[0].arm, split, ALPHA / len(made), seeds) for arm, seeds in made)
-
-
-def _paired(runs: Sequence[Run], base: Sequence[Run], split: str, notes: list[str]) -> Iterable[SeedContrast]:
-    baseline = {run.seed: run for run in base}
-    for run in runs:
-        other = baseline.get(run.seed)
-        if other is None or not _same_data(run, other, split):
-            continue
-        ours, theirs = _answers(run, split), _answers(other, split)
-        common = ours.keys() & theirs.keys()
-        if not common:
-            continue
-        if len(common) < max(len(ours), len(theirs)):
-            shared = f"the {len(common)} items of {split} that both answered"
-            notes.append(f"{run.label}: compared with {base[0].arm} on {shared}")
-        counts = paired_counts({i: ours[i] for i in common}, {i: theirs[i] for i in common})
-        yield SeedContrast(run.seed, *counts)
-
-
-def _same_data(a: Run, b: Run, split: str) -> bool:
-    """Whether both were evaluated on it, and their summaries, where they say, name the same data."""
-    if split not in a.evaluations or split not in b.evaluations:
-        return False
-    named = {a.evaluations[split].data, b.evaluations[split].data} - {None}
-    return len(named) < 2
-
-
-def _answers(run: Run, split: str) -> Mapping[str, bool]:
-    return run.evaluations[split].correct
-
-
 def _arm_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[ArmRow, ...]:
-    base_seconds = _mean(run.train_seconds for run in groups[0])
-    rows = (_arm_row(runs, split, base_seconds) for runs in groups)
+    everything = [run for runs in groups for run in runs]
+    seconds = {runs[0].arm: mean(chain_seconds(run, everything) for run in runs) for runs in groups}
+    rows = (_arm_row(runs, split, seconds[runs[0].arm], seconds[groups[0][0].arm]) for runs in groups)
     return tuple(row for row in rows if row is not None)
 
 
-def _arm_row(runs: Sequence[Run], split: str, base_seconds: float | None) -> ArmRow | None:
+def _arm_row(runs: Sequence[Run], split: str, seconds: float | None, base_seconds: float | None) -> ArmRow | None:
     evaluations = [e for run in runs if (e := run.evaluations.get(split)) is not None and e.total.n]
     if not evaluations:
         return None
@@ -266,7 +218,6 @@ def _arm_row(runs: Sequence[Run], split: str, base_seconds: float | None) -> Arm
     items = round(total.n / seeds)
     low, high = wilson_interval(round(total.correct / seeds), items)
     shares = [e.total.correct / e.total.n for e in evaluations]
-    seconds = _mean(run.train_seconds for run in runs)
     return ArmRow(
         arm=runs[0].arm,
         split=split,
@@ -278,11 +229,24 @@ def _arm_row(runs: Sequence[Run], split: str, base_seconds: float | None) -> Arm
         seed_range=(min(shares), max(shares)) if seeds > 1 else None,
         malformed=sum(e.malformed for e in evaluations) / total.n,
         truncated=sum(e.truncated for e in evaluations) / total.n,
-        think_tokens=_mean(e.think_tokens_mean for e in evaluations),
-        answer_tokens=_mean(e.answer_tokens_mean for e in evaluations),
+        think_tokens=mean(e.think_tokens_mean for e in evaluations),
+        answer_tokens=mean(e.answer_tokens_mean for e in evaluations),
         train_seconds=seconds,
         relative_time=seconds / base_seconds if seconds is not None and base_seconds else None,
     )
+
+
+def _failures(groups: Sequence[Sequence[Run]], split: str) -> tuple[FailureRow, ...]:
+    """Of the arms that have predictions: a summary alone doesn't tell the groups."""
+    rows = []
+    for runs in groups:
+        counted: Counter[str] = Counter()
+        for run in runs:
+            if split in run.evaluations:
+                counted.update(run.evaluations[split].groups)
+        if n := counted.total():
+            rows.append(FailureRow(runs[0].arm, n, tuple(counted[name] / n for name in GROUPS)))
+    return tuple(rows)
 
 
 def _families(groups: Sequence[Sequence[Run]], split: str) -> tuple[FamilyRow, ...]:
@@ -302,11 +266,6 @@ def _pool(tallies: Iterable[Tally]) -> Tally:
     for tally in tallies:
         pooled.n, pooled.correct = pooled.n + tally.n, pooled.correct + tally.correct
     return pooled
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _settings(groups: Sequence[Sequence[Run]], pick: Callable[[Run], Mapping[str, Any]]) -> tuple[SettingRow, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from balanced_thinking.report.tables import ALPHA, Contrast, SeedContrast, Tables
+from balanced_thinking.report.contrasts import ALPHA, DETECTABLE_POINTS, FEW_SEEDS, Contrast, SeedContrast
+from balanced_thinking.report.tables import Leader, Tables
 
 MISSING = "–"
 MINUS, THIN = "−", "\u202f"
@@ -28,6 +29,11 @@ def points(value: float) -> str:
 def count(value: float | None) -> str:
     """12345.6 -> `12,346`"""
     return MISSING if value is None else f"{value:,.0f}"
+
+
+def cost_seconds(value: float | None) -> str:
+    """Seconds for a table of costs: 754.31 -> `754`, 7.43 -> `7.4`"""
+    return MISSING if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def seconds(value: float | None) -> str:
@@ -62,11 +68,23 @@ def seed_name(seed: int | None) -> str:
 
 def headline(contrast: Contrast) -> str:
     """The verdict on one contrast, in one sentence."""
+    if contrast.likely and not contrast.shown:
+        return _almost(contrast)
     if not contrast.shown:
         return f"No difference between {contrast.arm} and {contrast.base} could be shown."
     verdict = f"{contrast.arm} is {'better' if contrast.points > 0 else 'worse'} than {contrast.base}"
     scope = "In the one seed that was run, " if len(contrast.seeds) == 1 else ""
     return f"{scope}{verdict} by {abs(contrast.points):.1f} points."
+
+
+def _almost(contrast: Contrast) -> str:
+    leads, seeds = "leads" if contrast.points > 0 else "is behind", len(contrast.seeds)
+    return (
+        f"{contrast.arm} {leads} {contrast.base} by {abs(contrast.points):.1f} points, but this is not shown: "
+        f"{contrast.significant_seeds} of {seeds} seeds {'tells' if contrast.significant_seeds == 1 else 'tell'} them "
+        f"apart by {'itself' if contrast.significant_seeds == 1 else 'themselves'}, and {seeds} are too few to rest on "
+        "their average."
+    )
 
 
 def evidence(contrast: Contrast) -> str:
@@ -88,11 +106,56 @@ def _one_seed(contrast: Contrast, seed: SeedContrast) -> str:
 
 
 def _seeds(contrast: Contrast) -> str:
+    low, high = map(points, contrast.interval)
     each = ", ".join(f"{points(seed.points)} ({_p(seed.p)})" for seed in contrast.seeds)
     return (
-        f", over {len(contrast.seeds)} seeds: {points(contrast.points)} points on average, seed by seed {each}, "
-        "by exact McNemar tests."
+        f", over {len(contrast.seeds)} seeds: {points(contrast.points)} points on average (95{THIN}% interval {low} to "
+        f"{high}, adjusted {_p(contrast.p_holm)}); seed by seed {each}, by exact McNemar tests."
     )
+
+
+def within_margin(contrast: Contrast) -> str:
+    """Whether the arm is as good as the other, within the margin that was fixed beforehand; empty without a margin."""
+    if contrast.tost is None:
+        return ""
+    size = margin(contrast.margin_points)
+    as_good, equal = (_shown(x) for x in (contrast.tost.non_inferior, contrast.tost.equivalent))
+    return (
+        f"{contrast.arm} is as good as {contrast.base} within {size}: {as_good} ({_p(contrast.tost.p_non_inferior)}); "
+        f"equal within {size}: {equal} ({_p(contrast.tost.p)})."
+    )
+
+
+def as_good(contrast: Contrast) -> str:
+    """The same in a table's cell."""
+    return (
+        MISSING
+        if contrast.tost is None
+        else f"{_shown(contrast.tost.non_inferior)} ({_p(contrast.tost.p_non_inferior)})"
+    )
+
+
+def equal(contrast: Contrast) -> str:
+    return MISSING if contrast.tost is None else f"{_shown(contrast.tost.equivalent)} ({_p(contrast.tost.p)})"
+
+
+def _shown(yes: bool) -> str:
+    return "shown" if yes else "not shown"
+
+
+def margin(points: float | None) -> str:
+    """1.0 -> `1 point`, 2.5 -> `2.5 points`"""
+    return MISSING if points is None else f"{points:g} point{'' if points == 1 else 's'}"
+
+
+def detectable(value: float | None) -> str:
+    """Points that a study can show; none where the arms never disagree."""
+    return MISSING if value is None else f"{value:.1f}"
+
+
+def interval(low_high: tuple[float, float]) -> str:
+    """(-0.31, 2.4) points -> `−0.3 to +2.4`"""
+    return " to ".join(map(points, low_high))
 
 
 def power(contrast: Contrast) -> str:
@@ -102,19 +165,74 @@ def power(contrast: Contrast) -> str:
         share = percent(contrast.discordant)
         return f"The arms differ on only {share} of the items: too few disagreements for any test to tell them apart."
     return (
-        f"With so many items, and arms that disagree as often as these, one comparison finds a true difference of "
-        f"{smallest:.1f} points four times in five, and smaller ones less often"
+        f"With so many items and seeds, and arms that disagree as often as these, a comparison finds a true difference "
+        f"of {smallest:.1f} points four times in five, and smaller ones less often"
         + ("." if contrast.shown else ": not shown does not mean equal.")
     )
 
 
+def weakness(contrasts: Sequence[Contrast]) -> str:
+    """The first sentence of a verdict whose study has too little power; empty where it has enough.
+
+    The main contrast, the first, sets it.
+    """
+    if not contrasts:
+        return ""
+    main = contrasts[0]
+    smallest = main.detectable_points
+    if smallest is None:
+        return f"This study has too little power: {main.arm} and {main.base} hardly ever disagree."
+    limits = [DETECTABLE_POINTS, *filter(None, [main.margin_points])]
+    missed = max((limit for limit in limits if smallest > limit), default=None)
+    if missed is None:
+        return ""
+    return (
+        f"This study has too little power: between {main.arm} and {main.base} only a true difference of "
+        f"{smallest:.1f} points or more would be found four times in five; one of {margin(missed)} would often be "
+        "missed."
+    )
+
+
+def weak_settings(named: Sequence[tuple[str, Sequence[Contrast]]]) -> str:
+    """The same over several settings: (name, contrasts) of each."""
+    weak = [name for name, contrasts in named if weakness(contrasts)]
+    if not weak:
+        return ""
+    margins = {margin(c.margin_points) for _, contrasts in named for c in contrasts[:1] if c.margin_points}
+    sizes = " or ".join(dict.fromkeys([margin(DETECTABLE_POINTS), *sorted(margins)]))
+    return (
+        f"This study has too little power in {len(weak)} of {len(named)} settings ({', '.join(weak)}): there the first "
+        f"contrast would often miss a true difference of {sizes}. "
+        "The last column below says from how many points on each comparison finds it four times in five."
+    )
+
+
+def leading(leader: Leader) -> str:
+    """Whether an arm is the best, and by how much it leads."""
+    second = leader.second
+    told = (
+        f"{second.arm} leads {second.base} by {points(second.points)} points ({interval(second.interval)}, "
+        f"adjusted {_p(second.p_holm)})"
+    )
+    verdict = (
+        f"{second.arm} is shown to be better than every other arm" if leader.best else "No arm is shown to be best"
+    )
+    return f"{verdict}: {told}."
+
+
 def rule(contrasts: Sequence[Contrast]) -> str:
     """How the verdicts above were reached."""
-    level = contrasts[0].alpha
-    share = f" ({ALPHA} shared among {len(contrasts)} contrasts)" if len(contrasts) > 1 else ""
+    level, many = contrasts[0].alpha, len(contrasts) > 1
+    share = f" ({ALPHA} shared among {len(contrasts)} contrasts)" if many else ""
+    holm = f", adjusted by Holm over {len(contrasts)} contrasts," if many else ""
     return (
-        f"A difference counts as shown when all seeds point the same way and more than half of them do so with "
-        f"p below {level:.3g}{share}. Points are percentage points of accuracy; the tests are paired, item by item."
+        f"A difference counts as shown when all seeds point the same way and its p{holm} is below {ALPHA}. That p and "
+        f"the interval come from a paired bootstrap over seeds and items (10,000 resamples); with one seed, from its "
+        f"exact McNemar test and Tango's interval. With 2 to {FEW_SEEDS - 1} seeds the bootstrap sees too little of "
+        f"the spread between seeds, so more than half of them must also show the difference by themselves: exact "
+        f"McNemar p below {level:.3g}{share}. As good within the margin is a one-sided test at {ALPHA}, equal "
+        "both of two (TOST); neither is adjusted. Points are percentage points of accuracy; all tests are paired, item "
+        "by item."
     )
 
 
@@ -128,6 +246,17 @@ def limits(tables: Tables) -> list[str]:
     lines = [f"Items: {sizes}. Seeds per arm: {' or '.join(str(seed) for seed in seeds)}."]
     if min(seeds) < 3:
         lines.append("With fewer than three seeds the spread between training runs is hardly known.")
+    if 1 < min(seeds) < FEW_SEEDS:
+        chance = 2 ** (1 - min(seeds))
+        lines.append(
+            f"{min(seeds)} seeds all point the same way by chance alone in {percent(chance, 0)} of studies, however "
+            "clear each of them is. Where seeds differ much, bootstrap intervals and margins are too narrow: of 95 % "
+            "intervals about 74 % hold the truth with 3 seeds, 83 % with 5."
+        )
     lines.append("The tests speak of these items and these runs; all seeds of an arm answer the same items.")
-    lines.append("Training time is the wall clock that each run recorded, on the device given below.")
+    lines.append("Contrasts on other splits than the first are looked at one split at a time: take them as hints.")
+    lines.append(
+        "Training time is the wall clock that each run recorded, on the device given below, together with the runs "
+        "that it started from, but without the base model that all arms share."
+    )
     return lines

@@ -1,4 +1,4 @@
-"""A study's reports: one page, Markdown and CSV for each setting, or one of all where there is a single one."""
+"""A study's report: one page of all its settings, with the same numbers as Markdown and CSV beside it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,5 @@ from balanced_thinking.study.plan import Study
 
 
 def write_study_report(study: Study, root: Path) -> Path:
-    """Write `report.html`, `.md` and `.csv` below `root`, or below each setting's folder; returns the (last) page."""
-    pages = [
-        write_report(folder, folder / "report.html", folder / "report.md")
-        for folder in ([root / setting for setting in study.settings] or [root])
-    ]
-    return pages[-1]
+    """Write `report.html`, `.md`, `.csv` and `-contrasts.csv` below `root`, whose `study.yaml` is `study`'s."""
+    return write_report(root, root / "report.html", root / "report.md")

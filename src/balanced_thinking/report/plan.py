@@ -1,0 +1,59 @@
+"""What a study fixed before it ran: its contrasts, its margin and the order of its settings and arms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FILE = "study.yaml"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`contrasts` are (arm, baseline) pairs, `margin` is in points; empty or None where no study says it."""
+
+    contrasts: tuple[tuple[str, str], ...] = ()
+    margin: float | None = None
+    settings: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def load_plan(root: Path) -> Plan:
+    """The plan in `study.yaml` of a study's folder, or of the study that `root` is a setting of."""
+    path = root / FILE
+    if path.is_file():
+        return _read(path)
+    above = root.resolve().parent / FILE
+    plan = _read(above) if above.is_file() else Plan()
+    return plan if root.resolve().name in plan.settings else Plan()
+
+
+def _read(path: Path) -> Plan:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        return Plan(notes=(f"{FILE} cannot be read ({type(error).__name__}): its contrasts and margin are not used",))
+    if not isinstance(raw, dict):
+        return Plan(notes=(f"{FILE} holds {type(raw).__name__}, a mapping was expected",))
+    pairs, unusable = _pairs(raw.get("contrasts"))
+    notes = [f"{FILE}: {unusable} contrasts are no [arm, baseline] pairs"] if unusable else []
+    margin = raw.get("margin")
+    if margin is not None and not (isinstance(margin, int | float) and 0 <= margin < 100):
+        notes.append(f"{FILE}: margin is {margin!r}, points from 0 to below 100 were expected")
+        margin = None
+    return Plan(pairs, margin, _names(raw.get("settings")), _names(raw.get("arms")), tuple(notes))
+
+
+def _pairs(value: Any) -> tuple[tuple[tuple[str, str], ...], int]:
+    """The usable pairs, each once, and how many entries are none."""
+    entries = value if isinstance(value, list) else []
+    usable = [entry for entry in entries if isinstance(entry, list) and len(entry) == 2]
+    return tuple(dict.fromkeys((str(arm), str(base)) for arm, base in usable)), len(entries) - len(usable)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, dict) else ()
