@@ -147,6 +147,18 @@ def _true_by_itself(board: solver.Board, sentence: str) -> bool:
     return bool(said) and all(value in (board[place].color, board[place].shape) for place, value in said)
 
 
+def test_a_quote_repeats_its_words_after_what_is_true() -> None:
+    """The words come last; cells that come before them are true."""
+    named = 0
+    for example in load(n=80, style="quote"):
+        told = example.question.removesuffix(" once more ?").removesuffix(" what is there and")
+        assert example.answer.endswith(told)
+        cells = example.answer.removesuffix(told).strip()
+        assert not cells or not solver.falsehoods(_image(example), cells)
+        named += bool(cells)
+    assert 20 < named < 60
+
+
 def _expected_skill(board: solver.Board, question: str) -> tuple[str, str]:
     """The kind of a request, and the sentence that meets it where the solver cannot judge it by itself."""
     if aside := re.fullmatch(r"what is (left of|right of|above|below) (\w+) \?", question):
@@ -331,6 +343,7 @@ def test_a_base_mixture_holds_all_its_styles(mixture: str) -> None:
         "account": "what is there ?",
     }
     shares = {style: sum(q.endswith(hint) for q in questions) / 400 for style, hint in told.items()}
+    shares["quote"] = sum(q.endswith("once more ?") for q in questions) / 400
     shares["skill"] = 1 - sum(shares.values())
     assert shares == pytest.approx(dict.fromkeys(shares, 0.0) | MIXTURES[mixture], abs=0.08)
 

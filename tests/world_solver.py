@@ -344,6 +344,7 @@ SENTENCES: tuple[tuple[str, Check], ...] = (
     (r"each (?P<l>row|column) has one color", lambda s, m: _same_colored(s.board, int(m["l"] == "column"))),
     (r"so the hidden color is (?P<v>\w+)", lambda s, m: _hidden_color(s.board) == m["v"]),
     (r"option (?P<o>[A-D]) is (?P<v>\w+)", _option),
+    (r"the question : (?P<asked>.+)", lambda s, m: m["asked"] == s.question.replace(" ?", "")),
 )
 
 

@@ -31,13 +31,15 @@ NOVEL_PAIRS = (*SEEN_PAIRS, *sorted(HELD_OUT_PAIRS) * 12)
 # the answer.
 THINK_OVERHEAD, ANSWER_OVERHEAD = 2, 3
 # The base's mixtures: it answers at once, names what it sees, and has read the kind of sentences that traces are made
-# of; then it also takes, one by one, the steps that traces are made of, and goes on from what it has said.
+# of; then it also takes, one by one, the steps that traces are made of, goes on from what it has said, and says again
+# what it was told.
 MIXTURES = {
     "base": {"direct": 0.6, "describe": 0.2, "remark": 0.2},
     "base-skills": {"direct": 0.3, "describe": 0.15, "remark": 0.1, "skill": 0.45},
     "base-account": {"direct": 0.3, "skill": 0.3, "account": 0.4},
+    "base-quote": {"direct": 0.15, "skill": 0.2, "account": 0.25, "quote": 0.4},
 }
-STYLES = ("reasoning", "direct", "describe", "remark", "skill", "account", *MIXTURES)
+STYLES = ("reasoning", "direct", "describe", "remark", "skill", "account", "quote", *MIXTURES)
 DIRECT_HINT = "answer at once ."
 _REMARK_WORDS = 45
 
@@ -75,8 +77,8 @@ def load(
     """`n` examples of a split, the same for the same arguments on every machine.
 
     `style`: `reasoning` (a trace and an answer), `direct` (the answer at once), `describe` and `remark` (text about the
-    picture), `skill` (one step of a trace by itself), `account` (every cell, then such steps), or a mixture of
-    `MIXTURES`, what the embedded base is trained on.
+    picture), `skill` (one step of a trace by itself), `account` (every cell, then such steps), `quote` (words to be
+    said again), or a mixture of `MIXTURES`, what the embedded base is trained on.
     `path` is ignored: the world lives in no file.
     """
     _check("split", split, SPLITS)
@@ -103,7 +105,7 @@ def _example(identity: str, family: str, split: str, ratio: float, style: str, r
     think, answer, choices = None, draft.answer, draft.choices
     if style == "reasoning":
         budget = ratio * (len(answer.split()) + ANSWER_OVERHEAD) - THINK_OVERHEAD
-        think = traces.think(draft.scene, draft.steps, round(budget))
+        think = traces.think(draft.scene, question, draft.steps, round(budget))
     elif style == "direct":
         question = f"{question} {DIRECT_HINT}"
     elif style == "describe":
@@ -112,6 +114,8 @@ def _example(identity: str, family: str, split: str, ratio: float, style: str, r
         (question, answer), choices = traces.skill(draft.scene, rng), ()
     elif style == "account":
         question, answer, choices = "what is there ?", traces.account(draft.scene, _REMARK_WORDS, rng), ()
+    elif style == "quote":
+        (question, answer), choices = traces.quote(draft.scene, rng), ()
     else:
         question, answer, choices = "what more is there ?", traces.remark(draft.scene, _REMARK_WORDS, rng), ()
     meta = {"family": family, "scene": draft.scene.key}

@@ -16,6 +16,9 @@ _GROUPS = tuple(
 )
 
 
+_WORDS = (*PLACES, *COLORS, *SHAPES, *SIZES, *"what is the of at has there are how many more than tiles tile".split())
+
+
 def describe(scene: Scene, rng: random.Random) -> str:
     """What every cell holds, in random order."""
     return " ".join(_cell(scene, cell) for cell in rng.sample(range(len(scene.cells)), len(scene.cells)))
@@ -37,13 +40,29 @@ def account(scene: Scene, words: int, rng: random.Random) -> str:
     return " ".join([*cells, *_until(_steps(scene, rng), words)])
 
 
-def think(scene: Scene, steps: Sequence[str], words: int) -> str:
-    """A trace of about `words` words: what is seen, group by group, then the `steps` that lead to the answer.
+def quote(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    """Random words, to be said again: at once, or after every cell was named."""
+    words = " ".join(rng.choices(_WORDS, k=rng.randint(3, 20)))
+    cells = " ".join(_cell(scene, cell) for cell in range(len(scene.cells)))
+    if rng.random() < 0.5:
+        return f"{words} once more ?", words
+    return f"{words} what is there and once more ?", f"{cells} {words}"
+
+
+def think(scene: Scene, question: str, steps: Sequence[str], words: int) -> str:
+    """A trace of about `words` words: what is seen, group by group, the question in its own words where there is room
+    for it, then the `steps` that lead to the answer.
 
     The order never varies: what a trace says next follows from the picture, the question and what was said before.
     """
-    needed = words - sum(len(step.split()) for step in steps)
-    return " ".join([*_until(_survey(scene), needed), *steps])
+    end = [f"the question : {question.replace(' ?', '')} .", *steps]
+    if _length(end) > words:
+        end = list(steps)
+    return " ".join([*_until(_survey(scene), words - _length(end)), *end])
+
+
+def _length(sentences: Sequence[str]) -> int:
+    return sum(len(sentence.split()) for sentence in sentences)
 
 
 def _survey(scene: Scene) -> Iterator[str]:
