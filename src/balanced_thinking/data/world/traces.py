@@ -16,7 +16,10 @@ _GROUPS = tuple(
 )
 
 
-_WORDS = (*PLACES, *COLORS, *SHAPES, *SIZES, *"what is the of at has there are how many more than tiles tile".split())
+_WORDS = (
+    *(*PLACES, *COLORS, *SHAPES, *SIZES, "what", "is", "the", "of", "at", "has", "there", "are", "how", "many", "more"),
+    *("than", "tiles", "tile"),
+)
 
 
 def describe(scene: Scene, rng: random.Random) -> str:
