@@ -198,6 +198,7 @@ def test_from_training_to_the_report(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert about["arm"] == arm
         assert about["finished"]
         assert {"torch", "trl", "transformers"} <= about["versions"].keys()
+        assert about["tokens"] > 100
         assert yaml.safe_load((run / "config.yaml").read_text())["training"]["weighting"] == weighting
         assert json.loads((run / "metrics.jsonl").read_text().splitlines()[1])["step"] == 2
         command = ["eval", "--model", str(run), "--data", "world", "--data_options.n", "3", "--max-new-tokens", "4"]

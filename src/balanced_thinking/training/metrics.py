@@ -46,7 +46,7 @@ class SegmentTotals:
         sums = reduce(self.sums.double() if self.sums.device.type != "mps" else self.sums).tolist()
         think, answer, (attended, dropped) = sums[0:5], sums[5:10], sums[10:]
         supervised = max(1.0, think[2] + answer[2])
-        shown = {"mean_token_accuracy": (think[1] + answer[1]) / supervised, "dropped": dropped}
+        shown = {"mean_token_accuracy": (think[1] + answer[1]) / supervised, "dropped": dropped, "tokens": attended}
         for name, (nll, correct, n, *_) in {"think": think, "answer": answer}.items():
             if n:
                 shown |= {f"{name}_nll": nll / n, f"{name}_accuracy": correct / n}

@@ -63,11 +63,13 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.lora) if recipe.lora else None,
         callbacks=[MetricsFile(out / "metrics.jsonl")],
     )
+    about = _about(recipe, args, loaded, data, validation)
+    del data, validation  # the trainer has its own copy, and decoded pictures are large
     if trainer.pop_callback(ProgressCallback):
         trainer.add_callback(ReadableProgress)
     # The directory is taken only now, so that a start that fails leaves nothing in the next one's way.
     if args.process_index == 0:
-        runs.create(out, recipe.to_yaml(), _about(recipe, args, loaded, data, validation), resume=resume)
+        runs.create(out, recipe.to_yaml(), about, resume=resume)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=_checkpoint(args.output_dir) if resume else None)
     seconds = time.perf_counter() - started

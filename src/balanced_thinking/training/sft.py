@@ -211,5 +211,8 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         period, self._totals[mode] = self._totals[mode], SegmentTotals()
         metrics = period.read(lambda sums: self.accelerator.reduce(sums, "sum"), self.normalize)
         metrics.pop("loss", None)  # stands in the logs already
+        tokens = int(metrics.pop("tokens", 0))
+        if mode == "train":
+            self.state.num_input_tokens_seen += tokens
         self._metrics[mode] |= {name: [value] for name, value in metrics.items()}
         super().log(logs, start_time)
