@@ -37,7 +37,8 @@ MIXTURES = {
     "base": {"direct": 0.6, "describe": 0.2, "remark": 0.2},
     "base-skills": {"direct": 0.3, "describe": 0.15, "remark": 0.1, "skill": 0.45},
     "base-account": {"direct": 0.3, "skill": 0.3, "account": 0.4},
-    "base-quote": {"direct": 0.15, "skill": 0.2, "account": 0.25, "quote": 0.4},
+    "base-quote": {"direct": 0.1, "skill": 0.1, "quote": 0.8},
+    "base-all": {"direct": 0.3, "describe": 0.1, "skill": 0.2, "account": 0.2, "quote": 0.2},
 }
 STYLES = ("reasoning", "direct", "describe", "remark", "skill", "account", "quote", *MIXTURES)
 DIRECT_HINT = "answer at once ."

@@ -44,10 +44,10 @@ def account(scene: Scene, words: int, rng: random.Random) -> str:
 
 
 def quote(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    """Random words, to be said again: at once, or after every cell was named."""
+    """Random words, to be said again: mostly at once, else after every cell was named."""
     words = " ".join(rng.choices(_WORDS, k=rng.randint(3, 20)))
     cells = " ".join(_cell(scene, cell) for cell in range(len(scene.cells)))
-    if rng.random() < 0.5:
+    if rng.random() < 0.8:
         return f"{words} once more ?", words
     return f"{words} what is there and once more ?", f"{cells} {words}"
 
