@@ -321,16 +321,20 @@ def test_bad_rows_end_in_one_table_before_any_training(tmp_path: Path, capsys: p
         {"id": "good", "question": "which color ?", "think": "it looks red .", "answer": "red"},
         {"id": "bad", "question": "which color ?", "think": "it looks red .", "answer": ""},
         {"id": "lost", "question": "which color ?", "image": "gone.png", "think": "x .", "answer": "red"},
+        {"id": "torn", "question": "which color ?", "image": "torn.png", "think": "x .", "answer": "red"},
     ]
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     data, run = tmp_path / "data.jsonl", tmp_path / "run"
     data.write_text("\n".join(json.dumps(row) for row in rows) + "\nnot json\n")
     command = ["sft", "--model", "tiny:qwen2", "--data", str(data), *STEPS, "--out", str(run)]
     assert main(command) == 1
     table = capsys.readouterr().err
-    assert all(problem in table for problem in ("no_answer", "missing_image", "invalid_json", "gone.png"))
+    assert all(
+        problem in table for problem in ("no_answer", "missing_image", "broken_image", "invalid_json", "gone.png")
+    )
     assert not run.exists()
     assert main([*command, "--on-bad-row", "drop"]) == 0
-    assert json.loads((run / "provenance.json").read_text())["dropped"] == 3
+    assert json.loads((run / "provenance.json").read_text())["dropped"] == 4
 
 
 def test_inspect_says_what_is_in_the_data(capsys: pytest.CaptureFixture[str]) -> None:
