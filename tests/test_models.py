@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -56,7 +57,9 @@ def test_embedded_base_is_small_and_says_where_it_comes_from() -> None:
     folder = Path(resolve("world-base"))
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
     provenance = json.loads((folder / "provenance.json").read_text())
-    assert provenance["recipes"] == ["recipes/world/base-1-see.yaml", "recipes/world/base-2-answer.yaml"]
+    assert provenance["sha256"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    recipes = Path(__file__).parents[1]
+    assert all((recipes / recipe).is_file() for recipe in provenance["recipes"])
 
 
 def sentences(text: str) -> set[str]:
