@@ -14,12 +14,13 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from balanced_thinking.batch import RowError, ScaleCollator, open_image, spoken, think_units, trim_think
+from balanced_thinking.batch import RowError, ScaleCollator, open_image, spoken
 from balanced_thinking.data import Example, check_examples
 from balanced_thinking.data.rows import stored
 from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import ANSWER, THINK, ReasoningFormat, get_format, parse, render
+from balanced_thinking.segments.trim import think_units, trim_think
 from tests.conftest import ARCHITECTURES
 
 LONG = " ".join(f"sentence number {i} says what is seen ." for i in range(40))

@@ -9,7 +9,6 @@ Runs in data-loader workers: it holds no state and reports what it dropped insid
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,9 @@ from trl.data_utils import apply_chat_template, is_conversational, prepare_multi
 
 from balanced_thinking.data.checks import UNREADABLE
 from balanced_thinking.segments import IGNORE, Parsed, ReasoningFormat, get_format, parse, token_segments
-from balanced_thinking.segments.scan import content, think_tags
+from balanced_thinking.segments.trim import SENTENCES, WORDS, think_units, trim_think
 
 OVERFLOW = ("error", "drop", "trim_think")
-_SENTENCE_END = re.compile(r"(?<=[.!?\n])\s+")
 # What a processor returns for each token besides its id; completions hold no image, so theirs is 0.
 _TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
 
@@ -127,36 +125,6 @@ def template_drops(raw: Parsed, rendered: Parsed) -> bool:
         return True
     # In, not equal: a template may write end-of-turn tokens that the parser does not know.
     return raw.answer is not None and raw.answer not in (rendered.answer or "")
-
-
-def think_stretch(parsed: Parsed, format: ReasoningFormat) -> tuple[int, int]:
-    """The longest stretch of the reasoning between thinking tags: what may be cut while every tag stays."""
-    start, end = parsed.think_span or (0, 0)
-    borders = [
-        start,
-        *(border for tag in think_tags(format).finditer(parsed.text, start, end) for border in tag.span()),
-    ]
-    stretches = zip(borders[::2], [*borders[1::2], end], strict=True)
-    return max((content(parsed.text, *stretch) for stretch in stretches), key=lambda stretch: stretch[1] - stretch[0])
-
-
-def trim_think(parsed: Parsed, keep: int, units: Sequence[tuple[int, int]]) -> str:
-    """The text with only `keep` of the `units` of its reasoning (character spans in order): the first and last ones."""
-    if not units:
-        return parsed.text
-    head, tail = units[: (keep + 1) // 2], units[len(units) - keep // 2 :]
-    kept = " ".join(parsed.text[a:b] for a, b in (*head, *tail))
-    return parsed.text[: units[0][0]] + kept + parsed.text[units[-1][1] :]
-
-
-def think_units(parsed: Parsed, pattern: re.Pattern[str], format: ReasoningFormat) -> list[tuple[int, int]]:
-    """Character spans between the matches of `pattern` in the longest stretch of the reasoning."""
-    start, end = think_stretch(parsed, format)
-    units = []
-    for match in pattern.finditer(parsed.text, start, end):
-        units.append((start, match.start()))
-        start = match.end()
-    return [*units, (start, end)] if start < end else units
 
 
 class ScaleCollator:
@@ -273,7 +241,7 @@ class ScaleCollator:
     def _trim(self, parsed: Parsed, room: int) -> Completion | None:
         """The longest trimmed completion of at most `room` tokens; by words where whole sentences leave nothing."""
         format = get_format(parsed.format) if self.format.name == "auto" else self.format
-        for pattern in (_SENTENCE_END, re.compile(r"\s+")):
+        for pattern in (SENTENCES, WORDS):
             units = think_units(parsed, pattern, format)
             best, low, high = None, 1, len(units) - 1
             while low <= high:
