@@ -47,6 +47,9 @@ def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command
         print(error.table(), file=sys.stderr)
         print("\nNothing was written. Mend the rows, or go on without them with --on-bad-row drop.", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (StudyError, ValueError, OSError, FloatingPointError) as error:
         print(f"balanced {arguments.command}: {error}", file=sys.stderr)
         return 1
