@@ -188,6 +188,10 @@ def test_rewards_named_in_the_config_are_the_trainers_with_their_weights(tmp_pat
         ({"rewards": {"acuracy": 1.0}}, "did you mean 'accuracy'"),
         ({"think_budget": 0}, "think_budget is 0"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"schedule": "adaptive"}, "GRPO has not"),
+        ({"reward_scorer": "numerik"}, "did you mean 'numeric'"),
+        ({"reasoning_format": "boxd"}, "did you mean 'boxed'"),
+        ({"rewards": {"accuracy": float("nan")}}, "rewards.accuracy is nan"),
         ({"save_strategy": "steps", "save_steps": 1, "steps_per_generation": 8}, "generation cycle"),
     ],
 )

@@ -19,6 +19,9 @@ CASES = [
     ("<think>x</think><answer>cat</answer>", "B", ("cat", "dog"), 0.0, 1.0),  # another choice's text
     ("<think>x</think><answer>0.5</answer>", "1/2", (), 1.0, 1.0),  # numbers by value
     (r"<think>x</think><answer>\frac{3}{4}</answer>", "75%", (), 1.0, 1.0),  # LaTeX and percent
+    (r"<think>x</think><answer>-\frac{1}{2}</answer>", "-0.5", (), 1.0, 1.0),  # a sign before it
+    (r"<think>x</think><answer>1\frac{1}{2}</answer>", "5.5", (), 0.0, 1.0),  # a mixed number is not 11/2
+    (r"<think>x</think><answer>\frac{1}{2}5</answer>", "0.04", (), 0.0, 1.0),  # nor is this 1/25
     ("<think>x</think><answer>12</answer>", "12.0", (), 1.0, 1.0),  # decimals
     ("<think>x</think><answer>13</answer>", "12", (), 0.0, 1.0),  # near is not equal
     ("<think>x</think><answer>__import__('os')</answer>", "1", (), 0.0, 1.0),  # text is never run

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -89,6 +90,14 @@ def test_an_arm_written_before_its_parent_still_comes_after_it() -> None:
         (changed(arms={"sft": {"modle": "x"}}), "did you mean 'model'"),
         (changed(contrasts=[["sft+gpro", "sft"]]), r"did you mean 'sft\+grpo'"),
         (changed(seeds=[1, 1]), "different whole numbers"),
+        (changed(seeds=3), "different whole numbers"),
+        (changed(contrasts=[["sft"]]), "expected pairs"),
+        (changed(margin="one"), "margin is 'one'"),
+        (changed(arms={"sft": 3}), "expected a mapping"),
+        (changed(arms={"sft": {"data": "$NOWHERE/x"}}), "NOWHERE is not set"),
+        (changed(arms={"sft": {"lora": {"rank": 3}}}), "did you mean"),
+        (changed(evaluate={"world": {"scorer": "exat"}}), "did you mean 'exact'"),
+        (changed(evaluate={"x/data/test.jsonl": {}, "y/data/test.jsonl": {}}), "share the folder 'data-test'"),
         (changed(evaluate={"world": {"split": ["test"]}}), "did you mean 'splits'"),
         (changed(settings={"a": {"stf": {}}}), "did you mean 'sft'"),
         ([1], "expected a mapping"),
@@ -152,6 +161,13 @@ def fingerprints(root: Path) -> dict[str, str]:
     return found
 
 
+def kill_workers(root: Path) -> None:
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "balanced_thinking.study.worker" in words and str(root) in words:
+            process.kill()
+
+
 def killed_and_continued(root: Path, kills: int, rng: random.Random) -> dict[str, str]:
     (root / "plan.yaml").write_text(yaml.safe_dump(SMALL))
     command = [
@@ -171,7 +187,7 @@ def killed_and_continued(root: Path, kills: int, rng: random.Random) -> dict[str
         time.sleep(rng.uniform(1, 20))
         # Sometimes the scheduler alone, so that its workers live on; sometimes the workers, too.
         if rng.random() < 0.5:
-            subprocess.run(["pkill", "-KILL", "-f", f"study.worker {root / 's'}"], check=False)
+            kill_workers(root / "s")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

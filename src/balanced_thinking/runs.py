@@ -94,8 +94,10 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _commit() -> str | None:
-    """The commit of the code that runs, where it runs from a checkout."""
-    found = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
+    """The commit of the code that runs, where it runs from a checkout and there is a git to ask."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
     return found.stdout.strip() or None if found.returncode == 0 else None

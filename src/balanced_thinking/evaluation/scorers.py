@@ -50,7 +50,7 @@ _OPTION = re.compile(
     re.DOTALL,
 )
 _MAX_DIGITS = 64  # of a number: bounds the arithmetic on hostile text
-_LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_LATEX_FRACTION = re.compile(r"([-+]?)\s*\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _QUOTIENT = re.compile(r"(?P<above>[-+\d.,]+)(?:\s*/\s*(?P<below>[\d.,]+))?\s*(?P<percent>\\?%)?", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?", re.ASCII)
 
@@ -94,7 +94,9 @@ def numeric(prediction: str | None, gold: str, choices: Sequence[str] = ()) -> f
 def _number(text: str) -> Fraction | None:
     """The value of a decimal number, a fraction or a percentage; None for anything else."""
     whole = _read(text).whole
-    found = _QUOTIENT.fullmatch(_LATEX_FRACTION.sub(r"\1/\2", whole))
+    # A whole fraction only: what stands before or after one (as in 1\frac{1}{2}) must not become part of a number.
+    latex = _LATEX_FRACTION.fullmatch(whole)
+    found = _QUOTIENT.fullmatch(f"{latex[1]}{latex[2]}/{latex[3]}" if latex else whole)
     if found is None or len(whole) > _MAX_DIGITS:
         return None
     above, below = (_value(part) if part else Decimal(1) for part in (found["above"], found["below"]))

@@ -132,6 +132,8 @@ def load_run(folder: Path, arm: str | None = None) -> Run:
         notes.append("no evaluation yet: eval/<data>-<split>/ is missing")
     if provenance and not provenance.get("finished"):
         notes.append("the run has not finished: provenance.json gives no time of its end")
+    if provenance.get("earlier"):
+        notes.append("it was stopped and continued: its training time is that of the last part alone")
     name = arm or str(provenance.get("arm") or folder.resolve().name)
     return Run(
         arm=name,

@@ -20,11 +20,14 @@ from typing import Any
 
 import yaml
 
+from balanced_thinking.data import label
+from balanced_thinking.evaluation.scorers import SCORERS
 from balanced_thinking.names import nearest
-from balanced_thinking.training.recipe import Recipe, RecipeError, check_keys
+from balanced_thinking.training.recipe import Recipe, RecipeError, check_keys, make_recipe
 
 STAGES = ("sft", "grpo")
 _OWN_KEYS = ("after", "stage")
+_SECTIONS = ("arms", "evaluate", "stages", "settings")
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,6 @@ class Study:
         if values.get("data", "world") == "world":
             values = merged({"data_options": {"seed": seed}}, values)
         parent = own.get("after")
-        check_keys(values, (f.name for f in fields(Recipe)), f"arm {arm!r}")
         return Node(
             name=_name(setting, arm, seed),
             arm=arm,
@@ -101,7 +103,7 @@ class Study:
             seed=seed,
             stage=stage,
             after=None if parent is None else _name(setting, parent, seed),
-            recipe=Recipe(**values),
+            recipe=make_recipe(values, f"arm {arm!r}"),
             benchmarks=tuple(_benchmarks(merged(dict(self.evaluate), varied.get("evaluate", {})))),
         )
 
@@ -125,14 +127,43 @@ def make_study(raw: Any, where: str = "the study") -> Study:
     for key in ("arms", "evaluate"):
         if not isinstance(raw.get(key), Mapping) or not raw[key]:
             raise RecipeError(f"{where} has no {key}; expected a mapping with at least one entry")
-    seeds = tuple(raw.get("seeds", (0, 1, 2)))
-    if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(seed, int) for seed in seeds):
-        raise RecipeError(f"{where}: seeds is {list(seeds)}; expected different whole numbers")
-    contrasts = tuple((str(arm), str(base)) for arm, base in raw.get("contrasts", ()))
-    values = {key: value or {} for key, value in raw.items() if key not in ("seeds", "contrasts", "margin")}
-    study = Study(**values, seeds=seeds, contrasts=contrasts, margin=float(raw.get("margin", 1.0)))
+    sections = {key: _section(raw[key], f"{where}: {key}") for key in _SECTIONS if key in raw}
+    study = Study(**sections, seeds=_seeds(raw, where), contrasts=_contrasts(raw, where), margin=_margin(raw, where))
     _check(study, where)
     return study
+
+
+def _section(value: Any, where: str) -> dict[str, Any]:
+    """A mapping of mappings, where nothing at all stands for an empty one."""
+    for name, inner in [("it", value), *(value.items() if isinstance(value, Mapping) else ())]:
+        if not isinstance(inner, Mapping | None):
+            raise RecipeError(f"{where}: {name} is {inner!r}; expected a mapping")
+    return {name: dict(inner or {}) for name, inner in (value or {}).items()}
+
+
+def _seeds(raw: Mapping[str, Any], where: str) -> tuple[int, ...]:
+    seeds = raw.get("seeds", [0, 1, 2])
+    if not isinstance(seeds, list | tuple) or not seeds or not all(type(seed) is int for seed in seeds):
+        raise RecipeError(f"{where}: seeds is {seeds!r}; expected different whole numbers such as [0, 1, 2]")
+    if len(set(seeds)) < len(seeds):
+        raise RecipeError(f"{where}: seeds is {seeds!r}; expected different whole numbers")
+    return tuple(seeds)
+
+
+def _contrasts(raw: Mapping[str, Any], where: str) -> tuple[tuple[str, str], ...]:
+    contrasts = raw.get("contrasts") or []
+    if not isinstance(contrasts, list | tuple) or not all(
+        isinstance(p, list | tuple) and len(p) == 2 for p in contrasts
+    ):
+        raise RecipeError(f"{where}: contrasts is {contrasts!r}; expected pairs such as [[scale-sft, sft]]")
+    return tuple((str(arm), str(base)) for arm, base in contrasts)
+
+
+def _margin(raw: Mapping[str, Any], where: str) -> float:
+    margin = raw.get("margin", 1.0)
+    if not isinstance(margin, int | float) or isinstance(margin, bool) or not 0 < margin < 100:
+        raise RecipeError(f"{where}: margin is {margin!r}; expected points of accuracy such as 1.0")
+    return float(margin)
 
 
 def _check(study: Study, where: str) -> None:
@@ -149,7 +180,22 @@ def _check(study: Study, where: str) -> None:
         for arm in pair:
             if arm not in study.arms:
                 raise RecipeError(f"{where}: contrast {list(pair)} names no arm {arm!r}{nearest(arm, study.arms)}")
-    study.nodes()
+    for node in study.nodes():
+        _check_benchmarks(node, where)
+
+
+def _check_benchmarks(node: Node, where: str) -> None:
+    """Every result needs a folder of its own, and a scorer that exists."""
+    labels = [label(benchmark.data, split) for benchmark in node.benchmarks for split in benchmark.splits]
+    for name in labels:
+        if labels.count(name) > 1:
+            raise RecipeError(f"{where}: two benchmarks would share the folder {name!r}; rename one of the files")
+    for benchmark in node.benchmarks:
+        if benchmark.scorer not in SCORERS:
+            raise RecipeError(
+                f"{where}: evaluate.{benchmark.data} has the scorer {benchmark.scorer!r}"
+                f"{nearest(benchmark.scorer, SCORERS)}; known: {', '.join(SCORERS)}"
+            )
 
 
 def _chained(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -20,6 +20,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from balanced_thinking.batch import open_image
+from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.schedules import SCHEDULES, Schedule
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
 from balanced_thinking.training.rewards import REWARDS, check_rewards, make_rewards
@@ -58,10 +59,14 @@ class ScaleGRPOConfig(GRPOConfig):
         super().__post_init__()
         self.rewards = {"accuracy": 1.0, "format": 0.2} if self.rewards is None else self.rewards
         check_rewards(self.rewards)
+        get_scorer(self.reward_scorer)
+        get_format(self.reasoning_format)
         if self.credit not in CREDIT:
             raise ValueError(f"credit is {self.credit!r}; known: {', '.join(CREDIT)}")
         if self.think_budget < 1:
             raise ValueError(f"think_budget is {self.think_budget}; expected at least 1 token")
+        if self.schedule == "adaptive":
+            raise ValueError("schedule='adaptive' follows a think loss, which GRPO has not; choose another schedule")
         self.credit_schedule()
         self._refuse_inexact_resume()
 
@@ -141,6 +146,9 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         with _each_picture_once(self.processing_class):
             output = super()._generate_and_score_completions([_with_pictures(row, opened) for row in inputs])
         mask_BT = output["completion_mask"].bool()
+        # Where truncated completions are masked from the loss, they are still what was generated.
+        written_BT = output["completion_ids"] != self._tokenizer.pad_token_id
+        mask_BT = torch.where(mask_BT.any(1, keepdim=True), mask_BT, written_BT)
         completions = [ids[mask].tolist() for ids, mask in zip(output["completion_ids"], mask_BT, strict=True)]
         found = [generated_segments(ids, self._tokenizer, self.format) for ids in completions]
         self._log_segments(found)

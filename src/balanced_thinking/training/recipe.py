@@ -20,7 +20,8 @@ import yaml
 from balanced_thinking.names import nearest
 
 _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
-# What may change when a run is resumed: none of it alters a step that was taken, or what the next ones compute from.
+# What may change when a run is resumed: none of it alters a step that was taken. A new number of steps moves what is to
+# come, the schedule and the learning rate's decay with it.
 MAY_CHANGE = {
     f"training.{name}"
     for name in (
@@ -88,7 +89,12 @@ def load_recipe(path: str | Path | None, overrides: Sequence[tuple[str, str]] = 
     raw = _read(path) if path is not None else {}
     for name, text in overrides:
         _override(raw, name, text)
-    recipe = Recipe(**typed_arguments(Recipe, raw, "the recipe"))
+    return make_recipe(raw, "the recipe")
+
+
+def make_recipe(raw: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe that a mapping says, checked as `load_recipe` does."""
+    recipe = Recipe(**typed_arguments(Recipe, raw, where))
     _check_sections(recipe)
     recipe.model, recipe.data = _expanded("model", recipe.model), _expanded("data", recipe.data)
     return recipe

@@ -8,6 +8,7 @@ as code, and all read the answer with the parser that training and evaluation us
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,7 @@ def check_rewards(weights: Mapping[str, float]) -> None:
     for name, weight in weights.items():
         if name not in REWARDS:
             raise ValueError(f"there is no reward {name!r}{nearest(name, REWARDS)}; known: {', '.join(REWARDS)}")
-        if not isinstance(weight, (int, float)) or isinstance(weight, bool):
+        if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not math.isfinite(weight):
             raise ValueError(f"rewards.{name} is {weight!r}; expected a number")
 
 
