@@ -66,6 +66,9 @@ def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
     jobs = jobs or default_jobs()
     schedule = _Schedule([node for node in nodes if missing(root, node)])
     console = Console()
+    if schedule.waiting:
+        told = f"{len(schedule.waiting)} of {len(nodes)} runs to go, {jobs} at a time; each writes {root}/<run>/{LOG}"
+        console.print(told, highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("runs", total=len(nodes), completed=len(nodes) - len(schedule.waiting))
