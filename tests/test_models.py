@@ -14,7 +14,7 @@ from balanced_thinking.data.rows import prompt
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation.generate import Generator, predict
 from balanced_thinking.models.load import load_model, resolve
-from balanced_thinking.models.tiny import ARCHITECTURES, build_tiny
+from balanced_thinking.models.tiny import ARCHITECTURES, TinySize, build_tiny
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -76,3 +76,25 @@ def test_embedded_base_sees_and_answers_at_once() -> None:
     said = [sentences(prediction.completion) for prediction in predict(model, seen)]
     true = [sentences(example.answer) for example in seen]
     assert sum(len(a & b) for a, b in zip(said, true, strict=True)) >= 0.85 * sum(map(len, true))
+
+
+@pytest.mark.parametrize("architecture", ["llava_next", "gemma3"])
+def test_a_grafted_model_knows_the_donors_words(architecture: str) -> None:
+    donor = load_model("world-base")
+    size = TinySize(hidden=128, layers=4, heads=4)
+    grafted = load_model(f"tiny:{architecture}", size=size, language_from="world-base")
+    own, theirs = (
+        one.model.get_input_embeddings().weight[one.processor.tokenizer.convert_tokens_to_ids("Ġtriangle")]
+        for one in (grafted, donor)
+    )
+    scale = 128**-0.5 if architecture == "gemma3" else 1.0
+    assert torch.equal(own, theirs * scale)
+    name = "model.language_model.layers.3.mlp.down_proj.weight"
+    assert torch.equal(grafted.model.get_parameter(name), donor.model.get_parameter(name))
+
+
+def test_a_graft_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing of the donor's language model fits"):
+        load_model("tiny:llava_next", size=TinySize(hidden=64), language_from="world-base")
+    with pytest.raises(ValueError, match="known: language_from"):
+        load_model("tiny:llava_next", languages_from="world-base")

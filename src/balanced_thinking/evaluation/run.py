@@ -13,6 +13,7 @@ from balanced_thinking.data import data_format, label, load_data
 from balanced_thinking.evaluation.generate import Generator, Summary, evaluate
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.models.load import is_run, load_model
+from balanced_thinking.products import fast_products
 from balanced_thinking.segments import get_format
 from balanced_thinking.training.recipe import read_yaml
 
@@ -54,18 +55,19 @@ def evaluate_model(
     examples = loaded_data.examples
     loaded = load_model(folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    summary = evaluate(
-        Generator(loaded.model.to(device), loaded.processor, reasoning_format, max_new_tokens),
-        examples,
-        out,
-        data=data,
-        split=split,
-        model_name=model,
-        batch_size=batch_size,
-        scorer=scorer,
-        dropped=loaded_data.dropped,
-        progress=lambda predictions: _progress(predictions, split, len(examples)),
-    )
+    with fast_products():
+        summary = evaluate(
+            Generator(loaded.model.to(device), loaded.processor, reasoning_format, max_new_tokens),
+            examples,
+            out,
+            data=data,
+            split=split,
+            model_name=model,
+            batch_size=batch_size,
+            scorer=scorer,
+            dropped=loaded_data.dropped,
+            progress=lambda predictions: _progress(predictions, split, len(examples)),
+        )
     print(describe(summary))
     return out
 

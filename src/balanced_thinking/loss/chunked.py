@@ -10,6 +10,7 @@ Shapes: T tokens, N supervised tokens, C tokens of a chunk, B tokens of a block 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from balanced_thinking.loss.reference import IGNORE_INDEX
+from balanced_thinking.products import fast_products
 
 # The largest coefficient of a float16 gradient: far from overflow (65,504), and small probabilities survive.
 _HALF_RANGE = 256.0
@@ -47,7 +49,8 @@ def chunked_loss(
     """Return (loss, nll_T, correct_T) as `weighted_linear_cross_entropy` defines them."""
     # Inside the Function gradient mode is always off and needs_input_grad ignores it, so it is read here.
     wants_grad = torch.is_grad_enabled()
-    return _ChunkedHead.apply(hidden_TD, head_VD, bias_V, labels_T, weights_T, softcap, logit_scale, wants_grad)
+    with fast_products() if hidden_TD.device.type == "cpu" else nullcontext():
+        return _ChunkedHead.apply(hidden_TD, head_VD, bias_V, labels_T, weights_T, softcap, logit_scale, wants_grad)
 
 
 class _ChunkedHead(torch.autograd.Function):

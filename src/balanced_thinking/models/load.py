@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+from balanced_thinking.models.graft import graft_language
 from balanced_thinking.models.tiny import ARCHITECTURES, ImageOnlyQwen2_5_VLProcessor, TinySize, build_tiny
 
 EMBEDDED = "world-base"
@@ -32,16 +33,30 @@ def load_model(name: str, *, seed: int = 0, size: TinySize | None = None, **from
     adapter's, or a hub name.
 
     A LoRA adapter's folder is loaded on the base it names and merged. Other arguments go to `from_pretrained`; the
-    weights are float32 unless `dtype` says otherwise, as in TRL: low-precision copies are autocast's business.
+    weights are float32 unless `dtype` says otherwise, as in TRL: low-precision copies are autocast's business. A `tiny:`
+    model takes one, `language_from`: the model whose language model it starts from.
     """
     if name.startswith(_TINY):
-        return Loaded(*build_tiny(name.removeprefix(_TINY), seed=seed, size=size))
+        return Loaded(*_build(name.removeprefix(_TINY), seed, size, **from_pretrained))
     path = resolve(name)
     if (Path(path) / "adapter_config.json").is_file():
         return _load_adapter(path, from_pretrained)
     auto = AutoModelForImageTextToText if _has_vision(path) else AutoModelForCausalLM
     from_pretrained.setdefault("dtype", torch.float32)
     return Loaded(auto.from_pretrained(path, **from_pretrained), load_processor(path), path)
+
+
+def _build(
+    architecture: str, seed: int, size: TinySize | None, language_from: str | None = None, **unknown: Any
+) -> tuple[Any, Any]:
+    if unknown:
+        raise ValueError(f"model_options of a tiny model: found {', '.join(sorted(unknown))}; known: language_from")
+    model, processor = build_tiny(architecture, seed=seed, size=size)
+    if language_from is not None:
+        donor = load_model(language_from)
+        tokenizers = [getattr(one, "tokenizer", one) for one in (processor, donor.processor)]
+        graft_language(model, tokenizers[0], donor.model, tokenizers[1])
+    return model, processor
 
 
 def resolve(name: str) -> str:

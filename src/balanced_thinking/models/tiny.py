@@ -43,7 +43,11 @@ PATCH = 14
 
 @dataclass(frozen=True)
 class TinySize:
-    """Widths and depths shared by the tiny architectures. `heads` divides `hidden`."""
+    """Widths and depths shared by the tiny architectures. `heads` divides `hidden`.
+
+    `max_image_tokens` bounds Qwen2.5-VL's pictures; `image_side` is the side in pixels, a multiple of 28, that
+    LLaVA-NeXT's tiles and Gemma 3's pictures are scaled to.
+    """
 
     hidden: int = 64
     layers: int = 2
@@ -51,6 +55,7 @@ class TinySize:
     vision_hidden: int = 64
     vision_layers: int = 2
     max_image_tokens: int = 16
+    image_side: int = 56
 
     @property
     def head_dim(self) -> int:
@@ -136,7 +141,8 @@ def _qwen2_5_vl(size: TinySize) -> tuple[PreTrainedModel, Any]:
     return Qwen2_5_VLForConditionalGeneration(config), processor
 
 
-def _llava_next(size: TinySize, side: int = 56) -> tuple[PreTrainedModel, Any]:
+def _llava_next(size: TinySize) -> tuple[PreTrainedModel, Any]:
+    side = size.image_side
     tokenizer = make_tokenizer(
         ["<image>"], bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>", padding_side="right"
     )
@@ -166,7 +172,8 @@ def _llava_next(size: TinySize, side: int = 56) -> tuple[PreTrainedModel, Any]:
     return LlavaNextForConditionalGeneration(config), processor
 
 
-def _gemma3(size: TinySize, side: int = 56) -> tuple[PreTrainedModel, Any]:
+def _gemma3(size: TinySize) -> tuple[PreTrainedModel, Any]:
+    side = size.image_side
     names = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
     tokenizer = make_tokenizer(
         ["<start_of_turn>", "<end_of_turn>"],

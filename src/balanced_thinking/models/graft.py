@@ -1,0 +1,58 @@
+"""A language model's weights for a tiny model of another architecture: it has read, and need only learn to see.
+
+Tokens are matched by what they spell. The donor (Qwen2.5) and the decoders it is grafted on share their layers but for
+biases, which are left out, and for Gemma 3's scaled embeddings, zero-centred norms and second pair of norms.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Gemma3ForConditionalGeneration, PreTrainedModel
+
+_LANGUAGE = "model.language_model."
+# Gemma 3 norms the input of its feed-forward part under another name; its norms of outputs have no counterpart.
+_GEMMA_NAMES = {"pre_feedforward_layernorm": "post_attention_layernorm", "post_attention_layernorm": None}
+
+
+@torch.no_grad()
+def graft_language(model: PreTrainedModel, tokenizer: Any, donor: PreTrainedModel, donor_tokenizer: Any) -> int:
+    """Copy the donor's language model into `model`'s where names and shapes agree; return how many tensors were.
+
+    Raises ValueError where nothing fits, which other widths or depths bring about.
+    """
+    given = {name: value for name, value in donor.named_parameters() if name.startswith(_LANGUAGE)}
+    gemma = isinstance(model, Gemma3ForConditionalGeneration)
+    copied = 0
+    for name, own in model.named_parameters():
+        source = given.get(_donor_name(name, gemma))
+        if source is None or source.shape[1:] != own.shape[1:]:
+            continue
+        if "embed_tokens" in name or name == "lm_head.weight":
+            _copy_tokens(own, tokenizer, source, donor_tokenizer, own.shape[1] ** -0.5 if gemma else 1.0)
+        elif source.shape == own.shape:
+            own.copy_(source - 1.0 if gemma and "norm" in name else source)
+        else:
+            continue
+        copied += 1
+    if not copied:
+        raise ValueError("nothing of the donor's language model fits: choose its widths and depths in model_size")
+    return copied
+
+
+def _donor_name(name: str, gemma: bool) -> str:
+    if name == "lm_head.weight":  # the donor's is tied
+        return f"{_LANGUAGE}embed_tokens.weight"
+    for own, other in _GEMMA_NAMES.items() if gemma else ():
+        if f".{own}." in name:
+            return name.replace(own, other) if other else ""
+    return name
+
+
+def _copy_tokens(own_VD: Tensor, tokenizer: Any, source_VD: Tensor, donor_tokenizer: Any, scale: float) -> None:
+    known = donor_tokenizer.get_vocab()
+    pairs = [(index, known[token]) for token, index in tokenizer.get_vocab().items() if token in known]
+    ours, theirs = map(list, zip(*pairs, strict=True))
+    own_VD[ours] = source_VD[theirs] * scale

@@ -1,0 +1,52 @@
+"""Fast float32 products: as exact as the others, and the setting that was found is put back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from balanced_thinking import products
+from balanced_thinking.products import fast_products, rounds_as_float32
+
+
+def test_products_are_no_less_exact_than_float32() -> None:
+    rng = torch.Generator().manual_seed(3)
+    left, right = torch.randn(512, 640, generator=rng), torch.randn(640, 256, generator=rng)
+    truth = left.double() @ right.double()
+    plain = (left @ right - truth).abs().max()
+    with fast_products():
+        fast = (left @ right - truth).abs().max()
+    assert fast <= 4 * plain  # bfloat16 products would be off a thousand times as much
+
+
+@pytest.mark.parametrize("found", ["none", "ieee"])
+def test_the_setting_is_put_back_even_after_an_error(found: str) -> None:
+    settings = torch.backends.mkldnn.matmul
+    before = settings.fp32_precision
+    try:
+        settings.fp32_precision = found
+        with pytest.raises(KeyError), fast_products():
+            raise KeyError
+        assert settings.fp32_precision == found
+    finally:
+        settings.fp32_precision = before
+
+
+def test_products_that_round_to_bfloat16_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with AMX, where the same setting means bfloat16."""
+    plain = torch.Tensor.__matmul__
+
+    def rounded(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        if torch.backends.mkldnn.matmul.fp32_precision == "bf16" and left.dtype == torch.float32:
+            left, right = left.bfloat16().float(), right.bfloat16().float()
+        return plain(left, right)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    rounds_as_float32.cache_clear()
+    try:
+        assert not rounds_as_float32()
+        with products.fast_products():
+            assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"
+    finally:
+        rounds_as_float32.cache_clear()
