@@ -33,8 +33,8 @@ def load_model(name: str, *, seed: int = 0, size: TinySize | None = None, **from
     adapter's, or a hub name.
 
     A LoRA adapter's folder is loaded on the base it names and merged. Other arguments go to `from_pretrained`; the
-    weights are float32 unless `dtype` says otherwise, as in TRL: low-precision copies are autocast's business. A `tiny:`
-    model takes one, `language_from`: the model whose language model it starts from.
+    weights are float32 unless `dtype` says otherwise, as in TRL: low-precision copies are autocast's business. Of these
+    a `tiny:` model takes `language_from` alone, the model whose language model it starts from.
     """
     if name.startswith(_TINY):
         return Loaded(*_build(name.removeprefix(_TINY), seed, size, **from_pretrained))
