@@ -49,7 +49,7 @@ def rounds_as_float32() -> bool:
 
 @contextmanager
 def _precision(value: str) -> Iterator[None]:
-    settings = torch.backends.mkldnn.matmul
+    settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # torch makes it when it is imported
     before = settings.fp32_precision
     settings.fp32_precision = value
     try:
