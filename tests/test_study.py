@@ -73,6 +73,13 @@ def test_the_study_that_the_readme_shows_is_a_plan() -> None:
     assert shown.contrasts == (("scale-sft", "sft"), ("scale-sft", "sft+grpo"))
 
 
+def test_a_setting_may_name_its_arms_and_seeds() -> None:
+    few = {"arms": ["sft"], "seeds": [7]}
+    study = make_study(changed(seeds=[3, 5], settings={"all": {}, "few": few}))
+    assert [node.name for node in study.nodes() if node.setting == "few"] == ["few/sft/seed-7"]
+    assert sum(node.setting == "all" for node in study.nodes()) == 4
+
+
 def test_an_arm_written_before_its_parent_still_comes_after_it() -> None:
     arms = dict(reversed(SMALL["arms"].items()))
     assert [node.arm for node in make_study({**SMALL, "arms": arms}).nodes()] == ["sft", "sft+grpo"]
@@ -100,6 +107,10 @@ def test_an_arm_written_before_its_parent_still_comes_after_it() -> None:
         (changed(evaluate={"x/data/test.jsonl": {}, "y/data/test.jsonl": {}}), "share the folder 'data-test'"),
         (changed(evaluate={"world": {"split": ["test"]}}), "did you mean 'splits'"),
         (changed(settings={"a": {"stf": {}}}), "did you mean 'sft'"),
+        (changed(settings={"a": {"arms": ["stf"]}}), "did you mean 'sft'"),
+        (changed(settings={"a": {"arms": ["sft+grpo"]}}), "starts from 'sft', which the setting leaves out"),
+        (changed(settings={"a": {"arms": "sft"}}), "expected a list"),
+        (changed(settings={"a": {"seeds": [1, 1]}}), "setting 'a': seeds"),
         ([1], "expected a mapping"),
     ],
 )

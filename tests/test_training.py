@@ -310,6 +310,23 @@ def _as_dataset(rows: list[dict[str, Any]]) -> Dataset:
     )
 
 
+def test_the_clock_counts_what_was_spent_before_a_resume() -> None:
+    from transformers import TrainerState
+
+    from balanced_thinking.training.callbacks import TrainingClock
+
+    state, clock = TrainerState(), TrainingClock()
+    clock.on_train_begin(None, state, None)
+    sum(i * i for i in range(10_000))
+    clock.on_step_end(None, state, None)
+    first = state.stateful_callbacks[TrainingClock.KEY]["spent"]
+    assert min(first) > 0
+    state.stateful_callbacks[TrainingClock.KEY]["spent"] = [100.0, 50.0]  # as a checkpoint gives it back
+    resumed = TrainingClock()
+    resumed.on_train_begin(None, state, None)
+    assert resumed.spent()[0] > 100.0 > 60.0 > resumed.spent()[1] > 50.0
+
+
 def test_a_row_cut_short_by_a_kill_is_no_obstacle_to_resuming(tmp_path: Path) -> None:
     from transformers import TrainerState
 

@@ -89,8 +89,9 @@ class Run:
 
     @property
     def train_seconds(self) -> float | None:
-        """Of this run alone, without those it started from."""
-        return number(self.provenance.get("train_seconds"))
+        """Of this run alone, without those it started from; on a CPU the processor's, which neighbours disturb less."""
+        of_cpu = self.provenance.get("train_cpu_seconds") if self.provenance.get("device") == "cpu" else None
+        return number(self.provenance.get("train_seconds") if of_cpu is None else of_cpu)
 
 
 def number(value: object) -> float | None:
@@ -132,7 +133,7 @@ def load_run(folder: Path, arm: str | None = None) -> Run:
         notes.append("no evaluation yet: eval/<data>-<split>/ is missing")
     if provenance and not provenance.get("finished"):
         notes.append("the run has not finished: provenance.json gives no time of its end")
-    if provenance.get("earlier"):
+    if provenance.get("earlier") and "train_cpu_seconds" not in provenance:  # recorded since all parts are counted
         notes.append("it was stopped and continued: its training time is that of the last part alone")
     name = arm or str(provenance.get("arm") or folder.resolve().name)
     return Run(

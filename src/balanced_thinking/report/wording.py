@@ -256,7 +256,8 @@ def limits(tables: Tables) -> list[str]:
     lines.append("The tests speak of these items and these runs; all seeds of an arm answer the same items.")
     lines.append("Contrasts on other splits than the first are looked at one split at a time: take them as hints.")
     lines.append(
-        "Training time is the wall clock that each run recorded, on the device given below, together with the runs "
-        "that it started from, but without the base model that all arms share."
+        "Training time is what each run recorded on the device given below (on a CPU the processor's seconds, "
+        "elsewhere the wall clock's), together with the runs that it started from, but without the base model that all "
+        "arms share."
     )
     return lines

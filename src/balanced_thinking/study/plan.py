@@ -2,7 +2,8 @@
 
     stages:   {sft: {...}, grpo: {...}}            what every run of a stage shares: keys of a recipe
     arms:     {sft: {...}, sft+grpo: {after: sft, stage: grpo, ...}}
-    settings: {ratio-40: {sft: {...}, evaluate: {...}}}     variations, each with all arms; may be left out
+    settings: {ratio-40: {sft: {...}, evaluate: {...}, arms: [sft], seeds: [0]}}     variations, each with all arms and
+              seeds or those it names; may be left out
     seeds:    [0, 1, 2]
     evaluate: {world: {splits: [test], options: {n: 400}, max_new_tokens: 264}}
 
@@ -77,9 +78,14 @@ class Study:
         return [
             self._node(arm, setting, seed)
             for setting in self.settings or (None,)
-            for seed in self.seeds
+            for seed in self._chosen(setting, "seeds", self.seeds)
             for arm in order
+            if arm in self._chosen(setting, "arms", order)
         ]
+
+    def _chosen(self, setting: str | None, key: str, everything: Sequence[Any]) -> Sequence[Any]:
+        """The arms or seeds of a setting: those that it names, else all."""
+        return self.settings.get(setting or "", {}).get(key, everything)
 
     def _node(self, arm: str, setting: str | None, seed: int) -> Node:
         own = self.arms[arm]
@@ -128,6 +134,9 @@ def make_study(raw: Any, where: str = "the study") -> Study:
         if not isinstance(raw.get(key), Mapping) or not raw[key]:
             raise RecipeError(f"{where} has no {key}; expected a mapping with at least one entry")
     sections = {key: _section(raw[key], f"{where}: {key}") for key in _SECTIONS if key in raw}
+    for name, varied in sections.get("settings", {}).items():
+        if "seeds" in varied:
+            _seeds(varied, f"{where}, setting {name!r}")
     study = Study(**sections, seeds=_seeds(raw, where), contrasts=_contrasts(raw, where), margin=_margin(raw, where))
     _check(study, where)
     return study
@@ -175,13 +184,27 @@ def _check(study: Study, where: str) -> None:
                     f"{where}: arm {arm!r} has {key}: {name!r}{nearest(name, known)}; known: {', '.join(known)}"
                 )
     for name, varied in study.settings.items():
-        check_keys(varied or {}, (*STAGES, "evaluate"), f"{where}, setting {name!r}")
+        check_keys(varied, (*STAGES, "evaluate", "arms", "seeds"), f"{where}, setting {name!r}")
+        _check_chosen(study.arms, varied.get("arms"), f"{where}, setting {name!r}")
     for pair in study.contrasts:
         for arm in pair:
             if arm not in study.arms:
                 raise RecipeError(f"{where}: contrast {list(pair)} names no arm {arm!r}{nearest(arm, study.arms)}")
     for node in study.nodes():
         _check_benchmarks(node, where)
+
+
+def _check_chosen(arms: Mapping[str, Mapping[str, Any]], chosen: Any, where: str) -> None:
+    """A setting's arms exist, and none lacks the one that it starts from."""
+    if chosen is None:
+        return
+    if not isinstance(chosen, list | tuple) or not chosen:
+        raise RecipeError(f"{where}: arms is {chosen!r}; expected a list such as [sft, scale-sft], or leave it out")
+    for arm in chosen:
+        if arm not in arms:
+            raise RecipeError(f"{where}: there is no arm {arm!r}{nearest(str(arm), arms)}")
+        if (parent := arms[arm].get("after")) is not None and parent not in chosen:
+            raise RecipeError(f"{where}: arm {arm!r} starts from {parent!r}, which the setting leaves out; name both")
 
 
 def _check_benchmarks(node: Node, where: str) -> None:

@@ -106,7 +106,9 @@ def _differences(old: Any, new: Any, where: str = "") -> list[str]:
     grows = where in ("arms", "settings", "")
     found = []
     for key in old if grows else {**old, **new}:
-        if where == "" and key in ("seeds", "contrasts", "margin"):
+        if (where == "" and key in ("seeds", "contrasts", "margin")) or (
+            where.startswith("settings.") and key in ("seeds", "arms")
+        ):
             continue
         found += _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,31 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero and logs:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class TrainingClock(TrainerCallback):
+    """Wall and CPU seconds of the training, those before a resume included: every checkpoint holds them."""
+
+    KEY = "training_clock"
+
+    def __init__(self) -> None:
+        self.before, self.began = (0.0, 0.0), _clocks()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        wall, cpu = state.stateful_callbacks.get(self.KEY, {}).get("spent", (0.0, 0.0))
+        self.before, self.began = (wall, cpu), _clocks()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.stateful_callbacks[self.KEY] = {"spent": self.spent()}
+
+    def spent(self) -> tuple[float, float]:
+        """(wall, CPU) seconds so far."""
+        (wall, cpu), (wall_began, cpu_began) = _clocks(), self.began
+        return self.before[0] + wall - wall_began, self.before[1] + cpu - cpu_began
+
+
+def _clocks() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
 
 
 class ThinkLossFlattens(TrainerCallback):

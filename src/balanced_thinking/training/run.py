@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from balanced_thinking.models.load import Loaded, anchor, load_model
 from balanced_thinking.models.tiny import TinySize
 from balanced_thinking.names import nearest
 from balanced_thinking.products import fast_products
-from balanced_thinking.training.callbacks import MetricsFile, ReadableProgress
+from balanced_thinking.training.callbacks import MetricsFile, ReadableProgress, TrainingClock
 from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer
 from balanced_thinking.training.recipe import Recipe, RecipeError, typed_arguments
 from balanced_thinking.training.sft import ScaleSFTConfig, ScaleSFTTrainer
@@ -62,7 +61,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         eval_dataset=_dataset(validation, args, recipe.stage) if validation else None,
         processing_class=loaded.processor,
         peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.lora) if recipe.lora else None,
-        callbacks=[MetricsFile(out / "metrics.jsonl")],
+        callbacks=[MetricsFile(out / "metrics.jsonl"), clock := TrainingClock()],
     )
     about = _about(recipe, args, loaded, data, validation)
     del data, validation  # the trainer has its own copy, and decoded pictures are large
@@ -71,13 +70,12 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     # The directory is taken only now, so that a start that fails leaves nothing in the next one's way.
     if args.process_index == 0:
         runs.create(out, recipe.to_yaml(), about, resume=resume)
-    started = time.perf_counter()
     with fast_products():
         trainer.train(resume_from_checkpoint=_checkpoint(args.output_dir) if resume else None)
-    seconds = time.perf_counter() - started
+    wall, cpu = clock.spent()
     _save(trainer, loaded, out / "model")
     if trainer.is_world_process_zero():
-        runs.finish(out, train_seconds=round(seconds, 2), **_spent(trainer))
+        runs.finish(out, train_seconds=round(wall, 2), train_cpu_seconds=round(cpu, 2), **_spent(trainer))
     return out / "model"
 
 
