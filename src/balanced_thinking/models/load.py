@@ -34,7 +34,7 @@ def load_model(name: str, *, seed: int = 0, size: TinySize | None = None, **from
 
     A LoRA adapter's folder is loaded on the base it names and merged. Other arguments go to `from_pretrained`; the
     weights are float32 unless `dtype` says otherwise, as in TRL: low-precision copies are autocast's business. Of these
-    a `tiny:` model takes `language_from` alone, the model whose language model it starts from.
+    a `tiny:` model takes `attn_implementation`, and `language_from`, the model whose language model it starts from.
     """
     if name.startswith(_TINY):
         return Loaded(*_build(name.removeprefix(_TINY), seed, size, **from_pretrained))
@@ -47,15 +47,23 @@ def load_model(name: str, *, seed: int = 0, size: TinySize | None = None, **from
 
 
 def _build(
-    architecture: str, seed: int, size: TinySize | None, language_from: str | None = None, **unknown: Any
+    architecture: str,
+    seed: int,
+    size: TinySize | None,
+    language_from: str | None = None,
+    attn_implementation: str | None = None,
+    **unknown: Any,
 ) -> tuple[Any, Any]:
     if unknown:
-        raise ValueError(f"model_options of a tiny model: found {', '.join(sorted(unknown))}; known: language_from")
+        known = "language_from, attn_implementation"
+        raise ValueError(f"model_options of a tiny model: found {', '.join(sorted(unknown))}; known: {known}")
     model, processor = build_tiny(architecture, seed=seed, size=size)
     if language_from is not None:
         donor = load_model(language_from)
         tokenizers = [getattr(one, "tokenizer", one) for one in (processor, donor.processor)]
         graft_language(model, tokenizers[0], donor.model, tokenizers[1])
+    if attn_implementation is not None:
+        model.set_attn_implementation(attn_implementation)
     return model, processor
 
 
