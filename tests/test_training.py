@@ -219,7 +219,7 @@ def test_every_tensor_of_a_full_checkpoint_is_loaded(architecture: str, world_ro
     [
         ("label_smoothing_factor", 0.1),
         ("loss_type", "dft"),
-        ("packing", True),
+        ("eval_packing", True),
         ("padding_free", True),
         ("assistant_only_loss", True),
         ("use_liger_kernel", True),

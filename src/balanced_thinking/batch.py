@@ -1,4 +1,4 @@
-"""Rows of prompt, images and completion -> padded tensors, with every supervised token's segment.
+"""Rows of prompt, images and completion -> padded or packed tensors, with every supervised token's segment.
 
 The prompt goes through the model's own processor exactly as at inference. The completion is tokenized once, whole,
 and its segments come from that tokenization's character offsets, so the token ids are those of plain tokenization.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from PIL import Image
 from trl.data_utils import apply_chat_template, is_conversational, prepare_multimodal_messages
 
 from balanced_thinking.data.checks import UNREADABLE
+from balanced_thinking.packing import Layout, RopeIndex, best_fit_decreasing, take_pictures
 from balanced_thinking.segments import IGNORE, Parsed, ReasoningFormat, get_format, parse, token_segments
 from balanced_thinking.segments.trim import SENTENCES, WORDS, think_units, trim_think
 
@@ -131,6 +133,9 @@ class ScaleCollator:
     """Collates rows into `input_ids`, `attention_mask`, `labels`, `segment_ids` (all (B, L)), `dropped` () and the
     pictures' tensors.
 
+    With `packing` several samples share a row: then there is no `attention_mask`, but `position_ids` and `places` (see
+    `packing.Layout`).
+
     Args:
         processor: the model's processor, or its tokenizer for a text-only model.
         reasoning_format: name or definition of the format of the completions.
@@ -138,6 +143,8 @@ class ScaleCollator:
         overflow: what becomes of a longer one: `error` names it; `drop` leaves it out (and counts it in `dropped`);
             `trim_think` takes sentences out of the middle of its reasoning and keeps the answer.
         pad_to_multiple_of: rounds the padded length up.
+        packing: whether the samples of a batch share rows, which are as long as the longest sample, or `pack_tokens`.
+        rope_index: the model's positions where they are not plain ones.
     """
 
     def __init__(
@@ -147,12 +154,16 @@ class ScaleCollator:
         max_length: int | None = None,
         overflow: str = "error",
         pad_to_multiple_of: int | None = None,
+        packing: bool = False,
+        pack_tokens: int | None = None,
+        rope_index: RopeIndex | None = None,
     ) -> None:
         if overflow not in OVERFLOW:
             raise ValueError(f"overflow is {overflow!r}; known: {', '.join(OVERFLOW)}")
         self.processor, self.tokenizer = processor, getattr(processor, "tokenizer", processor)
         self.format = get_format(reasoning_format)
         self.max_length, self.overflow, self.pad_to_multiple_of = max_length, overflow, pad_to_multiple_of
+        self.packing, self.pack_tokens, self.rope_index = packing, pack_tokens, rope_index
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         plain = [to_prompt_completion(row) for row in rows]
@@ -167,9 +178,11 @@ class ScaleCollator:
         if len(kept) < len(rows):
             # A batch must hold something for the model to run on: its first sample stays, unsupervised.
             shown = kept or [0]
-            prompts = self._encode_prompts([texts[i]["prompt"] for i in shown], [images[i] for i in shown])
+            images = [images[i] for i in shown]
+            prompts = self._encode_prompts([texts[i]["prompt"] for i in shown], images)
             completions = [completions[i] or Completion([], []) for i in shown]
-        batch = self._pad(prompts, [c for c in completions if c is not None])
+        whole = [c for c in completions if c is not None]
+        batch = self._pack(prompts, whole, images) if self.packing and len(whole) > 1 else self._pad(prompts, whole)
         batch["dropped"] = torch.tensor(len(rows) - len(kept))
         return batch
 
@@ -255,20 +268,57 @@ class ScaleCollator:
                 return best
         return None
 
-    def _pad(self, prompts: dict[str, Any], completions: Sequence[Completion]) -> dict[str, torch.Tensor]:
-        """Right-padded tensors of prompt + completion."""
-        ids = [p + c.ids for p, c in zip(prompts["ids"], completions, strict=True)]
-        segments = [[IGNORE] * len(p) + c.segments for p, c in zip(prompts["ids"], completions, strict=True)]
-        batch = dict(prompts["tensors"])
-        batch["input_ids"] = self._rows(ids, self.tokenizer.pad_token_id)
-        batch["attention_mask"] = self._rows([[1] * len(row) for row in ids], 0)
-        batch["segment_ids"] = self._rows(segments, IGNORE)
-        batch["labels"] = batch["input_ids"].masked_fill(batch["segment_ids"] == IGNORE, -100)
+    def _columns(self, prompts: dict[str, Any], completions: Sequence[Completion]) -> dict[str, list[list[int]]]:
+        """Ids, segments and token types of prompt + completion, a list for each sample."""
+        pairs = list(zip(prompts["ids"], completions, strict=True))
+        columns = {"input_ids": [p + c.ids for p, c in pairs]}
+        columns["segment_ids"] = [[IGNORE] * len(p) + c.segments for p, c in pairs]
         for name in _TOKEN_TYPES:
             if name in prompts:
-                typed = [t + [0] * len(c.ids) for t, c in zip(prompts[name], completions, strict=True)]
-                batch[name] = self._rows(typed, 0)
+                columns[name] = [t + [0] * len(c.ids) for t, c in zip(prompts[name], completions, strict=True)]
+        return columns
+
+    def _tensors(self, columns: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, torch.Tensor]:
+        """Right-padded, with the labels that the segments leave."""
+        fillers = {"input_ids": self.tokenizer.pad_token_id, "segment_ids": IGNORE}
+        batch = {name: self._rows(rows, fillers.get(name, 0)) for name, rows in columns.items()}
+        batch["labels"] = batch["input_ids"].masked_fill(batch["segment_ids"] == IGNORE, -100)
         return batch
+
+    def _pad(self, prompts: dict[str, Any], completions: Sequence[Completion]) -> dict[str, torch.Tensor]:
+        """A row for each sample."""
+        columns = self._columns(prompts, completions)
+        columns["attention_mask"] = [[1] * len(row) for row in columns["input_ids"]]
+        return dict(prompts["tensors"]) | self._tensors(columns)
+
+    def _pack(
+        self, prompts: dict[str, Any], completions: Sequence[Completion], images: Sequence[Sequence[Any]]
+    ) -> dict[str, torch.Tensor]:
+        """Rows of several samples, and the pictures in the order in which their samples lie."""
+        columns = self._columns(prompts, completions)
+        for segments in columns["segment_ids"]:
+            segments[0] = IGNORE  # what lies before it belongs to another sample
+        lengths = [len(ids) for ids in columns["input_ids"]]
+        layout = Layout(best_fit_decreasing(lengths, max(self.pack_tokens or 0, *lengths)), lengths)
+        batch = self._tensors({name: layout.join(samples) for name, samples in columns.items()})
+        width = batch["input_ids"].shape[1]
+        own = self._own_positions(columns, prompts["tensors"]) if self.rope_index else None
+        positions = layout.positions(own)
+        batch["position_ids"] = torch.nn.functional.pad(positions, (0, width - positions.shape[-1]))
+        batch["places"] = layout.places(width)
+        starts = [0, *accumulate(len(row) for row in images)]
+        pictures = [k for i in layout.order for k in range(starts[i], starts[i + 1])]
+        return batch | dict(take_pictures(prompts["tensors"], pictures) if pictures else {})
+
+    def _own_positions(
+        self, columns: Mapping[str, Sequence[Sequence[int]]], tensors: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        assert self.rope_index is not None
+        padded = {name: self._rows(columns[name], 0) for name in ("input_ids", *_TOKEN_TYPES) if name in columns}
+        padded["attention_mask"] = self._rows([[1] * len(row) for row in columns["input_ids"]], 0)
+        if "image_grid_thw" in tensors:
+            padded["image_grid_thw"] = tensors["image_grid_thw"]
+        return self.rope_index(**padded)
 
     def _rows(self, rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
         length, multiple = max(map(len, rows)), self.pad_to_multiple_of or 1

@@ -21,6 +21,7 @@ from trl.trainer.utils import RepeatSampler
 
 from balanced_thinking.batch import open_image
 from balanced_thinking.evaluation.scorers import get_scorer
+from balanced_thinking.packing import take_pictures
 from balanced_thinking.schedules import SCHEDULES, Schedule
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
 from balanced_thinking.training.rewards import REWARDS, check_rewards, make_rewards
@@ -279,19 +280,4 @@ class DistinctPictures:
         key = (tuple(places), repr(sorted(kwargs.items(), key=lambda item: item[0])))
         if key not in self._seen:  # the pictures are kept beside the result, so that their ids stay theirs
             self._seen[key] = (distinct, self._inner(distinct, **kwargs))
-        return _repeat(self._seen[key][1], [places[id(image)] for image in flat])
-
-
-def _repeat(features: BatchFeature, places: list[int]) -> BatchFeature:
-    """Features of distinct pictures -> those of pictures at `places` among them."""
-    grid = features.get("image_grid_thw")
-    repeated: dict[str, Any] = {}
-    for name, value in features.items():
-        if name == "pixel_values" and grid is not None:  # patches of all pictures in one row
-            patches = torch.split(value, grid.prod(-1).tolist())
-            repeated[name] = torch.cat([patches[place] for place in places])
-        elif isinstance(value, torch.Tensor):
-            repeated[name] = value[places]
-        else:
-            repeated[name] = [value[place] for place in places]
-    return BatchFeature(repeated)
+        return take_pictures(self._seen[key][1], [places[id(image)] for image in flat])

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from transformers.trainer_utils import has_length
 from trl import SFTConfig, SFTTrainer
 
 from balanced_thinking.batch import OVERFLOW, ScaleCollator
+from balanced_thinking.packing import RopeIndex, keeps_samples_apart, pack, two_way_masks, unpack
 from balanced_thinking.schedules import SCHEDULES, Flattening, Schedule
 from balanced_thinking.training.callbacks import ThinkLossFlattens
 from balanced_thinking.training.head import attach_weighted_head
+from balanced_thinking.training.lengths import LengthSampler, rough_lengths
 from balanced_thinking.training.metrics import EVALUATION_WEIGHTS, SegmentTotals
 from balanced_thinking.training.safety import SafeTrainer, settle_device_defaults
 from balanced_thinking.weights import NORMALIZE, count, token_weights
 
 WEIGHTING = ("scale", "uniform")
+_ONE_ROW = 2**31  # tokens: no micro-batch has more
 
 
 def _option(default: Any, text: str) -> Any:
@@ -44,6 +49,13 @@ class ScaleSFTConfig(SFTConfig):
     )
     reasoning_format: Any = _option("think-answer", "Name of the completions' reasoning format, or its definition.")
     overflow: str = _option("error", f"What becomes of a sample longer than max_length: {', '.join(OVERFLOW)}.")
+    packing: bool = _option(
+        False,
+        "Whether the samples of a micro-batch share rows without padding; per_device_train_batch_size counts samples.",
+    )
+    pack_tokens: int | None = _option(
+        None, "Tokens of a packed row; null: as many as the longest sample has, one row with FlashAttention."
+    )
     head_impl: str = _option("auto", "Implementation of the weighted head: auto, chunked, reference.")
     max_length: int | None = _option(4096, "Tokens of a sample, prompt and picture included; null for no limit.")
     # transformers logs a NaN as 0 by default; we stop at one instead.
@@ -76,8 +88,8 @@ class ScaleSFTConfig(SFTConfig):
         refused = {
             "label_smoothing_factor": (self.label_smoothing_factor != 0, "it changes the nll under the weights; set 0"),
             "loss_type": (self.loss_type != "nll", "DFT has weights of its own; set nll"),
-            "packing": (self.packing, "a packed row holds several examples; set false"),
-            "padding_free": (self.padding_free, "a flattened batch holds several examples in a row; set false"),
+            "eval_packing": (self.eval_packing is not None, "evaluation packs as training does; set packing alone"),
+            "padding_free": (self.padding_free, "TRL's collator knows no segments; set packing=True instead"),
             "assistant_only_loss": (self.assistant_only_loss, f"{completions}; set false"),
             "completion_only_loss": (self.completion_only_loss is False, f"{completions}; leave it out"),
             "use_liger_kernel": (self.use_liger_kernel, "it replaces the forward of the weighted head; set false"),
@@ -86,6 +98,12 @@ class ScaleSFTConfig(SFTConfig):
         for name, (found, why) in refused.items():
             if found:
                 raise ValueError(f"{name}={getattr(self, name)!r} cannot be exact with segment weights: {why}")
+
+
+def _by_sample(values: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
+    """Values of the predicted positions as a row for each sample, however the batch is laid out."""
+    places = batch.get("places")
+    return values if places is None else unpack(values, places)
 
 
 class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
@@ -98,6 +116,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
     _tag_names = ("trl", "sft", "balanced-thinking")
     # Our denominators already cover the whole global batch.
     loss_is_scaled_for_ga = True
+    _groups_lengths = False
 
     def __init__(
         self,
@@ -119,16 +138,26 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
             raise ValueError(
                 "peft_config adds virtual tokens to the prompt, which have no segment; use LoRA or full fine-tuning"
             )
+        # TRL packs text only, and before the collator: ours packs there, pictures too.
+        packing, args.packing = args.packing, False
         # TRL settles the processor while it starts, so our collator takes the place of a stand-in afterwards.
         super().__init__(model, args, data_collator or list, processing_class=processing_class, **kwargs)
+        args.packing = packing
         self._refuse_parallelism()
         if getattr(self, "aux_loss_enabled", False):
             raise ValueError(
                 "the model's router loss cannot be exact with segment weights; set router_aux_loss_coef=0.0"
             )
+        unwrapped = self.accelerator.unwrap_model(self.model)
+        base = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
         if data_collator is None:
             self.data_collator = ScaleCollator(
-                self.processing_class, args.reasoning_format, args.max_length, args.overflow, args.pad_to_multiple_of
+                self.processing_class,
+                args.reasoning_format,
+                args.max_length,
+                args.overflow,
+                args.pad_to_multiple_of,
+                **(self._packing(base) if args.packing else {}),
             )
         self.normalize = "token" if args.weighting == "uniform" else args.normalize
         self.schedule = args.weight_schedule()
@@ -138,9 +167,26 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
             rule = Flattening(args.adaptive_tolerance, args.adaptive_latest)
             self._flattening = ThinkLossFlattens(rule, lambda sums: self.accelerator.reduce(sums, "sum"))
             self.add_callback(self._flattening)
-        unwrapped = self.accelerator.unwrap_model(self.model)
-        base = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
         attach_weighted_head(base, args.head_impl)
+
+    def _packing(self, model: Any) -> dict[str, Any]:
+        """The collator's options for packing; none, and a word about it, where the model can't tell samples apart."""
+        if not keeps_samples_apart(model):
+            self._groups_lengths = True
+            print(
+                f"packing: {type(model).__name__} does not keep the samples of a row apart, so micro-batches are "
+                "padded and made of samples of similar length instead",
+                flush=True,
+            )
+            return {}
+        flash = "flash" in (model.config.get_text_config()._attn_implementation or "")
+        if flash and self.args.pack_tokens is not None:
+            raise ValueError(
+                f"pack_tokens is {self.args.pack_tokens}, but FlashAttention takes one row of all samples; leave it "
+                "out, and bound the memory by per_device_train_batch_size"
+            )
+        tokens = _ONE_ROW if flash else self.args.pack_tokens
+        return {"packing": True, "pack_tokens": tokens, "rope_index": RopeIndex.of(model)}
 
     def _refuse_parallelism(self) -> None:
         plan = self.accelerator.parallelism_config
@@ -150,6 +196,14 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
                     f"{name}_size > 1 cannot be exact with segment weights: a rank would see part of an example; "
                     f"set parallelism_config.{name}_size=1 and shard with DDP, FSDP or ZeRO-3 instead"
                 )
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        wanted = self._groups_lengths or self.args.train_sampling_strategy == "group_by_length"
+        if not wanted or not has_length(dataset):
+            return super()._get_train_sampler(train_dataset)
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthSampler(batch, rough_lengths(dataset), self.args.seed)
 
     # Rows stay as they are until the collator: segments need the whole completion, and pictures stay paths until then.
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
@@ -168,7 +222,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         """The denominators: `count` of all micro-batches of the step, over all ranks."""
         if not batch_samples:
             return None
-        counts = torch.stack([count(batch["segment_ids"][:, 1:]) for batch in batch_samples]).sum(0)
+        counts = torch.stack([count(_by_sample(batch["segment_ids"][:, 1:], batch)) for batch in batch_samples]).sum(0)
         return self.accelerator.reduce(counts.to(device), "sum")
 
     def compute_loss(
@@ -178,17 +232,27 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         totals = self._totals["train" if training else "eval"]
         totals.start()
         inputs = dict(inputs)
-        segments = inputs.pop("segment_ids")[:, 1:]
+        packed_segments, places = inputs.pop("segment_ids")[:, 1:], inputs.pop("places", None)
+        segments = _by_sample(packed_segments, {"places": places})
         dropped = inputs.pop("dropped")
         counts = count(segments) if num_items_in_batch is None else num_items_in_batch
         think, answer = self.segment_weights() if training else EVALUATION_WEIGHTS
         normalize = self.normalize if training or self.normalize == "token" else "example"
         weights = token_weights(segments, counts, think, answer, normalize)
+        if places is not None:
+            weights = pack(weights, places, packed_segments)
+            if "token_type_ids" in inputs:
+                config, dtype = self.model.config.get_text_config(), self.model.dtype
+                inputs["attention_mask"] = two_way_masks(
+                    config, inputs["position_ids"], inputs["token_type_ids"], dtype
+                )
         outputs = model(**inputs, token_weights=weights, use_cache=False)
-        totals.add(segments, outputs.nll, outputs.correct, [inputs["attention_mask"].sum(), dropped])
+        nll, correct = (_by_sample(values, {"places": places}) for values in (outputs.nll, outputs.correct))
+        attended = inputs["attention_mask"].sum() if places is None else (places >= 0).sum() + len(places)
+        totals.add(segments, nll, correct, [attended, dropped])
         totals.weights = (think, answer) if training else None
         if training and self._flattening:
-            self._flattening.add(outputs.nll, segments)
+            self._flattening.add(nll, segments)
         # DDP averages gradients over the ranks, but the denominators are those of the global batch.
         loss = outputs.loss * self.accelerator.num_processes if training else outputs.loss
         if not return_outputs:

@@ -1,0 +1,187 @@
+"""Samples of different lengths in rows without padding, with positions of their own: none attends to another.
+
+transformers tells the samples of a row apart by positions that start again, in every attention implementation that it
+offers; Qwen's three-axis rotary positions are the model's own, taken sample by sample.
+
+Shapes: E samples, R rows, L positions of a row, P predicted tokens of the longest sample (all but its first).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BatchFeature, PreTrainedModel
+
+_TEXT_TOKENS = 6  # of each sample of the probe
+
+
+def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Bins of indices: longest first, each into the fullest bin that it fits in. A longer one than `capacity` has a bin
+    of its own."""
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        fitting = [b for b, free in enumerate(room) if free >= lengths[index]]
+        if fitting:
+            best = min(fitting, key=room.__getitem__)
+            bins[best].append(index)
+            room[best] -= lengths[index]
+        else:
+            bins.append([index])
+            room.append(capacity - lengths[index])
+    return bins
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which samples lie in which row, one after the other."""
+
+    rows: list[list[int]]
+    lengths: list[int]
+
+    @property
+    def order(self) -> list[int]:
+        """The samples as they lie, row by row."""
+        return [index for row in self.rows for index in row]
+
+    @property
+    def width(self) -> int:
+        return max(sum(self.lengths[index] for index in row) for row in self.rows)
+
+    def join(self, samples: Sequence[Sequence[int]]) -> list[list[int]]:
+        """A list of values for each sample -> one for each row."""
+        return [[value for index in row for value in samples[index]] for row in self.rows]
+
+    def positions(self, of_samples: Tensor | None = None) -> Tensor:
+        """(R, L) positions that start again with each sample. With `of_samples` (axes, E, longest), a model's own,
+        (1 + axes, R, L): the plain ones first, as transformers expects them."""
+        plain = [torch.arange(length) for length in self.lengths]
+        if of_samples is None:
+            return self._filled([plain])[0]
+        own = [[axis[index, :length] for index, length in enumerate(self.lengths)] for axis in of_samples]
+        return self._filled([plain, *own])
+
+    def _filled(self, axes: Sequence[Sequence[Tensor]]) -> Tensor:
+        # Equal positions tell padding apart from the sample before it: each filler is a sample of its own.
+        filled = torch.zeros(len(axes), len(self.rows), self.width, dtype=torch.long)
+        for a, samples in enumerate(axes):
+            for r, row in enumerate(self.rows):
+                joined = torch.cat([samples[index] for index in row])
+                filled[a, r, : len(joined)] = joined
+        return filled
+
+    def places(self, width: int) -> Tensor:
+        """(E, P): where each sample's predicted tokens lie in a flattened (R, width - 1), -1 where it has none left."""
+        places = torch.full((len(self.lengths), max(self.lengths) - 1), -1)
+        for r, row in enumerate(self.rows):
+            starts = accumulate((self.lengths[index] for index in row), initial=0)
+            for index, start in zip(row, starts, strict=False):
+                count = self.lengths[index] - 1
+                places[index, :count] = torch.arange(count) + start + r * (width - 1)
+        return places
+
+
+def unpack(values_RL: Tensor, places_EP: Tensor) -> Tensor:
+    """Values of the predicted positions, (R, L - 1), as a row for each sample, (E, P), zero where it has none left."""
+    return values_RL.flatten()[places_EP.clamp(min=0)].masked_fill(places_EP < 0, 0)
+
+
+def pack(values_EP: Tensor, places_EP: Tensor, like_RL: Tensor) -> Tensor:
+    """`unpack` undone: (R, L - 1), zero where no sample lies."""
+    spare = like_RL.numel()  # a place past the end for what is no token
+    flat = values_EP.new_zeros(spare + 1)
+    flat.scatter_(0, places_EP.masked_fill(places_EP < 0, spare).flatten(), values_EP.flatten())
+    return flat[:spare].view_as(like_RL)
+
+
+def take_pictures(features: Mapping[str, Any], places: Sequence[int]) -> BatchFeature:
+    """Features of pictures -> those of the pictures at `places` among them, in that order."""
+    grid = features.get("image_grid_thw")
+    taken: dict[str, Any] = {}
+    for name, value in features.items():
+        if name == "pixel_values" and grid is not None:  # patches of all pictures in one row
+            patches = torch.split(value, grid.prod(-1).tolist())
+            taken[name] = torch.cat([patches[place] for place in places])
+        elif isinstance(value, Tensor):
+            taken[name] = value[list(places)]
+        else:
+            taken[name] = [value[place] for place in places]
+    return BatchFeature(taken)
+
+
+def two_way_masks(config: Any, positions_RL: Tensor, types_RL: Tensor, dtype: torch.dtype) -> dict[str, Tensor] | None:
+    """Gemma 3's masks of packed rows, by kind of layer: (R, 1, L, L), in which a picture's tokens see each other both
+    ways. transformers 5.23 looks a sliding layer's pictures up at positions within the sample, so that in a packed row
+    the later samples get those of the first. None for FlashAttention, which has no such masks: transformers lets
+    pictures be read one way there, packed or not.
+    """
+    if "flash" in (config._attn_implementation or ""):
+        return None
+    same = _starts(positions_RL)
+    picture = types_RL == 1
+    begins = picture & ~torch.nn.functional.pad(picture, (1, 0))[:, :-1]
+    block_RL = torch.where(picture, begins.cumsum(1), -1)
+    query, key = positions_RL[:, :, None], positions_RL[:, None, :]
+    together = (block_RL[:, :, None] == block_RL[:, None, :]) & picture[:, :, None]
+    seen = (same[:, :, None] == same[:, None, :]) & ((key <= query) | together)
+    masks = {"full_attention": seen, "sliding_attention": seen & (key > query - (config.sliding_window or 2**31))}
+    if config._attn_implementation != "eager":
+        return {kind: mask[:, None] for kind, mask in masks.items()}
+    lowest = torch.finfo(dtype).min
+    return {
+        kind: torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, lowest)[:, None] for kind, mask in masks.items()
+    }
+
+
+def _starts(positions_RL: Tensor) -> Tensor:
+    """The number of the sample that each position belongs to, counted within the row."""
+    return torch.nn.functional.pad((positions_RL.diff(dim=1) != 1).cumsum(1), (1, 0))
+
+
+class RopeIndex:
+    """A model's own `get_rope_index` without its weights: the collator carries it into data-loader workers."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.kind, self.config = type(model), model.config
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> RopeIndex | None:
+        """That of `model` or of the part below its head; None where positions are plain."""
+        return next((cls(part) for part in (model, model.base_model) if hasattr(part, "get_rope_index")), None)
+
+    def __call__(self, **inputs: Tensor) -> Tensor:
+        """(axes, E, L) positions of right-padded samples."""
+        bare: Any = object.__new__(self.kind)
+        bare.__dict__["config"] = self.config
+        return bare.get_rope_index(**inputs)[0]
+
+
+@torch.no_grad()
+def keeps_samples_apart(model: PreTrainedModel) -> bool:
+    """Whether what a sample's tokens become does not depend on what lies before it in its row: a forward of twelve
+    tokens tells."""
+    device, vocabulary = model.device, model.config.get_text_config().vocab_size
+    text = torch.arange(1, 2 * _TEXT_TOKENS + 1, device=device) % vocabulary
+    other = torch.cat([text[:_TEXT_TOKENS].flip(0), text[_TEXT_TOKENS:]])
+    training, last = model.training, []
+    model.eval()
+    try:
+        for ids in (text, other):
+            last.append(model.base_model(**_probe_inputs(model, ids)).last_hidden_state[0, _TEXT_TOKENS:])
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        return False  # it does not take such positions at all
+    finally:
+        model.train(training)
+    return torch.equal(last[0], last[1])
+
+
+def _probe_inputs(model: PreTrainedModel, ids: Tensor) -> dict[str, Any]:
+    layout = Layout([[0, 1]], [_TEXT_TOKENS, _TEXT_TOKENS])
+    axes = layout.positions()[None].expand(3, -1, -1) if RopeIndex.of(model) else None
+    positions = layout.positions() if axes is None else torch.cat([layout.positions()[None], axes])
+    return {"input_ids": ids[None], "position_ids": positions.to(ids.device), "use_cache": False}

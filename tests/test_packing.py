@@ -1,0 +1,200 @@
+"""Packing: bins, layouts, and a sample's loss and gradient, which are the same packed and alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balanced_thinking.batch import ScaleCollator
+from balanced_thinking.data.rows import to_dataset
+from balanced_thinking.data.world import load
+from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.packing import (
+    Layout,
+    RopeIndex,
+    best_fit_decreasing,
+    keeps_samples_apart,
+    pack,
+    two_way_masks,
+    unpack,
+)
+from balanced_thinking.training.lengths import LengthSampler, rough_lengths
+from balanced_thinking.weights import NORMALIZE
+from tests.conftest import ARCHITECTURES
+from tests.training import GradNorms, config, losses, trainer
+
+EVERY = (*ARCHITECTURES, "qwen2")
+
+
+@pytest.fixture(scope="module")
+def ragged_rows() -> Dataset:
+    """Eight rows of very different lengths, one with two pictures of different sizes and two with none."""
+    examples = [next(load(n=1, seed=seed, ratio=ratio)) for seed, ratio in enumerate((5, 40, 10, 60, 20, 5, 80, 15))]
+    examples[2] = replace(examples[2], images=(*examples[2].images, examples[3].images[0].resize((140, 56))))
+    examples[4], examples[7] = (replace(examples[i], images=()) for i in (4, 7))
+    return to_dataset(examples)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 120))
+def test_bins_hold_every_sample_once_and_no_more_than_fits(lengths: list[int], capacity: int) -> None:
+    bins = best_fit_decreasing(lengths, capacity)
+    assert sorted(index for one in bins for index in one) == list(range(len(lengths)))
+    assert all(sum(lengths[i] for i in one) <= capacity or len(one) == 1 for one in bins)
+    # Best fit is at most 1.7 times the optimum and one more; the sum is a lower bound of the optimum.
+    if max(lengths) <= capacity:
+        assert len(bins) <= 1.7 * -(-sum(lengths) // capacity) + 1
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(0, 3))
+def test_unpacking_undoes_packing(lengths: list[int], extra: int) -> None:
+    layout = Layout(best_fit_decreasing(lengths, max(lengths) + 3), lengths)
+    width = layout.width + extra
+    places = layout.places(width)
+    values = torch.arange(1, places.numel() + 1).view(places.shape).masked_fill(places < 0, 0)
+    like = torch.zeros(len(layout.rows), width - 1)
+    packed = pack(values, places, like)
+    assert torch.equal(unpack(packed, places), values)
+    assert packed.sum() == values.sum()
+
+
+@pytest.mark.parametrize("architecture", EVERY)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_hidden_states_packed_and_alone_agree_to_float64(
+    architecture: str, attention: str, ragged_rows: Dataset
+) -> None:
+    model, processor = build_tiny(architecture)
+    model.set_attn_implementation(attention)
+    model = model.double().eval()
+    for parameter in model.parameters():
+        if not parameter.any():  # Gemma's projector begins at zero, which would hide its pictures
+            torch.nn.init.normal_(parameter, std=0.05)
+    rows = [row if architecture != "qwen2" else {**row, "images": []} for row in ragged_rows]
+    batch = ScaleCollator(processor, packing=True, rope_index=RopeIndex.of(model))(rows)
+    places = batch["places"]
+    hidden = hidden_states(model, batch)[:, :-1].flatten(0, 1)
+    for sample, row in enumerate(rows):
+        alone = hidden_states(model, ScaleCollator(processor)([row]))[0, :-1]
+        assert torch.allclose(hidden[places[sample, : len(alone)]], alone, rtol=0, atol=1e-9), sample
+
+
+def hidden_states(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    inputs = {k: v for k, v in batch.items() if k not in ("segment_ids", "labels", "dropped", "places")}
+    if "pixel_values" in inputs:
+        inputs["pixel_values"] = inputs["pixel_values"].double()
+    if "places" in batch and "token_type_ids" in inputs:
+        config = model.config.get_text_config()
+        inputs["attention_mask"] = two_way_masks(
+            config, inputs["position_ids"], inputs["token_type_ids"], torch.float64
+        )
+    with torch.no_grad():
+        return model.base_model(**inputs, use_cache=False).last_hidden_state
+
+
+def step(architecture: str, rows: Dataset, out: Path, **options: Any) -> tuple[float, dict[str, torch.Tensor], Any]:
+    """Loss and gradients of one optimizer step over all rows."""
+    run = trainer(architecture, rows, config(out, max_length=None, **options))
+    gradients: dict[str, torch.Tensor] = {}
+    norms = GradNorms()
+    norms.on_pre_optimizer_step = lambda *a, model=None, **k: gradients.update(  # type: ignore[method-assign]
+        {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    )
+    run.add_callback(norms)
+    run.train()
+    return losses(run)[0], gradients, run
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("normalize", NORMALIZE)
+def test_packed_and_alone_have_the_same_loss_and_gradient(
+    architecture: str, normalize: str, ragged_rows: Dataset, tmp_path: Path
+) -> None:
+    alone = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8, "normalize": normalize}
+    loss, gradients, _ = step(architecture, ragged_rows, tmp_path, **alone)
+    halves = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    for options in ({}, {"pack_tokens": 700}, halves) if normalize == "example" else ({},):
+        packed, found, run = step(
+            architecture, ragged_rows, tmp_path, normalize=normalize, **({"packing": True} | options)
+        )
+        assert run.data_collator.packing
+        assert packed == pytest.approx(loss, rel=1e-5)
+        # Some gradients are zero but for rounding, such as those of a key's bias: judge these by the whole.
+        whole = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
+        for name, gradient in gradients.items():
+            assert (found[name] - gradient).norm() <= 1e-5 * max(gradient.norm(), 0.01 * whole), name
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_packed_rows_hold_every_token_and_little_padding(architecture: str, ragged_rows: Dataset) -> None:
+    model, processor = build_tiny(architecture)
+    plain = ScaleCollator(processor)(list(ragged_rows))
+    packed = ScaleCollator(processor, packing=True, rope_index=RopeIndex.of(model))(list(ragged_rows))
+    assert int((packed["segment_ids"] > 0).sum()) == int((plain["segment_ids"] > 0).sum())
+    tokens = int(plain["attention_mask"].sum())
+    assert tokens < packed["input_ids"].numel() < 0.7 * plain["input_ids"].numel()
+    assert sorted(packed["pixel_values"].flatten().tolist()) == sorted(plain["pixel_values"].flatten().tolist())
+    assert "attention_mask" not in packed
+
+
+@pytest.mark.parametrize("architecture", EVERY)
+def test_what_lies_before_a_sample_in_its_row_does_not_touch_it(architecture: str) -> None:
+    assert keeps_samples_apart(build_tiny(architecture)[0])
+
+
+def test_a_model_that_mixes_samples_is_padded_in_groups_of_like_length(
+    world_rows: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.models.mistral import modeling_mistral
+
+    # As an architecture whose masks know nothing of packing.
+    create = modeling_mistral.create_causal_mask
+    monkeypatch.setattr(
+        modeling_mistral, "create_causal_mask", lambda *a, **k: create(*a, **{**k, "position_ids": None})
+    )
+    assert not keeps_samples_apart(build_tiny("llava_next")[0])
+    run = trainer("llava_next", world_rows, config(tmp_path, packing=True, per_device_train_batch_size=2))
+    assert not run.data_collator.packing
+    assert "does not keep the samples of a row apart" in capsys.readouterr().out
+    assert isinstance(run._get_train_sampler(run.train_dataset), LengthSampler)
+
+
+def test_grouping_puts_like_with_like_and_another_order_in_each_epoch(world_rows: Dataset) -> None:
+    lengths = rough_lengths(world_rows) * 40  # eight rows of ratios 5, 10, 20, 40
+    sampler = LengthSampler(4, lengths, seed=3)
+    first = list(sampler)
+    assert sorted(first) == list(range(len(lengths)))
+    batches = [first[i : i + 4] for i in range(0, len(first), 4)]
+    alike = sum(max(lengths[i] for i in batch) < 1.5 * min(lengths[i] for i in batch) for batch in batches)
+    assert alike > 0.9 * len(batches)
+    assert list(sampler) == first
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+
+
+def test_packed_training_resumes_exactly(ragged_rows: Dataset, tmp_path: Path) -> None:
+    options = {"max_steps": 4, "per_device_train_batch_size": 3, "packing": True, "max_length": None}
+    whole = trainer("qwen2_5_vl", ragged_rows, config(tmp_path, **options, save_strategy="steps", save_steps=2))
+    whole.train()
+    resumed = trainer("qwen2_5_vl", ragged_rows, config(tmp_path / "again", **options))
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert losses(resumed)[-2:] == losses(whole)[-2:]
+
+
+def test_evaluation_packs_too_and_finds_the_same(ragged_rows: Dataset, tmp_path: Path) -> None:
+    found = [
+        trainer(
+            "gemma3",
+            ragged_rows,
+            config(tmp_path, packing=packing, max_length=None, per_device_eval_batch_size=5),
+            eval_dataset=ragged_rows,
+        ).evaluate()
+        for packing in (False, True)
+    ]
+    for name in ("eval_loss", "eval_think_nll", "eval_answer_nll", "eval_answer_accuracy"):
+        assert found[1][name] == pytest.approx(found[0][name], rel=1e-5), name
