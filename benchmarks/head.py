@@ -10,17 +10,10 @@ Needs Linux (/proc). Shapes: T tokens, N supervised tokens, D hidden size, V voc
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from balanced_thinking.loss import weighted_linear_cross_entropy
+from harness import Figures, compare, in_turn, measured, options_of, peak_mib, record, reset_peak, table
 
 
 class Shape(NamedTuple):
@@ -100,22 +94,16 @@ def step(head: Head, tensors: tuple[Tensor, Tensor, Tensor, Tensor]) -> float:
     return loss.item()
 
 
-def memory_mib(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
-
-
 def measure_cpu(head: Head, tensors: tuple[Tensor, Tensor, Tensor, Tensor], iterations: int) -> dict[str, float]:
     """CPU seconds of all threads (a busy neighbour changes them little), and the first step's added peak memory."""
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    before_mib, seconds, peak_mib, loss = memory_mib("VmRSS:"), [], 0.0, 0.0
+    before_mib, seconds, added_mib, loss = reset_peak(), [], 0.0, 0.0
     for i in range(iterations):
         start = time.process_time()
         loss = step(head, tensors)
         seconds.append(time.process_time() - start)
         if i == 0:
-            peak_mib = memory_mib("VmHWM:") - before_mib
-    return {"seconds": statistics.median(seconds), "peak_mib": peak_mib, "loss": loss}
+            added_mib = peak_mib(before_mib)
+    return {"seconds": statistics.median(seconds), "peak_mib": added_mib, "loss": loss}
 
 
 def measure_cuda(head: Head, tensors: tuple[Tensor, Tensor, Tensor, Tensor], iterations: int) -> dict[str, float]:
@@ -132,91 +120,20 @@ def measure_cuda(head: Head, tensors: tuple[Tensor, Tensor, Tensor, Tensor], ite
         end.record()
         end.synchronize()
         seconds.append(start.elapsed_time(end) / 1000)
-    peak_mib = (torch.cuda.max_memory_allocated() - before) / 2**20
-    return {"seconds": statistics.median(seconds), "peak_mib": peak_mib, "loss": loss}
+    added_mib = (torch.cuda.max_memory_allocated() - before) / 2**20
+    return {"seconds": statistics.median(seconds), "peak_mib": added_mib, "loss": loss}
 
 
-def measure(name: str, shape: Shape, options: argparse.Namespace) -> dict[str, float]:
-    torch.set_num_threads(options.threads)
+def measure(name: str, options: argparse.Namespace) -> Figures:
     step(HEADS[name], inputs(WARM_UP_SHAPE, options.device))  # imports, thread pools, kernels
-    tensors = inputs(shape, options.device)
+    tensors = inputs(options.shape, options.device)
     return (measure_cpu if options.device == "cpu" else measure_cuda)(HEADS[name], tensors, options.iterations)
 
 
-def measure_in_fresh_process(name: str, options: argparse.Namespace) -> dict[str, float]:
-    arguments = ["--measure", name, "--shape", ",".join(map(str, options.shape)), "--device", options.device]
-    arguments += ["--threads", str(options.threads), "--iterations", str(options.iterations)]
-    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"the measurement of {name} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def run_rounds(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
-    """Measure every head once a round, in alternating order, so that drift of the machine falls on all alike."""
-    samples: dict[str, list[dict[str, float]]] = {name: [] for name in HEADS}
-    for round_ in range(options.rounds):
-        for name in list(HEADS)[:: 1 if round_ % 2 == 0 else -1]:
-            samples[name].append(measure_in_fresh_process(name, options))
-            print(f"round {round_ + 1}/{options.rounds} {name}: {samples[name][-1]}", file=sys.stderr)
-    return samples
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def summarize(samples: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, Any]]:
-    """Median, min and max of each figure, and of its ratio to TRL's in the same round."""
-    rows: dict[str, dict[str, Any]] = {}
-    for name, runs in samples.items():
-        rows[name] = {"loss": runs[0]["loss"]}
-        for field in TARGETS:
-            rows[name][field] = spread([run[field] for run in runs])
-            pairs = zip(runs, samples[BASELINE], strict=True)
-            rows[name][f"{field}_to_trl"] = spread([run[field] / base[field] for run, base in pairs])
-    return rows
-
-
-def markdown(rows: dict[str, dict[str, Any]], options: argparse.Namespace) -> str:
-    unit = "CPU s" if options.device == "cpu" else "GPU s"
-    lines = [f"| head | {unit} | of TRL's (min-max) | added peak MiB | of TRL's (min-max) |", "| --- |" + " ---: |" * 4]
-    for name, row in rows.items():
-        cells = [name]
-        for field, digits in (("seconds", 4 if options.device == "cuda" else 2), ("peak_mib", 0)):
-            ratio = row[f"{field}_to_trl"]
-            cells.append(f"{row[field]['median']:.{digits}f}")
-            cells.append(f"{ratio['median']:.3f} ({ratio['min']:.3f}-{ratio['max']:.3f})")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def machine(options: argparse.Namespace) -> dict[str, Any]:
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    cpu = models[0].split(":", 1)[1].strip() if models else platform.machine()
-    gpu = torch.cuda.get_device_name() if options.device == "cuda" else None
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": options.threads, "gpu": gpu}
-
-
-def report(rows: dict[str, dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "benchmark": "head",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine(options),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "trl")},
-        "device": options.device,
-        "dtype": "float32" if options.device == "cpu" else "bfloat16",
-        "shape": options.shape._asdict(),
-        "rounds": options.rounds,
-        "iterations": options.iterations,
-        "heads": rows,
-    }
-
-
-def meets_targets(rows: dict[str, dict[str, Any]]) -> bool:
+def meets_targets(rows: dict[str, Any]) -> bool:
     passed = True
     for field, limit in TARGETS.items():
-        ratio = rows["chunked"][f"{field}_to_trl"]["median"]
+        ratio = rows["chunked"][f"{field}_ratio"]["median"]
         passed &= ratio <= limit
         print(f"{'PASS' if ratio <= limit else 'FAIL'} chunked {field}: {ratio:.3f} of TRL's, at most {limit:.2f}")
     return passed
@@ -231,31 +148,24 @@ def parse_shape(text: str) -> Shape:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}") from None
 
 
-def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--shape", type=parse_shape, default=TARGET_SHAPE, help="hidden,vocabulary,tokens,ignored share"
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="fresh processes a head (default 5)")
-    parser.add_argument("--iterations", type=int, default=3, help="steps timed in each process (default 3)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--json", type=Path, help="write the figures, the machine and the versions here")
-    parser.add_argument("--measure", choices=HEADS, help=argparse.SUPPRESS)
-    return parser.parse_args()
-
-
 def main() -> int:
-    options = parse_options()
+    parser = options_of(__doc__, tuple(HEADS))
+    about = "hidden,vocabulary,tokens,ignored share"
+    parser.add_argument("--shape", type=parse_shape, default=TARGET_SHAPE, help=about)
+    parser.add_argument("--iterations", type=int, default=3, help="steps timed in each process (default 3)")
+    options = parser.parse_args()
     if options.measure:
-        print(json.dumps(measure(options.measure, options.shape, options)))
+        measured(options.measure, options, measure)
         return 0
-    rows = summarize(run_rounds(options))
-    print(markdown(rows, options))
-    if options.json:
-        options.json.write_text(json.dumps(report(rows, options), indent=2) + "\n")
-    judged = options.shape == TARGET_SHAPE and options.device == "cpu"
-    return 0 if not judged or meets_targets(rows) else 1
+    arguments = ["--shape", ",".join(map(str, options.shape)), "--device", options.device]
+    arguments += ["--threads", str(options.threads), "--iterations", str(options.iterations)]
+    rows = compare(in_turn(tuple(HEADS), options.rounds, __file__, arguments), BASELINE)
+    gpu = options.device == "cuda"
+    columns = {"seconds": "GPU s:.4f" if gpu else "CPU s:.2f", "peak_mib": "added peak MiB:.0f"}
+    print(table(rows, columns, BASELINE))
+    dtype = "bfloat16" if gpu else "float32"
+    record(__file__, options, rows, dtype=dtype, shape=options.shape._asdict(), iterations=options.iterations)
+    return 0 if gpu or options.shape != TARGET_SHAPE or meets_targets(rows) else 1
 
 
 if __name__ == "__main__":

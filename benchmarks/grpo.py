@@ -1,0 +1,124 @@
+"""GRPO with pictures against stock TRL: pictures decoded and processed, and time a step.
+
+    python benchmarks/grpo.py [--rounds 5] [--side 448] [--tokens 32] [--json FILE]
+
+Command of record: python benchmarks/grpo.py --json benchmarks/results/grpo-cpu.json (2 CPU cores, about 4 minutes).
+Four prompts of one picture each, four completions a prompt, accumulation over four micro-batches, two optimizer steps:
+eight different pictures, so eight decodings and eight passes through the image processor are what is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Image, List
+from PIL import Image as Pictures
+
+from balanced_thinking import ScaleGRPOConfig, ScaleGRPOTrainer
+from balanced_thinking.data.rows import to_prompts_dataset
+from balanced_thinking.data.world import load
+from balanced_thinking.models.tiny import build_tiny
+from harness import Figures, compare, in_turn, measured, options_of, record, table
+
+CONTESTANTS = ("ours", "trl")
+STEPS, PROMPTS, COMPLETIONS, ACCUMULATION = 2, 4, 4, 4
+NEEDED = STEPS * PROMPTS
+
+
+def lengths(completions: list[Any], **_: Any) -> list[float]:
+    """A reward that varies among the completions of a model that knows nothing."""
+    return [float(len(completion[0]["content"]) % 7) for completion in completions]
+
+
+def rows(folder: Path, side: int) -> Dataset:
+    """Prompts with pictures as files, in the columns that both trainers read."""
+    data = to_prompts_dataset(load(n=NEEDED, ratio=5)).to_list()
+    for i, row in enumerate(data):
+        path = folder / f"{i}.png"
+        next(load(n=1, seed=i)).images[0].resize((side, side)).save(path)
+        row["images"] = [str(path)]
+    return Dataset.from_list(data).cast_column("images", List(Image()))
+
+
+def train(name: str, data: Dataset, out: str, tokens: int, steps: int, seen: dict[str, int]) -> float:
+    """Wall seconds of `steps` optimizer steps; `seen` counts the pictures."""
+    from trl import GRPOConfig, GRPOTrainer
+
+    model, processor = build_tiny("qwen2_5_vl")
+    count_pictures(processor.image_processor, seen)
+    kinds: dict[str, Any] = {"ours": (ScaleGRPOConfig, ScaleGRPOTrainer), "trl": (GRPOConfig, GRPOTrainer)}
+    config, trainer = kinds[name]
+    args = config(
+        output_dir=out,
+        max_steps=steps,
+        per_device_train_batch_size=PROMPTS * COMPLETIONS // ACCUMULATION,
+        gradient_accumulation_steps=ACCUMULATION,
+        num_generations=COMPLETIONS,
+        max_completion_length=tokens,
+        gradient_checkpointing=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        bf16=False,
+        use_cpu=True,
+        seed=3,
+    )
+    run = trainer(model, lengths, args, data, processing_class=processor)
+    start = time.perf_counter()
+    run.train()
+    return time.perf_counter() - start
+
+
+def count_pictures(image_processor: Any, seen: dict[str, int]) -> None:
+    kind = type(image_processor)
+    preprocess = getattr(kind, "_uncounted", kind.preprocess)
+
+    def counted(self: Any, images: Any, *args: Any, **kwargs: Any) -> Any:
+        seen["processed"] += sum(len(image) if isinstance(image, list) else 1 for image in images)
+        return preprocess(self, images, *args, **kwargs)
+
+    kind._uncounted, kind.preprocess = preprocess, counted
+
+
+def measure(name: str, options: argparse.Namespace) -> Figures:
+    seen = {"decoded": 0, "processed": 0}
+    open_picture = Pictures.open
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        seen["decoded"] += 1
+        return open_picture(*args, **kwargs)
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = rows(Path(folder), options.side)
+        train(name, data, folder, options.tokens, 1, seen.copy())  # imports, thread pools
+        Pictures.open = counted
+        seconds = train(name, data, folder, options.tokens, STEPS, seen)
+    return {"seconds_per_step": seconds / STEPS} | seen
+
+
+def main() -> int:
+    parser = options_of(__doc__, CONTESTANTS)
+    parser.add_argument("--side", type=int, default=448, help="pixels of a picture's side (default 448)")
+    parser.add_argument("--tokens", type=int, default=32, help="tokens of a completion (default 32)")
+    options = parser.parse_args()
+    if options.measure:
+        measured(options.measure, options, measure)
+        return 0
+    chosen = ["--side", str(options.side), "--tokens", str(options.tokens), "--threads", str(options.threads)]
+    result = compare(in_turn(CONTESTANTS, options.rounds, __file__, chosen), "trl")
+    columns = {"seconds_per_step": "s a step:.2f", "decoded": "decoded:.0f", "processed": "processed:.0f"}
+    print(table(result, columns, "trl"))
+    record(__file__, options, result, picture_side=options.side, completion_tokens=options.tokens)
+    ours = result["ours"]
+    passed = ours["decoded"]["max"] == ours["processed"]["max"] == NEEDED
+    print(f"{'PASS' if passed else 'FAIL'} pictures decoded and processed by ours: {NEEDED} of each are needed")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""What the benchmarks share: contestants in turn, each in a process of its own, and ratios taken within a round.
+
+A script names its contestants and gives a function that measures one and returns figures by name; `main` runs them in
+alternating order, prints a table and writes the JSON of record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Figures = Mapping[str, float]
+_PACKAGES = ("torch", "transformers", "trl", "accelerate", "liger-kernel", "cut-cross-entropy")
+
+
+def options_of(script: str, contestants: Sequence[str], rounds: int = 5) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark takes."""
+    parser = argparse.ArgumentParser(description=script, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"fresh processes a contestant (default {rounds})")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--json", type=Path, help="write the figures, the machine and the versions here")
+    parser.add_argument("--measure", choices=contestants, help=argparse.SUPPRESS)
+    return parser
+
+
+def in_turn(contestants: Sequence[str], rounds: int, script: str, arguments: Sequence[str]) -> dict[str, list[Figures]]:
+    """Measure every contestant once a round, in alternating order, so that drift of the machine falls on all alike."""
+    samples: dict[str, list[Figures]] = {name: [] for name in contestants}
+    for round_ in range(rounds):
+        for name in contestants[:: 1 if round_ % 2 == 0 else -1]:
+            samples[name].append(in_fresh_process(name, script, arguments))
+            print(f"round {round_ + 1}/{rounds} {name}: {samples[name][-1]}", file=sys.stderr)
+    return samples
+
+
+def in_fresh_process(name: str, script: str, arguments: Sequence[str]) -> Figures:
+    """The figures that `script --measure name` prints as its last line."""
+    command = [sys.executable, script, *arguments, "--measure", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"the measurement of {name} failed:\n{done.stdout}\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measured(name: str, options: argparse.Namespace, measure: Callable[[str, argparse.Namespace], Figures]) -> None:
+    """In the process of one contestant: measure it and print its figures."""
+    torch.set_num_threads(options.threads)
+    print(json.dumps(measure(name, options)))
+
+
+def compare(samples: Mapping[str, Sequence[Figures]], baseline: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Median, min and max of each contestant's figures, and of their ratios to the baseline's of the same round."""
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    for name, runs in samples.items():
+        rows[name] = {field: spread([run[field] for run in runs]) for field in runs[0]}
+        for field in runs[0]:
+            if all(base[field] for base in samples[baseline]):
+                ratios = [run[field] / base[field] for run, base in zip(runs, samples[baseline], strict=True)]
+                rows[name][f"{field}_ratio"] = spread(ratios)
+    return rows
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def table(rows: Mapping[str, Mapping[str, Mapping[str, float]]], columns: Mapping[str, str], baseline: str) -> str:
+    """A Markdown table. `columns` maps a figure's name to its heading and format, as in `{"seconds": "CPU s:.2f"}`."""
+    heads = [heading.rsplit(":", 1)[0] for heading in columns.values()]
+    cells = [cell for head in heads for cell in (head, f"of {baseline}'s")]
+    lines = [f"| | {' | '.join(cells)} |", "| --- |" + " ---: |" * len(cells)]
+    for name, row in rows.items():
+        line = []
+        for field, heading in columns.items():
+            ratio = row.get(f"{field}_ratio")
+            line.append(format(row[field]["median"], heading.rsplit(":", 1)[1]))
+            line.append("" if ratio is None else f"{ratio['median']:.3f} ({ratio['min']:.3f}-{ratio['max']:.3f})")
+        lines.append(f"| `{name}` | {' | '.join(line)} |")
+    return "\n".join(lines)
+
+
+def record(script: str, options: argparse.Namespace, rows: Any, **about: Any) -> None:
+    """Write what was measured to `options.json`, if it is given, with the date, the machine and the versions."""
+    if options.json is None:
+        return
+    written = {
+        "benchmark": Path(script).stem,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine(options),
+        "versions": {"python": platform.python_version()} | _versions(),
+        "device": options.device,
+        "rounds": options.rounds,
+        **about,
+        "figures": rows,
+    }
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(written, indent=2) + "\n")
+
+
+def machine(options: argparse.Namespace) -> dict[str, Any]:
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    cpu = models[0].split(":", 1)[1].strip() if models else platform.machine()
+    gpu = torch.cuda.get_device_name() if options.device == "cuda" else None
+    return {"cpu": cpu, "cores": os.cpu_count(), "threads": options.threads, "gpu": gpu}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_mib(before_mib: float = 0.0) -> float:
+    """The process's peak memory since `reset_peak` (Linux), less what it held before."""
+    return memory_mib("VmHWM:") - before_mib
+
+
+def reset_peak() -> float:
+    """Start the high-water mark anew; what the process holds now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return memory_mib("VmRSS:")
+
+
+def memory_mib(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
