@@ -370,3 +370,17 @@ def test_every_public_name_is_there() -> None:
         assert getattr(balanced_thinking, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = balanced_thinking.nothing
+
+
+def test_tensorboard_gets_the_same_metrics_under_the_same_names(tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out = tmp_path / "run"
+    assert main(["sft", *TINY, *STEPS, "--report_to", "tensorboard", "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    steps = [row for row in rows if "think_nll" in row]
+    (file,) = out.rglob("events.out.tfevents.*")
+    told = events.EventAccumulator(str(file)).Reload()
+    for name in steps[0].keys() - {"step"}:
+        values = [event.value for event in told.Scalars(f"train/{name}")]
+        assert values[: len(steps)] == pytest.approx([row[name] for row in steps], rel=1e-6), name
+    assert {"think_nll", "answer_nll", "w_think", "grad_norm"} <= steps[0].keys()

@@ -37,7 +37,7 @@ def training_arguments(recipe: Recipe, out: Path) -> Any:
     if recipe.stage not in STAGES:
         raise RecipeError(f"stage is {recipe.stage!r}{nearest(recipe.stage, STAGES)}; known: {', '.join(STAGES)}")
     config = STAGES[recipe.stage][0]
-    values = {**_DEFAULTS, **recipe.training, "output_dir": str(out / "checkpoints")}
+    values = {**_DEFAULTS, "run_name": str(out), **recipe.training, "output_dir": str(out / "checkpoints")}
     return config(**typed_arguments(config, values))
 
 
