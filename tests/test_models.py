@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from balanced_thinking.batch import ScaleCollator
 from balanced_thinking.data.rows import prompt
@@ -98,3 +99,33 @@ def test_a_graft_that_does_not_fit_is_refused() -> None:
         load_model("tiny:llava_next", size=TinySize(hidden=64), language_from="world-base")
     with pytest.raises(ValueError, match="known: language_from"):
         load_model("tiny:llava_next", languages_from="world-base")
+
+
+def test_image_options_set_how_many_tokens_a_picture_gets_and_are_saved(tmp_path: Path) -> None:
+    picture = next(load(n=1)).images[0].resize((280, 280))
+    whole, small = (load_model("world-base", image_options=o).processor for o in ({}, {"max_pixels": 84 * 84}))
+    sides = [one.image_processor(picture, return_tensors="pt")["image_grid_thw"].tolist() for one in (whole, small)]
+    assert sides == [[[1, 8, 8]], [[1, 6, 6]]]
+    small.save_pretrained(tmp_path)
+    load_model("world-base").model.save_pretrained(tmp_path)
+    again = load_model(str(tmp_path)).processor
+    assert again.image_processor(picture, return_tensors="pt")["image_grid_thw"].tolist() == sides[1]
+
+
+def test_an_adapter_is_loaded_with_the_image_options_it_was_trained_with(tmp_path: Path) -> None:
+    loaded = load_model("world-base", image_options={"max_pixels": 84 * 84})
+    get_peft_model(loaded.model, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path)
+    loaded.processor.save_pretrained(tmp_path)
+    assert load_model(str(tmp_path)).processor.image_processor.size["longest_edge"] == 84 * 84
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        ("world-base", {"max_pixel": 784}, "did you mean 'max_pixels'"),
+        ("tiny:gemma3", {"max_pixels": 784}, "model_size.image_side"),
+    ],
+)
+def test_an_unknown_image_option_is_refused(model: str, options: dict[str, int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        load_model(model, image_options=options)

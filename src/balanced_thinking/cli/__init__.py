@@ -89,9 +89,9 @@ def _stage_options(parser: Parser, stage: str) -> None:
     parser.add_argument("--out", type=Path, help="run directory  [runs/<name of the recipe>]")
     parser.add_argument("--resume", action="store_true", help="continue the run from its last checkpoint")
     parser.epilog = (
-        "Any key of a recipe (--model, --data, --split, --limit, --on_bad_row, --data_options.NAME, --lora.NAME "
-        f"...) and any training argument, of TRL's {stage.upper()}Config (--learning_rate, --max_steps ...) or ours, "
-        "may follow as --name value."
+        "Any key of a recipe (--model, --data, --split, --limit, --on_bad_row, --data_options.NAME, "
+        "--image_options.NAME, --lora.NAME ...) and any training argument, of TRL's "
+        f"{stage.upper()}Config (--learning_rate, --max_steps ...) or ours, may follow as --name value."
     )
     parser.more_help = partial(_training_help, stage)
 

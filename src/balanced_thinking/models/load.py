@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from balanced_thinking.models.graft import graft_language
 from balanced_thinking.models.tiny import ARCHITECTURES, ImageOnlyQwen2_5_VLProcessor, TinySize, build_tiny
+from balanced_thinking.names import nearest
 
 EMBEDDED = "world-base"
 _TINY = "tiny:"
@@ -28,22 +30,34 @@ class Loaded:
     source: str | None = None
 
 
-def load_model(name: str, *, seed: int = 0, size: TinySize | None = None, **from_pretrained: Any) -> Loaded:
+def load_model(
+    name: str,
+    *,
+    seed: int = 0,
+    size: TinySize | None = None,
+    image_options: Mapping[str, Any] | None = None,
+    **from_pretrained: Any,
+) -> Loaded:
     """`world-base` (the embedded base), `tiny:qwen2_5_vl` (random weights), a run directory, a checkpoint's folder, an
     adapter's, or a hub name.
 
     A LoRA adapter's folder is loaded on the base it names and merged. Other arguments go to `from_pretrained`; the
     weights are float32 unless `dtype` says otherwise, as in TRL: low-precision copies are autocast's business. Of these
     a `tiny:` model takes `attn_implementation`, and `language_from`, the model whose language model it starts from.
+    `image_options` are those of its image processor, such as `max_pixels`; they are saved with it.
     """
     if name.startswith(_TINY):
+        if image_options:
+            raise ValueError(
+                f"image_options is {dict(image_options)}, but a tiny model has model_size.image_side for that"
+            )
         return Loaded(*_build(name.removeprefix(_TINY), seed, size, **from_pretrained))
     path = resolve(name)
     if (Path(path) / "adapter_config.json").is_file():
-        return _load_adapter(path, from_pretrained)
+        return _load_adapter(path, image_options, from_pretrained)
     auto = AutoModelForImageTextToText if _has_vision(path) else AutoModelForCausalLM
     from_pretrained.setdefault("dtype", torch.float32)
-    return Loaded(auto.from_pretrained(path, **from_pretrained), load_processor(path), path)
+    return Loaded(auto.from_pretrained(path, **from_pretrained), load_processor(path, image_options), path)
 
 
 def _build(
@@ -89,27 +103,41 @@ def is_run(folder: Path) -> bool:
     return any((folder / "model" / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
-def load_processor(name: str) -> Any:
-    """The processor of a model by any name that `load_model` takes, or its tokenizer where it has none."""
+def load_processor(name: str, image_options: Mapping[str, Any] | None = None) -> Any:
+    """The processor of a model by any name that `load_model` takes, or its tokenizer where it has none.
+
+    Raises ValueError for an image option that its image processor does not have.
+    """
     if name.startswith(_TINY):
         return build_tiny(name.removeprefix(_TINY))[1]
     path = resolve(name)
+    return _read_processor(path, _has_vision(path), image_options or {})
+
+
+def _read_processor(path: str, vision: bool, image_options: Mapping[str, Any]) -> Any:
     declared = Path(path) / "processor_config.json"
-    if (
-        declared.is_file()
-        and json.loads(declared.read_text()).get("processor_class") == ImageOnlyQwen2_5_VLProcessor.__name__
-    ):
-        return _image_only_qwen(path)
-    if not _has_vision(path):
-        return AutoTokenizer.from_pretrained(path)
-    return AutoProcessor.from_pretrained(path)
+    kind = json.loads(declared.read_text()).get("processor_class") if declared.is_file() else None
+    if kind == ImageOnlyQwen2_5_VLProcessor.__name__:
+        processor = _image_only_qwen(path, image_options)
+    elif vision:
+        processor = AutoProcessor.from_pretrained(path, **image_options)
+    else:
+        processor = AutoTokenizer.from_pretrained(path)
+    # transformers passes over a name that it does not know.
+    images = getattr(processor, "image_processor", None)
+    known = getattr(getattr(images, "valid_kwargs", None), "__annotations__", {})
+    for option in image_options:
+        if option not in known:
+            told = f"known: {', '.join(sorted(known))}" if known else "this model takes no pictures"
+            raise ValueError(f"image_options has {option!r}{nearest(option, known)}; {told}")
+    return processor
 
 
-def _image_only_qwen(path: str) -> ImageOnlyQwen2_5_VLProcessor:
+def _image_only_qwen(path: str, image_options: Mapping[str, Any]) -> ImageOnlyQwen2_5_VLProcessor:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     tokenizer = AutoTokenizer.from_pretrained(path)
-    images = Qwen2VLImageProcessorPil.from_pretrained(path)
+    images = Qwen2VLImageProcessorPil.from_pretrained(path, **image_options)
     return ImageOnlyQwen2_5_VLProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
 
 
@@ -117,14 +145,17 @@ def _has_vision(path: str) -> bool:
     return type(AutoConfig.from_pretrained(path)) in AutoModelForImageTextToText._model_mapping
 
 
-def _load_adapter(path: str, from_pretrained: dict[str, Any]) -> Loaded:
+def _load_adapter(path: str, image_options: Mapping[str, Any] | None, from_pretrained: dict[str, Any]) -> Loaded:
     from peft import PeftModel
 
     base = json.loads((Path(path) / "adapter_config.json").read_text())["base_model_name_or_path"]
     if base is None:
         raise ValueError(f"{path}/adapter_config.json names no base model; set its base_model_name_or_path")
-    loaded = load_model(base, **from_pretrained)
+    loaded = load_model(base, image_options=image_options, **from_pretrained)
     merged = PeftModel.from_pretrained(loaded.model, path).merge_and_unload()
+    if (Path(path) / "tokenizer_config.json").is_file():  # its own, which may see pictures at another size
+        vision = hasattr(loaded.processor, "image_processor")
+        return Loaded(merged, _read_processor(path, vision, image_options or {}))
     return Loaded(merged, loaded.processor)
 
 

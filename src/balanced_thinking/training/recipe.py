@@ -57,6 +57,7 @@ class Recipe:
     validation_split, validation_options: the data of the evaluation loss; none where the split is null.
     lora: arguments of PEFT's `LoraConfig`; full fine-tuning where it is null.
     model_size: widths of a `tiny:` model. model_options: arguments of `from_pretrained`.
+    image_options: arguments of the model's image processor, such as `max_pixels` (Qwen); they are saved with it.
     arm: the run's name in tables. training: arguments of `ScaleSFTConfig` or `ScaleGRPOConfig`.
     """
 
@@ -73,6 +74,7 @@ class Recipe:
     lora: dict[str, Any] | None = None
     model_size: dict[str, int] = field(default_factory=dict)
     model_options: dict[str, Any] = field(default_factory=dict)
+    image_options: dict[str, Any] = field(default_factory=dict)
     arm: str | None = None
     training: dict[str, Any] = field(default_factory=dict)
 

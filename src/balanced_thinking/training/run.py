@@ -51,7 +51,9 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         assert_no_overlap(training=data.examples, validation=validation.examples)
     set_seed(args.seed)
     size = TinySize(**recipe.model_size) if recipe.model_size else None
-    loaded = load_model(recipe.model, seed=args.seed, size=size, **recipe.model_options)
+    loaded = load_model(
+        recipe.model, seed=args.seed, size=size, image_options=recipe.image_options, **recipe.model_options
+    )
     if recipe.lora or (recipe.stage == "grpo" and args.beta):
         loaded = anchor(loaded, out / "base")
     trainer = STAGES[recipe.stage][1](
