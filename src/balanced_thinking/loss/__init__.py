@@ -9,7 +9,8 @@ Shapes: T tokens, D hidden size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,10 +25,25 @@ Implementation = Callable[
     [Tensor, Tensor, Tensor | None, Tensor, Tensor, float | None, float], tuple[Tensor, Tensor, Tensor]
 ]
 
-# A new implementation is one line here; "auto" names the one that is best everywhere.
+
+def _on_triton(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    if find_spec("triton") is None:
+        raise ValueError("impl is 'triton', but Triton is not installed; install it, or use impl='chunked'")
+    from balanced_thinking.loss.triton import triton_loss
+
+    return triton_loss(*arguments)
+
+
+def _best(hidden_TD: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    on_triton = hidden_TD.is_cuda and hidden_TD.dtype != torch.float64 and find_spec("triton") is not None
+    return (_on_triton if on_triton else chunked_loss)(hidden_TD, *rest)
+
+
+# A new implementation is one line here.
 IMPLEMENTATIONS: dict[str, Implementation] = {
-    "auto": chunked_loss,
+    "auto": _best,
     "chunked": chunked_loss,
+    "triton": _on_triton,
     "reference": reference_loss,
 }
 
@@ -66,8 +82,9 @@ def weighted_linear_cross_entropy(
         bias_V: (V,) floating point, or None.
         softcap: bound of the logits, in nats, above 0 (Gemma's `final_logit_softcapping`), or None.
         logit_scale: factor on the logits, before the softcap.
-        impl: "auto", "chunked" (gradients made in the forward, logits held a chunk at a time; a first derivative
-            only, and one backward a call), or "reference" (eager, all supervised logits at once).
+        impl: "chunked" (gradients made in the forward, logits held a chunk at a time; a first derivative only, and
+            one backward a call), "triton" (the same, with one kernel between the products), "reference" (eager, all
+            supervised logits at once), or "auto": "triton" on a GPU, else "chunked".
 
     Returns:
         `LossOutput(loss, nll_T, correct_T)`: loss and nll in float32 (float64 for float64 inputs), differentiable in

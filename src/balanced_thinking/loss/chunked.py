@@ -9,7 +9,7 @@ Shapes: T tokens, N supervised tokens, C tokens of a chunk, B tokens of a block 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -23,6 +23,10 @@ from balanced_thinking.products import fast_products
 
 # The largest coefficient of a float16 gradient: far from overflow (65,504), and small probabilities survive.
 _HALF_RANGE = 256.0
+
+
+# (logits_CV, targets_C, scale_C or None, softcap, logit_scale) -> (nll_C, correct_C); see `score_in_torch_`.
+Score = Callable[[Tensor, Tensor, Tensor | None, float | None, float], tuple[Tensor, Tensor]]
 
 
 class ChunkPolicy(NamedTuple):
@@ -45,12 +49,22 @@ def chunked_loss(
     weights_T: Tensor,
     softcap: float | None,
     logit_scale: float,
+    score_: Score | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (loss, nll_T, correct_T) as `weighted_linear_cross_entropy` defines them."""
-    # Inside the Function gradient mode is always off and needs_input_grad ignores it, so it is read here.
-    wants_grad = torch.is_grad_enabled()
+    """Return (loss, nll_T, correct_T) as `weighted_linear_cross_entropy` defines them.
+
+    `score_` takes the place of `score_in_torch_`, which does the work between the products.
+    """
+    options = _Options(softcap, logit_scale, score_ or score_in_torch_, torch.is_grad_enabled())
     with fast_products() if hidden_TD.device.type == "cpu" else nullcontext():
-        return _ChunkedHead.apply(hidden_TD, head_VD, bias_V, labels_T, weights_T, softcap, logit_scale, wants_grad)
+        return _ChunkedHead.apply(hidden_TD, head_VD, bias_V, labels_T, weights_T, options)
+
+
+class _Options(NamedTuple):
+    softcap: float | None
+    logit_scale: float
+    score_: Score
+    wants_grad: bool  # inside the Function gradient mode is always off, and needs_input_grad ignores it
 
 
 class _ChunkedHead(torch.autograd.Function):
@@ -62,12 +76,11 @@ class _ChunkedHead(torch.autograd.Function):
         bias_V: Tensor | None,
         labels_T: Tensor,
         weights_T: Tensor,
-        softcap: float | None,
-        logit_scale: float,
-        wants_grad: bool,
+        options: _Options,
     ) -> tuple[Tensor, Tensor, Tensor]:
         dtype = _product_dtype(hidden_TD)
-        needs = [wants_grad and need for need in ctx.needs_input_grad[:3]]
+        softcap, logit_scale = options.softcap, options.logit_scale
+        needs = [options.wants_grad and need for need in ctx.needs_input_grad[:3]]
         rows_N, weighted = _compact(labels_T, weights_T)
         targets_N, weights_N = labels_T[rows_N], weights_T[rows_N].to(_widen(dtype))
         chunks = _chunks(weighted if any(needs) else 0, len(rows_N), head_VD, dtype)
@@ -80,7 +93,7 @@ class _ChunkedHead(torch.autograd.Function):
             hidden_CD = hidden_TD.index_select(0, rows_N[span]).to(dtype)
             logits_CV = _project(hidden_CD, weight_VD, offset_V, out=buffer_CV[: chunk.rows])
             scale_C = grads.coefficients(weights_N[span]) * logit_scale if chunk.has_grad else None
-            nll_N[span], correct_N[span] = _score_(logits_CV, targets_N[span], scale_C, softcap, logit_scale)
+            nll_N[span], correct_N[span] = options.score_(logits_CV, targets_N[span], scale_C, softcap, logit_scale)
             if chunk.has_grad:
                 grads.add(rows_N[span], logits_CV, hidden_CD, weight_VD)
         ctx.grads = grads
@@ -98,7 +111,7 @@ class _ChunkedHead(torch.autograd.Function):
             )
         # While ctx holds the head's gradient, AccumulateGrad clones it instead of taking it over.
         grads, ctx.grads = ctx.grads, None
-        return (*grads.release(upstream), None, None, None, None, None)
+        return (*grads.release(upstream), None, None, None)
 
 
 class _Gradients:
@@ -180,7 +193,7 @@ def _project(hidden_CD: Tensor, head_VD: Tensor, bias_V: Tensor | None, out: Ten
     return torch.addmm(bias_V, hidden_CD, head_VD.t(), out=out)
 
 
-def _score_(
+def score_in_torch_(
     logits_CV: Tensor, targets_C: Tensor, scale_C: Tensor | None, softcap: float | None, logit_scale: float
 ) -> tuple[Tensor, Tensor]:
     """Return (nll_C, correct_C); overwrite the logits, with `scale_C` times the gradient of the nll where given.

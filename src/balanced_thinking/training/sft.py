@@ -56,7 +56,7 @@ class ScaleSFTConfig(SFTConfig):
     pack_tokens: int | None = _option(
         None, "Tokens of a packed row; null: as many as the longest sample has, one row with FlashAttention."
     )
-    head_impl: str = _option("auto", "Implementation of the weighted head: auto, chunked, reference.")
+    head_impl: str = _option("auto", "Implementation of the weighted head: auto, triton, chunked, reference.")
     max_length: int | None = _option(4096, "Tokens of a sample, prompt and picture included; null for no limit.")
     # transformers logs a NaN as 0 by default; we stop at one instead.
     logging_nan_inf_filter: bool = _option(False, "Kept off: a run stops before a non-finite update.")

@@ -1,0 +1,124 @@
+"""The weighted head on a GPU: the chunked head, with one kernel for all that lies between its products.
+
+A program of the kernel owns a row of logits. It reads the row once for the maximum, the sum of exponentials and the
+top-1 token (online, so that one pass does), and once more to write the gradient in place, where there is one. The
+weight is applied in float32, before the gradient is rounded to the products' dtype.
+
+Shapes: T tokens, C tokens of a chunk, B logits of a block, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from balanced_thinking.loss.chunked import chunked_loss
+
+_BLOCK = 8192  # logits that a program holds at a time: 32 KiB of float32 in registers
+_WARPS = 16
+
+
+@triton.jit
+def _capped(z, softcap, SOFTCAP: tl.constexpr):
+    if SOFTCAP:
+        # tanh by exponentials of what is never positive: exact to rounding, without overflow.
+        shrunk = tl.exp(-2.0 * tl.abs(z / softcap))
+        size = softcap * (1.0 - shrunk) / (1.0 + shrunk)
+        z = tl.where(z < 0.0, -size, size)
+    return z
+
+
+@triton.jit
+def _score_row(
+    logits_CV,
+    row_stride,
+    targets_C,
+    scale_C,
+    nll_C,
+    correct_C,
+    V,
+    logit_scale,
+    softcap,
+    HAS_GRAD: tl.constexpr,
+    SOFTCAP: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    logits_V = logits_CV + row * row_stride
+    target = tl.load(targets_C + row)
+
+    top, total, argmax = float("-inf"), 0.0, 0
+    for start in range(0, V, BLOCK):
+        at_B = start + tl.arange(0, BLOCK)
+        inside_B = at_B < V
+        raw_B = tl.load(logits_V + at_B, mask=inside_B, other=0.0).to(tl.float32)
+        z_B = tl.where(inside_B, _capped(raw_B * logit_scale, softcap, SOFTCAP), float("-inf"))
+        highest, where = tl.max(z_B, 0, return_indices=True, return_indices_tie_break_left=True)
+        argmax = tl.where(highest > top, start + where, argmax)  # on a tie the first one stays
+        new_top = tl.maximum(top, highest)
+        total = total * tl.exp(top - new_top) + tl.sum(tl.exp(z_B - new_top), 0)
+        top = new_top
+
+    aim = _capped(tl.load(logits_V + target).to(tl.float32) * logit_scale, softcap, SOFTCAP)
+    tl.store(nll_C + row, tl.log(total) + (top - aim))
+    tl.store(correct_C + row, argmax == target)
+
+    if HAS_GRAD:
+        scale = tl.load(scale_C + row).to(tl.float32)
+        for start in range(0, V, BLOCK):
+            at_B = start + tl.arange(0, BLOCK)
+            inside_B = at_B < V
+            raw_B = tl.load(logits_V + at_B, mask=inside_B, other=0.0).to(tl.float32)
+            z_B = _capped(raw_B * logit_scale, softcap, SOFTCAP)
+            grad_B = scale * (tl.exp(z_B - top) / total - tl.where(at_B == target, 1.0, 0.0))
+            if SOFTCAP:
+                share_B = z_B / softcap
+                grad_B *= 1.0 - share_B * share_B
+            tl.store(logits_V + at_B, grad_B.to(logits_CV.dtype.element_ty), mask=inside_B)
+
+
+def triton_loss(
+    hidden_TD: Tensor,
+    head_VD: Tensor,
+    bias_V: Tensor | None,
+    labels_T: Tensor,
+    weights_T: Tensor,
+    softcap: float | None,
+    logit_scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (loss, nll_T, correct_T) as `weighted_linear_cross_entropy` defines them.
+
+    Raises TypeError for float64, and ValueError on a CPU, unless Triton interprets its kernels.
+    """
+    if not hidden_TD.is_cuda and not triton.knobs.runtime.interpret:
+        raise ValueError(f"impl='triton' needs a GPU, and hidden_TD is on {hidden_TD.device}: use impl='auto'")
+    if hidden_TD.dtype == torch.float64:
+        raise TypeError("impl='triton' adds up in float32, and hidden_TD is torch.float64: use impl='chunked'")
+    return chunked_loss(hidden_TD, head_VD, bias_V, labels_T, weights_T, softcap, logit_scale, score_)
+
+
+def score_(
+    logits_CV: Tensor, targets_C: Tensor, scale_C: Tensor | None, softcap: float | None, logit_scale: float
+) -> tuple[Tensor, Tensor]:
+    """(nll_C in float32, correct_C); overwrite the logits with `scale_C` times the gradient of the nll, where given."""
+    rows, vocabulary = logits_CV.shape
+    nll_C = torch.empty(rows, dtype=torch.float32, device=logits_CV.device)
+    correct_C = torch.empty(rows, dtype=torch.bool, device=logits_CV.device)
+    _score_row[(rows,)](
+        logits_CV,
+        logits_CV.stride(0),
+        targets_C,
+        nll_C if scale_C is None else scale_C,  # a pointer that is never read
+        nll_C,
+        correct_C,
+        vocabulary,
+        logit_scale,
+        1.0 if softcap is None else softcap,
+        HAS_GRAD=scale_C is not None,
+        SOFTCAP=softcap is not None,
+        BLOCK=min(_BLOCK, triton.next_power_of_2(vocabulary)),
+        num_warps=_WARPS if vocabulary > _BLOCK // 2 else 4,
+    )
+    return nll_C, correct_C
