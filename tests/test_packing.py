@@ -12,6 +12,8 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+from balanced_thinking import attention
+from balanced_thinking.attention import attend_by_sample, packed_rows
 from balanced_thinking.batch import ScaleCollator
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
@@ -26,6 +28,7 @@ from balanced_thinking.packing import (
     unpack,
 )
 from balanced_thinking.training.lengths import LengthSampler, rough_lengths
+from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.weights import NORMALIZE
 from tests.conftest import ARCHITECTURES
 from tests.training import GradNorms, config, losses, trainer
@@ -65,12 +68,11 @@ def test_unpacking_undoes_packing(lengths: list[int], extra: int) -> None:
 
 
 @pytest.mark.parametrize("architecture", EVERY)
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_hidden_states_packed_and_alone_agree_to_float64(
-    architecture: str, attention: str, ragged_rows: Dataset
-) -> None:
+@pytest.mark.parametrize("kind", ["sdpa", "eager", "sdpa_by_sample"])
+def test_hidden_states_packed_and_alone_agree_to_float64(architecture: str, kind: str, ragged_rows: Dataset) -> None:
     model, processor = build_tiny(architecture)
-    model.set_attn_implementation(attention)
+    model.set_attn_implementation("eager" if kind == "eager" else "sdpa")
+    assert kind != "sdpa_by_sample" or attend_by_sample(model)
     model = model.double().eval()
     for parameter in model.parameters():
         if not parameter.any():  # Gemma's projector begins at zero, which would hide its pictures
@@ -84,16 +86,53 @@ def test_hidden_states_packed_and_alone_agree_to_float64(
         assert torch.allclose(hidden[places[sample, : len(alone)]], alone, rtol=0, atol=1e-9), sample
 
 
-def hidden_states(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    inputs = {k: v for k, v in batch.items() if k not in ("segment_ids", "labels", "dropped", "places")}
+@pytest.mark.parametrize("architecture", EVERY)
+def test_each_sample_is_attended_to_by_itself_once_a_layer(
+    architecture: str, ragged_rows: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = build_tiny(architecture)
+    assert attend_by_sample(model)
+    rows = [row if architecture != "qwen2" else {**row, "images": []} for row in ragged_rows]
+    batch = ScaleCollator(processor, packing=True, rope_index=RopeIndex.of(model))(rows)
+    seen: list[int] = []
+    alone = attention._attend_alone
+    monkeypatch.setattr(attention, "_attend_alone", lambda q, *rest: seen.append(q.shape[2]) or alone(q, *rest))
+    hidden_states(model, batch, torch.float32)
+    assert sorted(seen) == sorted(2 * [length for row in batch["rows"] for length in row])  # two layers
+
+
+@pytest.mark.parametrize("length", [40, 300], ids=["plain", "fused"])
+@pytest.mark.parametrize("window", [None, 16])
+def test_attention_of_a_sample_is_that_of_its_own_row(length: int, window: int | None) -> None:
+    rng = torch.Generator().manual_seed(0)
+    rows = [[length, 24], [30, length]]
+    query, key, value = (
+        torch.randn(2, heads, length + 30, 8, generator=rng, dtype=torch.float64, requires_grad=True)
+        for heads in (4, 2, 2)
+    )
+    found, _ = attention.attend(torch.nn.Module(), query, key, value, attention.Samples(rows, window))
+    for row, span in attention.Samples(rows).spans():
+        n = span.stop - span.start
+        seen = torch.ones(n, n, dtype=torch.bool).tril().triu(1 - (window or n))
+        q, k, v = query[row, :, span], key[row, :, span].repeat_interleave(2, 0), value[row, :, span]
+        scores = (q @ k.transpose(1, 2) * 8**-0.5).masked_fill(~seen, float("-inf"))
+        expected = scores.softmax(-1) @ v.repeat_interleave(2, 0)
+        assert torch.allclose(found[row, span].transpose(0, 1), expected, rtol=0, atol=1e-12)
+    assert not found[0, length + 24 :].any()
+    found.sum().backward()
+    assert torch.isfinite(query.grad).all()
+
+
+def hidden_states(model: Any, batch: dict[str, Any], dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    inputs = {k: v for k, v in batch.items() if k not in ("segment_ids", "labels", "dropped", "places", "rows")}
+    rows = batch.get("rows")
     if "pixel_values" in inputs:
-        inputs["pixel_values"] = inputs["pixel_values"].double()
+        inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
     if "places" in batch and "token_type_ids" in inputs:
         config = model.config.get_text_config()
-        inputs["attention_mask"] = two_way_masks(
-            config, inputs["position_ids"], inputs["token_type_ids"], torch.float64
-        )
-    with torch.no_grad():
+        positions, types = inputs["position_ids"], inputs["token_type_ids"]
+        inputs["attention_mask"] = two_way_masks(config, rows, positions, types, dtype)
+    with torch.no_grad(), packed_rows(rows):
         return model.base_model(**inputs, use_cache=False).last_hidden_state
 
 
@@ -157,8 +196,11 @@ def test_a_model_that_mixes_samples_is_padded_in_groups_of_like_length(
     monkeypatch.setattr(
         modeling_mistral, "create_causal_mask", lambda *a, **k: create(*a, **{**k, "position_ids": None})
     )
-    assert not keeps_samples_apart(build_tiny("llava_next")[0])
-    run = trainer("llava_next", world_rows, config(tmp_path, packing=True, per_device_train_batch_size=2))
+    model, processor = build_tiny("llava_next")
+    model.set_attn_implementation("eager")  # else we attend sample by sample, whatever the masks
+    assert not keeps_samples_apart(model)
+    args = config(tmp_path, packing=True, per_device_train_batch_size=2)
+    run = ScaleSFTTrainer(model, args, train_dataset=world_rows, processing_class=processor)
     assert not run.data_collator.packing
     assert "does not keep the samples of a row apart" in capsys.readouterr().out
     assert isinstance(run._get_train_sampler(run.train_dataset), LengthSampler)

@@ -133,8 +133,8 @@ class ScaleCollator:
     """Collates rows into `input_ids`, `attention_mask`, `labels`, `segment_ids` (all (B, L)), `dropped` () and the
     pictures' tensors.
 
-    With `packing` several samples share a row: then there is no `attention_mask`, but `position_ids` and `places` (see
-    `packing.Layout`).
+    With `packing` several samples share a row: then there is no `attention_mask`, but `position_ids`, `places` and
+    `rows`, the samples' lengths (see `packing.Layout`).
 
     Args:
         processor: the model's processor, or its tokenizer for a text-only model.
@@ -165,7 +165,7 @@ class ScaleCollator:
         self.max_length, self.overflow, self.pad_to_multiple_of = max_length, overflow, pad_to_multiple_of
         self.packing, self.pack_tokens, self.rope_index = packing, pack_tokens, rope_index
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         plain = [to_prompt_completion(row) for row in rows]
         texts = [render_row(row, self.processor) for row in plain]
         images = [_pictures(row) for row in plain]
@@ -293,19 +293,19 @@ class ScaleCollator:
 
     def _pack(
         self, prompts: dict[str, Any], completions: Sequence[Completion], images: Sequence[Sequence[Any]]
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, Any]:
         """Rows of several samples, and the pictures in the order in which their samples lie."""
         columns = self._columns(prompts, completions)
         for segments in columns["segment_ids"]:
             segments[0] = IGNORE  # what lies before it belongs to another sample
         lengths = [len(ids) for ids in columns["input_ids"]]
         layout = Layout(best_fit_decreasing(lengths, max(self.pack_tokens or 0, *lengths)), lengths)
-        batch = self._tensors({name: layout.join(samples) for name, samples in columns.items()})
+        batch: dict[str, Any] = self._tensors({name: layout.join(samples) for name, samples in columns.items()})
         width = batch["input_ids"].shape[1]
         own = self._own_positions(columns, prompts["tensors"]) if self.rope_index else None
         positions = layout.positions(own)
         batch["position_ids"] = torch.nn.functional.pad(positions, (0, width - positions.shape[-1]))
-        batch["places"] = layout.places(width)
+        batch["places"], batch["rows"] = layout.places(width), layout.row_lengths
         starts = [0, *accumulate(len(row) for row in images)]
         pictures = [k for i in layout.order for k in range(starts[i], starts[i + 1])]
         return batch | dict(take_pictures(prompts["tensors"], pictures) if pictures else {})

@@ -1,7 +1,8 @@
 """Samples of different lengths in rows without padding, with positions of their own: none attends to another.
 
-transformers tells the samples of a row apart by positions that start again, in every attention implementation that it
-offers; Qwen's three-axis rotary positions are the model's own, taken sample by sample.
+Each sample is attended to by itself (`attention`), or transformers tells the samples of a row apart by positions that
+start again, as it does in every attention implementation that it offers; Qwen's three-axis rotary positions are the
+model's own, taken sample by sample.
 
 Shapes: E samples, R rows, L positions of a row, P predicted tokens of the longest sample (all but its first).
 """
@@ -16,6 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel
+
+from balanced_thinking.attention import NAME as BY_SAMPLE
+from balanced_thinking.attention import Samples, packed_rows
 
 _TEXT_TOKENS = 6  # of each sample of the probe
 
@@ -50,8 +54,13 @@ class Layout:
         return [index for row in self.rows for index in row]
 
     @property
+    def row_lengths(self) -> list[list[int]]:
+        """The samples' lengths, row by row."""
+        return [[self.lengths[index] for index in row] for row in self.rows]
+
+    @property
     def width(self) -> int:
-        return max(sum(self.lengths[index] for index in row) for row in self.rows)
+        return max(map(sum, self.row_lengths))
 
     def join(self, samples: Sequence[Sequence[int]]) -> list[list[int]]:
         """A list of values for each sample -> one for each row."""
@@ -78,9 +87,8 @@ class Layout:
     def places(self, width: int) -> Tensor:
         """(E, P): where each sample's predicted tokens lie in a flattened (R, width - 1), -1 where it has none left."""
         places = torch.full((len(self.lengths), max(self.lengths) - 1), -1)
-        for r, row in enumerate(self.rows):
-            starts = accumulate((self.lengths[index] for index in row), initial=0)
-            for index, start in zip(row, starts, strict=False):
+        for r, (row, lengths) in enumerate(zip(self.rows, self.row_lengths, strict=True)):
+            for index, start in zip(row, accumulate(lengths, initial=0), strict=False):
                 count = self.lengths[index] - 1
                 places[index, :count] = torch.arange(count) + start + r * (width - 1)
         return places
@@ -114,13 +122,16 @@ def take_pictures(features: Mapping[str, Any], places: Sequence[int]) -> BatchFe
     return BatchFeature(taken)
 
 
-def two_way_masks(config: Any, positions_RL: Tensor, types_RL: Tensor, dtype: torch.dtype) -> dict[str, Tensor] | None:
-    """Gemma 3's masks of packed rows, by kind of layer: (R, 1, L, L), in which a picture's tokens see each other both
-    ways. transformers 5.23 looks a sliding layer's pictures up at positions within the sample, so that in a packed row
-    the later samples get those of the first. None for FlashAttention, which has no such masks: transformers lets
-    pictures be read one way there, packed or not.
+def two_way_masks(
+    config: Any, rows: Sequence[Sequence[int]], positions_RL: Tensor, types_RL: Tensor, dtype: torch.dtype
+) -> dict[str, Any] | None:
+    """Gemma 3's masks of packed rows, by kind of layer, in which a picture's tokens see each other both ways: `Samples`
+    where it attends sample by sample, else (R, 1, L, L). transformers 5.23 looks a sliding layer's pictures up at
+    positions within the sample, so that in a packed row the later samples get those of the first. None for
+    FlashAttention, which has no such masks: transformers lets pictures be read one way there, packed or not.
     """
-    if "flash" in (config._attn_implementation or ""):
+    attention = config._attn_implementation or ""
+    if "flash" in attention:
         return None
     same = _starts(positions_RL)
     picture = types_RL == 1
@@ -130,7 +141,9 @@ def two_way_masks(config: Any, positions_RL: Tensor, types_RL: Tensor, dtype: to
     together = (block_RL[:, :, None] == block_RL[:, None, :]) & picture[:, :, None]
     seen = (same[:, :, None] == same[:, None, :]) & ((key <= query) | together)
     masks = {"full_attention": seen, "sliding_attention": seen & (key > query - (config.sliding_window or 2**31))}
-    if config._attn_implementation != "eager":
+    if attention == BY_SAMPLE:
+        return {kind: Samples(rows, mask_RLL=mask) for kind, mask in masks.items()}
+    if attention != "eager":
         return {kind: mask[:, None] for kind, mask in masks.items()}
     lowest = torch.finfo(dtype).min
     return {
@@ -172,7 +185,8 @@ def keeps_samples_apart(model: PreTrainedModel) -> bool:
     model.eval()
     try:
         for ids in (text, other):
-            last.append(model.base_model(**_probe_inputs(model, ids)).last_hidden_state[0, _TEXT_TOKENS:])
+            with packed_rows([[_TEXT_TOKENS, _TEXT_TOKENS]]):
+                last.append(model.base_model(**_probe_inputs(model, ids)).last_hidden_state[0, _TEXT_TOKENS:])
     except (RuntimeError, TypeError, ValueError, IndexError):
         return False  # it does not take such positions at all
     finally:

@@ -18,7 +18,6 @@ from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
 from balanced_thinking.models.load import Loaded, anchor, load_model
 from balanced_thinking.models.tiny import TinySize
 from balanced_thinking.names import nearest
-from balanced_thinking.products import fast_products
 from balanced_thinking.training.callbacks import MetricsFile, ReadableProgress, TrainingClock
 from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer
 from balanced_thinking.training.recipe import Recipe, RecipeError, typed_arguments
@@ -72,8 +71,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     # The directory is taken only now, so that a start that fails leaves nothing in the next one's way.
     if args.process_index == 0:
         runs.create(out, recipe.to_yaml(), about, resume=resume)
-    with fast_products():
-        trainer.train(resume_from_checkpoint=_checkpoint(args.output_dir) if resume else None)
+    trainer.train(resume_from_checkpoint=_checkpoint(args.output_dir) if resume else None)
     wall, cpu = clock.spent()
     _save(trainer, loaded, out / "model")
     if trainer.is_world_process_zero():

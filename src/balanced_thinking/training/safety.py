@@ -1,4 +1,4 @@
-"""What both trainers add to transformers' own: sound resuming, and a stop before a bad update."""
+"""What both trainers add to transformers' own: sound resuming, a stop before a bad update, a CPU's faster products."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from peft import PeftModel
 from transformers.utils import is_torch_bf16_gpu_available
+
+from balanced_thinking.products import fast_products
 
 _FULL_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
@@ -27,6 +29,10 @@ class SafeTrainer:
     args: Any
     model: Any
     state: Any
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with fast_products():
+            return super().train(*args, **kwargs)  # type: ignore[misc]
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]

@@ -10,6 +10,7 @@ import torch
 from transformers.trainer_utils import has_length
 from trl import SFTConfig, SFTTrainer
 
+from balanced_thinking.attention import attend_by_sample, packed_rows
 from balanced_thinking.batch import OVERFLOW, ScaleCollator
 from balanced_thinking.packing import RopeIndex, keeps_samples_apart, pack, two_way_masks, unpack
 from balanced_thinking.schedules import SCHEDULES, Flattening, Schedule
@@ -171,6 +172,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
 
     def _packing(self, model: Any) -> dict[str, Any]:
         """The collator's options for packing; none, and a word about it, where the model can't tell samples apart."""
+        attend_by_sample(model)
         if not keeps_samples_apart(model):
             self._groups_lengths = True
             print(
@@ -232,7 +234,8 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         totals = self._totals["train" if training else "eval"]
         totals.start()
         inputs = dict(inputs)
-        packed_segments, places = inputs.pop("segment_ids")[:, 1:], inputs.pop("places", None)
+        packed_segments = inputs.pop("segment_ids")[:, 1:]
+        places, rows = inputs.pop("places", None), inputs.pop("rows", None)
         segments = _by_sample(packed_segments, {"places": places})
         dropped = inputs.pop("dropped")
         counts = count(segments) if num_items_in_batch is None else num_items_in_batch
@@ -243,10 +246,10 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
             weights = pack(weights, places, packed_segments)
             if "token_type_ids" in inputs:
                 config, dtype = self.model.config.get_text_config(), self.model.dtype
-                inputs["attention_mask"] = two_way_masks(
-                    config, inputs["position_ids"], inputs["token_type_ids"], dtype
-                )
-        outputs = model(**inputs, token_weights=weights, use_cache=False)
+                positions, types = inputs["position_ids"], inputs["token_type_ids"]
+                inputs["attention_mask"] = two_way_masks(config, rows, positions, types, dtype)
+        with packed_rows(rows):
+            outputs = model(**inputs, token_weights=weights, use_cache=False)
         nll, correct = (_by_sample(values, {"places": places}) for values in (outputs.nll, outputs.correct))
         attended = inputs["attention_mask"].sum() if places is None else (places >= 0).sum() + len(places)
         totals.add(segments, nll, correct, [attended, dropped])
@@ -257,7 +260,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         loss = outputs.loss * self.accelerator.num_processes if training else outputs.loss
         if not return_outputs:
             return loss
-        with torch.no_grad():
+        with torch.no_grad(), packed_rows(rows):
             return loss, model(**{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:

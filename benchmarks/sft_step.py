@@ -1,0 +1,200 @@
+"""A whole training step on vision data of ragged lengths, against TRL's SFTTrainer on the same rows.
+
+    python benchmarks/sft_step.py [--size tiny|small] [--rounds 3] [--json FILE]
+    python benchmarks/sft_step.py --size 3b --device cuda --json benchmarks/results/sft_step-cuda.json   # an 80 GB GPU
+
+Commands of record: `--size tiny` and `--size small` (2 CPU cores, 5 and 40 minutes). The rows are of the embedded world
+with reasoning of lengths drawn from a log-normal distribution around ratio 40, as ragged as published rationales are.
+`tiny` is a Qwen2.5-VL of 2 million parameters, `small` one of 100 million with Qwen's vocabulary of 151,936, `3b` has
+the dimensions of Qwen2.5-VL-3B and random weights. At each optimizer step all contestants see the same examples.
+
+| contestant | what it is |
+| --- | --- |
+| `packed` | ours: SCALe, samples packed into rows |
+| `padded` | ours: SCALe, a row for each sample |
+| `uniform` | ours: plain SFT, a row for each sample |
+| `trl` | TRL's SFTTrainer: plain SFT, padded; it refuses to pack vision data |
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from datasets import Dataset, Image, List
+from transformers import Qwen2_5_VLForConditionalGeneration, TrainerCallback
+
+from balanced_thinking import ScaleSFTConfig, ScaleSFTTrainer
+from balanced_thinking.batch import ScaleCollator
+from balanced_thinking.data.rows import to_dataset
+from balanced_thinking.data.world import load
+from balanced_thinking.models.tiny import TinySize, build_tiny
+from harness import Figures, compare, in_turn, measured, options_of, peak_mib, record, reset_peak, table
+
+CONTESTANTS: dict[str, dict[str, Any]] = {
+    "packed": {"packing": True},
+    "padded": {},
+    "uniform": {"weighting": "uniform"},
+    "trl": {},
+}
+SIZES = {
+    "tiny": TinySize(hidden=128, layers=4),
+    "small": TinySize(hidden=512, layers=8, heads=8, vision_hidden=256, vision_layers=4),
+}
+BATCHES = {"tiny": 16, "small": 8, "3b": 8}
+QWEN_VOCABULARY = 151_936
+# Of Qwen2.5-VL-3B, as its configuration has it.
+TEXT_3B = {
+    "hidden_size": 2048,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 2,
+    "vocab_size": QWEN_VOCABULARY,
+}
+VISION_3B = {
+    "depth": 32,
+    "hidden_size": 1280,
+    "intermediate_size": 3420,
+    "num_heads": 16,
+    "out_hidden_size": 2048,
+    "fullatt_block_indexes": [7, 15, 23, 31],
+    "window_size": 112,
+}
+RATIO, SPREAD = 40, 0.6  # median of the reasoning's length in answers, and the standard deviation of its logarithm
+WARM_UP = 1
+
+
+def build(size: str, device: str) -> tuple[Any, Any]:
+    if size == "3b":
+        _, processor = build_tiny("qwen2_5_vl", size=TinySize(max_image_tokens=1024))
+        config = build_tiny("qwen2_5_vl")[0].config
+        for part, dimensions in ((config.text_config, TEXT_3B), (config.vision_config, VISION_3B)):
+            for name, value in dimensions.items():
+                setattr(part, name, value)
+        config.text_config.rope_parameters["mrope_section"] = [16, 24, 24]
+        config.text_config._attn_implementation = config._attn_implementation = "sdpa"
+        with torch.device(device):
+            torch.set_default_dtype(torch.bfloat16)
+            model = Qwen2_5_VLForConditionalGeneration(config)
+            torch.set_default_dtype(torch.float32)
+        return model, processor
+    model, processor = build_tiny("qwen2_5_vl", size=SIZES[size])
+    if size == "small":
+        model.resize_token_embeddings(QWEN_VOCABULARY)
+    return model, processor
+
+
+def rows(count: int, side: int | None) -> Dataset:
+    """Examples of the world whose reasoning has ragged lengths, with pictures of `side` pixels if it is given."""
+    rng = random.Random(0)
+    ratios = [max(5.0, RATIO * rng.lognormvariate(0, SPREAD)) for _ in range(count)]
+    examples = [next(load(n=1, seed=i, ratio=ratio)) for i, ratio in enumerate(ratios)]
+    if side is not None:
+        examples = [
+            replace(example, images=tuple(i.resize((side, side)) for i in example.images)) for example in examples
+        ]
+    return to_dataset(examples).cast_column("images", List(Image()))
+
+
+class Clock(TrainerCallback):
+    """Wall and CPU seconds of the steps after the warm-up."""
+
+    def __init__(self) -> None:
+        self.began, self.ended = (0.0, 0.0), (0.0, 0.0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.ended = (time.perf_counter(), time.process_time())
+        if state.global_step == WARM_UP:
+            self.began = self.ended
+
+    def spent(self) -> tuple[float, float]:
+        return self.ended[0] - self.began[0], self.ended[1] - self.began[1]
+
+
+def measure(name: str, options: argparse.Namespace) -> Figures:
+    model, processor = build(options.size, options.device)
+    batch = BATCHES[options.size]
+    data = rows(batch * (WARM_UP + options.steps), 448 if options.size == "3b" else None)
+    lengths, supervised = token_counts(processor, data)
+    before, clock = reset_peak(), Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(name, options, model, processor, data, folder)
+        trainer.add_callback(clock)
+        trainer.train()
+    wall, cpu = clock.spent()
+    timed = range(batch * WARM_UP, len(data))  # no shuffling: the rows come in their order
+    memory = torch.cuda.max_memory_allocated() / 2**20 if options.device == "cuda" else peak_mib(before)
+    widest = [max(lengths[i] for i in timed[k : k + batch]) for k in range(0, len(timed), batch)]
+    return {
+        "tokens_per_second": sum(supervised[i] for i in timed) / wall,
+        "cpu_seconds_per_step": cpu / options.steps,
+        "peak_mib": memory,
+        "padding_share": 1 - sum(lengths[i] for i in timed) / (batch * sum(widest)),
+        "loss": trainer.state.log_history[0]["loss"],
+    }
+
+
+def make_trainer(name: str, options: argparse.Namespace, model: Any, processor: Any, data: Dataset, out: str) -> Any:
+    from trl import SFTConfig, SFTTrainer
+
+    batch = BATCHES[options.size]
+    shared: dict[str, Any] = {
+        "output_dir": out,
+        "max_steps": WARM_UP + options.steps,
+        "per_device_train_batch_size": batch,
+        "train_sampling_strategy": "sequential",
+        "max_length": None,
+        "gradient_checkpointing": options.size == "3b",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": options.device == "cpu",
+        "bf16": options.device == "cuda",
+        "optim": "adamw_torch_fused",
+        "learning_rate": 1e-4,
+    }
+    config, trainer = (SFTConfig, SFTTrainer) if name == "trl" else (ScaleSFTConfig, ScaleSFTTrainer)
+    return trainer(model, config(**shared, **CONTESTANTS[name]), train_dataset=data, processing_class=processor)
+
+
+def token_counts(processor: Any, data: Dataset) -> tuple[list[int], list[int]]:
+    """Tokens, and supervised tokens, of each row."""
+    batches = [ScaleCollator(processor)([row]) for row in data]
+    lengths = [int(batch["attention_mask"].sum()) for batch in batches]
+    return lengths, [int((batch["labels"] != -100).sum()) for batch in batches]
+
+
+def main() -> int:
+    parser = options_of(__doc__, tuple(CONTESTANTS), rounds=3)
+    parser.add_argument("--size", choices=tuple(BATCHES), default="tiny", help="of the model (default tiny)")
+    parser.add_argument("--steps", type=int, default=4, help="steps timed, after one of warm-up (default 4)")
+    options = parser.parse_args()
+    if options.measure:
+        measured(options.measure, options, measure)
+        return 0
+    arguments = ["--size", options.size, "--steps", str(options.steps), "--threads", str(options.threads)]
+    arguments += ["--device", options.device]
+    result = compare(in_turn(tuple(CONTESTANTS), options.rounds, __file__, arguments), "trl")
+    columns = {
+        "tokens_per_second": "supervised tokens/s:,.0f",
+        "cpu_seconds_per_step": "CPU s a step:.2f",
+        "peak_mib": "added peak MiB:,.0f",
+    }
+    print(table(result, columns, "trl"))
+    print(f"padding in a row for each sample: {result['trl']['padding_share']['median']:.0%}")
+    record(__file__, options, result, size=options.size, batch=BATCHES[options.size], steps=options.steps)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
