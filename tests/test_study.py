@@ -172,24 +172,36 @@ def fingerprints(root: Path) -> dict[str, str]:
     return found
 
 
+def workers(root: Path) -> list[psutil.Process]:
+    found = [(process, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    return [p for p, words in found if "balanced_thinking.study.worker" in words and str(root) in words]
+
+
 def kill_workers(root: Path) -> None:
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if "balanced_thinking.study.worker" in words and str(root) in words:
-            process.kill()
+    for process in workers(root):
+        process.kill()
+
+
+def study_command(root: Path) -> list[str]:
+    (root / "plan.yaml").write_text(yaml.safe_dump(SMALL))
+    program = [sys.executable, "-m", "balanced_thinking.cli"]
+    return [*program, "study", str(root / "plan.yaml"), "--out", str(root / "s")]
+
+
+def test_a_terminated_study_leaves_no_worker_behind(tmp_path: Path) -> None:
+    process = subprocess.Popen(study_command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    for _ in range(300):
+        if workers(tmp_path / "s"):
+            break
+        time.sleep(0.1)
+    process.terminate()
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said.strip()) == (1, "balanced study: stopped")
+    assert not workers(tmp_path / "s")
 
 
 def killed_and_continued(root: Path, kills: int, rng: random.Random) -> dict[str, str]:
-    (root / "plan.yaml").write_text(yaml.safe_dump(SMALL))
-    command = [
-        sys.executable,
-        "-m",
-        "balanced_thinking.cli",
-        "study",
-        str(root / "plan.yaml"),
-        "--out",
-        str(root / "s"),
-    ]
+    command = study_command(root)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for _ in range(kills):
         process = subprocess.Popen(

@@ -11,8 +11,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -70,7 +72,7 @@ def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
         told = f"{len(schedule.waiting)} of {len(nodes)} runs to go, {jobs} at a time; each writes {root}/<run>/{LOG}"
         console.print(told, highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with _terminable(), Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("runs", total=len(nodes), completed=len(nodes) - len(schedule.waiting))
         try:
             while schedule.waiting or schedule.running:
@@ -87,6 +89,19 @@ def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
         raise StudyError(
             f"{len(schedule.failed)} of {len(nodes)} runs failed; the same command tries them again ({logs})"
         )
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """A cluster's SIGTERM ends a study as Ctrl-C does: its runs are stopped in order."""
+    if threading.current_thread() is not threading.main_thread():  # others may not set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def prepare(study: Study, root: Path) -> None:
