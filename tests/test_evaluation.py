@@ -11,10 +11,12 @@ import torch
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.world import load
-from balanced_thinking.evaluation.generate import Generator, evaluate, predict, summarize
+from balanced_thinking.evaluation.generate import AnswerClosed, Generator, in_batches, predict
+from balanced_thinking.evaluation.results import PARTIAL, evaluate, summarize
 from balanced_thinking.evaluation.run import label
 from balanced_thinking.evaluation.statistics import wilson_interval
 from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.segments import get_format
 from tests.conftest import ARCHITECTURES
 
 
@@ -47,8 +49,8 @@ def test_a_sample_is_answered_alike_alone_and_in_a_batch(architecture: str) -> N
         ("<think>a b</think><answer>red", False, {"correct": False, "malformed": False, "truncated": True}),
         # stopped by itself without the closing tag: all of the answer is there
         ("<think>a b</think><answer>red", True, {"correct": True, "malformed": False, "truncated": False}),
-        # cut off after the answer
-        ("<think>a b</think><answer>red</answer>", False, {"correct": True, "malformed": False, "truncated": True}),
+        # ended where the answer is closed: nothing is missing
+        ("<think>a b</think><answer>red</answer>", False, {"correct": True, "malformed": False, "truncated": False}),
     ],
 )
 def test_outputs_are_judged_by_the_parser(text: str, stopped: bool, expected: dict[str, bool]) -> None:
@@ -152,3 +154,95 @@ def test_generation_is_greedy_and_repeatable() -> None:
     first = [p.completion for p in predict(model, examples)]
     torch.manual_seed(2)
     assert [p.completion for p in predict(model, examples)] == first
+
+
+CLOSED = "<think>a b</think><answer>red</answer>"
+
+
+@pytest.mark.parametrize(
+    ("text", "format", "expected"),
+    [
+        (CLOSED, "think-answer", True),
+        (CLOSED + " and then some", "think-answer", False),  # malformed, and so is what comes
+        ("<think>a b</think><answer>red", "think-answer", False),
+        ("<think>a <answer>b</answer>", "think-answer", False),  # still thinking: it may answer yet
+        ("red</answer>", "think-answer", False),
+        ("\\boxed{red}", "boxed", False),  # another box may follow
+        (CLOSED, "auto", True),
+        (CLOSED, "direct", False),
+    ],
+)
+def test_a_generation_ends_where_the_format_closes_the_answer(text: str, format: str, expected: bool) -> None:
+    tokenizer = build_tiny("qwen2")[1]
+    prompt = tokenizer("<answer>which</answer> ?").input_ids
+    rows = torch.tensor([prompt + tokenizer(text).input_ids])
+    assert AnswerClosed(tokenizer, get_format(format), len(prompt))(rows, None).tolist() == [expected]
+
+
+def test_rows_that_have_answered_stop_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = generator("qwen2", max_new_tokens=60)
+    long, short = "<think>a b c d e</think><answer>blue</answer>", CLOSED
+    said = [model.tokenizer(f"{text} more words").input_ids for text in (short, long)]
+    longest = max(map(len, said))
+
+    class Told:
+        """Writes what it was told to, whatever it is asked."""
+
+        def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            step = ids.shape[1] - self.start
+            for row, tokens in enumerate(said):
+                scores[row] = float("-inf")
+                scores[row, tokens[min(step, len(tokens) - 1)]] = 0.0
+            return scores
+
+    told, generate = Told(), model.model.generate
+
+    def forced(**inputs: Any) -> torch.Tensor:
+        told.start = inputs["input_ids"].shape[1]
+        return generate(**inputs, logits_processor=[told])
+
+    monkeypatch.setattr(model.model, "generate", forced)
+    found = model.complete([Example(str(i), "which ?", (), None, "red") for i in range(2)])
+    assert [model.tokenizer.decode(ids) for ids in found] == [short, long]
+    assert longest < 60
+    assert not model.score(Example("0", "which ?", (), None, "red"), found[0]).truncated
+
+
+def test_an_evaluation_that_was_stopped_goes_on_and_gives_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = list(load(split="test", n=7))
+    about: dict[str, Any] = {"data": "world", "split": "test", "model_name": "tiny", "batch_size": 2}
+    model = generator("qwen2_5_vl")
+    evaluate(model, examples, tmp_path / "whole", **about)
+    complete, asked = model.complete, []
+
+    def failing(chunk: list[Example]) -> list[list[int]]:
+        asked.extend(example.id for example in chunk)
+        if len(asked) > 4:
+            raise KeyboardInterrupt
+        return complete(chunk)
+
+    monkeypatch.setattr(model, "complete", failing)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, examples, tmp_path / "cut", **about)
+    partial = tmp_path / "cut" / PARTIAL
+    partial.write_text(partial.read_text()[:-20])  # the kill came in the middle of a row
+    first, asked[:] = asked[:2], []
+    monkeypatch.setattr(model, "complete", lambda chunk: asked.extend(e.id for e in chunk) or complete(chunk))
+    evaluate(model, examples, tmp_path / "cut", **about)
+    assert sorted([*asked, *first]) == sorted(example.id for example in examples)
+    files = [(tmp_path / name / "predictions.jsonl").read_bytes() for name in ("whole", "cut")]
+    assert files[0] == files[1]
+    assert not partial.exists()
+    asked.clear()
+    evaluate(model, examples, tmp_path / "cut", **about, weights="retrained")
+    assert len(asked) == 7
+
+
+def test_batches_hold_every_example_once_and_like_lengths_together() -> None:
+    examples = [Example(str(i), "word " * (i * 7 % 10), (), None, "red") for i in range(10)]
+    batches = in_batches(examples, 3)
+    assert sorted(index for batch in batches for index in batch) == list(range(10))
+    lengths = [len(examples[index].question) for batch in batches for index in batch]
+    assert lengths == sorted(lengths, reverse=True)

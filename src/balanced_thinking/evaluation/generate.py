@@ -1,28 +1,23 @@
-"""Batched greedy generation and scoring, every sample kept."""
+"""Batched greedy generation and scoring."""
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from balanced_thinking import runs
 from balanced_thinking.batch import ScaleCollator, open_image
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import prompt
 from balanced_thinking.evaluation.scorers import get_scorer
-from balanced_thinking.evaluation.statistics import wilson_interval
-from balanced_thinking.segments import ANSWER, THINK, Parsed, ReasoningFormat, generated_segments, get_format
+from balanced_thinking.segments import ANSWER, THINK, Parsed, ReasoningFormat, generated_segments, get_format, parse
 
-# Pictures of this many samples are kept beside the predictions, for the report's sample browser.
-_KEPT_PICTURES = 64
-_REPORT_SIDE = 336
+NOTHING = "there is nothing to evaluate: the data holds no example; check --data, --split and --limit"
+# A closing tag and what stands around it: no built-in tag takes more tokens.
+_TAG_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -48,29 +43,6 @@ class Prediction:
     images: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Summary:
-    """A split's result. `malformed` counts outputs without an answer that can be extracted, `truncated` those cut
-    off, `dropped` bad rows of the data that were left out (and are not among `n`)."""
-
-    data: str
-    split: str
-    n: int
-    correct: int
-    accuracy: float
-    wilson_low: float
-    wilson_high: float
-    malformed: int
-    truncated: int
-    think_tokens_mean: float
-    answer_tokens_mean: float
-    scorer: str
-    format: str
-    wall_seconds: float
-    model: str
-    dropped: int = 0
-
-
 class Generator:
     """Greedy answers of one model to batches of examples.
 
@@ -94,7 +66,8 @@ class Generator:
 
     def refuse(self, examples: Sequence[Example]) -> None:
         """Raises ValueError where there is no example, or one has a picture that the model would never see."""
-        _check_some(len(examples))
+        if not examples:
+            raise ValueError(NOTHING)
         sees = hasattr(self.collator.processor, "image_processor")
         if pictured := [example.id for example in examples if example.images and not sees]:
             raise ValueError(
@@ -113,8 +86,12 @@ class Generator:
             eos_token_id=self._stops(),
             pad_token_id=self.tokenizer.pad_token_id,
         )
-        sequences = self.model.generate(**inputs, generation_config=config)
-        return [self._cut(ids) for ids in sequences[:, inputs["input_ids"].shape[1] :].tolist()]
+        prompt_length = inputs["input_ids"].shape[1]
+        closed = AnswerClosed(self.tokenizer, self.format, prompt_length)
+        sequences = self.model.generate(
+            **inputs, generation_config=config, stopping_criteria=StoppingCriteriaList([closed])
+        )
+        return [self._cut(ids) for ids in sequences[:, prompt_length:].tolist()]
 
     def _stops(self) -> list[int]:
         stops = self.model.generation_config.eos_token_id
@@ -122,9 +99,11 @@ class Generator:
         return sorted({*stops, self.tokenizer.eos_token_id})
 
     def _cut(self, ids: list[int]) -> list[int]:
-        stops = set(self._stops())
-        end = next((i + 1 for i, token in enumerate(ids) if token in stops), len(ids))
-        return ids[:end]
+        stops, filler = set(self._stops()), self.tokenizer.pad_token_id
+        for i, token in enumerate(ids):
+            if token in stops or token == filler:  # a row that has closed its answer is filled up
+                return ids[: i + (token in stops)]
+        return ids
 
     def score(self, example: Example, ids: list[int], scorer: str = "exact") -> Prediction:
         """One completion, parsed by the training's own parser and scored."""
@@ -139,13 +118,39 @@ class Generator:
             correct=right and (stopped or _is_closed(parsed)),
             problems=list(parsed.problems),
             malformed=parsed.answer is None,
-            truncated=not stopped,
+            truncated=not stopped and not (_ends_with_answer(self.format) and _is_closed(parsed)),
             think_tokens=segments.count(THINK),
             answer_tokens=segments.count(ANSWER) + stopped,
             completion=parsed.text,
             family=example.meta.get("family"),
             choices=list(example.choices),
         )
+
+
+class AnswerClosed(StoppingCriteria):
+    """Ends a row of a generation once its answer is closed as the format closes it: what follows can't change it."""
+
+    def __init__(self, tokenizer: Any, format: ReasoningFormat, prompt_length: int) -> None:
+        self.tokenizer, self.format, self.prompt_length = tokenizer, format, prompt_length
+        self.tag = format.answer_close if _ends_with_answer(format) else ""
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        closed = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        if not self.tag:
+            return closed
+        written = input_ids[:, self.prompt_length :]
+        tails = self.tokenizer.batch_decode(written[:, -_TAG_TOKENS:], skip_special_tokens=False)
+        for row in [row for row, tail in enumerate(tails) if self.tag in tail]:
+            parsed = parse(self.tokenizer.decode(written[row], skip_special_tokens=True), self.format)
+            closed[row] = parsed.answer is not None and not parsed.problems and _is_closed(parsed)
+        return closed
+
+
+def in_batches(examples: Sequence[Example], batch_size: int) -> list[list[int]]:
+    """Indices of the examples, like lengths together, the longest questions first: what does not fit in memory fails
+    at once."""
+    order = sorted(range(len(examples)), key=lambda i: (-len(examples[i].images), -len(examples[i].question), i))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def predict(
@@ -158,87 +163,11 @@ def predict(
             yield generator.score(example, ids, scorer)
 
 
-def evaluate(
-    generator: Generator,
-    examples: Sequence[Example],
-    out: Path,
-    *,
-    data: str,
-    split: str,
-    model_name: str,
-    batch_size: int = 64,
-    scorer: str = "exact",
-    dropped: int = 0,
-    progress: Any = iter,
-) -> Summary:
-    """Predict, score and write `out/predictions.jsonl` (every sample) and, last of all, `out/summary.json`.
-
-    Raises ValueError, before anything is written, for an unknown scorer and for examples the model can't answer.
-    """
-    get_scorer(scorer)
-    generator.refuse(examples)
-    started = time.perf_counter()
-    out.mkdir(parents=True, exist_ok=True)
-    partial = out / ".predictions.jsonl.partial"
-    kept: list[Prediction] = []
-    with partial.open("w", encoding="utf-8") as file:
-        for i, prediction in enumerate(progress(predict(generator, examples, batch_size=batch_size, scorer=scorer))):
-            row = {**asdict(prediction), "images": _picture_names(i, examples[i])}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            kept.append(prediction)
-    summary = summarize(
-        kept,
-        data=data,
-        split=split,
-        model=model_name,
-        scorer=scorer,
-        format=generator.format.name,
-        wall_seconds=time.perf_counter() - started,
-        dropped=dropped,
-    )
-    _keep_pictures(examples, out)
-    partial.replace(out / "predictions.jsonl")
-    runs.write_atomically(out / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
-    return summary
-
-
-def summarize(predictions: Sequence[Prediction], **about: Any) -> Summary:
-    """Counts, means and the Wilson interval of the predictions."""
-    n, correct = len(predictions), sum(p.correct for p in predictions)
-    _check_some(n)
-    low, high = wilson_interval(correct, n)
-    return Summary(
-        n=n,
-        correct=correct,
-        accuracy=correct / n,
-        wilson_low=low,
-        wilson_high=high,
-        malformed=sum(p.malformed for p in predictions),
-        truncated=sum(p.truncated for p in predictions),
-        think_tokens_mean=sum(p.think_tokens for p in predictions) / n,
-        answer_tokens_mean=sum(p.answer_tokens for p in predictions) / n,
-        **about,
-    )
-
-
-def _check_some(n: int) -> None:
-    if n == 0:
-        raise ValueError("there is nothing to evaluate: the data holds no example; check --data, --split and --limit")
+def _ends_with_answer(format: ReasoningFormat) -> bool:
+    """Whether a completion is over once its answer is closed: not where prose, a wrapping tag or a box may follow."""
+    return bool(format.answer_close) and not (format.prose or any(format.wrap) or format.answer_close == "}")
 
 
 def _is_closed(parsed: Parsed) -> bool:
     """Whether anything follows the answer, so that it cannot have been cut off in the middle."""
     return parsed.answer_span is not None and parsed.answer_span[1] < len(parsed.text.rstrip())
-
-
-def _picture_names(index: int, example: Example) -> list[str]:
-    return [f"images/{index:04d}-{k}.png" for k in range(len(example.images))] if index < _KEPT_PICTURES else []
-
-
-def _keep_pictures(examples: Sequence[Example], out: Path) -> None:
-    for i, example in enumerate(examples[:_KEPT_PICTURES]):
-        for name, image in zip(_picture_names(i, example), example.images, strict=True):
-            picture = open_image(image)
-            picture.thumbnail((_REPORT_SIDE, _REPORT_SIDE))
-            (out / "images").mkdir(exist_ok=True)
-            picture.save(out / name)

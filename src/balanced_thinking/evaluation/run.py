@@ -10,7 +10,8 @@ import torch
 from rich.progress import track
 
 from balanced_thinking.data import data_format, label, load_data
-from balanced_thinking.evaluation.generate import Generator, Summary, evaluate
+from balanced_thinking.evaluation.generate import Generator
+from balanced_thinking.evaluation.results import Summary, evaluate
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.models.load import is_run, load_model
 from balanced_thinking.products import fast_products
@@ -66,10 +67,17 @@ def evaluate_model(
             batch_size=batch_size,
             scorer=scorer,
             dropped=loaded_data.dropped,
+            weights=_stamp(folder),
             progress=lambda predictions: _progress(predictions, split, len(examples)),
         )
     print(describe(summary))
     return out
+
+
+def _stamp(folder: str) -> str:
+    """Tells a local model's weights from those that lay in its folder before."""
+    files = sorted(Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else []
+    return " ".join(f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
 
 
 def _free(out: Path, overwrite: bool) -> Path:

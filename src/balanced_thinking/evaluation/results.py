@@ -1,0 +1,175 @@
+"""Evaluating to a folder: every sample in `predictions.jsonl`, the counts in `summary.json`; resumed where it stopped.
+
+Batches are cut beforehand, so one that was not finished is answered again as a whole: what a sample is padded to, and
+with it the last bit of its logits, stays what it would have been.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking import runs
+from balanced_thinking.batch import open_image
+from balanced_thinking.data.example import Example
+from balanced_thinking.evaluation.generate import NOTHING, Generator, Prediction, in_batches
+from balanced_thinking.evaluation.scorers import get_scorer
+from balanced_thinking.evaluation.statistics import wilson_interval
+
+PARTIAL = ".predictions.jsonl.partial"
+# Pictures of this many samples are kept beside the predictions, for the report's sample browser.
+_KEPT_PICTURES = 64
+_REPORT_SIDE = 336
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A split's result. `malformed` counts outputs without an answer that can be extracted, `truncated` those cut
+    off, `dropped` bad rows of the data that were left out (and are not among `n`)."""
+
+    data: str
+    split: str
+    n: int
+    correct: int
+    accuracy: float
+    wilson_low: float
+    wilson_high: float
+    malformed: int
+    truncated: int
+    think_tokens_mean: float
+    answer_tokens_mean: float
+    scorer: str
+    format: str
+    wall_seconds: float
+    model: str
+    dropped: int = 0
+
+
+def evaluate(
+    generator: Generator,
+    examples: Sequence[Example],
+    out: Path,
+    *,
+    data: str,
+    split: str,
+    model_name: str,
+    batch_size: int = 64,
+    scorer: str = "exact",
+    dropped: int = 0,
+    weights: str = "",
+    progress: Any = iter,
+) -> Summary:
+    """Predict, score and write `out/predictions.jsonl` (every sample) and, last of all, `out/summary.json`.
+
+    An evaluation that was stopped goes on where it was, if it is the same one: of the same examples by the same model
+    (`weights` tells its weights apart) in the same way.
+
+    Raises ValueError, before anything is written, for an unknown scorer and for examples the model can't answer.
+    """
+    get_scorer(scorer)
+    generator.refuse(examples)
+    started = time.perf_counter()
+    out.mkdir(parents=True, exist_ok=True)
+    task = {
+        "model": [model_name, weights],
+        "task": [data, split, scorer, generator.format.name, generator.max_new_tokens, batch_size],
+        "examples": [example.id for example in examples],
+    }
+    kept: dict[int, dict[str, Any]] = {}
+    for index, row in progress(_rows(generator, examples, out / PARTIAL, task, batch_size, scorer)):
+        kept[index] = row
+    rows = [kept[index] for index in range(len(examples))]
+    summary = summarize(
+        [Prediction(**row) for row in rows],
+        data=data,
+        split=split,
+        model=model_name,
+        scorer=scorer,
+        format=generator.format.name,
+        wall_seconds=time.perf_counter() - started,
+        dropped=dropped,
+    )
+    _keep_pictures(examples, out)
+    runs.write_atomically(
+        out / "predictions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    )
+    runs.write_atomically(out / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
+    (out / PARTIAL).unlink(missing_ok=True)
+    return summary
+
+
+def _rows(
+    generator: Generator,
+    examples: Sequence[Example],
+    partial: Path,
+    task: Mapping[str, Any],
+    batch_size: int,
+    scorer: str,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(index, what is kept of it) of every example, those of an earlier try first; each new batch is written down."""
+    done = _done(partial, task)
+    batches = in_batches(examples, batch_size)
+    whole = [batch for batch in batches if all(index in done for index in batch)]
+    lines = [json.dumps(task)] + [json.dumps([i, done[i]], ensure_ascii=False) for batch in whole for i in batch]
+    runs.write_atomically(partial, "".join(f"{line}\n" for line in lines))
+    yield from ((index, done[index]) for batch in whole for index in batch)
+    with partial.open("a", encoding="utf-8") as file:
+        for batch in (batch for batch in batches if batch not in whole):
+            for index, ids in zip(batch, generator.complete([examples[i] for i in batch]), strict=True):
+                prediction = generator.score(examples[index], ids, scorer)
+                row = {**asdict(prediction), "images": _picture_names(index, examples[index])}
+                file.write(json.dumps([index, row], ensure_ascii=False) + "\n")
+                yield index, row
+            file.flush()
+
+
+def _done(partial: Path, task: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """What an earlier try at the same task has written; a row that a kill cut short is left out."""
+    lines = partial.read_text(encoding="utf-8").splitlines() if partial.is_file() else []
+    if not lines or lines[0] != json.dumps(task):
+        return {}
+    found = {}
+    for line in lines[1:]:
+        try:
+            index, row = json.loads(line)
+        except ValueError:
+            continue
+        found[index] = row
+    return found
+
+
+def summarize(predictions: Sequence[Prediction], **about: Any) -> Summary:
+    """Counts, means and the Wilson interval of the predictions."""
+    n, correct = len(predictions), sum(p.correct for p in predictions)
+    if n == 0:
+        raise ValueError(NOTHING)
+    low, high = wilson_interval(correct, n)
+    return Summary(
+        n=n,
+        correct=correct,
+        accuracy=correct / n,
+        wilson_low=low,
+        wilson_high=high,
+        malformed=sum(p.malformed for p in predictions),
+        truncated=sum(p.truncated for p in predictions),
+        think_tokens_mean=sum(p.think_tokens for p in predictions) / n,
+        answer_tokens_mean=sum(p.answer_tokens for p in predictions) / n,
+        **about,
+    )
+
+
+def _picture_names(index: int, example: Example) -> list[str]:
+    return [f"images/{index:04d}-{k}.png" for k in range(len(example.images))] if index < _KEPT_PICTURES else []
+
+
+def _keep_pictures(examples: Sequence[Example], out: Path) -> None:
+    for i, example in enumerate(examples[:_KEPT_PICTURES]):
+        for name, image in zip(_picture_names(i, example), example.images, strict=True):
+            picture = open_image(image)
+            picture.thumbnail((_REPORT_SIDE, _REPORT_SIDE))
+            (out / "images").mkdir(exist_ok=True)
+            picture.save(out / name)
