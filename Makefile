@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Data-loader workers and tests share few cores: threads that spin against each other slow everything down.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: setup demo test test-long bench lint format clean
+.PHONY: setup demo test test-long bench bench-gpu lint format clean
 
 setup: .venv/.ready
 
@@ -24,8 +24,23 @@ test: setup
 test-long: setup
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow
 
+# Each script runs ours and its peers in turn; about an hour on two cores, with nothing else running. BENCH_OUT=folder writes elsewhere.
+BENCH_OUT ?= benchmarks/results
 bench: setup
-	$(BIN)/python benchmarks/head.py
+	$(BIN)/python benchmarks/head.py --json $(BENCH_OUT)/head-cpu.json
+	$(BIN)/python benchmarks/sft_step.py --size tiny --json $(BENCH_OUT)/sft_step-tiny-cpu.json
+	$(BIN)/python benchmarks/sft_step.py --size small --steps 2 --json $(BENCH_OUT)/sft_step-small-cpu.json
+	$(BIN)/python benchmarks/overhead.py --json $(BENCH_OUT)/overhead-cpu.json
+	$(BIN)/python benchmarks/scaling.py --json $(BENCH_OUT)/scaling-cpu.json --svg $(BENCH_OUT)/scaling-cpu.svg
+	$(BIN)/python benchmarks/pipeline.py --json $(BENCH_OUT)/pipeline-cpu.json
+	$(BIN)/python benchmarks/grpo.py --json $(BENCH_OUT)/grpo-cpu.json
+
+# One GPU of 80 GB, torch for CUDA in .venv; about 20 minutes.
+bench-gpu: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	for n in 8192 16384 32768; do \
+	  $(BIN)/python benchmarks/head.py --device cuda --shape 2048,151936,$$n,0.5 --json $(BENCH_OUT)/head-cuda-$$n.json || exit 1; done
+	$(BIN)/python benchmarks/sft_step.py --size 3b --device cuda --json $(BENCH_OUT)/sft_step-3b-cuda.json
 
 lint: setup
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from balanced_thinking.loss import weighted_linear_cross_entropy
+from balanced_thinking.loss.chunked import CPU_POLICY, GPU_POLICY
 from harness import Figures, compare, in_turn, measured, options_of, peak_mib, record, reset_peak, table
 
 
@@ -39,6 +41,10 @@ BASELINE = "trl"
 
 def chunked(hidden_TD: Tensor, head_VD: Tensor, labels_T: Tensor, weights_T: Tensor) -> Tensor:
     return weighted_linear_cross_entropy(hidden_TD, head_VD, labels_T, weights_T, impl="chunked").loss
+
+
+def triton(hidden_TD: Tensor, head_VD: Tensor, labels_T: Tensor, weights_T: Tensor) -> Tensor:
+    return weighted_linear_cross_entropy(hidden_TD, head_VD, labels_T, weights_T, impl="triton").loss
 
 
 def reference(hidden_TD: Tensor, head_VD: Tensor, labels_T: Tensor, weights_T: Tensor) -> Tensor:
@@ -70,8 +76,52 @@ def trl(hidden_TD: Tensor, head_VD: Tensor, labels_T: Tensor, weights_T: Tensor)
     return -(log_probs_T.masked_fill(~mask_T, 0) * weights_T).sum()
 
 
+def compacted(hidden_TD: Tensor, labels_T: Tensor, weights_T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The supervised rows: what every peer below is given, so that none pays for the others."""
+    rows_N = (labels_T != -100).nonzero().squeeze(1)
+    return hidden_TD[rows_N], labels_T[rows_N], weights_T[rows_N]
+
+
+def torch_fused(hidden_TD: Tensor, head_VD: Tensor, labels_T: Tensor, weights_T: Tensor) -> Tensor:
+    """torch's own, with chunks as large as ours: its default of tiny ones takes several times as long."""
+    hidden_ND, labels_N, weights_N = compacted(hidden_TD, labels_T, weights_T)
+    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=_rows_of_a_chunk(head_VD), acc_policy="compact")
+    return (F.linear_cross_entropy(hidden_ND, head_VD, labels_N, reduction="none", options=options) * weights_N).sum()
+
+
+def _rows_of_a_chunk(head_VD: Tensor) -> int:
+    policy = CPU_POLICY if head_VD.device.type == "cpu" else GPU_POLICY
+    return max(policy.min_rows, policy.chunk_bytes // (len(head_VD) * head_VD.element_size()))
+
+
+def liger(hidden_TD: Tensor, head_VD: Tensor, labels_T: Tensor, weights_T: Tensor) -> Tensor:
+    from liger_kernel.ops.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyFunction
+
+    hidden_ND, labels_N, weights_N = compacted(hidden_TD, labels_T, weights_T)
+    options = (None, None, -100, 0.0, 0.0, "none")  # bias, class weights, ignored label, z-loss, smoothing, reduction
+    return (LigerFusedLinearCrossEntropyFunction.apply(hidden_ND, head_VD, labels_N, *options)[0] * weights_N).sum()
+
+
+def cce(hidden_TD: Tensor, head_VD: Tensor, labels_T: Tensor, weights_T: Tensor) -> Tensor:
+    """Cut cross-entropy with its filter, which leaves out small gradients before they are weighted: not exact."""
+    from cut_cross_entropy import linear_cross_entropy
+
+    hidden_ND, labels_N, weights_N = compacted(hidden_TD, labels_T, weights_T)
+    return (linear_cross_entropy(hidden_ND, head_VD, labels_N, reduction="none") * weights_N).sum()
+
+
 Head = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-HEADS: dict[str, Head] = {head.__name__: head for head in (chunked, reference, naive_compacted, naive, trl)}
+EVERYWHERE = (chunked, reference, naive_compacted, naive, torch_fused, trl)
+HEADS: dict[str, Head] = {head.__name__: head for head in (*EVERYWHERE, triton, liger, cce)}
+
+
+def contestants(device: str) -> tuple[str, ...]:
+    """Those that run on the device and are installed."""
+    names = [head.__name__ for head in EVERYWHERE]
+    if device == "cuda":
+        packages = {"triton": "triton", "liger": "liger_kernel", "cce": "cut_cross_entropy"}
+        names += [name for name, package in packages.items() if find_spec(package)]
+    return tuple(names)
 
 
 def inputs(shape: Shape, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -159,7 +209,7 @@ def main() -> int:
         return 0
     arguments = ["--shape", ",".join(map(str, options.shape)), "--device", options.device]
     arguments += ["--threads", str(options.threads), "--iterations", str(options.iterations)]
-    rows = compare(in_turn(tuple(HEADS), options.rounds, __file__, arguments), BASELINE)
+    rows = compare(in_turn(contestants(options.device), options.rounds, __file__, arguments), BASELINE)
     gpu = options.device == "cuda"
     columns = {"seconds": "GPU s:.4f" if gpu else "CPU s:.2f", "peak_mib": "added peak MiB:.0f"}
     print(table(rows, columns, BASELINE))
