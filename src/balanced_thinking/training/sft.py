@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from transformers.trainer_utils import has_length
 from trl import SFTConfig, SFTTrainer
 
@@ -15,6 +16,7 @@ from balanced_thinking.batch import OVERFLOW, ScaleCollator
 from balanced_thinking.packing import RopeIndex, keeps_samples_apart, pack, two_way_masks, unpack
 from balanced_thinking.schedules import SCHEDULES, Flattening, Schedule
 from balanced_thinking.training.callbacks import ThinkLossFlattens
+from balanced_thinking.training.feeding import OneAhead, keep_on_host
 from balanced_thinking.training.head import attach_weighted_head
 from balanced_thinking.training.lengths import LengthSampler, rough_lengths
 from balanced_thinking.training.metrics import EVALUATION_WEIGHTS, SegmentTotals
@@ -219,6 +221,17 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         the trainer's state keeps, so resuming is exact."""
         moved_at = self._flattening.moved_at(self.state) if self._flattening else None
         return self.schedule.weights(self.state.global_step / max(1, self.state.max_steps - 1), moved_at)
+
+    def get_train_dataloader(self) -> Any:
+        return keep_on_host(super().get_train_dataloader())
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[Any, Any]:
+        batches, counts = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return OneAhead(batches, self._move), counts
+
+    def _move(self, batch: dict[str, Any]) -> dict[str, Any]:
+        device = self.args.device
+        return batch if device.type == "cpu" else send_to_device(batch, device, non_blocking=True)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
         """The denominators: `count` of all micro-batches of the step, over all ranks."""

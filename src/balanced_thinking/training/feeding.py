@@ -1,0 +1,45 @@
+"""Micro-batches of a step on their way to the device: pictures are large, and accumulation over many micro-batches must
+not hold those of all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from accelerate.data_loader import DataLoaderShard
+
+Batch = dict[str, Any]
+
+
+def keep_on_host(loader: Any) -> Any:
+    """The data loader, but that its batches stay where they were made until somebody moves them."""
+    if isinstance(loader, DataLoaderShard):
+        loader.device = None
+    return loader
+
+
+class OneAhead(Sequence[Batch]):
+    """The micro-batches of a step, each moved to the device while the one before it is worked on.
+
+    The one that was worked on is emptied, so that two at most are on the device. `move` should not wait for the copy.
+    """
+
+    def __init__(self, batches: Sequence[Batch], move: Callable[[Batch], Batch]) -> None:
+        self._batches, self._move = batches, move
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._batches[index]
+
+    def __iter__(self) -> Iterator[Batch]:
+        ahead = self._move(self._batches[0]) if self._batches else None
+        for k in range(1, len(self._batches) + 1):
+            assert ahead is not None
+            current, ahead = ahead, None
+            if k < len(self._batches):
+                ahead = self._move(self._batches[k])
+            yield current
+            if current is not self._batches[k - 1]:  # the copy on the device; on a CPU there is none
+                current.clear()
