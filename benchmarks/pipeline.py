@@ -9,6 +9,7 @@ torch's DataLoader with the collator that the trainer would use and the columns 
 | contestant | what it is |
 | --- | --- |
 | `ours` | paths in the rows, `ScaleCollator` |
+| `cached` | the same with an `image_cache` that holds every picture |
 | `trl` | a column of pictures, as TRL's documentation has it, and TRL's collator |
 """
 
@@ -31,7 +32,7 @@ from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import TinySize, build_tiny
 from harness import Figures, compare, in_turn, measured, options_of, record, table
 
-CONTESTANTS = ("ours", "trl")
+CONTESTANTS = ("ours", "cached", "trl")
 BATCH, IMAGE_TOKENS = 8, 324  # what 512 x 512 pixels are to Qwen2.5-VL
 
 
@@ -48,14 +49,15 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
     _, processor = build_tiny("qwen2_5_vl", size=TinySize(max_image_tokens=IMAGE_TOKENS))
     with tempfile.TemporaryDirectory() as folder:
         data = rows(Path(folder), options.samples, options.side)
-        collator: Any = ScaleCollator(processor)
+        collator: Any = ScaleCollator(processor, image_cache=f"{folder}/cache" if name == "cached" else None)
         if name == "trl":
             from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
             data = data.cast_column("images", List(Image()))
             collator = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
         loader = DataLoader(data, BATCH, collate_fn=collator, num_workers=options.workers)
-        collator([data[i] for i in range(2)])  # imports, lazy tables
+        for i in range(len(data) if name == "cached" else 2):  # fills the cache; imports, lazy tables
+            collator([data[i]])
         decoded, load_picture = [0], Pictures.open
 
         def counted(*args: Any, **kwargs: Any) -> Any:

@@ -13,6 +13,7 @@ the dimensions of Qwen2.5-VL-3B and random weights. At each optimizer step all c
 | `packed` | ours: SCALe, samples packed into rows |
 | `padded` | ours: SCALe, a row for each sample |
 | `uniform` | ours: plain SFT, a row for each sample |
+| `trainer` | transformers' Trainer with TRL's collator: plain SFT, padded, logits of every position |
 | `trl` | TRL's SFTTrainer: plain SFT, padded; it refuses to pack vision data |
 """
 
@@ -41,6 +42,7 @@ CONTESTANTS: dict[str, dict[str, Any]] = {
     "packed": {"packing": True},
     "padded": {},
     "uniform": {"weighting": "uniform"},
+    "trainer": {},
     "trl": {},
 }
 SIZES = {
@@ -144,7 +146,9 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
 
 
 def make_trainer(name: str, options: argparse.Namespace, model: Any, processor: Any, data: Dataset, out: str) -> Any:
+    from transformers import Trainer, TrainingArguments
     from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
     batch = BATCHES[options.size]
     shared: dict[str, Any] = {
@@ -152,7 +156,6 @@ def make_trainer(name: str, options: argparse.Namespace, model: Any, processor: 
         "max_steps": WARM_UP + options.steps,
         "per_device_train_batch_size": batch,
         "train_sampling_strategy": "sequential",
-        "max_length": None,
         "gradient_checkpointing": options.size == "3b",
         "logging_steps": 1,
         "save_strategy": "no",
@@ -163,6 +166,11 @@ def make_trainer(name: str, options: argparse.Namespace, model: Any, processor: 
         "optim": "adamw_torch_fused",
         "learning_rate": 1e-4,
     }
+    if name == "trainer":
+        collator = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
+        args = TrainingArguments(**shared, remove_unused_columns=False)
+        return Trainer(model, args, data_collator=collator, train_dataset=data)
+    shared["max_length"] = None
     config, trainer = (SFTConfig, SFTTrainer) if name == "trl" else (ScaleSFTConfig, ScaleSFTTrainer)
     return trainer(model, config(**shared, **CONTESTANTS[name]), train_dataset=data, processing_class=processor)
 

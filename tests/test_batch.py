@@ -14,8 +14,9 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from balanced_thinking.batch import RowError, ScaleCollator, open_image, spoken
+from balanced_thinking.batch import RowError, ScaleCollator, spoken
 from balanced_thinking.data import Example, check_examples
+from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import stored
 from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny

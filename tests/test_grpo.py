@@ -17,9 +17,10 @@ from balanced_thinking.data.rows import to_prompts_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.models.load import load_model
 from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.pictures import DistinctPictures
 from balanced_thinking.segments import ANSWER, THINK
 from balanced_thinking.training import grpo
-from balanced_thinking.training.grpo import DistinctPictures, ScaleGRPOConfig, ScaleGRPOTrainer, credit_shares
+from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer, credit_shares
 from tests.conftest import ARCHITECTURES
 from tests.training import QUIET, losses
 

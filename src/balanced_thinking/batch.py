@@ -8,8 +8,8 @@ Runs in data-loader workers: it holds no state and reports what it dropped insid
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -19,18 +19,16 @@ import torch
 from PIL import Image
 from trl.data_utils import apply_chat_template, is_conversational, prepare_multimodal_messages
 
-from balanced_thinking.data.checks import UNREADABLE
-from balanced_thinking.packing import Layout, RopeIndex, best_fit_decreasing, take_pictures
+from balanced_thinking.data.checks import RowError
+from balanced_thinking.data.images import as_rgb, open_image
+from balanced_thinking.packing import Layout, RopeIndex, best_fit_decreasing
+from balanced_thinking.pictures import CachedPictures, take_pictures
 from balanced_thinking.segments import IGNORE, Parsed, ReasoningFormat, get_format, parse, token_segments
 from balanced_thinking.segments.trim import SENTENCES, WORDS, think_units, trim_think
 
 OVERFLOW = ("error", "drop", "trim_think")
 # What a processor returns for each token besides its id; completions hold no image, so theirs is 0.
 _TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
-
-
-class RowError(ValueError):
-    """A row that cannot be trained on; the message names it and says what mends it."""
 
 
 @dataclass(frozen=True)
@@ -41,40 +39,9 @@ class Completion:
     segments: list[int]
 
 
-def open_image(reference: Any) -> Image.Image:
-    """An RGB picture from a PIL image, a local path, or the {"bytes", "path"} that datasets store.
-
-    Raises RowError, with the file's name, for anything that cannot be read.
-    """
-    if isinstance(reference, Image.Image):
-        return _rgb(reference, "a PIL image")
-    if isinstance(reference, Mapping):
-        if (data := reference.get("bytes")) is not None:
-            return _rgb(io.BytesIO(data), str(reference.get("path") or f"of {len(data)} bytes"))
-        reference = reference.get("path")
-    if not isinstance(reference, (str, Path)):
-        raise RowError(f"an image is {reference!r}; expected a path, a PIL image, or a mapping with `bytes` or `path`")
-    if str(reference).startswith(("http://", "https://")):
-        raise RowError(f"the image {reference!r} is an address: images must be local files, so download it first")
-    return _rgb(reference, str(reference))
-
-
-def _rgb(source: Any, name: str) -> Image.Image:
+def _pictures(row: Mapping[str, Any], *, convert: bool = True) -> list[Image.Image]:
     try:
-        if isinstance(source, Image.Image):
-            return source.convert("RGB")
-        with Image.open(source) as image:
-            return image.convert("RGB")
-    except UNREADABLE as error:
-        raise RowError(
-            f"the image {name} cannot be read ({error}); expected a whole picture file that Pillow opens: mend the "
-            "file, or load the data with verify_images and --on-bad-row drop to go on without its row"
-        ) from error
-
-
-def _pictures(row: Mapping[str, Any]) -> list[Image.Image]:
-    try:
-        return [open_image(image) for image in row["images"]]
+        return [open_image(image, convert=convert) for image in row["images"]]
     except RowError as error:
         raise RowError(f"sample {row.get('id', '?')}: {error}") from error
 
@@ -145,6 +112,7 @@ class ScaleCollator:
         pad_to_multiple_of: rounds the padded length up.
         packing: whether the samples of a batch share rows, which are as long as the longest sample, or `pack_tokens`.
         rope_index: the model's positions where they are not plain ones.
+        image_cache: a folder that keeps what the image processor makes of a picture, of `image_cache_gib` at most.
     """
 
     def __init__(
@@ -157,6 +125,8 @@ class ScaleCollator:
         packing: bool = False,
         pack_tokens: int | None = None,
         rope_index: RopeIndex | None = None,
+        image_cache: str | Path | None = None,
+        image_cache_gib: float = 20.0,
     ) -> None:
         if overflow not in OVERFLOW:
             raise ValueError(f"overflow is {overflow!r}; known: {', '.join(OVERFLOW)}")
@@ -164,11 +134,17 @@ class ScaleCollator:
         self.format = get_format(reasoning_format)
         self.max_length, self.overflow, self.pad_to_multiple_of = max_length, overflow, pad_to_multiple_of
         self.packing, self.pack_tokens, self.rope_index = packing, pack_tokens, rope_index
+        self._cached = image_cache is not None and hasattr(processor, "image_processor")
+        if image_cache is not None and self._cached:
+            self.processor = copy(processor)  # the one that was given stays as it is, and is what gets saved
+            limit = int(image_cache_gib * 2**30)
+            cached = CachedPictures(processor.image_processor, Path(image_cache).expanduser(), limit, as_rgb)
+            self.processor.image_processor = cached
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         plain = [to_prompt_completion(row) for row in rows]
         texts = [render_row(row, self.processor) for row in plain]
-        images = [_pictures(row) for row in plain]
+        images = [_pictures(row, convert=not self._cached) for row in plain]
         prompts = self._encode_prompts([text["prompt"] for text in texts], images)
         completions = [
             self._fit(row["id"], self._parse(row, text["completion"]), len(ids))
@@ -189,7 +165,7 @@ class ScaleCollator:
     def prompts(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Left-padded prompts for generation: rows of `prompt` and `images`, encoded as for training."""
         texts = [render_row(row, self.processor)["prompt"] for row in rows]
-        images = [_pictures(row) for row in rows]
+        images = [_pictures(row, convert=not self._cached) for row in rows]
         return self._process(texts, images, padding_side="left")
 
     def _process(self, texts: list[str], images: list[list[Image.Image]], padding_side: str) -> dict[str, torch.Tensor]:

@@ -9,14 +9,14 @@ Shapes: E samples, R rows, L positions of a row, P predicted tokens of the longe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BatchFeature, PreTrainedModel
+from transformers import PreTrainedModel
 
 from balanced_thinking.attention import NAME as BY_SAMPLE
 from balanced_thinking.attention import Samples, packed_rows
@@ -105,21 +105,6 @@ def pack(values_EP: Tensor, places_EP: Tensor, like_RL: Tensor) -> Tensor:
     flat = values_EP.new_zeros(spare + 1)
     flat.scatter_(0, places_EP.masked_fill(places_EP < 0, spare).flatten(), values_EP.flatten())
     return flat[:spare].view_as(like_RL)
-
-
-def take_pictures(features: Mapping[str, Any], places: Sequence[int]) -> BatchFeature:
-    """Features of pictures -> those of the pictures at `places` among them, in that order."""
-    grid = features.get("image_grid_thw")
-    taken: dict[str, Any] = {}
-    for name, value in features.items():
-        if name == "pixel_values" and grid is not None:  # patches of all pictures in one row
-            patches = torch.split(value, grid.prod(-1).tolist())
-            taken[name] = torch.cat([patches[place] for place in places])
-        elif isinstance(value, Tensor):
-            taken[name] = value[list(places)]
-        else:
-            taken[name] = [value[place] for place in places]
-    return BatchFeature(taken)
 
 
 def two_way_masks(

@@ -41,6 +41,10 @@ _ANSWER_CORE = re.compile(
 )
 
 
+class RowError(ValueError):
+    """A row that cannot be trained on; the message names it and says what mends it."""
+
+
 @dataclass(frozen=True)
 class BadRow:
     """A row that cannot become an Example.

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from balanced_thinking.batch import ScaleCollator, open_image
+from balanced_thinking.batch import ScaleCollator
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.segments import ANSWER, THINK, Parsed, ReasoningFormat, generated_segments, get_format, parse

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking import runs
-from balanced_thinking.batch import open_image
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.images import open_image
 from balanced_thinking.evaluation.generate import NOTHING, Generator, Prediction, in_batches
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.statistics import wilson_interval

@@ -14,14 +14,12 @@ from typing import Any
 
 import torch
 from datasets import Dataset, Image, List
-from transformers import BatchFeature
-from transformers.image_utils import make_flat_list_of_images
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
-from balanced_thinking.batch import open_image
+from balanced_thinking.data.images import open_image
 from balanced_thinking.evaluation.scorers import get_scorer
-from balanced_thinking.packing import take_pictures
+from balanced_thinking.pictures import DistinctPictures
 from balanced_thinking.schedules import SCHEDULES, Schedule
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
 from balanced_thinking.training.rewards import REWARDS, check_rewards, make_rewards
@@ -260,24 +258,3 @@ def _each_picture_once(processor: Any) -> Iterator[None]:
         yield
     finally:
         processor.image_processor = original
-
-
-class DistinctPictures:
-    """An image processor in front of another one, which sees each distinct picture once and repeats what came out."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-        self._seen: dict[tuple[Any, ...], tuple[list[Any], Any]] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def __call__(self, images: Any, **kwargs: Any) -> BatchFeature:
-        flat = make_flat_list_of_images(images)
-        distinct = list({id(image): image for image in flat}.values())
-        places = {id(image): place for place, image in enumerate(distinct)}
-        kwargs["return_tensors"] = "pt"  # one kind of result for generation and for training
-        key = (tuple(places), repr(sorted(kwargs.items(), key=lambda item: item[0])))
-        if key not in self._seen:  # the pictures are kept beside the result, so that their ids stay theirs
-            self._seen[key] = (distinct, self._inner(distinct, **kwargs))
-        return take_pictures(self._seen[key][1], [places[id(image)] for image in flat])

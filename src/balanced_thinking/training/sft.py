@@ -59,6 +59,10 @@ class ScaleSFTConfig(SFTConfig):
     pack_tokens: int | None = _option(
         None, "Tokens of a packed row; null: as many as the longest sample has, one row with FlashAttention."
     )
+    image_cache: str | None = _option(
+        None, "Folder that keeps what the image processor makes of each picture; safe to share and to delete."
+    )
+    image_cache_gib: float = _option(20.0, "GiB that the folder may grow to; what was not used for longest goes.")
     head_impl: str = _option("auto", "Implementation of the weighted head: auto, triton, chunked, reference.")
     max_length: int | None = _option(4096, "Tokens of a sample, prompt and picture included; null for no limit.")
     # transformers logs a NaN as 0 by default; we stop at one instead.
@@ -160,6 +164,8 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
                 args.max_length,
                 args.overflow,
                 args.pad_to_multiple_of,
+                image_cache=args.image_cache,
+                image_cache_gib=args.image_cache_gib,
                 **(self._packing(base) if args.packing else {}),
             )
         self.normalize = "token" if args.weighting == "uniform" else args.normalize
