@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from datasets import Dataset
 
 from balanced_thinking.training.feeding import OneAhead
-from tests.training import config, trainer
+from tests.training import config, losses, trainer
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
@@ -40,3 +41,16 @@ def test_batches_wait_on_the_host_until_their_turn(world_rows: Dataset, tmp_path
     assert len(batches) == 4
     assert counts is not None
     assert batches[0] is not batches[1]
+
+
+def test_workers_change_nothing_but_the_time(world_rows: Dataset, tmp_path: Path) -> None:
+    found = []
+    for workers in (None, 2):
+        args = config(
+            tmp_path, max_steps=2, per_device_train_batch_size=4, dataloader_num_workers=workers, packing=True
+        )
+        assert torch.cuda.is_available() or args.dataloader_num_workers == (workers or 0)
+        run = trainer("qwen2_5_vl", world_rows, args)
+        run.train()
+        found.append(losses(run))
+    assert found[0] == found[1]

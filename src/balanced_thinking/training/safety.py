@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,18 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from balanced_thinking.products import fast_products
 
+_WORKERS = 4  # that decode and process pictures while the GPU computes
 _FULL_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def settle_device_defaults(args: Any) -> None:
-    """Before TRL's own settling: its default of bfloat16 is an error on a machine without a GPU that has it, and pinned
-    memory is of use with a GPU only."""
+    """Before TRL's own settling: its default of bfloat16 is an error on a machine without a GPU that has it, pinned
+    memory is of use with a GPU only, and so are workers: a CPU that trains has no core to spare."""
     if args.bf16 is None and not args.fp16 and not is_torch_bf16_gpu_available():
         args.bf16 = False
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
+    if args.dataloader_num_workers is None:
+        args.dataloader_num_workers = min(_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 0
 
 
 class SafeTrainer:

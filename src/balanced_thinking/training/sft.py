@@ -65,6 +65,9 @@ class ScaleSFTConfig(SFTConfig):
     image_cache_gib: float = _option(20.0, "GiB that the folder may grow to; what was not used for longest goes.")
     head_impl: str = _option("auto", "Implementation of the weighted head: auto, triton, chunked, reference.")
     max_length: int | None = _option(4096, "Tokens of a sample, prompt and picture included; null for no limit.")
+    dataloader_num_workers: int | None = _option(
+        None, "Processes that decode and process pictures; null: 4 where there is a GPU, else none."
+    )
     # transformers logs a NaN as 0 by default; we stop at one instead.
     logging_nan_inf_filter: bool = _option(False, "Kept off: a run stops before a non-finite update.")
 
