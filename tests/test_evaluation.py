@@ -11,8 +11,8 @@ import torch
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.world import load
-from balanced_thinking.evaluation.generate import AnswerClosed, Generator, in_batches, predict
-from balanced_thinking.evaluation.results import PARTIAL, evaluate, summarize
+from balanced_thinking.evaluation.generate import AnswerClosed, Generator, predict
+from balanced_thinking.evaluation.results import PARTIAL, evaluate, in_batches, summarize
 from balanced_thinking.evaluation.run import label
 from balanced_thinking.evaluation.statistics import wilson_interval
 from balanced_thinking.models.tiny import build_tiny

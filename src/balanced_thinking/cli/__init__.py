@@ -153,6 +153,9 @@ def _eval_options(parser: Parser) -> None:
     parser.add_argument(
         "--model", required=True, help="a run directory, a checkpoint's folder, world-base, or a hub name"
     )
+    parser.add_argument(
+        "--server", help="ask this OpenAI-compatible server, as in http://localhost:8000/v1, which serves it"
+    )
     parser.add_argument("--data", required=True, help="a data set's name or a path")
     parser.add_argument("--split", default="test", help="which split of it")
     parser.add_argument(
@@ -183,6 +186,7 @@ def _eval(arguments: argparse.Namespace) -> Path:
         on_bad_row=arguments.on_bad_row,
         options=_values(arguments.overrides),
         overwrite=arguments.overwrite,
+        server=arguments.server,
     )
 
 

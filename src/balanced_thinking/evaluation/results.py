@@ -16,7 +16,7 @@ from typing import Any
 from balanced_thinking import runs
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
-from balanced_thinking.evaluation.generate import NOTHING, Generator, Prediction, in_batches
+from balanced_thinking.evaluation.judge import NOTHING, Judge, Prediction
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.statistics import wilson_interval
 
@@ -50,7 +50,7 @@ class Summary:
 
 
 def evaluate(
-    generator: Generator,
+    judge: Judge,
     examples: Sequence[Example],
     out: Path,
     *,
@@ -71,16 +71,16 @@ def evaluate(
     Raises ValueError, before anything is written, for an unknown scorer and for examples the model can't answer.
     """
     get_scorer(scorer)
-    generator.refuse(examples)
+    judge.refuse(examples)
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     task = {
         "model": [model_name, weights],
-        "task": [data, split, scorer, generator.format.name, generator.max_new_tokens, batch_size],
+        "task": [data, split, scorer, judge.format.name, judge.max_new_tokens, batch_size],
         "examples": [example.id for example in examples],
     }
     kept: dict[int, dict[str, Any]] = {}
-    for index, row in progress(_rows(generator, examples, out / PARTIAL, task, batch_size, scorer)):
+    for index, row in progress(_rows(judge, examples, out / PARTIAL, task, batch_size, scorer)):
         kept[index] = row
     rows = [kept[index] for index in range(len(examples))]
     summary = summarize(
@@ -89,7 +89,7 @@ def evaluate(
         split=split,
         model=model_name,
         scorer=scorer,
-        format=generator.format.name,
+        format=judge.format.name,
         wall_seconds=time.perf_counter() - started,
         dropped=dropped,
     )
@@ -103,7 +103,7 @@ def evaluate(
 
 
 def _rows(
-    generator: Generator,
+    judge: Judge,
     examples: Sequence[Example],
     partial: Path,
     task: Mapping[str, Any],
@@ -119,12 +119,19 @@ def _rows(
     yield from ((index, done[index]) for batch in whole for index in batch)
     with partial.open("a", encoding="utf-8") as file:
         for batch in (batch for batch in batches if batch not in whole):
-            for index, ids in zip(batch, generator.complete([examples[i] for i in batch]), strict=True):
-                prediction = generator.score(examples[index], ids, scorer)
+            for index, ids in zip(batch, judge.complete([examples[i] for i in batch]), strict=True):
+                prediction = judge.score(examples[index], ids, scorer)
                 row = {**asdict(prediction), "images": _picture_names(index, examples[index])}
                 file.write(json.dumps([index, row], ensure_ascii=False) + "\n")
                 yield index, row
             file.flush()
+
+
+def in_batches(examples: Sequence[Example], batch_size: int) -> list[list[int]]:
+    """Indices of the examples, like lengths together, the longest questions first: what does not fit in memory fails
+    at once."""
+    order = sorted(range(len(examples)), key=lambda i: (-len(examples[i].images), -len(examples[i].question), i))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def _done(partial: Path, task: Mapping[str, Any]) -> dict[int, dict[str, Any]]:

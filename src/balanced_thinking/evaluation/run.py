@@ -11,11 +11,13 @@ from rich.progress import track
 
 from balanced_thinking.data import data_format, label, load_data
 from balanced_thinking.evaluation.generate import Generator
+from balanced_thinking.evaluation.judge import Judge
 from balanced_thinking.evaluation.results import Summary, evaluate
 from balanced_thinking.evaluation.scorers import get_scorer
-from balanced_thinking.models.load import is_run, load_model
+from balanced_thinking.evaluation.server import Server
+from balanced_thinking.models.load import is_run, load_model, load_processor
 from balanced_thinking.products import fast_products
-from balanced_thinking.segments import get_format
+from balanced_thinking.segments import ReasoningFormat, get_format
 from balanced_thinking.training.recipe import read_yaml
 
 
@@ -33,11 +35,13 @@ def evaluate_model(
     on_bad_row: str = "error",
     options: dict[str, Any] | None = None,
     overwrite: bool = False,
+    server: str | None = None,
 ) -> Path:
     """Write predictions and summary to `out` and return it.
 
     Args:
         out: the folder; default: `eval/<label>` inside the run directory that `model` names, else inside `runs`.
+        server: address of an OpenAI-compatible server that serves `model`, of which only the tokenizer is loaded then.
         format: of the outputs; default: what the run was trained with, else think-answer.
 
     Raises:
@@ -54,11 +58,9 @@ def evaluate_model(
     if n := loaded_data.dropped:
         print(f"{n} bad {'row was' if n == 1 else 'rows were'} left out")
     examples = loaded_data.examples
-    loaded = load_model(folder)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     with fast_products():
         summary = evaluate(
-            Generator(loaded.model.to(device), loaded.processor, reasoning_format, max_new_tokens),
+            _judge(folder, server, reasoning_format, max_new_tokens),
             examples,
             out,
             data=data,
@@ -67,11 +69,20 @@ def evaluate_model(
             batch_size=batch_size,
             scorer=scorer,
             dropped=loaded_data.dropped,
-            weights=_stamp(folder),
+            weights=server or _stamp(folder),
             progress=lambda predictions: _progress(predictions, split, len(examples)),
         )
     print(describe(summary))
     return out
+
+
+def _judge(model: str, server: str | None, format: ReasoningFormat, max_new_tokens: int) -> Judge:
+    if server is not None:
+        processor = load_processor(model)
+        return Server(server, getattr(processor, "tokenizer", processor), format, max_new_tokens)
+    loaded = load_model(model)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Generator(loaded.model.to(device), loaded.processor, format, max_new_tokens)
 
 
 def _stamp(folder: str) -> str:

@@ -1,0 +1,96 @@
+"""What becomes of a completion, whoever generated it: taken apart by the training's own parser, and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from balanced_thinking.data.example import Example
+from balanced_thinking.evaluation.scorers import get_scorer
+from balanced_thinking.segments import ANSWER, THINK, Parsed, ReasoningFormat, generated_segments, get_format
+
+NOTHING = "there is nothing to evaluate: the data holds no example; check --data, --split and --limit"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One scored sample. `think_tokens` and `answer_tokens` count the tokens that were generated, tags included.
+
+    An answer that was cut off is kept as `prediction`, but is never correct: of 12, only the 1 may be there.
+    """
+
+    id: str
+    question: str
+    gold: str
+    prediction: str | None
+    correct: bool
+    problems: list[str]
+    malformed: bool
+    truncated: bool
+    think_tokens: int
+    answer_tokens: int
+    completion: str
+    family: str | None = None
+    choices: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+
+
+class Judge:
+    """Scores completions; who answers (`Generator`, `Server`) is one, too.
+
+    Args:
+        tokenizer: of the model. stops: the tokens that end its turn.
+        reasoning_format: how thoughts and answer are told apart.
+        max_new_tokens: where a completion is cut off (and counted as truncated).
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        stops: Sequence[int],
+        reasoning_format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
+        max_new_tokens: int = 512,
+    ) -> None:
+        self.tokenizer, self.stops = tokenizer, sorted({*stops, tokenizer.eos_token_id})
+        self.format, self.max_new_tokens = get_format(reasoning_format), max_new_tokens
+
+    def refuse(self, examples: Sequence[Example]) -> None:
+        """Raises ValueError where there is no example."""
+        if not examples:
+            raise ValueError(NOTHING)
+
+    def complete(self, examples: Sequence[Example]) -> list[list[int]]:
+        """The generated token ids, without padding and up to and including the stop token."""
+        raise NotImplementedError
+
+    def score(self, example: Example, ids: list[int], scorer: str = "exact") -> Prediction:
+        """One completion, parsed by the training's own parser and scored."""
+        stopped = bool(ids) and ids[-1] in self.stops
+        parsed, segments = generated_segments(ids[: len(ids) - stopped], self.tokenizer, self.format)
+        right = get_scorer(scorer)(parsed.answer, example.answer, example.choices) >= 1.0
+        return Prediction(
+            id=example.id,
+            question=example.question,
+            gold=example.answer,
+            prediction=parsed.answer,
+            correct=right and (stopped or is_closed(parsed)),
+            problems=list(parsed.problems),
+            malformed=parsed.answer is None,
+            truncated=not stopped and not (ends_with_answer(self.format) and is_closed(parsed)),
+            think_tokens=segments.count(THINK),
+            answer_tokens=segments.count(ANSWER) + stopped,
+            completion=parsed.text,
+            family=example.meta.get("family"),
+            choices=list(example.choices),
+        )
+
+
+def ends_with_answer(format: ReasoningFormat) -> bool:
+    """Whether a completion is over once its answer is closed: not where prose, a wrapping tag or a box may follow."""
+    return bool(format.answer_close) and not (format.prose or any(format.wrap) or format.answer_close == "}")
+
+
+def is_closed(parsed: Parsed) -> bool:
+    """Whether anything follows the answer, so that it cannot have been cut off in the middle."""
+    return parsed.answer_span is not None and parsed.answer_span[1] < len(parsed.text.rstrip())

@@ -1,0 +1,119 @@
+"""Answers of a model behind an OpenAI-compatible server, such as `vllm serve` or SGLang.
+
+The server batches by itself, so a batch here is so many requests at a time. Completions come back as text and are
+tokenized again with the model's own tokenizer, so that tokens are counted as everywhere else.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.images import open_image
+from balanced_thinking.data.rows import prompt
+from balanced_thinking.evaluation.judge import Judge
+from balanced_thinking.segments import ReasoningFormat
+
+_TRIES = 4
+_FIRST_PAUSE_SECONDS = 1.0
+_BUSY = (429, 500, 502, 503, 504)
+
+
+class Server(Judge):
+    """Greedy answers from a server.
+
+    Args:
+        address: of the API, up to and including its version, as in `http://localhost:8000/v1`.
+        tokenizer: of the model that is served.
+        served: the model's name there; default: the first one that the server lists.
+        timeout_seconds: for one answer.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        tokenizer: Any,
+        reasoning_format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
+        max_new_tokens: int = 512,
+        *,
+        served: str | None = None,
+        timeout_seconds: float = 600.0,
+        key: str = "EMPTY",
+    ) -> None:
+        super().__init__(tokenizer, [], reasoning_format, max_new_tokens)
+        if not address.startswith(("http://", "https://")):
+            raise ValueError(f"the server is {address!r}; expected an address such as http://localhost:8000/v1")
+        self.address, self.timeout_seconds, self._key = address.rstrip("/"), timeout_seconds, key
+        self.served = served or self._first_model()
+
+    def complete(self, examples: Sequence[Example]) -> list[list[int]]:
+        with ThreadPoolExecutor(max_workers=len(examples)) as pool:
+            return list(pool.map(self._one, examples))
+
+    def _one(self, example: Example) -> list[int]:
+        request = {
+            "model": self.served,
+            "messages": messages(example),
+            "temperature": 0.0,
+            "max_tokens": self.max_new_tokens,
+        }
+        choice = self._ask("/chat/completions", request)["choices"][0]
+        text, thought = choice["message"].get("content") or "", choice["message"].get("reasoning_content")
+        if thought:
+            raise ValueError(
+                f"{self.address} took the reasoning out of the answer (`reasoning_content`), which the parser must "
+                "see: start it without a reasoning parser"
+            )
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        stopped = choice.get("finish_reason") == "stop"
+        return [*ids, *([self.tokenizer.eos_token_id] if stopped and ids[-1:] != [self.tokenizer.eos_token_id] else [])]
+
+    def _first_model(self) -> str:
+        models = self._ask("/models")["data"]
+        if not models:
+            raise ValueError(f"{self.address} serves no model; start it with one")
+        return models[0]["id"]
+
+    def _ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The server's JSON; asks again where it is busy. Raises ConnectionError with what it said."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
+        request = urllib.request.Request(self.address + path, data, headers)
+        for attempt in range(_TRIES):
+            try:
+                with urllib.request.urlopen(request, timeout=self.timeout_seconds) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                said = error.read()[:500].decode(errors="replace")
+                if error.code not in _BUSY or attempt == _TRIES - 1:
+                    raise ConnectionError(f"{self.address}{path} answered {error.code}: {said}") from error
+            except OSError as error:  # URLError is one, a timeout too
+                if attempt == _TRIES - 1:
+                    raise ConnectionError(
+                        f"{self.address} cannot be reached ({error}); is the server up, and the address right?"
+                    ) from error
+            time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
+        raise AssertionError("unreachable")
+
+
+def messages(example: Example) -> list[dict[str, Any]]:
+    """The prompt as the API takes it: pictures as data, before the text, as the processors put them."""
+    found: list[dict[str, Any]] = [dict(message) for message in prompt(example)]
+    pictures = [{"type": "image_url", "image_url": {"url": _as_data(image)}} for image in example.images]
+    if pictures:
+        found[0]["content"] = [*pictures, {"type": "text", "text": found[0]["content"]}]
+    return found
+
+
+def _as_data(image: Any) -> str:
+    buffer = io.BytesIO()
+    open_image(image).save(buffer, format="PNG", compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

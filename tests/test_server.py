@@ -1,0 +1,144 @@
+"""Evaluation by an OpenAI-compatible server: what is asked, what comes back, and what goes wrong on the way."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageChops
+
+from balanced_thinking.cli import main
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.images import open_image
+from balanced_thinking.data.world import load
+from balanced_thinking.evaluation import server
+from balanced_thinking.evaluation.results import evaluate
+from balanced_thinking.evaluation.server import Server
+from balanced_thinking.models.tiny import build_tiny
+
+
+class Stub:
+    """Answers every question with its gold answer, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.fail: list[tuple[int, str]] = []  # what the next answers are instead
+        self.message: dict[str, Any] = {}
+        self.finish = "stop"
+        self.golds: dict[str, str] = {}
+
+    def answer(self, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
+        if self.fail:
+            return self.fail.pop(0)
+        if path == "/v1/models":
+            return 200, {"data": [{"id": "tiny"}]}
+        assert body is not None
+        self.asked.append(body)
+        content = body["messages"][0]["content"]
+        question = content if isinstance(content, str) else content[-1]["text"]
+        text = f"<think>I see it .</think><answer>{self.golds.get(question, 'red')}</answer>"
+        message = {"role": "assistant", "content": text} | self.message
+        return 200, {"choices": [{"message": message, "finish_reason": self.finish}]}
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
+    found = Stub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _respond(self) -> None:
+            size = int(self.headers.get("Content-Length") or 0)
+            code, value = found.answer(self.path, json.loads(self.rfile.read(size)) if size else None)
+            data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = _respond
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    monkeypatch.setattr(server, "_FIRST_PAUSE_SECONDS", 0.01)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        found.address = f"http://127.0.0.1:{http.server_address[1]}/v1"  # type: ignore[attr-defined]
+        yield found
+        http.shutdown()
+
+
+def judge(stub: Any, **options: Any) -> Server:
+    return Server(stub.address, build_tiny("qwen2")[1], max_new_tokens=77, **options)
+
+
+def test_pictures_come_before_the_text_and_arrive_as_they_are(stub: Any) -> None:
+    example = next(load(split="test", n=1))
+    judge(stub).complete([example])
+    (asked,) = stub.asked
+    assert (asked["model"], asked["temperature"], asked["max_tokens"]) == ("tiny", 0.0, 77)
+    picture, text = asked["messages"][0]["content"]
+    assert text == {"type": "text", "text": example.question}
+    data = base64.b64decode(picture["image_url"]["url"].removeprefix("data:image/png;base64,"))
+    assert not ImageChops.difference(Image.open(io.BytesIO(data)), open_image(example.images[0])).getbbox()
+
+
+def test_answers_are_scored_as_those_of_a_model_in_this_process(stub: Any, tmp_path: Path) -> None:
+    examples = list(load(split="test", n=6))
+    stub.golds = {example.question: example.answer for example in examples[:4]}
+    right = sum(example.answer == stub.golds.get(example.question, "red") for example in examples)
+    summary = evaluate(judge(stub), examples, tmp_path, data="w", split="test", model_name="tiny", batch_size=3)
+    assert (summary.n, summary.correct, summary.malformed, summary.truncated) == (6, right, 0, 0)
+    assert len(stub.asked) == 6
+    assert summary.think_tokens_mean > 4
+
+
+def test_an_answer_that_was_cut_off_counts_as_truncated(stub: Any) -> None:
+    stub.finish, stub.message = "length", {"content": "<think>red and"}
+    judged = judge(stub)
+    example = Example("one", "which ?", (), None, "red")
+    prediction = judged.score(example, judged.complete([example])[0])
+    assert (prediction.truncated, prediction.malformed, prediction.correct) == (True, True, False)
+
+
+def test_a_busy_server_is_asked_again(stub: Any) -> None:
+    judged = judge(stub)
+    stub.fail = [(503, "loading"), (429, "slow down")]
+    assert judged.complete([Example("one", "which ?", (), None, "red")])
+    assert not stub.fail
+
+
+@pytest.mark.parametrize(
+    ("fail", "message", "error", "said"),
+    [
+        ([(400, "max_tokens is too large")], {}, ConnectionError, "answered 400: max_tokens is too large"),
+        ([(500, "out of memory")] * 4, {}, ConnectionError, "answered 500: out of memory"),
+        ([], {"content": "B", "reasoning_content": "hm"}, ValueError, "without a reasoning parser"),
+    ],
+)
+def test_what_the_server_says_is_told(fail: Any, message: Any, error: Any, said: str, stub: Any) -> None:
+    judged = judge(stub)
+    stub.fail, stub.message = list(fail), message
+    with pytest.raises(error, match=said):
+        judged.complete([Example("one", "which ?", (), None, "red")])
+
+
+def test_a_wrong_address_is_told(stub: Any) -> None:
+    with pytest.raises(ValueError, match="expected an address such as http"):
+        Server("localhost:8000", build_tiny("qwen2")[1])
+    with pytest.raises(ConnectionError, match="is the server up, and the address right"):
+        Server("http://127.0.0.1:9/v1", build_tiny("qwen2")[1])
+
+
+def test_from_the_command_line(stub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", "--model", "world-base", "--server", stub.address, "--data", "world", "--data_options.n", "4"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert "n = 4" in capsys.readouterr().out
+    assert len(stub.asked) == 4
