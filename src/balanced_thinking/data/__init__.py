@@ -51,6 +51,8 @@ __all__ = [
 DATASETS = {
     "world": "balanced_thinking.data.world",
     "puzzlevqa": "balanced_thinking.data.puzzlevqa",
+    "scienceqa": "balanced_thinking.data.scienceqa",
+    "iconqa": "balanced_thinking.data.iconqa",
     "jsonl": "balanced_thinking.data.jsonl",
 }
 _QUIET_SECONDS = 2  # loading that takes longer says how far it is

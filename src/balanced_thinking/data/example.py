@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,3 +28,8 @@ class Example:
     answer: str
     choices: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
+
+
+def lettered(choices: Sequence[Any]) -> str:
+    """The options as a question lists them: `A. dog`, a line each."""
+    return "\n".join(f"{chr(ord('A') + k)}. {choice}" for k, choice in enumerate(choices))
