@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from balanced_thinking.data.example import Example
-from balanced_thinking.evaluation.scorers import get_scorer
+from balanced_thinking.evaluation.scorers import RAW, get_scorer
 from balanced_thinking.segments import ANSWER, THINK, Parsed, ReasoningFormat, generated_segments, get_format
 
 NOTHING = "there is nothing to evaluate: the data holds no example; check --data, --split and --limit"
@@ -15,7 +15,8 @@ NOTHING = "there is nothing to evaluate: the data holds no example; check --data
 
 @dataclass(frozen=True)
 class Prediction:
-    """One scored sample. `think_tokens` and `answer_tokens` count the tokens that were generated, tags included.
+    """One scored sample: `score` from 0 to 1, `correct` where it is 1. `think_tokens` and `answer_tokens` count the
+    tokens that were generated, tags included.
 
     An answer that was cut off is kept as `prediction`, but is never correct: of 12, only the 1 may be there.
     """
@@ -34,6 +35,7 @@ class Prediction:
     family: str | None = None
     choices: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
+    score: float = 0.0
 
 
 class Judge:
@@ -68,13 +70,16 @@ class Judge:
         """One completion, parsed by the training's own parser and scored."""
         stopped = bool(ids) and ids[-1] in self.stops
         parsed, segments = generated_segments(ids[: len(ids) - stopped], self.tokenizer, self.format)
-        right = get_scorer(scorer)(parsed.answer, example.answer, example.choices) >= 1.0
+        said = parsed.text if scorer in RAW else parsed.answer
+        whole = stopped or is_closed(parsed) or scorer in RAW
+        score = get_scorer(scorer)(said, example.answer, example.choices) if whole else 0.0
         return Prediction(
             id=example.id,
             question=example.question,
             gold=example.answer,
             prediction=parsed.answer,
-            correct=right and (stopped or is_closed(parsed)),
+            correct=score >= 1.0,
+            score=score,
             problems=list(parsed.problems),
             malformed=parsed.answer is None,
             truncated=not stopped and not (ends_with_answer(self.format) and is_closed(parsed)),

@@ -29,7 +29,7 @@ _REPORT_SIDE = 336
 @dataclass(frozen=True)
 class Summary:
     """A split's result. `malformed` counts outputs without an answer that can be extracted, `truncated` those cut
-    off, `dropped` bad rows of the data that were left out (and are not among `n`)."""
+    off, `dropped` bad rows of the data that were left out (and are not among `n`); `score` is their mean."""
 
     data: str
     split: str
@@ -47,6 +47,7 @@ class Summary:
     wall_seconds: float
     model: str
     dropped: int = 0
+    score: float = 0.0
 
 
 def evaluate(
@@ -159,6 +160,7 @@ def summarize(predictions: Sequence[Prediction], **about: Any) -> Summary:
         n=n,
         correct=correct,
         accuracy=correct / n,
+        score=sum(p.score for p in predictions) / n,
         wilson_low=low,
         wilson_high=high,
         malformed=sum(p.malformed for p in predictions),

@@ -104,9 +104,10 @@ def _progress(predictions: Iterable[Any], split: str, total: int) -> Iterable[An
 def describe(summary: Summary) -> str:
     """The result in one line."""
     n = summary.n
+    graded = f", {summary.scorer} {summary.score:.3f}" if abs(summary.score - summary.accuracy) > 1e-9 else ""
     return (
         f"{summary.split}: accuracy {summary.accuracy:.1%} (95 % interval {summary.wilson_low:.1%} to "
-        f"{summary.wilson_high:.1%}, n = {n}), malformed {summary.malformed / n:.1%}, truncated "
+        f"{summary.wilson_high:.1%}, n = {n}){graded}, malformed {summary.malformed / n:.1%}, truncated "
         f"{summary.truncated / n:.1%}, {summary.think_tokens_mean:.0f} think tokens"
     )
 

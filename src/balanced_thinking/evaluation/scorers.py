@@ -11,6 +11,8 @@ r"""Scorers: an extracted answer against the right one, from 0 to 1. To add one,
   `5 %` is not `5`, `1/2` is not `0.5`, `5!` is not `5`.
 
 `numeric` is `exact`, or two numbers of one value: fractions (`1/2`, `\frac{1}{2}`) and percentages (`50 %`) count, too.
+
+The others are the field's own (`field`).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Protocol
 
+from balanced_thinking.evaluation import field
 from balanced_thinking.names import nearest
 
 
@@ -175,4 +178,14 @@ def _balanced(text: str) -> bool:
     return depth == 0
 
 
-SCORERS: dict[str, Scorer] = {"exact": exact, "numeric": numeric}
+SCORERS: dict[str, Scorer] = {
+    "exact": exact,
+    "numeric": numeric,
+    "lmms": field.lmms,
+    "lmms-raw": field.lmms,
+    "anls": field.anls,
+    "relaxed": field.relaxed,
+    "official": field.official,
+}
+# These read the whole output, not the answer extracted from it.
+RAW = frozenset({"lmms-raw"})
