@@ -175,7 +175,7 @@ def test_wrong_usage_ends_with_2_and_the_nearest_name(
         (["eval", "--model", "nowhere", "--data", "world"], "no model folder nowhere"),
         (["sft", "--data", "wrld"], "did you mean 'world'"),
         (["sft", *TINY, "--weighting", "scaled"], "known: scale, uniform"),
-        (["sft", *TINY, "--packing", "true"], "packing=True cannot be exact"),
+        (["sft", *TINY, "--padding_free", "true"], "padding_free=True cannot be exact"),
         (["sft", *TINY, "--data_options.rato", "3"], "did you mean 'ratio'"),
         (["report", "nowhere"], "nowhere"),
     ],

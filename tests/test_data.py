@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -297,11 +296,6 @@ def test_names_paths_and_layouts_resolve(folder: Path) -> None:
 def test_the_world_passes_the_checks() -> None:
     loaded = load_data("world", split="test", limit=6, options={"n": 50})
     assert (len(loaded.examples), loaded.dropped) == (6, 0)
-
-
-def test_the_module_that_inspects_data_does_not_shadow_the_standard_one() -> None:
-    import_module("balanced_thinking.data.inspect")
-    assert len(load_data("world", options={"n": 1}).examples) == 1
 
 
 def test_a_registered_module_is_a_data_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from balanced_thinking.data import DATASETS, load_data, register
-from balanced_thinking.data.inspect import inspect_data
+from balanced_thinking.inspection import describe, inspect_data
 from balanced_thinking.models.tokenizer import make_tokenizer
 
 REFUSED = [
-    ({"data": "wrold"}, r"'wrold' \(did you mean 'world'\?\); expected one of world, puzzlevqa, jsonl"),  # a slip
+    ({"data": "wrold"}, r"'wrold' \(did you mean 'world'\?\); expected one of world, puzzlevqa, scienceqa"),  # a slip
     ({"data": "no/such.jsonl"}, "there is no data set and no path"),  # a path that leads nowhere
     ({"data": "jsonl:no/such.jsonl"}, "there is no file no/such.jsonl"),  # likewise with its name
     ({"data": "jsonl"}, "needs a path: write jsonl:PATH"),  # a name that wants one
@@ -93,9 +93,7 @@ def test_words_and_tokens_tell_the_same_ratio_of_thinking_to_answer(ratio: int) 
     told = []
     for tokenizer in (None, make_tokenizer(eos_token="<eos>")):
         options = {"n": 80, "ratio": ratio}
-        text = inspect_data(
-            "world", split="test", format="think-answer", limit=None, options=options, tokenizer=tokenizer
-        )
+        text = describe(inspect_data("world", split="test", options=options, processor=tokenizer))
         told.append([float(number) for number in re.findall(r"(?:mean|median|spend|and) ([\d.]+)", text)])
     words, tokens = told
     assert len(words) == 8  # think, answer: mean and median; the loss's two shares; the ratio's mean and median

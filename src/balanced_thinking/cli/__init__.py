@@ -203,28 +203,28 @@ def _inspect_options(parser: Parser) -> None:
     parser.add_argument("--model", help="count tokens with this model's tokenizer  [words]")
     parser.add_argument("--format", default="think-answer", help="reasoning format that training would write")
     parser.add_argument("--limit", type=positive, help="rows to take at most")
+    parser.add_argument("--html", type=Path, help="also write a page with samples here")
+    parser.add_argument(
+        "--against", action="append", metavar="BENCHMARK", help="look for this data set's test items; may be repeated"
+    )
     parser.epilog = "Options of the data set follow as --data_options.NAME value."
 
 
-def _inspect(arguments: argparse.Namespace) -> None:
-    from balanced_thinking.data.inspect import inspect_data
+def _inspect(arguments: argparse.Namespace) -> Path | None:
+    from balanced_thinking.inspection import describe, inspect_data, write_page
+    from balanced_thinking.models.load import load_processor
 
-    tokenizer = None
-    if arguments.model:
-        from balanced_thinking.models.load import load_processor
-
-        processor = load_processor(arguments.model)
-        tokenizer = getattr(processor, "tokenizer", processor)
-    print(
-        inspect_data(
-            arguments.data,
-            split=arguments.split,
-            format=arguments.format,
-            limit=arguments.limit,
-            options=_values(arguments.overrides),
-            tokenizer=tokenizer,
-        )
+    found = inspect_data(
+        arguments.data,
+        split=arguments.split,
+        format=arguments.format,
+        limit=arguments.limit,
+        options=_values(arguments.overrides),
+        processor=load_processor(arguments.model) if arguments.model else None,
+        against=arguments.against or (),
     )
+    print(describe(found))
+    return write_page(found, arguments.html) if arguments.html else None
 
 
 def _report_options(parser: Parser) -> None:

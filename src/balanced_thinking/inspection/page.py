@@ -1,0 +1,86 @@
+"""An inspection as one HTML page that opens offline: no script, nothing from outside, every text escaped."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from balanced_thinking import runs
+from balanced_thinking.data.checks import PROBLEMS
+from balanced_thinking.data.images import open_image
+from balanced_thinking.inspection.facts import Inspection, Sample
+from balanced_thinking.inspection.text import advice, cuts_of, histogram_of, median_ratio, told
+from balanced_thinking.report.page import content_security_policy
+from balanced_thinking.segments import THINK, parse, render
+
+SHOWN_SAMPLES, SHOWN_ROWS = 40, 100
+_SIDE = 220
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A sample as the page shows it: pictures as data, and the completion's pieces, each of one segment."""
+
+    sample: Sample
+    pictures: list[str]
+    pieces: list[tuple[str, str]]
+
+
+def write_page(found: Inspection, path: Path) -> Path:
+    """Write the page and return its path."""
+    css = _text("page.css")
+    environment = Environment(
+        loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    bars = histogram_of(found)
+    html = environment.get_template("page.html.j2").render(
+        found=found,
+        css=Markup(css),
+        policy=content_security_policy(css, ""),
+        advice=advice(found),
+        cuts=cuts_of(found),
+        bars=bars,
+        most=max((n for _, n in bars), default=1),
+        ratio=median_ratio(found),
+        rows=found.bad_rows[:SHOWN_ROWS],
+        problems=PROBLEMS,
+        told=told,
+        shown=[_shown(sample, found.format) for sample in _spread(found.samples, SHOWN_SAMPLES)],
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    runs.write_atomically(path, html)
+    return path
+
+
+def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """Samples from everywhere in the set, not only from its beginning."""
+    step = max(1, len(samples) // count)
+    return list(samples[::step][:count])
+
+
+def _shown(sample: Sample, format: str) -> Shown:
+    example = sample.example
+    text = render(example.think, example.answer, format) if example.think else example.answer
+    pieces = []
+    for span in parse(text, format).spans if example.think else ():
+        pieces.append(("think" if span.segment == THINK else "answer", text[span.start : span.end]))
+    return Shown(sample, [_thumbnail(image) for image in example.images], pieces or [("answer", text)])
+
+
+def _thumbnail(image: object) -> str:
+    picture = open_image(image)
+    picture.thumbnail((_SIDE, _SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _text(name: str) -> str:
+    return (files("balanced_thinking.inspection") / name).read_text(encoding="utf-8")

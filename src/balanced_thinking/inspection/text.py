@@ -1,0 +1,146 @@
+"""An inspection as text for a terminal, and what it advises."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from statistics import mean, median
+
+from balanced_thinking.data.checks import bad_rows_table
+from balanced_thinking.inspection.facts import Inspection
+from balanced_thinking.inspection.twins import Twin
+
+LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)  # values of max_length that one would try
+_BAR_WIDTH = 40
+_RATIO_EDGES = (1, 2, 5, 10, 20, 40, 80, 160, 320)
+_SHOWN = 5
+_SLACK = 1.05  # the count leaves out what frames a picture
+_LONG_RATIO = 20  # from which on the answer's share of plain SFT's loss is below 5 %
+_KINDS = {
+    "picture": "the same picture as",
+    "near_picture": "nearly the same picture as",
+    "question": "the same question as",
+}
+
+
+def describe(found: Inspection) -> str:
+    """Everything in words and figures, what to change last."""
+    lines = [f"{found.data}, split {found.split}: {len(found.samples)} examples, {len(found.bad_rows)} bad rows"]
+    if found.bad_rows:
+        lines += ["", bad_rows_table(found.bad_rows)]
+    if found.samples:
+        lines += ["", *_counts(found)]
+    if found.reasoned:
+        lines += ["", *_lengths(found), "", *_histogram(found)]
+    if cuts := cuts_of(found):
+        lines += ["", *(f"max_length {cut}: {n} samples longer ({n / len(found.samples):.1%})" for cut, n in cuts)]
+    lines += _twins(found.twins, "samples occur twice") + _twins(found.leaks, "samples are in a benchmark's test split")
+    return "\n".join([*lines, "", *(f"-> {line}" for line in advice(found))])
+
+
+def advice(found: Inspection) -> list[str]:
+    """What to change before training, most urgent first."""
+    told = []
+    if found.leaks:
+        told.append(
+            f"take the {len(found.leaks)} samples out that are in a test split: their benchmark would flatter you"
+        )
+    if found.bad_rows:
+        problems = Counter(name for bad in found.bad_rows for name in bad.problems)
+        named = ", ".join(f"{name} {n}" for name, n in problems.most_common())
+        told.append(f"mend the {len(found.bad_rows)} bad rows ({named}), or leave them out with --on-bad-row drop")
+    if found.twins:
+        told.append(f"take {len(found.twins)} of the samples out that occur twice")
+    if not found.reasoned:
+        told.append("there is no reasoning to train on: the data can be used for evaluation and for GRPO")
+    elif (missing := len(found.samples) - len(found.reasoned)) > 0:
+        told.append(f"{missing} samples have no reasoning: write it, or leave them out")
+    if (ratio := median_ratio(found)) is not None and ratio >= _LONG_RATIO:
+        told.append(
+            f"a median ratio of {ratio:.0f} leaves the answer {1 - (found.think_share or 0):.1%} of plain SFT's loss: "
+            "compare weighting scale and uniform by `balanced study`"
+        )
+    longest = max((sample.whole or 0 for sample in found.samples), default=0)
+    if longest:
+        fitting = next((length for length in LENGTHS if length >= _SLACK * longest), None)
+        told.append(f"max_length: {fitting or 'null'} cuts nothing (the longest sample has about {longest} tokens)")
+    return told or ["nothing needs to be changed"]
+
+
+def cuts_of(found: Inspection) -> list[tuple[int, int]]:
+    """(max_length, samples that are longer) for each that would cut any; () where lengths are unknown."""
+    whole = [sample.whole for sample in found.samples if sample.whole is not None]
+    counted = [(length, sum(n > length for n in whole)) for length in LENGTHS]
+    return [(length, n) for length, n in counted if n]
+
+
+def median_ratio(found: Inspection) -> float | None:
+    ratios = ratios_of(found)
+    return median(ratios) if ratios else None
+
+
+def ratios_of(found: Inspection) -> list[float]:
+    """Length of the reasoning in lengths of the answer, sample by sample."""
+    return [sample.think / max(1, sample.answer) for sample in found.reasoned]
+
+
+def histogram_of(found: Inspection) -> list[tuple[str, int]]:
+    """(range of the ratio, samples), from the first range that has any to the last."""
+    edges = (0, *_RATIO_EDGES, float("inf"))
+    ratios = ratios_of(found)
+    counts = [sum(low <= r < high for r in ratios) for low, high in itertools.pairwise(edges)]
+    shown = [i for i, n in enumerate(counts) if n]
+    labels = [
+        f"{low:g} to {high:g}" if high < float("inf") else f"{low:g} or more" for low, high in itertools.pairwise(edges)
+    ]
+    return [(labels[i], counts[i]) for i in range(shown[0], shown[-1] + 1)] if shown else []
+
+
+def _counts(found: Inspection) -> list[str]:
+    examples = [sample.example for sample in found.samples]
+    pictures = Counter(len(e.images) for e in examples)
+    families = Counter(e.meta["family"] for e in examples if "family" in e.meta)
+    answers = Counter(e.answer for e in examples)
+    lines = ["pictures a sample: " + ", ".join(f"{k} in {n}" for k, n in sorted(pictures.items()))]
+    if found.sizes:
+        small, large = (f"{w} x {h}" for w, h in (pick(found.sizes, key=lambda s: s[0] * s[1]) for pick in (min, max)))
+        lines.append(f"picture sizes: {small} to {large} pixels, {len(set(found.sizes))} different")
+    if families:
+        lines.append("families: " + ", ".join(f"{name} {n}" for name, n in families.most_common()))
+    top, n = answers.most_common(1)[0]
+    lines.append(f"answers: {len(answers)} different; the most frequent, {top!r}, is right in {n / len(examples):.0%}")
+    lines.append(f"with reasoning: {len(found.reasoned)} of {len(examples)}")
+    return lines
+
+
+def _lengths(found: Inspection) -> list[str]:
+    think, answer = ([getattr(s, name) for s in found.reasoned] for name in ("think", "answer"))
+    share = found.think_share or 0.0
+    return [
+        f"think {found.unit}: mean {mean(think):.0f}, median {median(think):.0f}, longest {max(think)}",
+        f"answer {found.unit}: mean {mean(answer):.1f}, median {median(answer):.0f}, longest {max(answer)}",
+        f"plain SFT would spend {share:.1%} of its loss on thinking and {1 - share:.1%} on the answer",
+    ]
+
+
+def _histogram(found: Inspection) -> list[str]:
+    """One bar for each range of the think-to-answer ratio."""
+    ratios, bars = ratios_of(found), histogram_of(found)
+    most = max(n for _, n in bars)
+    return [
+        f"think-to-answer ratio: mean {mean(ratios):.1f}, median {median(ratios):.1f}",
+        *(f"  {label:>12}  {'█' * round(_BAR_WIDTH * n / most)} {n}" for label, n in bars),
+    ]
+
+
+def told(twin: Twin) -> str:
+    """One pair in words."""
+    return f"{twin.id}: {_KINDS[twin.kind]} {twin.other}" + (f" of {twin.where}" if twin.where else "")
+
+
+def _twins(twins: Sequence[Twin], title: str) -> list[str]:
+    if not twins:
+        return []
+    more = [f"  ... and {len(twins) - _SHOWN} more"] if len(twins) > _SHOWN else []
+    return ["", f"{len(twins)} {title}:", *(f"  {told(twin)}" for twin in twins[:_SHOWN]), *more]

@@ -1,0 +1,158 @@
+"""A look at the data: each planted fault is found and named, twins too the page shows what the data says as text."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+from balanced_thinking.cli import main
+from balanced_thinking.data.world import load
+from balanced_thinking.inspection import advice, describe, inspect_data, write_page
+from balanced_thinking.inspection.text import cuts_of
+from balanced_thinking.models.load import load_processor
+
+
+def drawing(seed: int) -> Image.Image:
+    """A picture of many parts, so that its look is its own."""
+    board = next(load(n=1, seed=seed)).images[0].resize((168, 168))
+    ImageDraw.Draw(board).line([(0, seed * 9), (168, 168 - seed * 7)], fill="white", width=6)
+    return board
+
+
+def row(folder: Path, seed: int, **changes: Any) -> dict[str, Any]:
+    name = f"{seed}.png"
+    drawing(seed).save(folder / name)
+    found = {"id": str(seed), "question": f"What is in picture {seed}?", "image": name}
+    return found | {"think": "I look at it. " * 20, "answer": "B", "choices": ["dog", "cat"]} | changes
+
+
+def write(folder: Path, rows: list[dict[str, Any]], name: str = "mine.jsonl") -> str:
+    path = folder / name
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    return str(path)
+
+
+def benchmark(folder: Path, pictures: list[Image.Image]) -> str:
+    """ScienceQA's layout with these pictures as its test split."""
+    item = {"question": "Which ?", "choices": ["dog", "cat"], "answer": 1, "image": "image.png"}
+    for k, picture in enumerate(pictures):
+        place = folder / "images" / "test" / str(k)
+        place.mkdir(parents=True)
+        picture.save(place / "image.png")
+    (folder / "problems.json").write_text(json.dumps({str(k): item for k in range(len(pictures))}))
+    (folder / "pid_splits.json").write_text(json.dumps({"test": [str(k) for k in range(len(pictures))]}))
+    return f"scienceqa:{folder}"
+
+
+def compressed(picture: Image.Image) -> Image.Image:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=60)
+    return Image.open(buffer)
+
+
+def test_every_planted_fault_is_found_and_named(tmp_path: Path) -> None:
+    rows = [row(tmp_path, seed) for seed in range(20)]
+    rows[1]["image"] = "nowhere.png"
+    cut = tmp_path / "2.png"
+    cut.write_bytes(cut.read_bytes()[:200])
+    rows[3]["answer"] = ""
+    rows[4] = {"id": "4", "image": "4.png", "conversations": []}
+    both = "<think>a</think><answer>A</answer><answer>B</answer>"
+    rows[5] = {"id": "5", "image": "5.png", "prompt": "What ?", "completion": both}
+    rows[6]["answer"] = "C"
+    rows[7]["id"] = "0"
+    rows[8] = rows[8] | {"image": rows[0]["image"], "question": rows[0]["question"]}
+    del rows[9]["think"]
+    path = write(tmp_path, rows)
+    against = benchmark(
+        tmp_path / "tests", [drawing(10), drawing(11).resize((300, 300)), compressed(drawing(12)), drawing(40)]
+    )
+    found = inspect_data(path, against=[against])
+    problems = {bad.id: bad.problems for bad in found.bad_rows}
+    assert problems["1"] == ("missing_image",)
+    assert problems["2"] == ("broken_image",)
+    assert problems["3"] == ("no_answer",)
+    assert problems["4"]
+    assert problems["5"]
+    assert problems["6"] == ("answer_not_in_choices",)
+    assert problems["0"] == ("duplicate_id",)
+    assert len(found.bad_rows) == 7
+    assert [(twin.id, twin.other) for twin in found.twins] == [("8", "0")]
+    assert [(leak.id, leak.other, leak.kind) for leak in found.leaks] == [
+        ("10", "0", "picture"),
+        ("11", "1", "near_picture"),  # larger
+        ("12", "2", "near_picture"),  # compressed
+    ]
+    said = describe(found)
+    for part in (
+        "13 examples, 7 bad rows",
+        "10: nearly the same picture as 0 of scienceqa:",
+        "8: the same question as 0",
+    ):
+        assert part in said
+    told = "\n".join(advice(found))
+    for part in (
+        "take the 3 samples out that are in a test split",
+        "mend the 7 bad rows",
+        "1 samples have no reasoning",
+    ):
+        assert part in told
+
+
+def test_a_copied_file_is_the_same_picture(tmp_path: Path) -> None:
+    path = write(tmp_path, [row(tmp_path, seed) for seed in (3, 4)])
+    place = benchmark(tmp_path / "tests", [drawing(3)])
+    (tmp_path / "tests" / "images" / "test" / "0" / "image.png").write_bytes((tmp_path / "3.png").read_bytes())
+    assert [(leak.id, leak.kind) for leak in inspect_data(path, against=[place]).leaks] == [("3", "picture")]
+
+
+def test_no_real_set_leaks_into_another(real_data: Path) -> None:
+    """Abstract drawings on a plain ground have difference hashes in common; they are not the same picture."""
+    against = [f"{name}:{real_data / name}" for name in ("iconqa", "scienceqa")]
+    options = {"families": ["grid_number", "venn", "circle_size_number"]}
+    assert not inspect_data(str(real_data / "puzzlevqa"), options=options, against=against).leaks
+
+
+def test_lengths_with_pictures_are_those_of_the_batch(tmp_path: Path) -> None:
+    from balanced_thinking.batch import ScaleCollator
+    from balanced_thinking.data import load_data
+    from balanced_thinking.data.rows import to_dataset
+
+    processor = load_processor("world-base")
+    path = write(tmp_path, [row(tmp_path, 1), row(tmp_path, 2, think="I see. " * 150)])
+    found = inspect_data(path, processor=processor)
+    rows = to_dataset(load_data(path).examples)
+    for sample, one in zip(found.samples, rows, strict=True):
+        batch = ScaleCollator(processor)([one])
+        assert sample.whole == batch["input_ids"].numel()
+        assert sample.think + sample.answer <= int((batch["labels"] != -100).sum())
+    assert cuts_of(found) == [(512, 1)]
+    assert any(line.startswith("max_length: 1024 cuts nothing") for line in advice(found))
+
+
+def test_the_page_shows_the_data_as_text_and_runs_nothing(tmp_path: Path) -> None:
+    rows = [row(tmp_path, seed) for seed in range(3)]
+    rows[0] |= {"question": "<script>alert(1)</script> & co", "think": "</p><img src=x onerror=alert(2)>"}
+    rows[1]["answer"] = "<b>C</b>"
+    html = write_page(inspect_data(write(tmp_path, rows)), tmp_path / "page.html").read_text()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; co" in html
+    assert "<script" not in html
+    assert "<img src=x" not in html
+    assert "&lt;b&gt;C&lt;/b&gt;" in html
+    assert "default-src &#39;none&#39;" in html
+    assert not re.search(r"""(?:src|href)=["'](?!data:image/png;base64,|#)""", html)
+    assert re.findall(r'<span class="(\w+)">', html).count("think") >= 2
+    assert html.count('alt="picture 1 of sample') == 2
+
+
+def test_inspect_writes_its_page_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, page = write(tmp_path, [row(tmp_path, 1)]), tmp_path / "out" / "page.html"
+    assert main(["inspect", path, "--model", "world-base", "--html", str(page)]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(str(page))
+    assert page.is_file()
