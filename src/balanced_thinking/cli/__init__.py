@@ -12,10 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.cli.data import DATA, convert, convert_options, data_options, inspect, inspect_options, values
 from balanced_thinking.cli.parser import Parser, pairs_of, positive
 from balanced_thinking.names import nearest
-
-_DATA = "data_options."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,11 +76,6 @@ def _version() -> str:
     from importlib.metadata import version
 
     return f"balanced-thinking {version('balanced-thinking')}"
-
-
-def _data_options(parser: Parser) -> None:
-    parser.add_argument("--limit", type=positive, help="rows to take at most")
-    parser.add_argument("--on-bad-row", choices=("error", "drop"), default="error", help="what a bad row does")
 
 
 def _stage_options(parser: Parser, stage: str) -> None:
@@ -166,7 +160,7 @@ def _eval_options(parser: Parser) -> None:
     parser.add_argument("--scorer", default="exact", help="how an extracted answer is compared with the right one")
     parser.add_argument("--batch-size", type=positive, default=64, help="samples generated together")
     parser.add_argument("--max-new-tokens", type=positive, default=512, help="tokens after which an output is cut off")
-    _data_options(parser)
+    data_options(parser)
     parser.epilog = "Options of the data set follow as --data_options.NAME value."
 
 
@@ -184,47 +178,10 @@ def _eval(arguments: argparse.Namespace) -> Path:
         max_new_tokens=arguments.max_new_tokens,
         limit=arguments.limit,
         on_bad_row=arguments.on_bad_row,
-        options=_values(arguments.overrides),
+        options=values(arguments.overrides),
         overwrite=arguments.overwrite,
         server=arguments.server,
     )
-
-
-def _values(overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """`--data_options.NAME value` as the data set's keyword arguments."""
-    from balanced_thinking.training.recipe import read_yaml
-
-    return {name.removeprefix(_DATA): read_yaml(value, f"--{name} {value}") for name, value in overrides}
-
-
-def _inspect_options(parser: Parser) -> None:
-    parser.add_argument("data", help="a data set's name or a path")
-    parser.add_argument("--split", default="train", help="which split of it")
-    parser.add_argument("--model", help="count tokens with this model's tokenizer  [words]")
-    parser.add_argument("--format", default="think-answer", help="reasoning format that training would write")
-    parser.add_argument("--limit", type=positive, help="rows to take at most")
-    parser.add_argument("--html", type=Path, help="also write a page with samples here")
-    parser.add_argument(
-        "--against", action="append", metavar="BENCHMARK", help="look for this data set's test items; may be repeated"
-    )
-    parser.epilog = "Options of the data set follow as --data_options.NAME value."
-
-
-def _inspect(arguments: argparse.Namespace) -> Path | None:
-    from balanced_thinking.inspection import describe, inspect_data, write_page
-    from balanced_thinking.models.load import load_processor
-
-    found = inspect_data(
-        arguments.data,
-        split=arguments.split,
-        format=arguments.format,
-        limit=arguments.limit,
-        options=_values(arguments.overrides),
-        processor=load_processor(arguments.model) if arguments.model else None,
-        against=arguments.against or (),
-    )
-    print(describe(found))
-    return write_page(found, arguments.html) if arguments.html else None
 
 
 def _report_options(parser: Parser) -> None:
@@ -295,8 +252,9 @@ def _demo(arguments: argparse.Namespace) -> Path | None:
 _COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Namespace], Path | None], str | None]] = {
     "sft": ("Train with SCALe-SFT or plain SFT", partial(_stage_options, stage="sft"), _train, ""),
     "grpo": ("Go on from a trained model with GRPO", partial(_stage_options, stage="grpo"), _train, ""),
-    "eval": ("Generate, score and keep every sample", _eval_options, _eval, _DATA),
-    "inspect": ("Say what is in this data and what is wrong with it", _inspect_options, _inspect, _DATA),
+    "eval": ("Generate, score and keep every sample", _eval_options, _eval, DATA),
+    "inspect": ("Say what is in this data and what is wrong with it", inspect_options, inspect, DATA),
+    "convert": ("Write a data set as JSON Lines", convert_options, convert, DATA),
     "study": ("Run arms x settings x seeds, what is missing of them, and compare them", _study_options, _study, None),
     "report": ("Write one page that compares runs", _report_options, _report, None),
     "demo": ("Run the embedded study: train all arms, evaluate them, write the report", _demo_options, _demo, None),

@@ -1,4 +1,4 @@
-r"""JSON Lines and JSON arrays, in any of these schemas, told apart row by row:
+r"""JSON Lines, JSON arrays and CSV, in any of these schemas, told apart row by row:
 
 - ours: `question`, `answer` and perhaps `think` (or `reasoning`), `choices`, `image` or `images`;
 - TRL's `prompt` + `completion`, each a string or messages, whose content is a string or text and image parts;
@@ -8,12 +8,16 @@ Completions are taken apart by the parser that training uses. `<image>` placehol
 turns are left out. Every other key of a row goes to `meta`; a row without `id` is named after its file and line. A
 row's `choices` serve scoring: the question is taken as it stands, so it should list them itself.
 
+A CSV file has a line of column names (`image,question,reasoning,answer`, say); in its cells ` | ` stands between
+several choices or images, and an empty cell is no value.
+
 Splits: a folder holds `<split>.jsonl` or `<split>.json`; in a file, rows with a `split` key belong to that split, and
 rows without one to every split (`assert_no_overlap` finds what that mixes up). `split="all"` takes each row of a file.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -24,7 +28,8 @@ from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.segments import parse
 
-SUFFIXES = (".jsonl", ".json")
+SUFFIXES = (".jsonl", ".json", ".csv")
+SEPARATOR = " | "  # between the choices or images of a CSV cell
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
 PLACEHOLDER = "<image>"
 _TURN_LISTS = ("messages", "conversations")
@@ -82,17 +87,20 @@ def load(
 def _file(path: Path, split: str) -> Path:
     if not path.is_dir():
         if not path.is_file():
-            raise ValueError(f"there is no file {path}; expected a .jsonl or .json file, or a folder of them")
+            raise ValueError(f"there is no file {path}; expected a .jsonl, .json or .csv file, or a folder of them")
         return path
     for suffix in SUFFIXES:
         if (file := path / f"{split}{suffix}").is_file():
             return file
     held = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
-    raise ValueError(f"{path} has no {split}.jsonl or {split}.json; it has {', '.join(held) or 'no such file at all'}")
+    raise ValueError(f"{path} has no {split}.jsonl, .json or .csv; it has {', '.join(held) or 'no such file at all'}")
 
 
 def records(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """(line or place in the array, from 1; the object or what is wrong with it). Blank lines are skipped."""
+    if file.suffix == ".csv":
+        yield from _csv(file)
+        return
     with file.open("rb") as stream:
         if stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
             for row, value in enumerate(_array(file), 1):
@@ -102,6 +110,21 @@ def records(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
         for row, line in enumerate(stream, 1):
             if line.strip():
                 yield row, _parsed_line(row, line)
+
+
+def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    """The rows, numbered by their last line in the file."""
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream)
+        try:
+            for cells in reader:
+                record: dict[str, Any] = {str(name): cell for name, cell in cells.items() if cell not in (None, "")}
+                for name in ("choices", "images"):
+                    if name in record:
+                        record[name] = record[name].split(SEPARATOR)
+                yield reader.line_num, record
+        except UnicodeDecodeError as error:
+            yield reader.line_num + 1, BadRow(reader.line_num + 1, ("not_utf8",), str(error))
 
 
 def _array(file: Path) -> list[Any]:

@@ -1,0 +1,85 @@
+"""The commands about data: `inspect` and `convert`, and the options that every command with data has."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.cli.parser import Parser, positive
+
+DATA = "data_options."
+
+
+def data_options(parser: Parser) -> None:
+    parser.add_argument("--limit", type=positive, help="rows to take at most")
+    parser.add_argument("--on-bad-row", choices=("error", "drop"), default="error", help="what a bad row does")
+
+
+def values(overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """`--data_options.NAME value` as the data set's keyword arguments."""
+    from balanced_thinking.training.recipe import read_yaml
+
+    return {name.removeprefix(DATA): read_yaml(value, f"--{name} {value}") for name, value in overrides}
+
+
+def inspect_options(parser: Parser) -> None:
+    parser.add_argument("data", help="a data set's name or a path")
+    parser.add_argument("--split", default="train", help="which split of it")
+    parser.add_argument("--model", help="count tokens with this model's tokenizer  [words]")
+    parser.add_argument("--format", default="think-answer", help="reasoning format that training would write")
+    parser.add_argument("--limit", type=positive, help="rows to take at most")
+    parser.add_argument("--html", type=Path, help="also write a page with samples here")
+    parser.add_argument(
+        "--against", action="append", metavar="BENCHMARK", help="look for this data set's test items; may be repeated"
+    )
+    parser.epilog = "Options of the data set follow as --data_options.NAME value."
+
+
+def inspect(arguments: argparse.Namespace) -> Path | None:
+    from balanced_thinking.inspection import describe, inspect_data, write_page
+    from balanced_thinking.models.load import load_processor
+
+    found = inspect_data(
+        arguments.data,
+        split=arguments.split,
+        format=arguments.format,
+        limit=arguments.limit,
+        options=values(arguments.overrides),
+        processor=load_processor(arguments.model) if arguments.model else None,
+        against=arguments.against or (),
+    )
+    print(describe(found))
+    return write_page(found, arguments.html) if arguments.html else None
+
+
+def convert_options(parser: Parser) -> None:
+    parser.add_argument("data", help="a data set's name or a path")
+    parser.add_argument("--out", type=Path, required=True, help="the .jsonl file to write")
+    parser.add_argument("--split", default="train", help="which split of it")
+    parser.add_argument(
+        "--format", help="write completions in this reasoning format  [question, think and answer apart]"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
+    data_options(parser)
+    parser.epilog = "Options of the data set follow as --data_options.NAME value."
+
+
+def convert(arguments: argparse.Namespace) -> Path:
+    from balanced_thinking.data import load_data
+    from balanced_thinking.data.convert import write_jsonl
+    from balanced_thinking.segments import get_format
+
+    if arguments.format:
+        get_format(arguments.format)
+    if arguments.out.exists() and not arguments.overwrite:
+        raise FileExistsError(
+            f"{arguments.out} is there already; add --overwrite to replace it, or choose another --out"
+        )
+    options = values(arguments.overrides)
+    bad = {"on_bad_row": arguments.on_bad_row, "limit": arguments.limit}
+    loaded = load_data(arguments.data, split=arguments.split, options=options, **bad)
+    count = write_jsonl(loaded.examples, arguments.out, format=arguments.format)
+    print(f"{count} rows" + (f", {loaded.dropped} bad ones left out" if loaded.dropped else ""))
+    return arguments.out

@@ -1,0 +1,78 @@
+"""Converting: what is written is read back as it was, from every adapter and from a table of one's own."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageChops
+
+from balanced_thinking.cli import main
+from balanced_thinking.data import Example, load_data
+from balanced_thinking.data.convert import write_jsonl
+from balanced_thinking.data.images import open_image
+
+
+def same(a: Example, b: Example) -> None:
+    plain = [replace(e, images=(), meta={k: v for k, v in e.meta.items() if k != "row"}) for e in (a, b)]
+    assert plain[0] == plain[1]
+    for left, right in zip(a.images, b.images, strict=True):
+        assert not ImageChops.difference(open_image(left), open_image(right)).getbbox()
+
+
+@pytest.mark.parametrize("format", [None, "think-answer", "deepseek-r1", "llava-cot", "boxed"])
+def test_what_is_converted_is_read_back_as_it_was(format: str | None, tmp_path: Path) -> None:
+    examples = load_data("world", options={"n": 6, "ratio": 8}).examples
+    assert write_jsonl(examples, tmp_path / "mine.jsonl", format=format) == 6
+    for before, after in zip(examples, load_data(str(tmp_path / "mine.jsonl")).examples, strict=True):
+        same(before, replace(after, think=before.think) if format == "llava-cot" else after)
+        assert after.think
+
+
+def test_real_sets_are_read_back_as_they_were(real_data: Path, tmp_path: Path) -> None:
+    for name, split in (("puzzlevqa", "validation"), ("scienceqa", "test"), ("iconqa", "test")):
+        examples = load_data(str(real_data / name), split=split).examples
+        write_jsonl(examples, tmp_path / f"{name}.jsonl")
+        for before, after in zip(examples, load_data(str(tmp_path / f"{name}.jsonl")).examples, strict=True):
+            assert [str(i) for i in after.images] == [str(i.resolve()) for i in before.images]
+            assert replace(before, images=(), meta={}) == replace(after, images=(), meta={})
+            assert after.meta["family"] == before.meta["family"]
+
+
+def table(folder: Path, rows: list[dict[str, Any]]) -> str:
+    Image.new("RGB", (8, 8), "red").save(folder / "a.png")
+    with (folder / "mine.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["image", "question", "reasoning", "answer", "choices"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(folder / "mine.csv")
+
+
+def test_a_table_of_ones_own_becomes_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"image": "a.png", "question": 'Which, "this"\nor that?', "reasoning": "It is red.", "answer": "B"}
+    path = table(tmp_path, [row | {"choices": "blue | red"}, {"question": "And now?", "answer": "7"}])
+    first, second = load_data(path).examples
+    assert (first.question, first.think, first.choices) == (row["question"], "It is red.", ("blue", "red"))
+    assert (second.images, second.think, second.choices) == ((), None, ())
+    out = tmp_path / "out.jsonl"
+    assert main(["convert", path, "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"2 rows\n\n{out}\n"
+    for before, after in zip((first, second), load_data(str(out)).examples, strict=True):
+        assert before.images == after.images
+        same(before, replace(after, meta=before.meta))
+    assert main(["convert", path, "--out", str(out)]) == 1
+    assert "add --overwrite" in capsys.readouterr().err
+    assert main(["convert", path, "--out", str(out), "--overwrite", "--format", "boxed"]) == 0
+    assert load_data(str(out)).examples[0].answer == "B"
+    assert main(["convert", path, "--out", str(out), "--overwrite", "--format", "boxd"]) == 1
+
+
+def test_a_table_with_a_bad_row_names_its_line(tmp_path: Path) -> None:
+    path = table(tmp_path, [{"question": "What?", "answer": "7"}, {"image": "b.png", "question": "Q", "answer": "1"}])
+    loaded = load_data(path, on_bad_row="drop")
+    assert [(bad.row, bad.problems) for bad in loaded.bad_rows] == [(3, ("missing_image",))]
+    (tmp_path / "latin.csv").write_bytes("question,answer\nWas heißt ü?,1\n".encode("latin-1"))
+    assert load_data(str(tmp_path / "latin.csv"), on_bad_row="drop").dropped == 1
