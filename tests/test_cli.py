@@ -384,3 +384,17 @@ def test_tensorboard_gets_the_same_metrics_under_the_same_names(tmp_path: Path) 
         values = [event.value for event in told.Scalars(f"train/{name}")]
         assert values[: len(steps)] == pytest.approx([row[name] for row in steps], rel=1e-6), name
     assert {"think_nll", "answer_nll", "w_think", "grad_norm"} <= steps[0].keys()
+
+
+def test_one_call_evaluates_on_several_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example = {"question": "which color ?", "answer": "red"}
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(example) + "\n")
+    sets = [word for name in ("a", "b") for word in ("--data", str(tmp_path / f"{name}.jsonl"))]
+    words = ["eval", "--model", "world-base", *sets, "--max-new-tokens", "4", "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    assert capsys.readouterr().out.rstrip().endswith(str(tmp_path / "out"))
+    for name in ("a", "b"):
+        assert json.loads((tmp_path / "out" / f"{name}-test" / "summary.json").read_text())["n"] == 1
+    assert main(words) == 1
+    assert "already holds results" in capsys.readouterr().err

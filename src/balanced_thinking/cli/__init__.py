@@ -150,7 +150,9 @@ def _eval_options(parser: Parser) -> None:
     parser.add_argument(
         "--server", help="ask this OpenAI-compatible server, as in http://localhost:8000/v1, which serves it"
     )
-    parser.add_argument("--data", required=True, help="a data set's name or a path")
+    parser.add_argument(
+        "--data", required=True, action="append", help="a data set's name or a path; may be repeated for several"
+    )
     parser.add_argument("--split", default="test", help="which split of it")
     parser.add_argument(
         "--out", type=Path, help="folder of the results  [RUN/eval/<data>-<split>, or runs/eval/<data>-<split>]"
@@ -165,9 +167,9 @@ def _eval_options(parser: Parser) -> None:
 
 
 def _eval(arguments: argparse.Namespace) -> Path:
-    from balanced_thinking.evaluation.run import evaluate_model
+    from balanced_thinking.evaluation.run import evaluate_on_each
 
-    return evaluate_model(
+    places = evaluate_on_each(
         arguments.model,
         arguments.data,
         split=arguments.split,
@@ -182,6 +184,7 @@ def _eval(arguments: argparse.Namespace) -> Path:
         overwrite=arguments.overwrite,
         server=arguments.server,
     )
+    return places[0] if len(places) == 1 else places[0].parent
 
 
 def _report_options(parser: Parser) -> None:

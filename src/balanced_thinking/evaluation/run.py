@@ -1,8 +1,8 @@
-"""Evaluate one model on one split of one data set."""
+"""Evaluate one model on one split of one data set, or of several."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,20 @@ from balanced_thinking.segments import ReasoningFormat, get_format
 from balanced_thinking.training.recipe import read_yaml
 
 
+def evaluate_on_each(model: str, data: Sequence[str], *, out: Path | None = None, **options: Any) -> list[Path]:
+    """`evaluate_model` on each data set, the model loaded once. With several, `out` holds a folder for each."""
+    folder, run = _model_folder(model)
+    format = options.pop("format", None) or _trained_format(run) or "think-answer"
+    server, most = options.pop("server", None), options.pop("max_new_tokens", 512)
+    split = options.get("split", "test")
+    places = [out / label(one, split) if out is not None and len(data) > 1 else out for one in data]
+    for one, place in zip(data, places, strict=True):  # before the model is loaded
+        _free(place or _place(run, one, split), options.get("overwrite", False))
+    judge = _judge(folder, server, get_format(format), most)
+    shared = {"format": format, "server": server, "max_new_tokens": most, "judge": judge, **options}
+    return [evaluate_model(model, one, out=place, **shared) for one, place in zip(data, places, strict=True)]
+
+
 def evaluate_model(
     model: str,
     data: str,
@@ -36,12 +50,14 @@ def evaluate_model(
     options: dict[str, Any] | None = None,
     overwrite: bool = False,
     server: str | None = None,
+    judge: Judge | None = None,
 ) -> Path:
     """Write predictions and summary to `out` and return it.
 
     Args:
         out: the folder; default: `eval/<label>` inside the run directory that `model` names, else inside `runs`.
         server: address of an OpenAI-compatible server that serves `model`, of which only the tokenizer is loaded then.
+        judge: the model, where it is loaded already.
         format: of the outputs; default: what the run was trained with, else think-answer.
 
     Raises:
@@ -50,8 +66,8 @@ def evaluate_model(
     get_scorer(scorer)
     folder, run = _model_folder(model)
     format = format or _trained_format(run) or "think-answer"
-    reasoning_format = get_format(format)
-    out = _free(out or (run or Path("runs")) / "eval" / label(data, split), overwrite)
+    get_format(format)
+    out = _free(out or _place(run, data, split), overwrite)
     loaded_data = load_data(
         data, split=split, format=data_format(format), limit=limit, on_bad_row=on_bad_row, options=options
     )
@@ -60,7 +76,7 @@ def evaluate_model(
     examples = loaded_data.examples
     with fast_products():
         summary = evaluate(
-            _judge(folder, server, reasoning_format, max_new_tokens),
+            judge or _judge(folder, server, get_format(format), max_new_tokens),
             examples,
             out,
             data=data,
@@ -72,8 +88,12 @@ def evaluate_model(
             weights=server or _stamp(folder),
             progress=lambda predictions: _progress(predictions, split, len(examples)),
         )
-    print(describe(summary))
+    print(f"{data}, {describe(summary)}")
     return out
+
+
+def _place(run: Path | None, data: str, split: str) -> Path:
+    return (run or Path("runs")) / "eval" / label(data, split)
 
 
 def _judge(model: str, server: str | None, format: ReasoningFormat, max_new_tokens: int) -> Judge:
