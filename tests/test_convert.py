@@ -75,4 +75,24 @@ def test_a_table_with_a_bad_row_names_its_line(tmp_path: Path) -> None:
     loaded = load_data(path, on_bad_row="drop")
     assert [(bad.row, bad.problems) for bad in loaded.bad_rows] == [(3, ("missing_image",))]
     (tmp_path / "latin.csv").write_bytes("question,answer\nWas heißt ü?,1\n".encode("latin-1"))
-    assert load_data(str(tmp_path / "latin.csv"), on_bad_row="drop").dropped == 1
+    rows = [
+        b"question,answer",
+        *(b"Q%d,1" % k for k in range(50)),
+        "Was heißt ü?,1".encode("latin-1"),
+        b"Q,1,more",
+        b'"Q,1',
+    ]
+    (tmp_path / "latin.csv").write_bytes(b"\n".join(rows) + b"\n")
+    loaded = load_data(str(tmp_path / "latin.csv"), on_bad_row="drop")
+    assert len(loaded.examples) == 50
+    problems = [(bad.row, bad.problems) for bad in loaded.bad_rows]
+    assert problems == [(52, ("not_utf8",)), (53, ("invalid_csv",)), (54, ("no_answer",))]
+
+
+def test_what_stands_beside_a_row_does_not_overwrite_it(tmp_path: Path) -> None:
+    example = Example("1", "Q?", (), None, "7", meta={"answer": "zzz", "split": "val", "id": 9, "family": "f"})
+    write_jsonl([example], tmp_path / "out.jsonl", format="think-answer")
+    (read,) = load_data(str(tmp_path / "out.jsonl")).examples
+    assert (read.id, read.answer, read.meta["family"]) == ("1", "7", "f")
+    with pytest.raises(ValueError, match=r"ends in \.jsonl"):
+        write_jsonl([example], tmp_path / "out.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import torch
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.world import load
+from balanced_thinking.evaluation import results
 from balanced_thinking.evaluation.generate import AnswerClosed, Generator, predict
+from balanced_thinking.evaluation.judge import Judge
 from balanced_thinking.evaluation.results import PARTIAL, evaluate, in_batches, summarize
 from balanced_thinking.evaluation.run import label
 from balanced_thinking.evaluation.statistics import wilson_interval
 from balanced_thinking.models.tiny import build_tiny
-from balanced_thinking.segments import get_format
 from tests.conftest import ARCHITECTURES
 
 
@@ -176,7 +178,8 @@ def test_a_generation_ends_where_the_format_closes_the_answer(text: str, format:
     tokenizer = build_tiny("qwen2")[1]
     prompt = tokenizer("<answer>which</answer> ?").input_ids
     rows = torch.tensor([prompt + tokenizer(text).input_ids])
-    assert AnswerClosed(tokenizer, get_format(format), len(prompt))(rows, None).tolist() == [expected]
+    judge = Judge(tokenizer, [], format)
+    assert AnswerClosed(judge, len(prompt))(rows, None).tolist() == [expected]
 
 
 def test_rows_that_have_answered_stop_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +230,8 @@ def test_an_evaluation_that_was_stopped_goes_on_and_gives_the_same(
     with pytest.raises(KeyboardInterrupt):
         evaluate(model, examples, tmp_path / "cut", **about)
     partial = tmp_path / "cut" / PARTIAL
-    partial.write_text(partial.read_text()[:-20])  # the kill came in the middle of a row
+    # The kill came in the middle of a row, and of a character.
+    partial.write_bytes(partial.read_bytes()[:-20] + "ü".encode()[:1])
     first, asked[:] = asked[:2], []
     monkeypatch.setattr(model, "complete", lambda chunk: asked.extend(e.id for e in chunk) or complete(chunk))
     evaluate(model, examples, tmp_path / "cut", **about)
@@ -236,8 +240,31 @@ def test_an_evaluation_that_was_stopped_goes_on_and_gives_the_same(
     assert files[0] == files[1]
     assert not partial.exists()
     asked.clear()
+    replaced = [replace(examples[0], answer="another"), *examples[1:]]
+    monkeypatch.setattr(model, "complete", failing)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, examples, tmp_path / "cut", **about)
+    asked.clear()
+    monkeypatch.setattr(model, "complete", lambda chunk: asked.extend(e.id for e in chunk) or complete(chunk))
+    evaluate(model, replaced, tmp_path / "cut", **about)
+    assert len(asked) == 7  # another gold is another evaluation
+    asked.clear()
     evaluate(model, examples, tmp_path / "cut", **about, weights="retrained")
     assert len(asked) == 7
+
+
+def test_what_was_answered_outlives_a_failure_of_the_last_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = list(load(split="test", n=4))
+    about: dict[str, Any] = {"data": "world", "split": "test", "model_name": "tiny", "batch_size": 2}
+    model = generator("qwen2_5_vl")
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "_keep_pictures", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+        with pytest.raises(OSError, match="no space left"):
+            evaluate(model, examples, tmp_path, **about)
+    monkeypatch.setattr(model, "complete", lambda chunk: pytest.fail("it was answered already"))
+    assert evaluate(model, examples, tmp_path, **about).n == 4
 
 
 def test_batches_hold_every_example_once_and_like_lengths_together() -> None:

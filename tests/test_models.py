@@ -14,7 +14,7 @@ from balanced_thinking.batch import ScaleCollator
 from balanced_thinking.data.rows import prompt
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation.generate import Generator, predict
-from balanced_thinking.models.load import load_model, resolve
+from balanced_thinking.models.load import load_model, load_processor, resolve
 from balanced_thinking.models.tiny import ARCHITECTURES, TinySize, build_tiny
 
 
@@ -129,3 +129,12 @@ def test_an_adapter_is_loaded_with_the_image_options_it_was_trained_with(tmp_pat
 def test_an_unknown_image_option_is_refused(model: str, options: dict[str, int], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         load_model(model, image_options=options)
+
+
+def test_an_adapters_processor_is_found_without_its_base(tmp_path: Path) -> None:
+    """As `inspect` and an evaluation by a server load it."""
+    loaded = load_model("world-base", image_options={"max_pixels": 84 * 84})
+    get_peft_model(loaded.model, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path)
+    assert load_processor(str(tmp_path)).image_processor.size["longest_edge"] > 84 * 84  # its base's
+    loaded.processor.save_pretrained(tmp_path)
+    assert load_processor(str(tmp_path)).image_processor.size["longest_edge"] == 84 * 84

@@ -31,14 +31,14 @@ class Stub:
         self.asked: list[dict[str, Any]] = []
         self.fail: list[tuple[int, str]] = []  # what the next answers are instead
         self.message: dict[str, Any] = {}
-        self.finish = "stop"
+        self.finish, self.models = "stop", ["tiny"]
         self.golds: dict[str, str] = {}
 
     def answer(self, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
         if self.fail:
             return self.fail.pop(0)
         if path == "/v1/models":
-            return 200, {"data": [{"id": "tiny"}]}
+            return 200, {"data": [{"id": name} for name in self.models]}
         assert body is not None
         self.asked.append(body)
         content = body["messages"][0]["content"]
@@ -73,6 +73,22 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
         found.address = f"http://127.0.0.1:{http.server_address[1]}/v1"  # type: ignore[attr-defined]
         yield found
         http.shutdown()
+
+
+def test_an_answer_ends_where_one_in_this_process_would(stub: Any) -> None:
+    closed = "<think>a</think><answer>red</answer>"
+    stub.message = {"content": f"{closed} no wait <answer>blue</answer>"}
+    judged = judge(stub)
+    example = Example("one", "which ?", (), None, "red")
+    prediction = judged.score(example, judged.complete([example])[0])
+    assert (prediction.completion, prediction.correct, prediction.truncated) == (closed, True, False)
+
+
+def test_of_several_models_one_has_to_be_named(stub: Any) -> None:
+    stub.models = ["base", "mine"]
+    with pytest.raises(ValueError, match="serves base, mine; say which one with --served-model"):
+        judge(stub)
+    assert judge(stub, served="mine").served == "mine"
 
 
 def judge(stub: Any, **options: Any) -> Server:
@@ -121,6 +137,9 @@ def test_a_busy_server_is_asked_again(stub: Any) -> None:
         ([(400, "max_tokens is too large")], {}, ConnectionError, "answered 400: max_tokens is too large"),
         ([(500, "out of memory")] * 4, {}, ConnectionError, "answered 500: out of memory"),
         ([], {"content": "B", "reasoning_content": "hm"}, ValueError, "without a reasoning parser"),
+        ([], {"content": "B", "reasoning": "hm"}, ValueError, "without a reasoning parser"),
+        ([(200, "<html>")], {}, ConnectionError, "cannot be read"),
+        ([(200, '{"error": "overloaded"}')], {}, ConnectionError, "gave no choice: .*overloaded"),
     ],
 )
 def test_what_the_server_says_is_told(fail: Any, message: Any, error: Any, said: str, stub: Any) -> None:

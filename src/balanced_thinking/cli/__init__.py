@@ -150,6 +150,7 @@ def _eval_options(parser: Parser) -> None:
     parser.add_argument(
         "--server", help="ask this OpenAI-compatible server, as in http://localhost:8000/v1, which serves it"
     )
+    parser.add_argument("--served-model", help="the model's name there  [the only one that the server lists]")
     parser.add_argument(
         "--data", required=True, action="append", help="a data set's name or a path; may be repeated for several"
     )
@@ -183,6 +184,7 @@ def _eval(arguments: argparse.Namespace) -> Path:
         options=values(arguments.overrides),
         overwrite=arguments.overwrite,
         server=arguments.server,
+        served=arguments.served_model,
     )
     return places[0] if len(places) == 1 else places[0].parent
 

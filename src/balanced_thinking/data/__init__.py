@@ -161,9 +161,8 @@ def resolve(data: str) -> tuple[str, str | None]:
     name, _, path = data.partition(":")
     if name in DATASETS:
         return name, path or None
-    expected = (
-        f"expected one of {', '.join(DATASETS)} (as NAME or NAME:PATH), a .jsonl or .json file, or a folder of data"
-    )
+    names = ", ".join(DATASETS)
+    expected = f"expected one of {names} (as NAME or NAME:PATH), a .jsonl, .json or .csv file, or a folder of data"
     place = Path(data).expanduser()
     if not place.exists():
         raise ValueError(f"there is no data set and no path {data!r}{nearest(name, DATASETS)}; {expected}")

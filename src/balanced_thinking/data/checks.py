@@ -17,7 +17,8 @@ from balanced_thinking.data.example import Example
 
 PROBLEMS: dict[str, str] = {
     "invalid_json": "the row is not valid JSON in UTF-8",
-    "not_utf8": "from here on the file is not UTF-8: save it in that encoding",
+    "not_utf8": "the row is not UTF-8: save the file in that encoding",
+    "invalid_csv": "more cells than columns, or a quote that is not closed: put texts with commas in double quotes",
     "not_an_object": "the row is JSON, but not an object in braces",
     "unknown_schema": "expected question + answer, prompt + completion, messages or conversations (see its adapter)",
     "multi_turn": "expected one exchange: the user's turns, then one turn of the assistant, then nothing",

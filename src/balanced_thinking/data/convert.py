@@ -16,21 +16,23 @@ def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None =
     """Write one row an example, and return how many.
 
     Args:
-        format: write `prompt` and `completion` with reasoning and answer in this format; None: write `question`,
-            `think` and `answer` apart, which any format can be made of.
+        format: write `prompt` and `completion`, with reasoning and answer in this format, where there is reasoning;
+            None: write `question`, `think` and `answer` apart, which any format can be made of.
 
     Paths of pictures are written relative to the file where they lie below its folder, else absolute.
     """
+    if path.suffix != ".jsonl":
+        raise ValueError(f"the file to write is {path}; expected one that ends in .jsonl")
     folder, lines = path.parent.resolve(), []
     for index, example in enumerate(examples):
         row: dict[str, Any] = {"id": example.id}
-        if format is None:
+        if format is None or not example.think:
             row |= {"question": example.question, "think": example.think, "answer": example.answer}
         else:
             row |= {"prompt": example.question, "completion": render(example.think, example.answer, format)}
         pictures = [_place(image, folder, path.stem, index, k) for k, image in enumerate(example.images)]
         meta = {name: value for name, value in example.meta.items() if name != "row"}
-        row |= {"images": pictures, "choices": list(example.choices), **meta}
+        row |= {"images": pictures, "choices": list(example.choices), "meta": meta}
         lines.append(json.dumps({k: v for k, v in row.items() if v not in (None, [], {})}, ensure_ascii=False))
     path.parent.mkdir(parents=True, exist_ok=True)
     runs.write_atomically(path, "".join(f"{line}\n" for line in lines))

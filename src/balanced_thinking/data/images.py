@@ -66,5 +66,5 @@ def _rgb(source: Any, name: str) -> Image.Image:
 def _unreadable(name: str, error: Exception) -> RowError:
     return RowError(
         f"the image {name} cannot be read ({error}); expected a whole picture file that Pillow opens: mend the "
-        "file, or load the data with verify_images and --on-bad-row drop to go on without its row"
+        "file, or go on without its row with verify_images and --on-bad-row drop"
     )

@@ -11,7 +11,7 @@ row's `choices` serve scoring: the question is taken as it stands, so it should 
 A CSV file has a line of column names (`image,question,reasoning,answer`, say); in its cells ` | ` stands between
 several choices or images, and an empty cell is no value.
 
-Splits: a folder holds `<split>.jsonl` or `<split>.json`; in a file, rows with a `split` key belong to that split, and
+Splits: a folder holds `<split>.jsonl`, `.json` or `.csv`; in a file, rows with a `split` key belong to that split, and
 rows without one to every split (`assert_no_overlap` finds what that mixes up). `split="all"` takes each row of a file.
 """
 
@@ -35,6 +35,8 @@ PLACEHOLDER = "<image>"
 _TURN_LISTS = ("messages", "conversations")
 _CLAIMED = {"id", "question", "think", "reasoning", "answer", "choices", "image", "images", "meta", "split"}
 _CLAIMED |= {"prompt", "completion", *_TURN_LISTS}
+_UNDECODED = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of bytes that are not UTF-8
+_CELL_CHARACTERS = 2**24
 _REMOTE = re.compile(r"(?:https?|ftp|s3|gs|hf|data):", re.IGNORECASE)
 
 
@@ -114,17 +116,26 @@ def records(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
 
 def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """The rows, numbered by their last line in the file."""
-    with file.open(encoding="utf-8-sig", newline="") as stream:
+    csv.field_size_limit(_CELL_CHARACTERS)
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         reader = csv.DictReader(stream)
         try:
             for cells in reader:
-                record: dict[str, Any] = {str(name): cell for name, cell in cells.items() if cell not in (None, "")}
-                for name in ("choices", "images"):
-                    if name in record:
-                        record[name] = record[name].split(SEPARATOR)
-                yield reader.line_num, record
-        except UnicodeDecodeError as error:
-            yield reader.line_num + 1, BadRow(reader.line_num + 1, ("not_utf8",), str(error))
+                yield reader.line_num, _csv_record(reader.line_num, cells)
+        except csv.Error as error:
+            yield reader.line_num, BadRow(reader.line_num, ("invalid_csv",), str(error))
+
+
+def _csv_record(row: int, cells: dict[Any, Any]) -> dict[str, Any] | BadRow:
+    if None in cells:  # what DictReader files extra cells under
+        return BadRow(row, ("invalid_csv",), f"cells too many: {', '.join(cells[None])}")
+    record: dict[str, Any] = {name: cell for name, cell in cells.items() if cell}
+    if bad := next((cell for cell in record.values() if _UNDECODED.search(cell)), None):
+        return BadRow(row, ("not_utf8",), bad.encode("utf-8", "surrogateescape").decode("latin-1"))
+    for name in ("choices", "images"):
+        if name in record:
+            record[name] = record[name].split(SEPARATOR)
+    return record
 
 
 def _array(file: Path) -> list[Any]:

@@ -48,7 +48,7 @@ def _example(folder: Path, split: str, row: int, pid: str, item: dict[str, Any])
     return Example(
         id=pid,
         question="\n".join([*parts, str(item["question"]), lettered(choices)]),
-        images=(folder / "images" / split / pid / item["image"],) if item.get("image") else (),
+        images=(folder / "images" / item.get("split", split) / pid / item["image"],) if item.get("image") else (),
         think=think or None,
         answer=chr(ord("A") + answer),
         choices=tuple(map(str, choices)),

@@ -8,7 +8,7 @@
 | `relaxed` | ChartQA: numbers within 5 %, else equal but for case | the extracted answer |
 | `official` | ScienceQA's own script: a letter, or a guess, counted as what it earns | the extracted answer |
 
-They are compared with lmms-eval's own functions by `benchmarks/parity/lmms.py`.
+All but `official` are compared with lmms-eval's own functions by `benchmarks/parity/lmms.py`.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from balanced_thinking.batch import ScaleCollator
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt
-from balanced_thinking.evaluation.judge import Judge, Prediction, ends_with_answer, is_closed
-from balanced_thinking.segments import ReasoningFormat, parse
+from balanced_thinking.evaluation.judge import Judge, Prediction, ends_with_answer
+from balanced_thinking.segments import ReasoningFormat, generated_segments
 
 # A closing tag and what stands around it: no built-in tag takes more tokens.
 _TAG_TOKENS = 16
@@ -62,36 +62,38 @@ class Generator(Judge):
             pad_token_id=self.tokenizer.pad_token_id,
         )
         prompt_length = inputs["input_ids"].shape[1]
-        closed = AnswerClosed(self.tokenizer, self.format, prompt_length)
+        closed = AnswerClosed(self, prompt_length)
         sequences = self.model.generate(
             **inputs, generation_config=config, stopping_criteria=StoppingCriteriaList([closed])
         )
-        return [self._cut(ids) for ids in sequences[:, prompt_length:].tolist()]
+        rows_of_ids = sequences[:, prompt_length:].tolist()
+        return [self._cut(ids[: closed.ends.get(row)]) for row, ids in enumerate(rows_of_ids)]
 
     def _cut(self, ids: list[int]) -> list[int]:
-        stops, filler = set(self.stops), self.tokenizer.pad_token_id
-        for i, token in enumerate(ids):
-            if token in stops or token == filler:  # a row that has closed its answer is filled up
-                return ids[: i + (token in stops)]
-        return ids
+        stops = set(self.stops)
+        end = next((i + 1 for i, token in enumerate(ids) if token in stops), len(ids))
+        return ids[:end]
 
 
 class AnswerClosed(StoppingCriteria):
-    """Ends a row of a generation once its answer is closed as the format closes it: what follows can't change it."""
+    """Ends a row of a generation at the first closing tag of an answer with nothing wrong before it."""
 
-    def __init__(self, tokenizer: Any, format: ReasoningFormat, prompt_length: int) -> None:
-        self.tokenizer, self.format, self.prompt_length = tokenizer, format, prompt_length
-        self.tag = format.answer_close if ends_with_answer(format) else ""
+    def __init__(self, judge: Judge, prompt_length: int) -> None:
+        self.judge, self.prompt_length = judge, prompt_length
+        self.tag = judge.format.answer_close if ends_with_answer(judge.format) else ""
+        self.ends: dict[int, int] = {}  # row -> tokens until it was closed; what follows is filling
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         closed = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         if not self.tag:
             return closed
         written = input_ids[:, self.prompt_length :]
-        tails = self.tokenizer.batch_decode(written[:, -_TAG_TOKENS:], skip_special_tokens=False)
-        for row in [row for row, tail in enumerate(tails) if self.tag in tail]:
-            parsed = parse(self.tokenizer.decode(written[row], skip_special_tokens=True), self.format)
-            closed[row] = parsed.answer is not None and not parsed.problems and is_closed(parsed)
+        tails = self.judge.tokenizer.batch_decode(written[:, -_TAG_TOKENS:], skip_special_tokens=False)
+        for row in [row for row, tail in enumerate(tails) if self.tag in tail and row not in self.ends]:
+            parsed, _ = generated_segments(written[row].tolist(), self.judge.tokenizer, self.judge.format)
+            if self.judge.ends(parsed):
+                self.ends[row] = written.shape[1]
+        closed[list(self.ends)] = True
         return closed
 
 

@@ -66,12 +66,21 @@ class Judge:
         """The generated token ids, without padding and up to and including the stop token."""
         raise NotImplementedError
 
+    def ends(self, parsed: Parsed) -> bool:
+        """Whether a completion is over: its answer closed as the format closes it, and nothing to complain about."""
+        return parsed.answer is not None and not parsed.problems and is_closed(parsed)
+
+    def _format_of(self, parsed: Parsed) -> ReasoningFormat:
+        return get_format(parsed.format) if self.format.name == "auto" else self.format
+
     def score(self, example: Example, ids: list[int], scorer: str = "exact") -> Prediction:
         """One completion, parsed by the training's own parser and scored."""
         stopped = bool(ids) and ids[-1] in self.stops
         parsed, segments = generated_segments(ids[: len(ids) - stopped], self.tokenizer, self.format)
         said = parsed.text if scorer in RAW else parsed.answer
         whole = stopped or is_closed(parsed) or scorer in RAW
+        if scorer == "official":  # its script guesses, whatever is missing
+            said, whole = (said if whole else None), True
         score = get_scorer(scorer)(said, example.answer, example.choices) if whole else 0.0
         return Prediction(
             id=example.id,
@@ -82,7 +91,7 @@ class Judge:
             score=score,
             problems=list(parsed.problems),
             malformed=parsed.answer is None,
-            truncated=not stopped and not (ends_with_answer(self.format) and is_closed(parsed)),
+            truncated=not stopped and not (ends_with_answer(self._format_of(parsed)) and is_closed(parsed)),
             think_tokens=segments.count(THINK),
             answer_tokens=segments.count(ANSWER) + stopped,
             completion=parsed.text,

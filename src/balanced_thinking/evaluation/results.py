@@ -6,6 +6,7 @@ with it the last bit of its logits, stays what it would have been.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from balanced_thinking.evaluation.judge import NOTHING, Judge, Prediction
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.statistics import wilson_interval
 
-PARTIAL = ".predictions.jsonl.partial"
+PARTIAL = ".resume.jsonl"
 # Pictures of this many samples are kept beside the predictions, for the report's sample browser.
 _KEPT_PICTURES = 64
 _REPORT_SIDE = 336
@@ -77,8 +78,8 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     task = {
         "model": [model_name, weights],
-        "task": [data, split, scorer, judge.format.name, judge.max_new_tokens, batch_size],
-        "examples": [example.id for example in examples],
+        "task": [data, split, scorer, repr(judge.format), judge.max_new_tokens, batch_size],
+        "examples": _digest(examples),
     }
     kept: dict[int, dict[str, Any]] = {}
     for index, row in progress(_rows(judge, examples, out / PARTIAL, task, batch_size, scorer)):
@@ -128,6 +129,22 @@ def _rows(
             file.flush()
 
 
+def _digest(examples: Sequence[Example]) -> str:
+    """Of everything about the examples that their scores depend on; files of pictures by size and time."""
+    whole = hashlib.sha256()
+    for example in examples:
+        pictures = [_identity(image) for image in example.images]
+        whole.update(repr((example.id, example.question, example.answer, example.choices, pictures)).encode())
+    return whole.hexdigest()
+
+
+def _identity(image: Any) -> str:
+    if isinstance(image, Path):
+        about = image.stat()
+        return f"{image} {about.st_size} {about.st_mtime_ns}"
+    return hashlib.sha256(image.tobytes()).hexdigest()
+
+
 def in_batches(examples: Sequence[Example], batch_size: int) -> list[list[int]]:
     """Indices of the examples, like lengths together, the longest questions first: what does not fit in memory fails
     at once."""
@@ -137,14 +154,15 @@ def in_batches(examples: Sequence[Example], batch_size: int) -> list[list[int]]:
 
 def _done(partial: Path, task: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
     """What an earlier try at the same task has written; a row that a kill cut short is left out."""
-    lines = partial.read_text(encoding="utf-8").splitlines() if partial.is_file() else []
+    text = partial.read_text(encoding="utf-8", errors="replace") if partial.is_file() else ""
+    lines = text.split("\n")  # splitlines would also split inside of rows, at U+2028
     if not lines or lines[0] != json.dumps(task):
         return {}
     found = {}
     for line in lines[1:]:
         try:
             index, row = json.loads(line)
-        except ValueError:
+        except (ValueError, TypeError):
             continue
         found[index] = row
     return found

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from balanced_thinking.data import data_format, label, load_data
+from balanced_thinking.data import data_format, label, load_data, resolve
 from balanced_thinking.evaluation.generate import Generator
 from balanced_thinking.evaluation.judge import Judge
-from balanced_thinking.evaluation.results import Summary, evaluate
+from balanced_thinking.evaluation.results import PARTIAL, Summary, evaluate
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.server import Server
 from balanced_thinking.models.load import is_run, load_model, load_processor
@@ -27,10 +27,19 @@ def evaluate_on_each(model: str, data: Sequence[str], *, out: Path | None = None
     format = options.pop("format", None) or _trained_format(run) or "think-answer"
     server, most = options.pop("server", None), options.pop("max_new_tokens", 512)
     split = options.get("split", "test")
-    places = [out / label(one, split) if out is not None and len(data) > 1 else out for one in data]
-    for one, place in zip(data, places, strict=True):  # before the model is loaded
-        _free(place or _place(run, one, split), options.get("overwrite", False))
-    judge = _judge(folder, server, get_format(format), most)
+    parent = (run or Path("runs")) / "eval" if out is None else out
+    places = [out] if out is not None and len(data) == 1 else [parent / label(one, split) for one in data]
+    if len({str(place) for place in places}) < len(places):
+        names = ", ".join(sorted(label(one, split) for one in data))
+        raise ValueError(
+            f"two data sets would share a folder of results ({names}): evaluate them apart, each with --out"
+        )
+    # Whatever is wrong with what was asked is said before the model is loaded.
+    get_scorer(options.get("scorer", "exact"))
+    for one, place in zip(data, places, strict=True):
+        _free(place, options.get("overwrite", False))
+        resolve(one)
+    judge = _judge(folder, server, options.get("served"), get_format(format), most)
     shared = {"format": format, "server": server, "max_new_tokens": most, "judge": judge, **options}
     return [evaluate_model(model, one, out=place, **shared) for one, place in zip(data, places, strict=True)]
 
@@ -50,6 +59,7 @@ def evaluate_model(
     options: dict[str, Any] | None = None,
     overwrite: bool = False,
     server: str | None = None,
+    served: str | None = None,
     judge: Judge | None = None,
 ) -> Path:
     """Write predictions and summary to `out` and return it.
@@ -57,6 +67,7 @@ def evaluate_model(
     Args:
         out: the folder; default: `eval/<label>` inside the run directory that `model` names, else inside `runs`.
         server: address of an OpenAI-compatible server that serves `model`, of which only the tokenizer is loaded then.
+        served: the model's name on the server, where it serves several.
         judge: the model, where it is loaded already.
         format: of the outputs; default: what the run was trained with, else think-answer.
 
@@ -67,16 +78,24 @@ def evaluate_model(
     folder, run = _model_folder(model)
     format = format or _trained_format(run) or "think-answer"
     get_format(format)
-    out = _free(out or _place(run, data, split), overwrite)
+    out = _free(out or (run or Path("runs")) / "eval" / label(data, split), overwrite)
+    if overwrite:
+        (out / PARTIAL).unlink(missing_ok=True)
     loaded_data = load_data(
-        data, split=split, format=data_format(format), limit=limit, on_bad_row=on_bad_row, options=options
+        data,
+        split=split,
+        format=data_format(format),
+        limit=limit,
+        on_bad_row=on_bad_row,
+        verify_images=True,
+        options=options,
     )
     if n := loaded_data.dropped:
         print(f"{n} bad {'row was' if n == 1 else 'rows were'} left out")
     examples = loaded_data.examples
     with fast_products():
         summary = evaluate(
-            judge or _judge(folder, server, get_format(format), max_new_tokens),
+            judge or _judge(folder, server, served, get_format(format), max_new_tokens),
             examples,
             out,
             data=data,
@@ -85,29 +104,27 @@ def evaluate_model(
             batch_size=batch_size,
             scorer=scorer,
             dropped=loaded_data.dropped,
-            weights=server or _stamp(folder),
+            weights=f"{server} {served} {_stamp(folder)}",
             progress=lambda predictions: _progress(predictions, split, len(examples)),
         )
     print(f"{data}, {describe(summary)}")
     return out
 
 
-def _place(run: Path | None, data: str, split: str) -> Path:
-    return (run or Path("runs")) / "eval" / label(data, split)
-
-
-def _judge(model: str, server: str | None, format: ReasoningFormat, max_new_tokens: int) -> Judge:
+def _judge(model: str, server: str | None, served: str | None, format: ReasoningFormat, max_new_tokens: int) -> Judge:
     if server is not None:
         processor = load_processor(model)
-        return Server(server, getattr(processor, "tokenizer", processor), format, max_new_tokens)
+        return Server(server, getattr(processor, "tokenizer", processor), format, max_new_tokens, served=served)
     loaded = load_model(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Generator(loaded.model.to(device), loaded.processor, format, max_new_tokens)
 
 
 def _stamp(folder: str) -> str:
-    """Tells a local model's weights from those that lay in its folder before."""
-    files = sorted(Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else []
+    """Tells a local model's weights and processor from those that lay in its folder before."""
+    place = Path(folder)
+    patterns = ("*.safetensors", "*.bin", "*config.json") if place.is_dir() else ()
+    files = sorted(file for pattern in patterns for file in place.glob(pattern))
     return " ".join(f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
 
 

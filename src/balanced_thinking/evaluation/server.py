@@ -7,9 +7,10 @@ tokenized again with the model's own tokenizer, so that tokens are counted as ev
 from __future__ import annotations
 
 import base64
+import http.client
 import io
 import json
-import time
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,11 @@ from typing import Any
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt
-from balanced_thinking.evaluation.judge import Judge
-from balanced_thinking.segments import ReasoningFormat
+from balanced_thinking.evaluation.judge import Judge, ends_with_answer
+from balanced_thinking.segments import ReasoningFormat, parse
 
 _TRIES = 4
+_REQUESTS = 64  # at a time
 _FIRST_PAUSE_SECONDS = 1.0
 _BUSY = (429, 500, 502, 503, 504)
 
@@ -33,7 +35,7 @@ class Server(Judge):
     Args:
         address: of the API, up to and including its version, as in `http://localhost:8000/v1`.
         tokenizer: of the model that is served.
-        served: the model's name there; default: the first one that the server lists.
+        served: the model's name there; default: the only one that the server lists.
         timeout_seconds: for one answer.
     """
 
@@ -52,11 +54,18 @@ class Server(Judge):
         if not address.startswith(("http://", "https://")):
             raise ValueError(f"the server is {address!r}; expected an address such as http://localhost:8000/v1")
         self.address, self.timeout_seconds, self._key = address.rstrip("/"), timeout_seconds, key
-        self.served = served or self._first_model()
+        self._stop = threading.Event()
+        self.served = served or self._only_model()
 
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
-        with ThreadPoolExecutor(max_workers=len(examples)) as pool:
+        pool = ThreadPoolExecutor(max_workers=min(_REQUESTS, len(examples)))
+        try:
             return list(pool.map(self._one, examples))
+        except BaseException:
+            self._stop.set()  # those that wait to ask again give up
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _one(self, example: Example) -> list[int]:
         request = {
@@ -64,23 +73,40 @@ class Server(Judge):
             "messages": messages(example),
             "temperature": 0.0,
             "max_tokens": self.max_new_tokens,
+            "skip_special_tokens": False,  # vLLM and SGLang: some formats' tags are special tokens
         }
-        choice = self._ask("/chat/completions", request)["choices"][0]
-        text, thought = choice["message"].get("content") or "", choice["message"].get("reasoning_content")
-        if thought:
-            raise ValueError(
-                f"{self.address} took the reasoning out of the answer (`reasoning_content`), which the parser must "
-                "see: start it without a reasoning parser"
-            )
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        stopped = choice.get("finish_reason") == "stop"
-        return [*ids, *([self.tokenizer.eos_token_id] if stopped and ids[-1:] != [self.tokenizer.eos_token_id] else [])]
+        answer = self._ask("/chat/completions", request)
+        try:
+            choice = answer["choices"][0]
+            message = choice["message"]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ConnectionError(f"{self.address} gave no choice: {str(answer)[:300]}") from error
+        for name in ("reasoning", "reasoning_content"):
+            if message.get(name):
+                raise ValueError(
+                    f"{self.address} took the reasoning out of the answer (`{name}`), which the parser must see: "
+                    "start it without a reasoning parser"
+                )
+        return self._ids(message.get("content") or "", choice.get("finish_reason") == "stop")
 
-    def _first_model(self) -> str:
-        models = self._ask("/models")["data"]
-        if not models:
-            raise ValueError(f"{self.address} serves no model; start it with one")
-        return models[0]["id"]
+    def _ids(self, text: str, stopped: bool) -> list[int]:
+        """The tokens of a completion, which ends where `Generator` would have ended it."""
+        tag, end = self.format.answer_close if ends_with_answer(self.format) else "", 0
+        while tag and (found := text.find(tag, end)) >= 0:
+            end = found + len(tag)
+            if self.ends(parse(text[:end], self.format)):
+                return self.tokenizer(text[:end], add_special_tokens=False)["input_ids"]
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        eos = self.tokenizer.eos_token_id
+        return [*ids, eos] if stopped and ids[-1:] != [eos] else ids
+
+    def _only_model(self) -> str:
+        names = [model["id"] for model in self._ask("/models").get("data", [])]
+        if len(names) != 1:
+            raise ValueError(
+                f"{self.address} serves {', '.join(names) or 'no model'}; say which one with --served-model"
+            )
+        return names[0]
 
     def _ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The server's JSON; asks again where it is busy. Raises ConnectionError with what it said."""
@@ -95,13 +121,19 @@ class Server(Judge):
                 said = error.read()[:500].decode(errors="replace")
                 if error.code not in _BUSY or attempt == _TRIES - 1:
                     raise ConnectionError(f"{self.address}{path} answered {error.code}: {said}") from error
-            except OSError as error:  # URLError is one, a timeout too
-                if attempt == _TRIES - 1:
+            except TimeoutError as error:
+                raise ConnectionError(
+                    f"{self.address} gave no answer in {self.timeout_seconds:.0f} seconds; ask for less at a time with "
+                    "--batch-size or --max-new-tokens"
+                ) from error
+            except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is one; no JSON is another
+                if attempt == _TRIES - 1 or isinstance(error, ValueError | http.client.InvalidURL):
                     raise ConnectionError(
-                        f"{self.address} cannot be reached ({error}); is the server up, and the address right?"
+                        f"{self.address}{path} cannot be read ({error}); is the server up, and the address right?"
                     ) from error
-            time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
-        raise AssertionError("unreachable")
+            if self._stop.wait(_FIRST_PAUSE_SECONDS * 2**attempt):
+                break
+        raise ConnectionError(f"{self.address}{path} was not asked again: another request failed")
 
 
 def messages(example: Example) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from balanced_thinking.data import load_data, resolve
+from balanced_thinking.data import load_data
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import prompt
@@ -72,6 +72,7 @@ def inspect_data(
 
     Raises as `load_data` does, but for bad rows, which are part of what is found.
     """
+    tested = {name: load_data(name, split="test", on_bad_row="drop").examples for name in against}
     loaded = load_data(data, split=split, limit=limit, on_bad_row="drop", verify_images=True, options=options)
     measure, unit = _measure(getattr(processor, "tokenizer", processor))
     samples = []
@@ -80,10 +81,8 @@ def inspect_data(
         samples.append(Sample(example, think, answer, _whole(example, format, processor)))
     prints = [fingerprint(example, looks=bool(against)) for example in loaded.examples]
     leaks: list[Twin] = []
-    for benchmark in against:
-        resolve(benchmark)
-        tested = load_data(benchmark, split="test", on_bad_row="drop").examples
-        leaks += twins_between(prints, [fingerprint(example) for example in tested], benchmark)
+    for name, examples in tested.items():
+        leaks += twins_between(prints, [fingerprint(example) for example in examples], name)
     return Inspection(
         data=data,
         split=split,

@@ -13,7 +13,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from balanced_thinking import runs
-from balanced_thinking.data.checks import PROBLEMS
+from balanced_thinking.data.checks import PROBLEMS, RowError
 from balanced_thinking.data.images import open_image
 from balanced_thinking.inspection.facts import Inspection, Sample
 from balanced_thinking.inspection.text import advice, cuts_of, histogram_of, median_ratio, told
@@ -55,7 +55,7 @@ def write_page(found: Inspection, path: Path) -> Path:
         shown=[_shown(sample, found.format) for sample in _spread(found.samples, SHOWN_SAMPLES)],
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_atomically(path, html)
+    runs.write_atomically(path, html.encode("utf-8", "replace").decode("utf-8"))  # bad rows may hold half characters
     return path
 
 
@@ -71,11 +71,16 @@ def _shown(sample: Sample, format: str) -> Shown:
     pieces = []
     for span in parse(text, format).spans if example.think else ():
         pieces.append(("think" if span.segment == THINK else "answer", text[span.start : span.end]))
-    return Shown(sample, [_thumbnail(image) for image in example.images], pieces or [("answer", text)])
+    return Shown(
+        sample, [data for image in example.images if (data := _thumbnail(image))], pieces or [("answer", text)]
+    )
 
 
 def _thumbnail(image: object) -> str:
-    picture = open_image(image)
+    try:
+        picture = open_image(image)
+    except RowError:
+        return ""
     picture.thumbnail((_SIDE, _SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")

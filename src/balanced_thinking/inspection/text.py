@@ -100,14 +100,14 @@ def histogram_of(found: Inspection) -> list[tuple[str, int]]:
 def _counts(found: Inspection) -> list[str]:
     examples = [sample.example for sample in found.samples]
     pictures = Counter(len(e.images) for e in examples)
-    families = Counter(e.meta["family"] for e in examples if "family" in e.meta)
+    families = Counter(str(e.meta["family"]) for e in examples if "family" in e.meta)
     answers = Counter(e.answer for e in examples)
     lines = ["pictures a sample: " + ", ".join(f"{k} in {n}" for k, n in sorted(pictures.items()))]
     if found.sizes:
         small, large = (f"{w} x {h}" for w, h in (pick(found.sizes, key=lambda s: s[0] * s[1]) for pick in (min, max)))
         lines.append(f"picture sizes: {small} to {large} pixels, {len(set(found.sizes))} different")
     if families:
-        lines.append("families: " + ", ".join(f"{name} {n}" for name, n in families.most_common()))
+        lines.append("families: " + ", ".join(f"{printable(name)} {n}" for name, n in families.most_common()))
     top, n = answers.most_common(1)[0]
     lines.append(f"answers: {len(answers)} different; the most frequent, {top!r}, is right in {n / len(examples):.0%}")
     lines.append(f"with reasoning: {len(found.reasoned)} of {len(examples)}")
@@ -134,9 +134,16 @@ def _histogram(found: Inspection) -> list[str]:
     ]
 
 
+def printable(text: str) -> str:
+    """Control characters in the data must not reach the terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def told(twin: Twin) -> str:
     """One pair in words."""
-    return f"{twin.id}: {_KINDS[twin.kind]} {twin.other}" + (f" of {twin.where}" if twin.where else "")
+    return f"{printable(twin.id)}: {_KINDS[twin.kind]} {printable(twin.other)}" + (
+        f" of {twin.where}" if twin.where else ""
+    )
 
 
 def _twins(twins: Sequence[Twin], title: str) -> list[str]:

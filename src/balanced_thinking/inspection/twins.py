@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from balanced_thinking.data.checks import RowError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 
@@ -58,9 +59,9 @@ class Print:
 
 
 def fingerprint(example: Example, looks: bool = True) -> Print:
-    """Raises RowError for a picture that cannot be read."""
+    """A picture that cannot be read has no look; whoever trains on it is told."""
     hashes = [_content(image) for image in example.images]
-    seen = [look_of(open_image(image)) for image in example.images] if looks else []
+    seen = [_look(image) for image in example.images] if looks else []
     question = " ".join(example.question.casefold().split())
     return Print(example.id, question, tuple(hashes), tuple(look for look in seen if look is not None))
 
@@ -69,6 +70,13 @@ def _content(image: Any) -> str:
     if isinstance(image, Path):
         return hashlib.sha256(image.read_bytes()).hexdigest()
     return hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
+
+
+def _look(image: Any) -> Look | None:
+    try:
+        return look_of(open_image(image))
+    except RowError:
+        return None
 
 
 def look_of(picture: Any) -> Look | None:

@@ -111,6 +111,12 @@ def load_processor(name: str, image_options: Mapping[str, Any] | None = None) ->
     if name.startswith(_TINY):
         return build_tiny(name.removeprefix(_TINY))[1]
     path = resolve(name)
+    adapter = Path(path) / "adapter_config.json"
+    if adapter.is_file():  # its configuration is its base's
+        base = json.loads(adapter.read_text())["base_model_name_or_path"]
+        if not (Path(path) / "tokenizer_config.json").is_file():
+            return load_processor(base, image_options)
+        return _read_processor(path, _has_vision(resolve(base)), image_options or {})
     return _read_processor(path, _has_vision(path), image_options or {})
 
 
