@@ -24,16 +24,16 @@ test: setup
 test-long: setup
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow
 
-# Each script runs ours and its peers in turn; about an hour on two cores, with nothing else running. BENCH_OUT=folder writes elsewhere.
+# Each script runs ours and its peers in turn; about 20 minutes on two cores, with nothing else running. BENCH_OUT=folder writes elsewhere.
 BENCH_OUT ?= benchmarks/results
 bench: setup
-	$(BIN)/python benchmarks/head.py --json $(BENCH_OUT)/head-cpu.json
-	$(BIN)/python benchmarks/sft_step.py --size tiny --json $(BENCH_OUT)/sft_step-tiny-cpu.json
-	$(BIN)/python benchmarks/sft_step.py --size small --steps 2 --json $(BENCH_OUT)/sft_step-small-cpu.json
+	$(BIN)/python benchmarks/head.py --rounds 3 --iterations 2 --json $(BENCH_OUT)/head-cpu.json
+	$(BIN)/python benchmarks/sft_step.py --size tiny --steps 3 --json $(BENCH_OUT)/sft_step-tiny-cpu.json
+	$(BIN)/python benchmarks/sft_step.py --size small --steps 1 --rounds 2 --only packed --json $(BENCH_OUT)/sft_step-small-cpu.json
 	$(BIN)/python benchmarks/overhead.py --json $(BENCH_OUT)/overhead-cpu.json
 	$(BIN)/python benchmarks/scaling.py --json $(BENCH_OUT)/scaling-cpu.json --svg $(BENCH_OUT)/scaling-cpu.svg
-	$(BIN)/python benchmarks/pipeline.py --json $(BENCH_OUT)/pipeline-cpu.json
-	$(BIN)/python benchmarks/grpo.py --json $(BENCH_OUT)/grpo-cpu.json
+	$(BIN)/python benchmarks/pipeline.py --rounds 3 --json $(BENCH_OUT)/pipeline-cpu.json
+	$(BIN)/python benchmarks/grpo.py --rounds 3 --json $(BENCH_OUT)/grpo-cpu.json
 
 # One GPU of 80 GB, torch for CUDA in .venv; about 20 minutes.
 bench-gpu: setup

@@ -3,10 +3,11 @@
     python benchmarks/sft_step.py [--size tiny|small] [--rounds 3] [--json FILE]
     python benchmarks/sft_step.py --size 3b --device cuda --json benchmarks/results/sft_step-cuda.json   # an 80 GB GPU
 
-Commands of record: `--size tiny` and `--size small` (2 CPU cores, 5 and 40 minutes). The rows are of the embedded world
-with reasoning of lengths drawn from a log-normal distribution around ratio 40, as ragged as published rationales are.
-`tiny` is a Qwen2.5-VL of 2 million parameters, `small` one of 100 million with Qwen's vocabulary of 151,936, `3b` has
-the dimensions of Qwen2.5-VL-3B and random weights. At each optimizer step all contestants see the same examples.
+Commands of record: `--size tiny --steps 3` and `--size small --steps 1 --rounds 2 --only packed` (2 CPU cores, 5 minutes
+each). The rows are of the embedded world with reasoning of lengths drawn from a log-normal distribution around ratio 40,
+as ragged as published rationales are. `tiny` is a Qwen2.5-VL of 2 million parameters, `small` one of 100 million with
+Qwen's vocabulary of 151,936, `3b` has the dimensions of Qwen2.5-VL-3B and random weights. At each optimizer step all
+contestants see the same examples.
 
 | contestant | what it is |
 | --- | --- |
@@ -185,6 +186,7 @@ def token_counts(processor: Any, data: Dataset) -> tuple[list[int], list[int]]:
 def main() -> int:
     parser = options_of(__doc__, tuple(CONTESTANTS), rounds=3)
     parser.add_argument("--size", choices=tuple(BATCHES), default="tiny", help="of the model (default tiny)")
+    parser.add_argument("--only", help="contestants beside trl, as in packed,padded (default: all)")
     parser.add_argument("--steps", type=int, default=4, help="steps timed, after one of warm-up (default 4)")
     options = parser.parse_args()
     if options.measure:
@@ -192,7 +194,8 @@ def main() -> int:
         return 0
     arguments = ["--size", options.size, "--steps", str(options.steps), "--threads", str(options.threads)]
     arguments += ["--device", options.device]
-    result = compare(in_turn(tuple(CONTESTANTS), options.rounds, __file__, arguments), "trl")
+    chosen = [name for name in CONTESTANTS if options.only is None or name in (*options.only.split(","), "trl")]
+    result = compare(in_turn(chosen, options.rounds, __file__, arguments), "trl")
     columns = {
         "tokens_per_second": "supervised tokens/s:,.0f",
         "cpu_seconds_per_step": "CPU s a step:.2f",
