@@ -3,11 +3,11 @@
     python benchmarks/sft_step.py [--size tiny|small] [--rounds 3] [--json FILE]
     python benchmarks/sft_step.py --size 3b --device cuda --json benchmarks/results/sft_step-cuda.json   # an 80 GB GPU
 
-Commands of record: `--size tiny --steps 3` and `--size small --steps 1 --rounds 2 --only packed` (2 CPU cores, 5 minutes
-each). The rows are of the embedded world with reasoning of lengths drawn from a log-normal distribution around ratio 40,
-as ragged as published rationales are. `tiny` is a Qwen2.5-VL of 2 million parameters, `small` one of 100 million with
-Qwen's vocabulary of 151,936, `3b` has the dimensions of Qwen2.5-VL-3B and random weights. At each optimizer step all
-contestants see the same examples.
+Commands of record: `--size tiny --steps 3` and `--size small --steps 1 --rounds 2 --only packed` (2 CPU cores, 5
+minutes each). The rows are of the embedded world with reasoning of lengths drawn from a log-normal distribution around
+ratio 40, as ragged as published rationales are. `tiny` is a Qwen2.5-VL of 2 million parameters, `small` one of 100
+million with Qwen's vocabulary of 151,936, `3b` has the dimensions of Qwen2.5-VL-3B and random weights. At each
+optimizer step all contestants see the same examples.
 
 | contestant | what it is |
 | --- | --- |
