@@ -102,7 +102,7 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
 
 
 def main() -> int:
-    parser = options_of(__doc__, CONTESTANTS)
+    parser = options_of(__doc__, CONTESTANTS, devices=("cpu",))
     parser.add_argument("--side", type=int, default=448, help="pixels of a picture's side (default 448)")
     parser.add_argument("--tokens", type=int, default=32, help="tokens of a completion (default 32)")
     options = parser.parse_args()

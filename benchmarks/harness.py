@@ -25,12 +25,14 @@ Figures = Mapping[str, float]
 _PACKAGES = ("torch", "transformers", "trl", "accelerate", "liger-kernel", "cut-cross-entropy")
 
 
-def options_of(script: str, contestants: Sequence[str], rounds: int = 5) -> argparse.ArgumentParser:
+def options_of(
+    script: str, contestants: Sequence[str], rounds: int = 5, devices: Sequence[str] = ("cpu", "cuda")
+) -> argparse.ArgumentParser:
     """A parser with the options that every benchmark takes."""
     parser = argparse.ArgumentParser(description=script, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=rounds, help=f"fresh processes a contestant (default {rounds})")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", choices=devices, default="cpu")
     parser.add_argument("--json", type=Path, help="write the figures, the machine and the versions here")
     parser.add_argument("--measure", choices=contestants, help=argparse.SUPPRESS)
     return parser

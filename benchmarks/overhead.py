@@ -29,7 +29,7 @@ def seconds(trainer: Any, batch: dict[str, Any], weighting: str) -> float:
     trainer.normalize = "token" if weighting == "uniform" else "example"
     trainer.model.zero_grad()
     counts = trainer._get_num_items_in_batch([batch], trainer.args.device)
-    gpu = torch.cuda.is_available()
+    gpu = trainer.args.device.type == "cuda"
     clock = time.perf_counter if gpu else time.process_time
     start = clock()
     trainer.training_step(trainer.model, batch, counts)

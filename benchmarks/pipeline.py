@@ -77,7 +77,7 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
 
 
 def main() -> int:
-    parser = options_of(__doc__, CONTESTANTS)
+    parser = options_of(__doc__, CONTESTANTS, devices=("cpu",))
     parser.add_argument("--side", type=int, default=512, help="pixels of a picture's side (default 512)")
     parser.add_argument("--samples", type=int, default=96, help="rows (default 96)")
     parser.add_argument("--workers", type=int, default=0, help="processes of the data loader (default 0)")

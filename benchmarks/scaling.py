@@ -65,7 +65,7 @@ def pipeline_cost() -> Callable[[int], tuple[float, float]]:
 
 
 def main() -> int:
-    parser = options_of(__doc__, (), rounds=3)
+    parser = options_of(__doc__, (), rounds=3, devices=("cpu",))
     parser.add_argument("--svg", type=Path, help="draw both here")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -60,6 +60,7 @@ TEXT_3B = {
     "num_attention_heads": 16,
     "num_key_value_heads": 2,
     "vocab_size": QWEN_VOCABULARY,
+    "layer_types": ["full_attention"] * 36,
 }
 VISION_3B = {
     "depth": 32,

@@ -284,7 +284,7 @@ class ScaleCollator:
         batch["places"], batch["rows"] = layout.places(width), layout.row_lengths
         starts = [0, *accumulate(len(row) for row in images)]
         pictures = [k for i in layout.order for k in range(starts[i], starts[i + 1])]
-        return batch | dict(take_pictures(prompts["tensors"], pictures) if pictures else {})
+        return batch | dict(take_pictures(prompts["tensors"], pictures, len(pictures)) if pictures else {})
 
     def _own_positions(
         self, columns: Mapping[str, Sequence[Sequence[int]]], tensors: Mapping[str, torch.Tensor]

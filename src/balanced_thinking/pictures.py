@@ -9,7 +9,9 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +26,25 @@ from transformers.image_utils import make_flat_list_of_images
 
 # Of a full cache so much is kept when the oldest entries are thrown out, so that this is not done for every picture.
 _KEPT = 0.9
+_UNSEEN = 0.01  # of the limit is written between two looks at what other processes have written
 
 
-def take_pictures(features: Mapping[str, Any], places: Sequence[int]) -> BatchFeature:
-    """Features of pictures -> those of the pictures at `places` among them, in that order."""
+def take_pictures(features: Mapping[str, Any], places: Sequence[int], count: int) -> BatchFeature:
+    """Features of `count` pictures -> those of the pictures at `places` among them, in that order.
+
+    Raises ValueError where the processor makes several entries of a picture, such as its crops, and hides which.
+    """
     grid = features.get("image_grid_thw")
     taken: dict[str, Any] = {}
     for name, value in features.items():
         if name == "pixel_values" and grid is not None:  # patches of all pictures in one row
             patches = torch.split(value, grid.prod(-1).tolist())
             taken[name] = torch.cat([patches[place] for place in places])
+        elif len(value) != count:
+            raise ValueError(
+                f"the image processor made {len(value)} entries of {name} from {count} pictures, which cannot be told "
+                "apart: set packing=False, or image_options that make one of each (do_pan_and_scan: false)"
+            )
         elif isinstance(value, Tensor):
             taken[name] = value[list(places)]
         else:
@@ -50,6 +61,8 @@ def join_pictures(features: Sequence[Mapping[str, Any]]) -> BatchFeature:
         if not isinstance(values[0], Tensor):
             joined[name] = [item for value in values for item in value]
             continue
+        if len({value.shape[2:] for value in values}) > 1:
+            raise ValueError(f"image_cache cannot put pictures of several sizes together ({name}): leave it out")
         if len({value.shape[1:] for value in values}) > 1:
             tiles = max(value.shape[1] for value in values)
             values = [F.pad(v, (*(0, 0) * (v.dim() - 2), 0, tiles - v.shape[1])) for v in values]
@@ -75,14 +88,14 @@ class DistinctPictures:
         key = (tuple(places), repr(sorted(kwargs.items(), key=lambda item: item[0])))
         if key not in self._seen:  # the pictures are kept beside the result, so that their ids stay theirs
             self._seen[key] = (distinct, self._inner(distinct, **kwargs))
-        return take_pictures(self._seen[key][1], [places[id(image)] for image in flat])
+        return take_pictures(self._seen[key][1], [places[id(image)] for image in flat], len(distinct))
 
 
 class CachedPictures:
     """Keeps what the processor made of each picture in a folder, by the file's content and the processor's settings.
 
     Entries are whole or absent, whoever is killed; the folder may be deleted at any time, and shared by any number of
-    processes. What cannot be read is made again.
+    one user's processes. What cannot be read is made again.
 
     Args:
         inner: the image processor. folder: where entries lie; made if it is not there.
@@ -95,6 +108,7 @@ class CachedPictures:
         settings = [type(inner).__name__, inner.to_json_string(), transformers.__version__]
         self._settings = hashlib.sha256("\n".join(settings).encode()).hexdigest()
         self._written: int | None = None  # bytes in the folder as far as this process knows
+        self._since_scan = 0
 
     def __getattr__(self, name: str) -> Any:
         if name == "_inner":  # while it is unpickled
@@ -112,7 +126,12 @@ class CachedPictures:
         if (found := _read(path)) is not None:
             return found
         made = self._inner([self._decode(image)], **kwargs)
-        self._write(path, made)
+        try:
+            self._write(path, made)
+        except (
+            OSError
+        ) as error:  # a full disk, a folder that was deleted just now: the picture is made, and that will do
+            warnings.warn(f"the image cache {self._folder} could not be written ({error})", stacklevel=2)
         return made
 
     def _write(self, path: Path, features: Mapping[str, Any]) -> None:
@@ -131,7 +150,10 @@ class CachedPictures:
             raise
 
     def _make_room(self, size: int) -> None:
-        if self._written is None or self._written + size > self._limit:
+        self._since_scan += size
+        stale = self._written is None or self._since_scan > _UNSEEN * self._limit
+        if stale or (self._written or 0) + size > self._limit:
+            self._since_scan = 0
             entries = _entries(self._folder)
             self._written = sum(entry_size for _, entry_size, _ in entries)
             if self._written + size > self._limit:
@@ -140,7 +162,7 @@ class CachedPictures:
                         break
                     path.unlink(missing_ok=True)  # another process may have been faster
                     self._written -= entry_size
-        self._written += size
+        self._written = (self._written or 0) + size
 
 
 def digest(image: Any) -> str:
@@ -156,19 +178,27 @@ def _read(path: Path) -> dict[str, Any] | None:
         with safe_open(path, framework="pt") as file:
             found: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             found |= {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
-        os.utime(path)  # used now
+        with suppress(OSError):
+            os.utime(path)  # used now
     except (OSError, SafetensorError, ValueError):
         return None
     return found
 
 
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:  # it was deleted, or is a file
+        return []
+
+
 def _entries(folder: Path) -> list[tuple[float, int, Path]]:
     """(last use, bytes, path) of each entry; one that goes away meanwhile is left out."""
     found = []
-    for path in folder.glob("*/*"):
+    for path in (folder / shard / name for shard in _listed(folder) for name in _listed(folder / shard)):
         try:
             about = path.stat()
-        except FileNotFoundError:
+        except OSError:
             continue
         found.append((about.st_mtime, about.st_size, path))
     return found

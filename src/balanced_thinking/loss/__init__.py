@@ -8,7 +8,9 @@ Shapes: T tokens, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -34,8 +36,24 @@ def _on_triton(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return triton_loss(*arguments)
 
 
+@cache
+def _triton_works() -> bool:
+    """Whether a first kernel runs: Triton needs a C compiler and Python's headers, which small images lack."""
+    if find_spec("triton") is None:
+        return False
+    logits, targets = torch.zeros(1, 2, device="cuda"), torch.zeros(1, dtype=torch.int64, device="cuda")
+    try:
+        from balanced_thinking.loss.triton import score_
+
+        score_(logits, targets, None, None, 1.0)
+    except Exception as error:  # whatever its compiler raises, the chunked head does the same work
+        warnings.warn(f"Triton is installed but does not run ({error}); head_impl auto takes chunked", stacklevel=2)
+        return False
+    return True
+
+
 def _best(hidden_TD: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    on_triton = hidden_TD.is_cuda and hidden_TD.dtype != torch.float64 and find_spec("triton") is not None
+    on_triton = hidden_TD.is_cuda and hidden_TD.dtype != torch.float64 and _triton_works()
     return (_on_triton if on_triton else chunked_loss)(hidden_TD, *rest)
 
 
@@ -77,7 +95,7 @@ def weighted_linear_cross_entropy(
         hidden_TD: (T, D) floating point, last hidden states. The products run in its dtype, or in autocast's.
         head_VD: (V, D) floating point, the output embedding.
         labels_T: (T,) int64; `labels_T[i]` is the target of `hidden_TD[i]` (already shifted), -100 means unsupervised.
-            Other values outside [0, V) are undefined: an index error on a CPU, a device assertion on a GPU.
+            Other values outside [0, V) are undefined: an index error on a CPU, an nll that is not a number on a GPU.
         weights_T: (T,) floating point, any sign, no gradient; a zero weight costs a forward only.
         bias_V: (V,) floating point, or None.
         softcap: bound of the logits, in nats, above 0 (Gemma's `final_logit_softcapping`), or None.

@@ -9,6 +9,8 @@ Shapes: T tokens, C tokens of a chunk, B logits of a block, D hidden size, V voc
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import triton
 import triton.language as tl
@@ -48,6 +50,11 @@ def _score_row(
     row = tl.program_id(0).to(tl.int64)
     logits_V = logits_CV + row * row_stride
     target = tl.load(targets_C + row)
+    # A label outside of the vocabulary gets an nll that is not a number. Read before any program's gradient is written.
+    known = (target >= 0) & (target < V)
+    aim = _capped(
+        tl.load(logits_V + target, mask=known, other=float("nan")).to(tl.float32) * logit_scale, softcap, SOFTCAP
+    )
 
     top, total, argmax = float("-inf"), 0.0, 0
     for start in range(0, V, BLOCK):
@@ -61,7 +68,6 @@ def _score_row(
         total = total * tl.exp(top - new_top) + tl.sum(tl.exp(z_B - new_top), 0)
         top = new_top
 
-    aim = _capped(tl.load(logits_V + target).to(tl.float32) * logit_scale, softcap, SOFTCAP)
     tl.store(nll_C + row, tl.log(total) + (top - aim))
     tl.store(correct_C + row, argmax == target)
 
@@ -106,19 +112,21 @@ def score_(
     rows, vocabulary = logits_CV.shape
     nll_C = torch.empty(rows, dtype=torch.float32, device=logits_CV.device)
     correct_C = torch.empty(rows, dtype=torch.bool, device=logits_CV.device)
-    _score_row[(rows,)](
-        logits_CV,
-        logits_CV.stride(0),
-        targets_C,
-        nll_C if scale_C is None else scale_C,  # a pointer that is never read
-        nll_C,
-        correct_C,
-        vocabulary,
-        logit_scale,
-        1.0 if softcap is None else softcap,
-        HAS_GRAD=scale_C is not None,
-        SOFTCAP=softcap is not None,
-        BLOCK=min(_BLOCK, triton.next_power_of_2(vocabulary)),
-        num_warps=_WARPS if vocabulary > _BLOCK // 2 else 4,
-    )
+    # Triton launches on the current device, whatever device the tensors are on.
+    with torch.cuda.device(logits_CV.device) if logits_CV.is_cuda else nullcontext():
+        _score_row[(rows,)](
+            logits_CV,
+            logits_CV.stride(0),
+            targets_C,
+            nll_C if scale_C is None else scale_C,  # a pointer that is never read
+            nll_C,
+            correct_C,
+            vocabulary,
+            logit_scale,
+            1.0 if softcap is None else softcap,
+            HAS_GRAD=scale_C is not None,
+            SOFTCAP=softcap is not None,
+            BLOCK=min(_BLOCK, triton.next_power_of_2(vocabulary)),
+            num_warps=_WARPS if vocabulary > _BLOCK // 2 else 4,
+        )
     return nll_C, correct_C

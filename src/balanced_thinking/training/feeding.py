@@ -19,9 +19,9 @@ def keep_on_host(loader: Any) -> Any:
 
 
 class OneAhead(Sequence[Batch]):
-    """The micro-batches of a step, each moved to the device while the one before it is worked on.
+    """The micro-batches of a step, each moved to the device just before the one in front of it is worked on.
 
-    The one that was worked on is emptied, so that two at most are on the device. `move` should not wait for the copy.
+    The one that was worked on is emptied, so that two at most are on the device.
     """
 
     def __init__(self, batches: Sequence[Batch], move: Callable[[Batch], Batch]) -> None:

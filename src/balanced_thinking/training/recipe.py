@@ -27,7 +27,8 @@ MAY_CHANGE = {
     for name in (
         *("max_steps", "num_train_epochs", "logging_steps", "save_strategy", "save_steps", "save_total_limit"),
         *("eval_strategy", "eval_steps", "report_to", "run_name", "disable_tqdm"),
-        *("dataloader_num_workers", "dataloader_prefetch_factor"),
+        *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"),
+        *("image_cache", "image_cache_gib"),
     )
 }
 # What YAML can give, and how a message calls it.

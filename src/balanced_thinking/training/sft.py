@@ -60,7 +60,7 @@ class ScaleSFTConfig(SFTConfig):
         None, "Tokens of a packed row; null: as many as the longest sample has, one row with FlashAttention."
     )
     image_cache: str | None = _option(
-        None, "Folder that keeps what the image processor makes of each picture; safe to share and to delete."
+        None, "Folder that keeps what the image processor makes of each picture; safe to delete."
     )
     image_cache_gib: float = _option(20.0, "GiB that the folder may grow to; what was not used for longest goes.")
     head_impl: str = _option("auto", "Implementation of the weighted head: auto, triton, chunked, reference.")
@@ -148,6 +148,8 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
             raise ValueError(
                 "peft_config adds virtual tokens to the prompt, which have no segment; use LoRA or full fine-tuning"
             )
+        if data_collator is not None and args.packing:
+            raise ValueError("packing=True packs in our own collator, and another one was given; leave one of them out")
         # TRL packs text only, and before the collator: ours packs there, pictures too.
         packing, args.packing = args.packing, False
         # TRL settles the processor while it starts, so our collator takes the place of a stand-in afterwards.
@@ -184,11 +186,12 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
     def _packing(self, model: Any) -> dict[str, Any]:
         """The collator's options for packing; none, and a word about it, where the model can't tell samples apart."""
         attend_by_sample(model)
-        if not keeps_samples_apart(model):
+        apart = torch.tensor(float(keeps_samples_apart(model)), device=self.args.device)
+        if self.accelerator.reduce(apart, "sum") < self.accelerator.num_processes:  # all ranks sample alike
             self._groups_lengths = True
             print(
-                f"packing: {type(model).__name__} does not keep the samples of a row apart, so micro-batches are "
-                "padded and made of samples of similar length instead",
+                f"packing: it is not known that {type(model).__name__} keeps the samples of a row apart, so "
+                "micro-batches are padded and made of samples of similar length instead",
                 flush=True,
             )
             return {}
@@ -212,7 +215,8 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        wanted = self._groups_lengths or self.args.train_sampling_strategy == "group_by_length"
+        strategy = self.args.train_sampling_strategy
+        wanted = strategy == "group_by_length" or (self._groups_lengths and strategy == "random")
         if not wanted or not has_length(dataset):
             return super()._get_train_sampler(train_dataset)
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
