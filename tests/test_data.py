@@ -269,7 +269,7 @@ def test_a_split_is_a_file_of_a_folder_or_a_key_of_a_row(folder: Path) -> None:
     write(folder, OURS, name="train.jsonl")
     write(folder, OURS, OURS, name="test.json")
     assert [len(load_data(str(folder), split=split).examples) for split in ("train", "test")] == [1, 2]
-    with pytest.raises(ValueError, match=r"no validation\.jsonl or validation\.json; it has test\.json, train\.jsonl"):
+    with pytest.raises(ValueError, match=r"no validation\.jsonl, \.json or \.csv; it has test\.json, train\.jsonl"):
         load_data(str(folder), split="validation")
     tagged = write(folder, {**OURS, "split": "train"}, {**OURS, "split": "test"}, {**OURS, "split": "test"})
     assert [len(load_data(tagged, split=split).examples) for split in ("train", "test", "all")] == [1, 2, 3]
