@@ -12,8 +12,7 @@ from datasets import Dataset
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined
+os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined; with a GPU, too
 
 ARCHITECTURES = ("qwen2_5_vl", "llava_next", "gemma3")
 

@@ -15,8 +15,6 @@ from tests.test_loss import CASES, Case, ProductCounter, case_named, errors, mak
 pytest.importorskip("triton", reason="Triton is not installed (it exists for Linux only)")
 from balanced_thinking.loss import chunked, triton
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the kernels are compiled")
-
 
 @pytest.fixture(params=["one block", "many blocks"])
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:

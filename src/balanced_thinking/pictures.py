@@ -128,9 +128,7 @@ class CachedPictures:
         made = self._inner([self._decode(image)], **kwargs)
         try:
             self._write(path, made)
-        except (
-            OSError
-        ) as error:  # a full disk, a folder that was deleted just now: the picture is made, and that will do
+        except OSError as error:  # a full disk, or the folder was deleted just now: the picture is there all the same
             warnings.warn(f"the image cache {self._folder} could not be written ({error})", stacklevel=2)
         return made
 

@@ -12,14 +12,14 @@ from balanced_thinking.batch import ScaleCollator
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt
-from balanced_thinking.evaluation.judge import Judge, Prediction, ends_with_answer
+from balanced_thinking.evaluation.judge import Engine, Judge, Prediction, ends_with_answer
 from balanced_thinking.segments import ReasoningFormat, generated_segments
 
 # A closing tag and what stands around it: no built-in tag takes more tokens.
 _TAG_TOKENS = 16
 
 
-class Generator(Judge):
+class Generator(Engine):
     """Greedy answers of a model in this process to batches of examples.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,7 +40,7 @@ class Prediction:
 
 
 class Judge:
-    """Scores completions; who answers (`Generator`, `Server`) is one, too.
+    """Scores completions.
 
     Args:
         tokenizer: of the model. stops: the tokens that end its turn.
@@ -56,15 +57,6 @@ class Judge:
     ) -> None:
         self.tokenizer, self.stops = tokenizer, sorted({*stops, tokenizer.eos_token_id})
         self.format, self.max_new_tokens = get_format(reasoning_format), max_new_tokens
-
-    def refuse(self, examples: Sequence[Example]) -> None:
-        """Raises ValueError where there is no example."""
-        if not examples:
-            raise ValueError(NOTHING)
-
-    def complete(self, examples: Sequence[Example]) -> list[list[int]]:
-        """The generated token ids, without padding and up to and including the stop token."""
-        raise NotImplementedError
 
     def ends(self, parsed: Parsed) -> bool:
         """Whether a completion is over: its answer closed as the format closes it, and nothing to complain about."""
@@ -98,6 +90,19 @@ class Judge:
             family=example.meta.get("family"),
             choices=list(example.choices),
         )
+
+
+class Engine(Judge, ABC):
+    """Who answers, and judges what it answered: a model in this process (`Generator`) or behind a server (`Server`)."""
+
+    def refuse(self, examples: Sequence[Example]) -> None:
+        """Raises ValueError where there is no example."""
+        if not examples:
+            raise ValueError(NOTHING)
+
+    @abstractmethod
+    def complete(self, examples: Sequence[Example]) -> list[list[int]]:
+        """The generated token ids, without padding and up to and including the stop token."""
 
 
 def ends_with_answer(format: ReasoningFormat) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 from balanced_thinking import runs
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
-from balanced_thinking.evaluation.judge import NOTHING, Judge, Prediction
+from balanced_thinking.evaluation.judge import NOTHING, Engine, Prediction
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.statistics import wilson_interval
 
@@ -52,7 +52,7 @@ class Summary:
 
 
 def evaluate(
-    judge: Judge,
+    judge: Engine,
     examples: Sequence[Example],
     out: Path,
     *,
@@ -105,7 +105,7 @@ def evaluate(
 
 
 def _rows(
-    judge: Judge,
+    judge: Engine,
     examples: Sequence[Example],
     partial: Path,
     task: Mapping[str, Any],

@@ -11,7 +11,7 @@ from rich.progress import track
 
 from balanced_thinking.data import data_format, label, load_data, resolve
 from balanced_thinking.evaluation.generate import Generator
-from balanced_thinking.evaluation.judge import Judge
+from balanced_thinking.evaluation.judge import Engine
 from balanced_thinking.evaluation.results import PARTIAL, Summary, evaluate
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.server import Server
@@ -60,7 +60,7 @@ def evaluate_model(
     overwrite: bool = False,
     server: str | None = None,
     served: str | None = None,
-    judge: Judge | None = None,
+    judge: Engine | None = None,
 ) -> Path:
     """Write predictions and summary to `out` and return it.
 
@@ -111,7 +111,7 @@ def evaluate_model(
     return out
 
 
-def _judge(model: str, server: str | None, served: str | None, format: ReasoningFormat, max_new_tokens: int) -> Judge:
+def _judge(model: str, server: str | None, served: str | None, format: ReasoningFormat, max_new_tokens: int) -> Engine:
     if server is not None:
         processor = load_processor(model)
         return Server(server, getattr(processor, "tokenizer", processor), format, max_new_tokens, served=served)

@@ -20,7 +20,7 @@ from typing import Any
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt
-from balanced_thinking.evaluation.judge import Judge, ends_with_answer
+from balanced_thinking.evaluation.judge import Engine, ends_with_answer
 from balanced_thinking.segments import ReasoningFormat, parse
 
 _TRIES = 4
@@ -29,7 +29,7 @@ _FIRST_PAUSE_SECONDS = 1.0
 _BUSY = (429, 500, 502, 503, 504)
 
 
-class Server(Judge):
+class Server(Engine):
     """Greedy answers from a server.
 
     Args:
@@ -58,6 +58,7 @@ class Server(Judge):
         self.served = served or self._only_model()
 
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
+        self._stop.clear()
         pool = ThreadPoolExecutor(max_workers=min(_REQUESTS, len(examples)))
         try:
             return list(pool.map(self._one, examples))

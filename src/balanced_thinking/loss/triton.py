@@ -10,6 +10,7 @@ Shapes: T tokens, C tokens of a chunk, B logits of a block, D hidden size, V voc
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import triton
@@ -85,15 +86,7 @@ def _score_row(
             tl.store(logits_V + at_B, grad_B.to(logits_CV.dtype.element_ty), mask=inside_B)
 
 
-def triton_loss(
-    hidden_TD: Tensor,
-    head_VD: Tensor,
-    bias_V: Tensor | None,
-    labels_T: Tensor,
-    weights_T: Tensor,
-    softcap: float | None,
-    logit_scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def triton_loss(hidden_TD: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return (loss, nll_T, correct_T) as `weighted_linear_cross_entropy` defines them.
 
     Raises TypeError for float64, and ValueError on a CPU, unless Triton interprets its kernels.
@@ -102,7 +95,7 @@ def triton_loss(
         raise ValueError(f"impl='triton' needs a GPU, and hidden_TD is on {hidden_TD.device}: use impl='auto'")
     if hidden_TD.dtype == torch.float64:
         raise TypeError("impl='triton' adds up in float32, and hidden_TD is torch.float64: use impl='chunked'")
-    return chunked_loss(hidden_TD, head_VD, bias_V, labels_T, weights_T, softcap, logit_scale, score_)
+    return chunked_loss(hidden_TD, *rest, score_=score_)
 
 
 def score_(
