@@ -10,6 +10,7 @@ Shapes: T tokens, C tokens of a chunk, B logits of a block, D hidden size, V voc
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -95,7 +96,7 @@ def triton_loss(hidden_TD: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
         raise ValueError(f"impl='triton' needs a GPU, and hidden_TD is on {hidden_TD.device}: use impl='auto'")
     if hidden_TD.dtype == torch.float64:
         raise TypeError("impl='triton' adds up in float32, and hidden_TD is torch.float64: use impl='chunked'")
-    return chunked_loss(hidden_TD, *rest, score_=score_)
+    return partial(chunked_loss, score_=score_)(hidden_TD, *rest)
 
 
 def score_(
