@@ -47,6 +47,14 @@ def test_each_scorer_by_its_own_rule(scorer: str, prediction: str | None, expect
     assert get_scorer(scorer)(prediction, "B", ("cat", "dog", "owl", "fox")) == expected
 
 
+@pytest.mark.parametrize(
+    ("prediction", "expected"),
+    [("1.0499", 1.0), ("0.9501", 1.0), ("1.0501", 0.0), ("0.9499", 0.0), ("104 %", 0.0), ("104%", 1.0)],
+)
+def test_a_number_is_relaxed_up_to_five_percent_and_no_further(prediction: str, expected: float) -> None:
+    assert get_scorer("relaxed")(prediction, "1") == expected
+
+
 @pytest.mark.parametrize("name", SCORERS)
 def test_the_gold_itself_is_right(name: str) -> None:
     assert get_scorer(name)("B", "B", ("cat", "dog")) == 1.0

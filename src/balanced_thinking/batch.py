@@ -272,8 +272,6 @@ class ScaleCollator:
     ) -> dict[str, Any]:
         """Rows of several samples, and the pictures in the order in which their samples lie."""
         columns = self._columns(prompts, completions)
-        for segments in columns["segment_ids"]:
-            segments[0] = IGNORE  # what lies before it belongs to another sample
         lengths = [len(ids) for ids in columns["input_ids"]]
         layout = Layout(best_fit_decreasing(lengths, max(self.pack_tokens or 0, *lengths)), lengths)
         batch: dict[str, Any] = self._tensors({name: layout.join(samples) for name, samples in columns.items()})
