@@ -49,7 +49,7 @@ def test_each_scorer_by_its_own_rule(scorer: str, prediction: str | None, expect
 
 @pytest.mark.parametrize(
     ("prediction", "expected"),
-    [("1.0499", 1.0), ("0.9501", 1.0), ("1.0501", 0.0), ("0.9499", 0.0), ("104 %", 0.0), ("104%", 1.0)],
+    [("1.0499", 1.0), ("0.9501", 1.0), ("1.0501", 0.0), ("0.9499", 0.0), ("104 %", 1.0), ("106%", 0.0)],
 )
 def test_a_number_is_relaxed_up_to_five_percent_and_no_further(prediction: str, expected: float) -> None:
     assert get_scorer("relaxed")(prediction, "1") == expected
