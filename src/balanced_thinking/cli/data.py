@@ -67,7 +67,7 @@ def convert_options(parser: Parser) -> None:
 
 
 def convert(arguments: argparse.Namespace) -> Path:
-    from balanced_thinking.data import load_data
+    from balanced_thinking.data import BadRow, stream_data
     from balanced_thinking.data.convert import write_jsonl
     from balanced_thinking.segments import get_format
 
@@ -77,9 +77,15 @@ def convert(arguments: argparse.Namespace) -> Path:
         raise FileExistsError(
             f"{arguments.out} is there already; add --overwrite to replace it, or choose another --out"
         )
-    options = values(arguments.overrides)
-    bad = {"on_bad_row": arguments.on_bad_row, "limit": arguments.limit}
-    loaded = load_data(arguments.data, split=arguments.split, options=options, **bad)
-    count = write_jsonl(loaded.examples, arguments.out, format=arguments.format)
-    print(f"{count} rows" + (f", {loaded.dropped} bad ones left out" if loaded.dropped else ""))
+    bad_rows: list[BadRow] = []
+    examples = stream_data(
+        arguments.data,
+        split=arguments.split,
+        options=values(arguments.overrides),
+        on_bad_row=arguments.on_bad_row,
+        limit=arguments.limit,
+        bad_rows=bad_rows,
+    )
+    count = write_jsonl(examples, arguments.out, format=arguments.format)
+    print(f"{count} rows" + (f", {len(bad_rows)} bad ones left out" if bad_rows else ""))
     return arguments.out

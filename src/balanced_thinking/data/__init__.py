@@ -45,6 +45,7 @@ __all__ = [
     "load_data",
     "register",
     "resolve",
+    "stream_data",
 ]
 
 # name -> module, imported when it is asked for
@@ -85,7 +86,7 @@ def load_data(
     verify_images: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> Loaded:
-    """The examples of one split.
+    """The examples of one split; `stream_data` gives them one at a time.
 
     Args:
         data: a name (`world`), a name and a path (`puzzlevqa:folder`), or the path of a file or folder.
@@ -99,22 +100,54 @@ def load_data(
         BadRowsError: there are bad rows. ValueError: an unknown name, split or option, an option of another type than
             its `load` says, or a path that leads nowhere.
     """
+    bad_rows: list[BadRow] = []
+    examples = stream_data(
+        data,
+        split=split,
+        format=format,
+        on_bad_row=on_bad_row,
+        limit=limit,
+        verify_images=verify_images,
+        options=options,
+        bad_rows=bad_rows,
+    )
+    return Loaded(list(examples), tuple(bad_rows))
+
+
+def stream_data(
+    data: str,
+    *,
+    split: str = "train",
+    format: str | Mapping[str, Any] = "auto",
+    on_bad_row: str = "error",
+    limit: int | None = None,
+    verify_images: bool = False,
+    options: Mapping[str, Any] | None = None,
+    bad_rows: list[BadRow] | None = None,
+) -> Iterator[Example]:
+    """The examples of one split, one at a time, so that a long set takes no more memory than a short one.
+
+    Arguments and errors are those of `load_data`. What is wrong with a row is told after the last one; `bad_rows`, a
+    list, takes the bad rows as they are met.
+    """
     if on_bad_row not in ("error", "drop"):
         raise ValueError(f"on_bad_row is {on_bad_row!r}; expected 'error' or 'drop'")
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; expected at least 1 row, or none for all")
     name, path = resolve(data)
     rows = _rows(name, path, split, {"format": format}, dict(options or {}))
-    examples: list[Example] = []
-    bad_rows: list[BadRow] = []
-    for row in _with_progress(islice(check_examples(rows, verify_images=verify_images), limit)):
+    found: list[BadRow] = [] if bad_rows is None else bad_rows
+    return _good(data, islice(check_examples(rows, verify_images=verify_images), limit), found, on_bad_row == "error")
+
+
+def _good(data: str, rows: Iterable[Example | BadRow], bad_rows: list[BadRow], strict: bool) -> Iterator[Example]:
+    for row in _with_progress(rows):
         if isinstance(row, BadRow):
             bad_rows.append(row)
         else:
-            examples.append(row)
-    if bad_rows and on_bad_row == "error":
+            yield row
+    if bad_rows and strict:
         raise BadRowsError(data, bad_rows)
-    return Loaded(examples, tuple(bad_rows))
 
 
 def _rows(

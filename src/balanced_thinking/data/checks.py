@@ -166,18 +166,26 @@ def _tail(path: Path) -> bytes:
         return file.read()
 
 
-def assert_no_overlap(**splits: Sequence[Example]) -> None:
+def assert_no_overlap(**splits: Iterable[Example]) -> None:
     """Raise ValueError where two splits share an id, or a question about the same image files.
 
     assert_no_overlap(train=train.examples, test=test.examples)
     """
-    owner: dict[object, str] = {}
+    owner: dict[int, str] = {}
     for name, examples in splits.items():
-        for example in examples:
-            for key in _identities(example):
-                other = owner.setdefault(key, name)
-                if other != name:
-                    raise ValueError(f"splits {other!r} and {name!r} share {example.id!r}: {example.question[:80]!r}")
+        for _ in without_overlap(examples, name, owner):
+            pass
+
+
+def without_overlap(examples: Iterable[Example], name: str, owner: dict[int, str]) -> Iterator[Example]:
+    """The examples of a split as they come, checked as `assert_no_overlap` does against those in `owner`, which learns
+    them."""
+    for example in examples:
+        for key in _identities(example):
+            other = owner.setdefault(hash(key), name)
+            if other != name:
+                raise ValueError(f"splits {other!r} and {name!r} share {example.id!r}: {example.question[:80]!r}")
+        yield example
 
 
 def _identities(example: Example) -> Iterator[object]:

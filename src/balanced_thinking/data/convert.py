@@ -23,20 +23,25 @@ def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None =
     """
     if path.suffix != ".jsonl":
         raise ValueError(f"the file to write is {path}; expected one that ends in .jsonl")
-    folder, lines = path.parent.resolve(), []
-    for index, example in enumerate(examples):
-        row: dict[str, Any] = {"id": example.id}
-        if format is None or not example.think:
-            row |= {"question": example.question, "think": example.think, "answer": example.answer}
-        else:
-            row |= {"prompt": example.question, "completion": render(example.think, example.answer, format)}
-        pictures = [_place(image, folder, path.stem, index, k) for k, image in enumerate(example.images)]
-        meta = {name: value for name, value in example.meta.items() if name != "row"}
-        row |= {"images": pictures, "choices": list(example.choices), "meta": meta}
-        lines.append(json.dumps({k: v for k, v in row.items() if v not in (None, [], {})}, ensure_ascii=False))
     path.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_atomically(path, "".join(f"{line}\n" for line in lines))
-    return len(lines)
+    index = -1
+    with runs.written_atomically(path) as file:
+        for index, example in enumerate(examples):
+            row = _row(example, format, path, index)
+            file.write(json.dumps({k: v for k, v in row.items() if v not in (None, [], {})}, ensure_ascii=False) + "\n")
+    return index + 1
+
+
+def _row(example: Example, format: str | None, path: Path, index: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": example.id}
+    if format is None or not example.think:
+        row |= {"question": example.question, "think": example.think, "answer": example.answer}
+    else:
+        row |= {"prompt": example.question, "completion": render(example.think, example.answer, format)}
+    folder = path.parent.resolve()
+    pictures = [_place(image, folder, path.stem, index, k) for k, image in enumerate(example.images)]
+    meta = {name: value for name, value in example.meta.items() if name != "row"}
+    return row | {"images": pictures, "choices": list(example.choices), "meta": meta}
 
 
 def _place(image: Any, folder: Path, stem: str, index: int, k: int) -> str:

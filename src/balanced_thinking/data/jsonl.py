@@ -17,12 +17,15 @@ rows without one to every split (`assert_no_overlap` finds what that mixes up). 
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import ijson
 
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
@@ -104,11 +107,12 @@ def records(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
         yield from _csv(file)
         return
     with file.open("rb") as stream:
-        if stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
-            for row, value in enumerate(_array(file), 1):
-                yield row, _record(row, value)
+        start = stream.read(4096)
+        marked = len(codecs.BOM_UTF8) * start.startswith(codecs.BOM_UTF8)
+        stream.seek(marked)
+        if start[marked:].lstrip().startswith(b"["):
+            yield from _array(file, stream)
             return
-        stream.seek(0)
         for row, line in enumerate(stream, 1):
             if line.strip():
                 yield row, _parsed_line(row, line)
@@ -138,10 +142,12 @@ def _csv_record(row: int, cells: dict[Any, Any]) -> dict[str, Any] | BadRow:
     return record
 
 
-def _array(file: Path) -> list[Any]:
+def _array(file: Path, stream: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    """An array's elements, one at a time: published ones hold hundreds of thousands."""
     try:
-        return json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
+        for row, value in enumerate(ijson.items(stream, "item", use_float=True), 1):
+            yield row, _record(row, value)
+    except (ijson.JSONError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} begins like a JSON array but is not one: {error}") from error
 
 

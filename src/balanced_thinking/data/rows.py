@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import io
-from collections.abc import Iterable
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 from PIL import Image
 
@@ -16,6 +21,7 @@ from balanced_thinking.segments import ReasoningFormat, render
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 # The storage of datasets' own `Image` feature, undecoded: a picture is opened once, when its batch is built.
 _IMAGES = List({"bytes": Value("binary"), "path": Value("string")})
+_ROWS_WRITTEN = 1000  # at a time
 FEATURES = Features({"id": Value("string"), "prompt": _MESSAGES, "completion": _MESSAGES, "images": _IMAGES})
 PROMPT_FEATURES = Features(
     {
@@ -31,38 +37,51 @@ PROMPT_FEATURES = Features(
 def to_dataset(examples: Iterable[Example], format: str | ReasoningFormat = "think-answer") -> Dataset:
     """The examples as a dataset for `ScaleSFTTrainer`, their completions written in the reasoning format.
 
-    Without a single picture there is no column `images` either, so that text-only models take it.
+    Rows go to a temporary file as they come and are read from there, so that any number of them fits in memory; the
+    file goes when the process ends. Without a single picture there is no column `images`, so that text-only models take
+    it.
     """
-    rows = [
-        {
-            "id": example.id,
-            "prompt": prompt(example),
-            "completion": [{"role": "assistant", "content": render(example.think, example.answer, format)}],
-            "images": [stored(image) for image in example.images],
-        }
-        for example in examples
-    ]
-    return _dataset(rows, FEATURES)
+    return _dataset(
+        (
+            {
+                "id": example.id,
+                "prompt": prompt(example),
+                "completion": [{"role": "assistant", "content": render(example.think, example.answer, format)}],
+                "images": [stored(image) for image in example.images],
+            }
+            for example in examples
+        ),
+        FEATURES,
+    )
 
 
 def to_prompts_dataset(examples: Iterable[Example]) -> Dataset:
     """The examples as a dataset for `ScaleGRPOTrainer`: prompts and pictures, with the answer that earns the reward."""
-    rows = [
-        {
-            "id": example.id,
-            "prompt": prompt(example),
-            "images": [stored(image) for image in example.images],
-            "answer": example.answer,
-            "choices": list(example.choices),
-        }
-        for example in examples
-    ]
-    return _dataset(rows, PROMPT_FEATURES)
+    return _dataset(
+        (
+            {
+                "id": example.id,
+                "prompt": prompt(example),
+                "images": [stored(image) for image in example.images],
+                "answer": example.answer,
+                "choices": list(example.choices),
+            }
+            for example in examples
+        ),
+        PROMPT_FEATURES,
+    )
 
 
-def _dataset(rows: list[dict[str, Any]], features: Features) -> Dataset:
-    dataset = Dataset.from_list(rows, features=features)
-    return dataset if any(row["images"] for row in rows) else dataset.remove_columns("images")
+def _dataset(rows: Iterator[dict[str, Any]], features: Features) -> Dataset:
+    folder = Path(tempfile.mkdtemp(prefix="balanced-thinking-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file, schema, pictured = folder / "rows.arrow", features.arrow_schema, False
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        while batch := list(islice(rows, _ROWS_WRITTEN)):
+            pictured = pictured or any(row["images"] for row in batch)
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+    dataset = Dataset.from_file(str(file))
+    return dataset if pictured else dataset.remove_columns("images")
 
 
 def prompt(example: Example) -> list[dict[str, str]]:

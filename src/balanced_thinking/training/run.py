@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from transformers import ProgressCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from balanced_thinking import runs
-from balanced_thinking.data import Loaded as LoadedData
-from balanced_thinking.data import assert_no_overlap, data_format, load_data
+from balanced_thinking.data import BadRow, data_format, stream_data
+from balanced_thinking.data.checks import without_overlap
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
 from balanced_thinking.models.load import Loaded, anchor, load_model
 from balanced_thinking.models.tiny import TinySize
@@ -44,10 +45,13 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """Train, save the model to `out/model`, and return that folder."""
     args = training_arguments(recipe, out)
     runs.check_free(out, resume=resume)
-    data = _load(recipe, recipe.split, recipe.data_options)
-    validation = _load(recipe, recipe.validation_split, recipe.validation_options) if recipe.validation_split else None
-    if validation:
-        assert_no_overlap(training=data.examples, validation=validation.examples)
+    owner: dict[int, str] = {}
+    data, dropped = _load(recipe, args, "training", recipe.split, recipe.data_options, owner)
+    validation, validation_dropped = None, 0
+    if recipe.validation_split:
+        validation, validation_dropped = _load(
+            recipe, args, "validation", recipe.validation_split, recipe.validation_options, owner
+        )
     set_seed(args.seed)
     size = TinySize(**recipe.model_size) if recipe.model_size else None
     loaded = load_model(
@@ -58,14 +62,14 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     trainer = STAGES[recipe.stage][1](
         loaded.model,
         args=args,
-        train_dataset=_dataset(data, args, recipe.stage),
-        eval_dataset=_dataset(validation, args, recipe.stage) if validation else None,
+        train_dataset=data,
+        eval_dataset=validation,
         processing_class=loaded.processor,
         peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.lora) if recipe.lora else None,
         callbacks=[MetricsFile(out / "metrics.jsonl"), clock := TrainingClock()],
     )
-    about = _about(recipe, args, loaded, data, validation)
-    del data, validation  # the trainer has its own copy, and decoded pictures are large
+    about = _about(recipe, args, loaded)
+    about |= {"examples": len(data), "dropped": dropped, "validation_dropped": validation_dropped}
     if trainer.pop_callback(ProgressCallback):
         trainer.add_callback(ReadableProgress)
     # The directory is taken only now, so that a start that fails leaves nothing in the next one's way.
@@ -79,9 +83,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     return out / "model"
 
 
-def _about(
-    recipe: Recipe, args: Any, loaded: Loaded, data: LoadedData, validation: LoadedData | None
-) -> dict[str, Any]:
+def _about(recipe: Recipe, args: Any, loaded: Loaded) -> dict[str, Any]:
     plain = "sft" if getattr(args, "weighting", None) == "uniform" else "scale-sft"
     return {
         "arm": recipe.arm or (plain if recipe.stage == "sft" else recipe.stage),
@@ -90,9 +92,6 @@ def _about(
         "model": recipe.model,
         "device": str(args.device),
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
-        "examples": len(data.examples),
-        "dropped": data.dropped,
-        "validation_dropped": validation.dropped if validation else 0,
     }
 
 
@@ -101,8 +100,12 @@ def _spent(trainer: Any) -> dict[str, Any]:
     return {"steps": state.global_step, "tokens": int(state.num_input_tokens_seen), "peak_mib": _peak_mib()}
 
 
-def _load(recipe: Recipe, split: str, options: dict[str, Any]) -> LoadedData:
-    loaded = load_data(
+def _load(
+    recipe: Recipe, args: Any, name: str, split: str, options: dict[str, Any], owner: dict[int, str]
+) -> tuple[Dataset, int]:
+    """A split's rows, and how many bad ones were left out. `owner` knows the examples of the splits before it."""
+    bad_rows: list[BadRow] = []
+    examples = stream_data(
         recipe.data,
         split=split,
         format=data_format(recipe.training.get("reasoning_format")),
@@ -110,16 +113,17 @@ def _load(recipe: Recipe, split: str, options: dict[str, Any]) -> LoadedData:
         on_bad_row=recipe.on_bad_row,
         verify_images=recipe.verify_images,
         options=options,
+        bad_rows=bad_rows,
     )
-    if not loaded.examples:
-        raise ValueError(f"{recipe.data}, split {split}, has no usable row ({loaded.dropped} bad ones were dropped)")
-    if loaded.dropped:
-        print(f"{split}: {loaded.dropped} bad rows were left out, {len(loaded.examples)} remain", flush=True)
-    return loaded
-
-
-def _dataset(data: LoadedData, args: Any, stage: str) -> Dataset:
-    return to_prompts_dataset(data.examples) if stage == "grpo" else to_dataset(data.examples, args.reasoning_format)
+    rows = without_overlap(examples, name, owner)
+    first = next(rows, None)
+    if first is None:
+        raise ValueError(f"{recipe.data}, split {split}, has no usable row ({len(bad_rows)} bad ones were dropped)")
+    rows = chain([first], rows)
+    data = to_prompts_dataset(rows) if recipe.stage == "grpo" else to_dataset(rows, args.reasoning_format)
+    if bad_rows:
+        print(f"{split}: {len(bad_rows)} bad rows were left out, {len(data)} remain", flush=True)
+    return data, len(bad_rows)
 
 
 def _checkpoint(folder: str) -> str | None:
