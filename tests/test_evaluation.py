@@ -15,7 +15,7 @@ from balanced_thinking.data.world import load
 from balanced_thinking.evaluation import results
 from balanced_thinking.evaluation.generate import AnswerClosed, Generator, predict
 from balanced_thinking.evaluation.judge import Judge
-from balanced_thinking.evaluation.results import PARTIAL, evaluate, in_batches, summarize
+from balanced_thinking.evaluation.results import evaluate_examples, in_batches, summarize
 from balanced_thinking.evaluation.run import label
 from balanced_thinking.evaluation.statistics import wilson_interval
 from balanced_thinking.models.tiny import build_tiny
@@ -83,7 +83,7 @@ def test_an_answer_that_was_cut_off_is_never_right(text: str, format: str, corre
 def test_a_text_only_model_is_refused_data_with_pictures_before_anything_is_written(tmp_path: Path) -> None:
     examples = [Example("none", "which color ?", (), None, "red"), *load(split="test", n=2)]
     with pytest.raises(ValueError, match=r"takes text only, but 2 of 3 examples have pictures \(test-0-000000"):
-        evaluate(generator("qwen2"), examples, tmp_path / "out", data="world", split="test", model_name="tiny")
+        evaluate_examples(generator("qwen2"), examples, tmp_path / "out", data="world", split="test", model_name="tiny")
     assert not (tmp_path / "out").exists()
 
 
@@ -91,14 +91,14 @@ def test_results_stay_until_new_ones_are_whole(tmp_path: Path, monkeypatch: pyte
     examples = [Example(str(i), "which color ?", (), None, "red") for i in range(3)]
     about: dict[str, Any] = {"data": "x", "split": "test", "model_name": "tiny", "batch_size": 1}
     model = generator("qwen2")
-    evaluate(model, examples, tmp_path, **about)
+    evaluate_examples(model, examples, tmp_path, **about)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert before.keys() == {"predictions.jsonl", "summary.json"}
     with pytest.raises(ValueError, match="did you mean 'exact'"):
-        evaluate(model, examples, tmp_path, scorer="exactly", **about)
+        evaluate_examples(model, examples, tmp_path, scorer="exactly", **about)
     monkeypatch.setattr(model, "complete", lambda chunk: [[model.tokenizer.eos_token_id]] if chunk[0].id == "0" else 0)
     with pytest.raises(TypeError):
-        evaluate(model, examples, tmp_path, **about)
+        evaluate_examples(model, examples, tmp_path, **about)
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
@@ -133,7 +133,7 @@ def test_tokens_after_the_stop_are_cut() -> None:
 def test_every_sample_is_kept_in_order_and_the_summary_counts_them(tmp_path: Path) -> None:
     examples = list(load(split="test", n=5))
     model = generator("qwen2_5_vl")
-    summary = evaluate(model, examples, tmp_path, data="world", split="test", model_name="tiny", batch_size=2)
+    summary = evaluate_examples(model, examples, tmp_path, data="world", split="test", model_name="tiny", batch_size=2)
     rows: list[dict[str, Any]] = [
         json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()
     ]
@@ -217,7 +217,7 @@ def test_an_evaluation_that_was_stopped_goes_on_and_gives_the_same(
     examples = list(load(split="test", n=7))
     about: dict[str, Any] = {"data": "world", "split": "test", "model_name": "tiny", "batch_size": 2}
     model = generator("qwen2_5_vl")
-    evaluate(model, examples, tmp_path / "whole", **about)
+    evaluate_examples(model, examples, tmp_path / "whole", **about)
     complete, asked = model.complete, []
 
     def failing(chunk: list[Example]) -> list[list[int]]:
@@ -228,13 +228,13 @@ def test_an_evaluation_that_was_stopped_goes_on_and_gives_the_same(
 
     monkeypatch.setattr(model, "complete", failing)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(model, examples, tmp_path / "cut", **about)
-    partial = tmp_path / "cut" / PARTIAL
+        evaluate_examples(model, examples, tmp_path / "cut", **about)
+    partial = tmp_path / "cut" / ".resume-0.jsonl"
     # The kill came in the middle of a row, and of a character.
     partial.write_bytes(partial.read_bytes()[:-20] + "ü".encode()[:1])
     first, asked[:] = asked[:2], []
     monkeypatch.setattr(model, "complete", lambda chunk: asked.extend(e.id for e in chunk) or complete(chunk))
-    evaluate(model, examples, tmp_path / "cut", **about)
+    evaluate_examples(model, examples, tmp_path / "cut", **about)
     assert sorted([*asked, *first]) == sorted(example.id for example in examples)
     files = [(tmp_path / name / "predictions.jsonl").read_bytes() for name in ("whole", "cut")]
     assert files[0] == files[1]
@@ -243,13 +243,13 @@ def test_an_evaluation_that_was_stopped_goes_on_and_gives_the_same(
     replaced = [replace(examples[0], answer="another"), *examples[1:]]
     monkeypatch.setattr(model, "complete", failing)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(model, examples, tmp_path / "cut", **about)
+        evaluate_examples(model, examples, tmp_path / "cut", **about)
     asked.clear()
     monkeypatch.setattr(model, "complete", lambda chunk: asked.extend(e.id for e in chunk) or complete(chunk))
-    evaluate(model, replaced, tmp_path / "cut", **about)
+    evaluate_examples(model, replaced, tmp_path / "cut", **about)
     assert len(asked) == 7  # another gold is another evaluation
     asked.clear()
-    evaluate(model, examples, tmp_path / "cut", **about, weights="retrained")
+    evaluate_examples(model, examples, tmp_path / "cut", **about, weights="retrained")
     assert len(asked) == 7
 
 
@@ -262,9 +262,9 @@ def test_what_was_answered_outlives_a_failure_of_the_last_write(
     with monkeypatch.context() as patch:
         patch.setattr(results, "_keep_pictures", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
         with pytest.raises(OSError, match="no space left"):
-            evaluate(model, examples, tmp_path, **about)
+            evaluate_examples(model, examples, tmp_path, **about)
     monkeypatch.setattr(model, "complete", lambda chunk: pytest.fail("it was answered already"))
-    assert evaluate(model, examples, tmp_path, **about).n == 4
+    assert evaluate_examples(model, examples, tmp_path, **about).n == 4
 
 
 def test_batches_hold_every_example_once_and_like_lengths_together() -> None:

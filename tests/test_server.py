@@ -19,7 +19,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation import server
-from balanced_thinking.evaluation.results import evaluate
+from balanced_thinking.evaluation.results import evaluate_examples
 from balanced_thinking.evaluation.server import Server
 from balanced_thinking.models.tiny import build_tiny
 
@@ -110,7 +110,9 @@ def test_answers_are_scored_as_those_of_a_model_in_this_process(stub: Any, tmp_p
     examples = list(load(split="test", n=6))
     stub.golds = {example.question: example.answer for example in examples[:4]}
     right = sum(example.answer == stub.golds.get(example.question, "red") for example in examples)
-    summary = evaluate(judge(stub), examples, tmp_path, data="w", split="test", model_name="tiny", batch_size=3)
+    summary = evaluate_examples(
+        judge(stub), examples, tmp_path, data="w", split="test", model_name="tiny", batch_size=3
+    )
     assert (summary.n, summary.correct, summary.malformed, summary.truncated) == (6, right, 0, 0)
     assert len(stub.asked) == 6
     assert summary.think_tokens_mean > 4

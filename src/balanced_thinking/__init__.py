@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from balanced_thinking.batch import ScaleCollator
     from balanced_thinking.data import Example, load_data
     from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
-    from balanced_thinking.evaluation.run import evaluate_model
+    from balanced_thinking.evaluation.run import evaluate
     from balanced_thinking.loss import LossOutput, weighted_linear_cross_entropy
     from balanced_thinking.models.load import load_model
     from balanced_thinking.schedules import Schedule
@@ -30,7 +30,7 @@ _HOMES = {
     "ScaleSFTConfig": "training.sft",
     "ScaleSFTTrainer": "training.sft",
     "Schedule": "schedules",
-    "evaluate_model": "evaluation.run",
+    "evaluate": "evaluation.run",
     "load_data": "data",
     "load_model": "models.load",
     "parse": "segments",
@@ -50,7 +50,7 @@ __all__ = [
     "ScaleSFTConfig",
     "ScaleSFTTrainer",
     "Schedule",
-    "evaluate_model",
+    "evaluate",
     "load_data",
     "load_model",
     "parse",

@@ -12,6 +12,7 @@ import pytest
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
+from balanced_thinking.cli import main
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.weights import NORMALIZE
 from tests.conftest import ARCHITECTURES
@@ -39,21 +40,31 @@ def test_eight_by_one_equals_two_by_four_equals_one_by_eight(
         assert one_step(architecture, world_rows, tmp_path, batch, normalize) == pytest.approx(whole, rel=1e-6)
 
 
-def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
-    """Every architecture and mode in one pair of gloo processes: starting Python twice is what takes the time."""
-    world_rows.save_to_disk(tmp_path / "rows")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        str(RANKS),
-        str(tmp_path),
-    ]
+def on_two_ranks(*words: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_two_ranks_answer_what_one_answers(tmp_path: Path) -> None:
+    """Seven samples in batches of two, half of the batches for each rank: the same files, byte for byte."""
+    options = "--model world-base --data world --data_options.n 7 --batch-size 2 --max-new-tokens 12 --format direct"
+    words = ["eval", *options.split(), "--out"]
+    assert main([*words, str(tmp_path / "one")]) == 0
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / ".resume-2.jsonl").write_text("of a third rank\n")
+    on_two_ranks("-m", "balanced_thinking.cli", *words, str(tmp_path / "two"))
+    one, two = ((tmp_path / name / "predictions.jsonl").read_bytes() for name in ("one", "two"))
+    assert one == two
+    assert len(one.splitlines()) == 7
+    assert sorted(file.name for file in (tmp_path / "two").iterdir()) == ["images", "predictions.jsonl", "summary.json"]
+
+
+def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
+    """Every architecture and mode in one pair of gloo processes: starting Python twice is what takes the time."""
+    world_rows.save_to_disk(tmp_path / "rows")
+    on_two_ranks(str(RANKS), str(tmp_path))
     found = json.loads((tmp_path / "found.json").read_text())
     assert len(found) == len(ARCHITECTURES) * len(NORMALIZE)
     for case, (loss, norm) in found.items():

@@ -1,27 +1,27 @@
-"""Evaluating to a folder: every sample in `predictions.jsonl`, the counts in `summary.json`; resumed where it stopped.
-
-Batches are cut beforehand, so one that was not finished is answered again as a whole: what a sample is padded to, and
-with it the last bit of its logits, stays what it would have been.
-"""
+"""Evaluating to a folder: every sample in `predictions.jsonl`, the counts in `summary.json`; resumed where it stopped,
+and shared by the ranks that there are."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
 
 from balanced_thinking import runs
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.evaluation.judge import NOTHING, Engine, Prediction
+from balanced_thinking.evaluation.resume import Answers, Row
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.statistics import wilson_interval
 
-PARTIAL = ".resume.jsonl"
 # Pictures of this many samples are kept beside the predictions, for the report's sample browser.
 _KEPT_PICTURES = 64
 _REPORT_SIDE = 336
@@ -51,7 +51,7 @@ class Summary:
     score: float = 0.0
 
 
-def evaluate(
+def evaluate_examples(
     judge: Engine,
     examples: Sequence[Example],
     out: Path,
@@ -63,27 +63,33 @@ def evaluate(
     scorer: str = "exact",
     dropped: int = 0,
     weights: str = "",
+    fresh: bool = False,
     progress: Any = iter,
 ) -> Summary:
     """Predict, score and write `out/predictions.jsonl` (every sample) and, last of all, `out/summary.json`.
 
     An evaluation that was stopped goes on where it was, if it is the same one: of the same examples by the same model
-    (`weights` tells its weights apart) in the same way.
+    (`weights` tells its weights apart) in the same way, unless it is to start `fresh`. Under `accelerate launch` the
+    ranks share the batches, and each returns the whole summary.
 
     Raises ValueError, before anything is written, for an unknown scorer and for examples the model can't answer.
     """
     get_scorer(scorer)
     judge.refuse(examples)
-    started = time.perf_counter()
+    started, ranks = time.perf_counter(), PartialState()
     out.mkdir(parents=True, exist_ok=True)
     task = {
         "model": [model_name, weights],
         "task": [data, split, scorer, repr(judge.format), judge.max_new_tokens, batch_size],
         "examples": _digest(examples),
     }
-    kept: dict[int, dict[str, Any]] = {}
-    for index, row in progress(_rows(judge, examples, out / PARTIAL, task, batch_size, scorer)):
-        kept[index] = row
+    batches = in_batches(examples, batch_size)[ranks.process_index :: ranks.num_processes]
+    answers = Answers(out, task, batches, fresh=fresh)
+    try:
+        mine = list(progress(_rows(judge, examples, answers, batches, scorer)))
+    finally:
+        answers.close()
+    kept = dict(gather_object(mine))
     rows = [kept[index] for index in range(len(examples))]
     summary = summarize(
         [Prediction(**row) for row in rows],
@@ -95,38 +101,31 @@ def evaluate(
         wall_seconds=time.perf_counter() - started,
         dropped=dropped,
     )
-    _keep_pictures(examples, out)
-    runs.write_atomically(
-        out / "predictions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    )
-    runs.write_atomically(out / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
-    (out / PARTIAL).unlink(missing_ok=True)
+    if ranks.is_main_process:
+        _write(examples, rows, summary, out)
+    answers.forget()
     return summary
 
 
 def _rows(
-    judge: Engine,
-    examples: Sequence[Example],
-    partial: Path,
-    task: Mapping[str, Any],
-    batch_size: int,
-    scorer: str,
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(index, what is kept of it) of every example, those of an earlier try first; each new batch is written down."""
-    done = _done(partial, task)
-    batches = in_batches(examples, batch_size)
-    whole = [batch for batch in batches if all(index in done for index in batch)]
-    lines = [json.dumps(task)] + [json.dumps([i, done[i]], ensure_ascii=False) for batch in whole for i in batch]
-    runs.write_atomically(partial, "".join(f"{line}\n" for line in lines))
-    yield from ((index, done[index]) for batch in whole for index in batch)
-    with partial.open("a", encoding="utf-8") as file:
-        for batch in (batch for batch in batches if batch not in whole):
-            for index, ids in zip(batch, judge.complete([examples[i] for i in batch]), strict=True):
-                prediction = judge.score(examples[index], ids, scorer)
-                row = {**asdict(prediction), "images": _picture_names(index, examples[index])}
-                file.write(json.dumps([index, row], ensure_ascii=False) + "\n")
-                yield index, row
-            file.flush()
+    judge: Engine, examples: Sequence[Example], answers: Answers, batches: Iterable[Sequence[int]], scorer: str
+) -> Iterator[tuple[int, Row]]:
+    """(index, what is kept of it) of every example of the batches, those of an earlier try first."""
+    yield from answers.kept.items()
+    for batch in (batch for batch in batches if batch[0] not in answers.kept):
+        rows = {}
+        for index, ids in zip(batch, judge.complete([examples[i] for i in batch]), strict=True):
+            prediction = judge.score(examples[index], ids, scorer)
+            rows[index] = {**asdict(prediction), "images": _picture_names(index, examples[index])}
+        answers.add(rows)
+        yield from rows.items()
+
+
+def _write(examples: Sequence[Example], rows: Sequence[Row], summary: Summary, out: Path) -> None:
+    _keep_pictures(examples, out)
+    with runs.written_atomically(out / "predictions.jsonl") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    runs.write_atomically(out / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
 
 
 def _digest(examples: Sequence[Example]) -> str:
@@ -150,22 +149,6 @@ def in_batches(examples: Sequence[Example], batch_size: int) -> list[list[int]]:
     at once."""
     order = sorted(range(len(examples)), key=lambda i: (-len(examples[i].images), -len(examples[i].question), i))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def _done(partial: Path, task: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """What an earlier try at the same task has written; a row that a kill cut short is left out."""
-    text = partial.read_text(encoding="utf-8", errors="replace") if partial.is_file() else ""
-    lines = text.split("\n")  # splitlines would also split inside of rows, at U+2028
-    if not lines or lines[0] != json.dumps(task):
-        return {}
-    found = {}
-    for line in lines[1:]:
-        try:
-            index, row = json.loads(line)
-        except (ValueError, TypeError):
-            continue
-        found[index] = row
-    return found
 
 
 def summarize(predictions: Sequence[Prediction], **about: Any) -> Summary:

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from accelerate import PartialState
 from rich.progress import track
 
 from balanced_thinking.data import data_format, label, load_data, resolve
 from balanced_thinking.evaluation.generate import Generator
 from balanced_thinking.evaluation.judge import Engine
-from balanced_thinking.evaluation.results import PARTIAL, Summary, evaluate
+from balanced_thinking.evaluation.results import Summary, evaluate_examples
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.server import Server
 from balanced_thinking.models.load import is_run, load_model, load_processor
@@ -22,7 +22,8 @@ from balanced_thinking.training.recipe import read_yaml
 
 
 def evaluate_on_each(model: str, data: Sequence[str], *, out: Path | None = None, **options: Any) -> list[Path]:
-    """`evaluate_model` on each data set, the model loaded once. With several, `out` holds a folder for each."""
+    """`evaluate` on each data set, the model loaded once; the results' folders, which `out` holds where there are
+    several."""
     folder, run = _model_folder(model)
     format = options.pop("format", None) or _trained_format(run) or "think-answer"
     server, most = options.pop("server", None), options.pop("max_new_tokens", 512)
@@ -41,10 +42,12 @@ def evaluate_on_each(model: str, data: Sequence[str], *, out: Path | None = None
         resolve(one)
     judge = _judge(folder, server, options.get("served"), get_format(format), most)
     shared = {"format": format, "server": server, "max_new_tokens": most, "judge": judge, **options}
-    return [evaluate_model(model, one, out=place, **shared) for one, place in zip(data, places, strict=True)]
+    for one, place in zip(data, places, strict=True):
+        evaluate(model, one, out=place, **shared)
+    return places
 
 
-def evaluate_model(
+def evaluate(
     model: str,
     data: str,
     *,
@@ -61,10 +64,12 @@ def evaluate_model(
     server: str | None = None,
     served: str | None = None,
     judge: Engine | None = None,
-) -> Path:
-    """Write predictions and summary to `out` and return it.
+) -> Summary:
+    """Answer one split, score the answers, and write every sample and the summary to a folder.
 
     Args:
+        model: a run directory, a checkpoint's folder, `world-base`, or a hub name. data, split: as `load_data` takes
+            them.
         out: the folder; default: `eval/<label>` inside the run directory that `model` names, else inside `runs`.
         server: address of an OpenAI-compatible server that serves `model`, of which only the tokenizer is loaded then.
         served: the model's name on the server, where it serves several.
@@ -79,8 +84,6 @@ def evaluate_model(
     format = format or _trained_format(run) or "think-answer"
     get_format(format)
     out = _free(out or (run or Path("runs")) / "eval" / label(data, split), overwrite)
-    if overwrite:
-        (out / PARTIAL).unlink(missing_ok=True)
     loaded_data = load_data(
         data,
         split=split,
@@ -90,11 +93,12 @@ def evaluate_model(
         verify_images=True,
         options=options,
     )
+    ranks = PartialState()
     if n := loaded_data.dropped:
-        print(f"{n} bad {'row was' if n == 1 else 'rows were'} left out")
+        ranks.print(f"{n} bad {'row was' if n == 1 else 'rows were'} left out")
     examples = loaded_data.examples
     with fast_products():
-        summary = evaluate(
+        summary = evaluate_examples(
             judge or _judge(folder, server, served, get_format(format), max_new_tokens),
             examples,
             out,
@@ -105,10 +109,11 @@ def evaluate_model(
             scorer=scorer,
             dropped=loaded_data.dropped,
             weights=f"{server} {served} {_stamp(folder)}",
+            fresh=overwrite,
             progress=lambda predictions: _progress(predictions, split, len(examples)),
         )
-    print(f"{data}, {describe(summary)}")
-    return out
+    ranks.print(f"{data}, {describe(summary)}")
+    return summary
 
 
 def _judge(model: str, server: str | None, served: str | None, format: ReasoningFormat, max_new_tokens: int) -> Engine:
@@ -116,8 +121,7 @@ def _judge(model: str, server: str | None, served: str | None, format: Reasoning
         processor = load_processor(model)
         return Server(server, getattr(processor, "tokenizer", processor), format, max_new_tokens, served=served)
     loaded = load_model(model)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Generator(loaded.model.to(device), loaded.processor, format, max_new_tokens)
+    return Generator(loaded.model.to(PartialState().device), loaded.processor, format, max_new_tokens)
 
 
 def _stamp(folder: str) -> str:
@@ -135,7 +139,9 @@ def _free(out: Path, overwrite: bool) -> Path:
 
 
 def _progress(predictions: Iterable[Any], split: str, total: int) -> Iterable[Any]:
-    return track(predictions, description=f"{split:>20}", total=total)
+    ranks = PartialState()
+    share = -(-total // ranks.num_processes)
+    return track(predictions, description=f"{split:>20}", total=share, disable=not ranks.is_main_process)
 
 
 def describe(summary: Summary) -> str:

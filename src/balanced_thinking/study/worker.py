@@ -52,9 +52,9 @@ def work(root: Path, node: Node) -> None:
 
 
 def _evaluate(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
-    from balanced_thinking.evaluation.run import evaluate_model
+    from balanced_thinking.evaluation.run import evaluate
 
-    out = evaluate_model(
+    summary = evaluate(
         str(folder),
         benchmark.data,
         split=split,
@@ -64,8 +64,7 @@ def _evaluate(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
         limit=benchmark.limit,
         options=dict(benchmark.options),
     )
-    summary = json.loads((out / "summary.json").read_text())
-    return {"tokens": round(summary["n"] * (summary["think_tokens_mean"] + summary["answer_tokens_mean"]))}
+    return {"tokens": round(summary.n * (summary.think_tokens_mean + summary.answer_tokens_mean))}
 
 
 def _trained(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""What an evaluation has answered so far, kept beside its results, so that one that was stopped goes on.
+
+Every rank writes a file of its own and reads all of them, so an evaluation may go on with another number of ranks.
+Batches are cut beforehand, and one that was not finished is answered again as a whole: what a sample is padded to, and
+with it the last bit of its logits, stays what it would have been.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from balanced_thinking import runs
+
+Row = dict[str, Any]
+
+
+class Answers:
+    """The rows of this rank's batches, by the example's index.
+
+    Args:
+        out: the folder of the results. task: what is evaluated; rows of another task are thrown away.
+        batches: this rank's, as indices. fresh: throw away whatever is there.
+    """
+
+    def __init__(self, out: Path, task: Mapping[str, Any], batches: Iterable[Sequence[int]], *, fresh: bool) -> None:
+        self._out, self._state = out, PartialState()
+        found = {} if fresh else _found(out, json.dumps(task))
+        self._state.wait_for_everyone()  # before any file is replaced
+        self.kept = {i: found[i] for batch in batches if all(i in found for i in batch) for i in batch}
+        path = out / _name(self._state.process_index)
+        runs.write_atomically(path, "".join([json.dumps(task) + "\n", *map(_line, self.kept.items())]))
+        self._state.wait_for_everyone()
+        if self._state.is_main_process:
+            for file in _files(out) - {out / _name(rank) for rank in range(self._state.num_processes)}:
+                file.unlink()
+        self._file = path.open("a", encoding="utf-8")
+
+    def add(self, rows: Mapping[int, Row]) -> None:
+        """Write one batch down."""
+        self._file.writelines(map(_line, rows.items()))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def forget(self) -> None:
+        """Once the results are written."""
+        self._state.wait_for_everyone()
+        if self._state.is_main_process:
+            for file in _files(self._out):
+                file.unlink(missing_ok=True)
+
+
+def _name(rank: int | str) -> str:
+    return f".resume-{rank}.jsonl"
+
+
+def _files(out: Path) -> set[Path]:
+    return set(out.glob(_name("*")))
+
+
+def _line(item: tuple[int, Row]) -> str:
+    return json.dumps(item, ensure_ascii=False) + "\n"
+
+
+def _found(out: Path, task: str) -> dict[int, Row]:
+    """What earlier tries at the same task have written; a row that a kill cut short is left out."""
+    found = {}
+    for file in _files(out):
+        lines = file.read_text(encoding="utf-8", errors="replace").split("\n")  # splitlines would also split at U+2028
+        for line in lines[1:] if lines[0] == task else ():
+            try:
+                index, row = json.loads(line)
+            except (ValueError, TypeError):
+                continue
+            found[index] = row
+    return found
