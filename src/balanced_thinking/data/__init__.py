@@ -54,6 +54,13 @@ DATASETS = {
     "puzzlevqa": "balanced_thinking.data.puzzlevqa",
     "scienceqa": "balanced_thinking.data.scienceqa",
     "iconqa": "balanced_thinking.data.iconqa",
+    "chartqa": "balanced_thinking.data.chartqa",
+    "mathvista": "balanced_thinking.data.mathvista",
+    "tabmwp": "balanced_thinking.data.tabmwp",
+    "vision-r1-cold": "balanced_thinking.data.vision_r1",
+    "llava-cot": "balanced_thinking.data.llava_cot",
+    "vlaa-thinking": "balanced_thinking.data.vlaa_thinking",
+    "mulberry": "balanced_thinking.data.mulberry",
     "jsonl": "balanced_thinking.data.jsonl",
 }
 _QUIET_SECONDS = 2  # loading that takes longer says how far it is
@@ -89,7 +96,8 @@ def load_data(
     """The examples of one split; `stream_data` gives them one at a time.
 
     Args:
-        data: a name (`world`), a name and a path (`puzzlevqa:folder`), or the path of a file or folder.
+        data: a name (`world`), a name and a path (`puzzlevqa:folder`), the path of a file or folder, or a name on the
+            hub (`derek-thomas/ScienceQA`; of a copy: `scienceqa:owner/name`), which is downloaded.
         format: the reasoning format that completions are read with, where the data holds completions.
         on_bad_row: `error` raises once all rows are read; `drop` leaves bad rows out and keeps them in `bad_rows`.
         limit: rows to read at most, good or bad.
@@ -198,6 +206,9 @@ def resolve(data: str) -> tuple[str, str | None]:
     expected = f"expected one of {names} (as NAME or NAME:PATH), a .jsonl, .json or .csv file, or a folder of data"
     place = Path(data).expanduser()
     if not place.exists():
+        for owner, module in DATASETS.items():
+            if data in getattr(import_module(module), "HUB", ()):
+                return owner, data
         raise ValueError(f"there is no data set and no path {data!r}{nearest(name, DATASETS)}; {expected}")
     for name, module in DATASETS.items():
         recognises = getattr(import_module(module), "recognises", None)

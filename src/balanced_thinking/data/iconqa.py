@@ -3,6 +3,8 @@
 Items of `choose_txt` and `choose_img` are answered by a letter; the pictures of the options of `choose_img` follow the
 question's, in order. Those of `fill_in_blank` are answered by a text. There is no reasoning: the set is for evaluation.
 A folder without splits, as the public examples are, counts as `test`.
+
+The hub's table (lmms-lab/ICON-QA) holds at most two pictures of options: items of `choose_img` with more are bad rows.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.data.checks import BadRow
-from balanced_thinking.data.example import Example, lettered
+from balanced_thinking.data.example import Example, asked
+from balanced_thinking.data.tables import is_table, pictures, table_rows
 from balanced_thinking.names import nearest
 
+HUB = ("lmms-lab/ICON-QA",)
 TYPES = ("choose_img", "choose_txt", "fill_in_blank")
 SPLITS = ("train", "val", "test")
 
@@ -32,13 +36,18 @@ def load(
 
     Raises ValueError for a folder without items and for unknown splits and types.
     """
-    folder = Path(path).expanduser()
     chosen = [types] if isinstance(types, str) else list(types or TYPES)
     for kind in chosen:
         if kind not in TYPES:
             raise ValueError(f"IconQA has no type {kind!r}{nearest(kind, TYPES)}; known: {', '.join(TYPES)}")
     if split not in SPLITS:
         raise ValueError(f"IconQA has no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
+    if is_table(path):
+        for row, cells in table_rows(path, split):
+            if cells.get("ques_type") in chosen:
+                yield _from_table(row, cells)
+        return
+    folder = Path(path).expanduser()
     place = folder if split == "test" and any((folder / kind).is_dir() for kind in TYPES) else folder / split
     if not any((place / kind).is_dir() for kind in TYPES):
         raise ValueError(f"{place} holds no IconQA: expected <type>/<id>/data.json, the types being {', '.join(TYPES)}")
@@ -57,20 +66,43 @@ def _example(kind: str, row: int, file: Path) -> Example | BadRow:
         item: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         return BadRow(row, ("invalid_json",), str(error), identity)
-    choices, answer = item.get("choices") or [], item.get("answer")
+    choices = item.get("choices") or []
     images = [file.parent / "image.png"]
     if kind == "choose_img":
         images += [file.parent / str(name) for name in choices]
+    return _built(identity, kind, row, item, choices, tuple(images))
+
+
+def _from_table(row: int, item: dict[str, Any]) -> Example | BadRow:
+    kind = item["ques_type"]
+    identity = f"{kind}-{item.get('question_id') or row}"
+    shown = pictures(*(item.get(name) for name in ("query_image", "choice_image_0", "choice_image_1")))
+    if shown is None:
+        return BadRow(row, ("broken_image",), str(item.get("question")), identity)
+    texts = str(item.get("choices") or "")
+    choices = [text.strip() for text in texts.split(",")] if kind != "fill_in_blank" and texts else []
+    if kind == "choose_img" and len(shown) != 1 + len(choices):
+        return BadRow(row, ("image_count",), f"{len(choices)} options, {len(shown) - 1} pictures of them", identity)
+    answer = str(item.get("answer"))
+    if choices:
+        item |= {"answer": choices.index(answer) if answer in choices else int(answer) if answer.isdigit() else answer}
+    return _built(identity, kind, row, item, choices, shown)
+
+
+def _built(
+    identity: str, kind: str, row: int, item: dict[str, Any], choices: list[Any], images: tuple[Any, ...]
+) -> Example | BadRow:
+    answer = item.get("answer")
+    if kind == "choose_img":
         choices = [f"picture {k + 2}" for k in range(len(choices))]
     if kind != "fill_in_blank":
         if not isinstance(answer, int) or not 0 <= answer < len(choices):
             return BadRow(row, ("unknown_schema",), f"choices {choices!r} with answer {answer!r}", identity)
         answer = chr(ord("A") + answer)
-    question = str(item.get("question") or "")
     return Example(
         id=identity,
-        question="\n".join([question, lettered(choices)] if choices else [question]),
-        images=tuple(images),
+        question=asked(str(item.get("question") or ""), choices),
+        images=images,
         think=None,
         answer=str(answer if answer is not None else ""),
         choices=tuple(map(str, choices)),

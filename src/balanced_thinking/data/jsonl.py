@@ -84,7 +84,7 @@ def load(
             other_splits.add(str(record["split"]))
             continue
         empty = False
-        yield record if isinstance(record, BadRow) else _example(row, record, file.stem, root, format)
+        yield record if isinstance(record, BadRow) else example(row, record, file.stem, root, format)
     if empty and other_splits:
         raise ValueError(f"{file} has no row of split {split!r}; its rows say: {', '.join(sorted(other_splits))}")
 
@@ -162,9 +162,10 @@ def _record(row: int, value: Any) -> dict[str, Any] | BadRow:
     return value if isinstance(value, dict) else BadRow(row, ("not_an_object",), str(value))
 
 
-def _example(
+def example(
     row: int, record: dict[str, Any], stem: str, root: Path, format: str | Mapping[str, Any]
 ) -> Example | BadRow:
+    """A row in any of the schemas; `stem` names it where it has no id."""
     identity = record.get("id")
     name = f"{stem}-{row:06d}" if identity is None else str(identity)
     try:

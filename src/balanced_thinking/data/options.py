@@ -27,6 +27,12 @@ def check_options(name: str, load: Callable[..., Any], options: Mapping[str, Any
             raise ValueError(f"option {key!r} of data set {name!r} is {value!r}; expected {expected}")
 
 
+def only_split(name: str, split: str) -> None:
+    """For sets that are published as training data alone. Raises ValueError for another split."""
+    if split not in ("train", "all"):
+        raise ValueError(f"{name} has no split {split!r}: it is training data; take --split train")
+
+
 def _fits(value: Any, hint: Any) -> bool:
     union = get_origin(hint) in (Union, UnionType)
     kinds = [get_origin(kind) or kind for kind in (get_args(hint) if union else (hint,))]

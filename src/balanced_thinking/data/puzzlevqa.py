@@ -6,10 +6,13 @@ is an option's text.
 
 Splits are ours, there is no published one: `train` about 80, `validation` 10 and `test` 10 %, or `all`, by a hash of
 the picture's file. Only 867 of the 1,000 pictures differ: a hash of the ids would put one puzzle into train and test.
+
+The hub's table (declare-lab/PuzzleVQA), a single split there, is split in the same way.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -19,8 +22,10 @@ from typing import Any
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.jsonl import records
+from balanced_thinking.data.tables import is_table, pictures, table_rows
 from balanced_thinking.names import nearest
 
+HUB = ("declare-lab/PuzzleVQA",)
 # Hundredths of the hash space. Changing these or the salt moves items between splits, so results no longer compare.
 SPLITS = {"train": range(20, 100), "validation": range(10, 20), "test": range(10), "all": range(100)}
 SALT = b"puzzlevqa/"
@@ -44,25 +49,48 @@ def load(
 
     Raises ValueError for a folder without puzzles and for unknown splits and families.
     """
+    if split not in SPLITS:
+        raise ValueError(f"PuzzleVQA has no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
+    if is_table(path):
+        wanted = [families] if isinstance(families, str) else families
+        for row, cells in table_rows(path, "train"):
+            item = _from_table(row, cells)
+            if isinstance(item, BadRow) or (_belongs(item, split) and (not wanted or item.meta["family"] in wanted)):
+                yield item
+        return
     folder = Path(path).expanduser()
     files = _families(folder)
     if not files:
         raise ValueError(f"{folder} holds no PuzzleVQA: expected <family>.json beside images/<family>/")
-    if split not in SPLITS:
-        raise ValueError(f"PuzzleVQA has no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
     chosen = [families] if isinstance(families, str) else list(families or files)
     for family in chosen:
         if family not in files:
             raise ValueError(f"{folder} has no family {family!r}{nearest(family, files)}; known: {', '.join(files)}")
     for family in chosen:
         for row, record in records(files[family]):
-            item = record if isinstance(record, BadRow) else _example(folder, family, row, record)
+            item = record if isinstance(record, BadRow) else _from_file(folder, family, row, record)
             if isinstance(item, BadRow) or _belongs(item, split):
                 yield item
 
 
-def _example(folder: Path, family: str, row: int, record: dict[str, Any]) -> Example | BadRow:
-    identity = f"{family}-{row - 1:04d}"
+def _from_file(folder: Path, family: str, row: int, record: dict[str, Any]) -> Example | BadRow:
+    return _example(f"{family}-{row - 1:04d}", family, row, record, (folder / str(record.get("image")),))
+
+
+def _from_table(row: int, cells: dict[str, Any]) -> Example | BadRow:
+    identity, found = f"row-{row:05d}", pictures(cells.get("image"))
+    if found is None:
+        return BadRow(row, ("broken_image",), str(cells.get("question")), identity)
+    options = cells.get("options")
+    if isinstance(options, str):  # a list as Python writes it
+        try:
+            options = ast.literal_eval(options)
+        except (ValueError, SyntaxError):
+            return BadRow(row, ("unknown_schema",), f"options {options!r} are no list", identity)
+    return _example(identity, str(cells.get("category")), row, cells | {"options": options}, found)
+
+
+def _example(identity: str, family: str, row: int, record: dict[str, Any], images: tuple[Any, ...]) -> Example | BadRow:
     missing = [key for key in FIELDS if record.get(key) in (None, "", [])]
     if missing or not isinstance(record["options"], list):
         text = f"without {', '.join(missing)}" if missing else f"options {record['options']!r} are no list"
@@ -72,7 +100,7 @@ def _example(folder: Path, family: str, row: int, record: dict[str, Any]) -> Exa
     return Example(
         id=identity,
         question=f"{record['question']}\nOptions: {listed}",
-        images=(folder / str(record["image"]),),
+        images=images,
         think=" ".join(str(record[key]).strip() for key in ("caption", "explanation", "deduction")),
         answer=str(record["answer"]),
         choices=choices,
@@ -83,7 +111,8 @@ def _example(folder: Path, family: str, row: int, record: dict[str, Any]) -> Exa
 def _belongs(example: Example, split: str) -> bool:
     """A missing picture belongs to every split, so that the checks report it."""
     (image,) = example.images
-    if not isinstance(image, Path) or not os.path.isfile(image):
+    if isinstance(image, Path) and not os.path.isfile(image):
         return True
-    digest = hashlib.sha256(SALT + image.read_bytes()).digest()
+    content = image.read_bytes() if isinstance(image, Path) else image.encoded  # type: ignore[attr-defined]
+    digest = hashlib.sha256(SALT + content).digest()
     return int.from_bytes(digest[:8], "big") % 100 in SPLITS[split]

@@ -90,9 +90,11 @@ def prompt(example: Example) -> list[dict[str, str]]:
 
 
 def stored(image: Path | Image.Image) -> dict[str, Any]:
-    """A path as it is, a picture as PNG bytes."""
+    """A path as it is, a picture as it was published, or as PNG bytes."""
     if isinstance(image, Path):
         return {"bytes": None, "path": str(image)}
+    if (encoded := getattr(image, "encoded", None)) is not None:
+        return {"bytes": encoded, "path": None}
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1)
     return {"bytes": buffer.getvalue(), "path": None}

@@ -1,0 +1,62 @@
+"""ChartQA: the authors' folder (`<split>/<split>_human.json`, `_augmented.json`, `png/`), or a table of the hub.
+
+Answers are numbers or words, without reasoning; score them with `--scorer relaxed`. The hub's columns may be
+HuggingFaceM4's (`query`, `label`) or lmms-lab's (`question`, `answer`, `type`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.jsonl import records
+from balanced_thinking.data.tables import is_table, pictures, table_rows
+
+HUB = ("HuggingFaceM4/ChartQA", "lmms-lab/ChartQA", "ahmed-masry/ChartQA")
+PARTS = ("human", "augmented")
+SPLITS = ("train", "val", "test")
+
+
+def recognises(path: Path) -> bool:
+    """Whether it is the authors' folder."""
+    return any((path / split / f"{split}_{part}.json").is_file() for split in SPLITS for part in PARTS)
+
+
+def load(path: str | Path, *, split: str = "test") -> Iterator[Example | BadRow]:
+    """One `Example` or `BadRow` for each question of the split. Raises ValueError for another folder or split."""
+    if is_table(path):
+        for row, cells in table_rows(path, split):
+            yield _from_table(row, cells)
+        return
+    folder = Path(path).expanduser() / split
+    files = [file for part in PARTS if (file := folder / f"{split}_{part}.json").is_file()]
+    if not files:
+        raise ValueError(f"{folder} holds no ChartQA: expected {split}_human.json or {split}_augmented.json in it")
+    for part, file in ((file.stem.removeprefix(f"{split}_"), file) for file in files):
+        for row, item in records(file):
+            yield item if isinstance(item, BadRow) else _from_file(folder, part, row, item)
+
+
+def _from_file(folder: Path, part: str, row: int, item: dict[str, Any]) -> Example | BadRow:
+    return _example(f"{part}-{row:05d}", row, item, part, (folder / "png" / str(item.get("imgname")),))
+
+
+def _from_table(row: int, item: dict[str, Any]) -> Example | BadRow:
+    machine = item.get("human_or_machine")
+    part = PARTS[machine] if isinstance(machine, int) else str(item.get("type") or "").removesuffix("_test")
+    cell = item.get("image")
+    found = pictures({"bytes": cell, "path": None} if isinstance(cell, bytes) else cell)
+    if found is None:
+        return BadRow(row, ("broken_image",), str(item.get("query") or item.get("question")), f"row-{row:05d}")
+    return _example(f"row-{row:05d}", row, item, part, found)
+
+
+def _example(name: str, row: int, item: dict[str, Any], part: str, images: tuple[Any, ...]) -> Example | BadRow:
+    question, answer = item.get("query") or item.get("question"), item.get("label", item.get("answer"))
+    answer = answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
+    if not question or not isinstance(answer, str | int | float):
+        return BadRow(row, ("unknown_schema",), f"question {question!r} with answer {answer!r}", name)
+    return Example(name, str(question), images, None, str(answer), meta={"family": part, "row": row})

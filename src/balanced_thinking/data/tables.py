@@ -1,0 +1,68 @@
+"""Data sets as tables, and by their names on the hub: parquet folders and `owner/name` are read by `datasets`."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from balanced_thinking.data.checks import UNREADABLE
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+def is_hub_name(path: str | Path) -> bool:
+    """Whether it reads `owner/name` and no such path is here."""
+    return _HUB_NAME.fullmatch(str(path)) is not None and not Path(path).expanduser().exists()
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether it is a hub name, or a folder with parquet files in it or one level below."""
+    place = Path(path).expanduser()
+    held = (next(place.glob(pattern), None) for pattern in ("*.parquet", "*/*.parquet"))
+    return is_hub_name(path) or (place.is_dir() and any(held))
+
+
+def table_rows(path: str | Path, split: str, subset: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(place from 1, row) of a split, streamed; pictures as `{"bytes", "path"}`. Raises what `datasets` does."""
+    from datasets import Image as Picture
+    from datasets import load_dataset
+
+    place = str(path) if is_hub_name(path) else str(Path(path).expanduser())
+    rows = load_dataset(place, subset, split=split, streaming=True)
+    for column, feature in (rows.features or {}).items():
+        if isinstance(feature, Picture):
+            rows = rows.cast_column(column, Picture(decode=False))
+    yield from enumerate(rows, 1)
+
+
+def files_of(path: str | Path, *patterns: str) -> Path:
+    """A local folder as it is; of a hub name the files that match, downloaded to the hub's cache."""
+    if not is_hub_name(path):
+        return Path(path).expanduser()
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(str(path), repo_type="dataset", allow_patterns=list(patterns)))
+
+
+def picture(cell: Any) -> Image.Image | Path | None:
+    """A table's cell as an Example's image, not decoded yet; None where it is empty. Raises what Pillow does."""
+    if not isinstance(cell, Mapping):
+        return cell
+    if cell.get("bytes") is None:
+        return Path(cell["path"]) if cell.get("path") else None
+    opened = Image.open(io.BytesIO(cell["bytes"]))
+    opened.encoded = cell["bytes"]  # type: ignore[attr-defined]  # so that it is stored as it was published
+    return opened
+
+
+def pictures(*cells: Any) -> tuple[Image.Image | Path, ...] | None:
+    """The pictures of these cells; None where one cannot be read."""
+    try:
+        return tuple(found for cell in cells if (found := picture(cell)) is not None)
+    except UNREADABLE:
+        return None
