@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -339,6 +341,16 @@ def test_a_path_that_is_there_is_no_name_on_the_hub(tmp_path: Path, monkeypatch:
     assert not tables.is_hub_name("owner/name")
     assert tables.is_hub_name("owner/other")
     assert not tables.is_table("owner/name")
+
+
+@pytest.mark.slow
+def test_200_000_rows_are_indexed_within_a_minute_and_a_gibibyte(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "index.py"
+    words = ["--rounds", "1", "--json", str(tmp_path / "found.json")]
+    subprocess.run([sys.executable, str(script), *words], check=True)
+    found = json.loads((tmp_path / "found.json").read_text())["figures"]["rows"]
+    assert found["seconds"]["median"] < 60
+    assert found["mib"]["median"] < 1024
 
 
 def test_every_data_set_says_what_it_takes() -> None:
