@@ -10,7 +10,8 @@ r"""Scorers: an extracted answer against the right one, from 0 to 1. To add one,
 - Plain decimal numbers are compared as numbers: `12`, `12.0`, `+12`; `1,200`, `1200`. No exponents, fractions or units:
   `5 %` is not `5`, `1/2` is not `0.5`, `5!` is not `5`.
 
-`numeric` is `exact`, or two numbers of one value: fractions (`1/2`, `\frac{1}{2}`) and percentages (`50 %`) count, too.
+`numeric` is `exact`, or two quantities of one value (`quantities`): fractions, percentages, powers of ten, and units,
+which may be left out on one side.
 
 The others are the field's own (`field`).
 """
@@ -22,10 +23,10 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from fractions import Fraction
 from typing import Protocol
 
 from balanced_thinking.evaluation import field
+from balanced_thinking.evaluation.quantities import quantity_of
 from balanced_thinking.names import nearest
 
 
@@ -52,9 +53,6 @@ _OPTION = re.compile(
     r"(?P<text>(?<=\s)\S.*|(?<=[)\].:])\S.*)?",
     re.DOTALL,
 )
-_MAX_DIGITS = 64  # of a number: bounds the arithmetic on hostile text
-_LATEX_FRACTION = re.compile(r"([-+]?)\s*\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
-_QUOTIENT = re.compile(r"(?P<above>[-+\d.,]+)(?:\s*/\s*(?P<below>[\d.,]+))?\s*(?P<percent>\\?%)?", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?", re.ASCII)
 
 
@@ -87,25 +85,17 @@ def exact(prediction: str | None, gold: str, choices: Sequence[str] = ()) -> flo
 
 
 def numeric(prediction: str | None, gold: str, choices: Sequence[str] = ()) -> float:
-    """1.0 where `exact` says so or both sides are numbers of one value, else 0.0."""
+    """1.0 where `exact` says so or both sides are quantities of one value and unit, else 0.0.
+
+    With choices, a prediction that is the same quantity as two of them (`5` where there are `5 cm` and `5 m`) is none.
+    """
     if exact(prediction, gold, choices):
         return 1.0
-    ours, right = (None if text is None else _number(text) for text in (prediction, gold))
-    return float(ours is not None and ours == right)
-
-
-def _number(text: str) -> Fraction | None:
-    """The value of a decimal number, a fraction or a percentage; None for anything else."""
-    whole = _read(text).whole
-    # A whole fraction only: what stands before or after one (as in 1\frac{1}{2}) must not become part of a number.
-    latex = _LATEX_FRACTION.fullmatch(whole)
-    found = _QUOTIENT.fullmatch(f"{latex[1]}{latex[2]}/{latex[3]}" if latex else whole)
-    if found is None or len(whole) > _MAX_DIGITS:
-        return None
-    above, below = (_value(part) if part else Decimal(1) for part in (found["above"], found["below"]))
-    if not isinstance(above, Decimal) or not isinstance(below, Decimal) or below == 0:
-        return None
-    return Fraction(above) / Fraction(below) / (100 if found["percent"] else 1)
+    ours, right = (None if text is None else quantity_of(_read(text).whole) for text in (prediction, gold))
+    if ours is None or right is None or not ours.same(right):
+        return 0.0
+    named = [choice for text in choices if (choice := quantity_of(_read(text).whole)) is not None and ours.same(choice)]
+    return float(len(named) < 2)
 
 
 def _place(answer: _Answer, choices: Sequence[_Answer]) -> int | None:

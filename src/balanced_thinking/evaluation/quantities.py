@@ -1,0 +1,129 @@
+r"""Numbers with their units, read from an answer by patterns alone: nothing from a model is ever evaluated.
+
+Decimals (`1,200.50`, `1{,}200`, `1 200`, `.5`), fractions (`1/2`, `\frac{1}{2}`, `½`), mixed numbers (`1 1/2`,
+`1\frac{1}{2}`), powers of ten (`3e8`, `3 \times 10^8`), percentages (`50 %` is one half), the words from hundred to
+billion, and units behind the number or, for currencies, before it. Units are names, not factors: `5 cm` is
+`5 centimeters`, but not `0.05 m`. A letter that is no unit (`5x`) makes it no quantity.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+_MAX_CHARACTERS = 64  # bounds the arithmetic on hostile text
+_MAX_POWER = 30
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9}
+_VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅛": "1/8", "⅜": "3/8"}
+# LaTeX and typography in plain characters, in this order; the text is in lower case by then.
+_PLAIN = (
+    (re.compile(r"\{,\}|\\,(?=\d{3})"), ","),
+    (re.compile(r"\\([$%])"), r"\1"),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b"), "°"),
+    (re.compile(r"\\(?:text|mathrm|textrm|mbox)\s*\{([^{}]*)\}"), r" \1 "),
+    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r" \1/\2 "),
+    (re.compile(r"\\(?:times|cdot)\b|[×·]"), "*"),
+    (re.compile(r"\\[,;:! ]|~"), " "),
+    (re.compile("²"), "^2"),
+    (re.compile("³"), "^3"),
+)
+_DECIMAL = r"(?:\d{1,3}(?:[, ]\d{3})+|\d+)(?:\.\d+)?|\.\d+"
+_QUANTITY = re.compile(
+    r"(?P<sign>[-+]?)\s*(?P<currency>[$€£¥]?)\s*"
+    rf"(?:(?P<whole>\d+) (?P<over>\d+)/(?P<under>\d+)|(?P<above>[-+]?(?:{_DECIMAL}))(?:\s*/\s*(?P<below>{_DECIMAL}))?)"
+    r"(?:e(?P<e>[-+]?\d+)|\s*\*\s*10\s*\^\s*\{?(?P<power>[-+]?\d+)\}?)?"
+    rf"(?:\s*(?P<scale>{'|'.join(_SCALES)})\b)?[ -]?(?P<unit>(?:[a-zµμ°%'\"$€£¥/. ]|\^[23])*)",
+    re.ASCII,
+)
+# Words that make what follows a number more than a unit.
+_NO_UNIT = frozenset(
+    {"or", "and", "to", "is", "not", "at", "of", "by", "vs", "than", "about", "more", "less", "over", "under"}
+)
+_NO_UNIT |= {"plus", "minus", "times", "pi", "sqrt", "sin", "cos", "tan", "log", "ln", "mod"}
+_LETTERS = frozenset("mglsh")  # units of one letter
+_MAX_UNIT_WORDS = 3
+_UNITS = {
+    name: unit
+    for unit, names in {
+        "%": "percent",
+        "$": "dollar dollars usd",
+        "€": "euro euros eur",
+        "£": "gbp",
+        "mm": "millimeter millimeters millimetre millimetres",
+        "cm": "centimeter centimeters centimetre centimetres",
+        "m": "meter meters metre metres",
+        "km": "kilometer kilometers kilometre kilometres",
+        "in": "inch inches",
+        "ft": "foot feet",
+        "yd": "yard yards",
+        "mi": "mile miles",
+        "mg": "milligram milligrams",
+        "g": "gram grams",
+        "kg": "kilogram kilograms",
+        "lb": "lbs pound pounds",
+        "oz": "ounce ounces",
+        "ml": "milliliter milliliters millilitre millilitres",
+        "l": "liter liters litre litres",
+        "s": "sec secs second seconds",
+        "min": "mins minute minutes",
+        "h": "hr hrs hour hours",
+        "°": "degree degrees deg",
+    }.items()
+    for name in names.split()
+}
+_POWERS = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A value, and the name of its unit where one is given."""
+
+    value: Fraction
+    unit: str | None
+
+    def same(self, other: Quantity) -> bool:
+        """Equal values in one unit; where one side names none, the other's is taken."""
+        return self.value == other.value and (None in (self.unit, other.unit) or self.unit == other.unit)
+
+
+def quantity_of(text: str) -> Quantity | None:
+    """The quantity that a text in lower case is; None where it is anything else."""
+    if len(text) > _MAX_CHARACTERS:
+        return None
+    for character, fraction in _VULGAR.items():
+        text = text.replace(character, f" {fraction}")
+    for pattern, plain in _PLAIN:
+        text = pattern.sub(plain, text)
+    found = _QUANTITY.fullmatch(" ".join(text.split()))
+    if found is None:
+        return None
+    value, unit = _value(found), _unit(found["currency"], found["unit"])
+    if value is None or unit is None:
+        return None
+    if unit.startswith("%"):
+        value, unit = value / 100, unit[1:].strip()
+    return Quantity(value, unit or None)
+
+
+def _value(found: re.Match[str]) -> Fraction | None:
+    above, below = found["over"] or found["above"], found["under"] or found["below"] or "1"
+    over, under = (Fraction(re.sub("[, ]", "", part)) for part in (above, below))
+    power = int(found["e"] or found["power"] or 0) + _SCALES.get(found["scale"], 0)
+    if under == 0 or abs(power) > _MAX_POWER or (found["sign"] and above[0] in "+-"):
+        return None
+    value = (int(found["whole"] or 0) + over / under) * Fraction(10) ** power
+    return -value if found["sign"] == "-" else value
+
+
+def _unit(currency: str, text: str) -> str | None:
+    """The unit's one name, "" where there is none; None where the words are no unit."""
+    words = text.replace(".", "").replace("%", " % ").split()
+    if len(words) > _MAX_UNIT_WORDS or _NO_UNIT & set(words) or (currency and words):
+        return None
+    if any(len(word) == 1 and word.isalpha() and word not in _LETTERS for word in words):
+        return None
+    names = [_UNITS.get(word, word) for word in words]
+    if len(names) == 2 and (power := _POWERS.get(names[0])):
+        names = [names[1] + power]
+    return currency or " ".join(names)
