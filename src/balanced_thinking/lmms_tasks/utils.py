@@ -1,0 +1,72 @@
+"""What the tasks in this folder tell lmms-eval: its own prompts and scores, of the answer that our parser extracts.
+
+lmms-eval scores a perfect `<think>...</think><answer>B</answer>` as wrong: it takes the thoughts away, but leaves the
+answer in its tags. `malformed` is the share of outputs without an answer that can be extracted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from balanced_thinking.evaluation.scorers import exact
+from balanced_thinking.segments import parse
+
+Doc = dict[str, Any]
+
+
+def _answer(results: list[str]) -> tuple[str, float]:
+    """The extracted answer, "" where there is none, and whether there is none."""
+    answer = parse(results[0], "auto").answer
+    return answer or "", float(answer is None)
+
+
+def scienceqa_results(doc: Doc, results: list[str]) -> dict[str, float]:
+    from lmms_eval.tasks.scienceqa.utils import sqa_process_results
+
+    answer, malformed = _answer(results)
+    return {**sqa_process_results(doc, [answer]), "malformed": malformed}
+
+
+def chartqa_results(doc: Doc, results: list[str]) -> dict[str, float]:
+    from lmms_eval.tasks.chartqa.utils import chartqa_process_results
+
+    answer, malformed = _answer(results)
+    return {**chartqa_process_results(doc, [answer]), "malformed": malformed}
+
+
+def scienceqa_text(doc: Doc, lmms_eval_specific_kwargs: Any = None) -> str:
+    from lmms_eval.tasks.scienceqa.utils import sqa_doc_to_text
+
+    return sqa_doc_to_text(doc, lmms_eval_specific_kwargs)
+
+
+def scienceqa_visual(doc: Doc) -> list[Image.Image]:
+    from lmms_eval.tasks.scienceqa.utils import sqa_doc_to_visual
+
+    return sqa_doc_to_visual(doc)
+
+
+def scienceqa_target(doc: Doc) -> str:
+    from lmms_eval.tasks.scienceqa.utils import sqa_doc_to_target
+
+    return sqa_doc_to_target(doc)
+
+
+def chartqa_visual(doc: Doc) -> list[Image.Image]:
+    return [doc["image"].convert("RGB")]
+
+
+def question(doc: Doc, lmms_eval_specific_kwargs: Any = None) -> str:
+    return doc["question"]
+
+
+def jsonl_visual(doc: Doc) -> list[Image.Image]:
+    return [Image.open(Path(path)).convert("RGB") for path in doc.get("images") or ()]
+
+
+def jsonl_results(doc: Doc, results: list[str]) -> dict[str, float]:
+    answer, malformed = _answer(results)
+    return {"exact": exact(answer, doc["answer"], doc.get("choices") or ()), "malformed": malformed}
