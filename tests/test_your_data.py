@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from balanced_thinking.cli import main
+from balanced_thinking.data import DATASETS
 from balanced_thinking.data.world import load
+from balanced_thinking.evaluation.scorers import SCORERS
 
 GUIDE = Path(__file__).parents[1] / "docs" / "your-data.md"
 MODEL = "world-base"
@@ -66,3 +68,26 @@ def test_the_guide_leads_from_pictures_and_a_table_to_a_compared_model(
         (summary,) = (tables / "runs" / arm).glob("eval/*/summary.json")
         assert json.loads(summary.read_text())["n"] == 6
     assert "scale" in (tables / "runs" / "report.md").read_text()
+
+
+README = Path(__file__).parents[1] / "README.md"
+PYTHON = [
+    block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "Trainer" not in block
+]
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.split("import ")[-1].split("\n")[0])
+def test_the_readmes_python_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block.replace('"n": 100', '"n": 4'), "README.md", "exec"), {})
+
+
+def test_the_readme_shows_each_door() -> None:
+    assert [any(f"import {name}" in block for block in PYTHON) for name in ("load_data", "evaluate", "parse")] == [
+        True
+    ] * 3
+
+
+def test_every_data_set_and_scorer_is_described() -> None:
+    page = (README.parent / "docs" / "data.md").read_text()
+    assert [name for name in (*DATASETS, *SCORERS) if f"| `{name}` |" not in page] == []
