@@ -71,6 +71,12 @@ def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
         architecture, normalize = case.split("/")
         assert (loss, norm) == pytest.approx(one_step(architecture, world_rows, tmp_path, 8, normalize), rel=1e-6), case
 
+    resumed = json.loads((tmp_path / "resumed.json").read_text())
+    assert set(resumed) == {"random", "group_by_length"}
+    for strategy, (whole, again) in resumed.items():
+        assert len(whole) == 2
+        assert again == whole, strategy
+
 
 @pytest.mark.parametrize("architecture", ["llava_next", "gemma3"])
 def test_uniform_weighting_follows_trls_trajectory(architecture: str, world_rows: Dataset, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Run by torch.distributed.run on two gloo ranks: one optimizer step for every architecture and `normalize` mode."""
+"""Run by torch.distributed.run on two gloo ranks: one optimizer step for every architecture and `normalize` mode, and a
+run that is resumed in the middle of its second epoch, for each way of ordering samples."""
 
 from __future__ import annotations
 
@@ -27,7 +28,22 @@ def main(folder: Path) -> None:
             run.add_callback(norms)
             run.train()
             found[f"{architecture}/{normalize}"] = (losses(run)[0], norms.norms[0])
+    resumed = {}
+    for strategy in ("random", "group_by_length"):
+        about = {
+            "max_steps": -1,
+            "num_train_epochs": 2,
+            "per_device_train_batch_size": 1,
+            "train_sampling_strategy": strategy,
+        }
+        about |= {"save_strategy": "steps", "save_steps": 3, "learning_rate": 1e-3}
+        whole = trainer("qwen2_5_vl", rows.select(range(8)), config(folder / strategy, **about))
+        whole.train()
+        again = trainer("qwen2_5_vl", rows.select(range(8)), config(folder / strategy, **about))
+        again.train(resume_from_checkpoint=str(folder / strategy / "checkpoint-6"))
+        resumed[strategy] = (losses(whole)[6:], losses(again)[6:])
     if run.is_world_process_zero():
+        (folder / "resumed.json").write_text(json.dumps(resumed))
         (folder / "found.json").write_text(json.dumps(found))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from transformers import TrainerCallback
 from transformers.utils import is_torch_bf16_gpu_available
 
 from balanced_thinking.products import fast_products
@@ -35,6 +36,7 @@ class SafeTrainer:
     state: Any
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
+        self.add_callback(EpochOrder)  # type: ignore[attr-defined]
         with fast_products():
             return super().train(*args, **kwargs)  # type: ignore[misc]
 
@@ -56,6 +58,15 @@ class SafeTrainer:
     def _load_best_model(self) -> None:
         upstream = super()._load_best_model  # type: ignore[misc]
         load_weights(self.state.best_model_checkpoint, self.model, lambda *_: upstream())
+
+
+class EpochOrder(TrainerCallback):
+    """Tells the sampler which epoch begins. Where several ranks go on in the middle of one, the loader that skips what
+    was trained on does not reach it, and the first epoch's order would come again."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
+        if hasattr(train_dataloader, "set_epoch"):
+            train_dataloader.set_epoch(int(state.epoch or 0))
 
 
 def load_weights(checkpoint: str, model: Any, upstream: Callable[..., None]) -> None:
