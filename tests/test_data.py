@@ -277,6 +277,14 @@ def test_a_split_is_a_file_of_a_folder_or_a_key_of_a_row(folder: Path) -> None:
         load_data(tagged, split="dev")
 
 
+def test_an_array_may_hold_what_only_python_writes(folder: Path) -> None:
+    rows = [{"question": "Which ?", "answer": "B", "weight": weight} for weight in (1.5, float("nan"), 10**30)]
+    (folder / "data.json").write_text(json.dumps(rows))
+    found = load_data(str(folder / "data.json")).examples
+    assert [example.meta["row"] for example in found] == [1, 2, 3]
+    assert found[2].meta["weight"] == 10**30
+
+
 def test_a_damaged_array_is_refused_with_its_file(folder: Path) -> None:
     (folder / "data.json").write_text('[{"question": "Q"},')
     with pytest.raises(ValueError, match=r"data\.json begins like a JSON array but is not one"):

@@ -6,7 +6,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from balanced_thinking.data import DATASETS, Example, load_data, resolve, tables
+from balanced_thinking.data.convert import write_jsonl
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import to_dataset
 
@@ -331,15 +332,67 @@ def test_files_of_a_hub_name_are_downloaded_and_no_others(tmp_path: Path, monkey
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    assert len(load_data("UCSC-VLAA/VLAA-Thinking").examples) == 1
+    with pytest.raises(ValueError, match="image_root"):
+        load_data("UCSC-VLAA/VLAA-Thinking")
+    assert asked == []
+    options = {"image_root": str(tmp_path / "images")}
+    assert len(load_data("UCSC-VLAA/VLAA-Thinking", options=options).examples) == 1
     assert asked == [("UCSC-VLAA/VLAA-Thinking", "dataset", ["VLAA-Thinking-SFT-126K.json"])]
+
+
+def test_a_truncated_picture_of_a_table_is_found(tmp_path: Path) -> None:
+    place = table(tmp_path, "test", image=[jpeg()[:-200]], query=["How many ?"], label=[["14"]])
+    loaded = load_data(f"chartqa:{place}", split="test", on_bad_row="drop", verify_images=True)
+    assert [row.problems for row in loaded.bad_rows] == [("broken_image",)]
+
+
+def test_a_row_without_its_picture_is_found(tmp_path: Path) -> None:
+    place = table(tmp_path, "test", image=[jpeg(), None], query=["How many ?"] * 2, label=[["14"], ["15"]])
+    loaded = load_data(f"chartqa:{place}", split="test", on_bad_row="drop")
+    assert [row.problems for row in loaded.bad_rows] == [("missing_image",)]
+
+
+def test_a_table_is_converted_with_its_pictures_as_they_are(tmp_path: Path) -> None:
+    examples = load_data(f"chartqa:{chartqa_table(tmp_path)}", split="test").examples
+    out = tmp_path / "out.jsonl"
+    write_jsonl(examples, out)
+    assert (tmp_path / "out-images" / "000000-0.jpeg").read_bytes() == jpeg()
+    again = load_data(str(out), verify_images=True).examples
+    assert [example.answer for example in again] == ["14"]
+
+    def failing() -> Iterator[Example]:
+        yield Example("x", "Which ?", (Image.new("RGB", (4, 4)),), None, "B")
+        raise ValueError("a bad row")
+
+    with pytest.raises(ValueError, match="a bad row"):
+        write_jsonl(failing(), out)
+    assert sorted(file.name for file in (tmp_path / "out-images").iterdir()) == ["000000-0.jpeg"]
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_ones_own_folder_in_llava_cots_tags_stays_ones_own(tmp_path: Path) -> None:
+    llava_cot(tmp_path)
+    dump(tmp_path / "test.jsonl", [], lines=True)
+    assert resolve(str(tmp_path))[0] == "jsonl"
+
+
+@pytest.mark.parametrize(("name", "file"), [("tabmwp", "problems_train.json"), ("mathvista", "testmini.json")])
+def test_items_that_are_no_objects_are_named(name: str, file: str, tmp_path: Path) -> None:
+    split = "train" if name == "tabmwp" else "testmini"
+    dump(tmp_path / file, {"1": "text"})
+    loaded = load_data(f"{name}:{tmp_path}", split=split, on_bad_row="drop")
+    assert [row.problems for row in loaded.bad_rows] == [("not_an_object",)]
+    dump(tmp_path / file, ["text"])
+    with pytest.raises(ValueError, match="holds a list"):
+        load_data(f"{name}:{tmp_path}", split=split)
 
 
 def test_a_path_that_is_there_is_no_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner" / "name").mkdir(parents=True)
     assert not tables.is_hub_name("owner/name")
-    assert tables.is_hub_name("owner/other")
+    assert not tables.is_hub_name("owner/misspelt")
+    assert tables.is_hub_name("another/name")
     assert not tables.is_table("owner/name")
 
 

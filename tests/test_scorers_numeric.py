@@ -79,6 +79,9 @@ SAME = [
     ("3 lbs", "3 pounds"),  # short names
     ("The answer is 5 cm.", "5"),  # in a sentence
     ("**5 cm**", "5 cm"),  # in markdown
+    (r"5 \text{cm}^2", "5 cm^2"),  # a power behind its text
+    ("50 per cent", "50%"),  # two words
+    ("5 m/s", "5 meters/second"),  # names on both sides of a stroke
     ("dog", "dog"),  # texts go on as `exact` has it
     ("(B)", "b."),  # letters, too
 ]
@@ -111,6 +114,18 @@ DIFFERENT = [
     ("2+2", "4"),  # none
     ("2*2", "4"),  # none
     ("5!", "5"),  # factorial
+    ("2^3", "2"),  # a power is no unit
+    ("3²", "3"),  # nor here
+    ("5x^2", "5"),  # algebra
+    ("3xy", "3"),  # algebra
+    ("2 ab", "2"),  # algebra
+    ("5/x", "5"),  # a quotient
+    ("8/", "8"),  # half of one
+    ("5 trillion", "5"),  # more than a number
+    ("5 dozen", "5"),  # likewise
+    ("3 fifths", "3"),  # a fraction in words
+    ("5 squared", "5"),  # a power in words
+    ("5 below zero", "5"),  # a sign in words
     ("5 or 6", "5"),  # two answers
     ("5 and more", "5"),  # no unit
     ("5 to 6", "5"),  # a range
@@ -153,6 +168,8 @@ def test_a_number_that_two_choices_share_is_no_answer() -> None:
     assert numeric("5", "5 cm", ("5 cm", "5 m")) == 0.0
     assert numeric("5 centimeters", "5 cm", ("5 cm", "5 m")) == 1.0
     assert numeric("5", "5 cm", ("5 cm", "6 cm")) == 1.0
+    assert numeric("5 centimeters", "C", ("3 cm", "4 cm", "5 cm")) == 1.0  # gold is a letter
+    assert numeric("4 centimeters", "C", ("3 cm", "4 cm", "5 cm")) == 0.0
 
 
 NUMBERS = st.fractions(max_denominator=999).map(lambda f: f % 100_000)

@@ -232,7 +232,7 @@ def label(data: str, split: str) -> str:
     if name in DATASETS and name != "jsonl":
         return f"{name}-{split}"
     place = Path(path if name == "jsonl" and path else data).expanduser().resolve()
-    stem = place.name if place.is_dir() else place.stem
+    stem = place.stem if place.suffix in (".jsonl", ".json", ".csv") else place.name
     return f"{place.parent.name if stem == split else stem}-{split}"
 
 

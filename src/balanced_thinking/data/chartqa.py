@@ -49,9 +49,11 @@ def _from_table(row: int, item: dict[str, Any]) -> Example | BadRow:
     part = PARTS[machine] if isinstance(machine, int) else str(item.get("type") or "").removesuffix("_test")
     cell = item.get("image")
     found = pictures({"bytes": cell, "path": None} if isinstance(cell, bytes) else cell)
-    if found is None:
-        return BadRow(row, ("broken_image",), str(item.get("query") or item.get("question")), f"row-{row:05d}")
-    return _example(f"row-{row:05d}", row, item, part, found)
+    name = f"row-{row:05d}"
+    if not found:
+        problem = "missing_image" if found == () else "broken_image"
+        return BadRow(row, (problem,), str(item.get("query") or item.get("question")), name)
+    return _example(name, row, item, part, found)
 
 
 def _example(name: str, row: int, item: dict[str, Any], part: str, images: tuple[Any, ...]) -> Example | BadRow:

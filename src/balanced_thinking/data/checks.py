@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
@@ -139,6 +140,9 @@ def _is_choice(answer: str, choices: Sequence[str]) -> bool:
 def _image_problems(example: Example, verify: bool) -> Iterator[tuple[str, str]]:
     for image in example.images:
         if not isinstance(image, Path):
+            encoded = getattr(image, "encoded", None)
+            if verify and encoded is not None and not _opens(io.BytesIO(encoded)):
+                yield "broken_image", f"{len(encoded)} bytes of {image.format}"
             continue
         # os.path: a name that no file can have (too long, a null character) is just a missing file.
         if not os.path.isfile(image):
@@ -147,12 +151,12 @@ def _image_problems(example: Example, verify: bool) -> Iterator[tuple[str, str]]
             yield "broken_image", str(image)
 
 
-def _opens(path: Path) -> bool:
+def _opens(source: Path | io.BytesIO) -> bool:
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             if image.format == "PNG":
                 image.verify()  # the checksums of its parts
-            elif not (image.format == "JPEG" and _tail(path) == b"\xff\xd9"):  # the mark of a JPEG's end
+            elif not (image.format == "JPEG" and _tail(source) == b"\xff\xd9"):  # the mark of a JPEG's end
                 image.draft("L", (1, 1))  # a JPEG at an eighth of its size
                 image.load()
     except UNREADABLE:
@@ -160,8 +164,8 @@ def _opens(path: Path) -> bool:
     return True
 
 
-def _tail(path: Path) -> bytes:
-    with path.open("rb") as file:
+def _tail(source: Path | io.BytesIO) -> bytes:
+    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source.getvalue()) as file:
         file.seek(-2, os.SEEK_END)
         return file.read()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from balanced_thinking import runs
 from balanced_thinking.data.example import Example
 from balanced_thinking.segments import render
+
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I")
 
 
 def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None = None) -> int:
@@ -24,31 +27,47 @@ def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None =
     if path.suffix != ".jsonl":
         raise ValueError(f"the file to write is {path}; expected one that ends in .jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
-    index = -1
-    with runs.written_atomically(path) as file:
-        for index, example in enumerate(examples):
-            row = _row(example, format, path, index)
-            file.write(json.dumps({k: v for k, v in row.items() if v not in (None, [], {})}, ensure_ascii=False) + "\n")
+    index, made = -1, path.parent / f".{path.stem}-images.partial"
+    shutil.rmtree(made, ignore_errors=True)
+    try:
+        with runs.written_atomically(path) as file:
+            for index, example in enumerate(examples):
+                row = _row(example, format, path, index, made)
+                kept = {k: v for k, v in row.items() if v not in (None, [], {})}
+                file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+            if made.is_dir():  # the rows are whole: now their pictures may take the place of older ones
+                shutil.rmtree(_pictures(path), ignore_errors=True)
+                made.rename(_pictures(path))
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
     return index + 1
 
 
-def _row(example: Example, format: str | None, path: Path, index: int) -> dict[str, Any]:
+def _pictures(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-images")
+
+
+def _row(example: Example, format: str | None, path: Path, index: int, made: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"id": example.id}
     if format is None or not example.think:
         row |= {"question": example.question, "think": example.think, "answer": example.answer}
     else:
         row |= {"prompt": example.question, "completion": render(example.think, example.answer, format)}
-    folder = path.parent.resolve()
-    pictures = [_place(image, folder, path.stem, index, k) for k, image in enumerate(example.images)]
+    pictures = [_place(image, path, made, f"{index:06d}-{k}") for k, image in enumerate(example.images)]
     meta = {name: value for name, value in example.meta.items() if name != "row"}
     return row | {"images": pictures, "choices": list(example.choices), "meta": meta}
 
 
-def _place(image: Any, folder: Path, stem: str, index: int, k: int) -> str:
+def _place(image: Any, path: Path, made: Path, name: str) -> str:
+    """The path of a picture in its row; one that is no file yet is written to `made`."""
     if isinstance(image, Path):
-        whole = image.expanduser().resolve()
+        folder, whole = path.parent.resolve(), image.expanduser().resolve()
         return str(whole.relative_to(folder)) if whole.is_relative_to(folder) else str(whole)
-    name = Path(f"{stem}-images") / f"{index:06d}-{k}.png"
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    image.save(folder / name)
-    return str(name)
+    made.mkdir(exist_ok=True)
+    if (encoded := getattr(image, "encoded", None)) is not None:
+        name = f"{name}.{(image.format or 'png').lower()}"
+        (made / name).write_bytes(encoded)
+    else:
+        name = f"{name}.png"
+        (image if image.mode in _PNG_MODES else image.convert("RGB")).save(made / name)
+    return f"{_pictures(path).name}/{name}"

@@ -77,8 +77,8 @@ def _from_table(row: int, item: dict[str, Any]) -> Example | BadRow:
     kind = item["ques_type"]
     identity = f"{kind}-{item.get('question_id') or row}"
     shown = pictures(*(item.get(name) for name in ("query_image", "choice_image_0", "choice_image_1")))
-    if shown is None:
-        return BadRow(row, ("broken_image",), str(item.get("question")), identity)
+    if not shown or not item.get("query_image"):
+        return BadRow(row, ("broken_image" if shown is None else "missing_image",), str(item.get("question")), identity)
     texts = str(item.get("choices") or "")
     choices = [text.strip() for text in texts.split(",")] if kind != "fill_in_blank" and texts else []
     if kind == "choose_img" and len(shown) != 1 + len(choices):

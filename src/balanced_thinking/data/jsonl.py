@@ -118,6 +118,18 @@ def records(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
                 yield row, _parsed_line(row, line)
 
 
+def named_objects(file: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+    """(name, object) of a file that is one JSON object of objects. Raises ValueError for any other file."""
+    try:
+        whole = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    if not isinstance(whole, dict):
+        raise ValueError(f"{file} holds a {type(whole).__name__}; expected an object with an item under each name")
+    for row, (name, value) in enumerate(whole.items(), 1):
+        yield name, _record(row, value)
+
+
 def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """The rows, numbered by their last line in the file."""
     csv.field_size_limit(_CELL_CHARACTERS)
@@ -144,11 +156,19 @@ def _csv_record(row: int, cells: dict[Any, Any]) -> dict[str, Any] | BadRow:
 
 def _array(file: Path, stream: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """An array's elements, one at a time: published ones hold hundreds of thousands."""
+    row = 0
     try:
         for row, value in enumerate(ijson.items(stream, "item", use_float=True), 1):
             yield row, _record(row, value)
-    except (ijson.JSONError, UnicodeDecodeError) as error:
+        return
+    except (ijson.JSONError, UnicodeDecodeError):
+        pass  # the standard library takes more: NaN, and whole numbers of any length
+    try:
+        rest = json.loads(file.read_bytes())[row:]
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} begins like a JSON array but is not one: {error}") from error
+    for place, value in enumerate(rest, row + 1):
+        yield place, _record(place, value)
 
 
 def _parsed_line(row: int, line: bytes) -> dict[str, Any] | BadRow:

@@ -23,7 +23,8 @@ _PEEKED = 2**16
 
 def recognises(path: Path) -> bool:
     """Whether it is a folder with a `train.jsonl` whose answers are written in LLaVA-CoT's tags."""
-    if not (path / FILE).is_file():
+    others = {path / f"{split}{suffix}" for split in ("train", "validation", "test") for suffix in jsonl.SUFFIXES}
+    if not (path / FILE).is_file() or any(other.is_file() for other in others - {path / FILE}):
         return False
     with (path / FILE).open("rb") as stream:
         return b"<SUMMARY>" in stream.read(_PEEKED)
@@ -38,7 +39,7 @@ def load(
 ) -> Iterator[Example | BadRow]:
     """One `Example` or `BadRow` for each exchange. Raises ValueError for another folder or split."""
     only_split("LLaVA-CoT-100k", split)
-    folder = files_of(path, FILE)
+    folder = files_of(path, image_root, FILE)
     if not (folder / FILE).is_file():
         raise ValueError(f"{folder} holds no LLaVA-CoT-100k: expected {FILE} in it")
     root = Path(image_root).expanduser() if image_root is not None else folder
@@ -46,14 +47,15 @@ def load(
         if isinstance(record, BadRow):
             yield record
         else:
-            yield from (jsonl.example(row, one, "llava-cot", root, format) for one in _exchanges(record))
+            yield from (jsonl.example(row, one, "llava-cot", root, format) for one in _exchanges(row, record))
 
 
-def _exchanges(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _exchanges(row: int, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A row for each pair of turns; a row that is no list of pairs goes on as it is."""
     turns = record.get("conversations")
     if not isinstance(turns, list) or len(turns) <= 2 or len(turns) % 2:
         yield record
         return
+    name = record.get("id") or f"row-{row:06d}"
     for k in range(0, len(turns), 2):
-        yield record | {"id": f"{record.get('id')}-{k // 2}", "conversations": turns[k : k + 2]}
+        yield record | {"id": f"{name}-{k // 2}", "conversations": turns[k : k + 2]}

@@ -6,13 +6,13 @@ There is no reasoning. The answers of `test` are withheld: its rows are bad ones
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example, asked
+from balanced_thinking.data.jsonl import named_objects
 from balanced_thinking.data.tables import is_table, pictures, table_rows
 from balanced_thinking.names import nearest
 
@@ -30,21 +30,21 @@ def load(path: str | Path, *, split: str = "testmini") -> Iterator[Example | Bad
     if split not in SPLITS:
         raise ValueError(f"MathVista has no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
     if is_table(path):
-        for row, item in table_rows(path, split):
-            yield _example(row, item, pictures(item.get("decoded_image")))
+        for row, cells in table_rows(path, split):
+            yield _example(row, cells, pictures(cells.get("decoded_image")))
         return
     folder = Path(path).expanduser()
     file = folder / f"{split}.json"
     if not file.is_file():
         raise ValueError(f"{folder} holds no MathVista: expected {file.name} in it")
-    for row, item in enumerate(json.loads(file.read_text(encoding="utf-8")).values(), 1):
-        yield _example(row, item, (folder / str(item.get("image")),))
+    for row, (_, item) in enumerate(named_objects(file), 1):
+        yield item if isinstance(item, BadRow) else _example(row, item, (folder / str(item.get("image")),))
 
 
 def _example(row: int, item: dict[str, Any], images: tuple[Any, ...] | None) -> Example | BadRow:
     name = str(item.get("pid") or row)
-    if images is None:
-        return BadRow(row, ("broken_image",), str(item.get("image")), name)
+    if not images:
+        return BadRow(row, ("missing_image" if images == () else "broken_image",), str(item.get("image")), name)
     if not item.get("question"):
         return BadRow(row, ("unknown_schema",), f"keys: {', '.join(item)}", name)
     choices, about = tuple(map(str, item.get("choices") or ())), item.get("metadata") or {}

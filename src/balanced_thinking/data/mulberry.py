@@ -26,7 +26,7 @@ def recognises(path: Path) -> bool:
 def load(path: str | Path, *, split: str = "train", image_root: str | Path | None = None) -> Iterator[Example | BadRow]:
     """One `Example` or `BadRow` for each row. Raises ValueError for another folder or split."""
     only_split("Mulberry-SFT", split)
-    folder = files_of(path, FILE)
+    folder = files_of(path, image_root, FILE)
     if not recognises(folder):
         raise ValueError(f"{folder} holds no Mulberry-SFT: expected {FILE} in it")
     yield from jsonl.load(folder / FILE, split="all", image_root=image_root or folder / PICTURES)

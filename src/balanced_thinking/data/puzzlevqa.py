@@ -52,11 +52,14 @@ def load(
     if split not in SPLITS:
         raise ValueError(f"PuzzleVQA has no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
     if is_table(path):
-        wanted = [families] if isinstance(families, str) else families
+        wanted, met = [families] if isinstance(families, str) else families, set()
         for row, cells in table_rows(path, "train"):
             item = _from_table(row, cells)
+            met.add(cells.get("category"))
             if isinstance(item, BadRow) or (_belongs(item, split) and (not wanted or item.meta["family"] in wanted)):
                 yield item
+        if unknown := set(wanted or ()) - met:
+            raise ValueError(f"{path} has no family {min(unknown)!r}; known: {', '.join(sorted(map(str, met)))}")
         return
     folder = Path(path).expanduser()
     files = _families(folder)

@@ -16,8 +16,8 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def is_hub_name(path: str | Path) -> bool:
-    """Whether it reads `owner/name` and no such path is here."""
-    return _HUB_NAME.fullmatch(str(path)) is not None and not Path(path).expanduser().exists()
+    """Whether it reads `owner/name`, and there is neither such a path nor a folder `owner` here."""
+    return _HUB_NAME.fullmatch(str(path)) is not None and not Path(path).parent.is_dir()
 
 
 def is_table(path: str | Path) -> bool:
@@ -40,10 +40,15 @@ def table_rows(path: str | Path, split: str, subset: str | None = None) -> Itera
     yield from enumerate(rows, 1)
 
 
-def files_of(path: str | Path, *patterns: str) -> Path:
-    """A local folder as it is; of a hub name the files that match, downloaded to the hub's cache."""
+def files_of(path: str | Path, image_root: str | Path | None, *patterns: str) -> Path:
+    """A local folder as it is; of a hub name the files that match, downloaded to the hub's cache.
+
+    Raises ValueError for a hub name without a folder of its pictures, which are published as archives or not at all.
+    """
     if not is_hub_name(path):
         return Path(path).expanduser()
+    if image_root is None:
+        raise ValueError(f"the rows of {path} come without pictures: unpack them and name their folder, image_root")
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(str(path), repo_type="dataset", allow_patterns=list(patterns)))

@@ -6,13 +6,13 @@ reasoning is the published solution.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example, asked
+from balanced_thinking.data.jsonl import named_objects
 from balanced_thinking.names import nearest
 
 SPLITS = ("train", "dev", "test", "dev1k", "test1k")
@@ -31,8 +31,8 @@ def load(path: str | Path, *, split: str = "train") -> Iterator[Example | BadRow
     file = folder / f"problems_{split}.json"
     if not file.is_file():
         raise ValueError(f"{folder} holds no TabMWP for split {split!r}: expected {file.name} in it")
-    for row, (pid, item) in enumerate(json.loads(file.read_text(encoding="utf-8")).items(), 1):
-        yield _example(folder, row, pid, item)
+    for row, (pid, item) in enumerate(named_objects(file), 1):
+        yield item if isinstance(item, BadRow) else _example(folder, row, pid, item)
 
 
 def _example(folder: Path, row: int, pid: str, item: dict[str, Any]) -> Example | BadRow:

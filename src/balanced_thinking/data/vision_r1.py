@@ -36,7 +36,7 @@ def load(
     only_split("Vision-R1-cold", split)
     if part is not None and part not in PARTS:
         raise ValueError(f"Vision-R1-cold has no part {part!r}{nearest(part, PARTS)}; known: {', '.join(PARTS)}")
-    folder = files_of(path, *PARTS.values())
+    folder = files_of(path, image_root, *PARTS.values())
     files = [folder / file for name, file in PARTS.items() if part in (None, name) and (folder / file).is_file()]
     if not files:
         raise ValueError(f"{folder} holds no Vision-R1-cold: expected {' or '.join(PARTS.values())} in it")

@@ -37,7 +37,7 @@ def load(
     only_split("VLAA-Thinking", split)
     if part not in PARTS:
         raise ValueError(f"VLAA-Thinking has no part {part!r}{nearest(part, PARTS)}; known: {', '.join(PARTS)}")
-    folder = files_of(path, PARTS[part])
+    folder = files_of(path, image_root, PARTS[part])
     if not (folder / PARTS[part]).is_file():
         raise ValueError(f"{folder} holds no part {part!r} of VLAA-Thinking: expected {PARTS[part]} in it")
     root = Path(image_root).expanduser() if image_root is not None else folder / "images"

@@ -25,6 +25,8 @@ _PLAIN = (
     (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r" \1/\2 "),
     (re.compile(r"\\(?:times|cdot)\b|[×·]"), "*"),
     (re.compile(r"\\[,;:! ]|~"), " "),
+    (re.compile(r"\s+\^"), "^"),
+    (re.compile(r"\bper cent\b"), "%"),
     (re.compile("²"), "^2"),
     (re.compile("³"), "^3"),
 )
@@ -40,8 +42,9 @@ _QUANTITY = re.compile(
 _NO_UNIT = frozenset(
     {"or", "and", "to", "is", "not", "at", "of", "by", "vs", "than", "about", "more", "less", "over", "under"}
 )
-_NO_UNIT |= {"plus", "minus", "times", "pi", "sqrt", "sin", "cos", "tan", "log", "ln", "mod"}
-_LETTERS = frozenset("mglsh")  # units of one letter
+_NO_UNIT |= {"plus", "minus", "times", "pi", "sqrt", "sin", "cos", "tan", "log", "ln", "mod", "below", "above", "zero"}
+_NO_UNIT |= {"trillion", "dozen", "halves", "thirds", "quarters", "fifths", "squared", "cubed", "factorial", "negative"}
+_PIECE = re.compile(r"[a-z]{3,}(?:\^[23])?")  # of a unit that is not known; shorter ones may be algebra
 _MAX_UNIT_WORDS = 3
 _UNITS = {
     name: unit
@@ -72,6 +75,7 @@ _UNITS = {
     }.items()
     for name in names.split()
 }
+_KNOWN = {unit + power for unit in {*_UNITS, *_UNITS.values()} for power in ("", "^2", "^3")} | {"¥", "per", "sq", "cu"}
 _POWERS = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
 
 
@@ -121,9 +125,9 @@ def _unit(currency: str, text: str) -> str | None:
     words = text.replace(".", "").replace("%", " % ").split()
     if len(words) > _MAX_UNIT_WORDS or _NO_UNIT & set(words) or (currency and words):
         return None
-    if any(len(word) == 1 and word.isalpha() and word not in _LETTERS for word in words):
+    if not all(_PIECE.fullmatch(piece) or piece in _KNOWN for word in words for piece in word.split("/")):
         return None
-    names = [_UNITS.get(word, word) for word in words]
+    names = ["/".join(_UNITS.get(piece, piece) for piece in word.split("/")) for word in words]
     if len(names) == 2 and (power := _POWERS.get(names[0])):
         names = [names[1] + power]
     return currency or " ".join(names)

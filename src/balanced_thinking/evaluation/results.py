@@ -6,19 +6,19 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from balanced_thinking import runs
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.evaluation.judge import NOTHING, Engine, Prediction
-from balanced_thinking.evaluation.resume import Answers, Row
+from balanced_thinking.evaluation.resume import Answers, Row, ranks
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.statistics import wilson_interval
 
@@ -76,17 +76,17 @@ def evaluate_examples(
     """
     get_scorer(scorer)
     judge.refuse(examples)
-    started, ranks = time.perf_counter(), PartialState()
+    started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     task = {
         "model": [model_name, weights],
         "task": [data, split, scorer, repr(judge.format), judge.max_new_tokens, batch_size],
         "examples": _digest(examples),
+        "version": metadata.version("balanced-thinking"),
     }
-    batches = in_batches(examples, batch_size)[ranks.process_index :: ranks.num_processes]
-    answers = Answers(out, task, batches, fresh=fresh)
+    answers = Answers(out, task, in_batches(examples, batch_size), fresh=fresh)
     try:
-        mine = list(progress(_rows(judge, examples, answers, batches, scorer)))
+        mine = list(progress(_rows(judge, examples, answers, scorer)))
     finally:
         answers.close()
     kept = dict(gather_object(mine))
@@ -101,18 +101,16 @@ def evaluate_examples(
         wall_seconds=time.perf_counter() - started,
         dropped=dropped,
     )
-    if ranks.is_main_process:
+    if ranks().is_main_process:
         _write(examples, rows, summary, out)
     answers.forget()
     return summary
 
 
-def _rows(
-    judge: Engine, examples: Sequence[Example], answers: Answers, batches: Iterable[Sequence[int]], scorer: str
-) -> Iterator[tuple[int, Row]]:
-    """(index, what is kept of it) of every example of the batches, those of an earlier try first."""
+def _rows(judge: Engine, examples: Sequence[Example], answers: Answers, scorer: str) -> Iterator[tuple[int, Row]]:
+    """(index, what is kept of it) of this rank's examples, those of an earlier try first."""
     yield from answers.kept.items()
-    for batch in (batch for batch in batches if batch[0] not in answers.kept):
+    for batch in answers.todo:
         rows = {}
         for index, ids in zip(batch, judge.complete([examples[i] for i in batch]), strict=True):
             prediction = judge.score(examples[index], ids, scorer)
@@ -141,7 +139,7 @@ def _identity(image: Any) -> str:
     if isinstance(image, Path):
         about = image.stat()
         return f"{image} {about.st_size} {about.st_mtime_ns}"
-    return hashlib.sha256(image.tobytes()).hexdigest()
+    return hashlib.sha256(getattr(image, "encoded", None) or image.tobytes()).hexdigest()
 
 
 def in_batches(examples: Sequence[Example], batch_size: int) -> list[list[int]]:

@@ -8,30 +8,42 @@ with it the last bit of its logits, stays what it would have been.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from accelerate.utils import InitProcessGroupKwargs
 
 from balanced_thinking import runs
 
 Row = dict[str, Any]
+_PATIENCE = timedelta(days=1)  # of a rank that has answered its share: the others may generate for long
+
+
+def ranks() -> PartialState:
+    """The processes that share an evaluation: one, unless it was started by `accelerate launch`."""
+    return PartialState(**InitProcessGroupKwargs(timeout=_PATIENCE).to_kwargs())
 
 
 class Answers:
-    """The rows of this rank's batches, by the example's index.
+    """What was answered before, by the example's index (`kept`, the main rank's), and this rank's share of the batches
+    that are left (`todo`).
 
     Args:
         out: the folder of the results. task: what is evaluated; rows of another task are thrown away.
-        batches: this rank's, as indices. fresh: throw away whatever is there.
+        batches: all of them, as indices. fresh: throw away whatever is there.
     """
 
-    def __init__(self, out: Path, task: Mapping[str, Any], batches: Iterable[Sequence[int]], *, fresh: bool) -> None:
-        self._out, self._state = out, PartialState()
+    def __init__(self, out: Path, task: Mapping[str, Any], batches: Sequence[Sequence[int]], *, fresh: bool) -> None:
+        self._out, self._state = out, ranks()
         found = {} if fresh else _found(out, json.dumps(task))
         self._state.wait_for_everyone()  # before any file is replaced
-        self.kept = {i: found[i] for batch in batches if all(i in found for i in batch) for i in batch}
+        done = [batch for batch in batches if all(i in found for i in batch)]
+        left = [batch for batch in batches if not all(i in found for i in batch)]
+        self.kept = {i: found[i] for batch in done for i in batch} if self._state.is_main_process else {}
+        self.todo = left[self._state.process_index :: self._state.num_processes]
         path = out / _name(self._state.process_index)
         runs.write_atomically(path, "".join([json.dumps(task) + "\n", *map(_line, self.kept.items())]))
         self._state.wait_for_everyone()

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from rich.progress import track
 
 from balanced_thinking.data import data_format, label, load_data, resolve
 from balanced_thinking.evaluation.generate import Generator
 from balanced_thinking.evaluation.judge import Engine
 from balanced_thinking.evaluation.results import Summary, evaluate_examples
+from balanced_thinking.evaluation.resume import ranks
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.server import Server
 from balanced_thinking.models.load import is_run, load_model, load_processor
@@ -93,9 +93,8 @@ def evaluate(
         verify_images=True,
         options=options,
     )
-    ranks = PartialState()
     if n := loaded_data.dropped:
-        ranks.print(f"{n} bad {'row was' if n == 1 else 'rows were'} left out")
+        ranks().print(f"{n} bad {'row was' if n == 1 else 'rows were'} left out")
     examples = loaded_data.examples
     with fast_products():
         summary = evaluate_examples(
@@ -112,7 +111,7 @@ def evaluate(
             fresh=overwrite,
             progress=lambda predictions: _progress(predictions, split, len(examples)),
         )
-    ranks.print(f"{data}, {describe(summary)}")
+    ranks().print(f"{data}, {describe(summary)}")
     return summary
 
 
@@ -121,7 +120,7 @@ def _judge(model: str, server: str | None, served: str | None, format: Reasoning
         processor = load_processor(model)
         return Server(server, getattr(processor, "tokenizer", processor), format, max_new_tokens, served=served)
     loaded = load_model(model)
-    return Generator(loaded.model.to(PartialState().device), loaded.processor, format, max_new_tokens)
+    return Generator(loaded.model.to(ranks().device), loaded.processor, format, max_new_tokens)
 
 
 def _stamp(folder: str) -> str:
@@ -139,9 +138,9 @@ def _free(out: Path, overwrite: bool) -> Path:
 
 
 def _progress(predictions: Iterable[Any], split: str, total: int) -> Iterable[Any]:
-    ranks = PartialState()
-    share = -(-total // ranks.num_processes)
-    return track(predictions, description=f"{split:>20}", total=share, disable=not ranks.is_main_process)
+    state = ranks()
+    share = -(-total // state.num_processes)
+    return track(predictions, description=f"{split:>20}", total=share, disable=not state.is_main_process)
 
 
 def describe(summary: Summary) -> str:

@@ -91,7 +91,9 @@ def numeric(prediction: str | None, gold: str, choices: Sequence[str] = ()) -> f
     """
     if exact(prediction, gold, choices):
         return 1.0
-    ours, right = (None if text is None else quantity_of(_read(text).whole) for text in (prediction, gold))
+    place = _place(_read(gold), [_read(choice) for choice in choices])
+    right_text = gold if place is None else choices[place]
+    ours, right = (None if text is None else quantity_of(_read(text).whole) for text in (prediction, right_text))
     if ours is None or right is None or not ours.same(right):
         return 0.0
     named = [choice for text in choices if (choice := quantity_of(_read(text).whole)) is not None and ours.same(choice)]

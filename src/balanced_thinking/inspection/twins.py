@@ -69,6 +69,8 @@ def fingerprint(example: Example, looks: bool = True) -> Print:
 def _content(image: Any) -> str:
     if isinstance(image, Path):
         return hashlib.sha256(image.read_bytes()).hexdigest()
+    if (encoded := getattr(image, "encoded", None)) is not None:
+        return hashlib.sha256(encoded).hexdigest()
     return hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
 
 
