@@ -48,7 +48,10 @@ def files_of(path: str | Path, image_root: str | Path | None, *patterns: str) ->
     if not is_hub_name(path):
         return Path(path).expanduser()
     if image_root is None:
-        raise ValueError(f"the rows of {path} come without pictures: unpack them and name their folder, image_root")
+        raise ValueError(
+            f"the rows of {path} come without pictures: get those, too, and name their folder by "
+            "--data_options.image_root FOLDER"
+        )
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(str(path), repo_type="dataset", allow_patterns=list(patterns)))
