@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
+from rich.console import Console
+from rich.progress import track
 
 from balanced_thinking.data import load_data
 from balanced_thinking.data.checks import BadRow
@@ -75,14 +77,14 @@ def inspect_data(
     tested = {name: load_data(name, split="test", on_bad_row="drop").examples for name in against}
     loaded = load_data(data, split=split, limit=limit, on_bad_row="drop", verify_images=True, options=options)
     measure, unit = _measure(getattr(processor, "tokenizer", processor))
-    samples = []
-    for example in loaded.examples:
+    samples, prints = [], []
+    for example in _shown(loaded.examples, f"{data}, {split}"):
         think, answer = measure(render(example.think, example.answer, format), format) if example.think else (0, 0)
         samples.append(Sample(example, think, answer, _whole(example, format, processor)))
-    prints = [fingerprint(example, looks=bool(against)) for example in loaded.examples]
+        prints.append(fingerprint(example, looks=bool(against)))
     leaks: list[Twin] = []
     for name, examples in tested.items():
-        leaks += twins_between(prints, [fingerprint(example) for example in examples], name)
+        leaks += twins_between(prints, [fingerprint(example) for example in _shown(examples, name)], name)
     return Inspection(
         data=data,
         split=split,
@@ -95,6 +97,12 @@ def inspect_data(
         sizes=[_size(image) for example in loaded.examples for image in example.images],
         benchmarks=tuple(against),
     )
+
+
+def _shown(examples: Sequence[Example], what: str) -> Iterable[Example]:
+    """The examples, with a bar on a terminal's standard error."""
+    console = Console(stderr=True)
+    return track(examples, description=what, console=console, transient=True, disable=not console.is_interactive)
 
 
 def _size(image: Any) -> tuple[int, int]:
