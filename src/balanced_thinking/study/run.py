@@ -104,6 +104,26 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A signal that would come between the start of a worker and its being known comes just after."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: caught.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for late in caught[:1]:
+        signal.raise_signal(late)
+
+
 def prepare(study: Study, root: Path) -> None:
     """Make the study's folder, or check that it holds this very study: results of two must not mix."""
     text = yaml.safe_dump(_plain(asdict(study)), sort_keys=False)
@@ -149,13 +169,13 @@ def _start(schedule: _Schedule, root: Path, jobs: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         threads = max(1, (os.cpu_count() or 1) // jobs)
         environment = {"OMP_NUM_THREADS": str(threads), "TRANSFORMERS_VERBOSITY": "error"} | os.environ
-        with (folder / LOG).open("ab") as log:
+        with (folder / LOG).open("ab") as log, _undisturbed():
             command = [sys.executable, "-m", "balanced_thinking.study.worker", str(root), node.name]
             # A group of its own: Ctrl-C reaches this process alone, which then stops the others in order.
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
-        schedule.running[process] = node
+            schedule.running[process] = node
 
 
 def _ended(schedule: _Schedule) -> Iterator[tuple[Node, int]]:
