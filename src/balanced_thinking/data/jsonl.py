@@ -54,9 +54,13 @@ def recognises(path: Path) -> bool:
     """Whether it is a file of ours, or a folder with one for a usual split."""
     if path.is_file():
         return path.suffix in SUFFIXES
-    return any(
-        (path / f"{split}{suffix}").is_file() for split in ("train", "validation", "test") for suffix in SUFFIXES
-    )
+    return bool(split_files(path))
+
+
+def split_files(folder: Path) -> list[Path]:
+    """The files that a folder has for the usual splits."""
+    named = (folder / f"{split}{suffix}" for split in ("train", "validation", "test") for suffix in SUFFIXES)
+    return [file for file in named if file.is_file()]
 
 
 def load(

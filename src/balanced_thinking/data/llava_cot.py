@@ -23,8 +23,7 @@ _PEEKED = 2**16
 
 def recognises(path: Path) -> bool:
     """Whether it is a folder with a `train.jsonl` whose answers are written in LLaVA-CoT's tags."""
-    others = {path / f"{split}{suffix}" for split in ("train", "validation", "test") for suffix in jsonl.SUFFIXES}
-    if not (path / FILE).is_file() or any(other.is_file() for other in others - {path / FILE}):
+    if jsonl.split_files(path) != [path / FILE]:  # with other splits it is a folder of one's own
         return False
     with (path / FILE).open("rb") as stream:
         return b"<SUMMARY>" in stream.read(_PEEKED)

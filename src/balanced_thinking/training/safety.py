@@ -35,8 +35,11 @@ class SafeTrainer:
     model: Any
     state: Any
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.add_callback(EpochOrder)  # type: ignore[attr-defined]
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
         with fast_products():
             return super().train(*args, **kwargs)  # type: ignore[misc]
 
