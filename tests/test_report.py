@@ -74,6 +74,18 @@ def test_page_and_markdown_tell_the_same_numbers(study: Path) -> None:
     assert (study / "report.csv").read_text().startswith("arm,split,seeds,n,accuracy")
 
 
+def test_page_and_tables_say_how_it_was_asked_and_judged(study: Path) -> None:
+    for place in study.glob("*/*/eval/*/summary.json"):
+        about = json.loads(place.read_text())
+        place.write_text(json.dumps(about | {"prompt": "instructed", "scorer": "anls", "score": 0.875}))
+    html, markdown = study / "report.html", study / "report.md"
+    write_report(study, html, markdown)
+    for text in (html.read_text(), markdown.read_text()):
+        assert "Asked and judged with prompt instructed, scorer anls." in text
+        assert re.search(r"mean scores: .*0\.875", text)
+    assert "prompt instructed, scorer anls" in html.with_suffix(".csv").read_text()
+
+
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     extra = dict.fromkeys(("question", "gold", "prediction", "family"), SCRIPT)
     extra |= {"completion": f"<think>{SCRIPT}</think><answer>{SCRIPT}", "choices": [SCRIPT], "problems": [SCRIPT]}

@@ -160,6 +160,9 @@ def test_a_wrong_address_is_told(stub: Any) -> None:
 
 def test_from_the_command_line(stub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["eval", "--model", "world-base", "--server", stub.address, "--data", "world", "--data_options.n", "4"]
-    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert main([*words, "--prompt", "instructed", "--out", str(tmp_path / "out")]) == 0
     assert "n = 4" in capsys.readouterr().out
     assert len(stub.asked) == 4
+    assert all("exactly in this form" in str(asked) for asked in stub.asked)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["prompt"], summary["scorer"]) == ("instructed", "exact")

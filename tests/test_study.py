@@ -104,6 +104,7 @@ def test_an_arm_written_before_its_parent_still_comes_after_it() -> None:
         (changed(arms={"sft": {"data": "$NOWHERE/x"}}), "NOWHERE is not set"),
         (changed(arms={"sft": {"lora": {"rank": 3}}}), "did you mean"),
         (changed(evaluate={"world": {"scorer": "exat"}}), "did you mean 'exact'"),
+        (changed(evaluate={"world": {"prompt": "questoin"}}), "did you mean 'question'"),
         (changed(evaluate={"x/data/test.jsonl": {}, "y/data/test.jsonl": {}}), "share the folder 'data-test'"),
         (changed(evaluate={"world": {"split": ["test"]}}), "did you mean 'splits'"),
         (changed(settings={"a": {"stf": {}}}), "did you mean 'sft'"),

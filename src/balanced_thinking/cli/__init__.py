@@ -160,7 +160,16 @@ def _eval_options(parser: Parser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the results that the folder holds")
     parser.add_argument("--format", help="reasoning format of the model's outputs  [the run's, else think-answer]")
-    parser.add_argument("--scorer", default="exact", help="how an extracted answer is compared with the right one")
+    parser.add_argument(
+        "--prompt",
+        default="question",
+        help="how it is asked: question (as in training), instructed, or lmms-<benchmark>",
+    )
+    parser.add_argument(
+        "--scorer",
+        default="exact",
+        help="how an answer is judged: exact, numeric, lmms, lmms-raw, anls, relaxed or official",
+    )
     parser.add_argument("--batch-size", type=positive, default=64, help="samples generated together")
     parser.add_argument("--max-new-tokens", type=positive, default=512, help="tokens after which an output is cut off")
     data_options(parser)
@@ -176,6 +185,7 @@ def _eval(arguments: argparse.Namespace) -> Path:
         split=arguments.split,
         out=arguments.out,
         format=arguments.format,
+        prompt=arguments.prompt,
         scorer=arguments.scorer,
         batch_size=arguments.batch_size,
         max_new_tokens=arguments.max_new_tokens,

@@ -49,6 +49,7 @@ class Summary:
     model: str
     dropped: int = 0
     score: float = 0.0
+    prompt: str = "question"
 
 
 def evaluate_examples(
@@ -60,6 +61,7 @@ def evaluate_examples(
     split: str,
     model_name: str,
     batch_size: int = 64,
+    prompt: str = "question",
     scorer: str = "exact",
     dropped: int = 0,
     weights: str = "",
@@ -70,7 +72,8 @@ def evaluate_examples(
 
     An evaluation that was stopped goes on where it was, if it is the same one: of the same examples by the same model
     (`weights` tells its weights apart) in the same way, unless it is to start `fresh`. Under `accelerate launch` the
-    ranks share the batches, and each returns the whole summary.
+    ranks share the batches, and each returns the whole summary. `examples` are asked as they are; `prompt` names how
+    they came to be so.
 
     Raises ValueError, before anything is written, for an unknown scorer and for examples the model can't answer.
     """
@@ -100,6 +103,7 @@ def evaluate_examples(
         format=judge.format.name,
         wall_seconds=time.perf_counter() - started,
         dropped=dropped,
+        prompt=prompt,
     )
     if ranks().is_main_process:
         _write(examples, rows, summary, out)

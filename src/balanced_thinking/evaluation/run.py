@@ -11,6 +11,7 @@ from rich.progress import track
 from balanced_thinking.data import data_format, label, load_data, resolve
 from balanced_thinking.evaluation.generate import Generator
 from balanced_thinking.evaluation.judge import Engine
+from balanced_thinking.evaluation.prompts import asked, get_prompt
 from balanced_thinking.evaluation.results import Summary, evaluate_examples
 from balanced_thinking.evaluation.resume import ranks
 from balanced_thinking.evaluation.scorers import get_scorer
@@ -37,6 +38,7 @@ def evaluate_on_each(model: str, data: Sequence[str], *, out: Path | None = None
         )
     # Whatever is wrong with what was asked is said before the model is loaded.
     get_scorer(options.get("scorer", "exact"))
+    get_prompt(options.get("prompt", "question"))
     for one, place in zip(data, places, strict=True):
         _free(place, options.get("overwrite", False))
         resolve(one)
@@ -54,6 +56,7 @@ def evaluate(
     split: str = "test",
     out: Path | None = None,
     format: str | Mapping[str, Any] | None = None,
+    prompt: str = "question",
     scorer: str = "exact",
     batch_size: int = 64,
     max_new_tokens: int = 512,
@@ -73,6 +76,7 @@ def evaluate(
         out: the folder; default: `eval/<label>` inside the run directory that `model` names, else inside `runs`.
         server: address of an OpenAI-compatible server that serves `model`, of which only the tokenizer is loaded then.
         served: the model's name on the server, where it serves several.
+        prompt, scorer: names of `prompts.PROMPTS` and `scorers.SCORERS`: how it is asked and judged.
         judge: the model, where it is loaded already.
         format: of the outputs; default: what the run was trained with, else think-answer.
 
@@ -80,9 +84,10 @@ def evaluate(
         FileExistsError: the folder already holds results. ValueError: an unknown name, or nothing to evaluate.
     """
     get_scorer(scorer)
+    get_prompt(prompt)
     folder, run = _model_folder(model)
     format = format or _trained_format(run) or "think-answer"
-    get_format(format)
+    reasoning = get_format(format)
     out = _free(out or (run or Path("runs")) / "eval" / label(data, split), overwrite)
     loaded_data = load_data(
         data,
@@ -95,16 +100,17 @@ def evaluate(
     )
     if n := loaded_data.dropped:
         ranks().print(f"{n} bad {'row was' if n == 1 else 'rows were'} left out")
-    examples = loaded_data.examples
+    examples = [asked(example, prompt, reasoning) for example in loaded_data.examples]
     with fast_products():
         summary = evaluate_examples(
-            judge or _judge(folder, server, served, get_format(format), max_new_tokens),
+            judge or _judge(folder, server, served, reasoning, max_new_tokens),
             examples,
             out,
             data=data,
             split=split,
             model_name=model,
             batch_size=batch_size,
+            prompt=prompt,
             scorer=scorer,
             dropped=loaded_data.dropped,
             weights=f"{server} {served} {_stamp(folder)}",

@@ -26,6 +26,7 @@ from balanced_thinking.report.wording import (
     leading,
     limits,
     p_value,
+    pairs,
     percent,
     points,
     power,
@@ -91,6 +92,8 @@ def _section(tables: Tables, title: str) -> list[str]:
     blocks = [f"## {title}Verdict", *_verdict(tables)]
     for split, rows in tables.splits.items():
         blocks += [f"## {title}Arms on {escape(split)}", _table(ARM_HEADER, (_arm_cells(row) for row in rows))]
+        if told := pairs(rows):
+            blocks.append(escape(told))
         if split in tables.leaders:
             blocks.append(escape(leading(tables.leaders[split])))
     main = escape(str(tables.main_split))

@@ -37,6 +37,7 @@ WORDS = (
     wording.weak_settings,
     wording.leading,
     wording.rule,
+    wording.pairs,
     wording.limits,
 )
 

@@ -64,6 +64,12 @@ class Evaluation:
         named = self.summary.get("data")
         return None if named is None else str(named)
 
+    @property
+    def asked(self) -> str:
+        """The pair of prompt and scorer; runs of before there were prompts were asked the question alone."""
+        scorer = self.summary.get("scorer")
+        return f"prompt {self.summary.get('prompt', 'question')}, scorer {scorer}" if scorer else ""
+
 
 @dataclass(frozen=True)
 class Run:

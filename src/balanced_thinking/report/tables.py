@@ -12,7 +12,7 @@ from balanced_thinking.report.contrasts import Contrast, compare
 from balanced_thinking.report.cost import CostRow, chain_seconds, orphans
 from balanced_thinking.report.failures import GROUPS
 from balanced_thinking.report.plan import Plan
-from balanced_thinking.report.runs import Evaluation, Run, Tally, mean
+from balanced_thinking.report.runs import Evaluation, Run, Tally, mean, number
 
 BASELINE_ARM = "sft"
 MAIN_SPLIT = "test"
@@ -27,7 +27,7 @@ class ArmRow:
 
     `n` counts items of one seed. `low` and `high` are the Wilson 95 % interval at `n` items: the seeds answer the same
     items, so counting each answer as a new item would make the interval too narrow. `train_seconds` includes the runs
-    that a run started from.
+    that a run started from. `asked` names the prompts and scorers; `score` is None where summaries don't give it.
     """
 
     arm: str
@@ -44,6 +44,8 @@ class ArmRow:
     answer_tokens: float | None
     train_seconds: float | None
     relative_time: float | None
+    score: float | None = None
+    asked: str = ""
     setting: str = ""
 
 
@@ -233,6 +235,8 @@ def _arm_row(runs: Sequence[Run], split: str, seconds: float | None, base_second
         answer_tokens=mean(e.answer_tokens_mean for e in evaluations),
         train_seconds=seconds,
         relative_time=seconds / base_seconds if seconds is not None and base_seconds else None,
+        score=mean(number(e.summary.get("score")) for e in evaluations),
+        asked=" or ".join(_distinct(e.asked for e in evaluations)),
     )
 
 

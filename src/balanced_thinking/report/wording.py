@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from balanced_thinking.report.contrasts import ALPHA, DETECTABLE_POINTS, FEW_SEEDS, Contrast, SeedContrast
-from balanced_thinking.report.tables import Leader, Tables
+from balanced_thinking.report.tables import ArmRow, Leader, Tables
 
 MISSING = "–"
 MINUS, THIN = "−", "\u202f"
@@ -234,6 +234,18 @@ def rule(contrasts: Sequence[Contrast]) -> str:
         "both of two (TOST); neither is adjusted. Points are percentage points of accuracy; all tests are paired, item "
         "by item."
     )
+
+
+def pairs(rows: Sequence[ArmRow]) -> str:
+    """How a split was asked and judged, and the mean score where a scorer gives parts of a point."""
+    asked = {row.asked for row in rows if row.asked}
+    told = [row.asked if len(asked) == 1 else f"{row.arm}: {row.asked}" for row in rows if row.asked]
+    lines = [f"Asked and judged with {'; '.join(dict.fromkeys(told))}."] if told else []
+    graded = [row for row in rows if row.score is not None and abs(row.score - row.accuracy) > 1e-6]
+    if graded:
+        means = ", ".join(f"{row.arm} {row.score:.3f}" for row in rows if row.score is not None)
+        lines.append(f"Accuracy counts full scores; mean scores: {means}.")
+    return " ".join(lines)
 
 
 def limits(tables: Tables) -> list[str]:

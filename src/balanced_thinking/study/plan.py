@@ -22,7 +22,8 @@ from typing import Any
 import yaml
 
 from balanced_thinking.data import label
-from balanced_thinking.evaluation.scorers import SCORERS
+from balanced_thinking.evaluation.prompts import get_prompt
+from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.names import nearest
 from balanced_thinking.training.recipe import Recipe, RecipeError, check_keys, make_recipe
 
@@ -41,6 +42,7 @@ class Benchmark:
     limit: int | None = None
     batch_size: int = 200
     max_new_tokens: int = 512
+    prompt: str = "question"
     scorer: str = "exact"
 
 
@@ -208,17 +210,17 @@ def _check_chosen(arms: Mapping[str, Mapping[str, Any]], chosen: Any, where: str
 
 
 def _check_benchmarks(node: Node, where: str) -> None:
-    """Every result needs a folder of its own, and a scorer that exists."""
+    """Every result needs a folder of its own, a prompt and a scorer that exist."""
     labels = [label(benchmark.data, split) for benchmark in node.benchmarks for split in benchmark.splits]
     for name in labels:
         if labels.count(name) > 1:
             raise RecipeError(f"{where}: two benchmarks would share the folder {name!r}; rename one of the files")
     for benchmark in node.benchmarks:
-        if benchmark.scorer not in SCORERS:
-            raise RecipeError(
-                f"{where}: evaluate.{benchmark.data} has the scorer {benchmark.scorer!r}"
-                f"{nearest(benchmark.scorer, SCORERS)}; known: {', '.join(SCORERS)}"
-            )
+        try:
+            get_prompt(benchmark.prompt)
+            get_scorer(benchmark.scorer)
+        except ValueError as error:
+            raise RecipeError(f"{where}: evaluate.{benchmark.data}: {error}") from None
 
 
 def _chained(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -58,6 +58,7 @@ def _evaluate(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
         str(folder),
         benchmark.data,
         split=split,
+        prompt=benchmark.prompt,
         scorer=benchmark.scorer,
         batch_size=benchmark.batch_size,
         max_new_tokens=benchmark.max_new_tokens,
