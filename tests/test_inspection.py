@@ -78,8 +78,8 @@ def test_every_planted_fault_is_found_and_named(tmp_path: Path) -> None:
     assert problems["1"] == ("missing_image",)
     assert problems["2"] == ("broken_image",)
     assert problems["3"] == ("no_answer",)
-    assert problems["4"]
-    assert problems["5"]
+    assert problems["4"] == ("unknown_schema",)
+    assert problems["5"] == ("multiple_answers",)
     assert problems["6"] == ("answer_not_in_choices",)
     assert problems["0"] == ("duplicate_id",)
     assert len(found.bad_rows) == 7
@@ -103,6 +103,38 @@ def test_every_planted_fault_is_found_and_named(tmp_path: Path) -> None:
         "1 samples have no reasoning",
     ):
         assert part in told
+
+
+def test_what_is_found_can_be_taken_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row(tmp_path, seed) for seed in range(8)]
+    rows[1]["answer"] = "\ud800"
+    rows[2] |= {"image": rows[0]["image"], "question": rows[0]["question"]}
+    rows[3]["id"] = "0"
+    path, table, clean = write(tmp_path, rows), tmp_path / "found" / "rows.csv", tmp_path / "clean.jsonl"
+    against = benchmark(tmp_path / "tests", [compressed(drawing(5))])
+    assert main(["inspect", path, "--against", against, "--rows", str(table)]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(str(table))
+    lines = [line.split(",")[:3] for line in table.read_text().splitlines()]
+    assert lines == [
+        ["row", "id", "problem"],
+        ["2", "1", "answer_not_in_choices lone_surrogate"],
+        ["4", "0", "duplicate_id"],
+        ["6", "5", "leak_near_picture"],
+        ["3", "2", "repeated"],
+    ]
+    assert main(["convert", path, "--without", str(table), "--on-bad-row", "drop", "--out", str(clean)]) == 0
+    kept = [json.loads(line)["id"] for line in clean.read_text().splitlines()]
+    assert kept == ["0", "4", "6", "7"]  # the good row of id 0 stays
+    again = inspect_data(str(clean), against=[against])
+    assert (again.leaks, again.twins, again.bad_rows) == ([], [], ())
+
+
+def test_a_table_of_another_kind_takes_nothing_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows.csv").write_text("name,age\n")
+    path = write(tmp_path, [row(tmp_path, 1)])
+    words = ["convert", path, "--without", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "out.jsonl")]
+    assert main(words) == 1
+    assert "has the columns name, age; expected id and problem" in capsys.readouterr().err
 
 
 def test_a_copied_file_is_the_same_picture(tmp_path: Path) -> None:

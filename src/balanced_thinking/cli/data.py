@@ -31,6 +31,7 @@ def inspect_options(parser: Parser) -> None:
     parser.add_argument("--format", default="think-answer", help="reasoning format that training would write")
     parser.add_argument("--limit", type=positive, help="rows to take at most")
     parser.add_argument("--html", type=Path, help="also write a page with samples here")
+    parser.add_argument("--rows", type=Path, help="also write every row that something is wrong with to this .csv")
     parser.add_argument(
         "--against", action="append", metavar="BENCHMARK", help="look for this data set's test items; may be repeated"
     )
@@ -38,7 +39,7 @@ def inspect_options(parser: Parser) -> None:
 
 
 def inspect(arguments: argparse.Namespace) -> Path | None:
-    from balanced_thinking.inspection import describe, inspect_data, write_page
+    from balanced_thinking.inspection import describe, inspect_data, write_drops, write_page
     from balanced_thinking.models.load import load_processor
 
     found = inspect_data(
@@ -51,7 +52,8 @@ def inspect(arguments: argparse.Namespace) -> Path | None:
         against=arguments.against or (),
     )
     print(describe(found))
-    return write_page(found, arguments.html) if arguments.html else None
+    place = write_drops(found, arguments.rows) if arguments.rows else None
+    return write_page(found, arguments.html) if arguments.html else place
 
 
 def convert_options(parser: Parser) -> None:
@@ -62,6 +64,7 @@ def convert_options(parser: Parser) -> None:
         "--format", help="write completions in this reasoning format  [question, think and answer apart]"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
+    parser.add_argument("--without", type=Path, help="leave out the samples that `inspect --rows` wrote to this .csv")
     data_options(parser)
     parser.epilog = "Options of the data set follow as --data_options.NAME value."
 
@@ -69,8 +72,10 @@ def convert_options(parser: Parser) -> None:
 def convert(arguments: argparse.Namespace) -> Path:
     from balanced_thinking.data import BadRow, stream_data
     from balanced_thinking.data.convert import write_jsonl
+    from balanced_thinking.inspection import read_drops
     from balanced_thinking.segments import get_format
 
+    left_out = read_drops(arguments.without) if arguments.without else frozenset()
     if arguments.format:
         get_format(arguments.format)
     if arguments.out.exists() and not arguments.overwrite:
@@ -86,6 +91,10 @@ def convert(arguments: argparse.Namespace) -> Path:
         limit=arguments.limit,
         bad_rows=bad_rows,
     )
-    count = write_jsonl(examples, arguments.out, format=arguments.format)
-    print(f"{count} rows" + (f", {len(bad_rows)} bad ones left out" if bad_rows else ""))
+    kept = (example for example in examples if example.id not in left_out)
+    count = write_jsonl(kept, arguments.out, format=arguments.format)
+    told = [f"{count} rows"]
+    told += [f"{len(bad_rows)} bad ones left out"] if bad_rows else []
+    told += [f"without those of {arguments.without}"] if left_out else []
+    print(", ".join(told))
     return arguments.out

@@ -5,8 +5,9 @@ print(describe(found))
 write_page(found, Path("my-data.html"))
 """
 
+from balanced_thinking.inspection.drops import read_drops, write_drops
 from balanced_thinking.inspection.facts import Inspection, inspect_data
 from balanced_thinking.inspection.page import write_page
 from balanced_thinking.inspection.text import advice, describe
 
-__all__ = ["Inspection", "advice", "describe", "inspect_data", "write_page"]
+__all__ = ["Inspection", "advice", "describe", "inspect_data", "read_drops", "write_drops", "write_page"]

@@ -65,6 +65,11 @@ def advice(found: Inspection) -> list[str]:
     if longest:
         fitting = next((length for length in LENGTHS if length >= _SLACK * longest), None)
         told.append(f"max_length: {fitting or 'null'} cuts nothing (the longest sample has about {longest} tokens)")
+    if found.leaks or found.twins:
+        told.append(
+            f"balanced inspect {found.data} ... --rows rows.csv lists these samples, and balanced convert {found.data} "
+            "--without rows.csv --out clean.jsonl takes them out"
+        )
     return told or ["nothing needs to be changed"]
 
 
