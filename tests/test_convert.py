@@ -80,13 +80,45 @@ def test_a_table_with_a_bad_row_names_its_line(tmp_path: Path) -> None:
         *(b"Q%d,1" % k for k in range(50)),
         "Was heißt ü?,1".encode("latin-1"),
         b"Q,1,more",
-        b'"Q,1',
+        b'"Q" is,1',
+        b"Q99,1",
     ]
     (tmp_path / "latin.csv").write_bytes(b"\n".join(rows) + b"\n")
     loaded = load_data(str(tmp_path / "latin.csv"), on_bad_row="drop")
-    assert len(loaded.examples) == 50
+    assert len(loaded.examples) == 51
     problems = [(bad.row, bad.problems) for bad in loaded.bad_rows]
-    assert problems == [(52, ("not_utf8",)), (53, ("invalid_csv",)), (54, ("no_answer",))]
+    assert problems == [(52, ("not_utf8",)), (53, ("invalid_csv",)), (54, ("invalid_csv",))]
+
+
+@pytest.mark.parametrize("line", ['"Q,2', 'Q,"2', '"question,answer'])
+def test_a_quote_that_is_never_closed_swallows_nothing_silently(tmp_path: Path, line: str) -> None:
+    rows = ["Q0,1", line, "Q2,3", "Q3,4"]
+    (tmp_path / "open.csv").write_text("\n".join(["question,answer", *rows]) + "\n")
+    with pytest.raises(ValueError, match=r"open\.csv, line 3: .*close the quote"):
+        load_data(str(tmp_path / "open.csv"), on_bad_row="drop")
+
+
+def test_one_oversized_cell_costs_its_own_row(tmp_path: Path) -> None:
+    rows = ["question,answer", "Q0,1", f"{'x' * (2**24 + 1)},2", "Q2,3"]
+    (tmp_path / "big.csv").write_text("\n".join(rows) + "\n")
+    loaded = load_data(str(tmp_path / "big.csv"), on_bad_row="drop")
+    assert [example.question for example in loaded.examples] == ["Q0", "Q2"]
+    assert [bad.problems for bad in loaded.bad_rows] == [("invalid_csv",)]
+
+
+def test_columns_are_known_however_they_are_capitalised(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "own.csv").write_text("Image, Question,REASONING,Answer\na.png | b.png,Q?,I look.,B\n")
+    (example,) = load_data(str(tmp_path / "own.csv")).examples
+    assert (example.question, example.think, example.answer) == ("Q?", "I look.", "B")
+    assert [image.name for image in example.images] == ["a.png", "b.png"]
+
+
+def test_a_picture_under_another_name_is_told(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("img,question,answer\na.png,Q?,B\n")
+    loaded = load_data(str(tmp_path / "own.csv"), on_bad_row="drop")
+    assert [(bad.problems, bad.text) for bad in loaded.bad_rows] == [(("unread_image",), "img: a.png")]
 
 
 def test_what_stands_beside_a_row_does_not_overwrite_it(tmp_path: Path) -> None:

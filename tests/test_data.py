@@ -11,8 +11,9 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from balanced_thinking.data import (
     DATASETS,
@@ -26,6 +27,9 @@ from balanced_thinking.data import (
     register,
     resolve,
 )
+from balanced_thinking.data.images import as_rgb, open_image, size_of
+from balanced_thinking.data.puzzlevqa import FIELDS
+from balanced_thinking.evaluation.scorers import exact
 
 REPOSITORY = Path(__file__).parents[1]
 THIRD_PARTY = Path(os.environ.get("BALANCED_THINKING_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -298,7 +302,59 @@ def test_names_paths_and_layouts_resolve(folder: Path) -> None:
     assert resolve(data) == ("jsonl", data)
     (folder / "images" / "venn").mkdir(parents=True)
     (folder / "venn.json").write_text("")
+    with pytest.raises(ValueError, match="no data set recognises"):  # a folder of one's own may look like it
+        resolve(str(folder))
+    (folder / "venn.json").write_text(json.dumps(dict.fromkeys(FIELDS, "x")))
     assert resolve(str(folder)) == ("puzzlevqa", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("<image>\nHow many?", "How many?"),
+        ("How many?\n<image>", "How many?"),
+        ("Which <image> is it?", "Which is it?"),
+        ("Look at the chart <image>\nHow many bars?", "Look at the chart\nHow many bars?"),
+        ("Is it<image>?", "Is it?"),
+    ],
+)
+def test_words_beside_a_placeholder_stay_apart(folder: Path, question: str, expected: str) -> None:
+    (example,) = load_data(write(folder, {**OURS, "question": question})).examples
+    assert example.question == expected
+
+
+def test_two_placeholders_leave_two_lines(folder: Path) -> None:
+    row = {**OURS, "images": ["a.png", "a.png"], "question": "Picture 1: <image>\nPicture 2: <image>\nWhat changed?"}
+    (example,) = load_data(write(folder, row)).examples
+    assert example.question == "Picture 1:\nPicture 2:\nWhat changed?"
+
+
+@pytest.mark.parametrize("answer", ["B", "b", "cat", "(B)", "B. cat", "**B**", r"\boxed{B}", "The answer is (B)."])
+def test_an_answer_names_a_choice_as_scorers_read_it(folder: Path, answer: str) -> None:
+    (example,) = load_data(write(folder, {**OURS, "choices": ["dog", "cat"], "answer": answer})).examples
+    assert exact(example.answer, "B", example.choices) == 1.0
+
+
+def test_ten_choices_have_ten_letters(folder: Path) -> None:
+    many = {**OURS, "choices": [f"thing {k}" for k in range(10)]}
+    assert load_data(write(folder, {**many, "answer": "J"})).examples
+    assert load_data(write(folder, {**many, "answer": "K"}), on_bad_row="drop").dropped == 1
+
+
+def test_a_turned_photograph_stands_upright(tmp_path: Path) -> None:
+    photo, turned = Image.new("RGB", (8, 4), "red"), Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    photo.save(tmp_path / "photo.jpg", exif=turned)
+    assert open_image(tmp_path / "photo.jpg").size == size_of(tmp_path / "photo.jpg") == (4, 8)
+    assert as_rgb(open_image(tmp_path / "photo.jpg", convert=False)).size == (4, 8)
+
+
+@pytest.mark.parametrize(("kind", "most"), [(np.uint16, 2**16 - 1), (np.int32, 2**16 - 1), (np.int32, 255)])
+def test_sixteen_bits_become_eight(tmp_path: Path, kind: type, most: int) -> None:
+    ramp = np.linspace(0, most, 256).astype(kind).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / "depth.tiff")
+    grey = np.asarray(open_image(tmp_path / "depth.tiff"))[..., 0]
+    assert np.array_equal(grey.flatten(), np.arange(256))
 
 
 def test_the_world_passes_the_checks() -> None:

@@ -2,8 +2,10 @@ r"""The numeric scorer: quantities that are the same, quantities that are not, t
 
 from __future__ import annotations
 
+import time
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balanced_thinking.evaluation.quantities import quantity_of
@@ -150,6 +152,39 @@ DIFFERENT = [
     ("__import__('os').getpid()", "1"),  # never run
 ]
 
+SAME += [
+    ("5 hundred thousand", "500000"),  # scales behind one another
+    ("2 hundred million", "200,000,000"),
+    ("5 millions", "5000000"),  # in the plural
+    ("5 mln", "5 million"),
+    ("3 crore", "30000000"),
+    ("$5 million", "5000000 dollars"),
+    ("25°C", "25"),
+    ("25 °C", "25 degrees Celsius"),
+    ("77 °F", "77 degrees fahrenheit"),
+    ("60 km per hour", "60 km/h"),
+    ("60 mph", "60 miles per hour"),
+    ("5 x 10^3", "5000"),  # a letter for the cross
+    ("5 cm2", "5 cm^2"),
+    ("⅙", "1/6"),  # every fraction that is one character
+    ("1½", "1.5"),
+    ("50¢", "50 cents"),
+    (r"\frac12", "1/2"),  # braces left out
+]
+DIFFERENT += [
+    ("5 hundred thousand", "500"),
+    ("5 millions", "5"),
+    ("5 mln", "5"),
+    ("1 third", "1"),  # parts
+    ("1 half", "1"),
+    ("7 tenths", "7"),
+    ("5 tens", "5"),
+    ("5 except two", "5"),
+    ("5 undefined", "5"),
+    ("25 °C", "25 °F"),
+    (r"\frac123", "1/2"),  # whose digits are whose?
+]
+
 
 @pytest.mark.parametrize(("prediction", "gold"), SAME)
 def test_these_are_the_same_quantity(prediction: str, gold: str) -> None:
@@ -185,15 +220,19 @@ def test_formatting_never_changes_the_value(value, left: str, right: str, unit: 
     assert numeric(f"{value.numerator}{unit}", str(value.numerator)) == 1.0
 
 
-@given(st.text(max_size=20), st.text(max_size=20))
+KNOWN = st.sampled_from([text for pair in (*SAME, *DIFFERENT) for text in pair if text is not None])
+
+
+@given(KNOWN, KNOWN)
 def test_symmetric(a: str, b: str) -> None:
     assert numeric(a, b) == numeric(b, a)
 
 
-@given(st.text(alphabet="0123456789+-*/^{}\\.,%$e cmfratx", max_size=24))
-def test_any_text_gets_a_quantity_or_none_and_soon(text: str) -> None:
+@settings(deadline=500)
+@given(st.text(alphabet="0123456789+-*/^{}\\.,%$e cmfratx", max_size=60))
+def test_any_text_is_read_soon(text: str) -> None:
     found = quantity_of(text)
-    assert found is None or found.same(found)
+    assert found is None or any(digit in text for digit in "0123456789")
 
 
 @given(st.sampled_from("ABCDEFGH"), st.sampled_from("ABCDEFGH"))
@@ -203,5 +242,7 @@ def test_a_letter_never_matches_another_letter(a: str, b: str) -> None:
 
 @pytest.mark.parametrize("unit", ["1,", "1 ", r"\frac{", "1/", "$", "e1", "m ", "^2", "-"])
 def test_hostile_repetition_ends_soon(unit: str) -> None:
-    assert numeric(unit * 20_000, "5") == 0.0
-    assert numeric(unit * 30, "5") == 0.0
+    start = time.process_time()
+    for count in (20_000, 64 // len(unit), 30):
+        assert numeric(unit * count, "5") == 0.0
+    assert time.process_time() - start < 1.0

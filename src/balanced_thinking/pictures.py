@@ -28,6 +28,8 @@ from transformers.image_utils import make_flat_list_of_images
 _KEPT = 0.9
 _UNSEEN = 0.01  # of the limit is written between two looks at what other processes have written
 
+_DECODED = "upright, 16 bits to 8"  # another text makes every entry anew
+
 
 def take_pictures(features: Mapping[str, Any], places: Sequence[int], count: int) -> BatchFeature:
     """Features of `count` pictures -> those of the pictures at `places` among them, in that order.
@@ -105,7 +107,7 @@ class CachedPictures:
 
     def __init__(self, inner: Any, folder: Path, limit_bytes: int, decode: Callable[[Any], Any]) -> None:
         self._inner, self._folder, self._limit, self._decode = inner, folder, limit_bytes, decode
-        settings = [type(inner).__name__, inner.to_json_string(), transformers.__version__]
+        settings = [type(inner).__name__, inner.to_json_string(), transformers.__version__, _DECODED]
         self._settings = hashlib.sha256("\n".join(settings).encode()).hexdigest()
         self._written: int | None = None  # bytes in the folder as far as this process knows
         self._since_scan = 0

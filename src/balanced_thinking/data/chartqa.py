@@ -12,7 +12,7 @@ from typing import Any
 
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.jsonl import records
+from balanced_thinking.data.records import records
 from balanced_thinking.data.tables import is_table, pictures, table_rows
 
 HUB = ("HuggingFaceM4/ChartQA", "lmms-lab/ChartQA", "ahmed-masry/ChartQA")

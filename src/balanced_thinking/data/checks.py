@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import struct
@@ -14,6 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from balanced_thinking import segments
+from balanced_thinking.answers import place_of, read_answer
 from balanced_thinking.data.example import Example
 
 PROBLEMS: dict[str, str] = {
@@ -28,6 +30,7 @@ PROBLEMS: dict[str, str] = {
     "remote_image": "images are read from local files only: download it and give its path",
     "missing_image": "no such file; relative paths start at the option image_root (default: the folder of the data)",
     "broken_image": "the image is not a path to a picture that can be opened",
+    "unread_image": "the row has no image, but a picture's path under another name: call that column image or images",
     "duplicate_id": "an earlier row has the same id",
     "answer_not_in_choices": "the answer is neither one of the choices nor the letter of one",
     "lone_surrogate": "half of a surrogate pair: the text cannot be written as UTF-8",
@@ -38,10 +41,6 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.De
 _SHOWN_ROWS = 20
 _SHOWN_CHARACTERS = 60
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# "Final Answer: (C)." -> "C"
-_ANSWER_CORE = re.compile(
-    r"(?:.*\b(?:answer|option|choice)\b(?:\s+is\b)?\s*:?)?\s*\(?(.*?)\)?\.?", re.DOTALL | re.IGNORECASE
-)
 
 
 class RowError(ValueError):
@@ -123,18 +122,12 @@ def _text_problems(example: Example) -> Iterator[tuple[str, str]]:
         yield "no_question", example.answer
     if not example.answer.strip():
         yield "no_answer", example.question
-    elif example.choices and not _is_choice(example.answer, example.choices):
+    elif example.choices and place_of(read_answer(example.answer), [*map(read_answer, example.choices)]) is None:
         yield "answer_not_in_choices", f"{example.answer} not in {', '.join(example.choices)}"
-    for text in (example.id, example.question, example.think or "", example.answer, *example.choices):
+    meta = json.dumps(example.meta, ensure_ascii=False, default=str)
+    for text in (example.id, example.question, example.think or "", example.answer, *example.choices, meta):
         if _SURROGATE.search(text):
             yield "lone_surrogate", text
-
-
-def _is_choice(answer: str, choices: Sequence[str]) -> bool:
-    texts = [choice.strip().casefold() for choice in choices]
-    letters = [chr(ord("a") + i) for i in range(min(len(choices), 26))]
-    core = _ANSWER_CORE.fullmatch(answer)
-    return answer.strip().casefold() in texts or (core is not None and core[1].strip().casefold() in [*texts, *letters])
 
 
 def _image_problems(example: Example, verify: bool) -> Iterator[tuple[str, str]]:

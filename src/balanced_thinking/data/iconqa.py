@@ -63,9 +63,11 @@ def load(
 def _example(kind: str, row: int, file: Path) -> Example | BadRow:
     identity = f"{kind}-{file.parent.name}"
     try:
-        item: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        item = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         return BadRow(row, ("invalid_json",), str(error), identity)
+    if not isinstance(item, dict):
+        return BadRow(row, ("not_an_object",), str(item), identity)
     choices = item.get("choices") or []
     images = [file.parent / "image.png"]
     if kind == "choose_img":

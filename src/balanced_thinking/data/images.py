@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
 
 from balanced_thinking.data.checks import UNREADABLE, RowError
+
+_LYING = 5  # from this EXIF orientation on width and height are swapped
 
 
 def open_image(reference: Any, *, convert: bool = True) -> Image.Image:
@@ -56,11 +59,36 @@ def _unread(data: bytes, name: str) -> Image.Image:
 def _rgb(source: Any, name: str) -> Image.Image:
     try:
         if isinstance(source, Image.Image):
-            return source.convert("RGB")
+            return _upright(source)
         with Image.open(source) as image:
-            return image.convert("RGB")
+            return _upright(image)
     except UNREADABLE as error:
         raise _unreadable(name, error) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """In RGB, turned as the camera says, 16 bits a channel brought down to 8."""
+    if _orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # "I" is of 32 bits, whether it holds 8 or 16
+        values = np.asarray(image).clip(0, 2**16 - 1)
+        wide = image.mode != "I" or values.max() > 255
+        image = Image.fromarray((values >> 8 if wide else values).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def size_of(image: Path | Image.Image) -> tuple[int, int]:
+    """Width and height in pixels as `open_image` gives them, without decoding a file."""
+    if not isinstance(image, Image.Image):
+        with Image.open(image) as opened:
+            return size_of(opened)
+    return image.size[::-1] if _orientation(image) >= _LYING else image.size
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, from 1 (upright) to 8; of a PNG only where it stands before the pixels: they are not decoded."""
+    told = "exif" in image.info or image.format != "PNG"
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1)) if told else 1
 
 
 def _unreadable(name: str, error: Exception) -> RowError:

@@ -8,8 +8,7 @@ Completions are taken apart by the parser that training uses. `<image>` placehol
 turns are left out. Every other key of a row goes to `meta`; a row without `id` is named after its file and line. A
 row's `choices` serve scoring: the question is taken as it stands, so it should list them itself.
 
-A CSV file has a line of column names (`image,question,reasoning,answer`, say); in its cells ` | ` stands between
-several choices or images, and an empty cell is no value.
+A CSV file has a line of column names (`image,question,reasoning,answer`, say; see `records`).
 
 Splits: a folder holds `<split>.jsonl`, `.json` or `.csv`; in a file, rows with a `split` key belong to that split, and
 rows without one to every split (`assert_no_overlap` finds what that mixes up). `split="all"` takes each row of a file.
@@ -17,29 +16,21 @@ rows without one to every split (`assert_no_overlap` finds what that mixes up). 
 
 from __future__ import annotations
 
-import codecs
-import csv
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import ijson
+from typing import Any
 
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.records import CLAIMED, TURN_LISTS, records
 from balanced_thinking.segments import parse
 
 SUFFIXES = (".jsonl", ".json", ".csv")
-SEPARATOR = " | "  # between the choices or images of a CSV cell
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
 PLACEHOLDER = "<image>"
-_TURN_LISTS = ("messages", "conversations")
-_CLAIMED = {"id", "question", "think", "reasoning", "answer", "choices", "image", "images", "meta", "split"}
-_CLAIMED |= {"prompt", "completion", *_TURN_LISTS}
-_UNDECODED = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of bytes that are not UTF-8
-_CELL_CHARACTERS = 2**24
+_PLACEHOLDERS = re.compile(rf"[ \n]?(?:{PLACEHOLDER}[ \n]?)+")
+_PICTURE_FILE = re.compile(r".+\.(?:png|jpe?g|webp|bmp|gif|tiff?)", re.IGNORECASE)
 _REMOTE = re.compile(r"(?:https?|ftp|s3|gs|hf|data):", re.IGNORECASE)
 
 
@@ -105,95 +96,17 @@ def _file(path: Path, split: str) -> Path:
     raise ValueError(f"{path} has no {split}.jsonl, .json or .csv; it has {', '.join(held) or 'no such file at all'}")
 
 
-def records(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    """(line or place in the array, from 1; the object or what is wrong with it). Blank lines are skipped."""
-    if file.suffix == ".csv":
-        yield from _csv(file)
-        return
-    with file.open("rb") as stream:
-        start = stream.read(4096)
-        marked = len(codecs.BOM_UTF8) * start.startswith(codecs.BOM_UTF8)
-        stream.seek(marked)
-        if start[marked:].lstrip().startswith(b"["):
-            yield from _array(file, stream)
-            return
-        for row, line in enumerate(stream, 1):
-            if line.strip():
-                yield row, _parsed_line(row, line)
-
-
-def named_objects(file: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
-    """(name, object) of a file that is one JSON object of objects. Raises ValueError for any other file."""
-    try:
-        whole = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(whole, dict):
-        raise ValueError(f"{file} holds a {type(whole).__name__}; expected an object with an item under each name")
-    for row, (name, value) in enumerate(whole.items(), 1):
-        yield name, _record(row, value)
-
-
-def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    """The rows, numbered by their last line in the file."""
-    csv.field_size_limit(_CELL_CHARACTERS)
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        reader = csv.DictReader(stream)
-        try:
-            for cells in reader:
-                yield reader.line_num, _csv_record(reader.line_num, cells)
-        except csv.Error as error:
-            yield reader.line_num, BadRow(reader.line_num, ("invalid_csv",), str(error))
-
-
-def _csv_record(row: int, cells: dict[Any, Any]) -> dict[str, Any] | BadRow:
-    if None in cells:  # what DictReader files extra cells under
-        return BadRow(row, ("invalid_csv",), f"cells too many: {', '.join(cells[None])}")
-    record: dict[str, Any] = {name: cell for name, cell in cells.items() if cell}
-    if bad := next((cell for cell in record.values() if _UNDECODED.search(cell)), None):
-        return BadRow(row, ("not_utf8",), bad.encode("utf-8", "surrogateescape").decode("latin-1"))
-    for name in ("choices", "images"):
-        if name in record:
-            record[name] = record[name].split(SEPARATOR)
-    return record
-
-
-def _array(file: Path, stream: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    """An array's elements, one at a time: published ones hold hundreds of thousands."""
-    row = 0
-    try:
-        for row, value in enumerate(ijson.items(stream, "item", use_float=True), 1):
-            yield row, _record(row, value)
-        return
-    except (ijson.JSONError, UnicodeDecodeError):
-        pass  # the standard library takes more: NaN, and whole numbers of any length
-    try:
-        rest = json.loads(file.read_bytes())[row:]
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} begins like a JSON array but is not one: {error}") from error
-    for place, value in enumerate(rest, row + 1):
-        yield place, _record(place, value)
-
-
-def _parsed_line(row: int, line: bytes) -> dict[str, Any] | BadRow:
-    try:
-        return _record(row, json.loads(line))
-    except (ValueError, RecursionError):  # not JSON, not UTF-8, nested beyond reason
-        return BadRow(row, ("invalid_json",), line.decode("utf-8", errors="replace"))
-
-
-def _record(row: int, value: Any) -> dict[str, Any] | BadRow:
-    return value if isinstance(value, dict) else BadRow(row, ("not_an_object",), str(value))
-
-
 def example(
-    row: int, record: dict[str, Any], stem: str, root: Path, format: str | Mapping[str, Any]
+    row: int, record: dict[str, Any], stem: str, root: Path, format: str | Mapping[str, Any] = "auto"
 ) -> Example | BadRow:
     """A row in any of the schemas; `stem` names it where it has no id."""
     identity = record.get("id")
     name = f"{stem}-{row:06d}" if identity is None else str(identity)
     try:
         question, entries, think, answer = _parts(record, format)
+        others = {key: value for key, value in record.items() if key not in CLAIMED}
+        if not entries:
+            _refuse_pictures(others)
         meta = record.get("meta")
         return Example(
             id=name,
@@ -202,14 +115,17 @@ def example(
             think=think,
             answer=answer,
             choices=tuple(_string(choice, "choices") for choice in _list(record.get("choices"))),
-            meta={
-                **{key: value for key, value in record.items() if key not in _CLAIMED},
-                **(meta if isinstance(meta, dict) else {}),
-                "row": row,
-            },
+            meta={**others, **(meta if isinstance(meta, dict) else {}), "row": row},
         )
     except _RowError as error:
         return BadRow(row, error.problems, error.text, None if identity is None else name)
+
+
+def _refuse_pictures(others: Mapping[str, Any]) -> None:
+    """A picture under a name that is not read must not become a question about nothing."""
+    for name, value in others.items():
+        if isinstance(value, str) and _PICTURE_FILE.fullmatch(value):
+            raise _RowError(f"{name}: {value}", "unread_image")
 
 
 def _parts(record: dict[str, Any], format: str | Mapping[str, Any]) -> tuple[str, list[Any], str | None, str]:
@@ -232,7 +148,7 @@ def _parts(record: dict[str, Any], format: str | Mapping[str, Any]) -> tuple[str
 
 def _turns(record: dict[str, Any]) -> list[Any] | None:
     """The conversation of a row, None where it has none."""
-    turns = _first(record, *_TURN_LISTS)
+    turns = _first(record, *TURN_LISTS)
     if turns is not None:
         return _list(turns)
     if record.get("prompt") is None or "completion" not in record:
@@ -280,7 +196,12 @@ def _without_placeholders(question: str, images: int) -> str:
     count = question.count(PLACEHOLDER)
     if count not in (0, images):
         raise _RowError(f"{count} placeholders, {images} images: {question}", "image_count")
-    return re.sub(f" ?{PLACEHOLDER}\n?", "", question).strip()
+    return _PLACEHOLDERS.sub(lambda found: _gap(found[0]), question).strip()
+
+
+def _gap(removed: str) -> str:
+    """What is left between the texts around a placeholder: the widest white space that stood beside it."""
+    return next((space for space in ("\n", " ") if space in removed), "")
 
 
 def _image(entry: Any, root: Path) -> Path:

@@ -6,7 +6,7 @@ authors train on them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from balanced_thinking.data import jsonl
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import only_split
+from balanced_thinking.data.records import records
 from balanced_thinking.data.tables import files_of
 
 HUB = ("Xkev/LLaVA-CoT-100k",)
@@ -34,7 +35,6 @@ def load(
     *,
     split: str = "train",
     image_root: str | Path | None = None,
-    format: str | Mapping[str, Any] = "auto",
 ) -> Iterator[Example | BadRow]:
     """One `Example` or `BadRow` for each exchange. Raises ValueError for another folder or split."""
     only_split("LLaVA-CoT-100k", split)
@@ -42,11 +42,11 @@ def load(
     if not (folder / FILE).is_file():
         raise ValueError(f"{folder} holds no LLaVA-CoT-100k: expected {FILE} in it")
     root = Path(image_root).expanduser() if image_root is not None else folder
-    for row, record in jsonl.records(folder / FILE):
+    for row, record in records(folder / FILE):
         if isinstance(record, BadRow):
             yield record
         else:
-            yield from (jsonl.example(row, one, "llava-cot", root, format) for one in _exchanges(row, record))
+            yield from (jsonl.example(row, one, "llava-cot", root) for one in _exchanges(row, record))
 
 
 def _exchanges(row: int, record: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example, asked
-from balanced_thinking.data.jsonl import named_objects
+from balanced_thinking.data.records import named_objects
 from balanced_thinking.data.tables import is_table, pictures, table_rows
 from balanced_thinking.names import nearest
 

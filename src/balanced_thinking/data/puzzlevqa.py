@@ -21,7 +21,7 @@ from typing import Any
 
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.jsonl import records
+from balanced_thinking.data.records import records
 from balanced_thinking.data.tables import is_table, pictures, table_rows
 from balanced_thinking.names import nearest
 
@@ -33,8 +33,10 @@ FIELDS = ("image", "question", "options", "answer", "caption", "explanation", "d
 
 
 def recognises(path: Path) -> bool:
-    """Whether it is a folder with `<family>.json` beside `images/<family>/`."""
-    return path.is_dir() and bool(_families(path))
+    """Whether it is a folder with `<family>.json` beside `images/<family>/`, and puzzles in it."""
+    files = _families(path) if path.is_dir() else {}
+    _, first = next(records(next(iter(files.values()))), (0, None)) if files else (0, None)
+    return isinstance(first, dict) and set(FIELDS) <= first.keys()
 
 
 def _families(folder: Path) -> dict[str, Path]:

@@ -47,8 +47,8 @@ def load(
         raise ValueError(f"ScienceQA has no split {split!r}{nearest(split, splits)}; known: {', '.join(splits)}")
     for row, pid in enumerate(splits[split], start=1):
         item = problems.get(pid)
-        if item is None:
-            yield BadRow(row, ("unknown_schema",), f"problems.json has no item {pid}", pid)
+        if not isinstance(item, dict):
+            yield BadRow(row, ("unknown_schema",), f"problems.json has no such item, but {item!r}", pid)
         elif item.get("image") or not pictures_only:
             place = folder / "images" / item.get("split", split) / pid
             yield _example(row, pid, item, (place / item["image"],) if item.get("image") else ())
@@ -64,7 +64,7 @@ def _example(row: int, pid: str, item: dict[str, Any], images: tuple[Any, ...] |
     think = "\n".join(filter(None, (str(item.get(key) or "").strip() for key in ("lecture", "solution"))))
     return Example(
         id=pid,
-        question="\n".join([*parts, asked(str(item["question"]), choices)]),
+        question="\n".join([*parts, asked(str(item.get("question") or ""), choices)]),
         images=images,
         think=think or None,
         answer=chr(ord("A") + answer),

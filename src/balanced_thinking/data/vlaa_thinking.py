@@ -5,7 +5,7 @@ The part `sft` has reasoned answers; `grpo` has the right answer alone, and is r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from balanced_thinking.data import jsonl
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import only_split
+from balanced_thinking.data.records import records
 from balanced_thinking.data.tables import files_of
 from balanced_thinking.names import nearest
 
@@ -31,7 +32,6 @@ def load(
     split: str = "train",
     part: str = "sft",
     image_root: str | Path | None = None,
-    format: str | Mapping[str, Any] = "auto",
 ) -> Iterator[Example | BadRow]:
     """One `Example` or `BadRow` for each row of the part. Raises ValueError for another folder, split or part."""
     only_split("VLAA-Thinking", split)
@@ -41,9 +41,9 @@ def load(
     if not (folder / PARTS[part]).is_file():
         raise ValueError(f"{folder} holds no part {part!r} of VLAA-Thinking: expected {PARTS[part]} in it")
     root = Path(image_root).expanduser() if image_root is not None else folder / "images"
-    for row, record in jsonl.records(folder / PARTS[part]):
+    for row, record in records(folder / PARTS[part]):
         one = record if isinstance(record, BadRow) else _row(record, part)
-        yield one if isinstance(one, BadRow) else jsonl.example(row, one, f"vlaa-{part}", root, format)
+        yield one if isinstance(one, BadRow) else jsonl.example(row, one, f"vlaa-{part}", root)
 
 
 def _row(record: dict[str, Any], part: str) -> dict[str, Any]:

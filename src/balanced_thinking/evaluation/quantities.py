@@ -2,20 +2,22 @@ r"""Numbers with their units, read from an answer by patterns alone: nothing fro
 
 Decimals (`1,200.50`, `1{,}200`, `1 200`, `.5`), fractions (`1/2`, `\frac{1}{2}`, `½`), mixed numbers (`1 1/2`,
 `1\frac{1}{2}`), powers of ten (`3e8`, `3 \times 10^8`), percentages (`50 %` is one half), the words from hundred to
-billion, and units behind the number or, for currencies, before it. Units are names, not factors: `5 cm` is
+trillion, and units behind the number or, for currencies, before it. Units are names, not factors: `5 cm` is
 `5 centimeters`, but not `0.05 m`. A letter that is no unit (`5x`) makes it no quantity.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
 _MAX_CHARACTERS = 64  # bounds the arithmetic on hostile text
 _MAX_POWER = 30
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9}
-_VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅛": "1/8", "⅜": "3/8"}
+_SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "mln": 6, "crore": 7, "billion": 9, "bn": 9}
+_SCALES |= {"trillion": 12}
+_VULGAR = re.compile("[¼-¾⅐-⅞]")
 # LaTeX and typography in plain characters, in this order; the text is in lower case by then.
 _PLAIN = (
     (re.compile(r"\{,\}|\\,(?=\d{3})"), ","),
@@ -23,10 +25,16 @@ _PLAIN = (
     (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b"), "°"),
     (re.compile(r"\\(?:text|mathrm|textrm|mbox)\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r" \1/\2 "),
+    (re.compile(r"\\[dt]?frac\s*(\d)\s*(\d)(?!\d)"), r" \1/\2 "),
     (re.compile(r"\\(?:times|cdot)\b|[×·]"), "*"),
     (re.compile(r"\\[,;:! ]|~"), " "),
     (re.compile(r"\s+\^"), "^"),
     (re.compile(r"\bper cent\b"), "%"),
+    (re.compile(r"(?<=[a-z])\s+per\s+(?=[a-z])"), "/"),
+    (re.compile(r"(?<=\d)\s*x\s*(?=10\s*\^)"), "*"),
+    (re.compile(r"(?:°|\bdeg(?:rees?)?)\s*c(?:elsius)?\b"), " celsius"),
+    (re.compile(r"(?:°|\bdeg(?:rees?)?)\s*f(?:ahrenheit)?\b"), " fahrenheit"),
+    (re.compile(r"(?<![a-z])([mck]?m|in|ft|yd|mi)([23])(?![\d^])"), r"\1^\2"),
     (re.compile("²"), "^2"),
     (re.compile("³"), "^3"),
 )
@@ -35,15 +43,22 @@ _QUANTITY = re.compile(
     r"(?P<sign>[-+]?)\s*(?P<currency>[$€£¥]?)\s*"
     rf"(?:(?P<whole>\d+) (?P<over>\d+)/(?P<under>\d+)|(?P<above>[-+]?(?:{_DECIMAL}))(?:\s*/\s*(?P<below>{_DECIMAL}))?)"
     r"(?:e(?P<e>[-+]?\d+)|\s*\*\s*10\s*\^\s*\{?(?P<power>[-+]?\d+)\}?)?"
-    rf"(?:\s*(?P<scale>{'|'.join(_SCALES)})\b)?[ -]?(?P<unit>(?:[a-zµμ°%'\"$€£¥/. ]|\^[23])*)",
+    rf"(?P<scale>(?:\s*(?:{'|'.join(_SCALES)})s?\b)*)[ -]?(?P<unit>(?:[a-zµμ°%'\"$€£¥¢/. ]|\^[23])*)",
     re.ASCII,
 )
 # Words that make what follows a number more than a unit.
 _NO_UNIT = frozenset(
-    {"or", "and", "to", "is", "not", "at", "of", "by", "vs", "than", "about", "more", "less", "over", "under"}
+    word
+    for words in (
+        "or and to is not at of by vs than about more less over under except without plus minus times mod",
+        "pi sqrt sin cos tan log ln squared cubed factorial negative below above infinity undefined unknown none wrong",
+        "half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth",
+        "eighths ninth ninths tenth tenths hundredth hundredths thousandth thousandths millionth millionths dozen",
+        "dozens zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen",
+        "seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety tens",
+    )
+    for word in words.split()
 )
-_NO_UNIT |= {"plus", "minus", "times", "pi", "sqrt", "sin", "cos", "tan", "log", "ln", "mod", "below", "above", "zero"}
-_NO_UNIT |= {"trillion", "dozen", "halves", "thirds", "quarters", "fifths", "squared", "cubed", "factorial", "negative"}
 _PIECE = re.compile(r"[a-z]{3,}(?:\^[23])?")  # of a unit that is not known; shorter ones may be algebra
 _MAX_UNIT_WORDS = 3
 _UNITS = {
@@ -53,6 +68,9 @@ _UNITS = {
         "$": "dollar dollars usd",
         "€": "euro euros eur",
         "£": "gbp",
+        "¢": "cent cents",
+        "mi/h": "mph",
+        "km/h": "kph kmh",
         "mm": "millimeter millimeters millimetre millimetres",
         "cm": "centimeter centimeters centimetre centimetres",
         "m": "meter meters metre metres",
@@ -95,8 +113,9 @@ def quantity_of(text: str) -> Quantity | None:
     """The quantity that a text in lower case is; None where it is anything else."""
     if len(text) > _MAX_CHARACTERS:
         return None
-    for character, fraction in _VULGAR.items():
-        text = text.replace(character, f" {fraction}")
+    text = _VULGAR.sub(
+        lambda found: " " + unicodedata.normalize("NFKC", found[0]).replace("\N{FRACTION SLASH}", "/"), text
+    )
     for pattern, plain in _PLAIN:
         text = pattern.sub(plain, text)
     found = _QUANTITY.fullmatch(" ".join(text.split()))
@@ -113,7 +132,9 @@ def quantity_of(text: str) -> Quantity | None:
 def _value(found: re.Match[str]) -> Fraction | None:
     above, below = found["over"] or found["above"], found["under"] or found["below"] or "1"
     over, under = (Fraction(re.sub("[, ]", "", part)) for part in (above, below))
-    power = int(found["e"] or found["power"] or 0) + _SCALES.get(found["scale"], 0)
+    power = int(found["e"] or found["power"] or 0) + sum(
+        _SCALES[word.removesuffix("s")] for word in found["scale"].split()
+    )
     if under == 0 or abs(power) > _MAX_POWER or (found["sign"] and above[0] in "+-"):
         return None
     value = (int(found["whole"] or 0) + over / under) * Fraction(10) ** power

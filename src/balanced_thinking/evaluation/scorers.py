@@ -1,14 +1,6 @@
-r"""Scorers: an extracted answer against the right one, from 0 to 1. To add one, write a function, name it in `SCORERS`.
+"""Scorers: an extracted answer against the right one, from 0 to 1. To add one, write a function, name it in `SCORERS`.
 
-`exact` reads both sides the same way, so it is symmetric, and never runs or parses them as code:
-
-- Case, runs of white space, trailing `. , ; :`, pairs of quotes, brackets, markdown or LaTeX around the whole
-  (`\boxed{}`, `\text{}`, `$...$`) and openings such as "Final Answer:" or "The answer is" don't count.
-- A letter from A to H alone is an option: `B`, `(B)`, `b)`, `B.`, `option B` and `B. dog` are one answer. A letter
-  never matches another letter. With `choices`, a choice's text and its letter are one answer, and a letter with the
-  text of another choice (`B. cat` where B is dog) is none. Where choices are letters, texts go before places.
-- Plain decimal numbers are compared as numbers: `12`, `12.0`, `+12`; `1,200`, `1200`. No exponents, fractions or units:
-  `5 %` is not `5`, `1/2` is not `0.5`, `5!` is not `5`.
+`exact` reads both sides the same way (`answers`), so it is symmetric, and never runs or parses them as code.
 
 `numeric` is `exact`, or two quantities of one value (`quantities`): fractions, percentages, powers of ten, and units,
 which may be left out on one side.
@@ -18,13 +10,10 @@ The others are the field's own (`field`).
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
-from decimal import Decimal
 from typing import Protocol
 
+from balanced_thinking.answers import place_of, read_answer, says_same
 from balanced_thinking.evaluation import field
 from balanced_thinking.evaluation.quantities import quantity_of
 from balanced_thinking.names import nearest
@@ -34,35 +23,6 @@ class Scorer(Protocol):
     """(prediction, None where none could be extracted; the right answer; the choices' texts) -> score from 0 to 1."""
 
     def __call__(self, prediction: str | None, gold: str, choices: Sequence[str] = ()) -> float: ...
-
-
-_MAX_LAYERS = 8  # wrappers inside wrappers; bounds the work on hostile text
-_LATEX = re.compile(r"\\(?:boxed|text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox)\s*\{(.*)\}", re.DOTALL)
-_PAIRS = (
-    *((mark, mark) for mark in ("$$", "$", "***", "**", "*", "__", "_", "```", "`", '"', "'")),
-    *(("“", "”"), ("‘", "’"), ("«", "»"), ("\\(", "\\)"), ("\\[", "\\]")),
-)
-_OPENING = re.compile(
-    r"[*_]{0,2}(?:(?:so|thus|hence|therefore),?\s)?\s*(?:the\s)?\s*(?:(?:final|correct|right|best)\s)?\s*"
-    r"(?:answer|option|choice)[*_]{0,2}\s*(?:is\b\s*:?|:|=)[*_]{0,2}\s*(?=\S)"
-)
-# "option b", "(b)", "b)", "b. dog", "(b). dog"; after a bare letter's dot or colon white space must come: not "e.g."
-_OPTION = re.compile(
-    r"(?:(?:option|choice|answer)\s+)?"
-    r"(?:(?P<bare>[a-h])(?:[.:]\s+)?|(?:\((?P<round>[a-h])\)|\[(?P<square>[a-h])\]|(?P<half>[a-h])\))[.:]?\s*)"
-    r"(?P<text>(?<=\s)\S.*|(?<=[)\].:])\S.*)?",
-    re.DOTALL,
-)
-_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?", re.ASCII)
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """A normalised answer: a letter, a text, or both (`b. dog`). `whole` is the text with its letter."""
-
-    whole: str
-    letter: str | None
-    text: str | Decimal | None
 
 
 def get_scorer(name: str) -> Scorer:
@@ -76,12 +36,12 @@ def exact(prediction: str | None, gold: str, choices: Sequence[str] = ()) -> flo
     """1.0 if the prediction says the same as `gold`, else 0.0; None (nothing was extracted) is 0.0."""
     if prediction is None:
         return 0.0
-    ours, right = _read(prediction), _read(gold)
+    ours, right = read_answer(prediction), read_answer(gold)
     if ours.whole == right.whole:
         return float(bool(right.whole))
-    read_choices = [_read(choice) for choice in choices]
-    place = _place(right, read_choices)
-    return float(_same(ours, right) if place is None else _place(ours, read_choices) == place)
+    read_choices = [read_answer(choice) for choice in choices]
+    place = place_of(right, read_choices)
+    return float(says_same(ours, right) if place is None else place_of(ours, read_choices) == place)
 
 
 def numeric(prediction: str | None, gold: str, choices: Sequence[str] = ()) -> float:
@@ -91,83 +51,13 @@ def numeric(prediction: str | None, gold: str, choices: Sequence[str] = ()) -> f
     """
     if exact(prediction, gold, choices):
         return 1.0
-    place = _place(_read(gold), [_read(choice) for choice in choices])
+    place = place_of(read_answer(gold), [read_answer(choice) for choice in choices])
     right_text = gold if place is None else choices[place]
-    ours, right = (None if text is None else quantity_of(_read(text).whole) for text in (prediction, right_text))
+    ours, right = (None if text is None else quantity_of(read_answer(text).whole) for text in (prediction, right_text))
     if ours is None or right is None or not ours.same(right):
         return 0.0
-    named = [choice for text in choices if (choice := quantity_of(_read(text).whole)) is not None and ours.same(choice)]
-    return float(len(named) < 2)
-
-
-def _place(answer: _Answer, choices: Sequence[_Answer]) -> int | None:
-    """Which choice an answer names; None where it names none, or two."""
-    wholes = [choice.whole for choice in choices]
-    texts = [choice.whole if choice.text is None else choice.text for choice in choices]
-    if answer.whole in wholes:
-        return wholes.index(answer.whole)
-    by_text = texts.index(answer.text) if answer.text is not None and answer.text in texts else None
-    if answer.letter is None:
-        return by_text
-    by_letter = ord(answer.letter) - ord("a")
-    return by_letter if by_letter < len(choices) and by_text in (None, by_letter) else None
-
-
-def _same(a: _Answer, b: _Answer) -> bool:
-    if a.letter and b.letter:
-        return a.letter == b.letter and (a.text is None or b.text is None or a.text == b.text)
-    return a.text is not None and a.text == b.text
-
-
-def _read(text: str) -> _Answer:
-    whole = _bare(" ".join(unicodedata.normalize("NFC", text).casefold().replace("\N{MINUS SIGN}", "-").split()))
-    option = _OPTION.fullmatch(whole)
-    if option is None:
-        return _Answer(whole, None, _value(whole))
-    letter = option["bare"] or option["round"] or option["square"] or option["half"]
-    return _Answer(
-        whole if option["text"] else letter, letter, _value(_bare(option["text"])) if option["text"] else None
-    )
-
-
-def _value(text: str) -> str | Decimal:
-    """A plain number as a number: "1,200.0" equals "1200"."""
-    is_number = text[-1:].isdigit() and _NUMBER.fullmatch(text)
-    return Decimal(text.replace(",", "")) if is_number else text
-
-
-def _bare(text: str) -> str:
-    """The text without openings, wrappers and closing punctuation, layer by layer."""
-    for _ in range(_MAX_LAYERS):
-        before = text
-        text = _unwrapped(text.strip().rstrip(".,;:。").rstrip())
-        opening = _OPENING.match(text)
-        text = text[opening.end() :] if opening else text
-        if text == before:
-            break
-    return text
-
-
-def _unwrapped(text: str) -> str:
-    latex = _LATEX.fullmatch(text)
-    if latex and _balanced(latex[1]):
-        return latex[1]
-    for left, right in _PAIRS:
-        inner = text[len(left) : -len(right)]
-        if inner and text == left + inner + right and left not in inner and right not in inner:
-            return inner
-    # "(4)" is 4, but "(3, 4)" is an interval or a point
-    return text[1:-1] if re.fullmatch(r"\([^(),]+\)", text) else text
-
-
-def _balanced(text: str) -> bool:
-    """Whether no closing brace lacks its opening one, so that the outermost pair belongs together."""
-    depth = 0
-    for character in text:
-        depth += (character == "{") - (character == "}")
-        if depth < 0:
-            return False
-    return depth == 0
+    options = [quantity_of(read_answer(text).whole) for text in choices]
+    return float(sum(option is not None and ours.same(option) for option in options) < 2)
 
 
 SCORERS: dict[str, Scorer] = {

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from balanced_thinking.data import load_data
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.images import size_of
 from balanced_thinking.data.rows import prompt
 from balanced_thinking.inspection.twins import Twin, fingerprint, twins_between, twins_within
 from balanced_thinking.segments import ANSWER, THINK, get_format, parse, render, token_segments
@@ -94,7 +94,7 @@ def inspect_data(
         bad_rows=loaded.bad_rows,
         twins=list(twins_within(prints)),
         leaks=leaks,
-        sizes=[_size(image) for example in loaded.examples for image in example.images],
+        sizes=[size_of(image) for example in loaded.examples for image in example.images],
         benchmarks=tuple(against),
     )
 
@@ -103,13 +103,6 @@ def _shown(examples: Sequence[Example], what: str) -> Iterable[Example]:
     """The examples, with a bar on a terminal's standard error."""
     console = Console(stderr=True)
     return track(examples, description=what, console=console, transient=True, disable=not console.is_interactive)
-
-
-def _size(image: Any) -> tuple[int, int]:
-    if isinstance(image, Image.Image):
-        return image.size
-    with Image.open(image) as picture:
-        return picture.size
 
 
 def _whole(example: Example, format: str, processor: Any) -> int | None:
@@ -125,7 +118,7 @@ def _whole(example: Example, format: str, processor: Any) -> int | None:
     tokenizer = getattr(processor, "tokenizer", processor)
     count = sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts.values())
     if example.images:
-        sizes = [_size(image)[::-1] for image in example.images]
+        sizes = [size_of(image)[::-1] for image in example.images]
         count += sum(processor._get_num_multimodal_tokens(image_sizes=sizes).num_image_tokens) - len(sizes)
     return count
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from balanced_thinking.data.images import open_image
 from balanced_thinking.evaluation.scorers import exact
 from balanced_thinking.segments import parse
 
@@ -64,7 +65,7 @@ def question(doc: Doc, lmms_eval_specific_kwargs: Any = None) -> str:
 
 
 def jsonl_visual(doc: Doc) -> list[Image.Image]:
-    return [Image.open(Path(path)).convert("RGB") for path in doc.get("images") or ()]
+    return [open_image(Path(path)) for path in doc.get("images") or ()]
 
 
 def jsonl_results(doc: Doc, results: list[str]) -> dict[str, float]:
