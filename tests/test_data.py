@@ -115,8 +115,9 @@ SCHEMAS = [
 @pytest.mark.parametrize("row", SCHEMAS)
 def test_every_schema_becomes_the_same_example(folder: Path, row: dict[str, Any]) -> None:
     (example,) = load_data(write(folder, row), verify_images=True).examples
+    read_as = {} if row.get("question") else {"read_as": "think-answer"}
     assert example == Example(
-        "data-000001", "How many reds?", (folder / "a.png",), "Two reds, one blue.", "2", meta={"row": 1}
+        "data-000001", "How many reds?", (folder / "a.png",), "Two reds, one blue.", "2", meta={"row": 1} | read_as
     )
 
 
@@ -333,6 +334,21 @@ def test_two_placeholders_leave_two_lines(folder: Path) -> None:
 def test_an_answer_names_a_choice_as_scorers_read_it(folder: Path, answer: str) -> None:
     (example,) = load_data(write(folder, {**OURS, "choices": ["dog", "cat"], "answer": answer})).examples
     assert exact(example.answer, "B", example.choices) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "good"),
+    [
+        ("Which?\nA. dog\nB. cat", "B", True),
+        ("Which?\nA. dog\nB. cat", "C", False),
+        ("Which?\n(A) dog\n(B) cat\n(C) bird", "(D)", False),
+        ("Which?\nA. dog\nB. cat", "cat", True),  # a text
+        ("Who?\nB. Obama came.", "C", True),  # no list
+    ],
+)
+def test_options_in_the_question_are_choices_too(folder: Path, question: str, answer: str, good: bool) -> None:
+    loaded = load_data(write(folder, {**OURS, "question": question, "answer": answer}), on_bad_row="drop")
+    assert [bad.problems for bad in loaded.bad_rows] == ([] if good else [("answer_not_in_choices",)])
 
 
 def test_ten_choices_have_ten_letters(folder: Path) -> None:

@@ -137,6 +137,57 @@ def test_a_table_of_another_kind_takes_nothing_out(tmp_path: Path, capsys: pytes
     assert "has the columns name, age; expected id and problem" in capsys.readouterr().err
 
 
+def mathvista(folder: Path, picture: Image.Image) -> str:
+    """MathVista's layout, answers withheld as in its larger split."""
+    (folder / "images").mkdir(parents=True)
+    picture.save(folder / "images" / "1.png")
+    item = {"pid": "1", "question": "How many?", "image": "images/1.png", "answer": ""}
+    (folder / "testmini.json").write_text(json.dumps({"1": item}))
+    return f"mathvista:{folder}"
+
+
+def test_test_items_without_an_answer_are_compared(tmp_path: Path) -> None:
+    path = write(tmp_path, [row(tmp_path, seed) for seed in (3, 4)])
+    found = inspect_data(path, against=[place := mathvista(tmp_path / "tests", drawing(4))])
+    assert [leak.id for leak in found.leaks] == ["4"]
+    assert f"compared with {place} (1 test items)" in describe(found)
+
+
+def test_a_benchmark_of_which_nothing_can_be_read_is_no_all_clear(tmp_path: Path) -> None:
+    place = mathvista(tmp_path / "tests", drawing(4))
+    (tmp_path / "tests" / "testmini.json").write_text('{"1": {"pid": "1"}}')
+    with pytest.raises(ValueError, match="none of the 1 rows of its test split can be read"):
+        inspect_data(write(tmp_path, [row(tmp_path, 3)]), against=[place])
+
+
+def test_questions_of_a_test_split_are_found_with_and_without_pictures(tmp_path: Path) -> None:
+    rows = [row(tmp_path, seed) for seed in range(4)]
+    rows[0] |= {"question": "WHICH?\n(A) dog\n(B) cat"}  # about another picture
+    rows[1] |= {"question": "Which ?\nA. dog\nB. cat", "image": None}
+    rows[2] |= {"question": "Where is it?\nA. dog\nB. cat", "image": None}
+    place = benchmark(tmp_path / "tests", [drawing(9)])
+    problems = json.loads((tmp_path / "tests" / "problems.json").read_text())
+    text_only = {"question": "Where is it?", "choices": ["dog", "cat"], "answer": 0, "image": None}
+    (tmp_path / "tests" / "problems.json").write_text(json.dumps(problems | {"t": text_only}))
+    (tmp_path / "tests" / "pid_splits.json").write_text(json.dumps({"test": ["0", "t"]}))
+    found = inspect_data(write(tmp_path, rows), against=[place])
+    assert [(leak.id, leak.other) for leak in found.leaks] == [("1", "0"), ("2", "t")]
+    assert [(twin.id, twin.other) for twin in found.asked] == [("0", "0")]
+    assert any("question alone give the answer away" in line for line in advice(found))
+
+
+def test_formats_of_completions_are_told(tmp_path: Path) -> None:
+    completion = "<think>\\nI look.\\n</think>\\n\\nB"
+    rows = [{"id": str(k), "prompt": "What ?", "completion": completion} for k in range(3)]
+    rows.append({"id": "4", "prompt": "What ?", "completion": r"I look. \boxed{B}"})
+    found = inspect_data(write(tmp_path, rows))
+    assert "completions written as: deepseek-r1 3, boxed 1" in describe(found)
+    (line,) = [line for line in advice(found) if "written as" in line]
+    assert line.endswith("one format, think-answer: reasoning_format: deepseek-r1 keeps the most frequent")
+    same = inspect_data(write(tmp_path, rows[:3]), format="deepseek-r1")
+    assert not any("written as" in line for line in advice(same))
+
+
 def test_a_copied_file_is_the_same_picture(tmp_path: Path) -> None:
     path = write(tmp_path, [row(tmp_path, seed) for seed in (3, 4)])
     place = benchmark(tmp_path / "tests", [drawing(3)])

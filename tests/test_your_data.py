@@ -76,6 +76,17 @@ PYTHON = [
 ]
 
 
+def test_rows_without_reasoning_are_not_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A column `rationale` is read by nobody: training on the answers alone must not go unnoticed."""
+    path, out = tmp_path / "train.csv", tmp_path / "run"
+    path.write_text("question,rationale,answer\nHow many?,I count two.,2\n")
+    words = ["--data", str(path), "--model", "tiny:qwen2_5_vl", "--out", str(out), "--max_steps", "1"]
+    assert main(["sft", *words]) == 1
+    assert "no_think (1)" in capsys.readouterr().err
+    direct = ["--reasoning_format", "direct", "--weighting", "uniform", "--use_cpu", "true", "--report_to", "none"]
+    assert main(["sft", *words, *direct]) == 0
+
+
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.split("import ")[-1].split("\n")[0])
 def test_the_readmes_python_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

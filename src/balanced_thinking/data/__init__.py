@@ -130,13 +130,14 @@ def stream_data(
     on_bad_row: str = "error",
     limit: int | None = None,
     verify_images: bool = False,
+    reasoned: bool = False,
     options: Mapping[str, Any] | None = None,
     bad_rows: list[BadRow] | None = None,
 ) -> Iterator[Example]:
     """The examples of one split, one at a time, so that a long set takes no more memory than a short one.
 
     Arguments and errors are those of `load_data`. What is wrong with a row is told after the last one; `bad_rows`, a
-    list, takes the bad rows as they are met.
+    list, takes the bad rows as they are met. `reasoned`: rows without reasoning are bad ones.
     """
     if on_bad_row not in ("error", "drop"):
         raise ValueError(f"on_bad_row is {on_bad_row!r}; expected 'error' or 'drop'")
@@ -144,8 +145,24 @@ def stream_data(
         raise ValueError(f"limit is {limit}; expected at least 1 row, or none for all")
     name, path = resolve(data)
     rows = _rows(name, path, split, {"format": format}, dict(options or {}))
+    checked = check_examples(rows, verify_images=verify_images, reasoned=reasoned)
     found: list[BadRow] = [] if bad_rows is None else bad_rows
-    return _good(data, islice(check_examples(rows, verify_images=verify_images), limit), found, on_bad_row == "error")
+    return _good(data, islice(checked, limit), found, on_bad_row == "error")
+
+
+def published_tests(data: str) -> tuple[list[Example], int]:
+    """The test items of a benchmark as they are published, unchecked (answers may be withheld), and how many of its
+    rows could not be read.
+
+    Which split that is and which options take all of it is said by the adapter's `TEST`. Raises ValueError for none.
+    """
+    name, path = resolve(data)
+    options = dict(getattr(import_module(DATASETS[name]), "TEST", {}))
+    rows = list(_with_progress(_rows(name, path, options.pop("split", "test"), {}, options)))
+    examples = [row for row in rows if isinstance(row, Example)]
+    if not examples:
+        raise ValueError(f"{data}: none of the {len(rows)} rows of its test split can be read")
+    return examples, len(rows) - len(examples)
 
 
 def _good(data: str, rows: Iterable[Example | BadRow], bad_rows: list[BadRow], strict: bool) -> Iterator[Example]:

@@ -40,6 +40,8 @@ PROBLEMS: dict[str, str] = {
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _SHOWN_ROWS = 20
 _SHOWN_CHARACTERS = 60
+_OPTION = re.compile(r"^[ \t]*\(?([A-Z])[.):][ \t]", re.MULTILINE)
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -95,9 +97,12 @@ def _shortened(bad: BadRow) -> str:
     return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: half - 1]}…{line[-half:]}"
 
 
-def check_examples(rows: Iterable[Example | BadRow], *, verify_images: bool = False) -> Iterator[Example | BadRow]:
+def check_examples(
+    rows: Iterable[Example | BadRow], *, verify_images: bool = False, reasoned: bool = False
+) -> Iterator[Example | BadRow]:
     """Every row of an adapter, with the examples that have a problem as bad rows.
 
+    `reasoned`: an example without reasoning is one of them.
     Files of images must exist; `verify_images` also opens each one, which finds foreign and damaged files and decodes
     only where nothing else tells a whole file from a truncated one.
     """
@@ -107,6 +112,8 @@ def check_examples(rows: Iterable[Example | BadRow], *, verify_images: bool = Fa
             yield row
             continue
         found = [*_text_problems(row), *_image_problems(row, verify_images)]
+        if reasoned and not row.think:
+            found.append(("no_think", row.question))
         if row.id in seen:
             found.append(("duplicate_id", row.id))
         seen.add(row.id)
@@ -124,10 +131,23 @@ def _text_problems(example: Example) -> Iterator[tuple[str, str]]:
         yield "no_answer", example.question
     elif example.choices and place_of(read_answer(example.answer), [*map(read_answer, example.choices)]) is None:
         yield "answer_not_in_choices", f"{example.answer} not in {', '.join(example.choices)}"
-    meta = json.dumps(example.meta, ensure_ascii=False, default=str)
-    for text in (example.id, example.question, example.think or "", example.answer, *example.choices, meta):
+    elif not example.choices and (letter := read_answer(example.answer).letter) and letter not in _letters(example):
+        yield "answer_not_in_choices", f"{example.answer} is none of the options that the question lists"
+    texts = (example.id, example.question, example.think or "", example.answer, *example.choices)
+    for text in (*texts, *_beside(example)):
         if _SURROGATE.search(text):
             yield "lone_surrogate", text
+
+
+def _letters(example: Example) -> str:
+    """The letters of the options that the question lists line by line; all of them where it lists none."""
+    found = "".join(_OPTION.findall(example.question)).casefold()
+    return found if len(found) > 1 and _ALPHABET.startswith(found) else _ALPHABET
+
+
+def _beside(example: Example) -> Iterator[str]:
+    for value in example.meta.values():
+        yield value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _image_problems(example: Example, verify: bool) -> Iterator[tuple[str, str]]:

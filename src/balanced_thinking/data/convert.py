@@ -54,7 +54,7 @@ def _row(example: Example, format: str | None, path: Path, index: int, made: Pat
     else:
         row |= {"prompt": example.question, "completion": render(example.think, example.answer, format)}
     pictures = [_place(image, path, made, f"{index:06d}-{k}") for k, image in enumerate(example.images)]
-    meta = {name: value for name, value in example.meta.items() if name != "row"}
+    meta = {name: value for name, value in example.meta.items() if name not in ("row", "read_as")}
     return row | {"images": pictures, "choices": list(example.choices), "meta": meta}
 
 

@@ -4,9 +4,10 @@ r"""JSON Lines, JSON arrays and CSV, in any of these schemas, told apart row by 
 - TRL's `prompt` + `completion`, each a string or messages, whose content is a string or text and image parts;
 - `messages` (`role`, `content`) or `conversations` (`from`, `value`): TRL's, and both files of Vision-R1-cold.
 
-Completions are taken apart by the parser that training uses. `<image>` placeholders are counted and removed. System
-turns are left out. Every other key of a row goes to `meta`; a row without `id` is named after its file and line. A
-row's `choices` serve scoring: the question is taken as it stands, so it should list them itself.
+Completions are taken apart by the parser that training uses, and `meta["read_as"]` names their format. `<image>`
+placeholders are counted and removed. System turns are left out. Every other key of a row goes to `meta`; a row without
+`id` is named after its file and line. A row's `choices` serve scoring: the question is taken as it stands, so it should
+list them itself.
 
 A CSV file has a line of column names (`image,question,reasoning,answer`, say; see `records`).
 
@@ -103,7 +104,7 @@ def example(
     identity = record.get("id")
     name = f"{stem}-{row:06d}" if identity is None else str(identity)
     try:
-        question, entries, think, answer = _parts(record, format)
+        question, entries, think, answer, written = _parts(record, format)
         others = {key: value for key, value in record.items() if key not in CLAIMED}
         if not entries:
             _refuse_pictures(others)
@@ -115,7 +116,7 @@ def example(
             think=think,
             answer=answer,
             choices=tuple(_string(choice, "choices") for choice in _list(record.get("choices"))),
-            meta={**others, **(meta if isinstance(meta, dict) else {}), "row": row},
+            meta={**others, **(meta if isinstance(meta, dict) else {}), **written, "row": row},
         )
     except _RowError as error:
         return BadRow(row, error.problems, error.text, None if identity is None else name)
@@ -128,8 +129,10 @@ def _refuse_pictures(others: Mapping[str, Any]) -> None:
             raise _RowError(f"{name}: {value}", "unread_image")
 
 
-def _parts(record: dict[str, Any], format: str | Mapping[str, Any]) -> tuple[str, list[Any], str | None, str]:
-    """Question, image entries, think and answer of a row in whichever schema it is."""
+def _parts(
+    record: dict[str, Any], format: str | Mapping[str, Any]
+) -> tuple[str, list[Any], str | None, str, dict[str, str]]:
+    """Question, image entries, think and answer of a row in whichever schema it is, and how a completion was read."""
     entries = _list(_first(record, "images", "image"))
     turns = _turns(record)
     if turns is not None:
@@ -137,13 +140,13 @@ def _parts(record: dict[str, Any], format: str | Mapping[str, Any]) -> tuple[str
         parsed = parse(completion, format)
         if parsed.problems or parsed.answer is None:
             raise _RowError(completion, *(parsed.problems or ("no_answer",)))
-        return question, entries or inline, parsed.think, parsed.answer
+        return question, entries or inline, parsed.think, parsed.answer, {"read_as": parsed.format}
     if record.get("question") is None:
         raise _RowError(f"keys: {', '.join(record)}", "unknown_schema")
     think = _first(record, "think", "reasoning")
     answer = "" if record.get("answer") is None else _string(record["answer"], "answer").strip()
     question = _string(record["question"], "question")
-    return question, entries, None if think is None else _string(think, "think").strip() or None, answer
+    return question, entries, None if think is None else _string(think, "think").strip() or None, answer, {}
 
 
 def _turns(record: dict[str, Any]) -> list[Any] | None:

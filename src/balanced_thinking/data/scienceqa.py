@@ -19,6 +19,7 @@ from balanced_thinking.data.tables import is_table, pictures, table_rows
 from balanced_thinking.names import nearest
 
 HUB = ("derek-thomas/ScienceQA", "lmms-lab/ScienceQA")
+TEST = {"split": "test", "pictures_only": False}  # what a leak is looked for among
 FILES = ("problems.json", "pid_splits.json")
 
 

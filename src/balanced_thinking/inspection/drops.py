@@ -18,6 +18,7 @@ from balanced_thinking.inspection.text import printable, told
 
 _COLUMNS = ("row", "id", "problem", "detail")
 _SHOWN = 200  # characters of a bad row
+_WEAK = "asked_of_another_picture"  # listed, but not taken out
 
 
 def write_drops(found: Inspection, path: Path) -> Path:
@@ -35,6 +36,8 @@ def _rows(found: Inspection) -> Iterator[tuple[object, ...]]:
         yield bad.row, printable(bad.id or ""), " ".join(bad.problems), printable(bad.text[:_SHOWN])
     for twin in (*found.leaks, *found.twins):
         yield places[twin.id], twin.id, f"leak_{twin.kind}" if twin.where else "repeated", told(twin)
+    for twin in found.asked:
+        yield places[twin.id], twin.id, _WEAK, told(twin)
 
 
 def read_drops(path: Path) -> frozenset[str]:
@@ -46,4 +49,4 @@ def read_drops(path: Path) -> frozenset[str]:
                 f"{path} has the columns {', '.join(rows.fieldnames or ()) or 'none'}; expected id and problem, as "
                 "`balanced inspect DATA --rows FILE` writes them"
             )
-        return frozenset(row["id"] for row in rows if not set(row["problem"].split()) & set(PROBLEMS))
+        return frozenset(row["id"] for row in rows if not {*row["problem"].split()} & {*PROBLEMS, _WEAK})

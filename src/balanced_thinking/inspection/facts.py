@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from balanced_thinking.data import load_data
+from balanced_thinking.data import load_data, published_tests
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import size_of
@@ -41,8 +41,9 @@ class Inspection:
     bad_rows: tuple[BadRow, ...] = ()
     twins: list[Twin] = field(default_factory=list)
     leaks: list[Twin] = field(default_factory=list)
+    asked: list[Twin] = field(default_factory=list)  # a test item's question about another picture
     sizes: list[tuple[int, int]] = field(default_factory=list)  # of every picture, width and height in pixels
-    benchmarks: tuple[str, ...] = ()
+    benchmarks: tuple[str, ...] = ()  # each with how much of it was compared
 
     @property
     def reasoned(self) -> list[Sample]:
@@ -70,11 +71,11 @@ def inspect_data(
     Args:
         format: that training would write completions in.
         processor: the model's, or its tokenizer; without one lengths are words and tags.
-        against: benchmarks (`scienceqa:folder`, test split) whose pictures and questions must not be trained on.
+        against: benchmarks (`scienceqa:folder`) whose test pictures and questions must not be trained on.
 
     Raises as `load_data` does, but for bad rows, which are part of what is found.
     """
-    tested = {name: load_data(name, split="test", on_bad_row="drop").examples for name in against}
+    tested = {name: published_tests(name) for name in against}
     loaded = load_data(data, split=split, limit=limit, on_bad_row="drop", verify_images=True, options=options)
     measure, unit = _measure(getattr(processor, "tokenizer", processor))
     samples, prints = [], []
@@ -83,7 +84,7 @@ def inspect_data(
         samples.append(Sample(example, think, answer, _whole(example, format, processor)))
         prints.append(fingerprint(example, looks=bool(against)))
     leaks: list[Twin] = []
-    for name, examples in tested.items():
+    for name, (examples, _) in tested.items():
         leaks += twins_between(prints, [fingerprint(example) for example in _shown(examples, name)], name)
     return Inspection(
         data=data,
@@ -93,10 +94,17 @@ def inspect_data(
         samples=samples,
         bad_rows=loaded.bad_rows,
         twins=list(twins_within(prints)),
-        leaks=leaks,
+        leaks=[twin for twin in leaks if twin.kind != "asked"],
+        asked=[twin for twin in leaks if twin.kind == "asked"],
         sizes=[size_of(image) for example in loaded.examples for image in example.images],
-        benchmarks=tuple(against),
+        benchmarks=tuple(_compared(name, *found) for name, found in tested.items()),
     )
+
+
+def _compared(name: str, examples: Sequence[Example], unread: int) -> str:
+    """A benchmark, and how much of it was compared."""
+    left = f", {unread} rows of it could not be read" if unread else ""
+    return f"{name} ({len(examples):,} test items{left})"
 
 
 def _shown(examples: Sequence[Example], what: str) -> Iterable[Example]:

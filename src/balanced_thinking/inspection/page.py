@@ -16,7 +16,7 @@ from balanced_thinking import runs
 from balanced_thinking.data.checks import PROBLEMS, RowError
 from balanced_thinking.data.images import open_image
 from balanced_thinking.inspection.facts import Inspection, Sample
-from balanced_thinking.inspection.text import advice, cuts_of, histogram_of, median_ratio, told
+from balanced_thinking.inspection.text import advice, counts, cuts_of, histogram_of, lengths, median_ratio, told
 from balanced_thinking.report.page import content_security_policy
 from balanced_thinking.segments import THINK, parse, render
 
@@ -45,6 +45,8 @@ def write_page(found: Inspection, path: Path) -> Path:
         css=Markup(css),
         policy=content_security_policy(css, ""),
         advice=advice(found),
+        counts=counts(found) if found.samples else [],
+        lengths=lengths(found),
         cuts=cuts_of(found),
         bars=bars,
         most=max((n for _, n in bars), default=1),

@@ -21,6 +21,7 @@ _KINDS = {
     "picture": "the same picture as",
     "near_picture": "nearly the same picture as",
     "question": "the same question as",
+    "asked": "the same question about another picture as",
 }
 
 
@@ -30,12 +31,17 @@ def describe(found: Inspection) -> str:
     if found.bad_rows:
         lines += ["", bad_rows_table(found.bad_rows)]
     if found.samples:
-        lines += ["", *_counts(found)]
+        lines += ["", *counts(found)]
     if found.reasoned:
-        lines += ["", *_lengths(found), "", *_histogram(found)]
+        lines += ["", *lengths(found), *_share(found), "", *_histogram(found)]
     if cuts := cuts_of(found):
-        lines += ["", *(f"max_length {cut}: {n} samples longer ({n / len(found.samples):.1%})" for cut, n in cuts)]
+        lines += [
+            "",
+            *(f"max_length {cut} would cut {n} answers off ({n / len(found.samples):.1%})" for cut, n in cuts),
+        ]
     lines += _twins(found.twins, "samples occur twice") + _twins(found.leaks, "samples are in a benchmark's test split")
+    lines += _twins(found.asked, "samples ask a test item's question about another picture")
+    lines += ["", f"compared with {', '.join(found.benchmarks)}"] if found.benchmarks else []
     return "\n".join([*lines, "", *(f"-> {line}" for line in advice(found))])
 
 
@@ -46,12 +52,18 @@ def advice(found: Inspection) -> list[str]:
         told.append(
             f"take the {len(found.leaks)} samples out that are in a test split: their benchmark would flatter you"
         )
+    if found.asked:
+        told.append(
+            f"look at the {len(found.asked)} samples that ask a test item's question about another picture: does the "
+            "question alone give the answer away?"
+        )
     if found.bad_rows:
         problems = Counter(name for bad in found.bad_rows for name in bad.problems)
         named = ", ".join(f"{name} {n}" for name, n in problems.most_common())
         told.append(f"mend the {len(found.bad_rows)} bad rows ({named}), or leave them out with --on-bad-row drop")
     if found.twins:
         told.append(f"take {len(found.twins)} of the samples out that occur twice")
+    told += _format_advice(found)
     if not found.reasoned:
         told.append("there is no reasoning to train on: the data can be used for evaluation and for GRPO")
     elif (missing := len(found.samples) - len(found.reasoned)) > 0:
@@ -71,6 +83,21 @@ def advice(found: Inspection) -> list[str]:
             "--without rows.csv --out clean.jsonl takes them out"
         )
     return told or ["nothing needs to be changed"]
+
+
+def _format_advice(found: Inspection) -> list[str]:
+    """How completions are written, and which format to train in; nothing where reasoning and answer stand apart."""
+    written = formats_of(found).most_common()
+    if not written or written == [(found.format, len(found.samples))]:
+        return []
+    named = ", ".join(f"{name} {n}" for name, n in written)
+    keep = f"reasoning_format: {written[0][0]} keeps {'the most frequent' if len(written) > 1 else 'it'}"
+    return [f"completions are written as {named}; training writes all of them in one format, {found.format}: {keep}"]
+
+
+def formats_of(found: Inspection) -> Counter[str]:
+    """How often each reasoning format was met in the data's completions."""
+    return Counter(s.example.meta["read_as"] for s in found.samples if "read_as" in s.example.meta)
 
 
 def cuts_of(found: Inspection) -> list[tuple[int, int]]:
@@ -102,7 +129,8 @@ def histogram_of(found: Inspection) -> list[tuple[str, int]]:
     return [(labels[i], counts[i]) for i in range(shown[0], shown[-1] + 1)] if shown else []
 
 
-def _counts(found: Inspection) -> list[str]:
+def counts(found: Inspection) -> list[str]:
+    """Pictures, families and answers in a line each."""
     examples = [sample.example for sample in found.samples]
     pictures = Counter(len(e.images) for e in examples)
     families = Counter(str(e.meta["family"]) for e in examples if "family" in e.meta)
@@ -116,17 +144,25 @@ def _counts(found: Inspection) -> list[str]:
     top, n = answers.most_common(1)[0]
     lines.append(f"answers: {len(answers)} different; the most frequent, {top!r}, is right in {n / len(examples):.0%}")
     lines.append(f"with reasoning: {len(found.reasoned)} of {len(examples)}")
+    if written := formats_of(found):
+        lines.append("completions written as: " + ", ".join(f"{name} {n}" for name, n in written.most_common()))
     return lines
 
 
-def _lengths(found: Inspection) -> list[str]:
+def lengths(found: Inspection) -> list[str]:
+    """Both segments' lengths in a line each; nothing where there is no reasoning."""
+    if not found.reasoned:
+        return []
     think, answer = ([getattr(s, name) for s in found.reasoned] for name in ("think", "answer"))
-    share = found.think_share or 0.0
     return [
         f"think {found.unit}: mean {mean(think):.0f}, median {median(think):.0f}, longest {max(think)}",
         f"answer {found.unit}: mean {mean(answer):.1f}, median {median(answer):.0f}, longest {max(answer)}",
-        f"plain SFT would spend {share:.1%} of its loss on thinking and {1 - share:.1%} on the answer",
     ]
+
+
+def _share(found: Inspection) -> list[str]:
+    share = found.think_share or 0.0
+    return [f"plain SFT would spend {share:.1%} of its loss on thinking and {1 - share:.1%} on the answer"]
 
 
 def _histogram(found: Inspection) -> list[str]:

@@ -8,6 +8,7 @@ such hashes by chance, so two pictures are nearly the same only if larger thumbn
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,11 +25,13 @@ NEAR_BITS = 4  # of 64 that may differ between two versions of one picture
 NEAR_CORRELATION = 0.97
 _MARGIN = 8  # grey levels: on a plain ground compression alone makes neighbours differ
 _SIDE = 32
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class Twin:
-    """Two samples that share a `picture`, nearly one (`near_picture`), or a `question` about the same pictures."""
+    """Two samples that share a `picture`, nearly one (`near_picture`), a `question` (about the same pictures, or where
+    one has none) or, the weakest, a question about other pictures (`asked`)."""
 
     id: str
     other: str
@@ -60,10 +63,11 @@ class Print:
 
 def fingerprint(example: Example, looks: bool = True) -> Print:
     """A picture that cannot be read has no look; whoever trains on it is told."""
-    hashes = [_content(image) for image in example.images]
-    seen = [_look(image) for image in example.images] if looks else []
-    question = " ".join(example.question.casefold().split())
-    return Print(example.id, question, tuple(hashes), tuple(look for look in seen if look is not None))
+    there = [image for image in example.images if not isinstance(image, Path) or image.is_file()]
+    hashes = [_content(image) for image in there]
+    seen = [_look(image) for image in there] if looks else []
+    words = " ".join(_WORD.findall(example.question.casefold()))
+    return Print(example.id, words, tuple(hashes), tuple(look for look in seen if look is not None))
 
 
 def _content(image: Any) -> str:
@@ -104,9 +108,9 @@ def twins_within(prints: Sequence[Print]) -> Iterator[Twin]:
 
 
 def twins_between(prints: Iterable[Print], benchmark: Sequence[Print], where: str) -> Iterator[Twin]:
-    """Samples with a picture, a look or (without pictures) a question of the benchmark: one `Twin` a sample at most."""
+    """Samples with a picture, a look or a question of the benchmark: one `Twin` a sample at most, the clearest."""
     pictures = {picture: other.id for other in benchmark for picture in other.pictures}
-    questions = {other.question: other.id for other in benchmark if not other.pictures}
+    questions = {other.question: other for other in sorted(benchmark, key=lambda one: -len(one.pictures))}
     looks = _Looks([(look, other.id) for other in benchmark for look in other.looks])
     for one in prints:
         same = next((pictures[p] for p in one.pictures if p in pictures), None)
@@ -114,8 +118,8 @@ def twins_between(prints: Iterable[Print], benchmark: Sequence[Print], where: st
             yield Twin(one.id, same, "picture", where)
         elif (near := next((found for look in one.looks if (found := looks.near(look)) is not None), None)) is not None:
             yield Twin(one.id, near, "near_picture", where)
-        elif not one.pictures and one.question in questions:
-            yield Twin(one.id, questions[one.question], "question", where)
+        elif (other := questions.get(one.question)) is not None:
+            yield Twin(one.id, other.id, "asked" if one.pictures and other.pictures else "question", where)
 
 
 class _Looks:

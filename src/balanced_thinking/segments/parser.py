@@ -21,7 +21,7 @@ from balanced_thinking.segments.scan import END_OF_TURN, Scan, content, think_ta
 IGNORE, THINK, ANSWER = 0, 1, 2
 
 PROBLEMS: dict[str, str] = {
-    "no_think": "there is no thinking, but the format asks for it",
+    "no_think": "there is no thinking, but the format asks for it (in tables: think or reasoning)",
     "empty_think": "the thinking is empty",
     "missing_open_think": "the thinking is closed but was never opened",
     "unclosed_think": "the thinking is never closed: truncated, or the closing tag was forgotten",

@@ -19,6 +19,7 @@ from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
 from balanced_thinking.models.load import Loaded, anchor, load_model
 from balanced_thinking.models.tiny import TinySize
 from balanced_thinking.names import nearest
+from balanced_thinking.segments import get_format
 from balanced_thinking.training.callbacks import MetricsFile, ReadableProgress, TrainingClock
 from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer
 from balanced_thinking.training.recipe import Recipe, RecipeError, typed_arguments
@@ -112,6 +113,7 @@ def _load(
         limit=recipe.limit,
         on_bad_row=recipe.on_bad_row,
         verify_images=recipe.verify_images,
+        reasoned=recipe.stage == "sft" and get_format(args.reasoning_format).think_required,
         options=options,
         bad_rows=bad_rows,
     )
