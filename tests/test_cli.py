@@ -396,5 +396,63 @@ def test_one_call_evaluates_on_several_sets(tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().out.rstrip().endswith(str(tmp_path / "out"))
     for name in ("a", "b"):
         assert json.loads((tmp_path / "out" / f"{name}-test" / "summary.json").read_text())["n"] == 1
-    assert main(words) == 1
+    (tmp_path / "out" / "b-test" / "summary.json").unlink()  # as if it had been stopped there
+    before = (tmp_path / "out" / "a-test" / "summary.json").stat().st_mtime_ns
+    assert main(words) == 0
+    assert f"{tmp_path}/out/a-test holds these results already" in capsys.readouterr().out
+    assert (tmp_path / "out" / "a-test" / "summary.json").stat().st_mtime_ns == before
+    assert (tmp_path / "out" / "b-test" / "summary.json").is_file()
+    assert main([*words, "--scorer", "numeric"]) == 1
     assert "already holds results" in capsys.readouterr().err
+
+
+def test_each_benchmark_has_its_own_split_prompt_and_scorer(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"question": "which color ?", "answer": "red"}) + "\n")
+    plan = {
+        str(tmp_path / "a.jsonl"): {"splits": ["x", "y"], "scorer": "anls", "max_new_tokens": 3},
+        "world": {"options": {"n": 2}, "prompt": "instructed", "max_new_tokens": 5},
+    }
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    out = tmp_path / "out"
+    assert main(["eval", "--model", "world-base", "--benchmarks", str(tmp_path / "plan.yaml"), "--out", str(out)]) == 0
+    found = {path.parent.name: json.loads(path.read_text()) for path in out.glob("*/summary.json")}
+    told = {name: (one["n"], one["prompt"], one["scorer"]) for name, one in found.items()}
+    assert told == {
+        "a-x": (1, "question", "anls"),
+        "a-y": (1, "question", "anls"),
+        "world-test": (2, "instructed", "exact"),
+    }
+    assert found["a-x"]["think_tokens_mean"] <= 3 < found["world-test"]["think_tokens_mean"] <= 5
+
+
+@pytest.mark.parametrize(
+    ("plan", "code", "said"),
+    [
+        ("world: {scorre: exact}", 2, "did you mean 'scorer'"),
+        ("world: {scorer: exat}", 2, "did you mean 'exact'"),
+        ("[world]", 2, "expected data sets with options"),
+        ("world: {options: {nn: 3}}", 1, "no option 'nn'"),
+        ("world: {splits: [tset]}", 1, "tset"),
+        ("nowhere.jsonl: {}", 1, "no path 'nowhere.jsonl'"),
+    ],
+)
+def test_what_is_wrong_with_the_benchmarks_is_said_before_the_model_is_loaded(
+    plan: str, code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("balanced_thinking.evaluation.run.load_model", lambda *_, **__: pytest.fail("it was loaded"))
+    (tmp_path / "plan.yaml").write_text(f"{plan}\n")
+    words = [
+        "eval",
+        "--model",
+        "world-base",
+        "--benchmarks",
+        str(tmp_path / "plan.yaml"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    try:
+        found = main(words)
+    except SystemExit as stop:
+        found = stop.code
+    assert found == code
+    assert said in capsys.readouterr().err

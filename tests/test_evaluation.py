@@ -249,8 +249,28 @@ def test_an_evaluation_that_was_stopped_goes_on_and_gives_the_same(
     evaluate_examples(model, replaced, tmp_path / "cut", **about)
     assert len(asked) == 7  # another gold is another evaluation
     asked.clear()
-    evaluate_examples(model, examples, tmp_path / "cut", **about, weights="retrained")
+    evaluate_examples(model, examples, tmp_path / "cut", **about, task="retrained")
     assert len(asked) == 7
+
+
+def test_a_smaller_batch_keeps_what_was_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = list(load(split="test", n=7))
+    about: dict[str, Any] = {"data": "world", "split": "test", "model_name": "tiny"}
+    model, asked = generator("qwen2_5_vl"), []
+    complete = model.complete
+
+    def failing(chunk: list[Example]) -> list[list[int]]:
+        if asked:
+            raise MemoryError
+        asked.extend(example.id for example in chunk)
+        return complete(chunk)
+
+    monkeypatch.setattr(model, "complete", failing)
+    with pytest.raises(MemoryError):
+        evaluate_examples(model, examples, tmp_path, **about, batch_size=4)
+    monkeypatch.setattr(model, "complete", lambda chunk: asked.extend(e.id for e in chunk) or complete(chunk))
+    assert evaluate_examples(model, examples, tmp_path, **about, batch_size=2).n == 7
+    assert sorted(asked) == sorted(example.id for example in examples)  # each one once
 
 
 def test_what_was_answered_outlives_a_failure_of_the_last_write(

@@ -27,6 +27,8 @@ from balanced_thinking.models.tiny import build_tiny
 class Stub:
     """Answers every question with its gold answer, and keeps what it was asked."""
 
+    key: str | None = None
+
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.fail: list[tuple[int, str]] = []  # what the next answers are instead
@@ -55,6 +57,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
     class Handler(BaseHTTPRequestHandler):
         def _respond(self) -> None:
             size = int(self.headers.get("Content-Length") or 0)
+            found.key = self.headers.get("Authorization")
             code, value = found.answer(self.path, json.loads(self.rfile.read(size)) if size else None)
             data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
             self.send_response(code)
@@ -156,6 +159,12 @@ def test_a_wrong_address_is_told(stub: Any) -> None:
         Server("localhost:8000", build_tiny("qwen2")[1])
     with pytest.raises(ConnectionError, match="is the server up, and the address right"):
         Server("http://127.0.0.1:9/v1", build_tiny("qwen2")[1])
+
+
+def test_a_key_comes_from_the_environment(stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    Server(stub.address, build_tiny("qwen2")[1])
+    assert stub.key == "Bearer secret"
 
 
 def test_from_the_command_line(stub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

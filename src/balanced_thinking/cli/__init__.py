@@ -152,7 +152,12 @@ def _eval_options(parser: Parser) -> None:
     )
     parser.add_argument("--served-model", help="the model's name there  [the only one that the server lists]")
     parser.add_argument(
-        "--data", required=True, action="append", help="a data set's name or a path; may be repeated for several"
+        "--data", action="append", default=[], help="a data set's name or a path; may be repeated for several"
+    )
+    parser.add_argument(
+        "--benchmarks",
+        type=Path,
+        help="several data sets, each with splits, options, prompt and scorer of its own, as YAML (see docs/data.md)",
     )
     parser.add_argument("--split", default="test", help="which split of it")
     parser.add_argument(
@@ -177,21 +182,23 @@ def _eval_options(parser: Parser) -> None:
 
 
 def _eval(arguments: argparse.Namespace) -> Path:
+    from balanced_thinking.evaluation.benchmarks import Benchmark, load_benchmarks
     from balanced_thinking.evaluation.run import evaluate_on_each
+    from balanced_thinking.training.recipe import RecipeError
 
+    names = ("limit", "batch_size", "max_new_tokens", "prompt", "scorer")
+    shared = {name: getattr(arguments, name) for name in names} | {"options": values(arguments.overrides)}
+    benchmarks = [Benchmark(data, (arguments.split,), **shared) for data in arguments.data]
+    if arguments.benchmarks:
+        benchmarks += load_benchmarks(arguments.benchmarks)
+    if not benchmarks:
+        raise RecipeError("there is nothing to evaluate on: name it with --data, or several with --benchmarks")
     places = evaluate_on_each(
         arguments.model,
-        arguments.data,
-        split=arguments.split,
+        benchmarks,
         out=arguments.out,
         format=arguments.format,
-        prompt=arguments.prompt,
-        scorer=arguments.scorer,
-        batch_size=arguments.batch_size,
-        max_new_tokens=arguments.max_new_tokens,
-        limit=arguments.limit,
         on_bad_row=arguments.on_bad_row,
-        options=values(arguments.overrides),
         overwrite=arguments.overwrite,
         server=arguments.server,
         served=arguments.served_model,

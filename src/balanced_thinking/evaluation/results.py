@@ -50,6 +50,7 @@ class Summary:
     dropped: int = 0
     score: float = 0.0
     prompt: str = "question"
+    task: str = ""  # tells results of the same evaluation from others
 
 
 def evaluate_examples(
@@ -64,14 +65,14 @@ def evaluate_examples(
     prompt: str = "question",
     scorer: str = "exact",
     dropped: int = 0,
-    weights: str = "",
+    task: str = "",
     fresh: bool = False,
     progress: Any = iter,
 ) -> Summary:
     """Predict, score and write `out/predictions.jsonl` (every sample) and, last of all, `out/summary.json`.
 
     An evaluation that was stopped goes on where it was, if it is the same one: of the same examples by the same model
-    (`weights` tells its weights apart) in the same way, unless it is to start `fresh`. Under `accelerate launch` the
+    (`task` tells weights and ways apart) in the same way, unless it is to start `fresh`. Under `accelerate launch` the
     ranks share the batches, and each returns the whole summary. `examples` are asked as they are; `prompt` names how
     they came to be so.
 
@@ -81,13 +82,13 @@ def evaluate_examples(
     judge.refuse(examples)
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    task = {
-        "model": [model_name, weights],
-        "task": [data, split, scorer, repr(judge.format), judge.max_new_tokens, batch_size],
+    whole_task = {
+        "model": [model_name, task],
+        "task": [data, split, scorer, repr(judge.format), judge.max_new_tokens],
         "examples": _digest(examples),
         "version": metadata.version("balanced-thinking"),
     }
-    answers = Answers(out, task, in_batches(examples, batch_size), fresh=fresh)
+    answers = Answers(out, whole_task, in_batches(examples, batch_size), fresh=fresh)
     try:
         mine = list(progress(_rows(judge, examples, answers, scorer)))
     finally:
@@ -104,6 +105,7 @@ def evaluate_examples(
         wall_seconds=time.perf_counter() - started,
         dropped=dropped,
         prompt=prompt,
+        task=task,
     )
     if ranks().is_main_process:
         _write(examples, rows, summary, out)

@@ -1,8 +1,8 @@
 """What an evaluation has answered so far, kept beside its results, so that one that was stopped goes on.
 
 Every rank writes a file of its own and reads all of them, so an evaluation may go on with another number of ranks.
-Batches are cut beforehand, and one that was not finished is answered again as a whole: what a sample is padded to, and
-with it the last bit of its logits, stays what it would have been.
+Batches are cut beforehand and written down whole or not at all: what a sample is padded to, and with it the last bit of
+its logits, stays what it would have been. With another batch size what was answered is kept, and the rest is cut anew.
 """
 
 from __future__ import annotations
@@ -40,12 +40,11 @@ class Answers:
         self._out, self._state = out, ranks()
         found = {} if fresh else _found(out, json.dumps(task))
         self._state.wait_for_everyone()  # before any file is replaced
-        done = [batch for batch in batches if all(i in found for i in batch)]
-        left = [batch for batch in batches if not all(i in found for i in batch)]
-        self.kept = {i: found[i] for batch in done for i in batch} if self._state.is_main_process else {}
+        left = [rest for batch in batches if (rest := [i for i in batch if i not in found])]
+        self.kept = found if self._state.is_main_process else {}
         self.todo = left[self._state.process_index :: self._state.num_processes]
         path = out / _name(self._state.process_index)
-        runs.write_atomically(path, "".join([json.dumps(task) + "\n", *map(_line, self.kept.items())]))
+        runs.write_atomically(path, json.dumps(task) + "\n" + (_line(self.kept) if self.kept else ""))
         self._state.wait_for_everyone()
         if self._state.is_main_process:
             for file in _files(out) - {out / _name(rank) for rank in range(self._state.num_processes)}:
@@ -54,7 +53,7 @@ class Answers:
 
     def add(self, rows: Mapping[int, Row]) -> None:
         """Write one batch down."""
-        self._file.writelines(map(_line, rows.items()))
+        self._file.write(_line(rows))
         self._file.flush()
 
     def close(self) -> None:
@@ -76,19 +75,19 @@ def _files(out: Path) -> set[Path]:
     return set(out.glob(_name("*")))
 
 
-def _line(item: tuple[int, Row]) -> str:
-    return json.dumps(item, ensure_ascii=False) + "\n"
+def _line(rows: Mapping[int, Row]) -> str:
+    """A batch."""
+    return json.dumps(list(rows.items()), ensure_ascii=False) + "\n"
 
 
 def _found(out: Path, task: str) -> dict[int, Row]:
-    """What earlier tries at the same task have written; a row that a kill cut short is left out."""
-    found = {}
+    """What earlier tries at the same task have written; a batch that a kill cut short is left out."""
+    found: dict[int, Row] = {}
     for file in _files(out):
         lines = file.read_text(encoding="utf-8", errors="replace").split("\n")  # splitlines would also split at U+2028
         for line in lines[1:] if lines[0] == task else ():
             try:
-                index, row = json.loads(line)
+                found |= dict(json.loads(line))
             except (ValueError, TypeError):
                 continue
-            found[index] = row
     return found

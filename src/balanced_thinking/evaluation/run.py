@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from rich.progress import track
 
-from balanced_thinking.data import data_format, label, load_data, resolve
+from balanced_thinking.data import data_format, label, load_data, stream_data
+from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks
 from balanced_thinking.evaluation.generate import Generator
 from balanced_thinking.evaluation.judge import Engine
 from balanced_thinking.evaluation.prompts import asked, get_prompt
@@ -22,31 +26,66 @@ from balanced_thinking.segments import ReasoningFormat, get_format
 from balanced_thinking.training.recipe import read_yaml
 
 
-def evaluate_on_each(model: str, data: Sequence[str], *, out: Path | None = None, **options: Any) -> list[Path]:
-    """`evaluate` on each data set, the model loaded once; the results' folders, which `out` holds where there are
-    several."""
+def evaluate_on_each(
+    model: str,
+    benchmarks: Sequence[Benchmark],
+    *,
+    out: Path | None = None,
+    format: str | Mapping[str, Any] | None = None,
+    on_bad_row: str = "error",
+    overwrite: bool = False,
+    server: str | None = None,
+    served: str | None = None,
+) -> list[Path]:
+    """`evaluate` on each split of each benchmark, the model loaded once; the results' folders, which `out` holds where
+    there are several. Stopped and started again, it goes on: results of the same task stay as they are.
+
+    Whatever is wrong with what was asked is said before the model is loaded. Raises as `evaluate` does.
+    """
     folder, run = _model_folder(model)
-    format = options.pop("format", None) or _trained_format(run) or "think-answer"
-    server, most = options.pop("server", None), options.pop("max_new_tokens", 512)
-    split = options.get("split", "test")
+    format = format or _trained_format(run) or "think-answer"
+    check_benchmarks(benchmarks, "what to evaluate on")
+    pairs = [(benchmark, split) for benchmark in benchmarks for split in benchmark.splits]
     parent = (run or Path("runs")) / "eval" if out is None else out
-    places = [out] if out is not None and len(data) == 1 else [parent / label(one, split) for one in data]
-    if len({str(place) for place in places}) < len(places):
-        names = ", ".join(sorted(label(one, split) for one in data))
-        raise ValueError(
-            f"two data sets would share a folder of results ({names}): evaluate them apart, each with --out"
-        )
-    # Whatever is wrong with what was asked is said before the model is loaded.
-    get_scorer(options.get("scorer", "exact"))
-    get_prompt(options.get("prompt", "question"))
-    for one, place in zip(data, places, strict=True):
-        _free(place, options.get("overwrite", False))
-        resolve(one)
-    judge = _judge(folder, server, options.get("served"), get_format(format), most)
-    shared = {"format": format, "server": server, "max_new_tokens": most, "judge": judge, **options}
-    for one, place in zip(data, places, strict=True):
-        evaluate(model, one, out=place, **shared)
+    alone = len(pairs) == 1 and out is not None
+    places = [parent if alone else parent / label(benchmark.data, split) for benchmark, split in pairs]
+    shared = {"format": format, "server": server, "served": served, "on_bad_row": on_bad_row, "overwrite": overwrite}
+    calls = []
+    for (benchmark, split), place in zip(pairs, places, strict=True):
+        asked = {f.name: getattr(benchmark, f.name) for f in fields(benchmark) if f.name not in ("data", "splits")}
+        call = {"data": benchmark.data, "split": split, **asked, **shared, "options": dict(benchmark.options)}
+        if len(pairs) > 1 and not overwrite and _finished(place) == _task(model, folder, **call):
+            ranks().print(f"{place} holds these results already")
+            continue
+        _free(place, overwrite)
+        _first_row(benchmark, split)
+        calls.append((call, place))
+    judge: Engine | None = None
+    for call, place in calls:
+        judge = judge or _judge(folder, server, served, get_format(format), call["max_new_tokens"])
+        judge.max_new_tokens = call["max_new_tokens"]
+        evaluate(model, out=place, judge=judge, **call)
     return places
+
+
+def _first_row(benchmark: Benchmark, split: str) -> None:
+    """Raises ValueError where the data, its split or an option does not exist."""
+    rows = stream_data(benchmark.data, split=split, options=benchmark.options, limit=1, on_bad_row="drop")
+    next(rows, None)
+
+
+def _task(model: str, folder: str, **asked: Any) -> str:
+    """Tells one evaluation from another: what is asked of which weights."""
+    kept = {name: value for name, value in asked.items() if name not in ("overwrite", "batch_size")}
+    told = json.dumps([model, _stamp(folder), kept], default=str, sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _finished(place: Path) -> str | None:
+    """The task of the results that a folder holds."""
+    path = place / "summary.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return found.get("task") if isinstance(found, dict) else None
 
 
 def evaluate(
@@ -88,6 +127,21 @@ def evaluate(
     folder, run = _model_folder(model)
     format = format or _trained_format(run) or "think-answer"
     reasoning = get_format(format)
+    task = _task(
+        model,
+        folder,
+        data=data,
+        split=split,
+        prompt=prompt,
+        scorer=scorer,
+        format=format,
+        max_new_tokens=max_new_tokens,
+        limit=limit,
+        on_bad_row=on_bad_row,
+        options=dict(options or {}),
+        server=server,
+        served=served,
+    )
     out = _free(out or (run or Path("runs")) / "eval" / label(data, split), overwrite)
     loaded_data = load_data(
         data,
@@ -113,7 +167,7 @@ def evaluate(
             prompt=prompt,
             scorer=scorer,
             dropped=loaded_data.dropped,
-            weights=f"{server} {served} {_stamp(folder)}",
+            task=task,
             fresh=overwrite,
             progress=lambda predictions: _progress(predictions, split, len(examples)),
         )

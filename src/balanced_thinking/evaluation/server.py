@@ -10,6 +10,7 @@ import base64
 import http.client
 import io
 import json
+import os
 import threading
 import urllib.error
 import urllib.request
@@ -37,6 +38,8 @@ class Server(Engine):
         tokenizer: of the model that is served.
         served: the model's name there; default: the only one that the server lists.
         timeout_seconds: for one answer.
+
+    A key is taken from the environment, `OPENAI_API_KEY`.
     """
 
     def __init__(
@@ -48,12 +51,12 @@ class Server(Engine):
         *,
         served: str | None = None,
         timeout_seconds: float = 600.0,
-        key: str = "EMPTY",
     ) -> None:
         super().__init__(tokenizer, [], reasoning_format, max_new_tokens)
         if not address.startswith(("http://", "https://")):
             raise ValueError(f"the server is {address!r}; expected an address such as http://localhost:8000/v1")
-        self.address, self.timeout_seconds, self._key = address.rstrip("/"), timeout_seconds, key
+        self.address, self.timeout_seconds = address.rstrip("/"), timeout_seconds
+        self._key = os.environ.get("OPENAI_API_KEY", "EMPTY")
         self._stop = threading.Event()
         self.served = served or self._only_model()
 

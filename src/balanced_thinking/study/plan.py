@@ -14,36 +14,20 @@ torch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from balanced_thinking.data import label
-from balanced_thinking.evaluation.prompts import get_prompt
-from balanced_thinking.evaluation.scorers import get_scorer
+from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks, read_benchmarks
 from balanced_thinking.names import nearest
 from balanced_thinking.training.recipe import Recipe, RecipeError, check_keys, make_recipe
 
 STAGES = ("sft", "grpo")
 _OWN_KEYS = ("after", "stage")
 _SECTIONS = ("arms", "evaluate", "stages", "settings")
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """One data set that every run is evaluated on; `limit` and `options` as `load_data` takes them."""
-
-    data: str
-    splits: tuple[str, ...] = ("test",)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    limit: int | None = None
-    batch_size: int = 200
-    max_new_tokens: int = 512
-    prompt: str = "question"
-    scorer: str = "exact"
 
 
 @dataclass(frozen=True)
@@ -112,7 +96,7 @@ class Study:
             stage=stage,
             after=None if parent is None else _name(setting, parent, seed),
             recipe=make_recipe(values, f"arm {arm!r}"),
-            benchmarks=tuple(_benchmarks(merged(dict(self.evaluate), varied.get("evaluate", {})))),
+            benchmarks=tuple(read_benchmarks(merged(dict(self.evaluate), varied.get("evaluate", {})))),
         )
 
 
@@ -193,7 +177,7 @@ def _check(study: Study, where: str) -> None:
             if arm not in study.arms:
                 raise RecipeError(f"{where}: contrast {list(pair)} names no arm {arm!r}{nearest(arm, study.arms)}")
     for node in study.nodes():
-        _check_benchmarks(node, where)
+        check_benchmarks(node.benchmarks, where)
 
 
 def _check_chosen(arms: Mapping[str, Mapping[str, Any]], chosen: Any, where: str) -> None:
@@ -207,20 +191,6 @@ def _check_chosen(arms: Mapping[str, Mapping[str, Any]], chosen: Any, where: str
             raise RecipeError(f"{where}: there is no arm {arm!r}{nearest(str(arm), arms)}")
         if (parent := arms[arm].get("after")) is not None and parent not in chosen:
             raise RecipeError(f"{where}: arm {arm!r} starts from {parent!r}, which the setting leaves out; name both")
-
-
-def _check_benchmarks(node: Node, where: str) -> None:
-    """Every result needs a folder of its own, a prompt and a scorer that exist."""
-    labels = [label(benchmark.data, split) for benchmark in node.benchmarks for split in benchmark.splits]
-    for name in labels:
-        if labels.count(name) > 1:
-            raise RecipeError(f"{where}: two benchmarks would share the folder {name!r}; rename one of the files")
-    for benchmark in node.benchmarks:
-        try:
-            get_prompt(benchmark.prompt)
-            get_scorer(benchmark.scorer)
-        except ValueError as error:
-            raise RecipeError(f"{where}: evaluate.{benchmark.data}: {error}") from None
 
 
 def _chained(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -239,13 +209,6 @@ def _chained(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for arm in arms:
         visit(arm, ())
     return order
-
-
-def _benchmarks(evaluate: Mapping[str, Mapping[str, Any]]) -> Iterator[Benchmark]:
-    for data, options in evaluate.items():
-        options = options or {}
-        check_keys(options, (f.name for f in fields(Benchmark) if f.name != "data"), f"evaluate.{data}")
-        yield Benchmark(data=data, **{**options, "splits": tuple(options.get("splits", ("test",)))})
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from typing import Any
 
 from balanced_thinking import runs
 from balanced_thinking.data import label
-from balanced_thinking.study.plan import Benchmark, Node, load_study
+from balanced_thinking.evaluation.benchmarks import Benchmark
+from balanced_thinking.study.plan import Node, load_study
 
 LEDGER = "ledger.jsonl"
 PLAN = "study.yaml"
