@@ -42,7 +42,7 @@ def test_a_task_names_functions_that_exist_and_leaves_the_output_whole(file: Pat
 
 
 def test_there_are_tasks() -> None:
-    assert len(FILES) == 3
+    assert len(FILES) == 4
 
 
 def test_a_converted_file_is_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +69,31 @@ def test_its_own_scoring_is_given_the_answer(name: str, function: str, monkeypat
     assert found == {"exact_match": 1.0, "malformed": 0.0}
     assert getattr(utils, f"{name}_results")({}, ["nothing"])["malformed"] == 1.0
     assert given[1] == [""]
+
+
+@pytest.mark.parametrize(
+    ("doc", "text", "target"),
+    [
+        ({"ques_type": "choose_txt", "choices": "four,five", "answer": "five"}, "How many?\nA. four\nB. five", "B"),
+        ({"ques_type": "fill_in_blank", "choices": None, "answer": "12"}, "How many?", "12"),
+        (
+            {"ques_type": "choose_img", "choices": "choice_0.png,choice_1.png", "answer": "choice_1.png"}
+            | {f"choice_image_{k}": Image.new("RGB", (4, 4)) for k in range(2)},
+            "How many?\nA. picture 2\nB. picture 3",
+            "B",
+        ),
+    ],
+)
+def test_iconqa_is_asked_and_scored_as_the_adapter_reads_it(doc: dict[str, Any], text: str, target: str) -> None:
+    doc |= {"question": "How many?", "question_id": "1", "query_image": Image.new("RGB", (4, 4))}
+    assert (utils.iconqa_text(doc), utils.iconqa_target(doc)) == (text, target)
+    assert utils.iconqa_results(doc, [THOUGHT.format(target)]) == {"anls": 1.0, "exact": 1.0, "malformed": 0.0}
+    assert utils.iconqa_results(doc, ["nothing"]) == {"anls": 0.0, "exact": 0.0, "malformed": 1.0}
+
+
+def test_iconqa_gives_half_a_point_for_a_near_miss() -> None:
+    doc = {"question": "?", "ques_type": "fill_in_blank", "answer": "12", "query_image": Image.new("RGB", (4, 4))}
+    assert utils.iconqa_results(doc, [THOUGHT.format("13")])["anls"] == 0.5
 
 
 def test_a_picture_is_made_rgb() -> None:

@@ -22,6 +22,7 @@ from balanced_thinking.names import nearest
 HUB = ("lmms-lab/ICON-QA",)
 TYPES = ("choose_img", "choose_txt", "fill_in_blank")
 SPLITS = ("train", "val", "test")
+_MOST_PICTURES = 5  # of options that a table has columns for
 
 
 def recognises(path: Path) -> bool:
@@ -45,7 +46,7 @@ def load(
     if is_table(path):
         for row, cells in table_rows(path, split):
             if cells.get("ques_type") in chosen:
-                yield _from_table(row, cells)
+                yield from_table(row, cells)
         return
     folder = Path(path).expanduser()
     place = folder if split == "test" and any((folder / kind).is_dir() for kind in TYPES) else folder / split
@@ -75,10 +76,11 @@ def _example(kind: str, row: int, file: Path) -> Example | BadRow:
     return _built(identity, kind, row, item, choices, tuple(images))
 
 
-def _from_table(row: int, item: dict[str, Any]) -> Example | BadRow:
+def from_table(row: int, item: dict[str, Any]) -> Example | BadRow:
+    """A row with the hub's columns."""
     kind = item["ques_type"]
     identity = f"{kind}-{item.get('question_id') or row}"
-    shown = pictures(*(item.get(name) for name in ("query_image", "choice_image_0", "choice_image_1")))
+    shown = pictures(item.get("query_image"), *(item.get(f"choice_image_{k}") for k in range(_MOST_PICTURES)))
     if not shown or not item.get("query_image"):
         return BadRow(row, ("broken_image" if shown is None else "missing_image",), str(item.get("question")), identity)
     texts = str(item.get("choices") or "")

@@ -11,7 +11,9 @@ from typing import Any
 
 from PIL import Image
 
+from balanced_thinking.data import BadRow, iconqa
 from balanced_thinking.data.images import open_image
+from balanced_thinking.evaluation.field import anls
 from balanced_thinking.evaluation.scorers import exact
 from balanced_thinking.segments import parse
 
@@ -54,6 +56,29 @@ def scienceqa_target(doc: Doc) -> str:
     from lmms_eval.tasks.scienceqa.utils import sqa_doc_to_target
 
     return sqa_doc_to_target(doc)
+
+
+def iconqa_visual(doc: Doc) -> list[Image.Image]:
+    from lmms_eval.tasks.iconqa.utils import doc_to_visual
+
+    return doc_to_visual(doc)
+
+
+def iconqa_text(doc: Doc, lmms_eval_specific_kwargs: Any = None) -> str:
+    example = iconqa.from_table(0, dict(doc))
+    return str(doc["question"]) if isinstance(example, BadRow) else example.question
+
+
+def iconqa_target(doc: Doc) -> str:
+    """A letter where there are options, else the answer; "" where the row lacks pictures of its options."""
+    example = iconqa.from_table(0, dict(doc))
+    return "" if isinstance(example, BadRow) else example.answer
+
+
+def iconqa_results(doc: Doc, results: list[str]) -> dict[str, float]:
+    (answer, malformed), target = _answer(results), iconqa_target(doc)
+    scores = {"anls": anls(answer, target), "exact": exact(answer, target)} if target else {"anls": 0.0, "exact": 0.0}
+    return {**scores, "malformed": malformed}
 
 
 def chartqa_visual(doc: Doc) -> list[Image.Image]:
