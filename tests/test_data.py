@@ -373,6 +373,23 @@ def test_sixteen_bits_become_eight(tmp_path: Path, kind: type, most: int) -> Non
     assert np.array_equal(grey.flatten(), np.arange(256))
 
 
+def test_data_without_splits_is_split_by_its_pictures(folder: Path) -> None:
+    for k in range(60):
+        Image.new("RGB", (4, 4), (k, 2 * k, 255 - k)).save(folder / f"{k}.bmp")
+        (folder / f"copy-{k}.bmp").write_bytes((folder / f"{k}.bmp").read_bytes())
+    rows = [{**OURS, "image": f"{name}{k}.bmp", "question": f"{name}?"} for k in range(60) for name in ("", "copy-")]
+    path = write(folder, *rows)
+    parts = {
+        split: load_data(path, split=split, options={"hash_split": True}).examples
+        for split in ("train", "validation", "test", "all")
+    }
+    assert [len(parts[split]) for split in parts] == [100, 12, 8, 120]  # fixed: a later version must not move any
+    owners = [{example.images[0].name.removeprefix("copy-") for example in parts[s]} for s in list(parts)[:3]]
+    assert sum(map(len, owners)) == 60  # a picture and its copy stay together
+    with pytest.raises(ValueError, match="no split 'dev'"):
+        load_data(path, split="dev", options={"hash_split": True})
+
+
 def test_the_world_passes_the_checks() -> None:
     loaded = load_data("world", split="test", limit=6, options={"n": 50})
     assert (len(loaded.examples), loaded.dropped) == (6, 0)

@@ -28,6 +28,7 @@ from balanced_thinking.data.checks import (
 )
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import check_options
+from balanced_thinking.data.splits import check_split, in_split
 from balanced_thinking.names import nearest
 
 __all__ = [
@@ -102,7 +103,8 @@ def load_data(
         on_bad_row: `error` raises once all rows are read; `drop` leaves bad rows out and keeps them in `bad_rows`.
         limit: rows to read at most, good or bad.
         verify_images: also open every image file, not only look whether it is there.
-        options: the data set's own, the keyword arguments of its `load`.
+        options: the data set's own, the keyword arguments of its `load`; and `hash_split` (true), which makes `train`,
+            `validation` and `test` of data without splits, by a hash of the pictures (`splits`).
 
     Raises:
         BadRowsError: there are bad rows. ValueError: an unknown name, split or option, an option of another type than
@@ -144,7 +146,13 @@ def stream_data(
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; expected at least 1 row, or none for all")
     name, path = resolve(data)
-    rows = _rows(name, path, split, {"format": format}, dict(options or {}))
+    own = dict(options or {})
+    if own.pop("hash_split", False):
+        check_split(split, f"{data} with hash_split")
+        whole = "all" if name == "jsonl" else "train"
+        rows: Iterable[Example | BadRow] = in_split(_rows(name, path, whole, {"format": format}, own), split)
+    else:
+        rows = _rows(name, path, split, {"format": format}, own)
     checked = check_examples(rows, verify_images=verify_images, reasoned=reasoned)
     found: list[BadRow] = [] if bad_rows is None else bad_rows
     return _good(data, islice(checked, limit), found, on_bad_row == "error")

@@ -4,7 +4,7 @@ Items of `choose_txt` and `choose_img` are answered by a letter; the pictures of
 question's, in order. Those of `fill_in_blank` are answered by a text. There is no reasoning: the set is for evaluation.
 A folder without splits, as the public examples are, counts as `test`.
 
-The hub's table (lmms-lab/ICON-QA) holds at most two pictures of options: items of `choose_img` with more are bad rows.
+Of the hub's table, items of `choose_img` with more options than it has columns of pictures are bad rows.
 """
 
 from __future__ import annotations

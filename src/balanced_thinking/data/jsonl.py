@@ -1,7 +1,7 @@
 r"""JSON Lines, JSON arrays and CSV, in any of these schemas, told apart row by row:
 
 - ours: `question`, `answer` and perhaps `think` (or `reasoning`), `choices`, `image` or `images`;
-- TRL's `prompt` + `completion`, each a string or messages, whose content is a string or text and image parts;
+- TRL's `prompt` (or `question`) + `completion`, each a string or messages, whose content is a string or parts;
 - `messages` (`role`, `content`) or `conversations` (`from`, `value`): TRL's, and both files of Vision-R1-cold.
 
 Completions are taken apart by the parser that training uses, and `meta["read_as"]` names their format. `<image>`
@@ -24,12 +24,14 @@ from typing import Any
 
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.prose import split_prose
 from balanced_thinking.data.records import CLAIMED, TURN_LISTS, records
 from balanced_thinking.segments import parse
 
 SUFFIXES = (".jsonl", ".json", ".csv")
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
 PLACEHOLDER = "<image>"
+PROSE = "prose"
 _PLACEHOLDERS = re.compile(rf"[ \n]?(?:{PLACEHOLDER}[ \n]?)+")
 _PICTURE_FILE = re.compile(r".+\.(?:png|jpe?g|webp|bmp|gif|tiff?)", re.IGNORECASE)
 _REMOTE = re.compile(r"(?:https?|ftp|s3|gs|hf|data):", re.IGNORECASE)
@@ -66,7 +68,7 @@ def load(
 
     Args:
         image_root: where relative image paths start; default: the file's folder.
-        format: reasoning format of the completions.
+        format: reasoning format of the completions; `prose`: those without tags end in "the answer is ..." (`prose`).
 
     Raises:
         ValueError: there is no such file, or no row of this split in it.
@@ -137,10 +139,7 @@ def _parts(
     turns = _turns(record)
     if turns is not None:
         question, completion, inline = _exchange(turns)
-        parsed = parse(completion, format)
-        if parsed.problems or parsed.answer is None:
-            raise _RowError(completion, *(parsed.problems or ("no_answer",)))
-        return question, entries or inline, parsed.think, parsed.answer, {"read_as": parsed.format}
+        return question, entries or inline, *_read(completion, format)
     if record.get("question") is None:
         raise _RowError(f"keys: {', '.join(record)}", "unknown_schema")
     think = _first(record, "think", "reasoning")
@@ -149,14 +148,25 @@ def _parts(
     return question, entries, None if think is None else _string(think, "think").strip() or None, answer, {}
 
 
+def _read(completion: str, format: str | Mapping[str, Any]) -> tuple[str | None, str, dict[str, str]]:
+    """Think and answer of a completion, and how it was read."""
+    parsed = parse(completion, "auto" if format == PROSE else format)
+    if not parsed.problems and parsed.answer is not None:
+        return parsed.think, parsed.answer, {"read_as": parsed.format}
+    if format == PROSE and (found := split_prose(completion)) is not None:
+        return found[0] or None, found[1], {"read_as": PROSE}
+    raise _RowError(completion, *(parsed.problems or ("no_answer",)))
+
+
 def _turns(record: dict[str, Any]) -> list[Any] | None:
     """The conversation of a row, None where it has none."""
     turns = _first(record, *TURN_LISTS)
     if turns is not None:
         return _list(turns)
-    if record.get("prompt") is None or "completion" not in record:
+    asked = _first(record, "prompt") if "answer" in record else _first(record, "prompt", "question")
+    if asked is None or "completion" not in record:
         return None
-    return [*_side(record["prompt"], "user"), *_side(record["completion"], "assistant")]
+    return [*_side(asked, "user"), *_side(record["completion"], "assistant")]
 
 
 def _side(side: Any, role: str) -> list[Any]:

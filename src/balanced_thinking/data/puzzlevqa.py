@@ -13,8 +13,6 @@ The hub's table (declare-lab/PuzzleVQA), a single split there, is split in the s
 from __future__ import annotations
 
 import ast
-import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,11 @@ from typing import Any
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.records import records
+from balanced_thinking.data.splits import belongs, check_split
 from balanced_thinking.data.tables import is_table, pictures, table_rows
 from balanced_thinking.names import nearest
 
 HUB = ("declare-lab/PuzzleVQA",)
-# Hundredths of the hash space. Changing these or the salt moves items between splits, so results no longer compare.
-SPLITS = {"train": range(20, 100), "validation": range(10, 20), "test": range(10), "all": range(100)}
 SALT = b"puzzlevqa/"
 FIELDS = ("image", "question", "options", "answer", "caption", "explanation", "deduction")
 
@@ -51,14 +48,15 @@ def load(
 
     Raises ValueError for a folder without puzzles and for unknown splits and families.
     """
-    if split not in SPLITS:
-        raise ValueError(f"PuzzleVQA has no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
+    check_split(split, "PuzzleVQA")
     if is_table(path):
         wanted, met = [families] if isinstance(families, str) else families, set()
         for row, cells in table_rows(path, "train"):
             item = _from_table(row, cells)
             met.add(cells.get("category"))
-            if isinstance(item, BadRow) or (_belongs(item, split) and (not wanted or item.meta["family"] in wanted)):
+            if isinstance(item, BadRow) or (
+                belongs(item, split, SALT) and (not wanted or item.meta["family"] in wanted)
+            ):
                 yield item
         if unknown := set(wanted or ()) - met:
             raise ValueError(f"{path} has no family {min(unknown)!r}; known: {', '.join(sorted(map(str, met)))}")
@@ -74,7 +72,7 @@ def load(
     for family in chosen:
         for row, record in records(files[family]):
             item = record if isinstance(record, BadRow) else _from_file(folder, family, row, record)
-            if isinstance(item, BadRow) or _belongs(item, split):
+            if isinstance(item, BadRow) or belongs(item, split, SALT):
                 yield item
 
 
@@ -111,13 +109,3 @@ def _example(identity: str, family: str, row: int, record: dict[str, Any], image
         choices=choices,
         meta={"family": family, "row": row},
     )
-
-
-def _belongs(example: Example, split: str) -> bool:
-    """A missing picture belongs to every split, so that the checks report it."""
-    (image,) = example.images
-    if isinstance(image, Path) and not os.path.isfile(image):
-        return True
-    content = image.read_bytes() if isinstance(image, Path) else image.encoded  # type: ignore[attr-defined]
-    digest = hashlib.sha256(SALT + content).digest()
-    return int.from_bytes(digest[:8], "big") % 100 in SPLITS[split]
