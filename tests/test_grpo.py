@@ -182,6 +182,15 @@ def test_rewards_named_in_the_config_are_the_trainers_with_their_weights(tmp_pat
     assert found.reward_weights.tolist() == [2.0, 0.5]
 
 
+def test_rewards_know_every_token_that_the_model_stops_at(tmp_path: Path) -> None:
+    loaded = load_model("world-base")
+    stops = [loaded.processor.tokenizer.eos_token_id, 3]
+    loaded.model.generation_config.eos_token_id = stops
+    run = ScaleGRPOConfig(output_dir=str(tmp_path), use_cpu=True)
+    found = ScaleGRPOTrainer(loaded.model, None, run, to_prompts_dataset(load(n=8)), processing_class=loaded.processor)
+    assert [reward.stops for reward in found.reward_funcs] == [set(stops)] * 2
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

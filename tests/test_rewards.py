@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from balanced_thinking.data.example import Example
+from balanced_thinking.evaluation.judge import Judge
 from balanced_thinking.models.tokenizer import make_tokenizer
 from balanced_thinking.segments import THINK, parse
 from balanced_thinking.training.rewards import REWARDS, Rollout, check_rewards, make_rewards
@@ -34,6 +36,9 @@ CASES = [
     ("<think>x</think><answer>A</answer><answer>B</answer>", "B", (), 1.0, 0.0),  # two answers, the last counts
     ("<think>x</think><answer>B</answer> and more", "B", (), 1.0, 0.0),  # text after the answer
     ("", "B", (), 0.0, 0.0),  # nothing
+    ("<think>x</think><answer>1", "1", (), 0.0, 0.0),  # cut off: it may have become 12
+    ("<think>x</think><answer>B ", "B", (), 0.0, 0.0),  # a space does not end an answer
+    ("<think>x</think><answer>B<|im_end|>", "B", (), 1.0, 0.0),  # the turn has ended, so the answer is whole
 ]
 
 
@@ -64,6 +69,18 @@ def test_rewards_read_generated_ids_even_where_tags_are_special_tokens() -> None
     assert accuracy(completion_ids=[ids, ids], **columns) == [1.0, 0.0]
     assert form(completion_ids=[ids, ids], **columns) == [1.0, 1.0]
     assert accuracy.__name__ == "accuracy"
+
+
+def test_a_cut_off_answer_earns_what_evaluation_gives_it() -> None:
+    tokenizer = make_tokenizer(eos_token="<eos>")
+    rewards = make_rewards(["accuracy", "conciseness"], tokenizer)
+    for reward in rewards:
+        reward.stops.add(tokenizer.convert_tokens_to_ids("B"))  # a stop of the model's that the tokenizer does not name
+    for end, earned in {"": 0.0, "<eos>": 1.0, "B": 1.0, "</answer>": 1.0, "2": 0.0}.items():
+        ids = tokenizer(f"<think>x</think><answer>1{end}", add_special_tokens=False)["input_ids"]
+        judge = Judge(tokenizer, rewards[0].stops)
+        assert judge.score(Example("0", "", (), None, "1"), ids).score == earned, end
+        assert [reward(completion_ids=[ids], answer=["1"]) for reward in rewards] == [[earned]] * 2, end
 
 
 def test_think_tokens_are_those_that_were_generated() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,10 +67,9 @@ class Judge:
 
     def score(self, example: Example, ids: list[int], scorer: str = "exact") -> Prediction:
         """One completion, parsed by the training's own parser and scored."""
-        stopped = bool(ids) and ids[-1] in self.stops
-        parsed, segments = generated_segments(ids[: len(ids) - stopped], self.tokenizer, self.format)
+        parsed, segments, stopped = take_apart(ids, self.stops, self.tokenizer, self.format)
         said = parsed.text if scorer in RAW else parsed.answer
-        whole = stopped or is_closed(parsed) or scorer in RAW
+        whole = is_whole(parsed, stopped) or scorer in RAW
         if scorer == "official":  # its script guesses, whatever is missing
             said, whole = (said if whole else None), True
         score = get_scorer(scorer)(said, example.answer, example.choices) if whole else 0.0
@@ -103,6 +102,20 @@ class Engine(Judge, ABC):
     @abstractmethod
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
         """The generated token ids, without padding and up to and including the stop token."""
+
+
+def take_apart(
+    ids: Sequence[int], stops: Collection[int], tokenizer: Any, format: ReasoningFormat
+) -> tuple[Parsed, list[int], bool]:
+    """The completion without its stop token, parsed; the segment of each id; and whether there was a stop token."""
+    stopped = bool(ids) and ids[-1] in stops
+    return *generated_segments(ids[: len(ids) - stopped], tokenizer, format), stopped
+
+
+def is_whole(parsed: Parsed, stopped: bool) -> bool:
+    """Whether the answer is all there: the turn has ended, or something follows the answer. Of 12 cut off, only the 1
+    may be there."""
+    return stopped or is_closed(parsed)
 
 
 def ends_with_answer(format: ReasoningFormat) -> bool:

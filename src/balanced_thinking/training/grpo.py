@@ -22,7 +22,7 @@ from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.pictures import DistinctPictures
 from balanced_thinking.schedules import SCHEDULES, Schedule
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
-from balanced_thinking.training.rewards import REWARDS, check_rewards, make_rewards
+from balanced_thinking.training.rewards import REWARDS, TrlReward, check_rewards, make_rewards
 from balanced_thinking.training.safety import SafeTrainer, settle_device_defaults
 
 CREDIT = ("completion", "segment")
@@ -125,6 +125,9 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
             processing_class=processing_class,
             **kwargs,
         )
+        for reward in self.reward_funcs:
+            if isinstance(reward, TrlReward):  # a model may stop at more tokens than its tokenizer's one
+                reward.stops.update(self.eos_token_ids)
         self.format, self.credit_schedule = get_format(args.reasoning_format), args.credit_schedule()
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:

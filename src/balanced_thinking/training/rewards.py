@@ -13,15 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from balanced_thinking.evaluation.judge import is_whole, take_apart
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.names import nearest
-from balanced_thinking.segments import THINK, Parsed, ReasoningFormat, generated_segments, get_format
+from balanced_thinking.segments import THINK, Parsed, ReasoningFormat, get_format
 
 
 @dataclass(frozen=True)
 class Rollout:
     """One completion beside what a reward may look at. `think_tokens` counts those that were generated, tags
-    included."""
+    included; `stopped` tells that the model ended its turn itself, and was not cut off."""
 
     parsed: Parsed
     think_tokens: int
@@ -29,13 +30,17 @@ class Rollout:
     choices: tuple[str, ...] = ()
     scorer: str = "numeric"
     think_budget: int = 256
+    stopped: bool = False
 
 
 Reward = Callable[[Rollout], float]
 
 
 def accuracy(rollout: Rollout) -> float:
-    """1 where the extracted answer is the right one, by the scorer; 0 otherwise, and where none can be extracted."""
+    """1 where the extracted answer is the right one, by the scorer; 0 otherwise, where none can be extracted, and where
+    it was cut off, as in evaluation."""
+    if not is_whole(rollout.parsed, rollout.stopped):
+        return 0.0
     return get_scorer(rollout.scorer)(rollout.parsed.answer, rollout.answer, rollout.choices)
 
 
@@ -71,13 +76,15 @@ def check_rewards(weights: Mapping[str, float]) -> None:
 class TrlReward:
     """A reward as TRL calls it: columns of a batch in, one number a completion out.
 
-    It decodes the token ids itself, because TRL's text lacks special tokens, and tags can be such.
+    It decodes the token ids itself, because TRL's text lacks special tokens, and tags can be such. `stops` are the
+    tokens that end a turn: the tokenizer's, and those that the trainer adds because its model stops there, too.
     """
 
     def __init__(self, name: str, tokenizer: Any, format: ReasoningFormat, scorer: str, think_budget: int) -> None:
         self.__name__ = name
         self._reward, self._tokenizer, self._format = REWARDS[name], tokenizer, format
         self._scorer, self._think_budget = scorer, think_budget
+        self.stops = {tokenizer.eos_token_id}
 
     def __call__(self, *, completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[float]:
         if "answer" not in columns:
@@ -89,8 +96,16 @@ class TrlReward:
         return [self._score(*row) for row in zip(completion_ids, answers, choices, strict=True)]
 
     def _score(self, ids: Sequence[int], answer: str, choices: Sequence[str] | None) -> float:
-        parsed, segments = generated_segments(ids, self._tokenizer, self._format)
-        rollout = Rollout(parsed, segments.count(THINK), answer, tuple(choices or ()), self._scorer, self._think_budget)
+        parsed, segments, stopped = take_apart(ids, self.stops, self._tokenizer, self._format)
+        rollout = Rollout(
+            parsed,
+            segments.count(THINK),
+            answer,
+            tuple(choices or ()),
+            self._scorer,
+            self._think_budget,
+            stopped,
+        )
         return self._reward(rollout)
 
 
