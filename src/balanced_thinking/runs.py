@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,12 +75,6 @@ def finished(out: Path) -> bool:
     """Whether a run in this folder came to its end."""
     path = out / "provenance.json"
     return path.is_file() and json.loads(path.read_text()).get("finished") is not None
-
-
-def peak_mib() -> int:
-    """The largest resident memory of this process so far, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
-    return int(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def now() -> str:

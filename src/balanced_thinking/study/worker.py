@@ -21,6 +21,7 @@ from typing import Any
 from balanced_thinking import runs
 from balanced_thinking.data import label
 from balanced_thinking.evaluation.benchmarks import Benchmark
+from balanced_thinking.memory import peak_mib, reset_peak
 from balanced_thinking.study.plan import Node, load_study
 
 LEDGER = "ledger.jsonl"
@@ -53,6 +54,7 @@ def work(root: Path, node: Node) -> None:
 
 
 def _evaluate(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
+    from balanced_thinking.evaluation.resume import ranks
     from balanced_thinking.evaluation.run import evaluate
 
     summary = evaluate(
@@ -66,7 +68,8 @@ def _evaluate(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
         limit=benchmark.limit,
         options=dict(benchmark.options),
     )
-    return {"tokens": round(summary.n * (summary.think_tokens_mean + summary.answer_tokens_mean))}
+    tokens = round(summary.n * (summary.think_tokens_mean + summary.answer_tokens_mean))
+    return {"tokens": tokens, "device": str(ranks().device)}
 
 
 def _trained(folder: Path) -> dict[str, Any]:
@@ -84,12 +87,17 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _entry(root: Path, node: Node, part: str) -> Iterator[dict[str, Any]]:
+    """A row of the ledger, written when the part is complete. Whoever does the part says on which device, and may say
+    what it took; GPU seconds are the wall seconds of a part on a GPU."""
     entry: dict[str, Any] = {"run": node.name, "part": part, "started": runs.now()}
+    reset_peak()
     wall, cpu = time.perf_counter(), time.process_time()
     yield entry
-    entry["wall_seconds"] = round(time.perf_counter() - wall, 2)
-    entry["cpu_seconds"] = round(time.process_time() - cpu, 2)
-    entry["peak_mib"] = runs.peak_mib()
+    entry.setdefault("wall_seconds", round(time.perf_counter() - wall, 2))
+    entry.setdefault("cpu_seconds", round(time.process_time() - cpu, 2))
+    if entry["device"] != "cpu":
+        entry["gpu_seconds"] = entry["wall_seconds"]
+    entry["peak_mib"] = peak_mib(entry["device"])
     with (root / LEDGER).open("a", encoding="utf-8") as file:  # one short write: rows of several processes never mix
         file.write(json.dumps(entry) + "\n")
 

@@ -6,7 +6,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import ProgressCallback, set_seed
@@ -16,6 +15,7 @@ from balanced_thinking import runs
 from balanced_thinking.data import BadRow, data_format, stream_data
 from balanced_thinking.data.checks import without_overlap
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
+from balanced_thinking.memory import peak_mib
 from balanced_thinking.models.load import Loaded, anchor, load_model
 from balanced_thinking.models.tiny import TinySize
 from balanced_thinking.names import nearest
@@ -97,8 +97,8 @@ def _about(recipe: Recipe, args: Any, loaded: Loaded) -> dict[str, Any]:
 
 
 def _spent(trainer: Any) -> dict[str, Any]:
-    state = trainer.state
-    return {"steps": state.global_step, "tokens": int(state.num_input_tokens_seen), "peak_mib": _peak_mib()}
+    state, peak = trainer.state, peak_mib(str(trainer.args.device))
+    return {"steps": state.global_step, "tokens": int(state.num_input_tokens_seen), "peak_mib": peak}
 
 
 def _load(
@@ -136,10 +136,3 @@ def _save(trainer: Any, loaded: Loaded, folder: Path) -> None:
     trainer.save_model(str(folder))
     if trainer.is_world_process_zero():
         loaded.processor.save_pretrained(str(folder))
-
-
-def _peak_mib() -> int:
-    """Peak memory of the run: the device's where there is one, else the process's."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated() / 2**20)
-    return runs.peak_mib()

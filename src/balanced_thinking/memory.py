@@ -1,0 +1,38 @@
+"""Peak memory of a part of what a process does: a GPU's where it works on one, else the process's own. MiB."""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+_PROC = Path("/proc/self")
+
+
+def reset_peak() -> None:
+    """Let the peak begin anew. Where the system can't do that, the process's own peak stays that of its whole life."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):
+        (_PROC / "clear_refs").write_text("5")  # Linux: VmHWM starts again from what is resident now
+
+
+def peak_mib(device: str = "cpu") -> int:
+    """The largest memory since the last reset: allocated on a CUDA device, or resident of this process."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device) / 2**20)
+    try:
+        found = re.search(r"^VmHWM:\s*(\d+) kB", (_PROC / "status").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    if found:
+        return int(found[1]) // 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
+    return int(peak / (2**20 if sys.platform == "darwin" else 2**10))
