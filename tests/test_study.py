@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import yaml
 
 from balanced_thinking.study import run as study_run
+from balanced_thinking.study import worker
 from balanced_thinking.study.plan import make_study, merged
 from balanced_thinking.study.run import StudyError, describe_plan, ledger, prepare, run_study
 from balanced_thinking.training.recipe import RecipeError
@@ -139,6 +141,8 @@ def test_a_study_runs_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("sft+grpo/seed-0", "world-test"),
     ]
     assert all(row["wall_seconds"] > 0 and row["cpu_seconds"] > 0 and row["peak_mib"] > 0 for row in rows)
+    about = json.loads((tmp_path / "sft" / "seed-0" / "provenance.json").read_text())
+    assert (rows[0]["wall_seconds"], rows[0]["cpu_seconds"]) == (about["train_seconds"], about["train_cpu_seconds"])
     config = yaml.safe_load((tmp_path / "sft+grpo" / "seed-0" / "config.yaml").read_text())
     assert Path(config["model"]) == tmp_path / "sft" / "seed-0"
     assert "complete" in describe_plan(study, tmp_path)
@@ -148,6 +152,27 @@ def test_a_study_runs_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(study_run.subprocess, "Popen", never)
     run_study(study, tmp_path, jobs=2)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_the_ledger_counts_a_continued_training_whole_and_gpu_seconds_on_a_gpu(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from balanced_thinking.training import run as training_run
+
+    def train(recipe: Any, out: Path, *, resume: bool) -> None:
+        """As a run that was killed twice ends: its last part took no time."""
+        about = {"train_seconds": 6.99, "train_cpu_seconds": 5.5, "steps": 2, "tokens": 9, "device": device}
+        (out / "provenance.json").write_text(json.dumps(about | {"finished": "now"}))
+
+    monkeypatch.setattr(training_run, "train", train)
+    monkeypatch.setattr(worker, "peak_mib", lambda on: {"cpu": 100, "cuda:0": 7}[on])
+    node = replace(make_study(SMALL).nodes()[0], benchmarks=())
+    (tmp_path / node.name).mkdir(parents=True)
+    worker.work(tmp_path, node)
+    (row,) = ledger(tmp_path)
+    assert (row["wall_seconds"], row["cpu_seconds"]) == (6.99, 5.5)
+    assert (row.get("gpu_seconds"), row["peak_mib"]) == ((None, 100) if device == "cpu" else (6.99, 7))
 
 
 def test_a_failed_run_is_told_with_its_log_and_the_others_are_finished(

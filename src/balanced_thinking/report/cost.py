@@ -96,16 +96,20 @@ def _name(run: Run, root: Path) -> str:
 
 
 def _parts(run: Run, entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """A run's entries by part: `training (grpo)`, `evaluation`."""
-    training = [entry for entry in entries if entry.get("part") == TRAIN] or _recorded(run)
-    evaluation = [entry for entry in entries if entry.get("part") != TRAIN]
+    """A run's entries by part: `training (grpo)`, `evaluation`. An entry counts all that its part took, so of a part
+    that was done again the last one stands."""
+    latest = {entry.get("part"): entry for entry in entries}
+    training = [latest.pop(TRAIN)] if TRAIN in latest else _recorded(run)
+    evaluation = list(latest.values())
     parts = {f"training ({run.stage})": training, "evaluation": evaluation}
     return {name: found for name, found in parts.items() if found}
 
 
 def _recorded(run: Run) -> list[Mapping[str, Any]]:
     facts = {key: run.provenance.get(key) for key in ("tokens", "peak_mib")}
-    return [] if run.train_seconds is None else [{"wall_seconds": run.train_seconds, **facts}]
+    names = {"wall_seconds": "train_seconds", "cpu_seconds": "train_cpu_seconds"}
+    seconds = {key: run.provenance.get(name) for key, name in names.items()}
+    return [] if run.train_seconds is None else [seconds | facts]
 
 
 def _row(arm: str, part: str, parts: Sequence[dict[str, list[Mapping[str, Any]]]], relative: float | None) -> CostRow:
@@ -118,6 +122,6 @@ def _row(arm: str, part: str, parts: Sequence[dict[str, list[Mapping[str, Any]]]
 
 
 def _total(entries: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    """A part that was cut off and continued has several entries, which add up."""
+    """The evaluations of one run add up."""
     known = [value for entry in entries if (value := number(entry.get(key))) is not None]
     return sum(known) if known else None

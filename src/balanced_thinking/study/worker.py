@@ -73,8 +73,10 @@ def _evaluate(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
 
 
 def _trained(folder: Path) -> dict[str, Any]:
+    """What the run recorded. Its seconds count what was spent before it was killed and continued, too."""
     about = json.loads((folder / "provenance.json").read_text())
-    return {name: about.get(name) for name in ("steps", "tokens", "device")}
+    seconds = {"wall_seconds": about["train_seconds"], "cpu_seconds": about["train_cpu_seconds"]}
+    return {name: about.get(name) for name in ("steps", "tokens", "device")} | seconds
 
 
 @contextmanager
