@@ -151,6 +151,26 @@ def test_several_settings_make_one_page_with_the_same_numbers_beside_it(runs: Pa
     assert float(contrasts[0]["margin"]) == 1.0
 
 
+ORDER = (
+    *("Verdict", "Arms", "Paired differences", "Accuracy against training time", "Training curves", "Failures"),
+    *("Question families", "Costs", "Samples", "Configuration"),
+)
+
+
+def test_one_setting_and_several_tell_their_parts_in_one_order(runs: Path, tmp_path: Path) -> None:
+    one = write_report(runs / "ratio-10", tmp_path / "one.html").read_text(encoding="utf-8")
+    several = write_report(runs, tmp_path / "several.html").read_text(encoding="utf-8")
+    nav = re.findall(r'<a href="#[^"]+">([^<]+)</a>', one)
+    assert tuple(nav) == tuple(re.findall(r"<h2[^>]*>([^<]+)</h2>", one)) == ORDER
+    outer = re.findall(r"<h2[^>]*>([^<]+)</h2>", several)
+    assert outer == re.findall(r'<a href="#[^"]+">([^<]+)</a>', several)
+    assert outer == ["Verdict", "ratio-10", "ratio-40", "Samples", "Configuration"]
+    for setting in several.split("<h2")[2:4]:
+        parts = re.findall(r"<(?:h3|summary)>([^<]+)</(?:h3|summary)>", setting)
+        assert parts[0] == "Verdict with its evidence, seed by seed"
+        assert tuple(part for part in parts if part in ORDER) == ORDER[1:8]
+
+
 def test_one_order_of_arms_colours_all_settings(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs, tmp_path / "runs")
     shutil.rmtree(tmp_path / "runs/ratio-10/sft")
