@@ -13,11 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import yaml
@@ -25,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from balanced_thinking import runs
+from balanced_thinking.study.estimate import time_to_go
 from balanced_thinking.study.plan import Node, Study
 from balanced_thinking.study.worker import LEDGER, PLAN, missing
 
@@ -222,24 +222,13 @@ def ledger(root: Path) -> list[dict[str, Any]]:
 
 
 def describe_plan(study: Study, root: Path, jobs: int | None = None) -> str:
-    """The plan as text: every run with its state, and an estimate from what similar runs took."""
+    """The plan as text: every run with its state, and an estimate from what runs of the same kind took."""
     nodes, rows = study.nodes(), ledger(root)
     open_parts = {node.name: missing(root, node) for node in nodes}
     lines = [f"{len(nodes)} runs, {sum(not parts for parts in open_parts.values())} of them complete", ""]
     for node in nodes:
         state = ", ".join(open_parts[node.name]) or "complete"
         lines.append(f"  {node.name}  ({node.stage}{f' after {node.after}' if node.after else ''}): {state}")
-    seconds = [_estimate(node, part, rows) for node in nodes for part in open_parts[node.name]]
-    known = [value for value in seconds if value is not None]
-    if len(known) < len(seconds):
-        lines += ["", "no estimate yet: no similar part has finished"]
-    elif seconds:
-        lines += ["", f"about {sum(known) / (jobs or default_jobs()) / 60:.0f} minutes to go"]
+    if any(open_parts.values()):
+        lines += ["", time_to_go(nodes, open_parts, rows, jobs or default_jobs())]
     return "\n".join(lines)
-
-
-def _estimate(node: Node, part: str, rows: Sequence[dict[str, Any]]) -> float | None:
-    """Median wall seconds of the part among runs of the same arm, preferably at the same setting."""
-    same = [row for row in rows if row["part"] == part and f"/{node.arm}/" in f"/{row['run']}"]
-    nearest = [row for row in same if node.setting and row["run"].startswith(f"{node.setting}/")] or same
-    return median(row["wall_seconds"] for row in nearest) if nearest else None
