@@ -247,6 +247,20 @@ def study_command(root: Path) -> list[str]:
     return [*program, "study", str(root / "plan.yaml"), "--out", str(root / "s")]
 
 
+def test_jobs_and_threads_are_of_the_cores_that_may_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(command: list[str], env: dict[str, str], **_: Any) -> None:
+        raise OSError(f"{env['OMP_NUM_THREADS']} threads")
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8, 14)), raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(study_run.subprocess, "Popen", start)
+    assert study_run.default_jobs() == 6
+    with pytest.raises(OSError, match=r"^2 threads"):
+        run_study(make_study(SMALL), tmp_path, jobs=3)
+
+
 def test_a_terminated_study_leaves_no_worker_behind(tmp_path: Path) -> None:
     process = subprocess.Popen(study_command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     for _ in range(300):

@@ -77,6 +77,13 @@ def finished(out: Path) -> bool:
     return path.is_file() and json.loads(path.read_text()).get("finished") is not None
 
 
+def usable_cores() -> int:
+    """CPU cores that this process may use: a container, a batch system or `taskset` can leave it but a few."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 

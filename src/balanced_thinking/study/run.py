@@ -159,7 +159,7 @@ def _plain(value: Any) -> Any:
 def default_jobs() -> int:
     import torch
 
-    return 1 if torch.cuda.is_available() else max(1, os.cpu_count() or 1)
+    return 1 if torch.cuda.is_available() else runs.usable_cores()
 
 
 def _start(schedule: _Schedule, root: Path, jobs: int) -> None:
@@ -167,7 +167,7 @@ def _start(schedule: _Schedule, root: Path, jobs: int) -> None:
         schedule.waiting.remove(node)
         folder = root / node.name
         folder.mkdir(parents=True, exist_ok=True)
-        threads = max(1, (os.cpu_count() or 1) // jobs)
+        threads = max(1, runs.usable_cores() // jobs)
         environment = {"OMP_NUM_THREADS": str(threads), "TRANSFORMERS_VERBOSITY": "error"} | os.environ
         with (folder / LOG).open("ab") as log, _undisturbed():
             command = [sys.executable, "-m", "balanced_thinking.study.worker", str(root), node.name]

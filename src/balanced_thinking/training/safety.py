@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from peft import PeftModel
 from transformers import TrainerCallback
 from transformers.utils import is_torch_bf16_gpu_available
 
+from balanced_thinking import runs
 from balanced_thinking.products import fast_products
 
 _WORKERS = 4  # that decode and process pictures while the GPU computes
@@ -25,7 +25,7 @@ def settle_device_defaults(args: Any) -> None:
         args.bf16 = False
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
     if args.dataloader_num_workers is None:
-        args.dataloader_num_workers = min(_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 0
+        args.dataloader_num_workers = min(_WORKERS, runs.usable_cores()) if torch.cuda.is_available() else 0
 
 
 class SafeTrainer:
