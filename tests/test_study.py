@@ -261,6 +261,28 @@ def test_jobs_and_threads_are_of_the_cores_that_may_be_used(tmp_path: Path, monk
         run_study(make_study(SMALL), tmp_path, jobs=3)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_worker_is_started_leaves_none_behind(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, started = subprocess.Popen, []
+
+    def start(*args: Any, **kwargs: Any) -> Any:
+        """The signal arrives when the worker lives, and before the study has heard of it."""
+        started.append(process := real(*args, **kwargs))
+        os.kill(os.getpid(), number)
+        return process
+
+    monkeypatch.setattr(study_run.subprocess, "Popen", start)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_study(make_study(SMALL), tmp_path, jobs=1)
+        assert [process.poll() is None for process in started] == [False]
+        assert not workers(tmp_path)
+    finally:
+        kill_workers(tmp_path)
+
+
 def test_a_terminated_study_leaves_no_worker_behind(tmp_path: Path) -> None:
     process = subprocess.Popen(study_command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     for _ in range(300):
