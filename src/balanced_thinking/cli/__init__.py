@@ -14,6 +14,7 @@ from typing import Any
 
 from balanced_thinking.cli.data import DATA, convert, convert_options, data_options, inspect, inspect_options, values
 from balanced_thinking.cli.parser import Parser, pairs_of, positive
+from balanced_thinking.ending import orderly_end
 from balanced_thinking.names import nearest
 
 
@@ -26,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, rest = parser.parse_known_args(words)
     command = commands[arguments.command]
     arguments.overrides, arguments.options = pairs_of(rest, command), command.options()
-    return _run(arguments.run, arguments, command)
+    with orderly_end():
+        return _run(arguments.run, arguments, command)
 
 
 def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command: Parser) -> int:

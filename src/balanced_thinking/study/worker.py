@@ -20,6 +20,7 @@ from typing import Any
 
 from balanced_thinking import runs
 from balanced_thinking.data import label
+from balanced_thinking.ending import orderly_end
 from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.memory import peak_mib, reset_peak
 from balanced_thinking.study.plan import Node, load_study
@@ -108,7 +109,7 @@ def main() -> int:
     root, name = Path(sys.argv[1]), sys.argv[2]
     node = next(node for node in load_study(root / PLAN).nodes() if node.name == name)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    with _alone(root / node.name):
+    with orderly_end(), _alone(root / node.name):
         work(root, node)
     return 0
 
