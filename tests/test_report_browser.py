@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from balanced_thinking.report import write_report
+from tests import keyboard
 from tests.synthetic import write_study
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
-    *("--disable-sync", "--no-first-run", "--enable-logging=stderr", "--v=0", "--dump-dom"),
+    *("--disable-sync", "--no-first-run"),
 )
 TIMEOUT_SECONDS = 120
 
@@ -52,15 +53,21 @@ class Samples(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[str, list[str]]]:
-    """(an address) -> the page after its script ran, and what the console said."""
+def program() -> str:
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the PATH; install chromium to run these tests")
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser(program: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[str, list[str]]]:
+    """(an address) -> the page after its script ran, and what the console said."""
     profile = tmp_path_factory.mktemp("profile")
+    printing = ("--enable-logging=stderr", "--v=0", "--dump-dom", f"--user-data-dir={profile}")
 
     def visit(address: str) -> tuple[str, list[str]]:
-        command = [found, *FLAGS, f"--user-data-dir={profile}", address]
+        command = [program, *FLAGS, *printing, address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True)
         return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
@@ -141,3 +148,61 @@ def test_without_a_script_all_samples_are_shown(page: str) -> None:
     samples = Samples(Path(page.removeprefix("file://")).read_text(encoding="utf-8"))
     assert len(samples.shown) == 48
     assert "hidden" in samples.filters
+
+
+FOCUSED = "document.activeElement.id"
+STATE = "location.hash + ' ' + document.getElementById('filter-count').textContent"
+
+
+@pytest.fixture
+def by_keyboard(program: str, page: str, tmp_path: Path) -> Iterator[keyboard.Page]:
+    """The page with the focus on its first filter, where only Tab has led."""
+    with keyboard.opened(program, (*FLAGS, f"--user-data-dir={tmp_path}"), page) as opened:
+        for _ in range(100):
+            opened.press("Tab")
+            if opened.ask(FOCUSED).startswith("filter-"):
+                break
+        yield opened
+
+
+def test_tab_reaches_every_filter_in_its_order_and_goes_on(by_keyboard: keyboard.Page) -> None:
+    def visited(shift: bool) -> Iterator[str]:
+        for _ in range(4):
+            by_keyboard.press("Tab", shift=shift)
+            yield by_keyboard.ask(FOCUSED)
+
+    order = [f"filter-{name}" for name in ("disagree", "malformed", "family", "setting", "reset")]
+    assert by_keyboard.ask(FOCUSED) == order[0]
+    assert by_keyboard.ask("getComputedStyle(document.activeElement).outlineStyle") != "none"  # one sees where it is
+    assert list(visited(shift=False)) == order[1:]
+    assert list(visited(shift=True)) == order[-2::-1]
+    for _ in order:
+        by_keyboard.press("Tab")
+    assert by_keyboard.ask("!!document.activeElement.closest('article')")  # no trap: the samples follow
+
+
+def test_filters_work_by_space_arrows_and_enter(by_keyboard: keyboard.Page) -> None:
+    def shown() -> tuple[str, int]:
+        state, _, count = by_keyboard.ask(STATE).partition(" ")
+        return state, int(count.split()[0])
+
+    by_keyboard.press(" ")
+    state, disagreeing = shown()
+    assert state == "#disagree"
+    assert 0 < disagreeing < 48
+    by_keyboard.press("Tab")
+    by_keyboard.press("Tab")
+    by_keyboard.press("ArrowDown")
+    family = by_keyboard.ask("document.activeElement.options[1].value")
+    state, fewer = shown()
+    assert state == f"#disagree&family={family}"
+    assert 0 < fewer < disagreeing
+    by_keyboard.press("ArrowUp")
+    assert shown() == ("#disagree", disagreeing)
+    by_keyboard.press("Tab")
+    by_keyboard.press("ArrowDown")
+    assert shown()[0] == "#disagree&setting=ratio-10"
+    by_keyboard.press("Tab")
+    by_keyboard.press("Enter")
+    assert shown() == ("#samples", 48)
+    assert by_keyboard.ask(FOCUSED) == "filter-reset"  # a filter does not take the focus away

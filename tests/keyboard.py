@@ -1,0 +1,92 @@
+"""A page in a headless Chromium that is used by its keyboard alone: real key presses, over the debugging pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+# The browser reads commands from descriptor 3 and writes answers to 4.
+LAUNCH = """
+import fcntl, os, sys
+read, write = (fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3])
+os.dup2(read, 3), os.dup2(write, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " "), "ArrowUp": (38, ""), "ArrowDown": (40, "")}
+SHIFT = 8
+TIMEOUT_SECONDS = 60
+
+
+class Page:
+    """One page: `press` a key, `ask` for the value of an expression."""
+
+    def __init__(self, commands: int, answers: int) -> None:
+        self._commands, self._answers = commands, answers
+        self._sent, self._read = 0, b""
+        self._session: dict[str, str] = {}
+
+    def open(self, address: str) -> None:
+        target = self._call("Target.createTarget", url=address)["targetId"]
+        self._session = {"sessionId": self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while self.ask("document.readyState") != "complete" or self.ask("location.href") == "about:blank":
+            assert time.monotonic() < deadline, f"{address} has not loaded"
+            time.sleep(0.05)
+        self._call("Page.bringToFront")
+
+    def press(self, key: str, *, shift: bool = False) -> None:
+        code, text = KEYS[key]
+        about = {"key": key, "code": key.replace(" ", "Space"), "windowsVirtualKeyCode": code}
+        about["modifiers"] = SHIFT if shift else 0
+        self._call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **about)
+        self._call("Input.dispatchKeyEvent", type="keyUp", **about)
+
+    def ask(self, expression: str) -> Any:
+        return self._call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._sent += 1
+        command = {"id": self._sent, "method": method, "params": parameters, **self._session}
+        os.write(self._commands, json.dumps(command).encode() + b"\0")
+        while (answer := self._next()).get("id") != self._sent:
+            pass
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def _next(self) -> dict[str, Any]:
+        """The next message, an answer or an event."""
+        while b"\0" not in self._read:
+            assert select.select([self._answers], [], [], TIMEOUT_SECONDS)[0], "the browser does not answer"
+            found = os.read(self._answers, 2**16)
+            assert found, "the browser has ended"
+            self._read += found
+        message, _, self._read = self._read.partition(b"\0")
+        return json.loads(message)
+
+
+@contextmanager
+def opened(browser: str, flags: Sequence[str], address: str) -> Iterator[Page]:
+    """The page at an address, until the end of the block."""
+    (to_read, commands), (answers, to_write) = os.pipe(), os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, str(to_read), str(to_write), browser, *flags, "--remote-debugging-pipe"],
+        pass_fds=(to_read, to_write),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(to_read), os.close(to_write)
+    try:
+        page = Page(commands, answers)
+        page.open(address)
+        yield page
+    finally:
+        process.terminate()
+        process.wait(TIMEOUT_SECONDS)
+        os.close(commands), os.close(answers)
