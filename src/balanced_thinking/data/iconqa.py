@@ -50,6 +50,8 @@ def load(
         return
     folder = Path(path).expanduser()
     place = folder if split == "test" and any((folder / kind).is_dir() for kind in TYPES) else folder / split
+    if place != folder and not place.is_dir() and any((folder / kind).is_dir() for kind in TYPES):
+        raise ValueError(f"{folder} has no split {split!r}: a folder of types counts as 'test'")
     if not any((place / kind).is_dir() for kind in TYPES):
         raise ValueError(f"{place} holds no IconQA: expected <type>/<id>/data.json, the types being {', '.join(TYPES)}")
     row = 0
