@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
@@ -16,6 +17,7 @@ from balanced_thinking.cli import main
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.weights import NORMALIZE
 from tests.conftest import ARCHITECTURES
+from tests.invariants.two_ranks_sharded import MESHES, SHARDED, gradients
 from tests.training import GradNorms, config, losses, trainer
 
 RANKS = Path(__file__).with_name("two_ranks.py")
@@ -42,7 +44,8 @@ def test_eight_by_one_equals_two_by_four_equals_one_by_eight(
 
 def on_two_ranks(*words: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    root = Path(__file__).parents[2]  # of this checkout, wherever the package is installed from
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -76,6 +79,16 @@ def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
     for strategy, (whole, again) in resumed.items():
         assert len(whole) == 2
         assert again == whole, strategy
+
+
+def test_sharding_by_fsdp2_changes_no_gradient(tmp_path: Path) -> None:
+    """Heads that are tied, by themselves, and beside the last norm; over one axis of ranks and over two."""
+    on_two_ranks(str(RANKS.with_name("two_ranks_sharded.py")), str(tmp_path))
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"found-{rank}.pt")
+        assert set(found) == {f"{case}/{mesh}" for case in SHARDED for mesh in MESHES}
+        for name, sharded in found.items():
+            torch.testing.assert_close(sharded, gradients(name.split("/")[0]), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("architecture", ["llava_next", "gemma3"])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Partial
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 from trl.trainer.utils import maybe_gather_lm_head_ctx
@@ -38,6 +38,17 @@ def logit_scale(text_config: Any) -> float:
     return float(scaling) if text_config.model_type == "hyperclovax" else 1.0 / float(scaling)
 
 
+def gathered(parameter: torch.Tensor) -> torch.Tensor:
+    """The whole of a parameter that FSDP2 holds in shards; any other as it is.
+
+    FSDP2 gathers and averages in a module's own forward and backward, and the head's never run: where the head is a
+    unit by itself (a vision model that ties no weights), its gradient is averaged here, over every axis of the mesh.
+    """
+    if not isinstance(parameter, DTensor):
+        return parameter
+    return parameter.full_tensor(grad_placements=[Partial("avg")] * parameter.device_mesh.ndim)
+
+
 def attach_weighted_head(model: PreTrainedModel, impl: str = "auto") -> None:
     """Teach `model` the call `model(..., labels=(B, L), token_weights=(B, L - 1)) -> WeightedOutput`.
 
@@ -56,7 +67,7 @@ def attach_weighted_head(model: PreTrainedModel, impl: str = "auto") -> None:
         # Looked up on each call: PEFT and FSDP replace the parts after this function was attached.
         hidden_BLD = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
         head = self.get_output_embeddings()
-        weight_VD, bias_V = (p.full_tensor() if isinstance(p, DTensor) else p for p in (head.weight, head.bias))
+        weight_VD, bias_V = gathered(head.weight), None if head.bias is None else gathered(head.bias)
         with maybe_gather_lm_head_ctx(weight_VD, bias_V):
             output = weighted_linear_cross_entropy(
                 hidden_BLD.flatten(0, 1).to(weight_VD.device),

@@ -1,0 +1,76 @@
+"""Run by torch.distributed.run on two gloo ranks: the gradients of a model that accelerate has sharded by FSDP2, each
+rank with half of the samples."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from accelerate import FullyShardedDataParallelPlugin
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+
+from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.training.head import attach_weighted_head
+
+# What a model may do with its head: share the embedding's weight or keep its own, with the last norm beside it or not.
+SHARDED = ("llava_next", "qwen2_5_vl", "gemma3", "qwen2", "qwen2-untied")
+MESHES = {"sharded": (1, 2), "replicated": (2, 1)}
+_AXES = ("dp_replicate", "dp_shard")
+
+
+def gradients(case: str, half: int | None = None, mesh: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
+    """Whole gradients by name, of half of the samples or of all."""
+    model = build_tiny(case.removesuffix("-untied"))[0]
+    if case.endswith("-untied"):
+        model.config.tie_word_embeddings = False
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    attach_weighted_head(model)
+    if mesh is not None:
+        model = fsdp2_prepare_model(_accelerator(mesh, type(model.get_decoder().layers[0])), model)
+    rng = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 60, (4, 12), generator=rng)  # no picture's token
+    weights = torch.rand(4, 11, generator=rng)
+    mine = slice(None) if half is None else slice(2 * half, 2 * half + 2)
+    for micro_batch in torch.arange(4)[mine].split(1):  # gradients add up over micro-batches
+        inputs = {"input_ids": ids[micro_batch], "attention_mask": torch.ones_like(ids[micro_batch])}
+        loss = model(**inputs, labels=ids[micro_batch], token_weights=weights[micro_batch], use_cache=False).loss
+        (loss if half is None else 2 * loss).backward()  # ranks are averaged
+    return {name: _whole(p.grad) for name, p in model.named_parameters() if p.grad is not None}
+
+
+def _whole(grad: torch.Tensor) -> torch.Tensor:
+    return grad.full_tensor() if isinstance(grad, DTensor) else grad
+
+
+def _accelerator(mesh: tuple[int, int], layer: type) -> Any:
+    """As much of an Accelerator as sharding asks for: it offers FSDP on a GPU only."""
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=[layer.__name__]
+    )
+    return SimpleNamespace(
+        state=SimpleNamespace(fsdp_plugin=plugin),
+        torch_device_mesh=init_device_mesh("cpu", mesh, mesh_dim_names=_AXES),
+        parallelism_config=SimpleNamespace(fsdp_dim_names=_AXES),
+        mixed_precision="no",
+        is_main_process=torch.distributed.get_rank() == 0,
+        device=torch.device("cpu"),
+    )
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    found = {f"{case}/{name}": gradients(case, rank, mesh) for case in SHARDED for name, mesh in MESHES.items()}
+    torch.save(found, folder / f"found-{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
