@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from balanced_thinking import attention
 from balanced_thinking.attention import attend_by_sample, packed_rows
@@ -121,6 +122,30 @@ def test_attention_of_a_sample_is_that_of_its_own_row(length: int, window: int |
     assert not found[0, length + 24 :].any()
     found.sum().backward()
     assert torch.isfinite(query.grad).all()
+
+
+class Written(TorchDispatchMode):
+    """Counts the elements of all that operations make anew; views are free."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if not func.is_view and isinstance(made, torch.Tensor):
+            self.elements += made.numel()
+        return made
+
+
+def test_shorter_samples_in_a_row_cost_no_more_in_the_backward() -> None:
+    written = {}
+    for samples in (8, 64):
+        query, key, value = torch.randn(3, 2, 2, 512, 4).requires_grad_()
+        rows = [[512 // samples] * samples, [512 // samples] * (samples - 1)]
+        found, _ = attention.attend(torch.nn.Module(), query, key, value, attention.Samples(rows))
+        with Written() as count:
+            found.sum().backward()
+        written[samples] = count.elements
+    assert written[64] < written[8]
 
 
 def hidden_states(model: Any, batch: dict[str, Any], dtype: torch.dtype = torch.float64) -> torch.Tensor:

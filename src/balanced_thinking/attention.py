@@ -97,14 +97,22 @@ def attend(
     groups = query_RHLD.shape[1] // key_RHLD.shape[1]
     key_RHLD, value_RHLD = repeat_kv(key_RHLD, groups), repeat_kv(value_RHLD, groups)
     scaling = query_RHLD.shape[-1] ** -0.5 if scaling is None else scaling
+    split = (_split(x_RHLD, attention_mask.rows) for x_RHLD in (query_RHLD, key_RHLD, value_RHLD))
     pieces: list[list[Tensor]] = [[] for _ in attention_mask.rows]
-    for row, span in attention_mask.spans():
-        query, key, value = (x_RHLD[row : row + 1, :, span] for x_RHLD in (query_RHLD, key_RHLD, value_RHLD))
+    for (row, span), query, key, value in zip(attention_mask.spans(), *split, strict=True):
         mask_SS = attention_mask.mask(row, span, query.device)
         pieces[row].append(_attend_alone(query, key, value, mask_SS, scaling, dropout))
     length = query_RHLD.shape[2]
     rows = [F.pad(torch.cat(row, 2), (0, 0, 0, length - sum(p.shape[2] for p in row))) for row in pieces]
     return torch.cat(rows).transpose(1, 2).contiguous(), None
+
+
+def _split(x_RHLD: Tensor, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+    """(1, H, S, D) of each sample. Not by slices: the backward of each one would fill a tensor of the whole size, so
+    that its cost grew with the square of the number of samples; those of `unbind` and `split` put together once."""
+    length = x_RHLD.shape[2]
+    parts = (x_HLD.split([*row, length - sum(row)], 1)[:-1] for x_HLD, row in zip(x_RHLD.unbind(), rows, strict=True))
+    return [x_HSD[None] for row in parts for x_HSD in row]
 
 
 def _attend_alone(
