@@ -32,8 +32,32 @@ def test_the_setting_is_put_back_even_after_an_error(found: str) -> None:
         settings.fp32_precision = before
 
 
-def test_products_that_round_to_bfloat16_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine with AMX, where the same setting means bfloat16."""
+@pytest.mark.parametrize("found", ["highest", "high", "medium", "bf16 for oneDNN alone"])
+def test_torch_tells_its_precision_within_and_after_as_before(found: str) -> None:
+    """torch.compile asks for it."""
+    settings = torch.backends.mkldnn.matmul
+    before = torch.get_float32_matmul_precision(), settings.fp32_precision
+    try:
+        if found in ("highest", "high", "medium"):
+            torch.set_float32_matmul_precision(found)
+            with fast_products():
+                assert torch.get_float32_matmul_precision() in (found, "medium")
+            assert torch.get_float32_matmul_precision() == found
+        else:  # torch does not tell outside either
+            settings.fp32_precision = "bf16"
+            with fast_products():
+                assert settings.fp32_precision == "bf16"
+            assert settings.fp32_precision == "bf16"
+    finally:
+        settings.fp32_precision = before[1]
+        torch.set_float32_matmul_precision(before[0])
+        settings.fp32_precision = before[1]
+
+
+@pytest.mark.parametrize("allowed", ["highest", "medium"])
+def test_products_that_round_to_bfloat16_are_refused(allowed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with AMX, where the same setting means bfloat16; whatever the user allows while it is probed."""
+    before = torch.get_float32_matmul_precision(), torch.backends.mkldnn.matmul.fp32_precision
     plain = torch.Tensor.__matmul__
 
     def rounded(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -45,8 +69,12 @@ def test_products_that_round_to_bfloat16_are_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     rounds_as_float32.cache_clear()
     try:
+        torch.set_float32_matmul_precision(allowed)
         assert not rounds_as_float32()
+        torch.set_float32_matmul_precision("highest")
         with products.fast_products():
             assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"
     finally:
         rounds_as_float32.cache_clear()
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.mkldnn.matmul.fp32_precision = before[1]

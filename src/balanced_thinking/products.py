@@ -2,7 +2,8 @@
 
 torch multiplies float32 matrices with MKL, which was half as fast as oneDNN on the Intel and AMD machines with AVX-512
 that we measured. oneDNN is reached by allowing bfloat16 products, which it makes use of only on some machines (AMX): so
-the error is probed once a process, and where it is not float32's, nothing is changed.
+the error is probed once a process, and where it is not float32's, nothing is changed. Nor is it where there is a GPU:
+torch has one setting for both, and the GPU's products are the user's business.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 
-_FAST = "bf16"
 # Inner sizes short and long, so that a rounding of the inputs and one of the sums would both show.
 _PROBED_MKN = ((256, 128, 384), (128, 2048, 512))
 _TOLERANCE = 4.0  # times the error of the products as they are: the order of summation may differ, no more
@@ -23,24 +24,27 @@ _TOLERANCE = 4.0  # times the error of the products as they are: the order of su
 def fast_products() -> Iterator[None]:
     """Within it float32 products on a CPU go the faster way if that one rounds as float32 does; the setting that was
     found is put back."""
-    if not rounds_as_float32():
+    if torch.cuda.is_available() or not rounds_as_float32():
         yield
         return
-    with _precision(_FAST):
+    with _fast():
         yield
 
 
 @cache
 def rounds_as_float32() -> bool:
-    """Whether the faster products exist here and are no less exact than the others, against float64."""
+    """Whether the faster products exist here and are no less exact than IEEE's, against float64. What the user allows
+    at the time plays no part: the answer is kept for the process."""
     if not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
     rng = torch.Generator().manual_seed(0)
     for m, k, n in _PROBED_MKN:
         left_MK, right_KN = torch.randn(m, k, generator=rng), torch.randn(k, n, generator=rng)
         truth_MN = left_MK.double() @ right_KN.double()
-        plain = (left_MK @ right_KN - truth_MN).abs().max()
-        with _precision(_FAST):
+        with _restored():
+            _onednn().fp32_precision = "ieee"
+            plain = (left_MK @ right_KN - truth_MN).abs().max()
+        with _fast():
             fast = (left_MK @ right_KN - truth_MN).abs().max()
         if fast > _TOLERANCE * plain:
             return False
@@ -48,11 +52,35 @@ def rounds_as_float32() -> bool:
 
 
 @contextmanager
-def _precision(value: str) -> Iterator[None]:
-    settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # torch makes it when it is imported
-    before = settings.fp32_precision
-    settings.fp32_precision = value
+def _fast() -> Iterator[None]:
+    with _restored():
+        if _precision() is None:
+            _onednn().fp32_precision = "bf16"
+        else:  # set alone, oneDNN's would contradict the general setting, which torch then refuses to tell
+            torch.set_float32_matmul_precision("medium")
+        yield
+
+
+@contextmanager
+def _restored() -> Iterator[None]:
+    """Puts back what was found: the general setting, and those of oneDNN and CUDA, which may say something else."""
+    onednn, cuda, general = _onednn(), torch.backends.cuda.matmul, _precision()
+    found = onednn.fp32_precision, cuda.fp32_precision
     try:
         yield
     finally:
-        settings.fp32_precision = before
+        if general is not None:
+            torch.set_float32_matmul_precision(general)
+        onednn.fp32_precision, cuda.fp32_precision = found
+
+
+def _precision() -> str | None:
+    """torch's general setting; None where the user's finer ones contradict it."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def _onednn() -> Any:
+    return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # torch makes it when it is imported
