@@ -39,7 +39,7 @@ bench: setup
 bench-gpu: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	for n in 8192 16384 32768; do \
-	  $(BIN)/python benchmarks/head.py --device cuda --shape 2048,151936,$$n,0.5 --json $(BENCH_OUT)/head-cuda-$$n.json || exit 1; done
+	  $(BIN)/python benchmarks/head.py --device cuda --rounds 3 --shape 2048,151936,$$n,0.5 --json $(BENCH_OUT)/head-cuda-$$n.json || exit 1; done
 	$(BIN)/python benchmarks/sft_step.py --size 3b --device cuda --json $(BENCH_OUT)/sft_step-3b-cuda.json
 
 lint: setup

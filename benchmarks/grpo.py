@@ -23,7 +23,7 @@ from balanced_thinking import ScaleGRPOConfig, ScaleGRPOTrainer
 from balanced_thinking.data.rows import to_prompts_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny
-from harness import Figures, compare, in_turn, measured, options_of, record, table
+from harness import Figures, contest, measured, options_of, table
 
 CONTESTANTS = ("ours", "trl")
 STEPS, PROMPTS, COMPLETIONS, ACCUMULATION = 2, 4, 4, 4
@@ -110,12 +110,12 @@ def main() -> int:
         measured(options.measure, options, measure)
         return 0
     chosen = ["--side", str(options.side), "--tokens", str(options.tokens), "--threads", str(options.threads)]
-    result = compare(in_turn(CONTESTANTS, options.rounds, __file__, chosen), "trl")
+    about = {"picture_side": options.side, "completion_tokens": options.tokens}
+    result = contest(__file__, options, CONTESTANTS, chosen, "trl", **about)
     columns = {"seconds_per_step": "s a step:.2f", "decoded": "decoded:.0f", "processed": "processed:.0f"}
     print(table(result, columns, "trl"))
-    record(__file__, options, result, picture_side=options.side, completion_tokens=options.tokens)
     ours = result["ours"]
-    passed = ours["decoded"]["max"] == ours["processed"]["max"] == NEEDED
+    passed = "failed" not in ours and ours["decoded"]["max"] == ours["processed"]["max"] == NEEDED
     print(f"{'PASS' if passed else 'FAIL'} pictures decoded and processed by ours: {NEEDED} of each are needed")
     return 0 if passed else 1
 

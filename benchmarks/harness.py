@@ -1,7 +1,7 @@
 """What the benchmarks share: contestants in turn, each in a process of its own, and ratios taken within a round.
 
-A script names its contestants and gives a function that measures one and returns figures by name; `main` runs them in
-alternating order, prints a table and writes the JSON of record.
+A script names its contestants and gives a function that measures one and returns figures by name; `contest` runs them
+in alternating order and writes the JSON of record.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from typing import Any
 import torch
 
 Figures = Mapping[str, float]
+Rows = dict[str, dict[str, Any]]  # a contestant's figures as median, min and max; or {"failed": why}
 _PACKAGES = ("torch", "transformers", "trl", "accelerate", "liger-kernel", "cut-cross-entropy")
+_MESSAGE = 200  # characters of a failure's message
 
 
 def options_of(
@@ -38,23 +40,56 @@ def options_of(
     return parser
 
 
-def in_turn(contestants: Sequence[str], rounds: int, script: str, arguments: Sequence[str]) -> dict[str, list[Figures]]:
-    """Measure every contestant once a round, in alternating order, so that drift of the machine falls on all alike."""
+def contest(
+    script: str,
+    options: argparse.Namespace,
+    contestants: Sequence[str],
+    arguments: Sequence[str],
+    baseline: str,
+    record_as: Callable[[Rows], Any] = lambda rows: rows,
+    **about: Any,
+) -> Rows:
+    """Measure every contestant once a round, in alternating order, so that drift of the machine falls on all alike.
+
+    What is known is written to `options.json` after each round, as `record_as` puts it. A contestant that fails once is
+    left out of the later rounds, and its row says why.
+    """
     samples: dict[str, list[Figures]] = {name: [] for name in contestants}
-    for round_ in range(rounds):
+    failures: dict[str, str] = {}
+    rows: Rows = {}
+    for round_ in range(options.rounds):
         for name in contestants[:: 1 if round_ % 2 == 0 else -1]:
-            samples[name].append(in_fresh_process(name, script, arguments))
-            print(f"round {round_ + 1}/{rounds} {name}: {samples[name][-1]}", file=sys.stderr)
-    return samples
+            if name in failures:
+                continue
+            try:
+                samples[name].append(in_fresh_process(name, script, arguments))
+                print(f"round {round_ + 1}/{options.rounds} {name}: {samples[name][-1]}", file=sys.stderr)
+            except MeasurementError as error:
+                failures[name] = str(error)
+                print(f"round {round_ + 1}/{options.rounds} {name} failed:\n{error.output}", file=sys.stderr)
+        rows = compare(samples, baseline, failures)
+        record(script, options, record_as(rows), **({"rounds": round_ + 1} | about))
+    return rows
+
+
+class MeasurementError(Exception):
+    """A contestant's process failed; the message is its last line, `output` all it wrote."""
+
+    def __init__(self, message: str, output: str) -> None:
+        super().__init__(message)
+        self.output = output
 
 
 def in_fresh_process(name: str, script: str, arguments: Sequence[str]) -> Figures:
     """The figures that `script --measure name` prints as its last line."""
     command = [sys.executable, script, *arguments, "--measure", name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"the measurement of {name} failed:\n{done.stdout}\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    code = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    message = said[-1][:_MESSAGE] if said and done.returncode > 0 else code
+    raise MeasurementError(message, f"{done.stdout}\n{done.stderr}\n{code}")
 
 
 def measured(name: str, options: argparse.Namespace, measure: Callable[[str, argparse.Namespace], Figures]) -> None:
@@ -63,14 +98,19 @@ def measured(name: str, options: argparse.Namespace, measure: Callable[[str, arg
     print(json.dumps(measure(name, options)))
 
 
-def compare(samples: Mapping[str, Sequence[Figures]], baseline: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Median, min and max of each contestant's figures, and of their ratios to the baseline's of the same round."""
-    rows: dict[str, dict[str, dict[str, float]]] = {}
+def compare(samples: Mapping[str, Sequence[Figures]], baseline: str, failures: Mapping[str, str]) -> Rows:
+    """Median, min and max of each contestant's figures, and of their ratios to the baseline's of the same round. No
+    ratios where the baseline is missing or failed; of a contestant that failed, why: `{"failed": message}`."""
+    rows: Rows = {}
+    against = [] if baseline in failures else samples.get(baseline, [])
     for name, runs in samples.items():
+        if name in failures:
+            rows[name] = {"failed": failures[name]}
+            continue
         rows[name] = {field: spread([run[field] for run in runs]) for field in runs[0]}
         for field in runs[0]:
-            if all(base[field] for base in samples[baseline]):
-                ratios = [run[field] / base[field] for run, base in zip(runs, samples[baseline], strict=True)]
+            if against and all(base.get(field) for base in against):
+                ratios = [run[field] / base[field] for run, base in zip(runs, against, strict=True)]
                 rows[name][f"{field}_ratio"] = spread(ratios)
     return rows
 
@@ -79,12 +119,16 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def table(rows: Mapping[str, Mapping[str, Mapping[str, float]]], columns: Mapping[str, str], baseline: str) -> str:
+def table(rows: Rows, columns: Mapping[str, str], baseline: str) -> str:
     """A Markdown table. `columns` maps a figure's name to its heading and format, as in `{"seconds": "CPU s:.2f"}`."""
     heads = [heading.rsplit(":", 1)[0] for heading in columns.values()]
     cells = [cell for head in heads for cell in (head, f"of {baseline}'s")]
     lines = [f"| | {' | '.join(cells)} |", "| --- |" + " ---: |" * len(cells)]
     for name, row in rows.items():
+        if "failed" in row:
+            why = row["failed"].replace("|", "\\|")
+            lines.append(f"| `{name}` | failed: {why} |" + " |" * (len(cells) - 1))
+            continue
         line = []
         for field, heading in columns.items():
             ratio = row.get(f"{field}_ratio")

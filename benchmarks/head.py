@@ -1,6 +1,7 @@
 """Time and memory of the weighted head against TRL's, forward and backward.
 
     python benchmarks/head.py [--shape 512,32000,2048,0.5] [--rounds 5] [--json FILE] [--device cpu|cuda]
+    python benchmarks/head.py --sweep --device cuda --rounds 1 --only chunked,triton,trl,liger,cce [--json FILE]
 
 Command of record: python benchmarks/head.py --json benchmarks/results/head-cpu.json (2 CPU cores, about 5 minutes);
 expected at the default shape: `chunked` at most 0.20 of TRL's CPU seconds and 0.25 of its added peak memory.
@@ -13,7 +14,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from balanced_thinking.loss import weighted_linear_cross_entropy
 from balanced_thinking.loss.chunked import CPU_POLICY, GPU_POLICY
-from harness import Figures, compare, in_turn, measured, options_of, peak_mib, record, reset_peak, table
+from harness import Figures, Rows, contest, measured, options_of, peak_mib, reset_peak, table
 
 
 class Shape(NamedTuple):
@@ -34,6 +35,32 @@ class Shape(NamedTuple):
 
 
 TARGET_SHAPE = Shape(512, 32000, 2048, 0.5)
+# What a sweep changes one at a time: tokens, vocabulary, hidden size, ignored share, dtype, whether the head is frozen.
+SWEEPS: dict[str, tuple[Shape, dict[str, Sequence[Any]]]] = {
+    "cpu": (
+        TARGET_SHAPE,
+        {
+            "tokens": (512, 8192),
+            "vocabulary": (8000, 151_936),
+            "hidden": (256, 2048),
+            "ignored": (0.0, 0.9),
+            "dtype": ("bfloat16",),
+            "frozen": (True,),
+        },
+    ),
+    "cuda": (
+        Shape(2048, 151_936, 8192, 0.5),
+        {
+            "tokens": (2048, 32_768),
+            "vocabulary": (32_000, 262_144),
+            "hidden": (1024, 4096),
+            "ignored": (0.0, 0.9),
+            "dtype": ("float16", "float32"),
+            "frozen": (True,),
+        },
+    ),
+}
+DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 WARM_UP_SHAPE = Shape(64, 1000, 96, 0.5)
 TARGETS = {"seconds": 0.20, "peak_mib": 0.25}  # ours over TRL's, at TARGET_SHAPE on a CPU
 BASELINE = "trl"
@@ -124,17 +151,16 @@ def contestants(device: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def inputs(shape: Shape, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Random hidden states, head, labels and non-uniform weights; float32 on a CPU, bfloat16 on a GPU."""
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    rng = torch.Generator().manual_seed(0)
-    hidden_TD = torch.randn(shape.tokens, shape.hidden, generator=rng)
-    head_VD = torch.randn(shape.vocabulary, shape.hidden, generator=rng) / shape.hidden**0.5
-    labels_T = torch.randint(0, shape.vocabulary, (shape.tokens,), generator=rng)
-    labels_T[torch.rand(shape.tokens, generator=rng) < shape.ignored] = -100
-    weights_T = torch.rand(shape.tokens, generator=rng) / shape.tokens
-    hidden_TD, head_VD = (tensor.to(device, dtype).requires_grad_() for tensor in (hidden_TD, head_VD))
-    return hidden_TD, head_VD, labels_T.to(device), weights_T.to(device)
+def inputs(shape: Shape, device: str, dtype: torch.dtype, frozen: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Random hidden states, head, labels and non-uniform weights, drawn on the device."""
+    rng = torch.Generator(device).manual_seed(0)
+    drawn: dict[str, Any] = {"generator": rng, "device": device}
+    hidden_TD = torch.randn(shape.tokens, shape.hidden, **drawn).to(dtype)
+    head_VD = (torch.randn(shape.vocabulary, shape.hidden, **drawn) / shape.hidden**0.5).to(dtype)
+    labels_T = torch.randint(0, shape.vocabulary, (shape.tokens,), **drawn)
+    labels_T[torch.rand(shape.tokens, **drawn) < shape.ignored] = -100
+    weights_T = torch.rand(shape.tokens, **drawn) / shape.tokens
+    return hidden_TD.requires_grad_(), head_VD.requires_grad_(not frozen), labels_T, weights_T
 
 
 def step(head: Head, tensors: tuple[Tensor, Tensor, Tensor, Tensor]) -> float:
@@ -175,15 +201,16 @@ def measure_cuda(head: Head, tensors: tuple[Tensor, Tensor, Tensor, Tensor], ite
 
 
 def measure(name: str, options: argparse.Namespace) -> Figures:
-    step(HEADS[name], inputs(WARM_UP_SHAPE, options.device))  # imports, thread pools, kernels
-    tensors = inputs(options.shape, options.device)
+    kind = options.device, getattr(torch, options.dtype), options.frozen
+    step(HEADS[name], inputs(WARM_UP_SHAPE, *kind))  # imports, thread pools, kernels
+    tensors = inputs(options.shape, *kind)
     return (measure_cpu if options.device == "cpu" else measure_cuda)(HEADS[name], tensors, options.iterations)
 
 
-def meets_targets(rows: dict[str, Any]) -> bool:
+def meets_targets(rows: Rows) -> bool:
     passed = True
     for field, limit in TARGETS.items():
-        ratio = rows["chunked"][f"{field}_ratio"]["median"]
+        ratio = rows["chunked"].get(f"{field}_ratio", {"median": float("nan")})["median"]
         passed &= ratio <= limit
         print(f"{'PASS' if ratio <= limit else 'FAIL'} chunked {field}: {ratio:.3f} of TRL's, at most {limit:.2f}")
     return passed
@@ -198,24 +225,73 @@ def parse_shape(text: str) -> Shape:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}") from None
 
 
-def main() -> int:
+def cases(options: argparse.Namespace) -> dict[str, argparse.Namespace]:
+    """A sweep's options by the name of the case: the base's, then with one axis changed at a time."""
+    shape, axes = SWEEPS[options.device]
+    base = vars(options) | {"shape": shape}
+    found = {"base": argparse.Namespace(**base)}
+    for axis, values in axes.items():
+        for value in values:
+            changed = {"shape": shape._replace(**{axis: value})} if axis in Shape._fields else {axis: value}
+            found[f"{axis} {value}"] = argparse.Namespace(**base | changed)
+    return found
+
+
+def arguments_of(case: argparse.Namespace) -> list[str]:
+    words = ["--shape", ",".join(map(str, case.shape)), "--device", case.device, "--dtype", case.dtype]
+    words += ["--threads", str(case.threads), "--iterations", str(case.iterations)]
+    return words + ["--frozen"] * case.frozen
+
+
+def sweep(options: argparse.Namespace, chosen: Sequence[str]) -> None:
+    """Each case in turn; the JSON has them all by name."""
+    swept: dict[str, Any] = {}
+    for name, case in cases(options).items():
+        swept[name] = about = {"shape": case.shape._asdict(), "dtype": case.dtype, "frozen": case.frozen}
+
+        def together(rows: Rows, about: dict[str, Any] = about) -> dict[str, Any]:
+            about["figures"] = rows
+            return swept
+
+        rows = contest(__file__, case, chosen, arguments_of(case), BASELINE, together, iterations=case.iterations)
+        print(f"\n{name}: {about['shape']}, {case.dtype}{', frozen' * case.frozen}\n\n{as_table(rows, case.device)}")
+
+
+def as_table(rows: Rows, device: str) -> str:
+    seconds = "GPU s:.4f" if device == "cuda" else "CPU s:.2f"
+    return table(rows, {"seconds": seconds, "peak_mib": "added peak MiB:.0f"}, BASELINE)
+
+
+def parse_options() -> argparse.Namespace:
     parser = options_of(__doc__, tuple(HEADS))
     about = "hidden,vocabulary,tokens,ignored share"
     parser.add_argument("--shape", type=parse_shape, default=TARGET_SHAPE, help=about)
     parser.add_argument("--iterations", type=int, default=3, help="steps timed in each process (default 3)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default float32, on cuda bfloat16")
+    parser.add_argument("--frozen", action="store_true", help="no gradient of the head, as with LoRA")
+    parser.add_argument("--only", help="contestants beside trl, as in chunked,triton (default: all)")
+    parser.add_argument("--sweep", action="store_true", help="a shape, then each axis of it by itself; ignores --shape")
     options = parser.parse_args()
+    options.dtype = options.dtype or DTYPES[options.device]
+    return options
+
+
+def main() -> int:
+    options = parse_options()
     if options.measure:
         measured(options.measure, options, measure)
         return 0
-    arguments = ["--shape", ",".join(map(str, options.shape)), "--device", options.device]
-    arguments += ["--threads", str(options.threads), "--iterations", str(options.iterations)]
-    rows = compare(in_turn(contestants(options.device), options.rounds, __file__, arguments), BASELINE)
-    gpu = options.device == "cuda"
-    columns = {"seconds": "GPU s:.4f" if gpu else "CPU s:.2f", "peak_mib": "added peak MiB:.0f"}
-    print(table(rows, columns, BASELINE))
-    dtype = "bfloat16" if gpu else "float32"
-    record(__file__, options, rows, dtype=dtype, shape=options.shape._asdict(), iterations=options.iterations)
-    return 0 if gpu or options.shape != TARGET_SHAPE or meets_targets(rows) else 1
+    known = contestants(options.device)
+    chosen = [n for n in known if options.only is None or n in (*options.only.split(","), BASELINE)]
+    if options.sweep:
+        sweep(options, chosen)
+        return 0
+    about = {"dtype": options.dtype, "frozen": options.frozen, "shape": options.shape._asdict()}
+    arguments = arguments_of(options)
+    rows = contest(__file__, options, chosen, arguments, BASELINE, iterations=options.iterations, **about)
+    print(as_table(rows, options.device))
+    judged = (options.device, options.shape, options.dtype, options.frozen) == ("cpu", TARGET_SHAPE, "float32", False)
+    return 0 if not judged or "chunked" not in rows or meets_targets(rows) else 1
 
 
 if __name__ == "__main__":

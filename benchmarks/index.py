@@ -25,7 +25,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from harness import Figures, compare, in_turn, measured, options_of, record, table
+from harness import Figures, contest, measured, options_of, table
 
 CONTESTANTS = ("rows", "list", "datasets")
 PICTURES = 1000
@@ -78,10 +78,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), options.rows)
-        samples = in_turn(CONTESTANTS, options.rounds, __file__, [*sys.argv[1:], "--folder", folder])
-    rows = compare(samples, "rows")
+        arguments = [*sys.argv[1:], "--folder", folder]
+        rows = contest(__file__, options, CONTESTANTS, arguments, "rows", samples=options.rows)
     print(table(rows, {"seconds": "seconds:.1f", "mib": "peak MiB:.0f"}, "rows"))
-    record(__file__, options, rows, samples=options.rows)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from balanced_thinking.batch import ScaleCollator
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import TinySize, build_tiny
-from harness import Figures, compare, in_turn, measured, options_of, record, table
+from harness import Figures, contest, measured, options_of, table
 
 CONTESTANTS = ("ours", "cached", "trl")
 BATCH, IMAGE_TOKENS = 8, 324  # what 512 x 512 pixels are to Qwen2.5-VL
@@ -86,12 +86,12 @@ def main() -> int:
         measured(options.measure, options, measure)
         return 0
     arguments = [f"--{name}={getattr(options, name)}" for name in ("side", "samples", "workers", "threads")]
-    result = compare(in_turn(CONTESTANTS, options.rounds, __file__, arguments), "trl")
+    about = {"side": options.side, "samples": options.samples, "workers": options.workers}
+    result = contest(__file__, options, CONTESTANTS, arguments, "trl", **about)
     columns = {"samples_per_second": "samples/s:.1f", "cpu_ms_per_sample": "CPU ms a sample:.1f"}
     if not options.workers:
         columns["opened_per_sample"] = "times opened:.1f"
     print(table(result, columns, "trl"))
-    record(__file__, options, result, side=options.side, samples=options.samples, workers=options.workers)
     return 0
 
 
