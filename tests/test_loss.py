@@ -349,6 +349,20 @@ def test_autocast_runs_the_products_in_its_dtype(hidden_dtype: torch.dtype, chun
         assert error <= found["reference"][name] + 3e-3
 
 
+@pytest.mark.parametrize("head_dtype", [torch.float32, torch.bfloat16])
+def test_autocast_rounds_the_head_gradient_to_what_the_head_has(head_dtype: torch.dtype, chunking: None) -> None:
+    """One chunk or many: a sum of low-precision products keeps float32 where the parameter does."""
+    case = make_case(dtype=torch.float32)
+    case = replace(case, head_VD=_leaf(case.head_VD, head_dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = case.run("chunked")
+    out.loss.backward()
+    grad_VD = case.head_VD.grad
+    assert grad_VD is not None
+    assert grad_VD.dtype == head_dtype
+    assert torch.equal(grad_VD.bfloat16().float(), grad_VD.float()) == (head_dtype == torch.bfloat16)
+
+
 def test_tiny_weights_survive_float16(chunking: None) -> None:
     case = make_case(dtype=torch.float16, bias=True)
     case = replace(case, weights_T=case.weights_T * 1e-6)

@@ -130,7 +130,8 @@ class _Gradients:
         self.unit = weights_N.abs().amax() / _HALF_RANGE if half and chunks else None
         self.dtypes = [None if tensor is None else tensor.dtype for tensor in inputs]
         hidden_dtype = wide if half else inputs[0].dtype
-        head_dtype = wide if half or chunks > 1 else dtype
+        # One chunk adds up nothing, but a head in float32 (under autocast) is owed what the product knows.
+        head_dtype = wide if half or chunks > 1 or inputs[1].dtype == wide else dtype
         self.hidden_TD, self.head_VD, self.bias_V = (
             torch.zeros_like(tensor, dtype=grad_dtype) if tensor is not None and need else None
             for tensor, need, grad_dtype in zip(inputs, needs, (hidden_dtype, head_dtype, wide), strict=True)
