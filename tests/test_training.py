@@ -15,13 +15,18 @@ from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.schedules import Schedule
 from tests.conftest import ARCHITECTURES
-from tests.training import config, losses, trainer
+from tests.training import config, logged, losses, trainer
 
-LOGGED = {"think_nll", "answer_nll", "think_accuracy", "answer_accuracy", "w_think", "w_answer", "tokens_per_second"}
-
-
-def logged(run: Any, name: str) -> list[float]:
-    return [entry[name] for entry in run.state.log_history if name in entry]
+LOGGED = {
+    "num_tokens",
+    "think_nll",
+    "answer_nll",
+    "think_accuracy",
+    "answer_accuracy",
+    "w_think",
+    "w_answer",
+    "tokens_per_second",
+}
 
 
 def test_both_segments_learn_and_every_metric_is_logged(world_rows: Dataset, tmp_path: Path) -> None:
@@ -134,6 +139,21 @@ def test_evaluation_loss_depends_neither_on_batches_nor_on_dropped_samples(
         assert metrics["eval_dropped"] >= 2
         found.append(metrics["eval_loss"])
     assert found == pytest.approx([found[0]] * 3, rel=1e-5)
+
+
+def test_tokens_are_counted_packed_as_padded_and_on_after_a_resume(world_rows: Dataset, tmp_path: Path) -> None:
+    options = {"max_steps": 4, "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 2}
+    padded = trainer("qwen2_5_vl", world_rows, config(tmp_path / "padded", **options))
+    padded.train()
+    tokens = logged(padded, "num_tokens")
+    assert len(set(tokens)) == 4
+    assert tokens == sorted(tokens)
+    packed = trainer("qwen2_5_vl", world_rows, config(tmp_path / "packed", packing=True, **options))
+    packed.train()
+    assert logged(packed, "num_tokens") == tokens
+    again = trainer("qwen2_5_vl", world_rows, config(tmp_path / "padded", **options))
+    again.train(resume_from_checkpoint=str(tmp_path / "padded" / "checkpoint-2"))
+    assert logged(again, "num_tokens") == tokens
 
 
 def test_speed_counts_training_alone(world_rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,5 +52,9 @@ def trainer(architecture: str, rows: Dataset, args: ScaleSFTConfig, **options: A
     return ScaleSFTTrainer(model, args, train_dataset=rows, processing_class=processor, **copy.copy(options))
 
 
+def logged(trained: Any, name: str) -> list[float]:
+    return [entry[name] for entry in trained.state.log_history if name in entry]
+
+
 def losses(trained: Any) -> list[float]:
-    return [entry["loss"] for entry in trained.state.log_history if "loss" in entry]
+    return logged(trained, "loss")

@@ -18,7 +18,7 @@ from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.weights import NORMALIZE
 from tests.conftest import ARCHITECTURES
 from tests.invariants.two_ranks_sharded import MESHES, SHARDED, gradients
-from tests.training import GradNorms, config, losses, trainer
+from tests.training import GradNorms, config, logged, losses, trainer
 
 RANKS = Path(__file__).with_name("two_ranks.py")
 
@@ -103,6 +103,7 @@ def test_uniform_weighting_follows_trls_trajectory(architecture: str, world_rows
     theirs.train()
     assert losses(ours)[0] == pytest.approx(losses(theirs)[0], rel=1e-6)
     assert losses(ours) == pytest.approx(losses(theirs), rel=1e-4)
+    assert logged(ours, "num_tokens") == logged(theirs, "num_tokens")
 
 
 _SHARED = (

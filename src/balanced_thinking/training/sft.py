@@ -307,5 +307,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         tokens = int(metrics.pop("tokens", 0))
         if mode == "train":
             self.state.num_input_tokens_seen += tokens
+        if metrics:  # as TRL counts them: attended, prompt and picture included, over all ranks and the whole training
+            metrics["num_tokens"] = self.state.num_input_tokens_seen
         self._metrics[mode] |= {name: [value] for name, value in metrics.items()}
         super().log(logs, start_time)
