@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv
+from transformers.masking_utils import flash_attention_mask
 
 from balanced_thinking import attention
 from balanced_thinking.attention import attend_by_sample, packed_rows
@@ -209,6 +214,61 @@ def test_packed_rows_hold_every_token_and_little_padding(architecture: str, ragg
 @pytest.mark.parametrize("architecture", EVERY)
 def test_what_lies_before_a_sample_in_its_row_does_not_touch_it(architecture: str) -> None:
     assert keeps_samples_apart(build_tiny(architecture)[0])
+
+
+def varlen_attention(module: Any, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any) -> Any:
+    """What FlashAttention computes from the samples' edges, and a record of what it was given."""
+    told = {name: kwargs[name] for name in ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")}
+    GIVEN.append(told | {"mask": mask})
+    key, value = (repeat_kv(x, query.shape[1] // key.shape[1]) for x in (key, value))
+    spans = [slice(start, stop) for start, stop in pairwise(told["cu_seq_lens_q"].tolist())]
+    pieces = [
+        F.scaled_dot_product_attention(
+            *(x[:, :, span] for x in (query, key, value)), is_causal=True, scale=kwargs["scaling"]
+        )
+        for span in spans
+    ]
+    return torch.cat(pieces, 2).transpose(1, 2), None
+
+
+GIVEN: list[dict[str, Any]] = []
+
+
+@pytest.fixture
+def flash_stub() -> str:
+    GIVEN.clear()
+    AttentionInterface.register("flash_stub", varlen_attention)
+    AttentionMaskInterface.register("flash_stub", flash_attention_mask)
+    return "flash_stub"
+
+
+@pytest.mark.parametrize("multiple", [None, 64])
+@pytest.mark.parametrize("batch", [8, 1])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_flash_attention_is_told_where_samples_begin(
+    architecture: str, batch: int, multiple: int | None, flash_stub: str, world_rows: Dataset, tmp_path: Path
+) -> None:
+    options = {"packing": True, "per_device_train_batch_size": batch, "pad_to_multiple_of": multiple}
+    plain = trainer(architecture, world_rows, config(tmp_path, **options))
+    model, processor = build_tiny(architecture)
+    model.config.get_text_config()._attn_implementation = flash_stub
+    run = ScaleSFTTrainer(model, config(tmp_path, **options), train_dataset=world_rows, processing_class=processor)
+    run.train()
+    lengths = {int(ScaleCollator(processor)([row])["attention_mask"].sum()) for row in world_rows}
+    assert len(GIVEN) == 2  # layers, of one micro-batch
+    for told in GIVEN:
+        found = told["cu_seq_lens_q"].diff().tolist()
+        assert set(found[:batch]) <= lengths
+        assert len(found) - batch in ((0,) if multiple is None else (0, 1))  # a filler
+        assert sum(found) % (multiple or 1) == 0
+        assert told["mask"] is None
+        assert told["cu_seq_lens_q"].dtype == torch.int32
+        assert told["cu_seq_lens_k"] is told["cu_seq_lens_q"]
+        assert told["max_length_q"] == told["max_length_k"] == max(found)
+        assert type(told["max_length_q"]) is int  # else it would have to come from the device
+    plain.train()
+    if architecture != "gemma3":  # FlashAttention reads its pictures one way
+        assert losses(run) == pytest.approx(losses(plain), rel=1e-6)
 
 
 def test_a_model_that_mixes_samples_is_padded_in_groups_of_like_length(

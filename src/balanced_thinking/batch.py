@@ -101,7 +101,7 @@ class ScaleCollator:
     pictures' tensors.
 
     With `packing` several samples share a row: then there is no `attention_mask`, but `position_ids`, `places` and
-    `rows`, the samples' lengths (see `packing.Layout`).
+    `rows`, the samples' lengths (see `packing.Layout`), and with `varlen` what FlashAttention asks for.
 
     Args:
         processor: the model's processor, or its tokenizer for a text-only model.
@@ -112,6 +112,7 @@ class ScaleCollator:
         pad_to_multiple_of: rounds the padded length up.
         packing: whether the samples of a batch share rows, which are as long as the longest sample, or `pack_tokens`.
         rope_index: the model's positions where they are not plain ones.
+        varlen: whether packed rows tell FlashAttention where samples begin.
         image_cache: a folder that keeps what the image processor makes of a picture, of `image_cache_gib` at most.
     """
 
@@ -125,6 +126,7 @@ class ScaleCollator:
         packing: bool = False,
         pack_tokens: int | None = None,
         rope_index: RopeIndex | None = None,
+        varlen: bool = False,
         image_cache: str | Path | None = None,
         image_cache_gib: float = 20.0,
     ) -> None:
@@ -133,7 +135,7 @@ class ScaleCollator:
         self.processor, self.tokenizer = processor, getattr(processor, "tokenizer", processor)
         self.format = get_format(reasoning_format)
         self.max_length, self.overflow, self.pad_to_multiple_of = max_length, overflow, pad_to_multiple_of
-        self.packing, self.pack_tokens, self.rope_index = packing, pack_tokens, rope_index
+        self.packing, self.pack_tokens, self.rope_index, self.varlen = packing, pack_tokens, rope_index, varlen
         self._cached = image_cache is not None and hasattr(processor, "image_processor")
         if image_cache is not None and self._cached:
             self.processor = copy(processor)  # the one that was given stays as it is, and is what gets saved
@@ -158,7 +160,8 @@ class ScaleCollator:
             prompts = self._encode_prompts([texts[i]["prompt"] for i in shown], images)
             completions = [completions[i] or Completion([], []) for i in shown]
         whole = [c for c in completions if c is not None]
-        batch = self._pack(prompts, whole, images) if self.packing and len(whole) > 1 else self._pad(prompts, whole)
+        packs = self.packing and (len(whole) > 1 or self.varlen)
+        batch = self._pack(prompts, whole, images) if packs else self._pad(prompts, whole)
         batch["dropped"] = torch.tensor(len(rows) - len(kept))
         return batch
 
@@ -280,6 +283,7 @@ class ScaleCollator:
         positions = layout.positions(own)
         batch["position_ids"] = torch.nn.functional.pad(positions, (0, width - positions.shape[-1]))
         batch["places"], batch["rows"] = layout.places(width), layout.row_lengths
+        batch |= layout.varlen(width) if self.varlen else {}
         starts = [0, *accumulate(len(row) for row in images)]
         pictures = [k for i in layout.order for k in range(starts[i], starts[i + 1])]
         return batch | dict(take_pictures(prompts["tensors"], pictures, len(pictures)) if pictures else {})

@@ -65,6 +65,16 @@ class Layout:
     def width(self) -> int:
         return max(map(sum, self.row_lengths))
 
+    def varlen(self, width: int) -> dict[str, Any]:
+        """What FlashAttention's kernels ask for, under transformers' names: the edges of the samples in the flattened
+        rows, and the longest sample. A row's filler is one sample more. Not given, transformers infers them from the
+        positions, and waits for the device in every layer."""
+        rows = ([*lengths, width - sum(lengths)] for lengths in self.row_lengths)
+        lengths = [length for row in rows for length in row if length]
+        edges = torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32)
+        longest = max(lengths)
+        return {"cu_seq_lens_q": edges, "cu_seq_lens_k": edges, "max_length_q": longest, "max_length_k": longest}
+
     def join(self, samples: Sequence[Sequence[int]]) -> list[list[int]]:
         """A list of values for each sample -> one for each row."""
         return [[value for index in row for value in samples[index]] for row in self.rows]

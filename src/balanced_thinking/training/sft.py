@@ -202,7 +202,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
                 "out, and bound the memory by per_device_train_batch_size"
             )
         tokens = _ONE_ROW if flash else self.args.pack_tokens
-        return {"packing": True, "pack_tokens": tokens, "rope_index": RopeIndex.of(model)}
+        return {"packing": True, "pack_tokens": tokens, "rope_index": RopeIndex.of(model), "varlen": flash}
 
     def _refuse_parallelism(self) -> None:
         plan = self.accelerator.parallelism_config
