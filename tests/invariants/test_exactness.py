@@ -74,6 +74,10 @@ def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
         architecture, normalize = case.split("/")
         assert (loss, norm) == pytest.approx(one_step(architecture, world_rows, tmp_path, 8, normalize), rel=1e-6), case
 
+    alone = trainer("qwen2_5_vl", world_rows.to_iterable_dataset(), config(tmp_path, max_steps=2, packing=True))
+    alone.train()
+    assert json.loads((tmp_path / "streamed.json").read_text()) == pytest.approx(losses(alone), rel=1e-6)
+
     resumed = json.loads((tmp_path / "resumed.json").read_text())
     assert set(resumed) == {"random", "group_by_length"}
     for strategy, (whole, again) in resumed.items():

@@ -1,5 +1,5 @@
 """Run by torch.distributed.run on two gloo ranks: one optimizer step for every architecture and `normalize` mode, and a
-run that is resumed in the middle of its second epoch, for each way of ordering samples."""
+run that is resumed in the middle of its second epoch, for each way of ordering samples; and packed rows of a stream."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ def main(folder: Path) -> None:
             run.add_callback(norms)
             run.train()
             found[f"{architecture}/{normalize}"] = (losses(run)[0], norms.norms[0])
+    stream = config(folder / "stream", per_device_train_batch_size=4, max_steps=2, packing=True)
+    streamed = trainer("qwen2_5_vl", rows.to_iterable_dataset(), stream)
+    streamed.train()
     resumed = {}
     for strategy in ("random", "group_by_length"):
         about = {
@@ -44,6 +47,7 @@ def main(folder: Path) -> None:
         resumed[strategy] = (losses(whole)[6:], losses(again)[6:])
     if run.is_world_process_zero():
         (folder / "resumed.json").write_text(json.dumps(resumed))
+        (folder / "streamed.json").write_text(json.dumps(losses(streamed)))
         (folder / "found.json").write_text(json.dumps(found))
 
 

@@ -305,7 +305,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         metrics = period.read(lambda sums: self.accelerator.reduce(sums, "sum"), self.normalize)
         metrics.pop("loss", None)  # stands in the logs already
         tokens = int(metrics.pop("tokens", 0))
-        if mode == "train":
+        if mode == "train" and self.args.include_num_input_tokens_seen in (False, "no"):  # else transformers counts
             self.state.num_input_tokens_seen += tokens
         if metrics:  # as TRL counts them: attended, prompt and picture included, over all ranks and the whole training
             metrics["num_tokens"] = self.state.num_input_tokens_seen
