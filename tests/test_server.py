@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from balanced_thinking.data.world import load
 from balanced_thinking.evaluation import server
 from balanced_thinking.evaluation.results import evaluate_examples
 from balanced_thinking.evaluation.server import Server
+from balanced_thinking.evaluation.vllm import Vllm
 from balanced_thinking.models.tiny import build_tiny
 
 
@@ -165,6 +168,44 @@ def test_a_key_comes_from_the_environment(stub: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     Server(stub.address, build_tiny("qwen2")[1])
     assert stub.key == "Bearer secret"
+
+
+def fake_vllm(monkeypatch: pytest.MonkeyPatch, golds: dict[str, str]) -> list[Any]:
+    """A module `vllm` whose model answers each question with its gold; returns what it was asked."""
+    asked: list[Any] = []
+
+    class LLM:
+        def __init__(self, model: str) -> None:
+            asked.append(model)
+
+        def chat(self, conversations: list[Any], how: Any, use_tqdm: bool) -> list[Any]:
+            asked.append(how)
+            texts = [one[0]["content"][-1]["text"] for one in conversations]
+            said = [f"<think>I see it .</think><answer>{golds[text]}</answer> and more" for text in texts]
+            return [SimpleNamespace(outputs=[SimpleNamespace(text=text, finish_reason="stop")]) for text in said]
+
+    module = SimpleNamespace(LLM=LLM, SamplingParams=lambda **how: how)
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    return asked
+
+
+def test_vllm_answers_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = fake_vllm(monkeypatch, {example.question: example.answer for example in load(split="test", n=5)})
+    words = ["eval", "--model", "world-base", "--engine", "vllm", "--data", "world", "--data_options.n", "5"]
+    assert main([*words, "--max-new-tokens", "77", "--out", str(tmp_path / "out")]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["n"], summary["correct"], summary["truncated"], summary["malformed"]) == (5, 5, 0, 0)
+    assert asked[1] == {"temperature": 0.0, "max_tokens": 77, "skip_special_tokens": False}
+
+
+def test_vllm_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = build_tiny("qwen2")[1]
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(ValueError, match=r"balanced-thinking\[vllm\]"):
+        Vllm("somewhere", tokenizer)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="is an adapter"):
+        Vllm(str(tmp_path), tokenizer)
 
 
 def test_from_the_command_line(stub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,6 +152,9 @@ def _eval_options(parser: Parser) -> None:
     parser.add_argument(
         "--server", help="ask this OpenAI-compatible server, as in http://localhost:8000/v1, which serves it"
     )
+    parser.add_argument(
+        "--engine", choices=("transformers", "vllm"), default="transformers", help="who generates in this process"
+    )
     parser.add_argument("--served-model", help="the model's name there  [the only one that the server lists]")
     parser.add_argument(
         "--data", action="append", default=[], help="a data set's name or a path; may be repeated for several"
@@ -204,6 +207,7 @@ def _eval(arguments: argparse.Namespace) -> Path:
         overwrite=arguments.overwrite,
         server=arguments.server,
         served=arguments.served_model,
+        engine=arguments.engine,
     )
     return places[0] if len(places) == 1 else places[0].parent
 

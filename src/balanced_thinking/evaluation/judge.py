@@ -9,7 +9,7 @@ from typing import Any
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.scorers import RAW, get_scorer
-from balanced_thinking.segments import ANSWER, THINK, Parsed, ReasoningFormat, generated_segments, get_format
+from balanced_thinking.segments import ANSWER, THINK, Parsed, ReasoningFormat, generated_segments, get_format, parse
 
 NOTHING = "there is nothing to evaluate: the data holds no example; check --data, --split and --limit"
 
@@ -92,7 +92,8 @@ class Judge:
 
 
 class Engine(Judge, ABC):
-    """Who answers, and judges what it answered: a model in this process (`Generator`) or behind a server (`Server`)."""
+    """Who answers, and judges what it answered: a model in this process (`Generator`, `Vllm`) or behind
+    a server (`Server`)."""
 
     def refuse(self, examples: Sequence[Example]) -> None:
         """Raises ValueError where there is no example."""
@@ -102,6 +103,17 @@ class Engine(Judge, ABC):
     @abstractmethod
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
         """The generated token ids, without padding and up to and including the stop token."""
+
+    def ids_of(self, text: str, stopped: bool) -> list[int]:
+        """The tokens of a completion that came as text; it ends where `Generator` would have ended it."""
+        tag, end = self.format.answer_close if ends_with_answer(self.format) else "", 0
+        while tag and (found := text.find(tag, end)) >= 0:
+            end = found + len(tag)
+            if self.ends(parse(text[:end], self.format)):
+                return self.tokenizer(text[:end], add_special_tokens=False)["input_ids"]
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        eos = self.tokenizer.eos_token_id
+        return [*ids, eos] if stopped and ids[-1:] != [eos] else ids
 
 
 def take_apart(

@@ -20,10 +20,14 @@ from balanced_thinking.evaluation.results import Summary, evaluate_examples
 from balanced_thinking.evaluation.resume import ranks
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.server import Server
+from balanced_thinking.evaluation.vllm import Vllm
 from balanced_thinking.models.load import is_run, load_model, load_processor
+from balanced_thinking.names import nearest
 from balanced_thinking.products import fast_products
 from balanced_thinking.segments import ReasoningFormat, get_format
 from balanced_thinking.training.recipe import read_yaml
+
+ENGINES = ("transformers", "vllm")
 
 
 def evaluate_on_each(
@@ -36,6 +40,7 @@ def evaluate_on_each(
     overwrite: bool = False,
     server: str | None = None,
     served: str | None = None,
+    engine: str = "transformers",
 ) -> list[Path]:
     """`evaluate` on each split of each benchmark, the model loaded once; the results' folders, which `out` holds where
     there are several. Stopped and started again, it goes on: results of the same task stay as they are.
@@ -44,12 +49,20 @@ def evaluate_on_each(
     """
     folder, run = _model_folder(model)
     format = format or _trained_format(run) or "think-answer"
+    _check_engine(engine, server)
     check_benchmarks(benchmarks, "what to evaluate on")
     pairs = [(benchmark, split) for benchmark in benchmarks for split in benchmark.splits]
     parent = (run or Path("runs")) / "eval" if out is None else out
     alone = len(pairs) == 1 and out is not None
     places = [parent if alone else parent / label(benchmark.data, split) for benchmark, split in pairs]
-    shared = {"format": format, "server": server, "served": served, "on_bad_row": on_bad_row, "overwrite": overwrite}
+    shared = {
+        "format": format,
+        "server": server,
+        "served": served,
+        "engine": engine,
+        "on_bad_row": on_bad_row,
+        "overwrite": overwrite,
+    }
     calls = []
     for (benchmark, split), place in zip(pairs, places, strict=True):
         asked = {f.name: getattr(benchmark, f.name) for f in fields(benchmark) if f.name not in ("data", "splits")}
@@ -62,7 +75,7 @@ def evaluate_on_each(
         calls.append((call, place))
     judge: Engine | None = None
     for call, place in calls:
-        judge = judge or _judge(folder, server, served, get_format(format), call["max_new_tokens"])
+        judge = judge or _judge(folder, server, served, engine, get_format(format), call["max_new_tokens"])
         judge.max_new_tokens = call["max_new_tokens"]
         evaluate(model, out=place, judge=judge, **call)
     return places
@@ -105,6 +118,7 @@ def evaluate(
     overwrite: bool = False,
     server: str | None = None,
     served: str | None = None,
+    engine: str = "transformers",
     judge: Engine | None = None,
 ) -> Summary:
     """Answer one split, score the answers, and write every sample and the summary to a folder.
@@ -115,6 +129,7 @@ def evaluate(
         out: the folder; default: `eval/<label>` inside the run directory that `model` names, else inside `runs`.
         server: address of an OpenAI-compatible server that serves `model`, of which only the tokenizer is loaded then.
         served: the model's name on the server, where it serves several.
+        engine: `transformers`, or `vllm` where it is installed: who generates in this process.
         prompt, scorer: names of `prompts.PROMPTS` and `scorers.SCORERS`: how it is asked and judged.
         judge: the model, where it is loaded already.
         format: of the outputs; default: what the run was trained with, else think-answer.
@@ -124,6 +139,7 @@ def evaluate(
     """
     get_scorer(scorer)
     get_prompt(prompt)
+    _check_engine(engine, server)
     folder, run = _model_folder(model)
     format = format or _trained_format(run) or "think-answer"
     reasoning = get_format(format)
@@ -141,6 +157,7 @@ def evaluate(
         options=dict(options or {}),
         server=server,
         served=served,
+        engine=engine,
     )
     out = _free(out or (run or Path("runs")) / "eval" / label(data, split), overwrite)
     loaded_data = load_data(
@@ -157,7 +174,7 @@ def evaluate(
     examples = [asked(example, prompt, reasoning) for example in loaded_data.examples]
     with fast_products():
         summary = evaluate_examples(
-            judge or _judge(folder, server, served, reasoning, max_new_tokens),
+            judge or _judge(folder, server, served, engine, reasoning, max_new_tokens),
             examples,
             out,
             data=data,
@@ -175,10 +192,22 @@ def evaluate(
     return summary
 
 
-def _judge(model: str, server: str | None, served: str | None, format: ReasoningFormat, max_new_tokens: int) -> Engine:
-    if server is not None:
+def _check_engine(engine: str, server: str | None) -> None:
+    if engine not in ENGINES:
+        raise ValueError(f"there is no engine {engine!r}{nearest(engine, ENGINES)}; known: {', '.join(ENGINES)}")
+    if engine != "transformers" and server is not None:
+        raise ValueError(f"--server {server} generates by itself: leave --engine {engine} out")
+
+
+def _judge(
+    model: str, server: str | None, served: str | None, engine: str, format: ReasoningFormat, max_new_tokens: int
+) -> Engine:
+    if server is not None or engine == "vllm":
         processor = load_processor(model)
-        return Server(server, getattr(processor, "tokenizer", processor), format, max_new_tokens, served=served)
+        tokenizer = getattr(processor, "tokenizer", processor)
+        if server is None:
+            return Vllm(model, tokenizer, format, max_new_tokens)
+        return Server(server, tokenizer, format, max_new_tokens, served=served)
     loaded = load_model(model)
     return Generator(loaded.model.to(ranks().device), loaded.processor, format, max_new_tokens)
 

@@ -21,8 +21,8 @@ from typing import Any
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt
-from balanced_thinking.evaluation.judge import Engine, ends_with_answer
-from balanced_thinking.segments import ReasoningFormat, parse
+from balanced_thinking.evaluation.judge import Engine
+from balanced_thinking.segments import ReasoningFormat
 
 _TRIES = 4
 _REQUESTS = 64  # at a time
@@ -91,18 +91,7 @@ class Server(Engine):
                     f"{self.address} took the reasoning out of the answer (`{name}`), which the parser must see: "
                     "start it without a reasoning parser"
                 )
-        return self._ids(message.get("content") or "", choice.get("finish_reason") == "stop")
-
-    def _ids(self, text: str, stopped: bool) -> list[int]:
-        """The tokens of a completion, which ends where `Generator` would have ended it."""
-        tag, end = self.format.answer_close if ends_with_answer(self.format) else "", 0
-        while tag and (found := text.find(tag, end)) >= 0:
-            end = found + len(tag)
-            if self.ends(parse(text[:end], self.format)):
-                return self.tokenizer(text[:end], add_special_tokens=False)["input_ids"]
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        eos = self.tokenizer.eos_token_id
-        return [*ids, eos] if stopped and ids[-1:] != [eos] else ids
+        return self.ids_of(message.get("content") or "", choice.get("finish_reason") == "stop")
 
     def _only_model(self) -> str:
         names = [model["id"] for model in self._ask("/models").get("data", [])]
