@@ -33,6 +33,7 @@ bench: setup
 	$(BIN)/python benchmarks/overhead.py --json $(BENCH_OUT)/overhead-cpu.json
 	$(BIN)/python benchmarks/scaling.py --json $(BENCH_OUT)/scaling-cpu.json --svg $(BENCH_OUT)/scaling-cpu.svg
 	$(BIN)/python benchmarks/pipeline.py --rounds 3 --json $(BENCH_OUT)/pipeline-cpu.json
+	$(BIN)/python benchmarks/pipeline.py --rounds 3 --workers 2 --json $(BENCH_OUT)/pipeline-2-workers-cpu.json
 	$(BIN)/python benchmarks/grpo.py --rounds 3 --json $(BENCH_OUT)/grpo-cpu.json
 
 # One GPU of 80 GB, torch for CUDA in .venv; about 20 minutes.

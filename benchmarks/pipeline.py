@@ -2,7 +2,8 @@
 
     python benchmarks/pipeline.py [--side 512] [--samples 96] [--workers 0] [--rounds 5] [--json FILE]
 
-Command of record: python benchmarks/pipeline.py --json benchmarks/results/pipeline-cpu.json (2 CPU cores, 2 minutes).
+Commands of record: python benchmarks/pipeline.py --rounds 3 --json benchmarks/results/pipeline-cpu.json, and the same with
+`--workers 2` (2 CPU cores, a minute each).
 Rows of one picture of 512 x 512 pixels as a PNG file, a question, and reasoning at ratio 40; batches of 8, both through
 torch's DataLoader with the collator that the trainer would use and the columns that it needs.
 
@@ -88,9 +89,9 @@ def main() -> int:
     arguments = [f"--{name}={getattr(options, name)}" for name in ("side", "samples", "workers", "threads")]
     about = {"side": options.side, "samples": options.samples, "workers": options.workers}
     result = contest(__file__, options, CONTESTANTS, arguments, "trl", **about)
-    columns = {"samples_per_second": "samples/s:.1f", "cpu_ms_per_sample": "CPU ms a sample:.1f"}
-    if not options.workers:
-        columns["opened_per_sample"] = "times opened:.1f"
+    columns = {"samples_per_second": "samples/s:.1f"}
+    if not options.workers:  # which work in processes of their own
+        columns |= {"cpu_ms_per_sample": "CPU ms a sample:.1f", "opened_per_sample": "times opened:.1f"}
     print(table(result, columns, "trl"))
     return 0
 

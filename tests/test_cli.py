@@ -425,9 +425,34 @@ def test_each_benchmark_has_its_own_split_prompt_and_scorer(tmp_path: Path) -> N
     assert found["a-x"]["think_tokens_mean"] <= 3 < found["world-test"]["think_tokens_mean"] <= 5
 
 
+def test_options_beside_benchmarks_are_their_defaults_and_changed_data_is_asked_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = json.dumps({"question": "which color ?", "answer": "red"}) + "\n"
+    rows = (json.dumps({"id": str(k), "question": "which color ?", "answer": "red"}) for k in range(3))
+    (tmp_path / "a.jsonl").write_text(example)
+    (tmp_path / "b.jsonl").write_text("\n".join(rows))
+    plan = {str(tmp_path / "a.jsonl"): {"scorer": "anls"}, str(tmp_path / "b.jsonl"): {}}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    words = ["eval", "--model", "world-base", "--benchmarks", str(tmp_path / "plan.yaml"), "--max-new-tokens", "3"]
+    words += ["--scorer", "relaxed", "--limit", "2", "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    read = lambda name: json.loads((tmp_path / "out" / f"{name}-test" / "summary.json").read_text())  # noqa: E731
+    assert (read("a")["scorer"], read("b")["scorer"], read("b")["n"]) == ("anls", "relaxed", 2)
+    (tmp_path / "a.jsonl").write_text(example.replace("red", "blue"))
+    assert main(words) == 1
+    assert "a-test already holds results" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("plan", "code", "said"),
     [
+        ("world: {splits: []}", 2, "expected names such as [val, test]"),
+        ("world: {splits: }", 2, "expected names such as [val, test]"),
+        ("world: {options: }", 2, "options is empty"),
+        ("world: {batch_size: 0}", 2, "batch_size is 0; expected at least 1"),
+        ("world: {limit: many}", 2, "limit is 'many'"),
+        ("world: {scorer: anls}\nworld: {scorer: exact}", 2, "'world' stands twice"),
         ("world: {scorre: exact}", 2, "did you mean 'scorer'"),
         ("world: {scorer: exat}", 2, "did you mean 'exact'"),
         ("[world]", 2, "expected data sets with options"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,23 @@ def test_a_picture_under_another_name_is_told(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("img,question,answer\na.png,Q?,B\n")
     loaded = load_data(str(tmp_path / "own.csv"), on_bad_row="drop")
     assert [(bad.problems, bad.text) for bad in loaded.bad_rows] == [(("unread_image",), "img: a.png")]
+    beside = [
+        {"image_path": ["pic.png"]},
+        {"img": {"path": "pic.JPG"}},
+        {"meta": {"image": "pic.png"}},
+        {"image_url": "https://a.b/c.png?x=1"},
+    ]
+    rows = [{"question": "Q?", "answer": "B"} | one for one in beside]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = load_data(str(tmp_path / "own.jsonl"), on_bad_row="drop")
+    names = [bad.text.partition(":")[0] for bad in loaded.bad_rows]
+    assert names == ["image_path", "img.path", "meta.image", "image_url"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("question,Answer,answer\nQ?,A,B\n")
+    with pytest.raises(ValueError, match="two columns are called answer"):
+        load_data(str(tmp_path / "own.csv"))
 
 
 def test_what_stands_beside_a_row_does_not_overwrite_it(tmp_path: Path) -> None:

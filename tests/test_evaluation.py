@@ -249,7 +249,7 @@ def test_an_evaluation_that_was_stopped_goes_on_and_gives_the_same(
     evaluate_examples(model, replaced, tmp_path / "cut", **about)
     assert len(asked) == 7  # another gold is another evaluation
     asked.clear()
-    evaluate_examples(model, examples, tmp_path / "cut", **about, task="retrained")
+    evaluate_examples(model, examples, tmp_path / "cut", **about, weights="retrained")
     assert len(asked) == 7
 
 

@@ -188,6 +188,33 @@ def test_formats_of_completions_are_told(tmp_path: Path) -> None:
     assert not any("written as" in line for line in advice(same))
 
 
+def test_sums_of_other_numbers_are_no_repetition(tmp_path: Path) -> None:
+    sums = [("12 + 5?", "17"), ("12 - 5?", "7"), ("3 < 5?", "yes"), ("3 > 5?", "no"), ("12  +  5?", "17")]
+    rows = [{"question": question, "answer": answer, "think": "I reckon."} for question, answer in sums]
+    (twin,) = inspect_data(write(tmp_path, rows)).twins
+    assert (twin.id, twin.other) == ("mine-000005", "mine-000001")
+
+
+def test_a_benchmark_without_its_pictures_is_no_all_clear(tmp_path: Path) -> None:
+    path = write(tmp_path, [row(tmp_path, seed) for seed in (3, 4)])
+    place = benchmark(tmp_path / "tests", [drawing(3), drawing(9)])
+    first, second = (tmp_path / "tests" / "images" / "test" / str(k) / "image.png" for k in range(2))
+    second.unlink()
+    assert "2 test items, 1 of their pictures are missing" in describe(inspect_data(path, against=[place]))
+    first.unlink()
+    with pytest.raises(ValueError, match="none of its 2 test pictures is there"):
+        inspect_data(path, against=[place])
+
+
+def test_a_table_of_other_data_takes_nothing_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, [row(tmp_path, 1)])
+    table = tmp_path / "rows.csv"
+    table.write_text("row,id,problem,detail\n1,elsewhere,repeated,\n2,unsaid,,\n")
+    assert main(["convert", path, "--without", str(table), "--out", str(tmp_path / "out.jsonl")]) == 1
+    assert "2 of the 2 samples to leave out (elsewhere is one) are not in this data" in capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_a_copied_file_is_the_same_picture(tmp_path: Path) -> None:
     path = write(tmp_path, [row(tmp_path, seed) for seed in (3, 4)])
     place = benchmark(tmp_path / "tests", [drawing(3)])

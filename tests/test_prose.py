@@ -25,6 +25,11 @@ CASES = [
         ("The answer is in the picture. So we look.", "5 cm"),
     ),
     ("Answer: 3", ("", "3")),  # no reasoning
+    ("I look. The answer is B. The other options are wrong.", None),  # a letter's dot, and a sentence
+    ("I look. The answer is clear from the picture.", None),
+    ("I look. The answer is clear.", None),
+    ("I look. I doubt the answer is 5.", None),
+    ("I look. The answer is the red one on the left.", None),  # no answer to compare with
     ("The answer is not clear at first. It may be 3.", None),  # a sentence follows
     ("The answer is 3. But wait.\nYes.", None),
     ("I count three.", None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,16 @@ def study(tmp_path: Path) -> Path:
     write_run(tmp_path / "runs/sft/seed-0", base)
     write_run(tmp_path / "runs/scale-sft/seed-0", arm)
     return tmp_path / "runs"
+
+
+def test_arms_that_were_asked_in_different_ways_are_not_compared(tmp_path: Path) -> None:
+    for arm, scorer in (("sft", "lmms"), ("scale-sft", "exact")):
+        run = write_run(tmp_path / arm / "seed-0", [arm == "scale-sft"] * 40)
+        place = run / "eval" / "world-test" / "summary.json"
+        place.write_text(json.dumps(json.loads(place.read_text()) | {"prompt": "question", "scorer": scorer}))
+    tables = make_tables(load_runs(tmp_path))
+    assert not tables.contrasts
+    assert any("world-test is not asked and judged alike in all runs" in note for note in tables.notes)
 
 
 def test_a_shown_difference_is_told_with_its_counts_and_p(study: Path) -> None:

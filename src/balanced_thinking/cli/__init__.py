@@ -162,7 +162,8 @@ def _eval_options(parser: Parser) -> None:
     parser.add_argument(
         "--benchmarks",
         type=Path,
-        help="several data sets, each with splits, options, prompt and scorer of its own, as YAML (see docs/data.md)",
+        help="data sets with splits, prompt and scorer of their own, as YAML (docs/data.md); the options below fill "
+        "what one leaves out",
     )
     parser.add_argument("--split", default="test", help="which split of it")
     parser.add_argument(
@@ -192,10 +193,11 @@ def _eval(arguments: argparse.Namespace) -> Path:
     from balanced_thinking.training.recipe import RecipeError
 
     names = ("limit", "batch_size", "max_new_tokens", "prompt", "scorer")
-    shared = {name: getattr(arguments, name) for name in names} | {"options": values(arguments.overrides)}
-    benchmarks = [Benchmark(data, (arguments.split,), **shared) for data in arguments.data]
+    shared = {name: getattr(arguments, name) for name in names} | {"splits": (arguments.split,)}
+    options = values(arguments.overrides)
+    benchmarks = [Benchmark(data, options=options, **shared) for data in arguments.data]
     if arguments.benchmarks:
-        benchmarks += load_benchmarks(arguments.benchmarks)
+        benchmarks += load_benchmarks(arguments.benchmarks, **shared)
     if not benchmarks:
         raise RecipeError("there is nothing to evaluate on: name it with --data, or several with --benchmarks")
     places = evaluate_on_each(

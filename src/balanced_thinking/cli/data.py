@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from balanced_thinking.cli.parser import Parser, positive
+
+if TYPE_CHECKING:
+    from balanced_thinking.data import Example
 
 DATA = "data_options."
 
@@ -91,10 +94,25 @@ def convert(arguments: argparse.Namespace) -> Path:
         limit=arguments.limit,
         bad_rows=bad_rows,
     )
-    kept = (example for example in examples if example.id not in left_out)
+    kept = _without(examples, left_out, arguments.without)
     count = write_jsonl(kept, arguments.out, format=arguments.format)
     told = [f"{count} rows"]
     told += [f"{len(bad_rows)} bad ones left out"] if bad_rows else []
-    told += [f"without those of {arguments.without}"] if left_out else []
+    told += [f"{len(left_out)} of {arguments.without} left out"] if left_out else []
     print(", ".join(told))
     return arguments.out
+
+
+def _without(examples: Iterable[Example], left_out: frozenset[str], table: Path | None) -> Iterator[Example]:
+    """The examples but for those. Raises ValueError, before anything is written, where some were never met."""
+    missing = set(left_out)
+    for example in examples:
+        if example.id in left_out:
+            missing.discard(example.id)
+        else:
+            yield example
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of the {len(left_out)} samples to leave out ({min(missing)} is one) are not in this data: "
+            f"let `balanced inspect --rows {table}` look at this very file and split"
+        )

@@ -149,7 +149,7 @@ def stream_data(
     own = dict(options or {})
     if own.pop("hash_split", False):
         check_split(split, f"{data} with hash_split")
-        whole = "all" if name == "jsonl" else "train"
+        whole = "all" if name == "jsonl" and not Path(path or "").is_dir() else "train"
         rows: Iterable[Example | BadRow] = in_split(_rows(name, path, whole, {"format": format}, own), split)
     else:
         rows = _rows(name, path, split, {"format": format}, own)

@@ -87,8 +87,9 @@ def size_of(image: Path | Image.Image) -> tuple[int, int]:
 
 def _orientation(image: Image.Image) -> int:
     """EXIF's, from 1 (upright) to 8; of a PNG only where it stands before the pixels: they are not decoded."""
-    told = "exif" in image.info or image.format != "PNG"
-    return int(image.getexif().get(ExifTags.Base.Orientation, 1)) if told else 1
+    told = "exif" in image.info if image.format == "PNG" else image.format != "TIFF"  # Pillow turns a TIFF itself
+    value = image.getexif().get(ExifTags.Base.Orientation) if told else None
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _unreadable(name: str, error: Exception) -> RowError:

@@ -108,9 +108,9 @@ def example(
     try:
         question, entries, think, answer, written = _parts(record, format)
         others = {key: value for key, value in record.items() if key not in CLAIMED}
-        if not entries:
-            _refuse_pictures(others)
         meta = record.get("meta")
+        if not entries:
+            _refuse_pictures({**others, "meta": meta})
         return Example(
             id=name,
             question=_without_placeholders(question, len(entries)),
@@ -124,11 +124,16 @@ def example(
         return BadRow(row, error.problems, error.text, None if identity is None else name)
 
 
-def _refuse_pictures(others: Mapping[str, Any]) -> None:
+def _refuse_pictures(value: Any, name: str = "") -> None:
     """A picture under a name that is not read must not become a question about nothing."""
-    for name, value in others.items():
-        if isinstance(value, str) and _PICTURE_FILE.fullmatch(value):
-            raise _RowError(f"{name}: {value}", "unread_image")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_pictures(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_pictures(inner, name)
+    elif isinstance(value, str) and _PICTURE_FILE.fullmatch(value.partition("?")[0]):
+        raise _RowError(f"{name}: {value}", "unread_image")
 
 
 def _parts(

@@ -61,9 +61,11 @@ def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         reader = csv.DictReader(stream, strict=True)
         try:
-            reader.fieldnames = [_column(name) for name in reader.fieldnames or ()]
+            reader.fieldnames = names = [_column(name) for name in reader.fieldnames or ()]
         except csv.Error as error:
             raise _unclosed(file, 1, error) from error
+        if twice := next((name for name in names if name and names.count(name) > 1), None):
+            raise ValueError(f"{file}: two columns are called {twice}; rename one")
         while True:
             first = reader.line_num + 1
             try:

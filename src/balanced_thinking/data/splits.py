@@ -1,4 +1,4 @@
-"""Splits for data that is published without them: by a hash of the pictures, which never moves an item.
+"""Splits for data that is published without them: by a hash of the first picture, which never moves an item.
 
 By pictures and not by ids, because one picture often has several questions: they must fall into one split.
 """

@@ -16,7 +16,7 @@ from typing import Any
 from balanced_thinking.data import label
 from balanced_thinking.evaluation.prompts import get_prompt
 from balanced_thinking.evaluation.scorers import get_scorer
-from balanced_thinking.training.recipe import RecipeError, check_keys, read_yaml
+from balanced_thinking.training.recipe import RecipeError, check_keys, read_yaml, typed_arguments
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Benchmark:
 
     data: str
     splits: tuple[str, ...] = ("test",)
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     limit: int | None = None
     batch_size: int = 200
     max_new_tokens: int = 512
@@ -33,22 +33,37 @@ class Benchmark:
     scorer: str = "exact"
 
 
-def load_benchmarks(path: Path) -> list[Benchmark]:
-    """The benchmarks in a YAML file. Raises RecipeError for anything else in it."""
+def load_benchmarks(path: Path, **defaults: Any) -> list[Benchmark]:
+    """The benchmarks in a YAML file; `defaults` are what it leaves out. Raises RecipeError for anything else in it."""
     if not path.is_file():
         raise RecipeError(f"there is no file {path}; expected YAML such as `data/chartqa: {{scorer: relaxed}}`")
     found = read_yaml(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(found, dict) or not all(isinstance(value, dict | None) for value in found.values()):
         raise RecipeError(f"{path}: expected data sets with options, such as `data/chartqa: {{scorer: relaxed}}`")
-    return list(read_benchmarks(found))
+    return list(read_benchmarks(found, **defaults))
 
 
-def read_benchmarks(evaluate: Mapping[str, Mapping[str, Any] | None]) -> Iterator[Benchmark]:
-    """The benchmarks of a mapping from data to options. Raises RecipeError for an unknown key."""
+def read_benchmarks(evaluate: Mapping[str, Mapping[str, Any] | None], **defaults: Any) -> Iterator[Benchmark]:
+    """The benchmarks of a mapping from data to options. Raises RecipeError for a key or value that cannot be."""
     for data, options in evaluate.items():
-        options = options or {}
-        check_keys(options, (f.name for f in fields(Benchmark) if f.name != "data"), f"evaluate.{data}")
-        yield Benchmark(data=data, **{**options, "splits": tuple(options.get("splits", ("test",)))})
+        where = f"evaluate.{data}"
+        check_keys(options or {}, (f.name for f in fields(Benchmark) if f.name != "data"), where)
+        own = {key: value for key, value in (options or {}).items() if key != "splits"}
+        own = typed_arguments(Benchmark, own, where)
+        for name in ("limit", "batch_size", "max_new_tokens"):
+            if own.get(name) is not None and own[name] < 1:
+                raise RecipeError(f"{where}: {name} is {own[name]}; expected at least 1")
+        yield Benchmark(data=str(data), **{**defaults, **own, **_splits(options or {}, where)})
+
+
+def _splits(options: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
+    if "splits" not in options:
+        return {}
+    splits = options["splits"]
+    named = (splits,) if isinstance(splits, str) else splits
+    if not isinstance(named, list | tuple) or not named or not all(isinstance(split, str) for split in named):
+        raise RecipeError(f"{where}: splits is {splits!r}; expected names such as [val, test]")
+    return {"splits": tuple(named)}
 
 
 def check_benchmarks(benchmarks: Sequence[Benchmark], where: str) -> None:

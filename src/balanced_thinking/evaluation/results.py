@@ -65,14 +65,14 @@ def evaluate_examples(
     prompt: str = "question",
     scorer: str = "exact",
     dropped: int = 0,
-    task: str = "",
+    weights: str = "",
     fresh: bool = False,
     progress: Any = iter,
 ) -> Summary:
     """Predict, score and write `out/predictions.jsonl` (every sample) and, last of all, `out/summary.json`.
 
     An evaluation that was stopped goes on where it was, if it is the same one: of the same examples by the same model
-    (`task` tells weights and ways apart) in the same way, unless it is to start `fresh`. Under `accelerate launch` the
+    (`weights` tells its weights apart) in the same way, unless it is to start `fresh`. Under `accelerate launch` the
     ranks share the batches, and each returns the whole summary. `examples` are asked as they are; `prompt` names how
     they came to be so.
 
@@ -82,13 +82,9 @@ def evaluate_examples(
     judge.refuse(examples)
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    whole_task = {
-        "model": [model_name, task],
-        "task": [data, split, scorer, repr(judge.format), judge.max_new_tokens],
-        "examples": _digest(examples),
-        "version": metadata.version("balanced-thinking"),
-    }
-    answers = Answers(out, whole_task, in_batches(examples, batch_size), fresh=fresh)
+    how = [data, split, prompt, scorer, repr(judge.format), judge.max_new_tokens]
+    task = task_of(examples, [model_name, weights, *how])
+    answers = Answers(out, task, in_batches(examples, batch_size), fresh=fresh)
     try:
         mine = list(progress(_rows(judge, examples, answers, scorer)))
     finally:
@@ -111,6 +107,12 @@ def evaluate_examples(
         _write(examples, rows, summary, out)
     answers.forget()
     return summary
+
+
+def task_of(examples: Sequence[Example], asked: Sequence[Any]) -> str:
+    """Tells one evaluation from another: what is asked of which model, the examples, the version of this package."""
+    told = json.dumps([asked, _digest(examples), metadata.version("balanced-thinking")])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def _rows(judge: Engine, examples: Sequence[Example], answers: Answers, scorer: str) -> Iterator[tuple[int, Row]]:

@@ -36,15 +36,15 @@ class Answers:
         batches: all of them, as indices. fresh: throw away whatever is there.
     """
 
-    def __init__(self, out: Path, task: Mapping[str, Any], batches: Sequence[Sequence[int]], *, fresh: bool) -> None:
+    def __init__(self, out: Path, task: str, batches: Sequence[Sequence[int]], *, fresh: bool) -> None:
         self._out, self._state = out, ranks()
-        found = {} if fresh else _found(out, json.dumps(task))
+        found = {} if fresh else _found(out, task)
         self._state.wait_for_everyone()  # before any file is replaced
         left = [rest for batch in batches if (rest := [i for i in batch if i not in found])]
         self.kept = found if self._state.is_main_process else {}
         self.todo = left[self._state.process_index :: self._state.num_processes]
         path = out / _name(self._state.process_index)
-        runs.write_atomically(path, json.dumps(task) + "\n" + (_line(self.kept) if self.kept else ""))
+        runs.write_atomically(path, f"{task}\n" + (_line(self.kept) if self.kept else ""))
         self._state.wait_for_everyone()
         if self._state.is_main_process:
             for file in _files(out) - {out / _name(rank) for rank in range(self._state.num_processes)}:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -12,11 +11,12 @@ from typing import Any
 from rich.progress import track
 
 from balanced_thinking.data import data_format, label, load_data, stream_data
+from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks
 from balanced_thinking.evaluation.generate import Generator
 from balanced_thinking.evaluation.judge import Engine
 from balanced_thinking.evaluation.prompts import asked, get_prompt
-from balanced_thinking.evaluation.results import Summary, evaluate_examples
+from balanced_thinking.evaluation.results import Summary, evaluate_examples, task_of
 from balanced_thinking.evaluation.resume import ranks
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.server import Server
@@ -55,19 +55,13 @@ def evaluate_on_each(
     parent = (run or Path("runs")) / "eval" if out is None else out
     alone = len(pairs) == 1 and out is not None
     places = [parent if alone else parent / label(benchmark.data, split) for benchmark, split in pairs]
-    shared = {
-        "format": format,
-        "server": server,
-        "served": served,
-        "engine": engine,
-        "on_bad_row": on_bad_row,
-        "overwrite": overwrite,
-    }
+    shared: dict[str, Any] = {"format": format, "on_bad_row": on_bad_row, "overwrite": overwrite}
+    shared |= {"server": server, "served": served, "engine": engine}
     calls = []
     for (benchmark, split), place in zip(pairs, places, strict=True):
-        asked = {f.name: getattr(benchmark, f.name) for f in fields(benchmark) if f.name not in ("data", "splits")}
-        call = {"data": benchmark.data, "split": split, **asked, **shared, "options": dict(benchmark.options)}
-        if len(pairs) > 1 and not overwrite and _finished(place) == _task(model, folder, **call):
+        own = {f.name: getattr(benchmark, f.name) for f in fields(benchmark) if f.name not in ("data", "splits")}
+        call: dict[str, Any] = {"data": benchmark.data, "split": split, **own, **shared}
+        if len(pairs) > 1 and not overwrite and _finished(place) == _task(model, folder, call):
             ranks().print(f"{place} holds these results already")
             continue
         _free(place, overwrite)
@@ -87,11 +81,40 @@ def _first_row(benchmark: Benchmark, split: str) -> None:
     next(rows, None)
 
 
-def _task(model: str, folder: str, **asked: Any) -> str:
-    """Tells one evaluation from another: what is asked of which weights."""
-    kept = {name: value for name, value in asked.items() if name not in ("overwrite", "batch_size")}
-    told = json.dumps([model, _stamp(folder), kept], default=str, sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+def _task(model: str, folder: str, call: Mapping[str, Any]) -> str:
+    """What `evaluate` with these arguments would call its results."""
+    read = ("data", "split", "format", "prompt", "limit", "on_bad_row", "options")
+    examples, _ = _examples(**{name: call[name] for name in read})
+    weights = _weights(folder, call["server"], call["served"], call["engine"])
+    how = [*(call[name] for name in ("data", "split", "prompt", "scorer")), repr(get_format(call["format"]))]
+    return task_of(examples, [model, weights, *how, call["max_new_tokens"]])
+
+
+def _examples(
+    data: str,
+    split: str,
+    format: str | Mapping[str, Any],
+    prompt: str,
+    limit: int | None,
+    on_bad_row: str,
+    options: Mapping[str, Any] | None,
+) -> tuple[list[Example], int]:
+    """The examples as they are asked, and how many bad rows were left out."""
+    loaded = load_data(
+        data,
+        split=split,
+        format=data_format(format),
+        limit=limit,
+        on_bad_row=on_bad_row,
+        verify_images=True,
+        options=options,
+    )
+    return [asked(example, prompt, get_format(format)) for example in loaded.examples], loaded.dropped
+
+
+def _weights(folder: str, server: str | None, served: str | None, engine: str) -> str:
+    """Tells who answers from who answered before."""
+    return f"{server} {served} {engine} {_stamp(folder)}"
 
 
 def _finished(place: Path) -> str | None:
@@ -143,35 +166,10 @@ def evaluate(
     folder, run = _model_folder(model)
     format = format or _trained_format(run) or "think-answer"
     reasoning = get_format(format)
-    task = _task(
-        model,
-        folder,
-        data=data,
-        split=split,
-        prompt=prompt,
-        scorer=scorer,
-        format=format,
-        max_new_tokens=max_new_tokens,
-        limit=limit,
-        on_bad_row=on_bad_row,
-        options=dict(options or {}),
-        server=server,
-        served=served,
-        engine=engine,
-    )
     out = _free(out or (run or Path("runs")) / "eval" / label(data, split), overwrite)
-    loaded_data = load_data(
-        data,
-        split=split,
-        format=data_format(format),
-        limit=limit,
-        on_bad_row=on_bad_row,
-        verify_images=True,
-        options=options,
-    )
-    if n := loaded_data.dropped:
-        ranks().print(f"{n} bad {'row was' if n == 1 else 'rows were'} left out")
-    examples = [asked(example, prompt, reasoning) for example in loaded_data.examples]
+    examples, dropped = _examples(data, split, format, prompt, limit, on_bad_row, options)
+    if dropped:
+        ranks().print(f"{dropped} bad {'row was' if dropped == 1 else 'rows were'} left out")
     with fast_products():
         summary = evaluate_examples(
             judge or _judge(folder, server, served, engine, reasoning, max_new_tokens),
@@ -183,8 +181,8 @@ def evaluate(
             batch_size=batch_size,
             prompt=prompt,
             scorer=scorer,
-            dropped=loaded_data.dropped,
-            task=task,
+            dropped=dropped,
+            weights=_weights(folder, server, served, engine),
             fresh=overwrite,
             progress=lambda predictions: _progress(predictions, split, len(examples)),
         )

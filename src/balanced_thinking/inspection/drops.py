@@ -49,4 +49,4 @@ def read_drops(path: Path) -> frozenset[str]:
                 f"{path} has the columns {', '.join(rows.fieldnames or ()) or 'none'}; expected id and problem, as "
                 "`balanced inspect DATA --rows FILE` writes them"
             )
-        return frozenset(row["id"] for row in rows if not {*row["problem"].split()} & {*PROBLEMS, _WEAK})
+        return frozenset(row["id"] for row in rows if not {*(row["problem"] or "").split()} & {*PROBLEMS, _WEAK})

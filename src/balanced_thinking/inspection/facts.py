@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -78,6 +79,7 @@ def inspect_data(
     tested = {name: published_tests(name) for name in against}
     loaded = load_data(data, split=split, limit=limit, on_bad_row="drop", verify_images=True, options=options)
     measure, unit = _measure(getattr(processor, "tokenizer", processor))
+    compared = tuple(_compared(name, *found) for name, found in tested.items())
     samples, prints = [], []
     for example in _shown(loaded.examples, f"{data}, {split}"):
         think, answer = measure(render(example.think, example.answer, format), format) if example.think else (0, 0)
@@ -97,14 +99,20 @@ def inspect_data(
         leaks=[twin for twin in leaks if twin.kind != "asked"],
         asked=[twin for twin in leaks if twin.kind == "asked"],
         sizes=[size_of(image) for example in loaded.examples for image in example.images],
-        benchmarks=tuple(_compared(name, *found) for name, found in tested.items()),
+        benchmarks=compared,
     )
 
 
 def _compared(name: str, examples: Sequence[Example], unread: int) -> str:
-    """A benchmark, and how much of it was compared."""
-    left = f", {unread} rows of it could not be read" if unread else ""
-    return f"{name} ({len(examples):,} test items{left})"
+    """A benchmark, and how much of it was compared. Raises ValueError where none of its pictures is there."""
+    pictures = [image for example in examples for image in example.images]
+    away = sum(isinstance(image, Path) and not image.is_file() for image in pictures)
+    if pictures and away == len(pictures):
+        raise ValueError(f"{name}: none of its {away} test pictures is there ({pictures[0]} is the first): unpack them")
+    told = [f"{len(examples):,} test items"]
+    told += [f"{away:,} of their pictures are missing"] if away else []
+    told += [f"{unread:,} rows of it could not be read"] if unread else []
+    return f"{name} ({', '.join(told)})"
 
 
 def _shown(examples: Sequence[Example], what: str) -> Iterable[Example]:

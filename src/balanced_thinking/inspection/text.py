@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from statistics import mean, median
 
 from balanced_thinking.data.checks import bad_rows_table
+from balanced_thinking.data.jsonl import PROSE
 from balanced_thinking.inspection.facts import Inspection
 from balanced_thinking.inspection.twins import Twin
 
@@ -88,7 +89,7 @@ def advice(found: Inspection) -> list[str]:
 def _format_advice(found: Inspection) -> list[str]:
     """How completions are written, and which format to train in; nothing where reasoning and answer stand apart."""
     written = formats_of(found).most_common()
-    if not written or written == [(found.format, len(found.samples))]:
+    if not written or written == [(found.format, len(found.samples))] or written[0][0] == PROSE:
         return []
     named = ", ".join(f"{name} {n}" for name, n in written)
     keep = f"reasoning_format: {written[0][0]} keeps {'the most frequent' if len(written) > 1 else 'it'}"

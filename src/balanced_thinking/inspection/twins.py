@@ -25,7 +25,7 @@ NEAR_BITS = 4  # of 64 that may differ between two versions of one picture
 NEAR_CORRELATION = 0.97
 _MARGIN = 8  # grey levels: on a plain ground compression alone makes neighbours differ
 _SIDE = 32
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"\w+|[-+*/×÷<>=^%$]")
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,13 @@ class Look:
 
 @dataclass(frozen=True)
 class Print:
-    """A sample's fingerprint: its question, its pictures' hashes, their looks but for plain surfaces."""
+    """A sample's fingerprint: its question as it stands and as words, its answer, its pictures' hashes, their looks but
+    for plain surfaces."""
 
     id: str
     question: str
+    words: str
+    answer: str
     pictures: tuple[str, ...]
     looks: tuple[Look, ...]
 
@@ -66,8 +69,10 @@ def fingerprint(example: Example, looks: bool = True) -> Print:
     there = [image for image in example.images if not isinstance(image, Path) or image.is_file()]
     hashes = [_content(image) for image in there]
     seen = [_look(image) for image in there] if looks else []
-    words = " ".join(_WORD.findall(example.question.casefold()))
-    return Print(example.id, words, tuple(hashes), tuple(look for look in seen if look is not None))
+    question = " ".join(example.question.casefold().split())
+    words = " ".join(_WORD.findall(question))
+    found = tuple(look for look in seen if look is not None)
+    return Print(example.id, question, words, example.answer, tuple(hashes), found)
 
 
 def _content(image: Any) -> str:
@@ -99,10 +104,10 @@ def look_of(picture: Any) -> Look | None:
 
 
 def twins_within(prints: Sequence[Print]) -> Iterator[Twin]:
-    """Samples that ask the same of the same pictures as an earlier one."""
+    """Samples that ask the same of the same pictures as an earlier one, and answer it in the same way."""
     first: dict[Any, str] = {}
     for one in prints:
-        key = (one.question, one.pictures)
+        key = (one.question, one.answer, one.pictures)
         if (other := first.setdefault(key, one.id)) != one.id:
             yield Twin(one.id, other, "question")
 
@@ -110,7 +115,7 @@ def twins_within(prints: Sequence[Print]) -> Iterator[Twin]:
 def twins_between(prints: Iterable[Print], benchmark: Sequence[Print], where: str) -> Iterator[Twin]:
     """Samples with a picture, a look or a question of the benchmark: one `Twin` a sample at most, the clearest."""
     pictures = {picture: other.id for other in benchmark for picture in other.pictures}
-    questions = {other.question: other for other in sorted(benchmark, key=lambda one: -len(one.pictures))}
+    questions = {other.words: other for other in sorted(benchmark, key=lambda one: -len(one.pictures))}
     looks = _Looks([(look, other.id) for other in benchmark for look in other.looks])
     for one in prints:
         same = next((pictures[p] for p in one.pictures if p in pictures), None)
@@ -118,7 +123,7 @@ def twins_between(prints: Iterable[Print], benchmark: Sequence[Print], where: st
             yield Twin(one.id, same, "picture", where)
         elif (near := next((found for look in one.looks if (found := looks.near(look)) is not None), None)) is not None:
             yield Twin(one.id, near, "near_picture", where)
-        elif (other := questions.get(one.question)) is not None:
+        elif (other := questions.get(one.words)) is not None:
             yield Twin(one.id, other.id, "asked" if one.pictures and other.pictures else "question", where)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from balanced_thinking.data import BadRow, iconqa
+from balanced_thinking.data import BadRow, Example, iconqa
 from balanced_thinking.data.images import open_image
 from balanced_thinking.evaluation.field import anls
 from balanced_thinking.evaluation.scorers import exact
@@ -64,21 +64,35 @@ def iconqa_visual(doc: Doc) -> list[Image.Image]:
     return doc_to_visual(doc)
 
 
-def iconqa_text(doc: Doc, lmms_eval_specific_kwargs: Any = None) -> str:
+def iconqa_docs(docs: Any) -> Any:
+    """Without the rows that lack pictures of their options, as `balanced eval` leaves them out; says how many."""
+    kept = docs.filter(lambda doc: not isinstance(iconqa.from_table(0, dict(doc)), BadRow))
+    print(f"balanced_iconqa: {len(docs) - len(kept)} of {len(docs)} rows lack pictures of their options: left out")
+    return kept
+
+
+def _iconqa(doc: Doc) -> Example:
     example = iconqa.from_table(0, dict(doc))
-    return str(doc["question"]) if isinstance(example, BadRow) else example.question
+    assert isinstance(example, Example), "iconqa_docs has left the others out"
+    return example
+
+
+def iconqa_text(doc: Doc, lmms_eval_specific_kwargs: Any = None) -> str:
+    return _iconqa(doc).question
 
 
 def iconqa_target(doc: Doc) -> str:
-    """A letter where there are options, else the answer; "" where the row lacks pictures of its options."""
-    example = iconqa.from_table(0, dict(doc))
-    return "" if isinstance(example, BadRow) else example.answer
+    """A letter where there are options, else the answer."""
+    return _iconqa(doc).answer
 
 
 def iconqa_results(doc: Doc, results: list[str]) -> dict[str, float]:
-    (answer, malformed), target = _answer(results), iconqa_target(doc)
-    scores = {"anls": anls(answer, target), "exact": exact(answer, target)} if target else {"anls": 0.0, "exact": 0.0}
-    return {**scores, "malformed": malformed}
+    (answer, malformed), example = _answer(results), _iconqa(doc)
+    return {
+        "anls": anls(answer, example.answer),
+        "exact": exact(answer, example.answer, example.choices),
+        "malformed": malformed,
+    }
 
 
 def chartqa_visual(doc: Doc) -> list[Image.Image]:

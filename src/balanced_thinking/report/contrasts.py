@@ -203,8 +203,8 @@ def _paired(
 
 
 def _same_data(a: Run, b: Run, split: str) -> bool:
-    """Whether both were evaluated on it, and their summaries, where they say, name the same data."""
+    """Whether both were evaluated on it, and their summaries, where they say, name the same data, prompt and scorer."""
     if split not in a.evaluations or split not in b.evaluations:
         return False
-    named = {a.evaluations[split].data, b.evaluations[split].data} - {None}
-    return len(named) < 2
+    both = a.evaluations[split], b.evaluations[split]
+    return len({one.data for one in both} - {None}) < 2 and len({one.asked for one in both} - {""}) < 2

@@ -121,7 +121,7 @@ def make_tables(
     splits = sorted(names, key=lambda name: (name.rpartition("-")[2] != MAIN_SPLIT, name))
     main = splits[0] if splits else None
     notes = [f"{run.label}: {note}" for run in runs for note in run.notes] + orphans(runs)
-    notes += [note for split in splits if (note := _different_data(runs, split))]
+    notes += [note for split in splits for note in _differences(runs, split)]
     ordered = [groups[arm] for arm in arms]
     pairs = _pairs(groups, arms, plan, notes)
     by_split = {split: compare(pairs, split, plan.margin, notes if split == main else []) for split in splits}
@@ -193,16 +193,21 @@ def _weighting(run: Run) -> object:
     return training.get("weighting") if isinstance(training, dict) else None
 
 
-def _different_data(runs: Sequence[Run], split: str) -> str | None:
-    """A note where one name of a split stands for several data sets, whose ids must not be paired."""
-    by_data: dict[str, list[str]] = defaultdict(list)
-    for run in runs:
-        if split in run.evaluations and (data := run.evaluations[split].data) is not None:
-            by_data[data].append(run.label)
-    if len(by_data) < 2:
-        return None
-    found = "; ".join(f"{data} ({', '.join(labels)})" for data, labels in by_data.items())
-    return f"{split} is not the same data in all runs: {found}; only runs on the same data are compared item by item"
+def _differences(runs: Sequence[Run], split: str) -> Iterable[str]:
+    """Notes where one name of a split stands for several data sets, whose ids must not be paired, or for several ways
+    of asking and judging."""
+    evaluated = [(run, run.evaluations[split]) for run in runs if split in run.evaluations]
+    for what, values in (
+        ("the same data", [(run, found.data) for run, found in evaluated]),
+        ("asked and judged alike", [(run, found.asked or None) for run, found in evaluated]),
+    ):
+        labels: dict[str, list[str]] = defaultdict(list)
+        for run, value in values:
+            if value is not None:
+                labels[value].append(run.label)
+        if len(labels) > 1:
+            found = "; ".join(f"{value} ({', '.join(named)})" for value, named in labels.items())
+            yield f"{split} is not {what} in all runs: {found}; only runs that agree are compared item by item"
 
 
 def _arm_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[ArmRow, ...]:

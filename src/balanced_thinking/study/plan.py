@@ -19,11 +19,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks, read_benchmarks
 from balanced_thinking.names import nearest
-from balanced_thinking.training.recipe import Recipe, RecipeError, check_keys, make_recipe
+from balanced_thinking.training.recipe import Recipe, RecipeError, check_keys, make_recipe, read_yaml
 
 STAGES = ("sft", "grpo")
 _OWN_KEYS = ("after", "stage")
@@ -104,11 +102,7 @@ def load_study(path: str | Path) -> Study:
     """The study in a YAML file. Raises RecipeError for what it lacks, what is unknown, and chains that lead nowhere."""
     if not Path(path).is_file():
         raise RecipeError(f"there is no study {path}; expected a YAML file such as recipes/world/study.yaml")
-    try:
-        raw = yaml.safe_load(Path(path).read_text())
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    return make_study(raw, str(path))
+    return make_study(read_yaml(Path(path).read_text(), str(path)), str(path))
 
 
 def make_study(raw: Any, where: str = "the study") -> Study:
