@@ -2,8 +2,7 @@
 
     python benchmarks/pipeline.py [--side 512] [--samples 96] [--workers 0] [--rounds 5] [--json FILE]
 
-Commands of record: `--rounds 3 --json benchmarks/results/pipeline-cpu.json`, and the same with `--workers 2` (2 CPU cores, a
-minute each).
+Commands of record: `--rounds 3 --json benchmarks/results/pipeline-cpu.json`, also with `--workers 2` (a minute each).
 Rows of one picture of 512 x 512 pixels as a PNG file, a question, and reasoning at ratio 40; batches of 8, both through
 torch's DataLoader with the collator that the trainer would use and the columns that it needs.
 

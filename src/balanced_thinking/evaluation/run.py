@@ -61,7 +61,7 @@ def evaluate_on_each(
     for (benchmark, split), place in zip(pairs, places, strict=True):
         own = {f.name: getattr(benchmark, f.name) for f in fields(benchmark) if f.name not in ("data", "splits")}
         call: dict[str, Any] = {"data": benchmark.data, "split": split, **own, **shared}
-        if len(pairs) > 1 and not overwrite and _finished(place) == _task(model, folder, call):
+        if len(pairs) > 1 and not overwrite and (task := _finished(place)) and task == _task(model, folder, call):
             ranks().print(f"{place} holds these results already")
             continue
         _free(place, overwrite)
