@@ -36,7 +36,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "progress", "weight"), CASES)
 def test_schedule_has_its_published_values(name: str, progress: float, weight: float) -> None:
-    assert Schedule(name).think_weight(progress) == pytest.approx(weight)
+    assert Schedule(name, end=0.1).think_weight(progress) == pytest.approx(weight)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -55,7 +55,7 @@ def test_holds_rest_at_the_end_points(name: str) -> None:
 
 
 def test_adaptive_rests_until_it_moves_and_then_is_the_cosine_of_what_is_left() -> None:
-    adaptive = Schedule("adaptive")
+    adaptive = Schedule("adaptive", end=0.1)
     assert adaptive.think_weight(0.4) == adaptive.think_weight(0.0) == 0.9
     assert adaptive.think_weight(0.4, moved_at=0.4) == pytest.approx(0.9)
     assert adaptive.think_weight(0.7, moved_at=0.4) == pytest.approx(0.5)

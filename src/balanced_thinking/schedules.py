@@ -42,7 +42,7 @@ class Schedule:
 
     name: str = "cosine"
     start: float = 0.9
-    end: float = 0.1
+    end: float = 0.5
     hold_start: float = 0.0
     hold_end: float = 0.0
 

@@ -40,7 +40,7 @@ class ScaleSFTConfig(SFTConfig):
     think_weight_start: float = _option(
         0.9, "Weight of the think segment at the first step; the answer's is 1 minus it."
     )
-    think_weight_end: float = _option(0.1, "Weight of the think segment at the last step.")
+    think_weight_end: float = _option(0.5, "Weight of the think segment at the last step.")
     schedule_hold_start: float = _option(0.0, "Share of training during which the weight rests at its start.")
     schedule_hold_end: float = _option(0.0, "Share of training during which the weight rests at its end.")
     adaptive_tolerance: float = _option(
