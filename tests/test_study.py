@@ -274,12 +274,14 @@ def test_a_signal_while_a_worker_is_started_leaves_none_behind(
         return process
 
     monkeypatch.setattr(study_run.subprocess, "Popen", start)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
             run_study(make_study(SMALL), tmp_path, jobs=1)
         assert [process.poll() is None for process in started] == [False]
         assert not workers(tmp_path)
     finally:
+        signal.signal(signal.SIGINT, before)
         kill_workers(tmp_path)
 
 

@@ -40,7 +40,7 @@ def test_both_segments_learn_and_every_metric_is_logged(world_rows: Dataset, tmp
 def test_weights_follow_the_schedule_step_by_step(world_rows: Dataset, tmp_path: Path) -> None:
     run = trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path, max_steps=5, think_weight_start=0.8))
     run.train()
-    schedule = Schedule("cosine", 0.8, 0.1)
+    schedule = Schedule("cosine", 0.8, 0.5)
     assert logged(run, "w_think") == pytest.approx([schedule.think_weight(step / 4) for step in range(5)])
     assert logged(run, "w_answer") == pytest.approx([1 - w for w in logged(run, "w_think")])
 
