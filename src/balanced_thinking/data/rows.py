@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import io
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from datasets import Dataset, Features, List, Value
 from PIL import Image
 
 from balanced_thinking.data.example import Example
+from balanced_thinking.ending import at_end
 from balanced_thinking.segments import ReasoningFormat, render
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
@@ -74,7 +75,7 @@ def to_prompts_dataset(examples: Iterable[Example]) -> Dataset:
 
 def _dataset(rows: Iterator[dict[str, Any]], features: Features) -> Dataset:
     folder = Path(tempfile.mkdtemp(prefix="balanced-thinking-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    at_end(partial(shutil.rmtree, folder, ignore_errors=True))
     file, schema, pictured = folder / "rows.arrow", features.arrow_schema, False
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         while batch := list(islice(rows, _ROWS_WRITTEN)):
