@@ -425,6 +425,13 @@ def test_each_benchmark_has_its_own_split_prompt_and_scorer(tmp_path: Path) -> N
     assert found["a-x"]["think_tokens_mean"] <= 3 < found["world-test"]["think_tokens_mean"] <= 5
 
 
+def test_options_of_data_beside_benchmarks_alone_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("world: {options: {n: 2}}\n")
+    words = ["eval", "--model", "world-base", "--benchmarks", str(tmp_path / "plan.yaml"), "--data_options.n", "1"]
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, "--out", str(tmp_path / "out")])
+
+
 def test_options_beside_benchmarks_are_their_defaults_and_changed_data_is_asked_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -195,6 +195,8 @@ def _eval(arguments: argparse.Namespace) -> Path:
     names = ("limit", "batch_size", "max_new_tokens", "prompt", "scorer")
     shared = {name: getattr(arguments, name) for name in names} | {"splits": (arguments.split,)}
     options = values(arguments.overrides)
+    if options and not arguments.data:
+        raise RecipeError("--data_options belong to --data: a data set of --benchmarks has its own under `options`")
     benchmarks = [Benchmark(data, options=options, **shared) for data in arguments.data]
     if arguments.benchmarks:
         benchmarks += load_benchmarks(arguments.benchmarks, **shared)
