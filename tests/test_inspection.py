@@ -189,10 +189,19 @@ def test_formats_of_completions_are_told(tmp_path: Path) -> None:
 
 
 def test_sums_of_other_numbers_are_no_repetition(tmp_path: Path) -> None:
-    sums = [("12 + 5?", "17"), ("12 - 5?", "7"), ("3 < 5?", "yes"), ("3 > 5?", "no"), ("12  +  5?", "17")]
+    sums = [
+        ("12 + 5?", "17"),
+        ("12 - 5?", "7"),
+        ("1.5 + 2?", "a"),
+        ("1,5 + 2?", "a"),
+        ("3 < 5?", "true"),
+        ("3 < 5?", "yes"),
+        ("3 > 5?", "no"),
+        ("12  +  5?", "17"),
+    ]
     rows = [{"question": question, "answer": answer, "think": "I reckon."} for question, answer in sums]
     (twin,) = inspect_data(write(tmp_path, rows)).twins
-    assert (twin.id, twin.other) == ("mine-000005", "mine-000001")
+    assert (twin.id, twin.other) == ("mine-000008", "mine-000001")
 
 
 def test_a_benchmark_without_its_pictures_is_no_all_clear(tmp_path: Path) -> None:
