@@ -159,9 +159,8 @@ def hidden_states(model: Any, batch: dict[str, Any], dtype: torch.dtype = torch.
     if "pixel_values" in inputs:
         inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
     if "places" in batch and "token_type_ids" in inputs:
-        config = model.config.get_text_config()
-        positions, types = inputs["position_ids"], inputs["token_type_ids"]
-        inputs["attention_mask"] = two_way_masks(config, rows, positions, types, dtype)
+        config, types = model.config.get_text_config(), inputs["token_type_ids"]
+        inputs["attention_mask"] = two_way_masks(config, rows, types, dtype)
     with torch.no_grad(), packed_rows(rows):
         return model.base_model(**inputs, use_cache=False).last_hidden_state
 
@@ -209,6 +208,21 @@ def test_packed_rows_hold_every_token_and_little_padding(architecture: str, ragg
     assert tokens < packed["input_ids"].numel() < 0.7 * plain["input_ids"].numel()
     assert sorted(packed["pixel_values"].flatten().tolist()) == sorted(plain["pixel_values"].flatten().tolist())
     assert "attention_mask" not in packed
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("kind", "pack_tokens"), [("sdpa", None), ("sdpa", 700), ("eager", None)])
+def test_only_dense_masks_and_a_bound_ask_for_several_rows(
+    architecture: str, kind: str, pack_tokens: int | None, ragged_rows: Dataset, tmp_path: Path
+) -> None:
+    model, processor = build_tiny(architecture)
+    model.set_attn_implementation(kind)
+    args = config(tmp_path, packing=True, pack_tokens=pack_tokens, max_length=None)
+    run = ScaleSFTTrainer(model, args, train_dataset=ragged_rows, processing_class=processor)
+    batch = run.data_collator(list(ragged_rows))
+    places, tokens = batch["input_ids"].numel(), sum(map(sum, batch["rows"]))
+    several = pack_tokens is not None or kind == "eager"
+    assert (len(batch["rows"]) > 1, places > tokens) == (several, several)
 
 
 @pytest.mark.parametrize("architecture", EVERY)

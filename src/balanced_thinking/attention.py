@@ -30,11 +30,11 @@ _PLAIN_LENGTH = 256
 @dataclass(frozen=True)
 class Samples:
     """Where the samples of each row lie, one after the other, and what each may see: what came before it in the sample,
-    no farther back than `window`; or what `mask_RLL` says."""
+    no farther back than `window`; or what its own of the `masks` says, (S, S) each."""
 
     rows: Sequence[Sequence[int]]  # lengths
     window: int | None = None
-    mask_RLL: Tensor | None = None
+    masks: Sequence[Tensor] | None = None
 
     def spans(self) -> Iterator[tuple[int, slice]]:
         for row, lengths in enumerate(self.rows):
@@ -43,11 +43,10 @@ class Samples:
                 yield row, slice(start, start + length)
                 start += length
 
-    def mask(self, row: int, span: slice, device: torch.device) -> Tensor | None:
-        """(S, S), True where a query (first axis) sees a key; None where it is causal."""
-        if self.mask_RLL is not None:
-            return self.mask_RLL[row, span, span]
-        length = span.stop - span.start
+    def mask(self, index: int, length: int, device: torch.device) -> Tensor | None:
+        """(S, S), True where a query (first axis) of a sample sees a key; None where it is causal."""
+        if self.masks is not None:
+            return self.masks[index]
         if self.window is None or length <= self.window:
             return None
         return torch.ones(length, length, dtype=torch.bool, device=device).tril().triu(1 - self.window)
@@ -99,9 +98,9 @@ def attend(
     scaling = query_RHLD.shape[-1] ** -0.5 if scaling is None else scaling
     split = (_split(x_RHLD, attention_mask.rows) for x_RHLD in (query_RHLD, key_RHLD, value_RHLD))
     pieces: list[list[Tensor]] = [[] for _ in attention_mask.rows]
-    for (row, span), query, key, value in zip(attention_mask.spans(), *split, strict=True):
-        mask_SS = attention_mask.mask(row, span, query.device)
-        pieces[row].append(_attend_alone(query, key, value, mask_SS, scaling, dropout))
+    for index, ((row, span), *qkv) in enumerate(zip(attention_mask.spans(), *split, strict=True)):
+        mask_SS = attention_mask.mask(index, span.stop - span.start, query_RHLD.device)
+        pieces[row].append(_attend_alone(*qkv, mask_SS, scaling, dropout))
     length = query_RHLD.shape[2]
     rows = [F.pad(torch.cat(row, 2), (0, 0, 0, length - sum(p.shape[2] for p in row))) for row in pieces]
     return torch.cat(rows).transpose(1, 2).contiguous(), None

@@ -110,7 +110,8 @@ class ScaleCollator:
         overflow: what becomes of a longer one: `error` names it; `drop` leaves it out (and counts it in `dropped`);
             `trim_think` takes sentences out of the middle of its reasoning and keeps the answer.
         pad_to_multiple_of: rounds the padded length up.
-        packing: whether the samples of a batch share rows, which are as long as the longest sample, or `pack_tokens`.
+        packing: whether the samples of a batch share rows, which are as long as the longest sample, or `pack_tokens`
+            where that is more.
         rope_index: the model's positions where they are not plain ones.
         varlen: whether packed rows tell FlashAttention where samples begin.
         image_cache: a folder that keeps what the image processor makes of a picture, of `image_cache_gib` at most.

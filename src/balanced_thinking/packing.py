@@ -121,7 +121,7 @@ def pack(values_EP: Tensor, places_EP: Tensor, like_RL: Tensor) -> Tensor:
 
 
 def two_way_masks(
-    config: Any, rows: Sequence[Sequence[int]], positions_RL: Tensor, types_RL: Tensor, dtype: torch.dtype
+    config: Any, rows: Sequence[Sequence[int]], types_RL: Tensor, dtype: torch.dtype
 ) -> dict[str, Any] | None:
     """Gemma 3's masks of packed rows, by kind of layer, in which a picture's tokens see each other both ways: `Samples`
     where it attends sample by sample, else (R, 1, L, L). transformers 5.23 looks a sliding layer's pictures up at
@@ -131,27 +131,31 @@ def two_way_masks(
     attention = config._attn_implementation or ""
     if "flash" in attention:
         return None
-    same = _starts(positions_RL)
-    picture = types_RL == 1
-    begins = picture & ~torch.nn.functional.pad(picture, (1, 0))[:, :-1]
-    block_RL = torch.where(picture, begins.cumsum(1), -1)
-    query, key = positions_RL[:, :, None], positions_RL[:, None, :]
-    together = (block_RL[:, :, None] == block_RL[:, None, :]) & picture[:, :, None]
-    seen = (same[:, :, None] == same[:, None, :]) & ((key <= query) | together)
-    masks = {"full_attention": seen, "sliding_attention": seen & (key > query - (config.sliding_window or 2**31))}
-    if attention == BY_SAMPLE:
-        return {kind: Samples(rows, mask_RLL=mask) for kind, mask in masks.items()}
+    masks = {}
+    for kind, window in (("full_attention", None), ("sliding_attention", config.sliding_window)):
+        alone = [_two_way_mask(types_RL[row, span] == 1, window) for row, span in Samples(rows).spans()]
+        masks[kind] = Samples(rows, masks=alone) if attention == BY_SAMPLE else _dense(alone, rows, types_RL)
     if attention != "eager":
-        return {kind: mask[:, None] for kind, mask in masks.items()}
+        return masks
     lowest = torch.finfo(dtype).min
-    return {
-        kind: torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, lowest)[:, None] for kind, mask in masks.items()
-    }
+    return {kind: torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, lowest) for kind, mask in masks.items()}
 
 
-def _starts(positions_RL: Tensor) -> Tensor:
-    """The number of the sample that each position belongs to, counted within the row."""
-    return torch.nn.functional.pad((positions_RL.diff(dim=1) != 1).cumsum(1), (1, 0))
+def _two_way_mask(picture_S: Tensor, window: int | None) -> Tensor:
+    """(S, S), True where a query (first axis) of a sample sees a key."""
+    begins_S = picture_S & ~torch.nn.functional.pad(picture_S, (1, 0))[:-1]
+    block_S = torch.where(picture_S, begins_S.cumsum(0), -1)
+    together_SS = (block_S[:, None] == block_S) & picture_S
+    return (torch.ones_like(together_SS).tril() | together_SS).triu(1 - (window or len(picture_S)))
+
+
+def _dense(alone: Sequence[Tensor], rows: Sequence[Sequence[int]], like_RL: Tensor) -> Tensor:
+    """(R, 1, L, L): each sample's own mask in its place; a filler sees itself."""
+    width = like_RL.shape[1]
+    mask = torch.eye(width, dtype=torch.bool, device=like_RL.device).repeat(len(like_RL), 1, 1)
+    for (row, span), mask_SS in zip(Samples(rows).spans(), alone, strict=True):
+        mask[row, span, span] = mask_SS
+    return mask[:, None]
 
 
 class RopeIndex:

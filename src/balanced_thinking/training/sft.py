@@ -57,7 +57,7 @@ class ScaleSFTConfig(SFTConfig):
         "Whether the samples of a micro-batch share rows without padding; per_device_train_batch_size counts samples.",
     )
     pack_tokens: int | None = _option(
-        None, "Tokens of a packed row; null: as many as the longest sample has, one row with FlashAttention."
+        None, "Tokens of a packed row; null: one row of all samples, with eager attention as long as the longest one."
     )
     image_cache: str | None = _option(
         None, "Folder that keeps what the image processor makes of each picture; safe to delete."
@@ -185,7 +185,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
 
     def _packing(self, model: Any) -> dict[str, Any]:
         """The collator's options for packing; none, and a word about it, where the model can't tell samples apart."""
-        attend_by_sample(model)
+        by_sample = attend_by_sample(model)
         apart = torch.tensor(float(keeps_samples_apart(model)), device=self.args.device)
         if self.accelerator.reduce(apart, "sum") < self.accelerator.num_processes:  # all ranks sample alike
             self._groups_lengths = True
@@ -201,7 +201,8 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
                 f"pack_tokens is {self.args.pack_tokens}, but FlashAttention takes one row of all samples; leave it "
                 "out, and bound the memory by per_device_train_batch_size"
             )
-        tokens = _ONE_ROW if flash else self.args.pack_tokens
+        # A dense mask costs a row's length squared; attended to one by one, samples lie in one row without filler.
+        tokens = self.args.pack_tokens or (_ONE_ROW if flash or by_sample else None)
         return {"packing": True, "pack_tokens": tokens, "rope_index": RopeIndex.of(model), "varlen": flash}
 
     def _refuse_parallelism(self) -> None:
@@ -271,9 +272,8 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         if places is not None:
             weights = pack(weights, places, packed_segments)
             if "token_type_ids" in inputs:
-                config, dtype = self.model.config.get_text_config(), self.model.dtype
-                positions, types = inputs["position_ids"], inputs["token_type_ids"]
-                inputs["attention_mask"] = two_way_masks(config, rows, positions, types, dtype)
+                config, types = self.model.config.get_text_config(), inputs["token_type_ids"]
+                inputs["attention_mask"] = two_way_masks(config, rows, types, self.model.dtype)
         with packed_rows(rows):
             outputs = model(**inputs, token_weights=weights, use_cache=False)
         nll, correct = (_by_sample(values, {"places": places}) for values in (outputs.nll, outputs.correct))
