@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation import results
-from balanced_thinking.evaluation.generate import AnswerClosed, Generator, predict
+from balanced_thinking.evaluation.generate import Ended, Generator, predict
 from balanced_thinking.evaluation.judge import Judge
 from balanced_thinking.evaluation.results import evaluate_examples, in_batches, summarize
 from balanced_thinking.evaluation.run import label
@@ -34,6 +35,38 @@ def test_a_sample_is_answered_alike_alone_and_in_a_batch(architecture: str) -> N
     together = model.complete(examples)
     for example, ids in zip(examples, together, strict=True):
         assert model.complete([example]) == [ids]
+
+
+def restless(architecture: str, max_new_tokens: int) -> Generator:
+    """A model that never says the same twice: its weights are large and its head shares none with the embedding."""
+    model = generator(architecture, max_new_tokens)
+    for name, parameter in model.model.double().named_parameters():
+        if parameter.ndim == 2 and "embed" not in name:
+            parameter.data.mul_(6)
+    head = model.model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(
+        torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(0)).double()
+    )
+    return model
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rows_that_have_ended_leave_the_batch_and_the_others_say_what_they_would_have(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = [next(load(split="test", n=1, seed=seed)) for seed in range(5)]
+    examples.append(Example("none", "which color ?", (), None, "red"))
+    model = restless(architecture, max_new_tokens=30)
+    alone = [model.complete([example])[0] for example in examples]
+    model.stops = sorted({said[at] for said, at in zip(alone, (3, 6, 12, 20), strict=False)})
+    expected = [said[: next((i for i, t in enumerate(said) if t in model.stops), 29) + 1] for said in alone]
+    assert len({len(said) for said in expected}) >= 4
+    generate, sizes = model._generate, []
+    monkeypatch.setattr(model, "_generate", lambda i, *a: sizes.append(len(i["input_ids"])) or generate(i, *a))
+    assert model.complete(examples) == expected
+    assert sizes[0] == 6
+    assert all(2 * later <= earlier for earlier, later in pairwise(sizes))
+    assert len(sizes) > 1
 
 
 @pytest.mark.parametrize(
@@ -123,13 +156,6 @@ def test_results_are_named_after_the_data_and_the_split(
     assert label(data, "test") == expected
 
 
-def test_tokens_after_the_stop_are_cut() -> None:
-    model = generator("qwen2")
-    stop = model.tokenizer.eos_token_id
-    assert model._cut([5, 6, stop, 7, stop]) == [5, 6, stop]
-    assert model._cut([5, 6]) == [5, 6]
-
-
 def test_every_sample_is_kept_in_order_and_the_summary_counts_them(tmp_path: Path) -> None:
     examples = list(load(split="test", n=5))
     model = generator("qwen2_5_vl")
@@ -179,7 +205,7 @@ def test_a_generation_ends_where_the_format_closes_the_answer(text: str, format:
     prompt = tokenizer("<answer>which</answer> ?").input_ids
     rows = torch.tensor([prompt + tokenizer(text).input_ids])
     judge = Judge(tokenizer, [], format)
-    assert AnswerClosed(judge, len(prompt))(rows, None).tolist() == [expected]
+    assert Ended(judge, len(prompt), 1000)(rows, None).tolist() == [expected]
 
 
 def test_rows_that_have_answered_stop_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,17 +218,17 @@ def test_rows_that_have_answered_stop_and_the_others_go_on(monkeypatch: pytest.M
         """Writes what it was told to, whatever it is asked."""
 
         def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-            step = ids.shape[1] - self.start
-            for row, tokens in enumerate(said):
+            step = ids.shape[1] - starts[0]
+            for row, tokens in enumerate(said[-len(ids) :]):  # the first one ends first
                 scores[row] = float("-inf")
                 scores[row, tokens[min(step, len(tokens) - 1)]] = 0.0
             return scores
 
-    told, generate = Told(), model.model.generate
+    generate, starts = model.model.generate, []
 
-    def forced(**inputs: Any) -> torch.Tensor:
-        told.start = inputs["input_ids"].shape[1]
-        return generate(**inputs, logits_processor=[told])
+    def forced(**inputs: Any) -> Any:
+        starts.append(inputs["input_ids"].shape[1])
+        return generate(**inputs, logits_processor=[Told()])
 
     monkeypatch.setattr(model.model, "generate", forced)
     found = model.complete([Example(str(i), "which ?", (), None, "red") for i in range(2)])

@@ -98,9 +98,9 @@ def attend(
     scaling = query_RHLD.shape[-1] ** -0.5 if scaling is None else scaling
     split = (_split(x_RHLD, attention_mask.rows) for x_RHLD in (query_RHLD, key_RHLD, value_RHLD))
     pieces: list[list[Tensor]] = [[] for _ in attention_mask.rows]
-    for index, ((row, span), *qkv) in enumerate(zip(attention_mask.spans(), *split, strict=True)):
-        mask_SS = attention_mask.mask(index, span.stop - span.start, query_RHLD.device)
-        pieces[row].append(_attend_alone(*qkv, mask_SS, scaling, dropout))
+    for index, ((row, _), query, key, value) in enumerate(zip(attention_mask.spans(), *split, strict=True)):
+        mask_SS = attention_mask.mask(index, query.shape[2], query.device)
+        pieces[row].append(_attend_alone(query, key, value, mask_SS, scaling, dropout))
     length = query_RHLD.shape[2]
     rows = [F.pad(torch.cat(row, 2), (0, 0, 0, length - sum(p.shape[2] for p in row))) for row in pieces]
     return torch.cat(rows).transpose(1, 2).contiguous(), None

@@ -131,14 +131,18 @@ def two_way_masks(
     attention = config._attn_implementation or ""
     if "flash" in attention:
         return None
-    masks = {}
-    for kind, window in (("full_attention", None), ("sliding_attention", config.sliding_window)):
-        alone = [_two_way_mask(types_RL[row, span] == 1, window) for row, span in Samples(rows).spans()]
-        masks[kind] = Samples(rows, masks=alone) if attention == BY_SAMPLE else _dense(alone, rows, types_RL)
+    windows = {"full_attention": None, "sliding_attention": config.sliding_window}
+    alone = {
+        kind: [_two_way_mask(types_RL[row, span] == 1, window) for row, span in Samples(rows).spans()]
+        for kind, window in windows.items()
+    }
+    if attention == BY_SAMPLE:
+        return {kind: Samples(rows, masks=masks) for kind, masks in alone.items()}
+    dense = {kind: _dense(masks, rows, types_RL) for kind, masks in alone.items()}
     if attention != "eager":
-        return masks
+        return dense
     lowest = torch.finfo(dtype).min
-    return {kind: torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, lowest) for kind, mask in masks.items()}
+    return {kind: torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, lowest) for kind, mask in dense.items()}
 
 
 def _two_way_mask(picture_S: Tensor, window: int | None) -> Tensor:
@@ -149,11 +153,11 @@ def _two_way_mask(picture_S: Tensor, window: int | None) -> Tensor:
     return (torch.ones_like(together_SS).tril() | together_SS).triu(1 - (window or len(picture_S)))
 
 
-def _dense(alone: Sequence[Tensor], rows: Sequence[Sequence[int]], like_RL: Tensor) -> Tensor:
+def _dense(masks: Sequence[Tensor], rows: Sequence[Sequence[int]], like_RL: Tensor) -> Tensor:
     """(R, 1, L, L): each sample's own mask in its place; a filler sees itself."""
     width = like_RL.shape[1]
     mask = torch.eye(width, dtype=torch.bool, device=like_RL.device).repeat(len(like_RL), 1, 1)
-    for (row, span), mask_SS in zip(Samples(rows).spans(), alone, strict=True):
+    for (row, span), mask_SS in zip(Samples(rows).spans(), masks, strict=True):
         mask[row, span, span] = mask_SS
     return mask[:, None]
 

@@ -52,49 +52,83 @@ class Generator(Engine):
 
     @torch.inference_mode()
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
-        """The generated token ids, without padding and up to and including the stop token."""
+        """The generated token ids, without padding and up to and including the stop token.
+
+        Once half of the rows have ended, they are taken out of the batch: a row costs no more than twice its tokens.
+        """
         rows = [{"id": e.id, "prompt": prompt(e), "images": [open_image(i) for i in e.images]} for e in examples]
-        inputs = {k: v.to(self.model.device) for k, v in self.collator.prompts(rows).items()}
+        inputs: dict[str, Any] = {k: v.to(self.model.device) for k, v in self.collator.prompts(rows).items()}
+        prompt_length = inputs["input_ids"].shape[1]
+        limit = prompt_length + self.max_new_tokens
+        ids: list[list[int]] = [[] for _ in rows]
+        live = list(range(len(rows)))
+        while live:
+            ended = Ended(self, prompt_length, limit)
+            found = self._generate(inputs, limit - inputs["input_ids"].shape[1], ended)
+            written = found.sequences[:, prompt_length:].tolist()
+            for place, end in ended.ends.items():
+                ids[live[place]] = written[place][:end]
+            left = [place for place in range(len(live)) if place not in ended.ends]
+            live = [live[place] for place in left]
+            inputs = self._without_others(found, inputs["attention_mask"], left) if live else {}
+        return ids
+
+    def _generate(self, inputs: Mapping[str, Any], max_new_tokens: int, ended: Ended) -> Any:
         config = GenerationConfig(
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=max_new_tokens,
             do_sample=False,
             eos_token_id=self.stops,
             pad_token_id=self.tokenizer.pad_token_id,
+            return_dict_in_generate=True,
         )
-        prompt_length = inputs["input_ids"].shape[1]
-        closed = AnswerClosed(self, prompt_length)
-        sequences = self.model.generate(
-            **inputs, generation_config=config, stopping_criteria=StoppingCriteriaList([closed])
-        )
-        rows_of_ids = sequences[:, prompt_length:].tolist()
-        return [self._cut(ids[: closed.ends.get(row)]) for row, ids in enumerate(rows_of_ids)]
+        stopping = StoppingCriteriaList([ended])
+        return self.model.generate(**inputs, generation_config=config, stopping_criteria=stopping)
 
-    def _cut(self, ids: list[int]) -> list[int]:
-        stops = set(self.stops)
-        end = next((i + 1 for i, token in enumerate(ids) if token in stops), len(ids))
-        return ids[:end]
+    def _without_others(self, found: Any, mask_BL: torch.Tensor, left: list[int]) -> dict[str, Any]:
+        """What generates on with the rows that are left."""
+        index = torch.tensor(left, device=mask_BL.device)
+        ids_BL, cache = found.sequences[index], found.past_key_values
+        cache.batch_select_indices(index)
+        for part in self.model.modules():
+            if getattr(part, "rope_deltas", None) is not None:  # Qwen's positions: the model itself keeps a row's shift
+                part.rope_deltas = part.rope_deltas[index]
+        written = ids_BL.shape[1] - mask_BL.shape[1]
+        mask_BL = torch.nn.functional.pad(mask_BL[index], (0, written), value=1)
+        return {"input_ids": ids_BL, "attention_mask": mask_BL, "past_key_values": cache}
 
 
-class AnswerClosed(StoppingCriteria):
-    """Ends a row of a generation at the first closing tag of an answer with nothing wrong before it."""
+class Ended(StoppingCriteria):
+    """Ends a row of a generation at a stop token, at the first closing tag of an answer with nothing wrong before it,
+    and at `limit` tokens, prompt included. Once half of the rows have ended it ends all, so that one can go on without
+    them."""
 
-    def __init__(self, judge: Judge, prompt_length: int) -> None:
-        self.judge, self.prompt_length = judge, prompt_length
+    def __init__(self, judge: Judge, prompt_length: int, limit: int) -> None:
+        self.judge, self.prompt_length, self.limit = judge, prompt_length, limit
         self.tag = judge.format.answer_close if ends_with_answer(judge.format) else ""
-        self.ends: dict[int, int] = {}  # row -> tokens until it was closed; what follows is filling
+        self.ends: dict[int, int] = {}  # row -> tokens until it ended; what follows is filling
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        closed = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        if not self.tag:
-            return closed
         written = input_ids[:, self.prompt_length :]
+        for row in self._ending(written):
+            self.ends.setdefault(row, written.shape[1])
+        pauses = 2 * len(self.ends) >= len(written)
+        done = [pauses or row in self.ends for row in range(len(written))]
+        return torch.tensor(done, device=input_ids.device)
+
+    def _ending(self, written: torch.Tensor) -> Iterator[int]:
+        """The rows that end with what is written, those that ended before among them."""
+        if written.shape[1] >= self.limit - self.prompt_length:
+            yield from range(len(written))
+            return
+        last = written[:, -1].tolist()
+        yield from (row for row, token in enumerate(last) if token in self.judge.stops)
+        if not self.tag:
+            return
         tails = self.judge.tokenizer.batch_decode(written[:, -_TAG_TOKENS:], skip_special_tokens=False)
         for row in [row for row, tail in enumerate(tails) if self.tag in tail and row not in self.ends]:
             parsed, _ = generated_segments(written[row].tolist(), self.judge.tokenizer, self.judge.format)
             if self.judge.ends(parsed):
-                self.ends[row] = written.shape[1]
-        closed[list(self.ends)] = True
-        return closed
+                yield row
 
 
 def predict(
