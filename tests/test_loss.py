@@ -5,6 +5,7 @@ Shapes: T tokens, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import balanced_thinking.loss.chunked as chunked_module
-from balanced_thinking.loss import LossOutput, weighted_linear_cross_entropy
+from balanced_thinking.loss import weighted_linear_cross_entropy
 
 TOKENS, WIDTH, VOCABULARY = 37, 16, 101
 SMALL = chunked_module.ChunkPolicy(
@@ -39,8 +40,9 @@ class Case:
         hidden_TD, head_VD = _leaf(self.hidden_TD, dtype), _leaf(self.head_VD, dtype)
         return replace(self, hidden_TD=hidden_TD, head_VD=head_VD, bias_V=bias_V)
 
-    def run(self, impl: str) -> LossOutput:
+    def run(self, impl: str, **more: Any) -> Any:
         options: dict[str, Any] = {"bias_V": self.bias_V, "softcap": self.softcap, "logit_scale": self.logit_scale}
+        options |= more
         return weighted_linear_cross_entropy(
             self.hidden_TD, self.head_VD, self.labels_T, self.weights_T, impl=impl, **options
         )
@@ -162,6 +164,50 @@ def test_metrics_agree_with_the_reference(name: str, chunking: None) -> None:
         assert not out.correct_T[unsupervised].any()
         assert (out.nll_T.dtype, out.correct_T.dtype) == (torch.float32, torch.bool)
         assert not out.nll_T.requires_grad
+
+
+def entropy_error(case: Case, impl: str) -> float:
+    """Against float64, as a share of the most there can be."""
+    found = case.run(impl, entropy=True)
+    exact = case.to(torch.float64)
+    logits_TV = torch.nn.functional.linear(exact.hidden_TD, exact.head_VD, exact.bias_V) * case.logit_scale
+    if case.softcap is not None:
+        logits_TV = case.softcap * torch.tanh(logits_TV / case.softcap)
+    expected_T = torch.distributions.Categorical(logits=logits_TV).entropy().masked_fill(case.labels_T == -100, 0.0)
+    assert not found.entropy_T.requires_grad
+    return float((found.entropy_T.double() - expected_T.detach()).abs().max() / math.log(VOCABULARY))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("name", CASES)
+def test_entropy_is_told_where_it_is_asked_for(name: str, impl: str, chunking: None) -> None:
+    case = case_named(name, torch.float32)
+    assert entropy_error(case, impl) < 2e-6
+    assert entropy_error(case.to(torch.float64), impl) < 1e-14
+    assert len(case.run(impl)) == 3  # the contract: three, unless it is asked for
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_asking_for_the_entropy_changes_nothing_else(impl: str, chunking: None) -> None:
+    plain, asked = make_case(bias=True, softcap=3.0), make_case(bias=True, softcap=3.0)
+    found = (plain.run(impl), asked.run(impl, entropy=True))
+    for out in found:
+        out.loss.backward()
+    for one, other in zip(found[0], found[1][:3], strict=True):
+        assert torch.equal(one, other)
+    assert all(torch.equal(grad, asked.grads()[name]) for name, grad in plain.grads().items())
+
+
+def test_a_gradient_is_written_before_it_is_read(chunking: None) -> None:
+    """torch fills what it leaves uninitialised with NaN where only deterministic algorithms are allowed."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        for dtype in (torch.float32, torch.bfloat16):
+            assert max(errors(make_case(dtype=dtype, bias=True), "chunked").values()) < 0.02
+        assert max(errors(make_case(ignored=0.0, bias=True), "chunked").values()) < 2e-6
+        test_a_batch_without_a_target_gives_zero_gradients("chunked")
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("impl", IMPLS)

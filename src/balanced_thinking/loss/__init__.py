@@ -12,23 +12,22 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 from balanced_thinking.loss.chunked import chunked_loss
-from balanced_thinking.loss.reference import reference_loss
+from balanced_thinking.loss.reference import Options, reference_loss
 from balanced_thinking.names import nearest
 
-__all__ = ["LossOutput", "weighted_linear_cross_entropy"]
+__all__ = ["LossOutput", "LossOutputWithEntropy", "weighted_linear_cross_entropy"]
 
-Implementation = Callable[
-    [Tensor, Tensor, Tensor | None, Tensor, Tensor, float | None, float], tuple[Tensor, Tensor, Tensor]
-]
+Parts = tuple[Tensor, Tensor, Tensor, Tensor | None]  # loss, nll_T, correct_T, entropy_T where asked for
+Implementation = Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor, Options], Parts]
 
 
-def _on_triton(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _on_triton(*arguments: Any) -> Parts:
     if find_spec("triton") is None:
         raise ValueError("impl is 'triton', but Triton is not installed; install it, or use impl='chunked'")
     from balanced_thinking.loss.triton import triton_loss
@@ -45,14 +44,14 @@ def _triton_works() -> bool:
     try:
         from balanced_thinking.loss.triton import score_
 
-        score_(logits, targets, None, None, 1.0)
+        score_(logits, targets, None, Options())
     except Exception as error:  # whatever its compiler raises, the chunked head does the same work
         warnings.warn(f"Triton is installed but does not run ({error}); head_impl auto takes chunked", stacklevel=2)
         return False
     return True
 
 
-def _best(hidden_TD: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _best(hidden_TD: Tensor, *rest: Any) -> Parts:
     on_triton = hidden_TD.is_cuda and hidden_TD.dtype != torch.float64 and _triton_works()
     return (_on_triton if on_triton else chunked_loss)(hidden_TD, *rest)
 
@@ -74,6 +73,16 @@ class LossOutput(NamedTuple):
     correct_T: Tensor
 
 
+class LossOutputWithEntropy(NamedTuple):
+    """`LossOutput`, and the entropy of each prediction."""
+
+    loss: Tensor
+    nll_T: Tensor
+    correct_T: Tensor
+    entropy_T: Tensor
+
+
+@overload
 def weighted_linear_cross_entropy(
     hidden_TD: Tensor,
     head_VD: Tensor,
@@ -84,7 +93,37 @@ def weighted_linear_cross_entropy(
     softcap: float | None = None,
     logit_scale: float = 1.0,
     impl: str = "auto",
-) -> LossOutput:
+    entropy: Literal[False] = False,
+) -> LossOutput: ...
+
+
+@overload
+def weighted_linear_cross_entropy(
+    hidden_TD: Tensor,
+    head_VD: Tensor,
+    labels_T: Tensor,
+    weights_T: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    softcap: float | None = None,
+    logit_scale: float = 1.0,
+    impl: str = "auto",
+    entropy: bool,
+) -> LossOutput | LossOutputWithEntropy: ...
+
+
+def weighted_linear_cross_entropy(
+    hidden_TD: Tensor,
+    head_VD: Tensor,
+    labels_T: Tensor,
+    weights_T: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    softcap: float | None = None,
+    logit_scale: float = 1.0,
+    impl: str = "auto",
+    entropy: bool = False,
+) -> LossOutput | LossOutputWithEntropy:
     """Return sum_i weights_T[i] * nll_T[i] over the supervised tokens, with per-token metrics.
 
     The logits are `z = logit_scale * (hidden_TD @ head_VD.T + bias_V)`, then `softcap * tanh(z / softcap)` if a
@@ -103,10 +142,12 @@ def weighted_linear_cross_entropy(
         impl: "chunked" (gradients made in the forward, logits held a chunk at a time; a first derivative only, and
             one backward a call), "triton" (the same, with one kernel between the products), "reference" (eager, all
             supervised logits at once), or "auto": "triton" on a GPU, else "chunked".
+        entropy: whether to return the entropy of each supervised token's prediction, too.
 
     Returns:
-        `LossOutput(loss, nll_T, correct_T)`: loss and nll in float32 (float64 for float64 inputs), differentiable in
-        hidden, head and bias.
+        `LossOutput(loss, nll_T, correct_T)`, with `entropy` `LossOutputWithEntropy(loss, nll_T, correct_T, entropy_T)`:
+        loss, nll and entropy in float32 (float64 for float64 inputs), in nats; the loss is differentiable in hidden,
+        head and bias. What belongs to tokens is zero for unsupervised ones.
 
     Raises:
         ValueError: unknown `impl`, or shapes, devices or options that do not fit together.
@@ -124,7 +165,12 @@ def weighted_linear_cross_entropy(
         raise ValueError("weights_T requires grad, but the loss is not differentiable in it: pass weights_T.detach()")
     if softcap is not None and not softcap > 0:
         raise ValueError(f"softcap is {softcap}: expected a number above 0, or None for no cap")
-    return LossOutput(*IMPLEMENTATIONS[impl](hidden_TD, head_VD, bias_V, labels_T, weights_T, softcap, logit_scale))
+    options = Options(softcap, logit_scale, entropy)
+    parts = IMPLEMENTATIONS[impl](hidden_TD, head_VD, bias_V, labels_T, weights_T, options)
+    loss, nll_T, correct_T, entropy_T = parts
+    if entropy_T is None:
+        return LossOutput(loss, nll_T, correct_T)
+    return LossOutputWithEntropy(loss, nll_T, correct_T, entropy_T)
 
 
 def _check_dtypes_and_devices(tensors: dict[str, Tensor]) -> None:

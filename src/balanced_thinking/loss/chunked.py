@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from balanced_thinking.loss.reference import IGNORE_INDEX
+from balanced_thinking.loss.reference import IGNORE_INDEX, Options
 from balanced_thinking.products import fast_products
 
 # The largest coefficient of a float16 gradient: far from overflow (65,504), and small probabilities survive.
 _HALF_RANGE = 256.0
 
 
-# (logits_CV, targets_C, scale_C or None, softcap, logit_scale) -> (nll_C, correct_C); see `score_in_torch_`.
-Score = Callable[[Tensor, Tensor, Tensor | None, float | None, float], tuple[Tensor, Tensor]]
+# (logits_CV, targets_C, scale_C or None, options) -> (nll_C, correct_C, entropy_C or None); see `score_in_torch_`.
+Score = Callable[[Tensor, Tensor, Tensor | None, Options], tuple[Tensor, Tensor, Tensor | None]]
 
 
 class ChunkPolicy(NamedTuple):
@@ -38,6 +38,8 @@ class ChunkPolicy(NamedTuple):
 
 
 CPU_POLICY = ChunkPolicy(chunk_bytes=160 * 2**20, min_rows=64, block_bytes=64 * 2**20)
+# Each chunk but the first reads and writes the head's gradient in float32 once more, so that a large card takes more.
+_CHUNK_SHARE = 32  # of a card's memory, as a divisor
 GPU_POLICY = ChunkPolicy(chunk_bytes=2 * 2**30, min_rows=2048, block_bytes=256 * 2**20)
 
 
@@ -47,22 +49,20 @@ def chunked_loss(
     bias_V: Tensor | None,
     labels_T: Tensor,
     weights_T: Tensor,
-    softcap: float | None,
-    logit_scale: float,
+    options: Options,
     score_: Score | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (loss, nll_T, correct_T) as `weighted_linear_cross_entropy` defines them.
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return (loss, nll_T, correct_T, entropy_T or None) as `weighted_linear_cross_entropy` defines them.
 
     `score_` takes the place of `score_in_torch_`, which does the work between the products.
     """
-    options = _Options(softcap, logit_scale, score_ or score_in_torch_, torch.is_grad_enabled())
+    call = _Call(options, score_ or score_in_torch_, torch.is_grad_enabled())
     with fast_products() if hidden_TD.device.type == "cpu" else nullcontext():
-        return _ChunkedHead.apply(hidden_TD, head_VD, bias_V, labels_T, weights_T, options)
+        return _ChunkedHead.apply(hidden_TD, head_VD, bias_V, labels_T, weights_T, call)
 
 
-class _Options(NamedTuple):
-    softcap: float | None
-    logit_scale: float
+class _Call(NamedTuple):
+    options: Options
     score_: Score
     wants_grad: bool  # inside the Function gradient mode is always off, and needs_input_grad ignores it
 
@@ -76,30 +76,34 @@ class _ChunkedHead(torch.autograd.Function):
         bias_V: Tensor | None,
         labels_T: Tensor,
         weights_T: Tensor,
-        options: _Options,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        dtype = _product_dtype(hidden_TD)
-        softcap, logit_scale = options.softcap, options.logit_scale
-        needs = [options.wants_grad and need for need in ctx.needs_input_grad[:3]]
+        call: _Call,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        dtype, options = _product_dtype(hidden_TD), call.options
+        needs = [call.wants_grad and need for need in ctx.needs_input_grad[:3]]
         rows_N, weighted = _compact(labels_T, weights_T)
         targets_N, weights_N = labels_T[rows_N], weights_T[rows_N].to(_widen(dtype))
         chunks = _chunks(weighted if any(needs) else 0, len(rows_N), head_VD, dtype)
         grads = _Gradients((hidden_TD, head_VD, bias_V), needs, weights_N, dtype, sum(c.has_grad for c in chunks))
         nll_N, correct_N = torch.empty_like(weights_N), torch.empty_like(targets_N, dtype=torch.bool)
+        entropy_N = torch.empty_like(weights_N)
         buffer_CV = head_VD.new_empty(max((c.rows for c in chunks), default=0), len(head_VD), dtype=dtype)
         weight_VD, offset_V = head_VD.to(dtype), None if bias_V is None else bias_V.to(dtype)
         for chunk in chunks:
             span = slice(chunk.start, chunk.start + chunk.rows)
             hidden_CD = hidden_TD.index_select(0, rows_N[span]).to(dtype)
             logits_CV = _project(hidden_CD, weight_VD, offset_V, out=buffer_CV[: chunk.rows])
-            scale_C = grads.coefficients(weights_N[span]) * logit_scale if chunk.has_grad else None
-            nll_N[span], correct_N[span] = options.score_(logits_CV, targets_N[span], scale_C, softcap, logit_scale)
+            scale_C = grads.coefficients(weights_N[span]) * options.logit_scale if chunk.has_grad else None
+            nll_N[span], correct_N[span], entropy_C = call.score_(logits_CV, targets_N[span], scale_C, options)
+            if entropy_C is not None:
+                entropy_N[span] = entropy_C
             if chunk.has_grad:
                 grads.add(rows_N[span], logits_CV, hidden_CD, weight_VD)
         ctx.grads = grads
-        nll_T, correct_T = (x_N.new_zeros(len(labels_T)).index_copy_(0, rows_N, x_N) for x_N in (nll_N, correct_N))
-        ctx.mark_non_differentiable(nll_T, correct_T)
-        return (nll_N * weights_N).sum(), nll_T, correct_T
+        nll_T, correct_T, entropy_T = (
+            x_N.new_zeros(len(labels_T)).index_copy_(0, rows_N, x_N) for x_N in (nll_N, correct_N, entropy_N)
+        )
+        ctx.mark_non_differentiable(nll_T, correct_T, entropy_T)
+        return (nll_N * weights_N).sum(), nll_T, correct_T, entropy_T if options.entropy else None
 
     @staticmethod
     @once_differentiable
@@ -132,10 +136,15 @@ class _Gradients:
         hidden_dtype = wide if half else inputs[0].dtype
         # One chunk adds up nothing, but a head in float32 (under autocast) is owed what the product knows.
         head_dtype = wide if half or chunks > 1 or inputs[1].dtype == wide else dtype
+        # The head's is the large one: the first chunk writes it, instead of adding to zeros.
+        make = (torch.zeros_like, torch.empty_like if chunks else torch.zeros_like, torch.zeros_like)
         self.hidden_TD, self.head_VD, self.bias_V = (
-            torch.zeros_like(tensor, dtype=grad_dtype) if tensor is not None and need else None
-            for tensor, need, grad_dtype in zip(inputs, needs, (hidden_dtype, head_dtype, wide), strict=True)
+            new_like(tensor, dtype=grad_dtype) if tensor is not None and need else None
+            for tensor, need, grad_dtype, new_like in zip(
+                inputs, needs, (hidden_dtype, head_dtype, wide), make, strict=True
+            )
         )
+        self.begun = False
 
     def coefficients(self, weights_C: Tensor) -> Tensor:
         return weights_C if self.unit is None else weights_C / self.unit
@@ -144,17 +153,27 @@ class _Gradients:
         if self.hidden_TD is not None:
             self.hidden_TD.index_copy_(0, rows_C, torch.mm(grad_CV, head_VD).to(self.hidden_TD.dtype))
         if self.head_VD is not None:
-            _add_product_(self.head_VD, grad_CV.t(), hidden_CD)
+            _add_product_(self.head_VD, grad_CV.t(), hidden_CD, beta=float(self.begun))
         if self.bias_V is not None:
             self.bias_V += grad_CV.sum(0, dtype=self.bias_V.dtype)
+        self.begun = True
 
     def release(self, upstream: Tensor) -> list[Tensor | None]:
         factor = upstream if self.unit is None else upstream * self.unit
-        grads: tuple[Tensor | None, ...] = (self.hidden_TD, self.head_VD, self.bias_V)
         # Reading a scalar is free on a CPU and a synchronisation elsewhere.
-        if factor.device.type != "cpu" or factor.item() != 1.0:
-            grads = tuple(None if grad is None else grad.mul_(factor) for grad in grads)
-        return [None if grad is None else grad.to(dtype) for grad, dtype in zip(grads, self.dtypes, strict=True)]
+        scales = factor.device.type != "cpu" or factor.item() != 1.0
+        grads = (self.hidden_TD, self.head_VD, self.bias_V)
+        return [
+            None if grad is None or dtype is None else _scaled_(grad, factor, dtype) if scales else grad.to(dtype)
+            for grad, dtype in zip(grads, self.dtypes, strict=True)
+        ]
+
+
+def _scaled_(grad: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """`grad` times `factor`, in place where it has the dtype already, else in one pass."""
+    return (
+        grad.mul_(factor) if grad.dtype == dtype else torch.mul(grad, factor, out=torch.empty_like(grad, dtype=dtype))
+    )
 
 
 class _Chunk(NamedTuple):
@@ -195,35 +214,36 @@ def _project(hidden_CD: Tensor, head_VD: Tensor, bias_V: Tensor | None, out: Ten
 
 
 def score_in_torch_(
-    logits_CV: Tensor, targets_C: Tensor, scale_C: Tensor | None, softcap: float | None, logit_scale: float
-) -> tuple[Tensor, Tensor]:
-    """Return (nll_C, correct_C); overwrite the logits, with `scale_C` times the gradient of the nll where given.
+    logits_CV: Tensor, targets_C: Tensor, scale_C: Tensor | None, options: Options
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return (nll_C, correct_C, entropy_C or None); overwrite the logits, with `scale_C` times the gradient of the nll
+    where given.
 
     Block by block, so that float32 copies of low-precision logits and the softcap's derivative stay small. Blocks that
     fit a cache are no faster: each pass is a barrier of the thread pool, dear on a busy machine.
     """
     row_bytes = logits_CV.shape[1] * _widen(logits_CV.dtype).itemsize
     rows = max(1, _policy(logits_CV.device).block_bytes // row_bytes)
-    nlls, corrects = [], []
+    parts = []
     for start in range(0, len(logits_CV), rows):
         block = slice(start, start + rows)
         scale_B = None if scale_C is None else scale_C[block]
-        nll_B, correct_B = _score_block_(logits_CV[block], targets_C[block], scale_B, softcap, logit_scale)
-        nlls.append(nll_B)
-        corrects.append(correct_B)
-    return torch.cat(nlls), torch.cat(corrects)
+        parts.append(_score_block_(logits_CV[block], targets_C[block], scale_B, options))
+    nlls, corrects, entropies = zip(*parts, strict=True)
+    return torch.cat(nlls), torch.cat(corrects), torch.cat(entropies) if options.entropy else None
 
 
 def _score_block_(
-    logits_BV: Tensor, targets_B: Tensor, scale_B: Tensor | None, softcap: float | None, logit_scale: float
-) -> tuple[Tensor, Tensor]:
+    logits_BV: Tensor, targets_B: Tensor, scale_B: Tensor | None, options: Options
+) -> tuple[Tensor, Tensor, Tensor | None]:
     scores_BV = logits_BV.to(_widen(logits_BV.dtype))  # the same memory unless in low precision
-    slope_BV = _cap_(scores_BV, softcap, logit_scale)
+    slope_BV = _cap_(scores_BV, options.softcap, options.logit_scale)
     top_B, argmax_B = scores_BV.max(dim=1)
     gap_B = top_B - scores_BV.gather(1, targets_B[:, None]).squeeze(1)
     torch.softmax(scores_BV, dim=1, out=scores_BV)  # one fused pass; exp, sum and divide apart cost half as much again
     # The top probability is at least 1/V, so its logarithm is exact where that of the target's would underflow.
     nll_B = gap_B - scores_BV.gather(1, argmax_B[:, None]).squeeze(1).log()
+    entropy_B = torch.special.entr(scores_BV).sum(1) if options.entropy else None
     if scale_B is not None:
         scores_BV.scatter_(1, targets_B[:, None], scores_BV.gather(1, targets_B[:, None]) - 1.0)
         scores_BV.mul_(scale_B[:, None])
@@ -231,7 +251,7 @@ def _score_block_(
             scores_BV.mul_(slope_BV)
         if scores_BV is not logits_BV:
             logits_BV.copy_(scores_BV)
-    return nll_B, argmax_B == targets_B
+    return nll_B, argmax_B == targets_B, entropy_B
 
 
 def _cap_(scores_BV: Tensor, softcap: float | None, logit_scale: float) -> Tensor | None:
@@ -246,18 +266,24 @@ def _cap_(scores_BV: Tensor, softcap: float | None, logit_scale: float) -> Tenso
     return slope_BV
 
 
-def _add_product_(total_MN: Tensor, left_MK: Tensor, right_KN: Tensor) -> None:
-    """Add left @ right to the total, without rounding the product to the factors' lower precision first."""
+def _add_product_(total_MN: Tensor, left_MK: Tensor, right_KN: Tensor, beta: float) -> None:
+    """`beta` times the total (which 0 lets be uninitialised) plus left @ right, not rounded to the factors' lower
+    precision first."""
     if total_MN.dtype == left_MK.dtype:
-        total_MN.addmm_(left_MK, right_KN)
+        total_MN.addmm_(left_MK, right_KN, beta=beta)
     elif total_MN.device.type == "cuda":
-        torch.addmm(total_MN, left_MK, right_KN, out_dtype=total_MN.dtype, out=total_MN)
+        torch.addmm(total_MN, left_MK, right_KN, out_dtype=total_MN.dtype, beta=beta, out=total_MN)
     else:
-        total_MN.addmm_(left_MK.to(total_MN.dtype), right_KN.to(total_MN.dtype))
+        total_MN.addmm_(left_MK.to(total_MN.dtype), right_KN.to(total_MN.dtype), beta=beta)
 
 
 def _policy(device: torch.device) -> ChunkPolicy:
-    return CPU_POLICY if device.type == "cpu" else GPU_POLICY
+    if device.type == "cpu":
+        return CPU_POLICY
+    if device.type != "cuda":
+        return GPU_POLICY
+    share = torch.cuda.get_device_properties(device).total_memory // _CHUNK_SHARE
+    return GPU_POLICY._replace(chunk_bytes=max(GPU_POLICY.chunk_bytes, share))
 
 
 def _product_dtype(hidden_TD: Tensor) -> torch.dtype:

@@ -5,11 +5,21 @@ Shapes: T tokens, N supervised tokens, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE_INDEX = -100
+
+
+class Options(NamedTuple):
+    """How logits come from products, and what is told of them; see `weighted_linear_cross_entropy`."""
+
+    softcap: float | None = None
+    logit_scale: float = 1.0
+    entropy: bool = False
 
 
 def reference_loss(
@@ -18,19 +28,22 @@ def reference_loss(
     bias_V: Tensor | None,
     labels_T: Tensor,
     weights_T: Tensor,
-    softcap: float | None,
-    logit_scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (loss, nll_T, correct_T) as `weighted_linear_cross_entropy` defines them; autograd does the gradients."""
+    options: Options,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return (loss, nll_T, correct_T, entropy_T or None) as `weighted_linear_cross_entropy` defines them; autograd does
+    the gradients."""
     supervised_T = labels_T != IGNORE_INDEX
     targets_N = labels_T[supervised_T]
     bias_V = None if bias_V is None else bias_V.to(hidden_TD.dtype)
     logits_NV = F.linear(hidden_TD[supervised_T], head_VD.to(hidden_TD.dtype), bias_V)
-    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)) * logit_scale
-    if softcap is not None:
-        logits_NV = softcap * torch.tanh(logits_NV / softcap)
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)) * options.logit_scale
+    if options.softcap is not None:
+        logits_NV = options.softcap * torch.tanh(logits_NV / options.softcap)
     nll_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
     loss = (nll_N * weights_T[supervised_T].to(nll_N.dtype)).sum()
     nll_T = nll_N.new_zeros(labels_T.shape).masked_scatter(supervised_T, nll_N.detach())
     correct_T = torch.zeros_like(supervised_T).masked_scatter(supervised_T, logits_NV.argmax(1) == targets_N)
-    return loss, nll_T, correct_T
+    if not options.entropy:
+        return loss, nll_T, correct_T, None
+    entropy_N = torch.special.entr(logits_NV.detach().softmax(1)).sum(1)
+    return loss, nll_T, correct_T, torch.zeros_like(nll_T).masked_scatter(supervised_T, entropy_N)

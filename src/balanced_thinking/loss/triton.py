@@ -19,9 +19,10 @@ import triton.language as tl
 from torch import Tensor
 
 from balanced_thinking.loss.chunked import chunked_loss
+from balanced_thinking.loss.reference import Options
 
-_BLOCK = 8192  # logits that a program holds at a time: 32 KiB of float32 in registers
-_WARPS = 16
+_BLOCK = 4096  # logits that a program holds at a time, in registers: with twice as many, ptxas spills under a softcap
+_WARPS = 8
 
 
 @triton.jit
@@ -42,11 +43,13 @@ def _score_row(
     scale_C,
     nll_C,
     correct_C,
+    entropy_C,
     V,
     logit_scale,
     softcap,
     HAS_GRAD: tl.constexpr,
     SOFTCAP: tl.constexpr,
+    ENTROPY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
@@ -59,6 +62,7 @@ def _score_row(
     )
 
     top, total, argmax = float("-inf"), 0.0, 0
+    mass = 0.0  # of what lies below the top: the sum of exp(z - top) * (z - top)
     for start in range(0, V, BLOCK):
         at_B = start + tl.arange(0, BLOCK)
         inside_B = at_B < V
@@ -67,11 +71,19 @@ def _score_row(
         highest, where = tl.max(z_B, 0, return_indices=True, return_indices_tie_break_left=True)
         argmax = tl.where(highest > top, start + where, argmax)  # on a tie the first one stays
         new_top = tl.maximum(top, highest)
-        total = total * tl.exp(top - new_top) + tl.sum(tl.exp(z_B - new_top), 0)
+        shrunk = tl.exp(top - new_top)
+        exp_B = tl.exp(z_B - new_top)
+        if ENTROPY:
+            fall = tl.where(total > 0.0, top - new_top, 0.0)  # there is no top before the first block
+            below_B = exp_B * tl.where(inside_B, z_B - new_top, 0.0)
+            mass = shrunk * (mass + fall * total) + tl.sum(below_B, 0)
+        total = total * shrunk + tl.sum(exp_B, 0)
         top = new_top
 
     tl.store(nll_C + row, tl.log(total) + (top - aim))
     tl.store(correct_C + row, argmax == target)
+    if ENTROPY:
+        tl.store(entropy_C + row, tl.log(total) - mass / total)
 
     if HAS_GRAD:
         scale = tl.load(scale_C + row).to(tl.float32)
@@ -87,8 +99,8 @@ def _score_row(
             tl.store(logits_V + at_B, grad_B.to(logits_CV.dtype.element_ty), mask=inside_B)
 
 
-def triton_loss(hidden_TD: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (loss, nll_T, correct_T) as `weighted_linear_cross_entropy` defines them.
+def triton_loss(hidden_TD: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return (loss, nll_T, correct_T, entropy_T or None) as `weighted_linear_cross_entropy` defines them.
 
     Raises TypeError for float64, and ValueError on a CPU, unless Triton interprets its kernels.
     """
@@ -100,12 +112,14 @@ def triton_loss(hidden_TD: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def score_(
-    logits_CV: Tensor, targets_C: Tensor, scale_C: Tensor | None, softcap: float | None, logit_scale: float
-) -> tuple[Tensor, Tensor]:
-    """(nll_C in float32, correct_C); overwrite the logits with `scale_C` times the gradient of the nll, where given."""
+    logits_CV: Tensor, targets_C: Tensor, scale_C: Tensor | None, options: Options
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(nll_C in float32, correct_C, entropy_C or None); overwrite the logits with `scale_C` times the gradient of the
+    nll, where given."""
     rows, vocabulary = logits_CV.shape
     nll_C = torch.empty(rows, dtype=torch.float32, device=logits_CV.device)
     correct_C = torch.empty(rows, dtype=torch.bool, device=logits_CV.device)
+    entropy_C = torch.empty_like(nll_C) if options.entropy else None
     # Triton launches on the current device, whatever device the tensors are on.
     with torch.cuda.device(logits_CV.device) if logits_CV.is_cuda else nullcontext():
         _score_row[(rows,)](
@@ -115,12 +129,14 @@ def score_(
             nll_C if scale_C is None else scale_C,  # a pointer that is never read
             nll_C,
             correct_C,
+            nll_C if entropy_C is None else entropy_C,  # a pointer that is never written to
             vocabulary,
-            logit_scale,
-            1.0 if softcap is None else softcap,
+            options.logit_scale,
+            1.0 if options.softcap is None else options.softcap,
             HAS_GRAD=scale_C is not None,
-            SOFTCAP=softcap is not None,
+            SOFTCAP=options.softcap is not None,
+            ENTROPY=options.entropy,
             BLOCK=min(_BLOCK, triton.next_power_of_2(vocabulary)),
             num_warps=_WARPS if vocabulary > _BLOCK // 2 else 4,
         )
-    return nll_C, correct_C
+    return nll_C, correct_C, entropy_C
