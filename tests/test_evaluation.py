@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.rows import prompt
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation import results
 from balanced_thinking.evaluation.generate import Ended, Generator, predict
@@ -182,6 +184,23 @@ def test_generation_is_greedy_and_repeatable() -> None:
     first = [p.completion for p in predict(model, examples)]
     torch.manual_seed(2)
     assert [p.completion for p in predict(model, examples)] == first
+
+
+@pytest.mark.parametrize("setting", [{"repetition_penalty": 1.5}, {"min_new_tokens": 20}, {"no_repeat_ngram_size": 1}])
+def test_a_checkpoint_s_own_generation_settings_play_no_part(setting: dict[str, Any]) -> None:
+    examples = [next(load(split="test", n=1, seed=seed)) for seed in range(3)]
+    model = generator("qwen2_5_vl", max_new_tokens=20)  # says one token again and again, then another one
+    model.stops = [model.complete(examples[:1])[0][-1]]
+    plain = model.complete(examples)
+    for name, value in setting.items():
+        setattr(model.model.generation_config, name, value)
+    told = copy(model.model.generation_config)
+    assert model.complete(examples) == plain
+    assert model.model.generation_config == told  # saved with the model as it was
+    rows = [{"prompt": prompt(example), "images": list(example.images)} for example in examples[:1]]
+    inputs = model.collator.prompts(rows)
+    swayed = model.model.generate(**inputs, max_new_tokens=20, do_sample=False, eos_token_id=model.stops)
+    assert swayed[0, inputs["input_ids"].shape[1] :].tolist() != plain[0]  # elsewhere they do
 
 
 CLOSED = "<think>a b</think><answer>red</answer>"

@@ -106,6 +106,7 @@ def test_pictures_come_before_the_text_and_arrive_as_they_are(stub: Any) -> None
     judge(stub).complete([example])
     (asked,) = stub.asked
     assert (asked["model"], asked["temperature"], asked["max_tokens"]) == ("tiny", 0.0, 77)
+    assert asked["repetition_penalty"] == 1.0  # not the checkpoint's own
     picture, text = asked["messages"][0]["content"]
     assert text == {"type": "text", "text": example.question}
     data = base64.b64decode(picture["image_url"]["url"].removeprefix("data:image/png;base64,"))

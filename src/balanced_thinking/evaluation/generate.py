@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -82,7 +83,8 @@ class Generator(Engine):
             return_dict_in_generate=True,
         )
         stopping = StoppingCriteriaList([ended])
-        return self.model.generate(**inputs, generation_config=config, stopping_criteria=stopping)
+        with _without_defaults(self.model):
+            return self.model.generate(**inputs, generation_config=config, stopping_criteria=stopping)
 
     def _without_others(self, found: Any, mask_BL: torch.Tensor, left: list[int]) -> dict[str, Any]:
         """What generates on with the rows that are left."""
@@ -95,6 +97,17 @@ class Generator(Engine):
         written = ids_BL.shape[1] - mask_BL.shape[1]
         mask_BL = torch.nn.functional.pad(mask_BL[index], (0, written), value=1)
         return {"input_ids": ids_BL, "attention_mask": mask_BL, "past_key_values": cache}
+
+
+@contextmanager
+def _without_defaults(model: Any) -> Iterator[None]:
+    """Greedy means greedy: `generate` takes what its options leave open from the checkpoint's own settings, such as
+    Qwen's repetition penalty, which counts the prompt's option letters as repeated."""
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 class Ended(StoppingCriteria):

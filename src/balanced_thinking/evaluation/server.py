@@ -76,6 +76,7 @@ class Server(Engine):
             "model": self.served,
             "messages": messages(example),
             "temperature": 0.0,
+            "repetition_penalty": 1.0,  # vLLM and SGLang: else the checkpoint's own applies
             "max_tokens": self.max_new_tokens,
             "skip_special_tokens": False,  # vLLM and SGLang: some formats' tags are special tokens
         }
