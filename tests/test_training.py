@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from datasets import Dataset
 from peft import LoraConfig, PromptTuningConfig
 from trl import SFTTrainer
 
+from balanced_thinking.batch import ScaleCollator
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
+from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.schedules import Schedule
+from balanced_thinking.segments import ANSWER, THINK
 from tests.conftest import ARCHITECTURES
 from tests.training import config, logged, losses, trainer
 
@@ -83,6 +87,29 @@ def test_loss_is_the_weighted_sum_of_the_logged_segment_means(world_rows: Datase
     run.train()
     entry = run.state.log_history[0]
     assert entry["loss"] == pytest.approx(0.7 * entry["think_nll"] + 0.3 * entry["answer_nll"], rel=1e-5)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_entropy_is_logged_where_it_is_asked_for(packing: bool, world_rows: Dataset, tmp_path: Path) -> None:
+    model, processor = build_tiny("qwen2_5_vl")
+    batch = ScaleCollator(processor)(list(world_rows))
+    segments = batch.pop("segment_ids")[:, 1:]
+    batch.pop("dropped")
+    with torch.no_grad():
+        logits = model.eval()(**batch).logits[:, :-1]
+    entropy = torch.distributions.Categorical(logits=logits).entropy()
+    expected = {"entropy": segments > 0, "think_entropy": segments == THINK, "answer_entropy": segments == ANSWER}
+    run = trainer(
+        "qwen2_5_vl", world_rows, config(tmp_path, log_entropy=True, packing=packing), eval_dataset=world_rows
+    )
+    run.train()
+    found = run.state.log_history[0] | run.evaluate()
+    for name, of_segment in expected.items():
+        assert found[name] == pytest.approx(float(entropy[of_segment].mean()), rel=1e-5)
+        assert 0 < found[f"eval_{name}"] < math.log(logits.shape[-1])
+    plain = trainer("qwen2_5_vl", world_rows, config(tmp_path))
+    plain.train()
+    assert not any("entropy" in name for name in plain.state.log_history[0])
 
 
 def test_plain_sft_logs_the_share_that_each_segment_gets_by_its_length(world_rows: Dataset, tmp_path: Path) -> None:

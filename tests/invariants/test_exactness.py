@@ -98,7 +98,7 @@ def test_sharding_by_fsdp2_changes_no_gradient(tmp_path: Path) -> None:
 @pytest.mark.parametrize("architecture", ["llava_next", "gemma3"])
 def test_uniform_weighting_follows_trls_trajectory(architecture: str, world_rows: Dataset, tmp_path: Path) -> None:
     options = {"max_steps": 20, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_length": 1024}
-    ours = trainer(architecture, world_rows, config(tmp_path, weighting="uniform", **options))
+    ours = trainer(architecture, world_rows, config(tmp_path, weighting="uniform", log_entropy=True, **options))
     ours.train()
     shared = config(tmp_path, **options)
     model, processor = build_tiny(architecture)
@@ -108,6 +108,8 @@ def test_uniform_weighting_follows_trls_trajectory(architecture: str, world_rows
     assert losses(ours)[0] == pytest.approx(losses(theirs)[0], rel=1e-6)
     assert losses(ours) == pytest.approx(losses(theirs), rel=1e-4)
     assert logged(ours, "num_tokens") == logged(theirs, "num_tokens")
+    # TRL logs the mean of its micro-batches' means.
+    assert logged(ours, "entropy") == pytest.approx(logged(theirs, "entropy"), rel=2e-3)
 
 
 _SHARED = (

@@ -19,12 +19,13 @@ from balanced_thinking.loss import weighted_linear_cross_entropy
 
 @dataclass
 class WeightedOutput(ModelOutput):
-    """Loss (the weighted sum), and per position of the shifted labels nll (nats) and whether the target was top-1:
-    (B, L - 1)."""
+    """Loss (the weighted sum), and per position of the shifted labels, (B, L - 1): nll (nats), whether the target was
+    top-1, and where asked for the prediction's entropy (nats)."""
 
     loss: torch.Tensor | None = None
     nll: torch.Tensor | None = None
     correct: torch.Tensor | None = None
+    entropy: torch.Tensor | None = None
 
 
 def logit_scale(text_config: Any) -> float:
@@ -49,7 +50,7 @@ def gathered(parameter: torch.Tensor) -> torch.Tensor:
     return parameter.full_tensor(grad_placements=[Partial("avg")] * parameter.device_mesh.ndim)
 
 
-def attach_weighted_head(model: PreTrainedModel, impl: str = "auto") -> None:
+def attach_weighted_head(model: PreTrainedModel, impl: str = "auto", entropy: bool = False) -> None:
     """Teach `model` the call `model(..., labels=(B, L), token_weights=(B, L - 1)) -> WeightedOutput`.
 
     Every other call is passed on untouched. Only supervised positions meet the head, and no logits are kept.
@@ -78,9 +79,9 @@ def attach_weighted_head(model: PreTrainedModel, impl: str = "auto") -> None:
                 softcap=softcap,
                 logit_scale=scale,
                 impl=impl,
+                entropy=entropy,
             )
-        return WeightedOutput(
-            loss=output.loss, nll=output.nll_T.view_as(labels_BL), correct=output.correct_T.view_as(labels_BL)
-        )
+        loss, *of_tokens = output
+        return WeightedOutput(loss, *(values_T.view_as(labels_BL) for values_T in of_tokens))
 
     model.forward = types.MethodType(forward, model)

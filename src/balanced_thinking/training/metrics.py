@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ EVALUATION_WEIGHTS = (0.5, 0.5)
 class SegmentTotals:
     """Sums of a logging period, kept on the device until `read` brings them over in one transfer.
 
-    Per segment: nll (nats), correct tokens, tokens, examples' mean nlls, examples; then attended tokens and dropped
-    samples. The clock starts with the period's first micro-batch, so that evaluating and saving are not counted.
+    Per segment: nll (nats), correct tokens, tokens, examples' mean nlls, examples; then attended tokens, dropped
+    samples and, where it is asked for, each segment's entropy (nats). The clock starts with the period's first
+    micro-batch, so that evaluating and saving are not counted.
     """
 
     def __init__(self) -> None:
@@ -28,14 +30,22 @@ class SegmentTotals:
     def start(self) -> None:
         self.started = self.started or time.perf_counter()
 
-    def add(self, segments: torch.Tensor, nll: torch.Tensor, correct: torch.Tensor, rest: list[torch.Tensor]) -> None:
+    def add(
+        self,
+        segments: torch.Tensor,
+        nll: torch.Tensor,
+        correct: torch.Tensor,
+        rest: Sequence[torch.Tensor],
+        entropy: torch.Tensor | None = None,
+    ) -> None:
         rows = []
         for segment in SEGMENTS:
             mask = segments == segment
             nll_B, tokens_B = (nll * mask).sum(1), mask.sum(1)
             means_B = nll_B / tokens_B.clamp(min=1)
             rows += [nll_B.sum(), (correct & mask).sum(), tokens_B.sum(), means_B.sum(), (tokens_B > 0).sum()]
-        sums = torch.stack([value.to(torch.float32).to(nll.device) for value in (*rows, *rest)])
+        entropies = [] if entropy is None else [(entropy * (segments == segment)).sum() for segment in SEGMENTS]
+        sums = torch.stack([value.to(torch.float32).to(nll.device) for value in (*rows, *rest, *entropies)])
         self.sums = sums if self.sums is None else self.sums + sums
 
     def read(self, reduce: Any, normalize: str) -> dict[str, float]:
@@ -44,12 +54,17 @@ class SegmentTotals:
         if self.sums is None:
             return {}
         sums = reduce(self.sums.double() if self.sums.device.type != "mps" else self.sums).tolist()
-        think, answer, (attended, dropped) = sums[0:5], sums[5:10], sums[10:]
+        think, answer, (attended, dropped), entropies = sums[0:5], sums[5:10], sums[10:12], sums[12:]
         supervised = max(1.0, think[2] + answer[2])
         shown = {"mean_token_accuracy": (think[1] + answer[1]) / supervised, "dropped": dropped, "tokens": attended}
         for name, (nll, correct, n, *_) in {"think": think, "answer": answer}.items():
             if n:
                 shown |= {f"{name}_nll": nll / n, f"{name}_accuracy": correct / n}
+        if entropies:
+            shown["entropy"] = sum(entropies) / supervised  # as TRL counts it
+            shown["think_entropy"], shown["answer_entropy"] = (
+                total / max(1.0, n) for total, n in zip(entropies, (think[2], answer[2]), strict=True)
+            )
         if self.weights is None:
             return shown | {"loss": self._evaluation_loss(think, answer, normalize)}
         # Plain SFT gives each segment what its length is worth.

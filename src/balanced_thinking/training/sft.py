@@ -64,6 +64,9 @@ class ScaleSFTConfig(SFTConfig):
     )
     image_cache_gib: float = _option(20.0, "GiB that the folder may grow to; what was not used for longest goes.")
     head_impl: str = _option("auto", "Implementation of the weighted head: auto, triton, chunked, reference.")
+    log_entropy: bool = _option(
+        False, "Whether the predictions' mean entropy (nats) is logged, too, for each segment and for both."
+    )
     max_length: int | None = _option(4096, "Tokens of a sample, prompt and picture included; null for no limit.")
     dataloader_num_workers: int | None = _option(
         None, "Processes that decode and process pictures; null: 4 where there is a GPU, else none."
@@ -181,7 +184,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
             rule = Flattening(args.adaptive_tolerance, args.adaptive_latest)
             self._flattening = ThinkLossFlattens(rule, lambda sums: self.accelerator.reduce(sums, "sum"))
             self.add_callback(self._flattening)
-        attach_weighted_head(base, args.head_impl)
+        attach_weighted_head(base, args.head_impl, args.log_entropy)
 
     def _packing(self, model: Any) -> dict[str, Any]:
         """The collator's options for packing; none, and a word about it, where the model can't tell samples apart."""
@@ -276,9 +279,10 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
                 inputs["attention_mask"] = two_way_masks(config, rows, types, self.model.dtype)
         with packed_rows(rows):
             outputs = model(**inputs, token_weights=weights, use_cache=False)
-        nll, correct = (_by_sample(values, {"places": places}) for values in (outputs.nll, outputs.correct))
+        of_tokens = [values for values in (outputs.nll, outputs.correct, outputs.entropy) if values is not None]
+        nll, correct, *entropy = (_by_sample(values, {"places": places}) for values in of_tokens)
         attended = inputs["attention_mask"].sum() if places is None else (places >= 0).sum() + len(places)
-        totals.add(segments, nll, correct, [attended, dropped])
+        totals.add(segments, nll, correct, [attended, dropped], *entropy)
         totals.weights = (think, answer) if training else None
         if training and self._flattening:
             self._flattening.add(nll, segments)
