@@ -21,7 +21,10 @@ demo: setup
 test: setup
 	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" -n 2 --durations=10
 
+# DeepSpeed is built from source, which takes half a minute.
 test-long: setup
+	$(BIN)/python -m pip install --quiet setuptools wheel ninja
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[deepspeed]'
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow
 
 # Each script runs ours and its peers in turn; about 20 minutes on two cores, with nothing else running. BENCH_OUT=folder writes elsewhere.

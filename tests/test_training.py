@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.schedules import Schedule
 from balanced_thinking.segments import ANSWER, THINK
+from balanced_thinking.training.run import _refuse_to_save_nothing
 from tests.conftest import ARCHITECTURES
 from tests.training import config, logged, losses, trainer
 
@@ -393,3 +396,13 @@ def test_a_logging_step_reads_as_one_line() -> None:
         "step 7: loss 0.25, think 0.5, answer 0.125 nats a token, weight on thinking 0.90, 12,346 tokens/s"
     )
     assert log_line(7, {"train_runtime": 3.0}) is None
+
+
+@pytest.mark.parametrize(("stage", "gathers", "refused"), [(3, False, True), (3, True, False), (2, False, False)])
+def test_zero_3_that_would_save_no_weights_is_refused(stage: int, gathers: bool, refused: bool) -> None:
+    zero = {"stage3_gather_16bit_weights_on_model_save": gathers}
+    plugin = SimpleNamespace(zero_stage=stage, deepspeed_config={"zero_optimization": zero})
+    expected = pytest.raises(ValueError, match=r"stage3_gather_16bit_weights_on_model_save.*set it to true")
+    with expected if refused else nullcontext():
+        _refuse_to_save_nothing(plugin)
+    _refuse_to_save_nothing(None)

@@ -9,7 +9,8 @@ Shapes: E samples, R rows, L positions of a row, P predicted tokens of the longe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from balanced_thinking.attention import NAME as BY_SAMPLE
 from balanced_thinking.attention import Samples, packed_rows
@@ -198,7 +200,7 @@ def keeps_samples_apart(model: PreTrainedModel) -> bool:
     model.eval()
     try:
         for ids in (text, other):
-            with packed_rows([[_TEXT_TOKENS, _TEXT_TOKENS]]):
+            with packed_rows([[_TEXT_TOKENS, _TEXT_TOKENS]]), _gathered_in_forward(model):
                 last.append(model.base_model(**_probe_inputs(model, ids)).last_hidden_state[0, _TEXT_TOKENS:])
     except torch.OutOfMemoryError:
         raise
@@ -207,6 +209,36 @@ def keeps_samples_apart(model: PreTrainedModel) -> bool:
     finally:
         model.train(training)
     return bool((last[0] - last[1]).abs().max() <= _ROUNDING * last[0].abs().max())
+
+
+@contextmanager
+def _gathered_in_forward(model: PreTrainedModel) -> Iterator[None]:
+    """ZeRO-3 shards a model as it is loaded, but gathers its parameters only once its engine is there: until then each
+    module's own are gathered here, for the time of its forward."""
+    if not is_deepspeed_zero3_enabled():
+        yield
+        return
+    import deepspeed
+
+    held: dict[torch.nn.Module, ExitStack] = {}
+
+    def gather(module: torch.nn.Module, *_: Any) -> None:
+        held[module] = ExitStack()
+        held[module].enter_context(deepspeed.zero.GatheredParameters(list(module.parameters(recurse=False))))
+
+    def release(module: torch.nn.Module, *_: Any) -> None:
+        held.pop(module).close()
+
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if next(module.parameters(recurse=False), None) is not None:
+                hooks.callback(module.register_forward_pre_hook(gather).remove)
+                hooks.callback(module.register_forward_hook(release).remove)
+        try:
+            yield
+        finally:
+            for left in held.values():  # where a forward failed
+                left.close()
 
 
 def _probe_inputs(model: PreTrainedModel, ids: Tensor) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.weights import NORMALIZE
 from tests.conftest import ARCHITECTURES
 from tests.invariants.two_ranks_sharded import MESHES, SHARDED, gradients
+from tests.invariants.two_ranks_zero import STEPS
 from tests.training import GradNorms, config, logged, losses, trainer
 
 RANKS = Path(__file__).with_name("two_ranks.py")
@@ -93,6 +94,20 @@ def test_sharding_by_fsdp2_changes_no_gradient(tmp_path: Path) -> None:
         assert set(found) == {f"{case}/{mesh}" for case in SHARDED for mesh in MESHES}
         for name, sharded in found.items():
             torch.testing.assert_close(sharded, gradients(name.split("/")[0]), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_zero_3_equals_one_rank_packed_and_padded(world_rows: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: `make test-long` installs it")
+    world_rows.save_to_disk(tmp_path / "rows")
+    on_two_ranks(str(RANKS.with_name("two_ranks_zero.py")), str(tmp_path))
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found) == 2 * len(ARCHITECTURES)
+    for case, (theirs, norms) in found.items():
+        alone = trainer(case.split("/")[0], world_rows, config(tmp_path, per_device_train_batch_size=8, **STEPS))
+        alone.train()
+        assert theirs == pytest.approx(losses(alone), rel=1e-6), case
+        assert norms == pytest.approx(logged(alone, "grad_norm"), rel=1e-5), case
 
 
 @pytest.mark.parametrize("architecture", ["llava_next", "gemma3"])

@@ -69,6 +69,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.lora) if recipe.lora else None,
         callbacks=[MetricsFile(out / "metrics.jsonl"), clock := TrainingClock()],
     )
+    _refuse_to_save_nothing(trainer.accelerator.state.deepspeed_plugin)
     about = _about(recipe, args, loaded)
     about |= {"examples": len(data), "dropped": dropped, "validation_dropped": validation_dropped}
     if trainer.pop_callback(ProgressCallback):
@@ -82,6 +83,16 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     if trainer.is_world_process_zero():
         runs.finish(out, train_seconds=round(wall, 2), train_cpu_seconds=round(cpu, 2), **_spent(trainer))
     return out / "model"
+
+
+def _refuse_to_save_nothing(plugin: Any) -> None:
+    """ZeRO-3 leaves the weights out of a saved model unless it is told to gather them."""
+    option = "stage3_gather_16bit_weights_on_model_save"
+    if plugin is not None and plugin.zero_stage == 3 and not plugin.deepspeed_config["zero_optimization"].get(option):
+        raise ValueError(
+            f"DeepSpeed's ZeRO-3 without {option} would save a model without weights; set it to true under "
+            "zero_optimization, or zero3_save_16bit_model in accelerate's configuration"
+        )
 
 
 def _about(recipe: Recipe, args: Any, loaded: Loaded) -> dict[str, Any]:

@@ -189,8 +189,9 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
     def _packing(self, model: Any) -> dict[str, Any]:
         """The collator's options for packing; none, and a word about it, where the model can't tell samples apart."""
         by_sample = attend_by_sample(model)
+        # The first rank tells for all, which must sample alike: under FSDP it may be the only one with weights.
         apart = torch.tensor(float(keeps_samples_apart(model)), device=self.args.device)
-        if self.accelerator.reduce(apart, "sum") < self.accelerator.num_processes:  # all ranks sample alike
+        if not self.accelerator.reduce(apart * self.accelerator.is_main_process, "sum"):
             self._groups_lengths = True
             print(
                 f"packing: it is not known that {type(model).__name__} keeps the samples of a row apart, so "

@@ -1,0 +1,54 @@
+"""Run by torch.distributed.run on two gloo ranks: optimizer steps under DeepSpeed's ZeRO-3, packed and padded."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from datasets import load_from_disk
+
+from balanced_thinking.models.load import load_model
+from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.training.sft import ScaleSFTTrainer
+from tests.conftest import ARCHITECTURES
+from tests.training import config, logged, losses
+
+ZERO_3 = {
+    # Threshold 0: every parameter is in shards, however small.
+    "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+    "zero_allow_untested_optimizer": True,
+    "zero_force_ds_cpu_optimizer": False,
+}
+STEPS = {"max_steps": 3, "learning_rate": 1e-3}
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    rows = load_from_disk(str(folder / "rows"))
+    cases = list(itertools.product(ARCHITECTURES, (False, True)))
+    places = {name: folder / f"{name}-{os.environ['RANK']}" for name in ARCHITECTURES}
+    for architecture, place in places.items():  # DeepSpeed is not switched on yet
+        for part in build_tiny(architecture):
+            part.save_pretrained(place)
+    found = {}
+    for architecture, packing in cases:
+        shape = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "packing": packing}
+        args = config(folder / "out", deepspeed=ZERO_3, **shape, **STEPS)
+        loaded = load_model(str(places[architecture]))  # sharded as it is loaded
+        run = ScaleSFTTrainer(loaded.model, args, train_dataset=rows, processing_class=loaded.processor)
+        assert run.data_collator.packing == packing  # else packing's probe failed on the shards
+        run.train()
+        found[f"{architecture}/{packing}"] = (losses(run), logged(run, "grad_norm"))
+    if run.is_world_process_zero():
+        (folder / "found.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
