@@ -38,6 +38,8 @@ bench: setup
 	$(BIN)/python benchmarks/pipeline.py --rounds 3 --json $(BENCH_OUT)/pipeline-cpu.json
 	$(BIN)/python benchmarks/pipeline.py --rounds 3 --workers 2 --json $(BENCH_OUT)/pipeline-2-workers-cpu.json
 	$(BIN)/python benchmarks/grpo.py --rounds 3 --json $(BENCH_OUT)/grpo-cpu.json
+	$(BIN)/python benchmarks/generation.py --size tiny --json $(BENCH_OUT)/generation-tiny-cpu.json
+	$(BIN)/python benchmarks/generation.py --size small --examples 32 --batch 16 --rounds 2 --json $(BENCH_OUT)/generation-small-cpu.json
 
 # One GPU of 80 GB, torch for CUDA in .venv; about 20 minutes.
 bench-gpu: setup
@@ -45,6 +47,7 @@ bench-gpu: setup
 	for n in 8192 16384 32768; do \
 	  $(BIN)/python benchmarks/head.py --device cuda --rounds 3 --shape 2048,151936,$$n,0.5 --json $(BENCH_OUT)/head-cuda-$$n.json || exit 1; done
 	$(BIN)/python benchmarks/sft_step.py --size 3b --device cuda --json $(BENCH_OUT)/sft_step-3b-cuda.json
+	$(BIN)/python benchmarks/generation.py --size 3b --device cuda --json $(BENCH_OUT)/generation-3b-cuda.json
 
 lint: setup
 	$(BIN)/ruff check .
