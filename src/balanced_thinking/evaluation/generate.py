@@ -122,11 +122,14 @@ class Ended(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         written = input_ids[:, self.prompt_length :]
-        for row in self._ending(written):
-            self.ends.setdefault(row, written.shape[1])
-        pauses = 2 * len(self.ends) >= len(written)
-        done = [pauses or row in self.ends for row in range(len(written))]
+        if not self._half(written):  # else it is asked once more after the end, as on Apple's GPUs
+            for row in self._ending(written):
+                self.ends.setdefault(row, written.shape[1])
+        done = [self._half(written) or row in self.ends for row in range(len(written))]
         return torch.tensor(done, device=input_ids.device)
+
+    def _half(self, written: torch.Tensor) -> bool:
+        return 2 * len(self.ends) >= len(written)
 
     def _ending(self, written: torch.Tensor) -> Iterator[int]:
         """The rows that end with what is written, those that ended before among them."""

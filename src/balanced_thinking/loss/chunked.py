@@ -136,14 +136,14 @@ class _Gradients:
         hidden_dtype = wide if half else inputs[0].dtype
         # One chunk adds up nothing, but a head in float32 (under autocast) is owed what the product knows.
         head_dtype = wide if half or chunks > 1 or inputs[1].dtype == wide else dtype
-        # The head's is the large one: the first chunk writes it, instead of adding to zeros.
-        make = (torch.zeros_like, torch.empty_like if chunks else torch.zeros_like, torch.zeros_like)
         self.hidden_TD, self.head_VD, self.bias_V = (
-            new_like(tensor, dtype=grad_dtype) if tensor is not None and need else None
-            for tensor, need, grad_dtype, new_like in zip(
-                inputs, needs, (hidden_dtype, head_dtype, wide), make, strict=True
-            )
+            torch.empty_like(tensor, dtype=grad_dtype) if tensor is not None and need else None
+            for tensor, need, grad_dtype in zip(inputs, needs, (hidden_dtype, head_dtype, wide), strict=True)
         )
+        # The head's is the large one: the first chunk writes it, instead of adding to zeros.
+        for grad in (self.hidden_TD, self.bias_V, None if chunks else self.head_VD):
+            if grad is not None:
+                grad.zero_()
         self.begun = False
 
     def coefficients(self, weights_C: Tensor) -> Tensor:
@@ -170,10 +170,9 @@ class _Gradients:
 
 
 def _scaled_(grad: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
-    """`grad` times `factor`, in place where it has the dtype already, else in one pass."""
-    return (
-        grad.mul_(factor) if grad.dtype == dtype else torch.mul(grad, factor, out=torch.empty_like(grad, dtype=dtype))
-    )
+    """`grad` times `factor` in one pass, in place where it has the dtype already."""
+    out = grad if grad.dtype == dtype else torch.empty_like(grad, dtype=dtype)
+    return torch.mul(grad, factor, out=out)
 
 
 class _Chunk(NamedTuple):
