@@ -94,6 +94,10 @@ def test_sharding_by_fsdp2_changes_no_gradient(tmp_path: Path) -> None:
         assert set(found) == {f"{case}/{mesh}" for case in SHARDED for mesh in MESHES}
         for name, sharded in found.items():
             torch.testing.assert_close(sharded, gradients(name.split("/")[0]), rtol=1e-4, atol=1e-6)
+    low = torch.load(tmp_path / "low.pt")  # with bfloat16 weights of a third would be 0.3340
+    assert low["nll"].dtype == low["loss"].dtype == torch.float32
+    assert float(low["loss"]) == pytest.approx(float(low["nll"].sum()) / 3, rel=1e-6)
+    assert low["moved"] > 0
 
 
 @pytest.mark.slow

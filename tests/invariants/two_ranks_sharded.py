@@ -12,10 +12,11 @@ import torch
 from accelerate import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 
 from balanced_thinking.models.tiny import build_tiny
-from balanced_thinking.training.head import attach_weighted_head
+from balanced_thinking.training.head import Exact, attach_weighted_head
 
 # What a model may do with its head: share the embedding's weight or keep its own, with the last norm beside it or not.
 SHARDED = ("llava_next", "qwen2_5_vl", "gemma3", "qwen2", "qwen2-untied")
@@ -43,14 +44,31 @@ def gradients(case: str, half: int | None = None, mesh: tuple[int, int] | None =
     return {name: _whole(p.grad) for name, p in model.named_parameters() if p.grad is not None}
 
 
+def in_low_precision() -> dict[str, Any]:
+    """What FSDP2's bfloat16 leaves of weights that it would round, and of the loss."""
+    model = build_tiny("qwen2")[0]
+    attach_weighted_head(model)
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16, output_dtype=torch.bfloat16)
+    model = fsdp2_prepare_model(_accelerator(MESHES["sharded"], type(model.get_decoder().layers[0]), policy), model)
+    ids = torch.randint(5, 60, (2, 12), generator=torch.Generator().manual_seed(0))
+    exact = Exact(torch.full((2, 11), 1 / 3))
+    loss = exact.loss(model(input_ids=ids, labels=ids, token_weights=exact, use_cache=False).loss)
+    loss.backward()
+    moved = sum(float(_whole(p.grad).abs().sum()) for p in model.parameters())
+    return {"loss": loss.detach(), "nll": exact.found.nll, "moved": moved}
+
+
 def _whole(grad: torch.Tensor) -> torch.Tensor:
     return grad.full_tensor() if isinstance(grad, DTensor) else grad
 
 
-def _accelerator(mesh: tuple[int, int], layer: type) -> Any:
+def _accelerator(mesh: tuple[int, int], layer: type, policy: Any = None) -> Any:
     """As much of an Accelerator as sharding asks for: it offers FSDP on a GPU only."""
     plugin = FullyShardedDataParallelPlugin(
-        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=[layer.__name__]
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        transformer_cls_names_to_wrap=[layer.__name__],
+        mixed_precision_policy=policy,
     )
     return SimpleNamespace(
         state=SimpleNamespace(fsdp_plugin=plugin),
@@ -66,7 +84,10 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
+    low = in_low_precision()
     found = {f"{case}/{name}": gradients(case, rank, mesh) for case in SHARDED for name, mesh in MESHES.items()}
+    if rank == 0:
+        torch.save(low, folder / "low.pt")
     torch.save(found, folder / f"found-{rank}.pt")
 
 

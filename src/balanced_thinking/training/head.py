@@ -28,6 +28,20 @@ class WeightedOutput(ModelOutput):
     entropy: torch.Tensor | None = None
 
 
+class Exact:
+    """Token weights, (B, L - 1), and what the head makes of them, past the wrappers around a model: FSDP2 casts every
+    tensor that it sees going in or coming out to the products' lower precision."""
+
+    def __init__(self, weights_BL: torch.Tensor) -> None:
+        self.weights_BL = weights_BL
+        self.found = WeightedOutput()
+
+    def loss(self, cast: torch.Tensor) -> torch.Tensor:
+        """The loss as the head found it, with the gradient of the one that came out of the wrappers."""
+        assert self.found.loss is not None
+        return cast if cast.dtype == self.found.loss.dtype else cast + (self.found.loss - cast).detach()
+
+
 def logit_scale(text_config: Any) -> float:
     """The factor some architectures multiply their logits with, under the name each of them gives it."""
     for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
@@ -51,7 +65,7 @@ def gathered(parameter: torch.Tensor) -> torch.Tensor:
 
 
 def attach_weighted_head(model: PreTrainedModel, impl: str = "auto", entropy: bool = False) -> None:
-    """Teach `model` the call `model(..., labels=(B, L), token_weights=(B, L - 1)) -> WeightedOutput`.
+    """Teach `model` the call `model(..., labels=(B, L), token_weights=(B, L - 1) or Exact) -> WeightedOutput`.
 
     Every other call is passed on untouched. Only supervised positions meet the head, and no logits are kept.
     """
@@ -61,20 +75,22 @@ def attach_weighted_head(model: PreTrainedModel, impl: str = "auto", entropy: bo
 
     # `generate` validates its arguments against the signature, so that stays the model's own.
     @functools.wraps(type(model).forward)
-    def forward(self: Any, *args: Any, token_weights: torch.Tensor | None = None, **kwargs: Any) -> Any:
+    def forward(self: Any, *args: Any, token_weights: torch.Tensor | Exact | None = None, **kwargs: Any) -> Any:
         if token_weights is None:
             return original(*args, **kwargs)
+        exact = token_weights if isinstance(token_weights, Exact) else Exact(token_weights)
         labels_BL = kwargs.pop("labels")[:, 1:]
         # Looked up on each call: PEFT and FSDP replace the parts after this function was attached.
         hidden_BLD = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
         head = self.get_output_embeddings()
-        weight_VD, bias_V = gathered(head.weight), None if head.bias is None else gathered(head.bias)
+        bias_V = getattr(head, "bias", None)  # PEFT's wrapper of a tied head has none
+        weight_VD, bias_V = gathered(head.weight), None if bias_V is None else gathered(bias_V)
         with maybe_gather_lm_head_ctx(weight_VD, bias_V):
             output = weighted_linear_cross_entropy(
                 hidden_BLD.flatten(0, 1).to(weight_VD.device),
                 weight_VD,
                 labels_BL.flatten().to(weight_VD.device),
-                token_weights.flatten().to(weight_VD.device),
+                exact.weights_BL.flatten().to(weight_VD.device),
                 bias_V=bias_V,
                 softcap=softcap,
                 logit_scale=scale,
@@ -82,6 +98,7 @@ def attach_weighted_head(model: PreTrainedModel, impl: str = "auto", entropy: bo
                 entropy=entropy,
             )
         loss, *of_tokens = output
-        return WeightedOutput(loss, *(values_T.view_as(labels_BL) for values_T in of_tokens))
+        exact.found = WeightedOutput(loss, *(values_T.view_as(labels_BL) for values_T in of_tokens))
+        return WeightedOutput(**exact.found)
 
     model.forward = types.MethodType(forward, model)

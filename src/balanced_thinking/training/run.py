@@ -69,7 +69,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.lora) if recipe.lora else None,
         callbacks=[MetricsFile(out / "metrics.jsonl"), clock := TrainingClock()],
     )
-    _refuse_to_save_nothing(trainer.accelerator.state.deepspeed_plugin)
+    if not recipe.lora:  # an adapter is gathered in any case
+        _refuse_to_save_nothing(trainer.accelerator.state.deepspeed_plugin)
     about = _about(recipe, args, loaded)
     about |= {"examples": len(data), "dropped": dropped, "validation_dropped": validation_dropped}
     if trainer.pop_callback(ProgressCallback):
@@ -144,6 +145,14 @@ def _checkpoint(folder: str) -> str | None:
 
 
 def _save(trainer: Any, loaded: Loaded, folder: Path) -> None:
+    if trainer.is_fsdp_enabled:  # in shards, as it is by default, transformers would save no model
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(folder))
-    if trainer.is_world_process_zero():
-        loaded.processor.save_pretrained(str(folder))
+    if not trainer.is_world_process_zero():
+        return
+    loaded.processor.save_pretrained(str(folder))
+    if not [*folder.glob("*.safetensors"), *folder.glob("*model*.bin")]:
+        raise RuntimeError(
+            f"{folder} holds no weights after saving: the checkpoints in {trainer.args.output_dir} do; see how the "
+            "configuration of accelerate or DeepSpeed saves a sharded model"
+        )

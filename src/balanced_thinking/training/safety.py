@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,8 @@ class SafeTrainer:
     args: Any
     model: Any
     state: Any
+    is_fsdp_enabled: bool
+    is_deepspeed_enabled: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -55,12 +56,17 @@ class SafeTrainer:
         return norm
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        upstream = super()._load_from_checkpoint  # type: ignore[misc]
-        load_weights(resume_from_checkpoint, self.model if model is None else model, upstream)
+        whole = self.model if model is None else model
+        if self._is_sharded() or not load_weights(resume_from_checkpoint, whole):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
 
     def _load_best_model(self) -> None:
-        upstream = super()._load_best_model  # type: ignore[misc]
-        load_weights(self.state.best_model_checkpoint, self.model, lambda *_: upstream())
+        if self._is_sharded() or not load_weights(self.state.best_model_checkpoint, self.model):
+            super()._load_best_model()  # type: ignore[misc]
+
+    def _is_sharded(self) -> bool:
+        """Then a parameter is not whole, and the weights are for FSDP or DeepSpeed to load."""
+        return self.is_fsdp_enabled or self.is_deepspeed_enabled
 
 
 class EpochOrder(TrainerCallback):
@@ -72,16 +78,16 @@ class EpochOrder(TrainerCallback):
             train_dataloader.set_epoch(int(state.epoch or 0))
 
 
-def load_weights(checkpoint: str, model: Any, upstream: Callable[..., None]) -> None:
-    """Load a fully fine-tuned `checkpoint` strictly; anything else (adapters, FSDP or DeepSpeed shards) goes
-    `upstream`.
+def load_weights(checkpoint: str, model: Any) -> bool:
+    """Load a fully fine-tuned `checkpoint` strictly; False, and nothing is loaded, for an adapter or where no whole
+    weights lie there.
 
     transformers' own loader reads the file's keys as they are, but `save_pretrained` renames most of a VLM's, so that
     it silently loads 1 of 57 tensors of Qwen2.5-VL (transformers #43701). `from_pretrained` knows the renaming.
     """
     whole = any((Path(checkpoint) / name).is_file() for name in _FULL_WEIGHTS)
     if isinstance(model, PeftModel) or not whole:
-        upstream(checkpoint, model)
-        return
+        return False
     saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
     model.load_state_dict(saved.state_dict(), strict=True)
+    return True

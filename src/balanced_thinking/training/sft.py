@@ -17,7 +17,7 @@ from balanced_thinking.packing import RopeIndex, keeps_samples_apart, pack, two_
 from balanced_thinking.schedules import SCHEDULES, Flattening, Schedule
 from balanced_thinking.training.callbacks import ThinkLossFlattens
 from balanced_thinking.training.feeding import OneAhead, keep_on_host
-from balanced_thinking.training.head import attach_weighted_head
+from balanced_thinking.training.head import Exact, attach_weighted_head
 from balanced_thinking.training.lengths import LengthSampler, rough_lengths
 from balanced_thinking.training.metrics import EVALUATION_WEIGHTS, SegmentTotals
 from balanced_thinking.training.safety import SafeTrainer, settle_device_defaults
@@ -278,9 +278,11 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
             if "token_type_ids" in inputs:
                 config, types = self.model.config.get_text_config(), inputs["token_type_ids"]
                 inputs["attention_mask"] = two_way_masks(config, rows, types, self.model.dtype)
+        exact = Exact(weights)
         with packed_rows(rows):
-            outputs = model(**inputs, token_weights=weights, use_cache=False)
-        of_tokens = [values for values in (outputs.nll, outputs.correct, outputs.entropy) if values is not None]
+            loss = exact.loss(model(**inputs, token_weights=exact, use_cache=False).loss)
+        found = exact.found
+        of_tokens = [values for values in (found.nll, found.correct, found.entropy) if values is not None]
         nll, correct, *entropy = (_by_sample(values, {"places": places}) for values in of_tokens)
         attended = inputs["attention_mask"].sum() if places is None else (places >= 0).sum() + len(places)
         totals.add(segments, nll, correct, [attended, dropped], *entropy)
@@ -288,7 +290,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         if training and self._flattening:
             self._flattening.add(nll, segments)
         # DDP averages gradients over the ranks, but the denominators are those of the global batch.
-        loss = outputs.loss * self.accelerator.num_processes if training else outputs.loss
+        loss = loss * self.accelerator.num_processes if training else loss
         if not return_outputs:
             return loss
         with torch.no_grad(), packed_rows(rows):
