@@ -83,6 +83,14 @@ def test_a_setting_may_name_its_arms_and_seeds() -> None:
     assert sum(node.setting == "all" for node in study.nodes()) == 4
 
 
+def test_names_may_be_numbers() -> None:
+    arms = {4: {}, 5: {"after": 4, "stage": "grpo"}}
+    settings = {10: {}, 40: {"arms": [4]}, 0.5: {"arms": [4]}}
+    study = make_study({**SMALL, "arms": arms, "settings": settings, "contrasts": [[5, 4]]})
+    names = ["10/4/seed-0", "10/5/seed-0", "40/4/seed-0", "0.5/4/seed-0"]
+    assert [node.name for node in study.nodes()] == names
+
+
 def test_an_arm_written_before_its_parent_still_comes_after_it() -> None:
     arms = dict(reversed(SMALL["arms"].items()))
     assert [node.arm for node in make_study({**SMALL, "arms": arms}).nodes()] == ["sft", "sft+grpo"]
@@ -101,6 +109,16 @@ def test_an_arm_written_before_its_parent_still_comes_after_it() -> None:
         (changed(contrasts=[["sft+gpro", "sft"]]), r"did you mean 'sft\+grpo'"),
         (changed(seeds=[1, 1]), "different whole numbers"),
         (changed(seeds=3), "different whole numbers"),
+        (changed(seeds=[-1]), r"seeds is \[-1\]; expected different whole numbers of at least 0"),
+        (changed(arms={"a/b": {}}), "arms: 'a/b' cannot name a folder; expected letters, digits"),
+        (changed(arms={"../x": {}}), "'../x' cannot name a folder"),
+        (changed(arms={".hidden": {}}), "no . in front"),
+        (changed(arms={"": {}}), "'' cannot name a folder"),
+        (changed(arms={True: {}}), "arms: found True; expected a name, so quote it"),  # YAML's `on`
+        (changed(settings={"a b": {}}), "settings: 'a b' cannot name a folder"),
+        (changed(settings={"a": {"seeds": [-1]}}), "at least 0"),
+        (changed(stages={"stf": {}}), "did you mean 'sft'"),
+        (changed(arms={"sft": {"stage": 1}}), "arm 'sft' has stage: 1; known: sft, grpo"),
         (changed(contrasts=[["sft"]]), "expected pairs"),
         (changed(margin="one"), "margin is 'one'"),
         (changed(arms={"sft": 3}), "expected a mapping"),

@@ -7,13 +7,14 @@
     seeds:    [0, 1, 2]
     evaluate: {world: {splits: [test], options: {n: 400}, max_new_tokens: 264}}
 
-An arm `after` another one starts from that one's model, so a shared beginning is trained once. Reading a plan needs no
-torch.
+An arm `after` another one starts from that one's model, so a shared beginning is trained once. Arms, settings and seeds
+name folders. Reading a plan needs no torch.
 """
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -26,6 +27,7 @@ from balanced_thinking.training.recipe import Recipe, RecipeError, check_keys, m
 STAGES = ("sft", "grpo")
 _OWN_KEYS = ("after", "stage")
 _SECTIONS = ("arms", "evaluate", "stages", "settings")
+_FOLDER = re.compile(r"(?!\.)[\w.+=-]+")
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,10 @@ def make_study(raw: Any, where: str = "the study") -> Study:
         if not isinstance(raw.get(key), Mapping) or not raw[key]:
             raise RecipeError(f"{where} has no {key}; expected a mapping with at least one entry")
     sections = {key: _section(raw[key], f"{where}: {key}") for key in _SECTIONS if key in raw}
+    for kind in ("arms", "settings"):
+        for name in sections.get(kind, {}):
+            _check_folder(name, f"{where}: {kind}")
+    _name_arms_by_text(sections, where)
     for name, varied in sections.get("settings", {}).items():
         if "seeds" in varied:
             _seeds(varied, f"{where}, setting {name!r}")
@@ -127,15 +133,40 @@ def _section(value: Any, where: str) -> dict[str, Any]:
     for name, inner in [("it", value), *(value.items() if isinstance(value, Mapping) else ())]:
         if not isinstance(inner, Mapping | None):
             raise RecipeError(f"{where}: {name} is {inner!r}; expected a mapping")
-    return {name: dict(inner or {}) for name, inner in (value or {}).items()}
+    return {_text(name, where): dict(inner or {}) for name, inner in (value or {}).items()}
+
+
+def _text(name: Any, where: str) -> str:
+    """A name as text: YAML reads `40` as a number, and `on` as true."""
+    if isinstance(name, bool) or not isinstance(name, str | int | float):
+        raise RecipeError(f"{where}: found {name!r}; expected a name, so quote it")
+    return str(name)
+
+
+def _check_folder(name: str, where: str) -> None:
+    if not _FOLDER.fullmatch(name):
+        raise RecipeError(
+            f"{where}: {name!r} cannot name a folder; expected letters, digits, and any of _ . + = - (no . in front)"
+        )
+
+
+def _name_arms_by_text(sections: Mapping[str, dict[str, Any]], where: str) -> None:
+    """Wherever an arm is named it is named as its key is, so that `after: 10` finds the arm `10`."""
+    for own in sections["arms"].values():
+        if own.get("after") is not None:
+            own["after"] = _text(own["after"], f"{where}: after")
+    for varied in sections.get("settings", {}).values():
+        if isinstance(varied.get("arms"), list | tuple):
+            varied["arms"] = [_text(arm, f"{where}: arms of a setting") for arm in varied["arms"]]
 
 
 def _seeds(raw: Mapping[str, Any], where: str) -> tuple[int, ...]:
     seeds = raw.get("seeds", [0, 1, 2])
-    if not isinstance(seeds, list | tuple) or not seeds or not all(type(seed) is int for seed in seeds):
-        raise RecipeError(f"{where}: seeds is {seeds!r}; expected different whole numbers such as [0, 1, 2]")
-    if len(set(seeds)) < len(seeds):
-        raise RecipeError(f"{where}: seeds is {seeds!r}; expected different whole numbers")
+    whole = isinstance(seeds, list | tuple) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not whole or not seeds or len(set(seeds)) < len(seeds):
+        raise RecipeError(
+            f"{where}: seeds is {seeds!r}; expected different whole numbers of at least 0, such as [0, 1, 2]"
+        )
     return tuple(seeds)
 
 
@@ -161,8 +192,9 @@ def _check(study: Study, where: str) -> None:
             name = (own or {}).get(key)
             if name is not None and name not in known:
                 raise RecipeError(
-                    f"{where}: arm {arm!r} has {key}: {name!r}{nearest(name, known)}; known: {', '.join(known)}"
+                    f"{where}: arm {arm!r} has {key}: {name!r}{nearest(str(name), known)}; known: {', '.join(known)}"
                 )
+    check_keys(study.stages, STAGES, f"{where}: stages")
     for name, varied in study.settings.items():
         check_keys(varied, (*STAGES, "evaluate", "arms", "seeds"), f"{where}, setting {name!r}")
         _check_chosen(study.arms, varied.get("arms"), f"{where}, setting {name!r}")
@@ -182,7 +214,7 @@ def _check_chosen(arms: Mapping[str, Mapping[str, Any]], chosen: Any, where: str
         raise RecipeError(f"{where}: arms is {chosen!r}; expected a list such as [sft, scale-sft], or leave it out")
     for arm in chosen:
         if arm not in arms:
-            raise RecipeError(f"{where}: there is no arm {arm!r}{nearest(str(arm), arms)}")
+            raise RecipeError(f"{where}: there is no arm {arm!r}{nearest(arm, arms)}")
         if (parent := arms[arm].get("after")) is not None and parent not in chosen:
             raise RecipeError(f"{where}: arm {arm!r} starts from {parent!r}, which the setting leaves out; name both")
 
