@@ -425,6 +425,20 @@ def test_each_benchmark_has_its_own_split_prompt_and_scorer(tmp_path: Path) -> N
     assert found["a-x"]["think_tokens_mean"] <= 3 < found["world-test"]["think_tokens_mean"] <= 5
 
 
+def test_a_benchmark_says_by_itself_what_a_bad_row_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"question": "which color ?", "answer": "red"}) + "\n{")
+    plan = {str(tmp_path / "a.jsonl"): {"on_bad_row": "drop"}, str(tmp_path / "b.jsonl"): {}}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    words = ["eval", "--model", "world-base", "--benchmarks", str(tmp_path / "plan.yaml"), "--max-new-tokens", "3"]
+    words += ["--out", str(tmp_path / "out")]
+    assert main(words) == 1
+    assert "b.jsonl: 1 bad row" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out/a-test/summary.json").read_text())["dropped"] == 1
+    assert main([*words, "--on-bad-row", "drop"]) == 0  # fills what one leaves out
+    assert json.loads((tmp_path / "out/b-test/summary.json").read_text())["dropped"] == 1
+
+
 def test_options_of_data_beside_benchmarks_alone_are_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text("world: {options: {n: 2}}\n")
     words = ["eval", "--model", "world-base", "--benchmarks", str(tmp_path / "plan.yaml"), "--data_options.n", "1"]
@@ -459,6 +473,7 @@ def test_options_beside_benchmarks_are_their_defaults_and_changed_data_is_asked_
         ("world: {options: }", 2, "options is empty"),
         ("world: {batch_size: 0}", 2, "batch_size is 0; expected at least 1"),
         ("world: {limit: many}", 2, "limit is 'many'"),
+        ("world: {on_bad_row: skip}", 2, "on_bad_row is 'skip'; expected error or drop"),
         ("world: {scorer: anls}\nworld: {scorer: exact}", 2, "'world' stands twice"),
         ("world: {scorre: exact}", 2, "did you mean 'scorer'"),
         ("world: {scorer: exat}", 2, "did you mean 'exact'"),

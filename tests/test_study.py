@@ -10,14 +10,16 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 import yaml
 
+from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.study import run as study_run
 from balanced_thinking.study import worker
 from balanced_thinking.study.plan import make_study, merged
@@ -224,6 +226,24 @@ def test_the_ledger_counts_a_continued_training_whole_and_gpu_seconds_on_a_gpu(
     (row,) = ledger(tmp_path)
     assert (row["wall_seconds"], row["cpu_seconds"]) == (6.99, 5.5)
     assert (row.get("gpu_seconds"), row["peak_mib"]) == ((None, 100) if device == "cpu" else (6.99, 7))
+
+
+def test_a_run_is_asked_as_its_benchmark_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"limit": 7, "on_bad_row": "drop", "batch_size": 3, "max_new_tokens": 4, "prompt": "instructed"}
+    own |= {"scorer": "anls", "options": {"n": 2}}
+    assert {*own, "data", "splits"} == {field.name for field in fields(Benchmark)}
+    asked: dict[str, Any] = {}
+
+    def evaluate(model: str, data: str, **how: Any) -> Any:
+        asked.update(how)
+        return SimpleNamespace(n=7, think_tokens_mean=3.0, answer_tokens_mean=1.0)
+
+    monkeypatch.setattr("balanced_thinking.evaluation.run.evaluate", evaluate)
+    node = make_study(changed(evaluate={"world": own})).nodes()[0]
+    (tmp_path / node.name).mkdir(parents=True)
+    (tmp_path / node.name / "provenance.json").write_text('{"finished": "now"}')
+    worker.work(tmp_path, node)
+    assert asked == {"split": "test", **own}
 
 
 def test_a_failed_run_is_told_with_its_log_and_the_others_are_finished(

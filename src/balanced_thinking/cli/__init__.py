@@ -192,7 +192,7 @@ def _eval(arguments: argparse.Namespace) -> Path:
     from balanced_thinking.evaluation.run import evaluate_on_each
     from balanced_thinking.training.recipe import RecipeError
 
-    names = ("limit", "batch_size", "max_new_tokens", "prompt", "scorer")
+    names = ("limit", "on_bad_row", "batch_size", "max_new_tokens", "prompt", "scorer")
     shared = {name: getattr(arguments, name) for name in names} | {"splits": (arguments.split,)}
     options = values(arguments.overrides)
     if options and not arguments.data:
@@ -207,7 +207,6 @@ def _eval(arguments: argparse.Namespace) -> Path:
         benchmarks,
         out=arguments.out,
         format=arguments.format,
-        on_bad_row=arguments.on_bad_row,
         overwrite=arguments.overwrite,
         server=arguments.server,
         served=arguments.served_model,

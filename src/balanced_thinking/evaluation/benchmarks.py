@@ -3,6 +3,7 @@
 
     scienceqa:data/scienceqa: {scorer: official}
     data/chartqa: {splits: [val, test], prompt: question, scorer: relaxed, max_new_tokens: 1024}
+    mine.jsonl: {on_bad_row: drop}
     world: {options: {n: 400}}
 """
 
@@ -18,15 +19,18 @@ from balanced_thinking.evaluation.prompts import get_prompt
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.training.recipe import RecipeError, check_keys, read_yaml, typed_arguments
 
+ON_BAD_ROW = ("error", "drop")
+
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One data set that a model is evaluated on; `limit` and `options` as `load_data` takes them."""
+    """One data set that a model is evaluated on; `limit`, `on_bad_row` and `options` as `load_data` takes them."""
 
     data: str
     splits: tuple[str, ...] = ("test",)
     options: dict[str, Any] = field(default_factory=dict)
     limit: int | None = None
+    on_bad_row: str = "error"
     batch_size: int = 200
     max_new_tokens: int = 512
     prompt: str = "question"
@@ -53,6 +57,8 @@ def read_benchmarks(evaluate: Mapping[str, Mapping[str, Any] | None], **defaults
         for name in ("limit", "batch_size", "max_new_tokens"):
             if own.get(name) is not None and own[name] < 1:
                 raise RecipeError(f"{where}: {name} is {own[name]}; expected at least 1")
+        if own.get("on_bad_row", "error") not in ON_BAD_ROW:
+            raise RecipeError(f"{where}: on_bad_row is {own['on_bad_row']!r}; expected {' or '.join(ON_BAD_ROW)}")
         yield Benchmark(data=str(data), **{**defaults, **own, **_splits(options or {}, where)})
 
 

@@ -36,7 +36,6 @@ def evaluate_on_each(
     *,
     out: Path | None = None,
     format: str | Mapping[str, Any] | None = None,
-    on_bad_row: str = "error",
     overwrite: bool = False,
     server: str | None = None,
     served: str | None = None,
@@ -55,7 +54,7 @@ def evaluate_on_each(
     parent = (run or Path("runs")) / "eval" if out is None else out
     alone = len(pairs) == 1 and out is not None
     places = [parent if alone else parent / label(benchmark.data, split) for benchmark, split in pairs]
-    shared: dict[str, Any] = {"format": format, "on_bad_row": on_bad_row, "overwrite": overwrite}
+    shared: dict[str, Any] = {"format": format, "overwrite": overwrite}
     shared |= {"server": server, "served": served, "engine": engine}
     calls = []
     for (benchmark, split), place in zip(pairs, places, strict=True):

@@ -67,6 +67,7 @@ def _evaluate(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
         batch_size=benchmark.batch_size,
         max_new_tokens=benchmark.max_new_tokens,
         limit=benchmark.limit,
+        on_bad_row=benchmark.on_bad_row,
         options=dict(benchmark.options),
     )
     tokens = round(summary.n * (summary.think_tokens_mean + summary.answer_tokens_mean))
