@@ -147,7 +147,9 @@ def _train(arguments: argparse.Namespace) -> Path:
 
 def _eval_options(parser: Parser) -> None:
     parser.add_argument(
-        "--model", required=True, help="a run directory, a checkpoint's folder, world-base, or a hub name"
+        "--model",
+        required=True,
+        help="a run directory or its model folder, a checkpoint's folder, world-base, or a hub name",
     )
     parser.add_argument(
         "--server", help="ask this OpenAI-compatible server, as in http://localhost:8000/v1, which serves it"

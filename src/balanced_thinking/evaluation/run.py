@@ -15,17 +15,17 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks
 from balanced_thinking.evaluation.generate import Generator
 from balanced_thinking.evaluation.judge import Engine
+from balanced_thinking.evaluation.places import Place, locate
 from balanced_thinking.evaluation.prompts import asked, get_prompt
 from balanced_thinking.evaluation.results import Summary, evaluate_examples, task_of
 from balanced_thinking.evaluation.resume import ranks
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.server import Server
 from balanced_thinking.evaluation.vllm import Vllm
-from balanced_thinking.models.load import is_run, load_model, load_processor
+from balanced_thinking.models.load import load_model, load_processor
 from balanced_thinking.names import nearest
 from balanced_thinking.products import fast_products
 from balanced_thinking.segments import ReasoningFormat, get_format
-from balanced_thinking.training.recipe import read_yaml
 
 ENGINES = ("transformers", "vllm")
 
@@ -46,12 +46,12 @@ def evaluate_on_each(
 
     Whatever is wrong with what was asked is said before the model is loaded. Raises as `evaluate` does.
     """
-    folder, run = _model_folder(model)
-    format = format or _trained_format(run) or "think-answer"
+    found = locate(model)
+    format = format or found.format or "think-answer"
     _check_engine(engine, server)
     check_benchmarks(benchmarks, "what to evaluate on")
     pairs = [(benchmark, split) for benchmark in benchmarks for split in benchmark.splits]
-    parent = (run or Path("runs")) / "eval" if out is None else out
+    parent = found.results if out is None else out
     alone = len(pairs) == 1 and out is not None
     places = [parent if alone else parent / label(benchmark.data, split) for benchmark, split in pairs]
     shared: dict[str, Any] = {"format": format, "overwrite": overwrite}
@@ -60,7 +60,7 @@ def evaluate_on_each(
     for (benchmark, split), place in zip(pairs, places, strict=True):
         own = {f.name: getattr(benchmark, f.name) for f in fields(benchmark) if f.name not in ("data", "splits")}
         call: dict[str, Any] = {"data": benchmark.data, "split": split, **own, **shared}
-        if len(pairs) > 1 and not overwrite and (task := _finished(place)) and task == _task(model, folder, call):
+        if len(pairs) > 1 and not overwrite and (task := _finished(place)) and task == _task(found, call):
             ranks().print(f"{place} holds these results already")
             continue
         _free(place, overwrite)
@@ -68,7 +68,7 @@ def evaluate_on_each(
         calls.append((call, place))
     judge: Engine | None = None
     for call, place in calls:
-        judge = judge or _judge(folder, server, served, engine, get_format(format), call["max_new_tokens"])
+        judge = judge or _judge(found.folder, server, served, engine, get_format(format), call["max_new_tokens"])
         judge.max_new_tokens = call["max_new_tokens"]
         evaluate(model, out=place, judge=judge, **call)
     return places
@@ -80,13 +80,13 @@ def _first_row(benchmark: Benchmark, split: str) -> None:
     next(rows, None)
 
 
-def _task(model: str, folder: str, call: Mapping[str, Any]) -> str:
+def _task(model: Place, call: Mapping[str, Any]) -> str:
     """What `evaluate` with these arguments would call its results."""
     read = ("data", "split", "format", "prompt", "limit", "on_bad_row", "options")
     examples, _ = _examples(**{name: call[name] for name in read})
-    weights = _weights(folder, call["server"], call["served"], call["engine"])
+    weights = _weights(model.folder, call["server"], call["served"], call["engine"])
     how = [*(call[name] for name in ("data", "split", "prompt", "scorer")), repr(get_format(call["format"]))]
-    return task_of(examples, [model, weights, *how, call["max_new_tokens"]])
+    return task_of(examples, [model.name, weights, *how, call["max_new_tokens"]])
 
 
 def _examples(
@@ -146,8 +146,8 @@ def evaluate(
     """Answer one split, score the answers, and write every sample and the summary to a folder.
 
     Args:
-        model: a run directory, a checkpoint's folder, `world-base`, or a hub name. data, split: as `load_data` takes
-            them.
+        model: a run directory (or the folder `model` in it), a checkpoint's folder, `world-base`, or a hub name.
+        data, split: as `load_data` takes them.
         out: the folder; default: `eval/<label>` inside the run directory that `model` names, else inside `runs`.
         server: address of an OpenAI-compatible server that serves `model`, of which only the tokenizer is loaded then.
         served: the model's name on the server, where it serves several.
@@ -162,26 +162,26 @@ def evaluate(
     get_scorer(scorer)
     get_prompt(prompt)
     _check_engine(engine, server)
-    folder, run = _model_folder(model)
-    format = format or _trained_format(run) or "think-answer"
+    found = locate(model)
+    format = format or found.format or "think-answer"
     reasoning = get_format(format)
-    out = _free(out or (run or Path("runs")) / "eval" / label(data, split), overwrite)
+    out = _free(out or found.results / label(data, split), overwrite)
     examples, dropped = _examples(data, split, format, prompt, limit, on_bad_row, options)
     if dropped:
         ranks().print(f"{dropped} bad {'row was' if dropped == 1 else 'rows were'} left out")
     with fast_products():
         summary = evaluate_examples(
-            judge or _judge(folder, server, served, engine, reasoning, max_new_tokens),
+            judge or _judge(found.folder, server, served, engine, reasoning, max_new_tokens),
             examples,
             out,
             data=data,
             split=split,
-            model_name=model,
+            model_name=found.name,
             batch_size=batch_size,
             prompt=prompt,
             scorer=scorer,
             dropped=dropped,
-            weights=_weights(folder, server, served, engine),
+            weights=_weights(found.folder, server, served, engine),
             fresh=overwrite,
             progress=lambda predictions: _progress(predictions, split, len(examples)),
         )
@@ -238,18 +238,3 @@ def describe(summary: Summary) -> str:
         f"{summary.wilson_high:.1%}, n = {n}){graded}, malformed {summary.malformed / n:.1%}, truncated "
         f"{summary.truncated / n:.1%}, {summary.think_tokens_mean:.0f} think tokens"
     )
-
-
-def _model_folder(model: str) -> tuple[str, Path | None]:
-    """(what to load, the run directory it lies in if it does)."""
-    run = Path(model)
-    return (str(run / "model"), run) if is_run(run) else (model, None)
-
-
-def _trained_format(run: Path | None) -> str | dict[str, Any] | None:
-    """The reasoning format that a run's `config.yaml` gives; None where it gives none."""
-    if run is None or not (run / "config.yaml").is_file():
-        return None
-    config = read_yaml((run / "config.yaml").read_text(), str(run / "config.yaml"))
-    training = config.get("training") if isinstance(config, dict) else None
-    return training.get("reasoning_format") if isinstance(training, dict) else None

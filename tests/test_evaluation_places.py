@@ -1,0 +1,49 @@
+"""Where an evaluated model is found, what format it answers in, and where its results go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from balanced_thinking.evaluation.places import locate
+
+RECIPE = "training: {reasoning_format: boxed}\n"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run with its model and a checkpoint; the working folder is the one above it."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("model", "checkpoints/checkpoint-2"):
+        (tmp_path / "mine" / folder).mkdir(parents=True)
+        (tmp_path / "mine" / folder / "config.json").write_text("{}")
+    (tmp_path / "mine" / "config.yaml").write_text(RECIPE)
+    return Path("mine")
+
+
+@pytest.mark.parametrize("name", ["mine", "mine/", "mine/model", "mine/model/"])
+def test_a_run_and_its_model_are_one_and_the_same(name: str, run: Path) -> None:
+    found = locate(name)
+    assert (found.name, found.folder, found.format) == ("mine", "mine/model", "boxed")
+    assert found.results == run / "eval"
+
+
+def test_a_model_is_its_runs_seen_from_inside(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run.absolute()
+    monkeypatch.chdir(whole / "model")
+    assert (locate(".").format, locate(".").results) == ("boxed", whole / "eval")
+
+
+def test_a_checkpoint_answers_in_its_runs_format_and_its_results_are_its_own(run: Path) -> None:
+    found = locate("mine/checkpoints/checkpoint-2")
+    assert (found.folder, found.run, found.format) == ("mine/checkpoints/checkpoint-2", None, "boxed")
+    assert run / "eval" != found.results
+
+
+def test_a_folder_called_model_that_no_run_made_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other/model").mkdir(parents=True)
+    (tmp_path / "other/model/config.json").write_text("{}")
+    found = locate("other/model")
+    assert (found.folder, found.run, found.format) == ("other/model", None, None)
