@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import subprocess
@@ -12,7 +13,9 @@ from statistics import mean
 import pytest
 import yaml
 
+from balanced_thinking import runs
 from balanced_thinking.cli import main
+from balanced_thinking.models.load import load_model
 from balanced_thinking.study.plan import load_study
 from balanced_thinking.training.recipe import RecipeError, load_recipe, typed_arguments
 from balanced_thinking.training.run import training_arguments
@@ -207,6 +210,46 @@ def test_from_training_to_the_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["report", str(tmp_path)]) == 0
     assert str(tmp_path / "report.html") in capsys.readouterr().out
     assert (tmp_path / "report.md").is_file()
+
+
+def test_a_base_stands_in_the_report_beside_what_was_trained_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sft", *TINY, *STEPS, "--out", "runs/mine"]) == 0
+    for model in ("runs/mine", "world-base"):
+        command = ["eval", "--model", model, "--data", "world", "--data_options.n", "3", "--max-new-tokens", "4"]
+        assert main(command) == 0
+    assert json.loads(Path("runs/world-base/eval/world-test/summary.json").read_text())["n"] == 3
+    assert main(["report", "runs"]) == 0
+    (contrast,) = csv.DictReader(Path("runs/report-contrasts.csv").read_text().splitlines())
+    assert {contrast["arm"], contrast["base"]} == {"mine", "world-base"}
+
+
+def test_two_processes_do_not_evaluate_to_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    command = ["eval", "--model", "world-base", "--data", "world", "--data_options.n", "1", "--max-new-tokens", "4"]
+    command += ["--out", str(out)]
+    out.mkdir()
+    with runs.locked(out):
+        assert main(command) == 1
+    assert f"another process evaluates to {out}; wait for its end" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [".lock"]
+    assert main(command) == 0
+
+
+def test_results_that_came_while_a_model_was_loaded_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(name: str, **options: object) -> object:
+        (tmp_path / "summary.json").write_text("{}")  # another process came to its end
+        return load_model(name, **options)
+
+    monkeypatch.setattr("balanced_thinking.evaluation.run.load_model", load)
+    command = ["eval", "--model", "world-base", "--data", "world", "--data_options.n", "1", "--max-new-tokens", "4"]
+    assert main([*command, "--out", str(tmp_path)]) == 1
+    assert "already holds results" in capsys.readouterr().err
+    assert (tmp_path / "summary.json").read_text() == "{}"
 
 
 def test_finished_run_is_not_overwritten_but_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ from balanced_thinking.report.runs import load_runs
 from balanced_thinking.report.samples import SAMPLES, choose_samples, embed_image, split_completion
 from balanced_thinking.report.study import load_report
 from balanced_thinking.report.tables import make_tables
-from tests.synthetic import outcomes, row, write_config, write_run
+from tests.synthetic import outcomes, row, write_config, write_evaluation, write_run
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -148,6 +148,20 @@ def test_ids_are_unique_and_every_reference_has_its_target(study: Path) -> None:
 def test_an_unfinished_run_is_told_not_failed(study: Path, missing: str) -> None:
     (study / "scale-sft/seed-0" / missing).unlink()
     assert f"scale-sft, seed 0: {missing} is missing" in report_of(study)
+
+
+def test_a_base_that_was_only_evaluated_is_an_arm_beside_every_seed(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / f"sft/seed-{seed}", [True, True, False, True], seed=seed)
+    write_evaluation(tmp_path / "Qwen2.5-VL/eval/world-test", [row(i, i == 0) for i in range(4)])
+    tables = make_tables(load_runs(tmp_path))
+    assert tables.arms == ("sft", "Qwen2.5-VL")
+    (contrast,) = tables.contrasts
+    assert (contrast.arm, contrast.points, [seed.seed for seed in contrast.seeds]) == ("Qwen2.5-VL", -50, [0, 1])
+    assert [note for note in tables.notes if "Qwen" in note] == [
+        "Qwen2.5-VL, seed 0: nothing of its training is here: its answers are compared with those of every seed"
+    ]
+    report_of(tmp_path)
 
 
 def test_without_predictions_the_summary_is_counted(study: Path) -> None:

@@ -9,6 +9,7 @@ RUN/eval/<label>/      predictions.jsonl, summary.json; the label is <data>-<spl
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -75,6 +76,15 @@ def finished(out: Path) -> bool:
     """Whether a run in this folder came to its end."""
     path = out / "provenance.json"
     return path.is_file() and json.loads(path.read_text()).get("finished") is not None
+
+
+@contextmanager
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a folder against other processes that ask for it in this way; the system lets go of it however this one
+    ends. Raises BlockingIOError where another one holds it, unless it is to `wait`."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
 
 
 def usable_cores() -> int:

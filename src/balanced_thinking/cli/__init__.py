@@ -169,7 +169,7 @@ def _eval_options(parser: Parser) -> None:
     )
     parser.add_argument("--split", default="test", help="which split of it")
     parser.add_argument(
-        "--out", type=Path, help="folder of the results  [RUN/eval/<data>-<split>, or runs/eval/<data>-<split>]"
+        "--out", type=Path, help="folder of the results  [RUN/eval/<data>-<split>, or runs/<model>/eval/<data>-<split>]"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the results that the folder holds")
     parser.add_argument("--format", help="reasoning format of the model's outputs  [the run's, else think-answer]")

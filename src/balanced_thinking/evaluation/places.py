@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,25 @@ class Place:
         training = config.get("training") if isinstance(config, dict) else None
         return training.get("reasoning_format") if isinstance(training, dict) else None
 
-    @property
     def results(self) -> Path:
-        """The folder of its results, unless another one is named."""
-        return (self.run or Path("runs")) / "eval"
+        """The folder of its results, unless another one is named: in its run, or beside the runs in a folder of its
+        own, so that a report shows it as an arm. Raises FileExistsError where that one is a run."""
+        if self.run is not None:
+            return self.run / "eval"
+        folder = Path("runs") / self._own_name()
+        if any((folder / name).exists() for name in ("config.yaml", "provenance.json")):
+            raise FileExistsError(
+                f"results of {self.name} would go to {folder}, which is a run of another model; choose an --out"
+            )
+        return folder / "eval"
+
+    def _own_name(self) -> str:
+        """The last part of its name, a checkpoint's with its run's before it."""
+        place = Path(self.name).expanduser()
+        parts = [place.resolve().name if place.is_dir() else self.name.rpartition("/")[2]]
+        if self.config is not None:
+            parts.insert(0, self.config.resolve().parent.name)
+        return re.sub(r"[^\w.+=-]+", "-", "-".join(parts)).lstrip(".")
 
 
 def locate(model: str) -> Place:

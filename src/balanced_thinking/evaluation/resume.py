@@ -8,13 +8,14 @@ its logits, stays what it would have been. With another batch size what was answ
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from balanced_thinking import runs
 
@@ -25,6 +26,22 @@ _PATIENCE = timedelta(days=1)  # of a rank that has answered its share: the othe
 def ranks() -> PartialState:
     """The processes that share an evaluation: one, unless it was started by `accelerate launch`."""
     return PartialState(**InitProcessGroupKwargs(timeout=_PATIENCE).to_kwargs())
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keep other processes from evaluating to `out`. Raises BlockingIOError, on all ranks, where one does already."""
+    held = [True]
+    with ExitStack() as stack:
+        if ranks().is_main_process:
+            out.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(runs.locked(out))
+            except BlockingIOError:
+                held = [False]
+        if not broadcast_object_list(held)[0]:
+            raise BlockingIOError(f"another process evaluates to {out}; wait for its end, or choose another --out")
+        yield
 
 
 class Answers:

@@ -18,7 +18,7 @@ from balanced_thinking.evaluation.judge import Engine
 from balanced_thinking.evaluation.places import Place, locate
 from balanced_thinking.evaluation.prompts import asked, get_prompt
 from balanced_thinking.evaluation.results import Summary, evaluate_examples, task_of
-from balanced_thinking.evaluation.resume import ranks
+from balanced_thinking.evaluation.resume import alone, ranks
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.server import Server
 from balanced_thinking.evaluation.vllm import Vllm
@@ -51,7 +51,7 @@ def evaluate_on_each(
     _check_engine(engine, server)
     check_benchmarks(benchmarks, "what to evaluate on")
     pairs = [(benchmark, split) for benchmark in benchmarks for split in benchmark.splits]
-    parent = found.results if out is None else out
+    parent = found.results() if out is None else out
     alone = len(pairs) == 1 and out is not None
     places = [parent if alone else parent / label(benchmark.data, split) for benchmark, split in pairs]
     shared: dict[str, Any] = {"format": format, "overwrite": overwrite}
@@ -148,7 +148,7 @@ def evaluate(
     Args:
         model: a run directory (or the folder `model` in it), a checkpoint's folder, `world-base`, or a hub name.
         data, split: as `load_data` takes them.
-        out: the folder; default: `eval/<label>` inside the run directory that `model` names, else inside `runs`.
+        out: the folder; default: `eval/<label>` inside the run that `model` is of, else inside `runs/<its name>`.
         server: address of an OpenAI-compatible server that serves `model`, of which only the tokenizer is loaded then.
         served: the model's name on the server, where it serves several.
         engine: `transformers`, or `vllm` where it is installed: who generates in this process.
@@ -157,7 +157,8 @@ def evaluate(
         format: of the outputs; default: what the run was trained with, else think-answer.
 
     Raises:
-        FileExistsError: the folder already holds results. ValueError: an unknown name, or nothing to evaluate.
+        FileExistsError: the folder already holds results. BlockingIOError: another process evaluates to it.
+        ValueError: an unknown name, or nothing to evaluate.
     """
     get_scorer(scorer)
     get_prompt(prompt)
@@ -165,26 +166,29 @@ def evaluate(
     found = locate(model)
     format = format or found.format or "think-answer"
     reasoning = get_format(format)
-    out = _free(out or found.results / label(data, split), overwrite)
+    out = _free(out or found.results() / label(data, split), overwrite)
     examples, dropped = _examples(data, split, format, prompt, limit, on_bad_row, options)
     if dropped:
         ranks().print(f"{dropped} bad {'row was' if dropped == 1 else 'rows were'} left out")
     with fast_products():
-        summary = evaluate_examples(
-            judge or _judge(found.folder, server, served, engine, reasoning, max_new_tokens),
-            examples,
-            out,
-            data=data,
-            split=split,
-            model_name=found.name,
-            batch_size=batch_size,
-            prompt=prompt,
-            scorer=scorer,
-            dropped=dropped,
-            weights=_weights(found.folder, server, served, engine),
-            fresh=overwrite,
-            progress=lambda predictions: _progress(predictions, split, len(examples)),
-        )
+        judge = judge or _judge(found.folder, server, served, engine, reasoning, max_new_tokens)
+        judge.refuse(examples)  # before there is a folder
+        with alone(out):
+            summary = evaluate_examples(
+                judge,
+                examples,
+                _free(out, overwrite),  # another process may have come to its end meanwhile
+                data=data,
+                split=split,
+                model_name=found.name,
+                batch_size=batch_size,
+                prompt=prompt,
+                scorer=scorer,
+                dropped=dropped,
+                weights=_weights(found.folder, server, served, engine),
+                fresh=overwrite,
+                progress=lambda predictions: _progress(predictions, split, len(examples)),
+            )
     ranks().print(f"{data}, {describe(summary)}")
     return summary
 

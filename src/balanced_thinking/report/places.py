@@ -1,4 +1,5 @@
-"""Where runs lie below a folder: `[<setting>/]<arm>/seed-<k>/`, `[<setting>/]<arm>/`, or one run."""
+"""Where runs lie below a folder: `[<setting>/]<arm>/seed-<k>/`, `[<setting>/]<arm>/`, or one run. A model that was only
+evaluated is an arm, too: `<model>/eval/`."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-RUN_FILES = ("config.yaml", "provenance.json", "metrics.jsonl", "eval")
+TRAINING_FILES = ("config.yaml", "provenance.json", "metrics.jsonl")
+RUN_FILES = (*TRAINING_FILES, "eval")
 SEED_FOLDER = re.compile(r"seed-(\d+)")
 HOW_TO_MAKE_ONE = (
     "`balanced sft --out RUNS/<arm>/seed-<k>` and `balanced eval`, or `balanced demo --out RUNS`, make such a folder"

@@ -10,8 +10,8 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from balanced_thinking.report.failures import group_of, known_format
-from balanced_thinking.report.places import SEED_FOLDER, find_runs, folders, nothing_found
+from balanced_thinking.report.places import SEED_FOLDER, TRAINING_FILES, find_runs, folders, nothing_found
 
 
 @dataclass
@@ -90,6 +90,11 @@ class Run:
         return self.arm if self.seed is None else f"{self.arm}, seed {self.seed}"
 
     @property
+    def trained(self) -> bool:
+        """Whether anything is known of its training: a base model is evaluated only."""
+        return bool(self.config or self.provenance or self.metrics)
+
+    @property
     def stage(self) -> str:
         return str(self.config.get("stage") or "sft")
 
@@ -124,12 +129,26 @@ def load_runs(runs_dir: Path) -> list[Run]:
     console = Console(stderr=True)
     steps = track(places, "reading runs", console=console, transient=True, disable=not sys.stderr.isatty())
     runs = [load_run(folder, arm) for folder, arm in steps]
-    return sorted(runs, key=lambda run: (run.arm, -1 if run.seed is None else run.seed))
+    return sorted(_at_each_seed(runs), key=lambda run: (run.arm, -1 if run.seed is None else run.seed))
+
+
+def _at_each_seed(runs: Sequence[Run]) -> Iterator[Run]:
+    """The runs, of which a model that was not trained here stands beside every seed: its greedy answers have none, and
+    arms are compared seed by seed."""
+    seeds = sorted({run.seed for run in runs if run.trained and run.seed is not None})
+    for run in runs:
+        if run.trained or run.seed is not None or not seeds:
+            yield run
+        else:
+            yield replace(run, seed=seeds[0])
+            yield from (replace(run, seed=seed, notes=()) for seed in seeds[1:])
 
 
 def load_run(folder: Path, arm: str | None = None) -> Run:
     """One run directory; whatever is missing or damaged in it is told in `notes`."""
     notes: list[str] = []
+    if not any((folder / name).exists() for name in TRAINING_FILES):
+        return _untrained(folder, arm)
     provenance = _read_mapping(folder / "provenance.json", notes)
     trained = not (provenance.get("finished") and not provenance.get("train_seconds"))
     config = _read_mapping(folder / "config.yaml", notes)
@@ -153,6 +172,14 @@ def load_run(folder: Path, arm: str | None = None) -> Run:
         hashes=_hashes(folder),
         notes=tuple(notes),
     )
+
+
+def _untrained(folder: Path, arm: str | None) -> Run:
+    """A model that was evaluated and of whose training nothing is here, such as the base that runs start from."""
+    notes = ["nothing of its training is here: its answers are compared with those of every seed"]
+    evaluations = {split.name: load_evaluation(split, notes) for split in folders(folder / "eval")}
+    seed = _seed(folder, {})
+    return Run(arm or folder.resolve().name, seed, folder, {}, {}, (), evaluations, _hashes(folder), tuple(notes))
 
 
 def load_evaluation(folder: Path, notes: list[str]) -> Evaluation:

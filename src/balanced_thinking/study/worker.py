@@ -7,7 +7,6 @@ The plan is read back from the study's folder, so that every process works on on
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
@@ -82,14 +81,6 @@ def _trained(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait for a worker that outlived a killed study, so that two never write one run."""
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system, however this process ends
-        yield
-
-
-@contextmanager
 def _entry(root: Path, node: Node, part: str) -> Iterator[dict[str, Any]]:
     """A row of the ledger, written when the part is complete. Whoever does the part says on which device, and may say
     what it took; GPU seconds are the wall seconds of a part on a GPU."""
@@ -110,7 +101,8 @@ def main() -> int:
     root, name = Path(sys.argv[1]), sys.argv[2]
     node = next(node for node in load_study(root / PLAN).nodes() if node.name == name)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    with orderly_end(), _alone(root / node.name):
+    # A worker that outlived a killed study may still be at it: two never write one run.
+    with orderly_end(), runs.locked(root / node.name, wait=True):
         work(root, node)
     return 0
 
