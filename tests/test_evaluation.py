@@ -15,7 +15,7 @@ import torch
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import prompt
 from balanced_thinking.data.world import load
-from balanced_thinking.evaluation import results
+from balanced_thinking.evaluation import results, resume
 from balanced_thinking.evaluation.generate import Ended, Generator, predict
 from balanced_thinking.evaluation.judge import Judge
 from balanced_thinking.evaluation.results import evaluate_examples, in_batches, summarize
@@ -296,6 +296,30 @@ def test_an_evaluation_that_was_stopped_goes_on_and_gives_the_same(
     asked.clear()
     evaluate_examples(model, examples, tmp_path / "cut", **about, weights="retrained")
     assert len(asked) == 7
+
+
+def test_the_seconds_of_an_evaluation_that_was_stopped_are_those_of_all_its_tries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batches = generator("qwen2"), []
+    monkeypatch.setattr(resume, "_clocks", lambda: (10.0 * len(batches), 3.0 * len(batches)))
+
+    def complete(chunk: list[Example]) -> list[list[int]]:
+        """A batch takes ten seconds; the process is killed in the third one and, started again, in the fifth."""
+        batches.append(chunk)
+        if len(batches) in (3, 5):
+            raise KeyboardInterrupt
+        return [[model.tokenizer.eos_token_id] for _ in chunk]
+
+    monkeypatch.setattr(model, "complete", complete)
+    examples = [Example(str(i), "which color ?", (), None, "red") for i in range(6)]
+    about: dict[str, Any] = {"data": "x", "split": "test", "model_name": "tiny", "batch_size": 1}
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_examples(model, examples, tmp_path, **about)
+    summary = evaluate_examples(model, examples, tmp_path, **about)
+    assert len(batches) == 8
+    assert (summary.wall_seconds, summary.cpu_seconds) == (60.0, 18.0)
 
 
 def test_a_smaller_batch_keeps_what_was_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

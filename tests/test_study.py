@@ -236,7 +236,7 @@ def test_a_run_is_asked_as_its_benchmark_says(tmp_path: Path, monkeypatch: pytes
 
     def evaluate(model: str, data: str, **how: Any) -> Any:
         asked.update(how)
-        return SimpleNamespace(n=7, think_tokens_mean=3.0, answer_tokens_mean=1.0)
+        return SimpleNamespace(n=7, think_tokens_mean=3.0, answer_tokens_mean=1.0, wall_seconds=8.5, cpu_seconds=7.25)
 
     monkeypatch.setattr("balanced_thinking.evaluation.run.evaluate", evaluate)
     node = make_study(changed(evaluate={"world": own})).nodes()[0]
@@ -244,6 +244,8 @@ def test_a_run_is_asked_as_its_benchmark_says(tmp_path: Path, monkeypatch: pytes
     (tmp_path / node.name / "provenance.json").write_text('{"finished": "now"}')
     worker.work(tmp_path, node)
     assert asked == {"split": "test", **own}
+    (row,) = ledger(tmp_path)
+    assert (row["tokens"], row["wall_seconds"], row["cpu_seconds"]) == (28, 8.5, 7.25)
 
 
 def test_a_failed_run_is_told_with_its_log_and_the_others_are_finished(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -30,7 +29,9 @@ _REPORT_SIDE = 336
 @dataclass(frozen=True)
 class Summary:
     """A split's result. `malformed` counts outputs without an answer that can be extracted, `truncated` those cut
-    off, `dropped` bad rows of the data that were left out (and are not among `n`); `score` is their mean."""
+    off, `dropped` bad rows of the data that were left out (and are not among `n`); `score` is their mean. Seconds are
+    those of all tries of an evaluation that was stopped, but for the batch that a stop cut short; of the CPU, one
+    rank's."""
 
     data: str
     split: str
@@ -50,6 +51,7 @@ class Summary:
     dropped: int = 0
     score: float = 0.0
     prompt: str = "question"
+    cpu_seconds: float = 0.0
     task: str = ""  # tells results of the same evaluation from others
 
 
@@ -80,7 +82,6 @@ def evaluate_examples(
     """
     get_scorer(scorer)
     judge.refuse(examples)
-    started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     how = [data, split, prompt, scorer, repr(judge.format), judge.max_new_tokens]
     task = task_of(examples, [model_name, weights, *how])
@@ -91,6 +92,7 @@ def evaluate_examples(
         answers.close()
     kept = dict(gather_object(mine))
     rows = [kept[index] for index in range(len(examples))]
+    wall, cpu = answers.seconds()
     summary = summarize(
         [Prediction(**row) for row in rows],
         data=data,
@@ -98,7 +100,8 @@ def evaluate_examples(
         model=model_name,
         scorer=scorer,
         format=judge.format.name,
-        wall_seconds=time.perf_counter() - started,
+        wall_seconds=wall,
+        cpu_seconds=cpu,
         dropped=dropped,
         prompt=prompt,
         task=task,

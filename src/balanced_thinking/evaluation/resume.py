@@ -3,11 +3,13 @@
 Every rank writes a file of its own and reads all of them, so an evaluation may go on with another number of ranks.
 Batches are cut beforehand and written down whole or not at all: what a sample is padded to, and with it the last bit of
 its logits, stays what it would have been. With another batch size what was answered is kept, and the rest is cut anew.
+A line is a batch: the wall and CPU seconds that it took, and its rows.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -20,6 +22,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from balanced_thinking import runs
 
 Row = dict[str, Any]
+Seconds = tuple[float, float]  # on the wall, of the CPU
 _PATIENCE = timedelta(days=1)  # of a rank that has answered its share: the others may generate for long
 
 
@@ -55,13 +58,14 @@ class Answers:
 
     def __init__(self, out: Path, task: str, batches: Sequence[Sequence[int]], *, fresh: bool) -> None:
         self._out, self._state = out, ranks()
-        found = {} if fresh else _found(out, task)
+        self._began = self._last = _clocks()
+        found, self._before = ({}, (0.0, 0.0)) if fresh else _found(out, task)
         self._state.wait_for_everyone()  # before any file is replaced
         left = [rest for batch in batches if (rest := [i for i in batch if i not in found])]
         self.kept = found if self._state.is_main_process else {}
         self.todo = left[self._state.process_index :: self._state.num_processes]
         path = out / _name(self._state.process_index)
-        runs.write_atomically(path, f"{task}\n" + (_line(self.kept) if self.kept else ""))
+        runs.write_atomically(path, f"{task}\n" + _line(self._before, self.kept))
         self._state.wait_for_everyone()
         if self._state.is_main_process:
             for file in _files(out) - {out / _name(rank) for rank in range(self._state.num_processes)}:
@@ -70,8 +74,15 @@ class Answers:
 
     def add(self, rows: Mapping[int, Row]) -> None:
         """Write one batch down."""
-        self._file.write(_line(rows))
+        now = _clocks()
+        self._file.write(_line(_minus(now, self._last), rows))
         self._file.flush()
+        self._last = now
+
+    def seconds(self) -> Seconds:
+        """What was spent so far, by earlier tries too."""
+        wall, cpu = _minus(_clocks(), self._began)
+        return self._before[0] + wall, self._before[1] + cpu
 
     def close(self) -> None:
         self._file.close()
@@ -84,6 +95,14 @@ class Answers:
                 file.unlink(missing_ok=True)
 
 
+def _clocks() -> Seconds:
+    return time.perf_counter(), time.process_time()
+
+
+def _minus(a: Seconds, b: Seconds) -> Seconds:
+    return a[0] - b[0], a[1] - b[1]
+
+
 def _name(rank: int | str) -> str:
     return f".resume-{rank}.jsonl"
 
@@ -92,19 +111,28 @@ def _files(out: Path) -> set[Path]:
     return set(out.glob(_name("*")))
 
 
-def _line(rows: Mapping[int, Row]) -> str:
-    """A batch."""
-    return json.dumps(list(rows.items()), ensure_ascii=False) + "\n"
+def _line(seconds: Seconds, rows: Mapping[int, Row]) -> str:
+    return json.dumps([*seconds, list(rows.items())], ensure_ascii=False) + "\n"
 
 
-def _found(out: Path, task: str) -> dict[int, Row]:
-    """What earlier tries at the same task have written; a batch that a kill cut short is left out."""
+def _found(out: Path, task: str) -> tuple[dict[int, Row], Seconds]:
+    """What earlier tries at the same task have written, and the seconds of the rank that took longest."""
     found: dict[int, Row] = {}
+    spent = (0.0, 0.0)
     for file in _files(out):
-        lines = file.read_text(encoding="utf-8", errors="replace").split("\n")  # splitlines would also split at U+2028
-        for line in lines[1:] if lines[0] == task else ():
-            try:
-                found |= dict(json.loads(line))
-            except (ValueError, TypeError):
-                continue
-    return found
+        batches = list(_batches(file, task))
+        for _, _, rows in batches:
+            found |= dict(rows)
+        spent = max(spent, (sum(wall for wall, _, _ in batches), sum(cpu for _, cpu, _ in batches)))
+    return found, spent
+
+
+def _batches(file: Path, task: str) -> Iterator[tuple[float, float, list[tuple[int, Row]]]]:
+    """The batches of a rank's file, if it is of this task; one that a kill cut short is left out."""
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")  # splitlines would also split at U+2028
+    for line in lines[1:] if lines[0] == task else ():
+        try:
+            wall, cpu, rows = json.loads(line)
+        except (ValueError, TypeError):
+            continue
+        yield wall, cpu, rows

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -70,7 +69,8 @@ def _evaluate(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
         options=dict(benchmark.options),
     )
     tokens = round(summary.n * (summary.think_tokens_mean + summary.answer_tokens_mean))
-    return {"tokens": tokens, "device": str(ranks().device)}
+    seconds = {"wall_seconds": round(summary.wall_seconds, 2), "cpu_seconds": round(summary.cpu_seconds, 2)}
+    return {"tokens": tokens, "device": str(ranks().device)} | seconds
 
 
 def _trained(folder: Path) -> dict[str, Any]:
@@ -82,14 +82,11 @@ def _trained(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def _entry(root: Path, node: Node, part: str) -> Iterator[dict[str, Any]]:
-    """A row of the ledger, written when the part is complete. Whoever does the part says on which device, and may say
-    what it took; GPU seconds are the wall seconds of a part on a GPU."""
+    """A row of the ledger, written when the part is complete. Whoever does the part says on which device and what it
+    took, all tries of it; GPU seconds are the wall seconds of a part on a GPU."""
     entry: dict[str, Any] = {"run": node.name, "part": part, "started": runs.now()}
     reset_peak()
-    wall, cpu = time.perf_counter(), time.process_time()
     yield entry
-    entry.setdefault("wall_seconds", round(time.perf_counter() - wall, 2))
-    entry.setdefault("cpu_seconds", round(time.process_time() - cpu, 2))
     if entry["device"] != "cpu":
         entry["gpu_seconds"] = entry["wall_seconds"]
     entry["peak_mib"] = peak_mib(entry["device"])
