@@ -15,6 +15,8 @@ import yaml
 
 from balanced_thinking import runs
 from balanced_thinking.cli import main
+from balanced_thinking.data.example import Example
+from balanced_thinking.evaluation.generate import Generator
 from balanced_thinking.models.load import load_model
 from balanced_thinking.study.plan import load_study
 from balanced_thinking.training.recipe import RecipeError, load_recipe, typed_arguments
@@ -250,6 +252,29 @@ def test_results_that_came_while_a_model_was_loaded_are_kept(
     assert main([*command, "--out", str(tmp_path)]) == 1
     assert "already holds results" in capsys.readouterr().err
     assert (tmp_path / "summary.json").read_text() == "{}"
+
+
+def test_overwriting_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete, asked = Generator.complete, []
+    command = ["eval", "--model", "world-base", "--data", "world", "--data_options.n", "3", "--max-new-tokens", "4"]
+    command += ["--batch-size", "1", "--out", str(tmp_path)]
+    assert main(command) == 0
+    before = (tmp_path / "summary.json").read_text()
+
+    def failing(self: Generator, chunk: list[Example]) -> list[list[int]]:
+        asked.extend(example.id for example in chunk)
+        if len(asked) == 3 and len(chunk) == 1:
+            raise KeyboardInterrupt
+        return complete(self, chunk)
+
+    monkeypatch.setattr(Generator, "complete", failing)
+    assert main([*command, "--overwrite"]) == 1
+    assert (tmp_path / "summary.json").read_text() == before  # until the new ones are whole
+    assert main([*command, "--overwrite"]) == 0
+    assert len(asked) == 4
+    asked.clear()
+    assert main([*command, "--overwrite", "--batch-size", "3"]) == 0
+    assert len(asked) == 3  # what is done is asked anew
 
 
 def test_finished_run_is_not_overwritten_but_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -171,7 +171,11 @@ def _eval_options(parser: Parser) -> None:
     parser.add_argument(
         "--out", type=Path, help="folder of the results  [RUN/eval/<data>-<split>, or runs/<model>/eval/<data>-<split>]"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the results that the folder holds")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the results that the folder holds; what this evaluation had answered when it was stopped is kept",
+    )
     parser.add_argument("--format", help="reasoning format of the model's outputs  [the run's, else think-answer]")
     parser.add_argument(
         "--prompt",

@@ -68,15 +68,14 @@ def evaluate_examples(
     scorer: str = "exact",
     dropped: int = 0,
     weights: str = "",
-    fresh: bool = False,
     progress: Any = iter,
 ) -> Summary:
     """Predict, score and write `out/predictions.jsonl` (every sample) and, last of all, `out/summary.json`.
 
     An evaluation that was stopped goes on where it was, if it is the same one: of the same examples by the same model
-    (`weights` tells its weights apart) in the same way, unless it is to start `fresh`. Under `accelerate launch` the
-    ranks share the batches, and each returns the whole summary. `examples` are asked as they are; `prompt` names how
-    they came to be so.
+    (`weights` tells its weights apart) in the same way. Results that are there stay until the new ones are whole. Under
+    `accelerate launch` the ranks share the batches, and each returns the whole summary. `examples` are asked as they
+    are; `prompt` names how they came to be so.
 
     Raises ValueError, before anything is written, for an unknown scorer and for examples the model can't answer.
     """
@@ -85,7 +84,7 @@ def evaluate_examples(
     out.mkdir(parents=True, exist_ok=True)
     how = [data, split, prompt, scorer, repr(judge.format), judge.max_new_tokens]
     task = task_of(examples, [model_name, weights, *how])
-    answers = Answers(out, task, in_batches(examples, batch_size), fresh=fresh)
+    answers = Answers(out, task, in_batches(examples, batch_size))
     try:
         mine = list(progress(_rows(judge, examples, answers, scorer)))
     finally:

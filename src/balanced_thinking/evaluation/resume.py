@@ -53,13 +53,13 @@ class Answers:
 
     Args:
         out: the folder of the results. task: what is evaluated; rows of another task are thrown away.
-        batches: all of them, as indices. fresh: throw away whatever is there.
+        batches: all of them, as indices.
     """
 
-    def __init__(self, out: Path, task: str, batches: Sequence[Sequence[int]], *, fresh: bool) -> None:
+    def __init__(self, out: Path, task: str, batches: Sequence[Sequence[int]]) -> None:
         self._out, self._state = out, ranks()
         self._began = self._last = _clocks()
-        found, self._before = ({}, (0.0, 0.0)) if fresh else _found(out, task)
+        found, self._before = _found(out, task)
         self._state.wait_for_everyone()  # before any file is replaced
         left = [rest for batch in batches if (rest := [i for i in batch if i not in found])]
         self.kept = found if self._state.is_main_process else {}

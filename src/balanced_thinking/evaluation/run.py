@@ -154,6 +154,8 @@ def evaluate(
         engine: `transformers`, or `vllm` where it is installed: who generates in this process.
         prompt, scorer: names of `prompts.PROMPTS` and `scorers.SCORERS`: how it is asked and judged.
         judge: the model, where it is loaded already.
+        overwrite: replace the results that the folder holds, once the new ones are whole; what this very evaluation
+            has answered before it was stopped is kept.
         format: of the outputs; default: what the run was trained with, else think-answer.
 
     Raises:
@@ -186,7 +188,6 @@ def evaluate(
                 scorer=scorer,
                 dropped=dropped,
                 weights=_weights(found.folder, server, served, engine),
-                fresh=overwrite,
                 progress=lambda predictions: _progress(predictions, split, len(examples)),
             )
     ranks().print(f"{data}, {describe(summary)}")
