@@ -9,8 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from balanced_thinking import runs
@@ -275,6 +278,54 @@ def test_overwriting_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytes
     asked.clear()
     assert main([*command, "--overwrite", "--batch-size", "3"]) == 0
     assert len(asked) == 3  # what is done is asked anew
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> Path:
+    """The embedded base as a checkpoint in bfloat16."""
+    loaded = load_model("world-base", dtype=torch.bfloat16)
+    loaded.model.save_pretrained(tmp_path / "half")
+    loaded.processor.save_pretrained(tmp_path / "half")
+    return tmp_path / "half"
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "expected"),
+    [
+        ("cpu", "auto", "float32"),
+        ("cpu", "bfloat16", "bfloat16"),
+        ("cuda", "auto", "bfloat16"),  # the checkpoint's
+        ("cuda", "float32", "float32"),
+    ],
+)
+def test_weights_are_loaded_in_the_dtype_of_the_checkpoint_on_a_gpu_alone(
+    device: str, asked: str, expected: str, half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def load(name: str, **options: object) -> Any:
+        loaded = load_model(name, **options)
+        found.append(str(loaded.model.dtype))
+        monkeypatch.undo()  # from here on as on this machine
+        return loaded
+
+    monkeypatch.setattr("balanced_thinking.evaluation.run.load_model", load)
+    elsewhere = SimpleNamespace(device=torch.device(device), print=print, is_main_process=True, num_processes=1)
+    monkeypatch.setattr("balanced_thinking.evaluation.run.ranks", lambda: elsewhere)
+    command = ["eval", "--model", str(half), "--data", "world", "--data_options.n", "1", "--max-new-tokens", "4"]
+    assert main([*command, "--dtype", asked, "--out", str(tmp_path / "out")]) == 0
+    assert found == [f"torch.{expected}"]
+    assert json.loads((tmp_path / "out/summary.json").read_text())["dtype"] == expected
+
+
+def test_another_dtype_is_another_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"question": "which color ?", "answer": "red"}) + "\n")
+    command = ["eval", "--model", "world-base", "--data", "world", "--data", str(tmp_path / "a.jsonl")]
+    command += ["--limit", "1", "--max-new-tokens", "4", "--out", str(tmp_path / "out")]
+    assert main(command) == main([*command, "--dtype", "float32"]) == 0  # what auto is on a CPU
+    assert "holds these results already" in capsys.readouterr().out
+    assert main([*command, "--dtype", "bfloat16"]) == 1
+    assert "already holds results" in capsys.readouterr().err
 
 
 def test_finished_run_is_not_overwritten_but_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from balanced_thinking.batch import ScaleCollator
 from balanced_thinking.data.rows import prompt
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation.generate import Generator, predict
-from balanced_thinking.models.load import load_model, load_processor, resolve
+from balanced_thinking.models.load import load_model, load_processor, own_dtype, resolve
 from balanced_thinking.models.tiny import ARCHITECTURES, TinySize, build_tiny
 
 
@@ -138,3 +138,16 @@ def test_an_adapters_processor_is_found_without_its_base(tmp_path: Path) -> None
     assert load_processor(str(tmp_path)).image_processor.size["longest_edge"] > 84 * 84  # its base's
     loaded.processor.save_pretrained(tmp_path)
     assert load_processor(str(tmp_path)).image_processor.size["longest_edge"] == 84 * 84
+
+
+def test_a_checkpoints_dtype_is_known_before_it_is_loaded(tmp_path: Path) -> None:
+    loaded = load_model("world-base", dtype=torch.bfloat16)
+    loaded.model.save_pretrained(tmp_path / "half")
+    loaded.processor.save_pretrained(tmp_path / "half")
+    half = load_model(str(tmp_path / "half"), dtype=torch.bfloat16).model
+    get_peft_model(half, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    found = {name: own_dtype(str(name)) for name in ("world-base", "tiny:qwen2", tmp_path / "half")}
+    assert list(found.values()) == [torch.float32, torch.float32, torch.bfloat16]
+    assert own_dtype(str(tmp_path / "adapter")) == torch.bfloat16
+    merged = load_model(str(tmp_path / "adapter"), dtype=torch.bfloat16).model
+    assert {parameter.dtype for parameter in merged.parameters()} == {torch.bfloat16}

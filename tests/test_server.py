@@ -176,8 +176,8 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch, golds: dict[str, str]) -> list[An
     asked: list[Any] = []
 
     class LLM:
-        def __init__(self, model: str) -> None:
-            asked.append(model)
+        def __init__(self, model: str, dtype: str) -> None:
+            asked.append((model, dtype))
 
         def chat(self, conversations: list[Any], how: Any, use_tqdm: bool) -> list[Any]:
             asked.append(how)
@@ -193,9 +193,11 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch, golds: dict[str, str]) -> list[An
 def test_vllm_answers_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = fake_vllm(monkeypatch, {example.question: example.answer for example in load(split="test", n=5)})
     words = ["eval", "--model", "world-base", "--engine", "vllm", "--data", "world", "--data_options.n", "5"]
+    words += ["--dtype", "float16"]
     assert main([*words, "--max-new-tokens", "77", "--out", str(tmp_path / "out")]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["n"], summary["correct"], summary["truncated"], summary["malformed"]) == (5, 5, 0, 0)
+    assert asked[0] == ("world-base", "float16")
     assert asked[1] == {"temperature": 0.0, "max_tokens": 77, "skip_special_tokens": False}
 
 
@@ -217,3 +219,9 @@ def test_from_the_command_line(stub: Any, tmp_path: Path, capsys: pytest.Capture
     assert all("exactly in this form" in str(asked) for asked in stub.asked)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["prompt"], summary["scorer"]) == ("instructed", "exact")
+
+
+def test_a_server_has_its_own_dtype(stub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", "--model", "world-base", "--server", stub.address, "--data", "world", "--data_options.n", "1"]
+    assert main([*words, "--dtype", "bfloat16", "--out", str(tmp_path / "out")]) == 1
+    assert "has its own dtype: leave --dtype bfloat16 out" in capsys.readouterr().err

@@ -157,6 +157,12 @@ def _eval_options(parser: Parser) -> None:
     parser.add_argument(
         "--engine", choices=("transformers", "vllm"), default="transformers", help="who generates in this process"
     )
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="number type of the weights; auto: on a GPU the checkpoint's own, on a CPU float32",
+    )
     parser.add_argument("--served-model", help="the model's name there  [the only one that the server lists]")
     parser.add_argument(
         "--data", action="append", default=[], help="a data set's name or a path; may be repeated for several"
@@ -217,6 +223,7 @@ def _eval(arguments: argparse.Namespace) -> Path:
         server=arguments.server,
         served=arguments.served_model,
         engine=arguments.engine,
+        dtype=arguments.dtype,
     )
     return places[0] if len(places) == 1 else places[0].parent
 

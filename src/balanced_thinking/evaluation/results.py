@@ -51,6 +51,7 @@ class Summary:
     dropped: int = 0
     score: float = 0.0
     prompt: str = "question"
+    dtype: str = ""  # of the weights
     cpu_seconds: float = 0.0
     task: str = ""  # tells results of the same evaluation from others
 
@@ -67,6 +68,7 @@ def evaluate_examples(
     prompt: str = "question",
     scorer: str = "exact",
     dropped: int = 0,
+    dtype: str = "",
     weights: str = "",
     progress: Any = iter,
 ) -> Summary:
@@ -82,7 +84,7 @@ def evaluate_examples(
     get_scorer(scorer)
     judge.refuse(examples)
     out.mkdir(parents=True, exist_ok=True)
-    how = [data, split, prompt, scorer, repr(judge.format), judge.max_new_tokens]
+    how = [data, split, prompt, scorer, repr(judge.format), judge.max_new_tokens, dtype]
     task = task_of(examples, [model_name, weights, *how])
     answers = Answers(out, task, in_batches(examples, batch_size))
     try:
@@ -103,6 +105,7 @@ def evaluate_examples(
         cpu_seconds=cpu,
         dropped=dropped,
         prompt=prompt,
+        dtype=dtype,
         task=task,
     )
     if ranks().is_main_process:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.progress import track
 
 from balanced_thinking.data import data_format, label, load_data, stream_data
@@ -22,12 +23,13 @@ from balanced_thinking.evaluation.resume import alone, ranks
 from balanced_thinking.evaluation.scorers import get_scorer
 from balanced_thinking.evaluation.server import Server
 from balanced_thinking.evaluation.vllm import Vllm
-from balanced_thinking.models.load import load_model, load_processor
+from balanced_thinking.models.load import load_model, load_processor, own_dtype
 from balanced_thinking.names import nearest
 from balanced_thinking.products import fast_products
 from balanced_thinking.segments import ReasoningFormat, get_format
 
 ENGINES = ("transformers", "vllm")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def evaluate_on_each(
@@ -40,6 +42,7 @@ def evaluate_on_each(
     server: str | None = None,
     served: str | None = None,
     engine: str = "transformers",
+    dtype: str = "auto",
 ) -> list[Path]:
     """`evaluate` on each split of each benchmark, the model loaded once; the results' folders, which `out` holds where
     there are several. Stopped and started again, it goes on: results of the same task stay as they are.
@@ -49,13 +52,14 @@ def evaluate_on_each(
     found = locate(model)
     format = format or found.format or "think-answer"
     _check_engine(engine, server)
+    dtype = _settled(dtype, found.folder, server, engine)
     check_benchmarks(benchmarks, "what to evaluate on")
     pairs = [(benchmark, split) for benchmark in benchmarks for split in benchmark.splits]
     parent = found.results() if out is None else out
     alone = len(pairs) == 1 and out is not None
     places = [parent if alone else parent / label(benchmark.data, split) for benchmark, split in pairs]
     shared: dict[str, Any] = {"format": format, "overwrite": overwrite}
-    shared |= {"server": server, "served": served, "engine": engine}
+    shared |= {"server": server, "served": served, "engine": engine, "dtype": dtype}
     calls = []
     for (benchmark, split), place in zip(pairs, places, strict=True):
         own = {f.name: getattr(benchmark, f.name) for f in fields(benchmark) if f.name not in ("data", "splits")}
@@ -68,7 +72,7 @@ def evaluate_on_each(
         calls.append((call, place))
     judge: Engine | None = None
     for call, place in calls:
-        judge = judge or _judge(found.folder, server, served, engine, get_format(format), call["max_new_tokens"])
+        judge = judge or _judge(found.folder, server, served, engine, dtype, get_format(format), call["max_new_tokens"])
         judge.max_new_tokens = call["max_new_tokens"]
         evaluate(model, out=place, judge=judge, **call)
     return places
@@ -86,7 +90,7 @@ def _task(model: Place, call: Mapping[str, Any]) -> str:
     examples, _ = _examples(**{name: call[name] for name in read})
     weights = _weights(model.folder, call["server"], call["served"], call["engine"])
     how = [*(call[name] for name in ("data", "split", "prompt", "scorer")), repr(get_format(call["format"]))]
-    return task_of(examples, [model.name, weights, *how, call["max_new_tokens"]])
+    return task_of(examples, [model.name, weights, *how, call["max_new_tokens"], call["dtype"]])
 
 
 def _examples(
@@ -141,6 +145,7 @@ def evaluate(
     server: str | None = None,
     served: str | None = None,
     engine: str = "transformers",
+    dtype: str = "auto",
     judge: Engine | None = None,
 ) -> Summary:
     """Answer one split, score the answers, and write every sample and the summary to a folder.
@@ -153,6 +158,7 @@ def evaluate(
         served: the model's name on the server, where it serves several.
         engine: `transformers`, or `vllm` where it is installed: who generates in this process.
         prompt, scorer: names of `prompts.PROMPTS` and `scorers.SCORERS`: how it is asked and judged.
+        dtype: of the weights, one of `DTYPES`; auto: on a GPU what the checkpoint says, on a CPU float32.
         judge: the model, where it is loaded already.
         overwrite: replace the results that the folder holds, once the new ones are whole; what this very evaluation
             has answered before it was stopped is kept.
@@ -166,6 +172,7 @@ def evaluate(
     get_prompt(prompt)
     _check_engine(engine, server)
     found = locate(model)
+    dtype = _settled(dtype, found.folder, server, engine)
     format = format or found.format or "think-answer"
     reasoning = get_format(format)
     out = _free(out or found.results() / label(data, split), overwrite)
@@ -173,7 +180,7 @@ def evaluate(
     if dropped:
         ranks().print(f"{dropped} bad {'row was' if dropped == 1 else 'rows were'} left out")
     with fast_products():
-        judge = judge or _judge(found.folder, server, served, engine, reasoning, max_new_tokens)
+        judge = judge or _judge(found.folder, server, served, engine, dtype, reasoning, max_new_tokens)
         judge.refuse(examples)  # before there is a folder
         with alone(out):
             summary = evaluate_examples(
@@ -187,6 +194,7 @@ def evaluate(
                 prompt=prompt,
                 scorer=scorer,
                 dropped=dropped,
+                dtype=dtype,
                 weights=_weights(found.folder, server, served, engine),
                 progress=lambda predictions: _progress(predictions, split, len(examples)),
             )
@@ -201,16 +209,34 @@ def _check_engine(engine: str, server: str | None) -> None:
         raise ValueError(f"--server {server} generates by itself: leave --engine {engine} out")
 
 
+def _settled(dtype: str, model: str, server: str | None, engine: str) -> str:
+    """The dtype of the weights, settled before they are loaded, because it tells one evaluation from another; a server
+    has its own, and vLLM decides by itself where it is left to it."""
+    if dtype not in DTYPES:
+        raise ValueError(f"there is no dtype {dtype!r}{nearest(dtype, DTYPES)}; known: {', '.join(DTYPES)}")
+    if server is not None and dtype != "auto":
+        raise ValueError(f"--server {server} has its own dtype: leave --dtype {dtype} out")
+    if dtype != "auto" or server is not None or engine == "vllm":
+        return dtype
+    return "float32" if ranks().device.type == "cpu" else str(own_dtype(model)).removeprefix("torch.")
+
+
 def _judge(
-    model: str, server: str | None, served: str | None, engine: str, format: ReasoningFormat, max_new_tokens: int
+    model: str,
+    server: str | None,
+    served: str | None,
+    engine: str,
+    dtype: str,
+    format: ReasoningFormat,
+    max_new_tokens: int,
 ) -> Engine:
     if server is not None or engine == "vllm":
         processor = load_processor(model)
         tokenizer = getattr(processor, "tokenizer", processor)
         if server is None:
-            return Vllm(model, tokenizer, format, max_new_tokens)
+            return Vllm(model, tokenizer, format, max_new_tokens, dtype=dtype)
         return Server(server, tokenizer, format, max_new_tokens, served=served)
-    loaded = load_model(model)
+    loaded = load_model(model, **({} if dtype == "float32" else {"dtype": getattr(torch, dtype)}))
     return Generator(loaded.model.to(ranks().device), loaded.processor, format, max_new_tokens)
 
 

@@ -17,7 +17,7 @@ class Vllm(Engine):
     """Greedy answers of vLLM, tokenized again as a server's are.
 
     Args:
-        model: a whole model's folder or hub name; tokenizer: its own.
+        model: a whole model's folder or hub name; tokenizer: its own. dtype: of the weights; auto: as vLLM decides.
 
     Raises ValueError where vLLM is not installed, and for an adapter.
     """
@@ -28,6 +28,8 @@ class Vllm(Engine):
         tokenizer: Any,
         reasoning_format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
         max_new_tokens: int = 512,
+        *,
+        dtype: str = "auto",
     ) -> None:
         super().__init__(tokenizer, [], reasoning_format, max_new_tokens)
         if (Path(model) / "adapter_config.json").is_file():
@@ -39,7 +41,7 @@ class Vllm(Engine):
             from vllm import LLM
         except ImportError as error:
             raise ValueError("vLLM is not installed: pip install 'balanced-thinking[vllm]'") from error
-        self._llm = LLM(model=model)
+        self._llm = LLM(model=model, dtype=dtype)
 
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
         from vllm import SamplingParams

@@ -53,8 +53,8 @@ def load_model(
             )
         return Loaded(*_build(name.removeprefix(_TINY), seed, size, **from_pretrained))
     path = resolve(name)
-    if (Path(path) / "adapter_config.json").is_file():
-        return _load_adapter(path, image_options, from_pretrained)
+    if (base := _base(path)) is not None:
+        return _load_adapter(path, base, image_options, from_pretrained)
     auto = AutoModelForImageTextToText if _has_vision(path) else AutoModelForCausalLM
     from_pretrained.setdefault("dtype", torch.float32)
     return Loaded(auto.from_pretrained(path, **from_pretrained), load_processor(path, image_options), path)
@@ -98,6 +98,28 @@ def resolve(name: str) -> str:
     return name
 
 
+def own_dtype(name: str) -> torch.dtype:
+    """The dtype that a checkpoint's configuration names, an adapter's base's: float32 where it names none."""
+    if name.startswith(_TINY):
+        return torch.float32
+    path = resolve(name)
+    if (base := _base(path)) is not None:
+        return own_dtype(base)
+    config = AutoConfig.from_pretrained(path)
+    return config.dtype or config.get_text_config().dtype or torch.float32
+
+
+def _base(path: str) -> str | None:
+    """The base that the adapter in this folder names; None where it is no adapter."""
+    adapter = Path(path) / "adapter_config.json"
+    if not adapter.is_file():
+        return None
+    base = json.loads(adapter.read_text())["base_model_name_or_path"]
+    if base is None:
+        raise ValueError(f"{adapter} names no base model; set its base_model_name_or_path")
+    return base
+
+
 def is_run(folder: Path) -> bool:
     """Whether it is the directory of a run that has saved its model."""
     return any((folder / "model" / name).is_file() for name in ("config.json", "adapter_config.json"))
@@ -111,9 +133,7 @@ def load_processor(name: str, image_options: Mapping[str, Any] | None = None) ->
     if name.startswith(_TINY):
         return build_tiny(name.removeprefix(_TINY))[1]
     path = resolve(name)
-    adapter = Path(path) / "adapter_config.json"
-    if adapter.is_file():  # its configuration is its base's
-        base = json.loads(adapter.read_text())["base_model_name_or_path"]
+    if (base := _base(path)) is not None:  # its configuration is its base's
         if not (Path(path) / "tokenizer_config.json").is_file():
             return load_processor(base, image_options)
         return _read_processor(path, _has_vision(resolve(base)), image_options or {})
@@ -151,12 +171,11 @@ def _has_vision(path: str) -> bool:
     return type(AutoConfig.from_pretrained(path)) in AutoModelForImageTextToText._model_mapping
 
 
-def _load_adapter(path: str, image_options: Mapping[str, Any] | None, from_pretrained: dict[str, Any]) -> Loaded:
+def _load_adapter(
+    path: str, base: str, image_options: Mapping[str, Any] | None, from_pretrained: dict[str, Any]
+) -> Loaded:
     from peft import PeftModel
 
-    base = json.loads((Path(path) / "adapter_config.json").read_text())["base_model_name_or_path"]
-    if base is None:
-        raise ValueError(f"{path}/adapter_config.json names no base model; set its base_model_name_or_path")
     loaded = load_model(base, image_options=image_options, **from_pretrained)
     merged = PeftModel.from_pretrained(loaded.model, path).merge_and_unload()
     if (Path(path) / "tokenizer_config.json").is_file():  # its own, which may see pictures at another size
