@@ -42,7 +42,7 @@ def test_demo_trains_all_arms_reports_and_does_nothing_twice(
     monkeypatch.setattr(study_run.subprocess, "Popen", never)
     assert main(command) == 0
     assert main([*command, "--steps", "3"]) == 1
-    assert "stages.sft.training.max_steps was 2 and is 3" in capsys.readouterr().err
+    assert "training.max_steps was 2 and is 3" in capsys.readouterr().err
 
 
 def test_arms_differ_in_nothing_but_the_weighting() -> None:

@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import fields, replace
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +21,14 @@ import psutil
 import pytest
 import yaml
 
+from balanced_thinking.cli import main
 from balanced_thinking.evaluation.benchmarks import Benchmark
+from balanced_thinking.evaluation.run import evaluate
 from balanced_thinking.study import run as study_run
 from balanced_thinking.study import worker
 from balanced_thinking.study.plan import make_study, merged
-from balanced_thinking.study.run import StudyError, describe_plan, ledger, prepare, run_study
-from balanced_thinking.study.worker import LEDGER
+from balanced_thinking.study.run import StudyError, check_study, describe_plan, ledger, prepare, run_study
+from balanced_thinking.study.worker import LEDGER, settle
 from balanced_thinking.training.recipe import RecipeError
 
 TRAINING = {"per_device_train_batch_size": 2, "max_steps": 2, "gradient_checkpointing": False, "logging_steps": 1}
@@ -143,12 +147,184 @@ def test_a_plan_that_cannot_be_run_is_refused_by_name(study: Any, said: str) -> 
         make_study(study)
 
 
-def test_a_folder_keeps_one_study_but_may_grow(tmp_path: Path) -> None:
+def finish(root: Path, study: Any, name: str, *evaluated: str) -> None:
+    """Leave what a finished run and its evaluations leave."""
+    prepare(make_study(study), root)
+    (node,) = [node for node in make_study(study).nodes() if node.name == name]
+    for label in evaluated:
+        (root / name / "eval" / label).mkdir(parents=True)
+        (root / name / "eval" / label / "summary.json").write_text("{}")
+    (root / name).mkdir(parents=True, exist_ok=True)
+    (root / name / "config.yaml").write_text(node.recipe.to_yaml())
+    (root / name / "provenance.json").write_text('{"finished": "now"}')
+
+
+WORLD = SMALL["evaluate"]["world"]
+TWO = changed(evaluate={"world": {"splits": ["test", "validation"]}})
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        # it grows
+        changed(seeds=[0, 1]),
+        changed(arms={"more": {"training": {"weighting": "scale"}}}),
+        changed(evaluate={"world": {"splits": ["test", "test_longer"]}}),
+        changed(evaluate={"more.jsonl": {}}),
+        # nothing that a result depends on
+        changed(contrasts=[], margin=2.0),
+        changed(evaluate={"world": {"batch_size": 3}}),
+        changed(stages={"sft": {"training": {"image_cache": "somewhere", "logging_steps": 5, "save_steps": 2}}}),
+        # of what has no result yet
+        {**SMALL, "arms": {"sft": SMALL["arms"]["sft"]}, "contrasts": []},
+        changed(arms={"sft+grpo": {"training": {"max_steps": 3}}}),
+        changed(stages={"grpo": {"data_options": {"n": 6}}}),
+        SMALL,  # without the split that was never evaluated
+    ],
+)
+def test_a_study_that_has_begun_may_change_where_no_result_depends_on_it(study: Any, tmp_path: Path) -> None:
+    finish(tmp_path, TWO, "sft/seed-0", "world-test")
+    prepare(make_study(study), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        (
+            changed(stages={"sft": {"training": {"max_steps": 3}}}),
+            r"arm 'sft': training.max_steps was 2 and is 3; choose another folder with --out, or remove what",
+        ),
+        (changed(stages={"sft": {"model": "world-base"}}), "model was 'tiny:qwen2_5_vl' and is 'world-base'"),
+        (changed(arms={"sft": {"training": {"learning_rate": 1}}}), "training.learning_rate was empty and is 1"),
+        (changed(evaluate={"world": {"max_new_tokens": 5}}), "'sft', world-test: max_new_tokens was 4 and is 5"),
+        (changed(evaluate={"world": {"scorer": "anls"}}), "world-test: scorer was 'exact' and is 'anls'"),
+        (
+            {**SMALL, "evaluate": {"world": {**WORLD, "splits": ["validation"]}}},
+            "arm 'sft' was evaluated on world-test, which is no longer part of it",
+        ),
+        (
+            {**SMALL, "arms": {"other": {}}, "contrasts": []},
+            "arm 'sft' has finished runs and is no longer part of it",
+        ),
+    ],
+)
+def test_what_finished_runs_depend_on_stays(study: Any, said: str, tmp_path: Path) -> None:
+    finish(tmp_path, SMALL, "sft/seed-0", "world-test")
+    before = (tmp_path / "study.yaml").read_text()
+    with pytest.raises(StudyError, match=said):
+        prepare(make_study(study), tmp_path)
+    assert (tmp_path / "study.yaml").read_text() == before
+
+
+def test_an_arm_stays_while_a_finished_one_has_started_from_it(tmp_path: Path) -> None:
+    finish(tmp_path, SMALL, "sft+grpo/seed-0")
+    with pytest.raises(StudyError, match=r"arm 'sft': data_options.n was 8 and is 9"):
+        prepare(make_study(changed(stages={"sft": {"data_options": {"n": 9}}})), tmp_path)
+
+
+def test_a_seed_that_comes_back_was_not_trained_with_another_recipe_meanwhile(tmp_path: Path) -> None:
+    finish(tmp_path, changed(seeds=[0, 1]), "sft/seed-1")
     prepare(make_study(SMALL), tmp_path)
-    prepare(make_study(changed(seeds=[0, 1])), tmp_path)
-    prepare(make_study(changed(arms={"more": {"training": {"weighting": "scale"}}})), tmp_path)
-    with pytest.raises(StudyError, match=r"stages.sft.training.max_steps was 2 and is 3.*--out"):
-        prepare(make_study(changed(stages={"sft": {"training": {"max_steps": 3}}})), tmp_path)
+    other = changed(stages={"sft": {"training": {"max_steps": 3}}})
+    prepare(make_study(other), tmp_path)  # nothing of seed 0 is finished
+    with pytest.raises(StudyError, match=r"arm 'sft': training.max_steps was 2 and is 3"):
+        prepare(make_study(other | {"seeds": [0, 1]}), tmp_path)
+
+
+MISSPELT = changed(arms={"sft+grpo": {"training": {"learing_rate": 1e-3}}})
+FAULTY = merged(MISSPELT, {"evaluate": {"tset.jsonl": {}, "world": {"splits": ["test", "tset"]}}})
+
+
+def test_all_faults_are_told_before_anything_runs_or_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("a run was started")
+
+    monkeypatch.setattr(study_run.subprocess, "Popen", never)
+    with pytest.raises(RecipeError) as error:
+        run_study(make_study(FAULTY), tmp_path / "s")
+    first, *told = str(error.value).splitlines()
+    assert first == "some of its runs would fail:"
+    assert [line.partition(": ")[0].strip() for line in told] == ["arm 'sft', arm 'sft+grpo'"] * 2 + ["arm 'sft+grpo'"]
+    for line, fault in zip(told, ("has no split 'tset'", "no path 'tset.jsonl'", "'learing_rate' (did"), strict=True):
+        assert fault in line
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_dry_run_tells_the_faults_and_the_mended_plan_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(tmp_path / "s", MISSPELT, "sft/seed-0", "world-test")  # as it was before plans were checked
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(MISSPELT))
+    command = ["study", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "s"), "--dry-run"]
+    with pytest.raises(SystemExit, match="2"):
+        main(command)
+    assert "arm 'sft+grpo': the training section has the unknown key 'learing_rate'" in capsys.readouterr().err
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(SMALL))
+    assert main(command) == 0
+    assert "sft/seed-0  (sft): complete" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        (changed(stages={"sft": {"training": {"weighting": "scaled"}}, "grpo": {}}), "weighting is 'scaled'"),
+        (changed(stages={"sft": {"training": {"reasoning_format": "boxd"}}}), "'boxd'"),
+        (changed(stages={"sft": {"data": "trian.jsonl"}}), "data: there is no data set and no path 'trian.jsonl'"),
+        (changed(stages={"sft": {"validation_split": "vall"}}), "vall"),
+        (changed(evaluate={"world": {"options": {"m": 2}}}), "evaluate.world: data set 'world' has no option 'm'"),
+    ],
+)
+def test_a_setting_or_data_that_a_run_would_fail_of_is_found_before(study: Any, said: str, tmp_path: Path) -> None:
+    study["arms"]["sft"] = {}
+    with pytest.raises(RecipeError, match=said):
+        check_study(make_study(study), tmp_path)
+
+
+def test_what_is_done_is_not_looked_at_again(tmp_path: Path) -> None:
+    study = {**changed(stages={"sft": {"data": "gone.jsonl"}}), "arms": {"sft": {}}, "contrasts": []}
+    finish(tmp_path, study, "sft/seed-0")
+    check_study(make_study(study), tmp_path)
+
+
+def test_where_there_is_a_gpu_another_process_settles_the_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("balanced_thinking.study.check.faults", lambda *_: pytest.fail("this one did"))
+    with pytest.raises(RecipeError, match="learing_rate"):
+        check_study(make_study(MISSPELT), tmp_path)
+
+
+def test_a_training_that_began_with_another_recipe_starts_anew(tmp_path: Path) -> None:
+    study = {**SMALL, "arms": {"sft": {}}, "contrasts": []}
+    other = merged(study, {"stages": {"sft": {"training": {"learning_rate": 0.5, "logging_steps": 3}}}})
+    (before,), (node,) = (make_study(one).nodes() for one in (study, other))
+    folder = tmp_path / node.name
+    (folder / "checkpoints/checkpoint-1").mkdir(parents=True)
+    (folder / "log.txt").write_text("the worker's")
+    (folder / "config.yaml").write_text(before.recipe.to_yaml())
+    settle(folder, before)
+    assert (folder / "checkpoints/checkpoint-1").is_dir()
+    settle(folder, node)
+    assert [path.name for path in folder.iterdir()] == ["log.txt"]
+    assert (folder.with_name(".seed-0-1") / "checkpoints/checkpoint-1").is_dir()
+    (folder / "config.yaml").write_text(before.recipe.to_yaml())
+    settle(folder, node)
+    assert (folder.with_name(".seed-0-2") / "config.yaml").is_file()
+    finish(tmp_path, study, node.name)
+    with pytest.raises(RecipeError, match=r"finished with another recipe: arm 'sft': training.learning_rate"):
+        settle(folder, node)
+
+
+def test_all_evaluations_have_one_default_batch_size(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["eval", "--help"])
+    told = re.search(r"samples generated together\s+\(default: (\d+)\)", capsys.readouterr().out)
+    assert told is not None
+    by_function = signature(evaluate).parameters["batch_size"].default
+    assert Benchmark("world").batch_size == by_function == int(told[1])
 
 
 def test_a_study_runs_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

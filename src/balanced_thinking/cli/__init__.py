@@ -260,9 +260,10 @@ def _study(arguments: argparse.Namespace) -> Path | None:
 
 def _run_study(study: Any, arguments: argparse.Namespace) -> Path | None:
     from balanced_thinking.study.report import write_study_report
-    from balanced_thinking.study.run import describe_plan, run_study
+    from balanced_thinking.study.run import check_study, describe_plan, run_study
 
     if arguments.dry_run:
+        check_study(study, arguments.out)
         print(describe_plan(study, arguments.out, arguments.jobs))
         return None
     run_study(study, arguments.out, jobs=arguments.jobs)

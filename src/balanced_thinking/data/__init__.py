@@ -42,6 +42,7 @@ __all__ = [
     "bad_rows_table",
     "check_examples",
     "data_format",
+    "first_row",
     "label",
     "load_data",
     "register",
@@ -156,6 +157,11 @@ def stream_data(
     checked = check_examples(rows, verify_images=verify_images, reasoned=reasoned)
     found: list[BadRow] = [] if bad_rows is None else bad_rows
     return _good(data, islice(checked, limit), found, on_bad_row == "error")
+
+
+def first_row(data: str, split: str, options: Mapping[str, Any]) -> None:
+    """Look whether there is such data. Raises ValueError where it, its split or an option does not exist."""
+    next(stream_data(data, split=split, options=options, limit=1, on_bad_row="drop"), None)
 
 
 def published_tests(data: str) -> tuple[list[Example], int]:

@@ -31,7 +31,7 @@ class Benchmark:
     options: dict[str, Any] = field(default_factory=dict)
     limit: int | None = None
     on_bad_row: str = "error"
-    batch_size: int = 200
+    batch_size: int = 64
     max_new_tokens: int = 512
     prompt: str = "question"
     scorer: str = "exact"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from balanced_thinking.data import data_format, label, load_data, stream_data
+from balanced_thinking.data import data_format, first_row, label, load_data
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks
 from balanced_thinking.evaluation.generate import Generator
@@ -68,7 +68,7 @@ def evaluate_on_each(
             ranks().print(f"{place} holds these results already")
             continue
         _free(place, overwrite)
-        _first_row(benchmark, split)
+        first_row(benchmark.data, split, benchmark.options)
         calls.append((call, place))
     judge: Engine | None = None
     for call, place in calls:
@@ -76,12 +76,6 @@ def evaluate_on_each(
         judge.max_new_tokens = call["max_new_tokens"]
         evaluate(model, out=place, judge=judge, **call)
     return places
-
-
-def _first_row(benchmark: Benchmark, split: str) -> None:
-    """Raises ValueError where the data, its split or an option does not exist."""
-    rows = stream_data(benchmark.data, split=split, options=benchmark.options, limit=1, on_bad_row="drop")
-    next(rows, None)
 
 
 def _task(model: Place, call: Mapping[str, Any]) -> str:

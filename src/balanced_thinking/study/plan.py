@@ -16,10 +16,13 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from balanced_thinking.data import label
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks, read_benchmarks
 from balanced_thinking.names import nearest
 from balanced_thinking.training.recipe import Recipe, RecipeError, check_keys, make_recipe, read_yaml
@@ -43,6 +46,16 @@ class Node:
     after: str | None
     recipe: Recipe
     benchmarks: tuple[Benchmark, ...]
+
+    @property
+    def title(self) -> str:
+        """Its arm, whatever the seed, as a message calls it."""
+        return f"arm {self.arm!r}" + (f" at {self.setting!r}" if self.setting else "")
+
+    @property
+    def evaluations(self) -> dict[str, tuple[Benchmark, str]]:
+        """(benchmark, split) of each of its results' folders."""
+        return {label(one.data, split): (one, split) for one in self.benchmarks for split in one.splits}
 
 
 @dataclass(frozen=True)
@@ -126,6 +139,18 @@ def make_study(raw: Any, where: str = "the study") -> Study:
     study = Study(**sections, seeds=_seeds(raw, where), contrasts=_contrasts(raw, where), margin=_margin(raw, where))
     _check(study, where)
     return study
+
+
+def to_yaml(study: Study) -> str:
+    """What `make_study` makes the same study of."""
+    return yaml.safe_dump(_plain(asdict(study)), sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, so that YAML needs no tags."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _section(value: Any, where: str) -> dict[str, Any]:

@@ -15,20 +15,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from balanced_thinking import runs
+from balanced_thinking.study.changes import refused
+from balanced_thinking.study.check import check_runs
 from balanced_thinking.study.estimate import time_to_go
-from balanced_thinking.study.plan import Node, Study
-from balanced_thinking.study.worker import LEDGER, PLAN, missing
+from balanced_thinking.study.plan import Node, Study, load_study, to_yaml
+from balanced_thinking.study.worker import LEDGER, LOG, PLAN, missing
 
-LOG = "log.txt"
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 10.0
 
@@ -59,10 +59,11 @@ class _Schedule:
 
 
 def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
-    """Run what is missing. Raises StudyError where runs failed (the others were finished).
+    """Run what is missing. Raises StudyError where runs failed (the others were finished), and as `check_study` does.
 
     `jobs` runs at a time: by default one for each CPU core, or one where there is a GPU.
     """
+    check_study(study, root)
     prepare(study, root)
     nodes = study.nodes()
     jobs = jobs or default_jobs()
@@ -124,36 +125,27 @@ def _undisturbed() -> Iterator[None]:
         signal.raise_signal(late)
 
 
+def check_study(study: Study, root: Path) -> None:
+    """Before anything is run or written. Raises StudyError where the folder holds another study, and RecipeError for
+    whatever a run would fail of."""
+    _refuse_another(study, root)
+    if any(missing(root, node) for node in study.nodes()):
+        check_runs(study, root)
+
+
 def prepare(study: Study, root: Path) -> None:
     """Make the study's folder, or check that it holds this very study: results of two must not mix."""
-    text = yaml.safe_dump(_plain(asdict(study)), sort_keys=False)
-    path = root / PLAN
-    if path.is_file() and (changed := _differences(yaml.safe_load(path.read_text()), yaml.safe_load(text))):
-        raise StudyError(f"{root} holds another study: {'; '.join(changed[:3])}; choose another folder with --out")
+    _refuse_another(study, root)
     root.mkdir(parents=True, exist_ok=True)
-    runs.write_atomically(path, text)
+    runs.write_atomically(root / PLAN, to_yaml(study))
 
 
-def _differences(old: Any, new: Any, where: str = "") -> list[str]:
-    """Where a plan differs in what its results depend on; more seeds, arms, settings or contrasts only add runs."""
-    if not isinstance(old, dict) or not isinstance(new, dict):
-        return [] if old == new else [f"{where} was {old!r} and is {new!r}"]
-    grows = where in ("arms", "settings", "")
-    found = []
-    for key in old if grows else {**old, **new}:
-        if (where == "" and key in ("seeds", "contrasts", "margin")) or (
-            where.startswith("settings.") and key in ("seeds", "arms")
-        ):
-            continue
-        found += _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
-    return found
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, so that YAML needs no tags."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+def _refuse_another(study: Study, root: Path) -> None:
+    if (root / PLAN).is_file() and (changed := refused(load_study(root / PLAN), study, root)):
+        raise StudyError(
+            f"{root} holds another study: {'; '.join(changed[:3])}; choose another folder with --out, or remove what "
+            "is to be done again"
+        )
 
 
 def default_jobs() -> int:

@@ -13,17 +13,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from balanced_thinking import runs
-from balanced_thinking.data import label
 from balanced_thinking.ending import orderly_end
 from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.memory import peak_mib, reset_peak
+from balanced_thinking.study.changes import begun_otherwise, differs_from_its_run
 from balanced_thinking.study.plan import Node, load_study
+from balanced_thinking.training.recipe import RecipeError
 
 LEDGER = "ledger.jsonl"
+LOG = "log.txt"
 PLAN = "study.yaml"
 
 
@@ -31,8 +34,7 @@ def missing(root: Path, node: Node) -> list[str]:
     """The parts of a run that are not done yet: `train`, then the labels of its evaluations."""
     folder = root / node.name
     parts = [] if runs.finished(folder) else ["train"]
-    labels = [label(benchmark.data, split) for benchmark in node.benchmarks for split in benchmark.splits]
-    return parts + [name for name in labels if not (folder / "eval" / name / "summary.json").is_file()]
+    return parts + [name for name in node.evaluations if not (folder / "eval" / name / "summary.json").is_file()]
 
 
 def work(root: Path, node: Node) -> None:
@@ -45,11 +47,24 @@ def work(root: Path, node: Node) -> None:
             recipe = replace(node.recipe, model=str(root / node.after)) if node.after else node.recipe
             train(recipe, folder, resume=(folder / "config.yaml").exists())
             entry.update(_trained(folder))
-    for benchmark in node.benchmarks:
-        for split in benchmark.splits:
-            if label(benchmark.data, split) in missing(root, node):
-                with _entry(root, node, label(benchmark.data, split)) as entry:
-                    entry.update(_evaluate(folder, benchmark, split))
+    for name, (benchmark, split) in node.evaluations.items():
+        if name in missing(root, node):
+            with _entry(root, node, name) as entry:
+                entry.update(_evaluate(folder, benchmark, split))
+
+
+def settle(folder: Path, node: Node) -> None:
+    """Let a training that began with another recipe start anew, and keep what there is of it. Raises RecipeError where
+    one was finished in the meantime, by a worker that outlived its study."""
+    if changed := differs_from_its_run(folder, node):
+        raise RecipeError(f"{folder} was finished with another recipe: {'; '.join(changed[:3])}; remove it")
+    if changed := begun_otherwise(folder, node):
+        aside = next(place for k in count(1) if not (place := folder.with_name(f".{folder.name}-{k}")).exists())
+        aside.mkdir()
+        for path in folder.iterdir():
+            if path.name not in (LOG, ".lock"):
+                path.rename(aside / path.name)
+        print(f"{'; '.join(changed)}: training starts anew, and what there was is kept in {aside}", flush=True)
 
 
 def _evaluate(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
@@ -100,6 +115,7 @@ def main() -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # A worker that outlived a killed study may still be at it: two never write one run.
     with orderly_end(), runs.locked(root / node.name, wait=True):
+        settle(root / node.name, node)
         work(root, node)
     return 0
 

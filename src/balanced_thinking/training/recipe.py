@@ -10,7 +10,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -109,14 +109,19 @@ def resumed_recipe(saved: Path, config: Path | None, overrides: Sequence[tuple[s
     Raises RecipeError where it differs from the run's in more than how long, how often and where to.
     """
     recipe = load_recipe(config or saved, overrides)
-    before, now = (_flat(asdict(one)) for one in (load_recipe(saved), recipe))
-    changed = sorted(key for key in before | now if before.get(key) != now.get(key) and key not in MAY_CHANGE)
-    if changed:
-        told = "; ".join(f"{key} was {_shown(before.get(key))} and is {_shown(now.get(key))}" for key in changed[:3])
+    if changed := changes(load_recipe(saved), recipe, MAY_CHANGE):
         raise RecipeError(
-            f"{saved.parent} cannot go on with another recipe: {told}; start a new run with another --out"
+            f"{saved.parent} cannot go on with another recipe: {'; '.join(changed[:3])}; start a new run with another "
+            "--out"
         )
     return recipe
+
+
+def changes(before: Recipe, now: Recipe, but: Collection[str]) -> list[str]:
+    """Where two recipes differ in other keys than these, in words."""
+    old, new = _flat(asdict(before)), _flat(asdict(now))
+    changed = sorted(key for key in old | new if old.get(key) != new.get(key) and key not in but)
+    return [f"{key} was {_shown(old.get(key))} and is {_shown(new.get(key))}" for key in changed]
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
