@@ -12,6 +12,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PromptTuningConfig
+from transformers import TrainingArguments
 from trl import SFTTrainer
 
 from balanced_thinking.batch import ScaleCollator
@@ -20,6 +21,8 @@ from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.schedules import Schedule
 from balanced_thinking.segments import ANSWER, THINK
+from balanced_thinking.training import run as training_run
+from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.run import _refuse_to_save_nothing
 from tests.conftest import ARCHITECTURES
 from tests.training import config, logged, losses, trainer
@@ -358,6 +361,28 @@ def _as_dataset(rows: list[dict[str, Any]]) -> Dataset:
         [{**row, "id": str(i), "images": [stored(image) for image in row["images"]]} for i, row in enumerate(rows)],
         features=FEATURES,
     )
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `TrainingArguments` finds them in a process that was not started by `accelerate launch`."""
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda _: 2))
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_several_gpus_of_one_process_are_refused_before_data_is_read(
+    stage: str, two_gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_run, "_load", lambda *_: pytest.fail("data was read"))
+    with pytest.raises(ValueError, match=r"2 GPUs are visible to one process.*accelerate launch.*CUDA_VISIBLE_DEVICES"):
+        training_run.train(Recipe(stage=stage), tmp_path)
+    split = Recipe(stage=stage, model_options={"device_map": "auto"})  # one model on all of them is no copy of it
+    assert training_run.training_arguments(split, tmp_path).n_gpu == 2
+
+
+def test_a_trainer_of_ones_own_refuses_several_gpus_too(two_gpus: None, world_rows: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="accelerate launch"):
+        trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path))
 
 
 def test_the_clock_counts_what_was_spent_before_a_resume() -> None:

@@ -23,6 +23,7 @@ from balanced_thinking.segments import get_format
 from balanced_thinking.training.callbacks import MetricsFile, ReadableProgress, TrainingClock
 from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer
 from balanced_thinking.training.recipe import Recipe, RecipeError, typed_arguments
+from balanced_thinking.training.safety import refuse_several_gpus
 from balanced_thinking.training.sft import ScaleSFTConfig, ScaleSFTTrainer
 
 STAGES: dict[str, tuple[type, type]] = {
@@ -34,12 +35,16 @@ _DEFAULTS = {"report_to": "none", "logging_steps": 10, "save_total_limit": 2, "d
 
 
 def training_arguments(recipe: Recipe, out: Path) -> Any:
-    """The recipe's training section as its stage's config; unknown keys fail with the nearest known one."""
+    """The recipe's training section as its stage's config; unknown keys fail with the nearest known one, and so does a
+    process that sees several GPUs, unless its model lies on all of them."""
     if recipe.stage not in STAGES:
         raise RecipeError(f"stage is {recipe.stage!r}{nearest(recipe.stage, STAGES)}; known: {', '.join(STAGES)}")
     config = STAGES[recipe.stage][0]
     values = {**_DEFAULTS, "run_name": str(out), **recipe.training, "output_dir": str(out / "checkpoints")}
-    return config(**typed_arguments(config, values))
+    args = config(**typed_arguments(config, values))
+    if "device_map" not in recipe.model_options:
+        refuse_several_gpus(args)
+    return args
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:

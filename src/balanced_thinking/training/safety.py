@@ -27,6 +27,17 @@ def settle_device_defaults(args: Any) -> None:
         args.dataloader_num_workers = min(_WORKERS, runs.usable_cores()) if torch.cuda.is_available() else 0
 
 
+def refuse_several_gpus(args: Any) -> None:
+    """Raises ValueError where one process sees several GPUs: transformers would share each batch among replicas
+    (`nn.DataParallel`), whose losses it averages. TRL refuses that too, but once data and model are loaded."""
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"{args.n_gpu} GPUs are visible to one process, which cannot train exactly on all: start one process for "
+            "each with `accelerate launch -m balanced_thinking.cli sft ...` (or grpo), or show it one with "
+            "CUDA_VISIBLE_DEVICES=0"
+        )
+
+
 class SafeTrainer:
     """A mixin before a `Trainer`: loads every tensor of a checkpoint, stops before an update that is not finite."""
 
