@@ -291,7 +291,7 @@ def test_what_is_done_is_not_looked_at_again(tmp_path: Path) -> None:
 def test_where_there_is_a_gpu_another_process_settles_the_arguments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("balanced_thinking.study.check.visible_gpus", lambda: ["0"])
     monkeypatch.setattr("balanced_thinking.study.check.faults", lambda *_: pytest.fail("this one did"))
     with pytest.raises(RecipeError, match="learing_rate"):
         check_study(make_study(MISSPELT), tmp_path)
@@ -475,6 +475,42 @@ def test_jobs_and_threads_are_of_the_cores_that_may_be_used(tmp_path: Path, monk
     assert study_run.default_jobs() == 6
     with pytest.raises(OSError, match=r"^2 threads"):
         run_study(make_study(SMALL), tmp_path, jobs=3)
+
+
+@pytest.mark.parametrize(
+    ("visible", "jobs", "expected"),
+    [
+        (None, None, ["0", "1"]),  # as many runs as GPUs
+        ("GPU-a, GPU-b", 4, ["GPU-a", "GPU-b", "GPU-a", "GPU-b"]),
+        ("3,5,-1,7", None, ["3", "5"]),  # CUDA sees none after one that is not there
+    ],
+)
+def test_every_run_sees_one_gpu(
+    visible: str | None, jobs: int | None, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    class Running:
+        def __init__(self, command: list[str], env: dict[str, str], **_: Any) -> None:
+            started.append(env["CUDA_VISIBLE_DEVICES"])
+            if len(started) == len(expected):
+                raise OSError("all are started")
+
+        def send_signal(self, number: int) -> None: ...
+
+        def wait(self, seconds: float) -> None: ...
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr(study_run, "check_runs", lambda *_: None)
+    monkeypatch.setattr(study_run.subprocess, "Popen", Running)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    study = make_study({**changed(seeds=[0, 1, 2, 3]), "arms": {"sft": {}}, "contrasts": []})
+    with pytest.raises(OSError, match="all are started"):
+        run_study(study, tmp_path, jobs=jobs)
+    assert started == expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

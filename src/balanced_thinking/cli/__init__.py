@@ -248,7 +248,9 @@ def _study_options(parser: Parser) -> None:
 
 
 def _run_options(parser: Parser) -> None:
-    parser.add_argument("--jobs", type=positive, help="runs at a time  [one a CPU core, or one where there is a GPU]")
+    parser.add_argument(
+        "--jobs", type=positive, help="runs at a time, each on one GPU  [one a GPU, or else a CPU core]"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan, its state and an estimate, and stop")
 
 

@@ -7,6 +7,7 @@ that is not there. What is done already is not looked at.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -26,17 +27,29 @@ _FAULTS = (ValueError, TypeError, OSError, ImportError, RuntimeError)
 
 def check_runs(study: Study, root: Path) -> None:
     """Raises RecipeError with all faults of what is still to be done."""
-    import torch
-
     # Settling a training's arguments takes hold of the GPU, which is the runs' own: so another process does it.
-    found = _asked_aside(study, root) if torch.cuda.is_available() else faults(study, root)
+    gpus = visible_gpus()
+    found = _asked_aside(study, root, gpus[0]) if gpus else faults(study, root)
     if found:
         raise RecipeError("\n  ".join(["some of its runs would fail:", *found]))
 
 
-def _asked_aside(study: Study, root: Path) -> list[str]:
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES calls them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return named[:count] or [str(index) for index in range(count)]
+
+
+def _asked_aside(study: Study, root: Path, gpu: str) -> list[str]:
+    """As a run would find it, which sees one GPU."""
     command = [sys.executable, "-m", "balanced_thinking.study.check", str(root)]
-    done = subprocess.run(command, input=to_yaml(study), stdout=subprocess.PIPE, text=True, check=True)
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": gpu}
+    done = subprocess.run(command, input=to_yaml(study), env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from balanced_thinking import runs
 from balanced_thinking.study.changes import refused
-from balanced_thinking.study.check import check_runs
+from balanced_thinking.study.check import check_runs, visible_gpus
 from balanced_thinking.study.estimate import time_to_go
 from balanced_thinking.study.plan import Node, Study, load_study, to_yaml
 from balanced_thinking.study.worker import LEDGER, LOG, PLAN, missing
@@ -42,13 +42,23 @@ class _Schedule:
     """Which runs wait, run and have failed."""
 
     waiting: list[Node]
+    gpus: list[str] = field(default_factory=list)
     running: dict[subprocess.Popen[bytes], Node] = field(default_factory=dict)
     failed: list[Node] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)  # the GPU of each run
 
     def ready(self) -> Node | None:
         """The next waiting run whose parent neither waits nor runs."""
         busy = {node.name for node in (*self.waiting, *self.running.values())}
         return next((node for node in self.waiting if node.after not in busy), None)
+
+    def place(self, node: Node) -> dict[str, str]:
+        """The environment in which a run sees the GPU with the fewest others on it, and no other one."""
+        if not self.gpus:
+            return {}
+        taken = [self.places[other.name] for other in self.running.values()]
+        self.places[node.name] = min(self.gpus, key=taken.count)
+        return {"CUDA_VISIBLE_DEVICES": self.places[node.name]}
 
     def fail(self, node: Node) -> None:
         """Give up a run, and those that would have started from it."""
@@ -61,13 +71,13 @@ class _Schedule:
 def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
     """Run what is missing. Raises StudyError where runs failed (the others were finished), and as `check_study` does.
 
-    `jobs` runs at a time: by default one for each CPU core, or one where there is a GPU.
+    `jobs` runs at a time, each on one GPU: by default as many as there are GPUs, or else CPU cores.
     """
     check_study(study, root)
     prepare(study, root)
     nodes = study.nodes()
     jobs = jobs or default_jobs()
-    schedule = _Schedule([node for node in nodes if missing(root, node)])
+    schedule = _Schedule([node for node in nodes if missing(root, node)], visible_gpus())
     console = Console()
     if schedule.waiting:
         told = f"{len(schedule.waiting)} of {len(nodes)} runs to go, {jobs} at a time; each writes {root}/<run>/{LOG}"
@@ -149,9 +159,7 @@ def _refuse_another(study: Study, root: Path) -> None:
 
 
 def default_jobs() -> int:
-    import torch
-
-    return 1 if torch.cuda.is_available() else runs.usable_cores()
+    return len(visible_gpus()) or runs.usable_cores()
 
 
 def _start(schedule: _Schedule, root: Path, jobs: int) -> None:
@@ -161,6 +169,7 @@ def _start(schedule: _Schedule, root: Path, jobs: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         threads = max(1, runs.usable_cores() // jobs)
         environment = {"OMP_NUM_THREADS": str(threads), "TRANSFORMERS_VERBOSITY": "error"} | os.environ
+        environment |= schedule.place(node)
         with (folder / LOG).open("ab") as log, _undisturbed():
             command = [sys.executable, "-m", "balanced_thinking.study.worker", str(root), node.name]
             # A group of its own: Ctrl-C reaches this process alone, which then stops the others in order.
