@@ -14,12 +14,14 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from balanced_thinking.batch import RowError, ScaleCollator, spoken
+from balanced_thinking.batch import RowError, ScaleCollator
 from balanced_thinking.data import Example, check_examples
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import stored
 from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.packing import RopeIndex
+from balanced_thinking.rendering import spoken
 from balanced_thinking.segments import ANSWER, THINK, ReasoningFormat, get_format, parse, render
 from balanced_thinking.segments.trim import think_units, trim_think
 from tests.conftest import ARCHITECTURES
@@ -105,6 +107,57 @@ def test_dropped_samples_are_counted_and_their_pictures_leave_with_them(picture:
     assert batch["dropped"] == 1
     assert batch["input_ids"].shape[0] == 2
     assert batch["image_grid_thw"].shape[0] == 1
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("packing", [False, True])
+def test_models_in_shards_always_get_a_picture(architecture: str, packing: bool, picture: Any) -> None:
+    model, processor = build_tiny(architecture)
+    options: dict[str, Any] = {"packing": packing, "rope_index": RopeIndex.of(model) if packing else None}
+    plain, sharded = (ScaleCollator(processor, always_picture=wanted, **options) for wanted in (False, True))
+    rows = [row("short ."), row("brief .")]
+    batch = sharded(rows)
+    assert "pixel_values" in batch
+    assert "pixel_values" not in plain(rows)
+    assert (batch["labels"] != -100).sum() == (plain(rows)["labels"] != -100).sum()  # the blank one teaches nothing
+    assert batch["kept"].tolist() == [0, 1]
+    rows = [row("short ."), row("brief .", images=[picture])]
+    assert sharded(rows)["input_ids"].tolist() == plain(rows)["input_ids"].tolist()
+
+
+def test_a_batch_with_nothing_left_is_short_though_what_was_dropped_was_not(picture: Any) -> None:
+    collator = ScaleCollator(build_tiny("qwen2_5_vl")[1], max_length=64, overflow="drop")
+    batch = collator([row(LONG, images=[picture])])
+    assert batch["input_ids"].shape[1] < 64
+    assert "pixel_values" not in batch
+    assert (batch["kept"].tolist(), int(batch["dropped"])) == ([], 1)
+    assert not (batch["labels"] != -100).any()
+
+
+TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}[INST] {{ message['content'][-1]['text'] }} [/INST]"
+    "{% else %}{{ message['content'][-1]['text'] }}END{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "ends"),
+    [
+        ("</s> ", "</answer></s> "),  # as TRL's copy of LLaVA's has it
+        (" ", "</answer></s>"),  # LLaVA-1.5 and vicuna: no stop
+        ("", "</answer></s>"),
+        ("<\\s> ", "</answer><\\s></s>"),  # a slip of the pen in LLaVA-Mistral's: characters, no token
+    ],
+)
+def test_the_model_is_shown_where_to_stop_whatever_its_template_writes(written: str, ends: str) -> None:
+    processor = build_tiny("llava_next")[1]
+    eos = processor.tokenizer.eos_token
+    processor.chat_template = TEMPLATE.replace("END", written.replace("</s>", eos))
+    collator = ScaleCollator(processor)
+    batch = collator([row("short .")])
+    said = collator.tokenizer.decode(batch["input_ids"][0][batch["labels"][0] != -100])
+    assert said.endswith(ends.replace("</s>", eos))
+    assert batch["segment_ids"][0, -1] == ANSWER
 
 
 def test_batch_with_nothing_left_is_unsupervised_and_its_loss_a_differentiable_zero(tmp_path: Path) -> None:

@@ -317,6 +317,7 @@ def test_names_paths_and_layouts_resolve(folder: Path) -> None:
         ("Which <image> is it?", "Which is it?"),
         ("Look at the chart <image>\nHow many bars?", "Look at the chart\nHow many bars?"),
         ("Is it<image>?", "Is it?"),
+        ("First<image>then which", "First\nthen which"),
     ],
 )
 def test_words_beside_a_placeholder_stay_apart(folder: Path, question: str, expected: str) -> None:

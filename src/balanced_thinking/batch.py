@@ -1,7 +1,8 @@
 """Rows of prompt, images and completion -> padded or packed tensors, with every supervised token's segment.
 
-The prompt goes through the model's own processor exactly as at inference. The completion is tokenized once, whole,
-and its segments come from that tokenization's character offsets, so the token ids are those of plain tokenization.
+The prompt goes through the model's own processor as the chat template wrote it, in training and evaluation alike: no
+special token is added, as TRL and vLLM's chat server add none. The completion is tokenized once, whole, and its
+segments come from that tokenization's character offsets, so the token ids are those of plain tokenization.
 
 Runs in data-loader workers: it holds no state and reports what it dropped inside the batch.
 """
@@ -17,18 +18,19 @@ from typing import Any
 
 import torch
 from PIL import Image
-from trl.data_utils import apply_chat_template, is_conversational, prepare_multimodal_messages
 
 from balanced_thinking.data.checks import RowError
 from balanced_thinking.data.images import as_rgb, open_image
 from balanced_thinking.packing import Layout, RopeIndex, best_fit_decreasing
 from balanced_thinking.pictures import CachedPictures, take_pictures
+from balanced_thinking.rendering import render_row, spoken, template_drops, to_prompt_completion
 from balanced_thinking.segments import IGNORE, Parsed, ReasoningFormat, get_format, parse, token_segments
 from balanced_thinking.segments.trim import SENTENCES, WORDS, think_units, trim_think
 
 OVERFLOW = ("error", "drop", "trim_think")
 # What a processor returns for each token besides its id; completions hold no image, so theirs is 0.
 _TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
+_FILLER_SIDE = 56  # pixels; no image processor asks for more
 
 
 @dataclass(frozen=True)
@@ -46,59 +48,9 @@ def _pictures(row: Mapping[str, Any], *, convert: bool = True) -> list[Image.Ima
         raise RowError(f"sample {row.get('id', '?')}: {error}") from error
 
 
-def to_prompt_completion(row: Mapping[str, Any]) -> dict[str, Any]:
-    """TRL's columns in any of its forms as `prompt`, `completion`, `images` and `id`.
-
-    Of `messages`, the last one, the assistant's, is the completion: only it is trained on.
-    """
-    # Joined data sets hold null for the columns that one of them lacks.
-    images = list(row.get("images") or []) or [image for image in (row.get("image"),) if image is not None]
-    if row.get("messages") is not None:
-        prompt, completion = row["messages"][:-1], row["messages"][-1:]
-        if not prompt or completion[0]["role"] != "assistant":
-            raise RowError(
-                f"row {row.get('id', '?')}: `messages` must end with the assistant's after at least one other"
-            )
-    elif row.get("prompt") is not None and row.get("completion") is not None:
-        prompt, completion = row["prompt"], row["completion"]
-    else:
-        raise RowError(f"a row has the columns {sorted(row)}; expected `prompt` and `completion`, or `messages`")
-    return {"id": str(row.get("id", "?")), "prompt": prompt, "completion": completion, "images": images}
-
-
-def render_row(row: Mapping[str, Any], processor: Any) -> dict[str, str]:
-    """`prompt`, and `completion` if the row has one, as text: by the chat template when the row holds messages."""
-    parts = {name: row[name] for name in ("prompt", "completion") if name in row}
-    if not is_conversational(parts):
-        eos = getattr(processor, "tokenizer", processor).eos_token
-        if "completion" in parts and not parts["completion"].endswith(eos):
-            parts["completion"] += eos
-        return parts
-    if hasattr(processor, "image_processor"):
-        images = {"prompt": row["images"], "completion": []}
-        parts = {name: prepare_multimodal_messages(value, images=images[name]) for name, value in parts.items()}
-    return apply_chat_template(parts, processor)
-
-
-def spoken(completion: Any) -> str | None:
-    """What the assistant says in a completion of messages, before any chat template; None where it is plain text."""
-    if isinstance(completion, str):
-        return None
-    content = completion[-1].get("content") or ""
-    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
-
-
-def template_drops(raw: Parsed, rendered: Parsed) -> bool:
-    """Whether the rendered text lost the thinking, or the answer, that the raw one has."""
-    if raw.think and not rendered.think:
-        return True
-    # In, not equal: a template may write end-of-turn tokens that the parser does not know.
-    return raw.answer is not None and raw.answer not in (rendered.answer or "")
-
-
 class ScaleCollator:
-    """Collates rows into `input_ids`, `attention_mask`, `labels`, `segment_ids` (all (B, L)), `dropped` () and the
-    pictures' tensors.
+    """Collates rows into `input_ids`, `attention_mask`, `labels`, `segment_ids` (all (B, L)), `kept` (the places of the
+    rows that were not dropped), `dropped` () and the pictures' tensors.
 
     With `packing` several samples share a row: then there is no `attention_mask`, but `position_ids`, `places` and
     `rows`, the samples' lengths (see `packing.Layout`), and with `varlen` what FlashAttention asks for.
@@ -114,6 +66,8 @@ class ScaleCollator:
             where that is more.
         rope_index: the model's positions where they are not plain ones.
         varlen: whether packed rows tell FlashAttention where samples begin.
+        always_picture: whether a batch without any gets a blank one, for models in shards: their ranks must run the
+            same layers.
         image_cache: a folder that keeps what the image processor makes of a picture, of `image_cache_gib` at most.
     """
 
@@ -128,6 +82,7 @@ class ScaleCollator:
         pack_tokens: int | None = None,
         rope_index: RopeIndex | None = None,
         varlen: bool = False,
+        always_picture: bool = False,
         image_cache: str | Path | None = None,
         image_cache_gib: float = 20.0,
     ) -> None:
@@ -137,6 +92,7 @@ class ScaleCollator:
         self.format = get_format(reasoning_format)
         self.max_length, self.overflow, self.pad_to_multiple_of = max_length, overflow, pad_to_multiple_of
         self.packing, self.pack_tokens, self.rope_index, self.varlen = packing, pack_tokens, rope_index, varlen
+        self.always_picture = always_picture and hasattr(processor, "image_processor")
         self._cached = image_cache is not None and hasattr(processor, "image_processor")
         if image_cache is not None and self._cached:
             self.processor = copy(processor)  # the one that was given stays as it is, and is what gets saved
@@ -154,17 +110,24 @@ class ScaleCollator:
             for row, text, ids in zip(plain, texts, prompts["ids"], strict=True)
         ]
         kept = [i for i, completion in enumerate(completions) if completion is not None]
-        if len(kept) < len(rows):
-            # A batch must hold something for the model to run on: its first sample stays, unsupervised.
-            shown = kept or [0]
-            images = [images[i] for i in shown]
-            prompts = self._encode_prompts([texts[i]["prompt"] for i in shown], images)
-            completions = [completions[i] or Completion([], []) for i in shown]
-        whole = [c for c in completions if c is not None]
+        asked, shown = [texts[i]["prompt"] for i in kept], [images[i] for i in kept]
+        whole = [completion for completion in completions if completion is not None]
+        if not kept or (self.always_picture and not any(shown)):
+            text, pictures = self._filler()
+            asked, shown, whole = [*asked, text], [*shown, pictures], [*whole, Completion([], [])]
+        if len(kept) < len(rows) or len(whole) > len(kept):
+            prompts = self._encode_prompts(asked, shown)
         packs = self.packing and (len(whole) > 1 or self.varlen)
-        batch = self._pack(prompts, whole, images) if packs else self._pad(prompts, whole)
-        batch["dropped"] = torch.tensor(len(rows) - len(kept))
-        return batch
+        batch = self._pack(prompts, whole, shown) if packs else self._pad(prompts, whole)
+        return batch | {"kept": torch.tensor(kept, dtype=torch.long), "dropped": torch.tensor(len(rows) - len(kept))}
+
+    def _filler(self) -> tuple[str, list[Image.Image]]:
+        """The text and pictures of a prompt without a target: a batch must hold something for the model to run on."""
+        chats = getattr(self.processor, "chat_template", None) is not None
+        row: dict[str, Any] = {"prompt": [{"role": "user", "content": "."}] if chats else ".", "images": []}
+        if self.always_picture and chats:
+            row["images"] = [Image.new("RGB", (_FILLER_SIDE, _FILLER_SIDE))]
+        return render_row(row, self.processor)["prompt"], _pictures(row, convert=not self._cached)
 
     def prompts(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Left-padded prompts for generation: rows of `prompt` and `images`, encoded as for training."""

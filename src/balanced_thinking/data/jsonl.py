@@ -214,12 +214,15 @@ def _without_placeholders(question: str, images: int) -> str:
     count = question.count(PLACEHOLDER)
     if count not in (0, images):
         raise _RowError(f"{count} placeholders, {images} images: {question}", "image_count")
-    return _PLACEHOLDERS.sub(lambda found: _gap(found[0]), question).strip()
+    return _PLACEHOLDERS.sub(_gap, question).strip()
 
 
-def _gap(removed: str) -> str:
-    """What is left between the texts around a placeholder: the widest white space that stood beside it."""
-    return next((space for space in ("\n", " ") if space in removed), "")
+def _gap(removed: re.Match[str]) -> str:
+    """What is left between the texts around a placeholder: the widest white space that stood beside it, and a new line
+    where two words would become one."""
+    before, after = removed.string[: removed.start()][-1:], removed.string[removed.end() :][:1]
+    apart = "\n" if before.isalnum() and after.isalnum() else ""
+    return next((space for space in ("\n", " ") if space in removed[0]), apart)
 
 
 def _image(entry: Any, root: Path) -> Path:

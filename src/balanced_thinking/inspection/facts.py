@@ -126,7 +126,7 @@ def _whole(example: Example, format: str, processor: Any) -> int | None:
     other such tokens are left out."""
     if processor is None or (example.images and not hasattr(processor, "_get_num_multimodal_tokens")):
         return None
-    from balanced_thinking.batch import render_row
+    from balanced_thinking.rendering import render_row
 
     completion = [{"role": "assistant", "content": render(example.think, example.answer, format)}]
     row = {"id": example.id, "prompt": prompt(example), "completion": completion, "images": list(example.images)}

@@ -26,6 +26,7 @@ class SegmentTotals:
         self.sums: torch.Tensor | None = None
         self.weights: tuple[float, float] | None = None
         self.started: float | None = None
+        self._told = 0  # attended tokens that were counted before the period's end
 
     def start(self) -> None:
         self.started = self.started or time.perf_counter()
@@ -48,15 +49,30 @@ class SegmentTotals:
         sums = torch.stack([value.to(torch.float32).to(nll.device) for value in (*rows, *rest, *entropies)])
         self.sums = sums if self.sums is None else self.sums + sums
 
+    def new_tokens(self, reduce: Any) -> int:
+        """Attended tokens, over all ranks, since it was asked last."""
+        if self.sums is None:
+            return 0
+        told, self._told = self._told, int(self._over_ranks(self.sums, reduce)[10])
+        return self._told - told
+
+    @staticmethod
+    def _over_ranks(sums: torch.Tensor, reduce: Any) -> list[float]:
+        return reduce(sums.double() if sums.device.type != "mps" else sums).tolist()
+
     def read(self, reduce: Any, normalize: str) -> dict[str, float]:
         """The period's metrics; with them, where no weights were set, the `loss` of an evaluation. `reduce` sums a
         tensor over the ranks."""
         if self.sums is None:
             return {}
-        sums = reduce(self.sums.double() if self.sums.device.type != "mps" else self.sums).tolist()
+        sums = self._over_ranks(self.sums, reduce)
         think, answer, (attended, dropped), entropies = sums[0:5], sums[5:10], sums[10:12], sums[12:]
         supervised = max(1.0, think[2] + answer[2])
-        shown = {"mean_token_accuracy": (think[1] + answer[1]) / supervised, "dropped": dropped, "tokens": attended}
+        shown = {
+            "mean_token_accuracy": (think[1] + answer[1]) / supervised,
+            "dropped": dropped,
+            "tokens": attended - self._told,
+        }
         for name, (nll, correct, n, *_) in {"think": think, "answer": answer}.items():
             if n:
                 shown |= {f"{name}_nll": nll / n, f"{name}_accuracy": correct / n}

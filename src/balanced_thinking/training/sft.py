@@ -15,6 +15,7 @@ from balanced_thinking.attention import attend_by_sample, packed_rows
 from balanced_thinking.batch import OVERFLOW, ScaleCollator
 from balanced_thinking.packing import RopeIndex, keeps_samples_apart, pack, two_way_masks, unpack
 from balanced_thinking.schedules import SCHEDULES, Flattening, Schedule
+from balanced_thinking.segments import IGNORE
 from balanced_thinking.training.callbacks import ThinkLossFlattens
 from balanced_thinking.training.feeding import OneAhead, keep_on_host
 from balanced_thinking.training.head import Exact, attach_weighted_head
@@ -172,6 +173,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
                 args.max_length,
                 args.overflow,
                 args.pad_to_multiple_of,
+                always_picture=self._is_sharded(),
                 image_cache=args.image_cache,
                 image_cache_gib=args.image_cache_gib,
                 **(self._packing(base) if args.packing else {}),
@@ -268,7 +270,9 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         packed_segments = inputs.pop("segment_ids")[:, 1:]
         places, rows = inputs.pop("places", None), inputs.pop("rows", None)
         segments = _by_sample(packed_segments, {"places": places})
-        dropped = inputs.pop("dropped")
+        dropped, kept = inputs.pop("dropped"), inputs.pop("kept")
+        if not training:
+            segments = segments.masked_fill(self._repeated(kept, len(segments))[:, None], IGNORE)
         counts = count(segments) if num_items_in_batch is None else num_items_in_batch
         think, answer = self.segment_weights() if training else EVALUATION_WEIGHTS
         normalize = self.normalize if training or self.normalize == "token" else "example"
@@ -296,6 +300,15 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         with torch.no_grad(), packed_rows(rows):
             return loss, model(**{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False)
 
+    def _repeated(self, kept: torch.Tensor, samples: int) -> torch.Tensor:
+        """(E,) which samples of an evaluation's batch came before: accelerate fills the last round of the ranks up with
+        the first samples."""
+        loader, repeated = self.accelerator.gradient_state, torch.zeros(samples, dtype=torch.bool, device=kept.device)
+        if self.accelerator.num_processes > 1 and loader.end_of_dataloader and loader.remainder > 0:
+            mine = loader.remainder - self.accelerator.process_index * self.args.eval_batch_size
+            repeated[: len(kept)] = kept >= mine
+        return repeated
+
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The loss of an evaluation is taken over its examples, so that neither the size of a micro-batch nor a
         dropped sample moves it."""
@@ -312,9 +325,18 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         metrics = period.read(lambda sums: self.accelerator.reduce(sums, "sum"), self.normalize)
         metrics.pop("loss", None)  # stands in the logs already
         tokens = int(metrics.pop("tokens", 0))
-        if mode == "train" and self.args.include_num_input_tokens_seen in (False, "no"):  # else transformers counts
-            self.state.num_input_tokens_seen += tokens
+        if mode == "train":
+            self._count(tokens)
         if metrics:  # as TRL counts them: attended, prompt and picture included, over all ranks and the whole training
             metrics["num_tokens"] = self.state.num_input_tokens_seen
         self._metrics[mode] |= {name: [value] for name, value in metrics.items()}
         super().log(logs, start_time)
+
+    def _count(self, tokens: int) -> None:
+        if self.args.include_num_input_tokens_seen in (False, "no"):  # else transformers counts
+            self.state.num_input_tokens_seen += tokens
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        # Of a logging period that has begun: a run that goes on from here will not see them.
+        self._count(self._totals["train"].new_tokens(lambda sums: self.accelerator.reduce(sums, "sum")))
+        super()._save_checkpoint(*args, **kwargs)

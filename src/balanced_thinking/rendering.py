@@ -1,0 +1,87 @@
+"""Rows in any of TRL's forms -> the text that the model reads and is to write, by its chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from trl.data_utils import apply_chat_template, is_conversational, prepare_multimodal_messages
+
+from balanced_thinking.data.checks import RowError
+from balanced_thinking.segments import Parsed
+
+_TAIL = 40  # characters at the end of a completion that hold its stop token
+
+
+def to_prompt_completion(row: Mapping[str, Any]) -> dict[str, Any]:
+    """TRL's columns in any of its forms as `prompt`, `completion`, `images` and `id`.
+
+    Of `messages`, the last one, the assistant's, is the completion: only it is trained on.
+    """
+    # Joined data sets hold null for the columns that one of them lacks.
+    images = list(row.get("images") or []) or [image for image in (row.get("image"),) if image is not None]
+    if row.get("messages") is not None:
+        prompt, completion = row["messages"][:-1], row["messages"][-1:]
+        if not prompt or completion[0]["role"] != "assistant":
+            raise RowError(
+                f"row {row.get('id', '?')}: `messages` must end with the assistant's after at least one other"
+            )
+    elif row.get("prompt") is not None and row.get("completion") is not None:
+        prompt, completion = row["prompt"], row["completion"]
+    else:
+        raise RowError(f"a row has the columns {sorted(row)}; expected `prompt` and `completion`, or `messages`")
+    return {"id": str(row.get("id", "?")), "prompt": prompt, "completion": completion, "images": images}
+
+
+def render_row(row: Mapping[str, Any], processor: Any) -> dict[str, str]:
+    """`prompt`, and `completion` if the row has one, as text: by the chat template when the row holds messages."""
+    parts = {name: row[name] for name in ("prompt", "completion") if name in row}
+    if not is_conversational(parts):
+        eos = getattr(processor, "tokenizer", processor).eos_token
+        if "completion" in parts and not parts["completion"].endswith(eos):
+            parts["completion"] += eos
+        return parts
+    if hasattr(processor, "image_processor"):
+        images = {"prompt": row["images"], "completion": []}
+        parts = {name: prepare_multimodal_messages(value, images=images[name]) for name, value in parts.items()}
+    rendered = apply_chat_template(parts, processor)
+    if "completion" in rendered:
+        said = spoken(row["completion"]) or ""
+        rendered["completion"] = _stopped(rendered["completion"], said, getattr(processor, "tokenizer", processor))
+    return rendered
+
+
+def _stopped(text: str, said: str, tokenizer: Any) -> str:
+    """The completion with a stop token, which some chat templates leave out after what was said (LLaVA-1.5's does): a
+    model that is never shown one never learns to stop."""
+    end = text.rfind(said.strip())
+    tail = text[end + len(said.strip()) :] if end >= 0 else text[-_TAIL:]
+    if tokenizer.eos_token is None or not _special_ids(tokenizer).isdisjoint(
+        tokenizer(tail, add_special_tokens=False)["input_ids"]
+    ):
+        return text
+    return text.rstrip() + tokenizer.eos_token
+
+
+@lru_cache(maxsize=8)
+def _special_ids(tokenizer: Any) -> frozenset[int]:
+    """Gemma's end of a turn is special, but no token that the tokenizer has a name for."""
+    added = (number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
+    return frozenset([*tokenizer.all_special_ids, *added])
+
+
+def spoken(completion: Any) -> str | None:
+    """What the assistant says in a completion of messages, before any chat template; None where it is plain text."""
+    if isinstance(completion, str):
+        return None
+    content = completion[-1].get("content") or ""
+    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
+
+
+def template_drops(raw: Parsed, rendered: Parsed) -> bool:
+    """Whether the rendered text lost the thinking, or the answer, that the raw one has."""
+    if raw.think and not rendered.think:
+        return True
+    # In, not equal: a template may write end-of-turn tokens that the parser does not know.
+    return raw.answer is not None and raw.answer not in (rendered.answer or "")
