@@ -18,7 +18,7 @@ from balanced_thinking.data.world import load
 from balanced_thinking.models.load import load_model
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.pictures import DistinctPictures
-from balanced_thinking.segments import ANSWER, THINK
+from balanced_thinking.segments import ANSWER, THINK, Parsed, parse
 from balanced_thinking.training import grpo
 from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer, credit_shares
 from tests.conftest import ARCHITECTURES
@@ -129,7 +129,7 @@ def test_credit_by_length_is_the_plain_advantage() -> None:
     assert credit_shares([row], 8, 0.75, 0.25).tolist() == [pytest.approx([1.0] * 8)]
 
 
-def test_credit_by_segment_changes_the_gradient_and_follows_the_schedule(rows: Dataset, tmp_path: Path) -> None:
+def test_credit_by_segment_follows_the_schedule(rows: Dataset, tmp_path: Path) -> None:
     seen: list[tuple[float, float]] = []
     args = config(tmp_path, credit="segment", schedule="linear", think_weight_start=0.8, think_weight_end=0.2)
     run = trainer("qwen2_5_vl", rows, args)
@@ -137,6 +137,30 @@ def test_credit_by_segment_changes_the_gradient_and_follows_the_schedule(rows: D
     run._credit = lambda: seen.append(credit()) or credit()  # type: ignore[method-assign]
     run.train()
     assert seen == [pytest.approx((0.8, 0.2)), pytest.approx((0.2, 0.8))]
+
+
+def test_credit_by_segment_is_what_the_loss_gets(
+    rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def halves(ids: list[int], *_: Any) -> tuple[Parsed, list[int]]:
+        return parse(""), [THINK] * (len(ids) - len(ids) // 2) + [ANSWER] * (len(ids) // 2)
+
+    monkeypatch.setattr(grpo, "generated_segments", halves)
+    given = {}
+    for credit in ("completion", "segment"):
+        args = config(tmp_path, credit=credit, schedule="constant", think_weight_start=0.8)
+        run = trainer("qwen2_5_vl", rows, args)
+        torch.manual_seed(0)
+        given[credit] = run._generate_and_score_completions([rows[i] for i in range(4) for _ in range(4)])
+    plain, shared = (given[credit]["advantages"] for credit in ("completion", "segment"))
+    assert plain.any()
+    for row, mask in enumerate(given["segment"]["completion_mask"]):
+        count = int(mask.sum())
+        think = count - count // 2
+        expected = [0.8 * count / think] * think + [0.2 * count / (count - think)] * (count - think)
+        assert shared[row, :count].tolist() == pytest.approx(
+            [float(plain[row]) * share for share in expected], rel=1e-5
+        )
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])

@@ -126,3 +126,14 @@ def test_a_picture_that_was_not_read_is_the_one_that_was(rows: list[dict[str, An
     path = rows[1]["images"][0]
     unread = open_image({"bytes": Path(path).read_bytes(), "path": "x"}, convert=False)
     assert as_rgb(unread).tobytes() == open_image(path).tobytes()
+
+
+def test_what_a_call_asks_for_is_part_of_an_entry(tmp_path: Path) -> None:
+    inner = build_tiny("llava_next")[1].image_processor
+    cached = CachedPictures(inner, tmp_path, 2**30, as_rgb)
+    picture = Image.new("RGB", (84, 84), "red")
+    for wanted in (True, False, True):
+        assert torch.equal(
+            cached([picture], do_normalize=wanted)["pixel_values"],
+            inner([picture], do_normalize=wanted, return_tensors="pt")["pixel_values"],
+        )

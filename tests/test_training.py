@@ -12,7 +12,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PromptTuningConfig
-from transformers import TrainingArguments
+from transformers import AutoConfig, AutoModelForCausalLM, TrainingArguments
 from trl import SFTTrainer
 
 from balanced_thinking.batch import ScaleCollator
@@ -22,6 +22,7 @@ from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.schedules import Schedule
 from balanced_thinking.segments import ANSWER, THINK
 from balanced_thinking.training import run as training_run
+from balanced_thinking.training.head import attach_weighted_head
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.run import _refuse_to_save_nothing
 from tests.conftest import ARCHITECTURES
@@ -188,6 +189,58 @@ def test_tokens_are_counted_packed_as_padded_and_on_after_a_resume(world_rows: D
     again = trainer("qwen2_5_vl", world_rows, config(tmp_path / "padded", **options))
     again.train(resume_from_checkpoint=str(tmp_path / "padded" / "checkpoint-2"))
     assert logged(again, "num_tokens") == tokens
+
+
+def test_tokens_of_an_open_logging_period_are_counted_on_after_a_resume(world_rows: Dataset, tmp_path: Path) -> None:
+    options = {"max_steps": 8, "per_device_train_batch_size": 2, "logging_steps": 4, "save_strategy": "steps"}
+    whole = trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path, save_steps=3, **options))
+    whole.train()
+    again = trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path, save_steps=3, **options))
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert len(logged(whole, "num_tokens")) == 2
+    assert logged(again, "num_tokens") == logged(whole, "num_tokens")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_wrapper_around_a_tied_head_trains(architecture: str, world_rows: Dataset, tmp_path: Path) -> None:
+    peft = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], trainable_token_indices=[5, 6, 7])
+    run = trainer(architecture, world_rows, config(tmp_path), peft_config=peft)
+    run.train()
+    plain = trainer(architecture, world_rows, config(tmp_path))
+    plain.train()
+    assert losses(run) == pytest.approx(losses(plain), rel=1e-6)  # the first step's, before anything was learned
+    assert logged(run, "grad_norm")[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("model_type", "told"),
+    [
+        ("cohere", {"logit_scale": 0.25}),
+        ("gemma2", {"final_logit_softcapping": 3.0}),
+        ("granite", {"logits_scaling": 4.0}),
+        ("falcon_h1", {"lm_head_multiplier": 0.25}),
+    ],
+)
+def test_the_loss_is_the_model_s_own_whatever_it_does_to_its_logits(model_type: str, told: dict[str, float]) -> None:
+    small = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 8}
+    small |= {"num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0, "mamba_n_heads": 4}
+    small |= {"mamba_d_head": 8, "mamba_d_ssm": 32, "mamba_d_state": 8}
+    config = AutoConfig.for_model(model_type, **{**small, **told})
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(30)  # logits large enough for a cap to matter
+    ids = torch.randint(1, 64, (2, 9))
+    with torch.no_grad():
+        own = model(input_ids=ids, labels=ids).loss
+        attach_weighted_head(model)
+        ours = model(input_ids=ids, labels=ids, token_weights=torch.full((2, 8), 1 / 16), use_cache=False).loss
+        assert float(ours) == pytest.approx(float(own), rel=1e-5)
+        neutral = {name: None if name == "final_logit_softcapping" else 1.0 for name in told}
+        model.config.get_text_config().update(neutral)  # and it matters here
+        attach_weighted_head(model)
+        plain = model(input_ids=ids, labels=ids, token_weights=torch.full((2, 8), 1 / 16), use_cache=False).loss
+        assert abs(float(plain) - float(own)) > 0.01
 
 
 def test_speed_counts_training_alone(world_rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from balanced_thinking.cli import main
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.weights import NORMALIZE
 from tests.conftest import ARCHITECTURES
+from tests.invariants.two_ranks import logs_and_evaluation
 from tests.invariants.two_ranks_sharded import MESHES, SHARDED, gradients
 from tests.invariants.two_ranks_zero import STEPS
 from tests.training import GradNorms, config, logged, losses, trainer
@@ -78,6 +79,13 @@ def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
     alone = trainer("qwen2_5_vl", world_rows.to_iterable_dataset(), config(tmp_path, max_steps=2, packing=True))
     alone.train()
     assert json.loads((tmp_path / "streamed.json").read_text()) == pytest.approx(losses(alone), rel=1e-6)
+
+    told = json.loads((tmp_path / "told.json").read_text())
+    one = logs_and_evaluation(world_rows, tmp_path / "told-alone", batch=8)
+    assert len(told) == len(one) == 8  # six steps, the evaluation, the end
+    for theirs, ours in zip(told, one, strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-4), (theirs, ours)
+    assert one[-1]["eval_dropped"] >= 1
 
     resumed = json.loads((tmp_path / "resumed.json").read_text())
     assert set(resumed) == {"random", "group_by_length"}
