@@ -48,6 +48,7 @@ def on_two_ranks(*words: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words]
     root = Path(__file__).parents[2]  # of this checkout, wherever the package is installed from
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    environment["ACCELERATE_USE_CPU"] = "true"  # as `accelerate launch --cpu` says; else each rank thinks it is alone
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -63,7 +64,12 @@ def test_two_ranks_answer_what_one_answers(tmp_path: Path) -> None:
     one, two = ((tmp_path / name / "predictions.jsonl").read_bytes() for name in ("one", "two"))
     assert one == two
     assert len(one.splitlines()) == 7
-    assert sorted(file.name for file in (tmp_path / "two").iterdir()) == ["images", "predictions.jsonl", "summary.json"]
+    assert sorted(file.name for file in (tmp_path / "two").iterdir()) == [
+        ".lock",
+        "images",
+        "predictions.jsonl",
+        "summary.json",
+    ]
 
 
 def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, parse_flag_from_env
 
 from balanced_thinking import runs
 
@@ -28,7 +28,8 @@ _PATIENCE = timedelta(days=1)  # of a rank that has answered its share: the othe
 
 def ranks() -> PartialState:
     """The processes that share an evaluation: one, unless it was started by `accelerate launch`."""
-    return PartialState(**InitProcessGroupKwargs(timeout=_PATIENCE).to_kwargs())
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # `--cpu`; read by accelerate's own state in training alone
+    return PartialState(cpu=on_cpu, **InitProcessGroupKwargs(timeout=_PATIENCE).to_kwargs())
 
 
 @contextmanager
