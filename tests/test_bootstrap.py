@@ -122,6 +122,23 @@ def test_with_five_seeds_that_differ_the_interval_covers_about_as_seldom_as_docu
     assert np.mean(hits) == pytest.approx(0.83, abs=0.07)
 
 
+def test_widened_draws_show_the_whole_variance_between_seeds() -> None:
+    """All answers of a seed alike: the mean of S seeds has the variance of one, without bias, divided by S."""
+    rows = [[1] * 50, [-1] * 50, [1] * 50]
+    found = paired_bootstrap(*arms(rows))
+    wide = found.widened()
+    assert np.var(wide.draws) == pytest.approx(np.var([1, -1, 1], ddof=1) / 3, rel=0.06)
+    assert (wide.difference, wide.resamples, wide.seeds) == (found.difference, found.resamples, found.seeds)
+    assert list(wide.draws) == sorted(wide.draws)
+    assert (wide.low, wide.high) == pytest.approx(np.quantile(wide.draws, [0.025, 0.975]))
+    assert wide.p_two_sided >= found.p_two_sided
+
+
+def test_one_seed_shows_nothing_to_widen() -> None:
+    found = paired_bootstrap(*random_arms(1, 30, 0.7, 0.5), resamples=50)
+    assert found.widened() == found
+
+
 def test_seeds_that_differ_widen_the_interval_and_one_seed_shows_none_of_it() -> None:
     steady, apart = [[1, -1] * 50] * 4, [[1] * 100, [-1] * 100] * 2
     narrow, wide = paired_bootstrap(*arms(steady)), paired_bootstrap(*arms(apart))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import sqrt
 from statistics import fmean
 
 import numpy as np
@@ -31,7 +32,22 @@ class PairedBootstrap:
     seeds: int
     items: int  # distinct questions
     p_two_sided: float
+    confidence: float
     draws: tuple[float, ...] = field(repr=False)
+
+    def widened(self) -> PairedBootstrap:
+        """The same with all draws sqrt(S / (S - 1)) times as far from the difference; as it is with one seed.
+
+        S seeds show (S - 1) / S of the variance between seeds, as any sample does of the variance it was drawn from
+        (Hesterberg 2015, The American Statistician 69:371-386, on the bootstrap's narrowness). What is left is that few
+        seeds tell their variance badly: where it dominates, 95 % intervals hold the truth in about 81 % (3 seeds), 87 %
+        (5) or 92 % (10) of studies.
+        """
+        if self.seeds == 1:
+            return self
+        factor = sqrt(self.seeds / (self.seeds - 1))
+        draws = self.difference + factor * (np.array(self.draws) - self.difference)
+        return _bootstrap(draws, self.difference, self.confidence, self.seeds, self.items)
 
     def tost(self, margin: float, alpha: float = 0.05) -> Tost:
         """Is a as good as b within `margin`? Non-inferior where the one-sided 1 - alpha bound lies above -margin.
@@ -57,10 +73,11 @@ def paired_bootstrap(
     Hinkley 1997, Bootstrap Methods, section 3.8). p is twice the smaller tail at 0, never below 2 / (resamples + 1).
 
     What the interval means with few seeds: S seeds show (S - 1) / S of the variance between seeds, so where that
-    dominates, 95 % intervals hold the truth in about 74 % (3 seeds), 83 % (5) or 90 % (10) of studies. Chance in single
-    answers is counted up to three times (crossed) or twice (nested), so where that dominates they are too wide. With
-    one seed the interval is over questions only: it speaks of the two trained models, not of the two ways to train.
-    Where the arms never differ it has no width, unlike `paired_difference_interval`.
+    dominates, 95 % intervals hold the truth in about 74 % (3 seeds), 83 % (5) or 90 % (10) of studies; `widened` makes
+    up for a part of that. Chance in single answers is counted up to three times (crossed) or twice (nested), so where
+    that dominates they are too wide. With one seed the interval is over questions only: it speaks of the two trained
+    models, not of the two ways to train. Where the arms never differ it has no width, unlike
+    `paired_difference_interval`.
 
     Raises ValueError where seeds, or a seed's questions, are missing on one side or empty, or for a wrong option.
     """
@@ -71,16 +88,23 @@ def paired_bootstrap(
     ids = [frozenset(a[key]) for key in a]
     resample = _crossed if len(set(ids)) == 1 else _nested
     draws = np.sort(resample(differences, resamples, np.random.Generator(np.random.PCG64(seed))))
+    difference = fmean(float(difference_Q.mean()) for difference_Q in differences)
+    return _bootstrap(draws, difference, confidence, len(differences), len(frozenset().union(*ids)))
+
+
+def _bootstrap(draws: Floats, difference: float, confidence: float, seeds: int, items: int) -> PairedBootstrap:
+    """What ascending draws say."""
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     ascending = tuple(draws.tolist())
     return PairedBootstrap(
-        difference=fmean(float(difference_Q.mean()) for difference_Q in differences),
+        difference=difference,
         low=float(low),
         high=float(high),
-        resamples=resamples,
-        seeds=len(differences),
-        items=len(frozenset().union(*ids)),
+        resamples=len(draws),
+        seeds=seeds,
+        items=items,
         p_two_sided=min(1.0, 2 * min(_tails(ascending, 0.0, 0.0))),
+        confidence=confidence,
         draws=ascending,
     )
 
