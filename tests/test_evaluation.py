@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import prompt
@@ -18,7 +19,7 @@ from balanced_thinking.data.world import load
 from balanced_thinking.evaluation import results, resume
 from balanced_thinking.evaluation.generate import Ended, Generator, predict
 from balanced_thinking.evaluation.judge import Judge
-from balanced_thinking.evaluation.results import evaluate_examples, in_batches, summarize
+from balanced_thinking.evaluation.results import digest_of, evaluate_examples, in_batches, summarize
 from balanced_thinking.evaluation.run import label
 from balanced_thinking.evaluation.statistics import wilson_interval
 from balanced_thinking.models.tiny import build_tiny
@@ -170,6 +171,28 @@ def test_every_sample_is_kept_in_order_and_the_summary_counts_them(tmp_path: Pat
     assert json.loads((tmp_path / "summary.json").read_text())["n"] == summary.n == 5
     assert (summary.wilson_low, summary.wilson_high) == wilson_interval(summary.correct, 5)
     assert summary.malformed == sum(row["malformed"] for row in rows)
+
+
+def test_the_summary_tells_what_was_asked_and_by_whom(tmp_path: Path) -> None:
+    examples = [Example(str(i), "which color ?", (), None, "red") for i in range(3)]
+    about: dict[str, Any] = {"data": "x", "split": "test", "model_name": "tiny"}
+    summary = evaluate_examples(generator("qwen2", 7), examples, tmp_path / "a", **about)
+    assert (summary.engine, summary.max_new_tokens) == ("transformers", 7)
+    again = evaluate_examples(generator("qwen2", 3), examples, tmp_path / "b", **about)
+    assert again.items == summary.items
+    other = [replace(examples[0], question="which colour ?"), *examples[1:]]
+    changed = evaluate_examples(generator("qwen2"), other, tmp_path / "c", **about)
+    assert changed.items != summary.items
+    rows = [json.loads((tmp_path / name / "predictions.jsonl").read_text().splitlines()[0]) for name in "abc"]
+    assert rows[0]["digest"] == rows[1]["digest"] != rows[2]["digest"]
+
+
+def test_an_item_is_told_by_its_pictures_wherever_they_lie(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
+    for path, color in zip(paths, ("red", "red", "blue"), strict=True):
+        Image.new("RGB", (8, 8), color).save(path)
+    same, moved, other = (digest_of(Example("one", "which color ?", (path,), None, "red")) for path in paths)
+    assert same == moved != other
 
 
 def test_nothing_to_evaluate_is_an_error() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from balanced_thinking.report.contrasts import FEW_SEEDS, Contrast
 from balanced_thinking.report.plan import Plan, load_plan
 from balanced_thinking.report.runs import load_runs
 from balanced_thinking.report.samples import choose_samples
-from balanced_thinking.report.tables import make_tables
+from balanced_thinking.report.tables import Tables, make_tables
 from balanced_thinking.report.wording import evidence, headline, leading, power, rule, weakness, within_margin
 from tests.synthetic import outcomes, write_config, write_run
 
@@ -31,14 +32,70 @@ def study(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def test_arms_that_were_asked_in_different_ways_are_not_compared(tmp_path: Path) -> None:
-    for arm, scorer in (("sft", "lmms"), ("scale-sft", "exact")):
-        run = write_run(tmp_path / arm / "seed-0", [arm == "scale-sft"] * 40)
+def differing(root: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> Tables:
+    """Two arms whose summaries say these things."""
+    for arm, said in (("sft", ours), ("scale-sft", theirs)):
+        run = write_run(root / arm / "seed-0", [arm == "scale-sft"] * 40)
         place = run / "eval" / "world-test" / "summary.json"
-        place.write_text(json.dumps(json.loads(place.read_text()) | {"prompt": "question", "scorer": scorer}))
-    tables = make_tables(load_runs(tmp_path))
+        place.write_text(json.dumps(json.loads(place.read_text()) | said))
+    return make_tables(load_runs(root))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "note"),
+    [
+        ({"prompt": "question", "scorer": "lmms"}, {"prompt": "question", "scorer": "exact"}, "scorer lmms (sft"),
+        ({"prompt": "question", "scorer": "exact"}, {"prompt": "instructed", "scorer": "exact"}, "prompt instructed"),
+        ({"max_new_tokens": 160}, {"max_new_tokens": 20}, "max_new_tokens 160 (sft, seed 0)"),
+        ({"engine": "vllm"}, {"engine": "transformers"}, "engine vllm (sft, seed 0)"),
+        ({"max_new_tokens": 160}, {}, ""),  # written before summaries said so
+        ({"scorer": "exact"}, {"scorer": "exact", "prompt": "question", "engine": "vllm"}, ""),  # the prompt of then
+    ],
+)
+def test_arms_are_compared_unless_both_say_that_they_were_asked_in_another_manner(
+    tmp_path: Path, ours: dict[str, Any], theirs: dict[str, Any], note: str
+) -> None:
+    tables = differing(tmp_path, ours, theirs)
+    assert bool(tables.contrasts) is not bool(note)
+    told = [found for found in tables.notes if "world-test is not asked and judged alike in all runs" in found]
+    assert [note in found for found in told] == [True] * bool(note)
+
+
+def write_items(folder: Path, digests: list[str]) -> None:
+    """A run whose predictions tell their items apart, all of them right where it is scale-sft."""
+    run = write_run(folder, [folder.parent.name == "scale-sft"] * len(digests))
+    place = run / "eval" / "world-test" / "predictions.jsonl"
+    rows = [json.loads(line) for line in place.read_text().splitlines()]
+    told = [row | {"digest": digest} for row, digest in zip(rows, digests, strict=True)]
+    place.write_text("".join(json.dumps(row) + "\n" for row in told))
+
+
+def test_items_of_another_version_of_the_data_are_not_paired(tmp_path: Path) -> None:
+    """Row numbers are ids where data has none: in a file with one row less, most of them name another item."""
+    versions = {
+        "sft": [f"item {i}" for i in range(40)],
+        "scale-sft": [f"item {i}" for i in [*range(20), *range(21, 40)]],
+    }
+    for arm, digests in versions.items():
+        write_items(tmp_path / arm / "seed-0", digests)
+    runs = load_runs(tmp_path)
+    tables = make_tables(runs)
     assert not tables.contrasts
-    assert any("world-test is not asked and judged alike in all runs" in note for note in tables.notes)
+    assert any(
+        "world-test is not the same items in all runs: version 1 (scale-sft, seed 0); version 2, where 19 of 40 items "
+        "have another question, answer, option or picture (sft, seed 0)" in note
+        for note in tables.notes
+    )
+    samples = choose_samples(runs, tables.arms, tables.main_split, tmp_path)
+    assert len(samples.items[0].replies) == 1
+
+
+def test_fewer_items_of_the_same_version_are_still_compared(tmp_path: Path) -> None:
+    write_items(tmp_path / "sft/seed-0", [f"item {i}" for i in range(40)])
+    write_items(tmp_path / "scale-sft/seed-0", [f"item {i}" for i in range(30)])
+    tables = make_tables(load_runs(tmp_path))
+    assert [contrast.n for contrast in tables.contrasts] == [30]
+    assert not any("same items" in note for note in tables.notes)
 
 
 def test_a_shown_difference_is_told_with_its_counts_and_p(study: Path) -> None:

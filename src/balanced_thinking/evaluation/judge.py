@@ -17,7 +17,7 @@ NOTHING = "there is nothing to evaluate: the data holds no example; check --data
 @dataclass(frozen=True)
 class Prediction:
     """One scored sample: `score` from 0 to 1, `correct` where it is 1. `think_tokens` and `answer_tokens` count the
-    tokens that were generated, tags included.
+    tokens that were generated, tags included. `digest` tells the item, as it was asked, from another of the same id.
 
     An answer that was cut off is kept as `prediction`, but is never correct: of 12, only the 1 may be there.
     """
@@ -37,6 +37,7 @@ class Prediction:
     choices: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
     score: float = 0.0
+    digest: str = ""
 
 
 class Judge:
@@ -93,7 +94,9 @@ class Judge:
 
 class Engine(Judge, ABC):
     """Who answers, and judges what it answered: a model in this process (`Generator`, `Vllm`) or behind
-    a server (`Server`)."""
+    a server (`Server`). `engine` is its name in summaries."""
+
+    engine = "transformers"
 
     def refuse(self, examples: Sequence[Example]) -> None:
         """Raises ValueError where there is no example."""

@@ -29,7 +29,8 @@ _REPORT_SIDE = 336
 @dataclass(frozen=True)
 class Summary:
     """A split's result. `malformed` counts outputs without an answer that can be extracted, `truncated` those cut
-    off, `dropped` bad rows of the data that were left out (and are not among `n`); `score` is their mean. Seconds are
+    off, `dropped` bad rows of the data that were left out (and are not among `n`); `score` is their mean. `items` tells
+    the items, as they were asked, from others: their questions, options, answers and pictures. Seconds are
     those of all tries of an evaluation that was stopped, but for the batch that a stop cut short; of the CPU, one
     rank's."""
 
@@ -53,6 +54,9 @@ class Summary:
     prompt: str = "question"
     dtype: str = ""  # of the weights
     cpu_seconds: float = 0.0
+    engine: str = ""  # who generated, and up to how many tokens
+    max_new_tokens: int | None = None
+    items: str = ""
     task: str = ""  # tells results of the same evaluation from others
 
 
@@ -106,6 +110,9 @@ def evaluate_examples(
         dropped=dropped,
         prompt=prompt,
         dtype=dtype,
+        engine=judge.engine,
+        max_new_tokens=judge.max_new_tokens,
+        items=_short(json.dumps([(row["id"], row.get("digest")) for row in rows])),
         task=task,
     )
     if ranks().is_main_process:
@@ -116,7 +123,16 @@ def evaluate_examples(
 
 def task_of(examples: Sequence[Example], asked: Sequence[Any]) -> str:
     """Tells one evaluation from another: what is asked of which model, the examples, the version of this package."""
-    told = json.dumps([asked, _digest(examples), metadata.version("balanced-thinking")])
+    return _short(json.dumps([asked, _digest(examples), metadata.version("balanced-thinking")]))
+
+
+def digest_of(example: Example) -> str:
+    """Of everything about an example that its score depends on, the same wherever its pictures lie."""
+    pictures = [_identity(image.read_bytes() if isinstance(image, Path) else image) for image in example.images]
+    return _short(repr((example.question, example.answer, example.choices, pictures)))
+
+
+def _short(told: str) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
@@ -127,7 +143,8 @@ def _rows(judge: Engine, examples: Sequence[Example], answers: Answers, scorer: 
         rows = {}
         for index, ids in zip(batch, judge.complete([examples[i] for i in batch]), strict=True):
             prediction = judge.score(examples[index], ids, scorer)
-            rows[index] = {**asdict(prediction), "images": _picture_names(index, examples[index])}
+            about = {"digest": digest_of(examples[index]), "images": _picture_names(index, examples[index])}
+            rows[index] = asdict(prediction) | about
         answers.add(rows)
         yield from rows.items()
 
@@ -152,7 +169,8 @@ def _identity(image: Any) -> str:
     if isinstance(image, Path):
         about = image.stat()
         return f"{image} {about.st_size} {about.st_mtime_ns}"
-    return hashlib.sha256(getattr(image, "encoded", None) or image.tobytes()).hexdigest()
+    data = image if isinstance(image, bytes) else getattr(image, "encoded", None) or image.tobytes()
+    return hashlib.sha256(data).hexdigest()
 
 
 def in_batches(examples: Sequence[Example], batch_size: int) -> list[list[int]]:

@@ -42,6 +42,8 @@ class Server(Engine):
     A key is taken from the environment, `OPENAI_API_KEY`.
     """
 
+    engine = "server"
+
     def __init__(
         self,
         address: str,

@@ -22,6 +22,8 @@ class Vllm(Engine):
     Raises ValueError where vLLM is not installed, and for an adapter.
     """
 
+    engine = "vllm"
+
     def __init__(
         self,
         model: str,

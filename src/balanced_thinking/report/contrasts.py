@@ -169,7 +169,9 @@ def compare(
         if answers:
             made.append(_contrast(runs[0].arm, base[0].arm, split, answers, margin))
         else:
-            notes.append(f"{runs[0].arm}: not compared with {base[0].arm}, no seed has predictions of both on {split}")
+            notes.append(
+                f"{runs[0].arm}: not compared with {base[0].arm}, no seed has comparable predictions of both on {split}"
+            )
     adjusted = holm([contrast.p for contrast in made])
     return tuple(
         replace(contrast, p_holm=p, alpha=ALPHA / len(made)) for contrast, p in zip(made, adjusted, strict=True)
@@ -199,7 +201,7 @@ def _paired(
     baseline = {run.seed: run for run in base}
     for run in runs:
         other = baseline.get(run.seed)
-        if other is None or not _same_data(run, other, split):
+        if other is None or not _comparable(run, other, split):
             continue
         ours, theirs = (each.evaluations[split].correct for each in (run, other))
         common = sorted(ours.keys() & theirs.keys())
@@ -211,9 +213,7 @@ def _paired(
         yield run.seed, {i: ours[i] for i in common}, {i: theirs[i] for i in common}
 
 
-def _same_data(a: Run, b: Run, split: str) -> bool:
-    """Whether both were evaluated on it, and their summaries, where they say, name the same data, prompt and scorer."""
-    if split not in a.evaluations or split not in b.evaluations:
-        return False
-    both = a.evaluations[split], b.evaluations[split]
-    return len({one.data for one in both} - {None}) < 2 and len({one.asked for one in both} - {""}) < 2
+def _comparable(a: Run, b: Run, split: str) -> bool:
+    """Whether both were evaluated on it, and, as far as they say, on the same items in the same manner."""
+    ours, theirs = a.evaluations.get(split), b.evaluations.get(split)
+    return ours is not None and theirs is not None and ours.same_items(theirs) and ours.asked_alike(theirs)

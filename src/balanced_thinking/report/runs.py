@@ -40,8 +40,9 @@ class Evaluation:
     """One run's predictions on one split: counts and the verdict of every item, not the texts.
 
     `split` is the folder's name, `<data>-<split>`. The means are in tokens. `pictured` are the items whose picture was
-    kept beside the predictions, `flawed` the malformed ones, `groups` counts of `failures.GROUPS`. Without predictions
-    there are only counts, from the summary, and no groups.
+    kept beside the predictions, `flawed` the malformed ones, `groups` counts of `failures.GROUPS`, `digests` what tells
+    an item from another of the same id, where the predictions give it. Without predictions there are only counts, from
+    the summary, and no groups.
     """
 
     split: str
@@ -53,6 +54,7 @@ class Evaluation:
     think_tokens_mean: float | None = None
     answer_tokens_mean: float | None = None
     correct: dict[str, bool] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     pictured: set[str] = field(default_factory=set)
     flawed: set[str] = field(default_factory=set)
     groups: Counter[str] = field(default_factory=Counter)
@@ -69,6 +71,27 @@ class Evaluation:
         """The pair of prompt and scorer; runs of before there were prompts were asked the question alone."""
         scorer = self.summary.get("scorer")
         return f"prompt {self.summary.get('prompt', 'question')}, scorer {scorer}" if scorer else ""
+
+    @property
+    def manner(self) -> dict[str, str]:
+        """How it was asked and judged, as far as its summary says so: `{"scorer": "scorer exact", ...}`."""
+        said = {name: self.summary.get(name) for name in ("prompt", "scorer", "engine", "max_new_tokens")}
+        if said["scorer"]:
+            said["prompt"] = said["prompt"] or "question"
+        return {name: f"{name} {value}" for name, value in said.items() if value}
+
+    def same_items(self, other: Evaluation) -> bool:
+        """Whether an id stands for the same item in both, as far as both say so."""
+        data = {self.data, other.data} - {None}
+        return len(data) < 2 and not self.other_items(other)
+
+    def other_items(self, other: Evaluation) -> int:
+        """How many ids are known to stand for another item there."""
+        return sum(other.digests.get(item, digest) != digest for item, digest in self.digests.items())
+
+    def asked_alike(self, other: Evaluation) -> bool:
+        """Whether both were asked and judged in the same manner, as far as both say so."""
+        return all(other.manner.get(name, value) == value for name, value in self.manner.items())
 
 
 @dataclass(frozen=True)
@@ -234,6 +257,8 @@ def _count(evaluation: Evaluation, row: Mapping[str, Any]) -> None:
     correct = row["correct"]
     evaluation.total.add(correct)
     evaluation.correct[str(row["id"])] = correct
+    if row.get("digest"):
+        evaluation.digests[str(row["id"])] = str(row["digest"])
     if row.get("images"):
         evaluation.pictured.add(str(row["id"]))
     if row.get("malformed"):

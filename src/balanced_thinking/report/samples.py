@@ -140,13 +140,23 @@ def _within(size: int, samples: Iterable[Sample]) -> tuple[Sample, ...]:
 
 
 def _most_shared_seed(runs: Sequence[Run], split: str) -> tuple[int | None, list[Run]]:
-    """The seed, and its runs on the same data: an id names another item elsewhere."""
-    by_seed: dict[tuple[int | None, str | None], list[Run]] = {}
+    """The seed, and its runs on the same items: an id names another item elsewhere."""
+    groups: list[list[Run]] = []
     for run in runs:
         if split in run.evaluations and run.evaluations[split].correct:
-            by_seed.setdefault((run.seed, run.evaluations[split].data), []).append(run)
-    (seed, _), chosen = max(by_seed.items(), key=lambda entry: len(entry[1]), default=((None, None), []))
-    return seed, chosen
+            fitting = next((group for group in groups if _belongs(run, group, split)), None)
+            if fitting is None:
+                groups.append([run])
+            else:
+                fitting.append(run)
+    chosen = max(groups, key=len, default=[])
+    return chosen[0].seed if chosen else None, chosen
+
+
+def _belongs(run: Run, group: Sequence[Run], split: str) -> bool:
+    return all(
+        run.seed == other.seed and run.evaluations[split].same_items(other.evaluations[split]) for other in group
+    )
 
 
 def _draw_ids(

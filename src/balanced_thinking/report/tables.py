@@ -194,20 +194,41 @@ def _weighting(run: Run) -> object:
 
 
 def _differences(runs: Sequence[Run], split: str) -> Iterable[str]:
-    """Notes where one name of a split stands for several data sets, whose ids must not be paired, or for several ways
-    of asking and judging."""
-    evaluated = [(run, run.evaluations[split]) for run in runs if split in run.evaluations]
+    """Notes where one name of a split stands for several data sets or versions of one, whose ids must not be paired, or
+    for several ways of asking and judging."""
+    evaluated = [run for run in runs if split in run.evaluations]
+    manners = [run.evaluations[split].manner for run in evaluated]
     for what, values in (
-        ("the same data", [(run, found.data) for run, found in evaluated]),
-        ("asked and judged alike", [(run, found.asked or None) for run, found in evaluated]),
+        ("the same data", [run.evaluations[split].data for run in evaluated]),
+        ("the same items", _versions([run.evaluations[split] for run in evaluated])),
+        *(
+            ("asked and judged alike", [manner.get(name) for manner in manners])
+            for name in dict.fromkeys(name for manner in manners for name in manner)
+        ),
     ):
         labels: dict[str, list[str]] = defaultdict(list)
-        for run, value in values:
+        for run, value in zip(evaluated, values, strict=True):
             if value is not None:
                 labels[value].append(run.label)
         if len(labels) > 1:
             found = "; ".join(f"{value} ({', '.join(named)})" for value, named in labels.items())
             yield f"{split} is not {what} in all runs: {found}; only runs that agree are compared item by item"
+
+
+def _versions(evaluations: Sequence[Evaluation]) -> list[str | None]:
+    """The version of the data that each saw: where an id stands for another question, answer, option or picture than
+    it does in the first, it is another version."""
+    firsts: list[Evaluation] = []
+    found: list[str | None] = []
+    for evaluation in evaluations:
+        place = next((i for i, first in enumerate(firsts) if not first.other_items(evaluation)), len(firsts))
+        if place == len(firsts):
+            firsts.append(evaluation)
+        differing = firsts[0].other_items(evaluation)
+        n = len(evaluation.digests)
+        other = f", where {differing} of {n} items have another question, answer, option or picture"
+        found.append(f"version {place + 1}{other * bool(differing)}" if n else None)
+    return found
 
 
 def _arm_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[ArmRow, ...]:
