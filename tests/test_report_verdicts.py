@@ -174,6 +174,37 @@ def test_the_test_split_of_any_data_is_the_main_one(study: Path) -> None:
     assert make_tables(load_runs(study)).main_split == "world-test"
 
 
+def write_benchmarks(root: Path, *names: str) -> None:
+    """Two arms, evaluated on these (`<data>-<split>`)."""
+    for arm in ("sft", "scale-sft"):
+        for name in names:
+            data, split = name.split("-")
+            run = write_run(root / arm / "seed-0", [arm == "sft"] * 30, split=name, data=f"data/{data}")
+            place = run / "eval" / name / "summary.json"
+            place.write_text(json.dumps(json.loads(place.read_text()) | {"split": split}))
+
+
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        ("evaluate: {data/scienceqa: {}, data/chartqa: {}}", ["scienceqa-test", "chartqa-test", "chartqa-val"]),
+        ("evaluate: {data/chartqa: {splits: [val, test]}}", ["chartqa-val", "chartqa-test", "scienceqa-test"]),
+        (
+            "evaluate: {data/chartqa: {splits: val}}\nsettings: {hard: {evaluate: {data/scienceqa: }}}",
+            ["chartqa-val", "scienceqa-test", "chartqa-test"],
+        ),
+        ("evaluate: 3\nsettings: [hard]", ["chartqa-test", "scienceqa-test", "chartqa-val"]),  # nothing to go by
+        ("", ["chartqa-test", "scienceqa-test", "chartqa-val"]),
+    ],
+)
+def test_the_study_says_which_benchmark_is_the_main_one(tmp_path: Path, plan: str, expected: list[str]) -> None:
+    write_benchmarks(tmp_path, "chartqa-val", "chartqa-test", "scienceqa-test")
+    (tmp_path / "study.yaml").write_text(plan or "margin: 1")
+    tables = make_tables(load_runs(tmp_path), load_plan(tmp_path))
+    assert list(tables.splits) == list(tables.by_split) == expected
+    assert tables.main_split == tables.contrasts[0].split == expected[0]
+
+
 def test_ids_of_different_data_are_not_paired(study: Path) -> None:
     write_run(study / "scale-sft/seed-0", [True] * 100, data="other/world")
     write_run(study / "sft-more/seed-0", [True] * 100)

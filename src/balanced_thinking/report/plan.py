@@ -1,7 +1,8 @@
-"""What a study fixed before it ran: its contrasts, its margin and the order of its settings and arms."""
+"""What a study fixed before it ran: its contrasts, its margin and the order of its settings, arms and benchmarks."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,19 @@ from typing import Any
 import yaml
 
 FILE = "study.yaml"
+MAIN_SPLIT = "test"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`contrasts` are (arm, baseline) pairs, `margin` is in points; empty or None where no study says it."""
+    """`contrasts` are (arm, baseline) pairs, `margin` is in points, `benchmarks` are (data, split) pairs; empty or None
+    where no study says it."""
 
     contrasts: tuple[tuple[str, str], ...] = ()
     margin: float | None = None
     settings: tuple[str, ...] = ()
     arms: tuple[str, ...] = ()
+    benchmarks: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -45,7 +49,8 @@ def _read(path: Path) -> Plan:
     if margin is not None and not (isinstance(margin, int | float) and 0 <= margin < 100):
         notes.append(f"{FILE}: margin is {margin!r}, points from 0 to below 100 were expected")
         margin = None
-    return Plan(pairs, margin, _names(raw.get("settings")), _names(raw.get("arms")), tuple(notes))
+    settings, benchmarks = raw.get("settings"), _benchmarks(raw)
+    return Plan(pairs, margin, _names(settings), _names(raw.get("arms")), benchmarks, tuple(notes))
 
 
 def _pairs(value: Any) -> tuple[tuple[tuple[str, str], ...], int]:
@@ -53,6 +58,28 @@ def _pairs(value: Any) -> tuple[tuple[tuple[str, str], ...], int]:
     entries = value if isinstance(value, list) else []
     usable = [entry for entry in entries if isinstance(entry, list) and len(entry) == 2]
     return tuple(dict.fromkeys((str(arm), str(base)) for arm, base in usable)), len(entries) - len(usable)
+
+
+def _benchmarks(raw: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Those of the study in its order, then those that only settings have."""
+    varied = (part for _, part in _entries(raw, "settings"))
+    found = [
+        (str(data), str(split))
+        for part in (raw, *varied)
+        for data, options in _entries(part, "evaluate")
+        for split in _splits(options)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _entries(part: Any, key: str) -> Iterable[tuple[Any, Any]]:
+    value = part.get(key) if isinstance(part, dict) else None
+    return value.items() if isinstance(value, dict) else ()
+
+
+def _splits(options: Any) -> list[Any]:
+    splits = options.get("splits", MAIN_SPLIT) if isinstance(options, dict) else MAIN_SPLIT
+    return splits if isinstance(splits, list) else [splits]
 
 
 def _names(value: Any) -> tuple[str, ...]:

@@ -11,11 +11,10 @@ from balanced_thinking.evaluation.statistics import wilson_interval
 from balanced_thinking.report.contrasts import Contrast, compare
 from balanced_thinking.report.cost import CostRow, chain_seconds, orphans
 from balanced_thinking.report.failures import GROUPS
-from balanced_thinking.report.plan import Plan
+from balanced_thinking.report.plan import MAIN_SPLIT, Plan
 from balanced_thinking.report.runs import Evaluation, Run, Tally, mean, number
 
 BASELINE_ARM = "sft"
-MAIN_SPLIT = "test"
 NO_PLAN = Plan()
 
 Costing = Callable[[Sequence[Sequence[Run]]], tuple[CostRow, ...]]
@@ -92,7 +91,8 @@ class SettingRow:
 class Tables:
     """Every number of one setting. `arms` is the order of all columns, the baseline first.
 
-    `contrasts` are those of the main split, `by_split` those of every split.
+    `splits` are in the order of the study's benchmarks, the main split first. `contrasts` are those of the main split,
+    `by_split` those of every split.
     """
 
     arms: tuple[str, ...]
@@ -116,9 +116,7 @@ def make_tables(
     """The tables of at least one run. `arms` is an order that several settings share; `costs` reads a ledger."""
     groups = group(runs)
     arms = tuple(arm for arm in arms or order_arms(runs, plan) if arm in groups)
-    names = {split for run in runs for split in run.evaluations}
-    # A folder is named `<data>-<split>`.
-    splits = sorted(names, key=lambda name: (name.rpartition("-")[2] != MAIN_SPLIT, name))
+    splits = _order_splits(runs, plan)
     main = splits[0] if splits else None
     notes = [f"{run.label}: {note}" for run in runs for note in run.notes] + orphans(runs)
     notes += [note for split in splits for note in _differences(runs, split)]
@@ -156,6 +154,18 @@ def order_arms(runs: Sequence[Run], plan: Plan) -> tuple[str, ...]:
     groups = group(runs)
     base, rank = _baseline(groups), {arm: place for place, arm in enumerate(plan.arms)}
     return (base, *sorted(groups.keys() - {base}, key=lambda arm: (rank.get(arm, len(rank)), arm)))
+
+
+def _order_splits(runs: Sequence[Run], plan: Plan) -> list[str]:
+    """The folders of results: as the study's benchmarks and their splits follow each other, then tests, by name."""
+    # By what the summaries say, for a folder's name depends on where the study was started.
+    planned = {pair: place for place, pair in enumerate(plan.benchmarks)}
+    ranks: dict[str, int] = {}
+    for name, found in ((name, found) for run in runs for name, found in run.evaluations.items()):
+        rank = planned.get((str(found.summary.get("data")), str(found.summary.get("split"))), len(planned))
+        ranks[name] = min(rank, ranks.get(name, rank))
+    # A folder is named `<data>-<split>`.
+    return sorted(ranks, key=lambda name: (ranks[name], name.rpartition("-")[2] != MAIN_SPLIT, name))
 
 
 def _pairs(
