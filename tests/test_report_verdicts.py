@@ -90,6 +90,18 @@ def test_items_of_another_version_of_the_data_are_not_paired(tmp_path: Path) -> 
     assert len(samples.items[0].replies) == 1
 
 
+def test_what_is_compared_in_part_is_told_of_every_split(study: Path) -> None:
+    write_run(study / "sft/seed-0", [True] * 40, split="world-longer")
+    write_run(study / "scale-sft/seed-0", [True] * 30, split="world-longer")
+    write_run(study / "sft/seed-0", [True] * 40, split="world-paraphrase")
+    tables = make_tables(load_runs(study))
+    assert tables.main_split == "world-test"
+    assert "scale-sft, seed 0: compared with sft on the 30 items of world-longer that both answered" in tables.notes
+    assert "scale-sft: not compared with sft, no seed has comparable predictions of both on world-paraphrase" in (
+        tables.notes
+    )
+
+
 def test_fewer_items_of_the_same_version_are_still_compared(tmp_path: Path) -> None:
     write_items(tmp_path / "sft/seed-0", [f"item {i}" for i in range(40)])
     write_items(tmp_path / "scale-sft/seed-0", [f"item {i}" for i in range(30)])

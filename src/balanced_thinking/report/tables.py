@@ -122,7 +122,7 @@ def make_tables(
     notes += [note for split in splits for note in _differences(runs, split)]
     ordered = [groups[arm] for arm in arms]
     pairs = _pairs(groups, arms, plan, notes)
-    by_split = {split: compare(pairs, split, plan.margin, notes if split == main else []) for split in splits}
+    by_split = {split: compare(pairs, split, plan.margin, notes) for split in splits}
     rows = {split: _arm_rows(ordered, split) for split in splits}
     return Tables(
         arms=arms,
