@@ -27,12 +27,13 @@ test-long: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[deepspeed]'
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow
 
-# Each script runs ours and its peers in turn; about 20 minutes on two cores, with nothing else running. BENCH_OUT=folder writes elsewhere.
+# Each script runs ours and its peers in turn; about 35 minutes on two cores, with nothing else running. BENCH_OUT=folder writes elsewhere.
 BENCH_OUT ?= benchmarks/results
 bench: setup
 	$(BIN)/python benchmarks/head.py --rounds 3 --iterations 2 --json $(BENCH_OUT)/head-cpu.json
 	$(BIN)/python benchmarks/sft_step.py --size tiny --steps 3 --json $(BENCH_OUT)/sft_step-tiny-cpu.json
 	$(BIN)/python benchmarks/sft_step.py --size small --steps 1 --rounds 2 --only packed --json $(BENCH_OUT)/sft_step-small-cpu.json
+	$(BIN)/python benchmarks/sft_step.py --size tiny --steps 3 --lengths puzzlevqa --only packed,padded --json $(BENCH_OUT)/sft_step-tiny-puzzlevqa-cpu.json
 	$(BIN)/python benchmarks/overhead.py --json $(BENCH_OUT)/overhead-cpu.json
 	$(BIN)/python benchmarks/scaling.py --json $(BENCH_OUT)/scaling-cpu.json --svg $(BENCH_OUT)/scaling-cpu.svg
 	$(BIN)/python benchmarks/pipeline.py --rounds 3 --json $(BENCH_OUT)/pipeline-cpu.json
