@@ -24,7 +24,7 @@ from balanced_thinking.models.load import load_model
 from balanced_thinking.study.plan import load_study
 from balanced_thinking.training.recipe import RecipeError, load_recipe, typed_arguments
 from balanced_thinking.training.run import training_arguments
-from balanced_thinking.training.sft import ScaleSFTConfig
+from balanced_thinking.training.sft_config import ScaleSFTConfig
 
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
 STUDIES = [path for path in SHIPPED if "arms:" in path.read_text()]

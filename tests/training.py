@@ -10,7 +10,8 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from balanced_thinking.models.tiny import build_tiny
-from balanced_thinking.training.sft import ScaleSFTConfig, ScaleSFTTrainer
+from balanced_thinking.training.sft import ScaleSFTTrainer
+from balanced_thinking.training.sft_config import ScaleSFTConfig
 
 
 class GradNorms(TrainerCallback):

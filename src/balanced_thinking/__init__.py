@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from balanced_thinking.schedules import Schedule
     from balanced_thinking.segments import Parsed, parse, render
     from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer
-    from balanced_thinking.training.sft import ScaleSFTConfig, ScaleSFTTrainer
+    from balanced_thinking.training.sft import ScaleSFTTrainer
+    from balanced_thinking.training.sft_config import ScaleSFTConfig
 
 _HOMES = {
     "Example": "data",
@@ -27,7 +28,7 @@ _HOMES = {
     "ScaleCollator": "batch",
     "ScaleGRPOConfig": "training.grpo",
     "ScaleGRPOTrainer": "training.grpo",
-    "ScaleSFTConfig": "training.sft",
+    "ScaleSFTConfig": "training.sft_config",
     "ScaleSFTTrainer": "training.sft",
     "Schedule": "schedules",
     "evaluate": "evaluation.run",

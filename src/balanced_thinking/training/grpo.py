@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,34 +24,31 @@ from balanced_thinking.schedules import SCHEDULES, Schedule
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
 from balanced_thinking.training.rewards import REWARDS, TrlReward, check_rewards, make_rewards
 from balanced_thinking.training.safety import SafeTrainer, settle_device_defaults
+from balanced_thinking.training.sft_config import option
 
 CREDIT = ("completion", "segment")
 _OF_PICTURES = ("pixel_values", "image_grid_thw", "image_sizes")
-
-
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass
 class ScaleGRPOConfig(GRPOConfig):
     """TRL's `GRPOConfig`, the rewards by name, and how credit is shared between thinking and answer."""
 
-    rewards: dict[str, float] | None = _option(
+    rewards: dict[str, float] | None = option(
         None, f"Weight of each reward: {', '.join(REWARDS)}. null: accuracy 1.0, format 0.2."
     )
-    reward_scorer: str = _option("numeric", "How the accuracy reward compares answers: numeric or exact.")
-    think_budget: int = _option(256, "Think tokens from which on the conciseness reward falls.")
-    reasoning_format: Any = _option("think-answer", "Name of the completions' reasoning format, or its definition.")
-    credit: str = _option(
+    reward_scorer: str = option("numeric", "How the accuracy reward compares answers: numeric or exact.")
+    think_budget: int = option(256, "Think tokens from which on the conciseness reward falls.")
+    reasoning_format: Any = option("think-answer", "Name of the completions' reasoning format, or its definition.")
+    credit: str = option(
         "completion",
         f"What an advantage is credited to: {' or '.join(CREDIT)} (each one's mean, weighted as in SCALe).",
     )
-    schedule: str = _option("constant", f"How credit moves from thinking to answering: {', '.join(SCHEDULES)}.")
-    think_weight_start: float = _option(0.5, "Share of the credit that thinking gets at the first step.")
-    think_weight_end: float = _option(0.5, "Share of the credit that thinking gets at the last step.")
-    bf16: bool | None = _option(None, "bfloat16 mixed precision; on where a GPU supports it.")
-    dataloader_pin_memory: bool = _option(True, "Pin batches in memory; only where there is a GPU.")
+    schedule: str = option("constant", f"How credit moves from thinking to answering: {', '.join(SCHEDULES)}.")
+    think_weight_start: float = option(0.5, "Share of the credit that thinking gets at the first step.")
+    think_weight_end: float = option(0.5, "Share of the credit that thinking gets at the last step.")
+    bf16: bool | None = option(None, "bfloat16 mixed precision; on where a GPU supports it.")
+    dataloader_pin_memory: bool = option(True, "Pin batches in memory; only where there is a GPU.")
 
     def __post_init__(self) -> None:
         settle_device_defaults(self)

@@ -24,7 +24,8 @@ from balanced_thinking.training.callbacks import MetricsFile, ReadableProgress, 
 from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer
 from balanced_thinking.training.recipe import Recipe, RecipeError, typed_arguments
 from balanced_thinking.training.safety import refuse_several_gpus
-from balanced_thinking.training.sft import ScaleSFTConfig, ScaleSFTTrainer
+from balanced_thinking.training.sft import ScaleSFTTrainer
+from balanced_thinking.training.sft_config import ScaleSFTConfig
 
 STAGES: dict[str, tuple[type, type]] = {
     "sft": (ScaleSFTConfig, ScaleSFTTrainer),

@@ -3,115 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
 from transformers.trainer_utils import has_length
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 from balanced_thinking.attention import attend_by_sample, packed_rows
-from balanced_thinking.batch import OVERFLOW, ScaleCollator
+from balanced_thinking.batch import ScaleCollator
 from balanced_thinking.packing import RopeIndex, keeps_samples_apart, pack, two_way_masks, unpack
-from balanced_thinking.schedules import SCHEDULES, Flattening, Schedule
+from balanced_thinking.schedules import Flattening
 from balanced_thinking.segments import IGNORE
 from balanced_thinking.training.callbacks import ThinkLossFlattens
 from balanced_thinking.training.feeding import OneAhead, keep_on_host
 from balanced_thinking.training.head import Exact, attach_weighted_head
 from balanced_thinking.training.lengths import LengthSampler, rough_lengths
 from balanced_thinking.training.metrics import EVALUATION_WEIGHTS, SegmentTotals
-from balanced_thinking.training.safety import SafeTrainer, settle_device_defaults
-from balanced_thinking.weights import NORMALIZE, count, token_weights
+from balanced_thinking.training.safety import SafeTrainer
+from balanced_thinking.training.sft_config import ScaleSFTConfig
+from balanced_thinking.weights import count, token_weights
 
-WEIGHTING = ("scale", "uniform")
 _ONE_ROW = 2**31  # tokens: no micro-batch has more
-
-
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})  # typed as the field that it is a default of
-
-
-@dataclass
-class ScaleSFTConfig(SFTConfig):
-    """TRL's `SFTConfig` and the options of SCALe. Everything it takes works as before, but for what cannot be exact."""
-
-    weighting: str = _option("scale", f"{' or '.join(WEIGHTING)}; uniform is plain SFT.")
-    schedule: str = _option("cosine", f"How the weight moves from thinking to answering: {', '.join(SCHEDULES)}.")
-    think_weight_start: float = _option(
-        0.9, "Weight of the think segment at the first step; the answer's is 1 minus it."
-    )
-    think_weight_end: float = _option(0.5, "Weight of the think segment at the last step.")
-    schedule_hold_start: float = _option(0.0, "Share of training during which the weight rests at its start.")
-    schedule_hold_end: float = _option(0.0, "Share of training during which the weight rests at its end.")
-    adaptive_tolerance: float = _option(
-        0.05, "schedule adaptive: it moves once the think loss falls by less than this share in a 20th of the training."
-    )
-    adaptive_latest: float = _option(0.5, "schedule adaptive: the share of training after which it moves in any case.")
-    normalize: str = _option(
-        "example", f"What a segment's mean runs over: {', '.join(NORMALIZE)} (token is plain SFT)."
-    )
-    reasoning_format: Any = _option("think-answer", "Name of the completions' reasoning format, or its definition.")
-    overflow: str = _option("error", f"What becomes of a sample longer than max_length: {', '.join(OVERFLOW)}.")
-    packing: bool = _option(
-        False,
-        "Whether the samples of a micro-batch share rows without padding; per_device_train_batch_size counts samples.",
-    )
-    pack_tokens: int | None = _option(
-        None, "Tokens of a packed row; null: one row of all samples, with eager attention as long as the longest one."
-    )
-    image_cache: str | None = _option(
-        None, "Folder that keeps what the image processor makes of each picture; safe to delete."
-    )
-    image_cache_gib: float = _option(20.0, "GiB that the folder may grow to; what was not used for longest goes.")
-    head_impl: str = _option("auto", "Implementation of the weighted head: auto, triton, chunked, reference.")
-    log_entropy: bool = _option(
-        False, "Whether the predictions' mean entropy (nats) is logged, too, for each segment and for both."
-    )
-    max_length: int | None = _option(4096, "Tokens of a sample, prompt and picture included; null for no limit.")
-    dataloader_num_workers: int | None = _option(
-        None, "Processes that decode and process pictures; null: 4 where there is a GPU, else none."
-    )
-    # transformers logs a NaN as 0 by default; we stop at one instead.
-    logging_nan_inf_filter: bool = _option(False, "Kept off: a run stops before a non-finite update.")
-
-    bf16: bool | None = _option(None, "bfloat16 mixed precision; on where a GPU supports it.")
-    dataloader_pin_memory: bool = _option(True, "Pin batches in memory; only where there is a GPU.")
-
-    def __post_init__(self) -> None:
-        settle_device_defaults(self)
-        super().__post_init__()
-        for name, known in (("weighting", WEIGHTING), ("normalize", NORMALIZE), ("overflow", OVERFLOW)):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name} is {value!r}; known: {', '.join(known)}")
-        self.weight_schedule()
-        Flattening(self.adaptive_tolerance, self.adaptive_latest)
-        self._refuse_inexact()
-
-    def weight_schedule(self) -> Schedule:
-        return Schedule(
-            self.schedule,
-            self.think_weight_start,
-            self.think_weight_end,
-            self.schedule_hold_start,
-            self.schedule_hold_end,
-        )
-
-    def _refuse_inexact(self) -> None:
-        completions = "only the completion is trained on"
-        refused = {
-            "label_smoothing_factor": (self.label_smoothing_factor != 0, "it changes the nll under the weights; set 0"),
-            "loss_type": (self.loss_type != "nll", "DFT has weights of its own; set nll"),
-            "eval_packing": (self.eval_packing is not None, "evaluation packs as training does; set packing alone"),
-            "padding_free": (self.padding_free, "TRL's collator knows no segments; set packing=True instead"),
-            "assistant_only_loss": (self.assistant_only_loss, f"{completions}; set false"),
-            "completion_only_loss": (self.completion_only_loss is False, f"{completions}; leave it out"),
-            "use_liger_kernel": (self.use_liger_kernel, "it replaces the forward of the weighted head; set false"),
-            "router_aux_loss_coef": (bool(self.router_aux_loss_coef), "it is a mean per micro-batch; set 0"),
-        }
-        for name, (found, why) in refused.items():
-            if found:
-                raise ValueError(f"{name}={getattr(self, name)!r} cannot be exact with segment weights: {why}")
 
 
 def _by_sample(values: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
