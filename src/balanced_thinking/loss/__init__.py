@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,36 +80,6 @@ class LossOutputWithEntropy(NamedTuple):
     nll_T: Tensor
     correct_T: Tensor
     entropy_T: Tensor
-
-
-@overload
-def weighted_linear_cross_entropy(
-    hidden_TD: Tensor,
-    head_VD: Tensor,
-    labels_T: Tensor,
-    weights_T: Tensor,
-    *,
-    bias_V: Tensor | None = None,
-    softcap: float | None = None,
-    logit_scale: float = 1.0,
-    impl: str = "auto",
-    entropy: Literal[False] = False,
-) -> LossOutput: ...
-
-
-@overload
-def weighted_linear_cross_entropy(
-    hidden_TD: Tensor,
-    head_VD: Tensor,
-    labels_T: Tensor,
-    weights_T: Tensor,
-    *,
-    bias_V: Tensor | None = None,
-    softcap: float | None = None,
-    logit_scale: float = 1.0,
-    impl: str = "auto",
-    entropy: bool,
-) -> LossOutput | LossOutputWithEntropy: ...
 
 
 def weighted_linear_cross_entropy(
