@@ -33,7 +33,7 @@ from balanced_thinking.packing import (
     two_way_masks,
     unpack,
 )
-from balanced_thinking.training.lengths import LengthSampler, rough_lengths
+from balanced_thinking.training.lengths import LengthSampler
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.weights import NORMALIZE
 from tests.conftest import ARCHITECTURES
@@ -303,19 +303,6 @@ def test_a_model_that_mixes_samples_is_padded_in_groups_of_like_length(
     assert not run.data_collator.packing
     assert "it is not known that LlavaNext" in capsys.readouterr().out
     assert isinstance(run._get_train_sampler(run.train_dataset), LengthSampler)
-
-
-def test_grouping_puts_like_with_like_and_another_order_in_each_epoch(world_rows: Dataset) -> None:
-    lengths = rough_lengths(world_rows) * 40  # eight rows of ratios 5, 10, 20, 40
-    sampler = LengthSampler(4, lengths, seed=3)
-    first = list(sampler)
-    assert sorted(first) == list(range(len(lengths)))
-    batches = [first[i : i + 4] for i in range(0, len(first), 4)]
-    alike = sum(max(lengths[i] for i in batch) < 1.5 * min(lengths[i] for i in batch) for batch in batches)
-    assert alike > 0.9 * len(batches)
-    assert list(sampler) == first
-    sampler.set_epoch(1)
-    assert list(sampler) != first
 
 
 def test_packed_training_resumes_exactly(ragged_rows: Dataset, tmp_path: Path) -> None:

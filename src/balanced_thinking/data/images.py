@@ -77,8 +77,10 @@ def _upright(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def size_of(image: Path | Image.Image) -> tuple[int, int]:
-    """Width and height in pixels as `open_image` gives them, without decoding a file."""
+def size_of(image: Any) -> tuple[int, int]:
+    """Width and height in pixels as `open_image` gives them, without decoding a file; raises as Pillow does."""
+    if isinstance(image, Mapping):
+        image = image["path"] if image.get("bytes") is None else io.BytesIO(image["bytes"])
     if not isinstance(image, Image.Image):
         with Image.open(image) as opened:
             return size_of(opened)

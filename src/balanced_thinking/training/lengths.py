@@ -1,25 +1,61 @@
-"""Batches of samples of similar length, for models whose samples cannot share a row.
+"""Which samples go into a micro-batch together: chosen by length, without tokenizing a text or decoding a picture.
 
-transformers' own grouping reads a column of token ids, which vision data never has, and draws its order from the global
-generator, so that a resumed run would see another one.
+The loss of an optimizer step does not depend on how its samples are cut into micro-batches and ranks, so `StepSampler`
+is free to deal them out. `LengthSampler` goes further and decides which samples make up a step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from heapq import heappop, heappush
+from itertools import accumulate, cycle, islice, pairwise
 from typing import Any
 
 import torch
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
+
+from balanced_thinking.data.checks import UNREADABLE
+from balanced_thinking.data.images import size_of
 
 _TEXT_COLUMNS = ("messages", "prompt", "completion")
+_PICTURE_COLUMNS = ("image", "images")
+_CHARACTERS = 4  # of a text, to a token
 
 
-def rough_lengths(dataset: Any) -> list[int]:
-    """Characters of each row's texts: enough to put like with like, with no tokenizer and no picture opened."""
-    if hasattr(dataset, "select_columns"):
-        dataset = dataset.select_columns([name for name in _TEXT_COLUMNS if name in dataset.column_names])
-    return [sum(_characters(row.get(name)) for name in _TEXT_COLUMNS) for row in dataset]
+class RoughLengths:
+    """Roughly the tokens that rows of a dataset will have: their texts by characters, their pictures by the sides that
+    stand at the beginning of a file.
+
+    Args:
+        dataset: in TRL's columns. processor: the model's; what it cannot say of pictures counts nothing.
+    """
+
+    def __init__(self, dataset: Dataset, processor: Any) -> None:
+        names = [name for name in (*_TEXT_COLUMNS, *_PICTURE_COLUMNS) if name in dataset.column_names]
+        self._rows = dataset.with_format("arrow").select_columns(names)  # as stored: no picture is decoded
+        self._of_pictures = getattr(processor, "_get_num_multimodal_tokens", None)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __call__(self, indices: Sequence[int]) -> list[int]:
+        return [self._tokens(row) for row in self._rows[list(indices)].to_pylist()]
+
+    def _tokens(self, row: Mapping[str, Any]) -> int:
+        text = sum(_characters(row.get(name)) for name in _TEXT_COLUMNS) // _CHARACTERS
+        single = row.get("image")
+        return text + self._seen([*(row.get("images") or ()), *(() if single is None else (single,))])
+
+    def _seen(self, pictures: Sequence[Any]) -> int:
+        if self._of_pictures is None or not pictures:
+            return 0
+        try:
+            sides = [size_of(picture)[::-1] for picture in pictures]
+            return sum(self._of_pictures(image_sizes=sides).num_image_tokens)
+        except (AttributeError, *UNREADABLE):  # the collator names a file that cannot be read
+            return 0
 
 
 def _characters(value: Any) -> int:
@@ -30,11 +66,104 @@ def _characters(value: Any) -> int:
     return sum(map(_characters, value)) if isinstance(value, Sequence) else 0
 
 
-class LengthSampler(LengthGroupedSampler):
-    """transformers' sampler with an order that the seed and the epoch alone decide, so that resuming is exact."""
+def even(costs: Sequence[float], bins: int) -> list[list[int]]:
+    """Bins of indices, of sizes that differ by one at most, whose costs add up to nearly the same: the dearest first,
+    each into the cheapest bin with room."""
+    dealt: list[list[int]] = [[] for _ in range(bins)]
+    size, larger = divmod(len(costs), bins)  # so many bins take one more
+    totals = [(0.0, b) for b in range(bins)]
+    for index in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
+        total, chosen = heappop(totals)
+        while len(dealt[chosen]) == size and not larger:
+            total, chosen = heappop(totals)
+        larger -= len(dealt[chosen]) == size
+        dealt[chosen].append(index)
+        if len(dealt[chosen]) <= size:
+            heappush(totals, (total + costs[index], chosen))
+    return dealt
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
-        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+
+def alike(lengths: Sequence[int], bins: int) -> list[list[int]]:
+    """Bins of indices, of sizes that differ by one at most, of similar length: cut from the longest to the shortest."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    sizes = (len(order) // bins + (b < len(order) % bins) for b in range(bins))
+    return [order[start:stop] for start, stop in pairwise(accumulate(sizes, initial=0))]
+
+
+class StepSampler(BatchRebalanceSampler):
+    """Micro-batches of one rank. An optimizer step has the samples that it has without this sampler (but for those
+    that fill up an epoch's last step on several ranks); which of its micro-batches, and whose, holds which of them
+    goes by length: packed ones get the same number of tokens, padded ones samples of similar length.
+
+    So no micro-batch is much larger than the others, and no rank waits long for another. A step whose samples are all
+    in one micro-batch is left as it is.
+
+    Trainer hands on a batch sampler of this base class as it is, and accelerate finds the order to seed in `sampler`.
+
+    Args:
+        sampler: the order of the samples. lengths: indices -> rough tokens of each.
+        batch_size: samples of a micro-batch. accumulation: micro-batches of a step on each of `ranks`.
+        packed: whether a micro-batch costs what its samples have together, or what padding makes of them.
+    """
+
+    def __init__(  # none of the base's work is done here
+        self,
+        sampler: Sampler[int],
+        lengths: Callable[[Sequence[int]], Sequence[int]],
+        batch_size: int,
+        accumulation: int,
+        ranks: int = 1,
+        rank: int = 0,
+        *,
+        packed: bool,
+        drop_last: bool = False,
+    ) -> None:
+        self.sampler, self.lengths = sampler, lengths
+        self._round, self._accumulation, self._ranks, self.rank = batch_size * ranks, accumulation, ranks, rank
+        self._packed, self.drop_last = packed, drop_last
+
+    def set_epoch(self, epoch: int) -> None:
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return self._rounds(len(self.sampler))  # type: ignore[arg-type]
+
+    def _rounds(self, samples: int) -> int:
+        """Micro-batches of each rank."""
+        return samples // self._round if self.drop_last else -(-samples // self._round)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(self.sampler)
+        size = self._round * self._accumulation
+        for start in range(0, len(order), size):
+            step = order[start : start + size]
+            rounds = self._rounds(len(step))
+            if missing := rounds * self._ranks - len(step):
+                step = step[: rounds * self._round] if missing < 0 else [*step, *islice(cycle(order), missing)]
+            yield from self._deal(step, rounds)
+
+    def _deal(self, step: list[int], rounds: int) -> Iterator[list[int]]:
+        if rounds * self._ranks <= 1:
+            yield from [step] * rounds
+            return
+        lengths = self.lengths(step)
+        if self._packed:  # costs what its samples have together
+            mine = even(lengths, self._ranks)[self.rank]
+            batches = [[mine[i] for i in batch] for batch in even([lengths[i] for i in mine], rounds)]
+        else:  # its longest, once for each
+            like = alike(lengths, rounds * self._ranks)
+            costs = [max(lengths[i] for i in batch) * len(batch) for batch in like]
+            batches = [like[b] for b in even(costs, self._ranks)[self.rank]]
+        yield from ([step[i] for i in batch] for batch in batches)
+
+
+class LengthSampler(LengthGroupedSampler):
+    """transformers' sampler, which puts samples of similar length into one step, with an order that the seed and the
+    epoch alone decide, so that resuming is exact."""
+
+    def __init__(self, batch_size: int, lengths: Sequence[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=list(lengths), generator=torch.Generator())
         self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
-from transformers.trainer_utils import has_length
+from datasets import Dataset
+from torch.utils.data import RandomSampler
 from trl import SFTTrainer
 
 from balanced_thinking.attention import attend_by_sample, packed_rows
@@ -18,7 +19,7 @@ from balanced_thinking.segments import IGNORE
 from balanced_thinking.training.callbacks import ThinkLossFlattens
 from balanced_thinking.training.feeding import OneAhead, keep_on_host
 from balanced_thinking.training.head import Exact, attach_weighted_head
-from balanced_thinking.training.lengths import LengthSampler, rough_lengths
+from balanced_thinking.training.lengths import LengthSampler, RoughLengths, StepSampler
 from balanced_thinking.training.metrics import EVALUATION_WEIGHTS, SegmentTotals
 from balanced_thinking.training.safety import SafeTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
@@ -135,12 +136,35 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        strategy = self.args.train_sampling_strategy
-        wanted = strategy == "group_by_length" or (self._groups_lengths and strategy == "random")
-        if not wanted or not has_length(dataset):
+        args, strategy = self.args, self.args.train_sampling_strategy
+        if strategy == "group_by_length" or (self._groups_lengths and strategy == "random"):
+            batch = self._train_batch_size * args.gradient_accumulation_steps
+            return self._by_length(dataset, batch) or super()._get_train_sampler(train_dataset)
+        elsewhere = self.accelerator.split_batches or self.accelerator.dispatch_batches
+        if strategy == "sequential" or elsewhere or not isinstance(dataset, Dataset):
             return super()._get_train_sampler(train_dataset)
-        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthSampler(batch, rough_lengths(dataset), self.args.seed)
+        return StepSampler(
+            RandomSampler(dataset),
+            RoughLengths(dataset, self.processing_class),
+            self._train_batch_size,
+            args.gradient_accumulation_steps,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
+            packed=args.packing and not self._groups_lengths,
+            drop_last=args.dataloader_drop_last,
+        )
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        by_length = self.args.train_sampling_strategy == "group_by_length"
+        found = self._by_length(eval_dataset, self.args.eval_batch_size) if by_length else None
+        return found or super()._get_eval_sampler(eval_dataset)
+
+    def _by_length(self, dataset: Any, batch_size: int) -> LengthSampler | None:
+        """Not for a stream, which has no order to choose."""
+        if not isinstance(dataset, Dataset):
+            return None
+        lengths = RoughLengths(dataset, self.processing_class)
+        return LengthSampler(batch_size, lengths(range(len(lengths))), self.args.seed)
 
     # Rows stay as they are until the collator: segments need the whole completion, and pictures stay paths until then.
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
