@@ -47,12 +47,13 @@ def contest(
     arguments: Sequence[str],
     baseline: str,
     record_as: Callable[[Rows], Any] = lambda rows: rows,
+    ranks: int = 1,
     **about: Any,
 ) -> Rows:
     """Measure every contestant once a round, in alternating order, so that drift of the machine falls on all alike.
 
     What is known is written to `options.json` after each round, as `record_as` puts it. A contestant that fails once is
-    left out of the later rounds, and its row says why.
+    left out of the later rounds, and its row says why. With `ranks` that many processes measure together.
     """
     samples: dict[str, list[Figures]] = {name: [] for name in contestants}
     failures: dict[str, str] = {}
@@ -62,7 +63,7 @@ def contest(
             if name in failures:
                 continue
             try:
-                samples[name].append(in_fresh_process(name, script, arguments))
+                samples[name].append(in_fresh_process(name, script, arguments, ranks))
                 print(f"round {round_ + 1}/{options.rounds} {name}: {samples[name][-1]}", file=sys.stderr)
             except MeasurementError as error:
                 failures[name] = str(error)
@@ -80,9 +81,10 @@ class MeasurementError(Exception):
         self.output = output
 
 
-def in_fresh_process(name: str, script: str, arguments: Sequence[str]) -> Figures:
-    """The figures that `script --measure name` prints as its last line."""
-    command = [sys.executable, script, *arguments, "--measure", name]
+def in_fresh_process(name: str, script: str, arguments: Sequence[str], ranks: int = 1) -> Figures:
+    """The figures that `script --measure name` prints as its last line, in the first of `ranks` processes."""
+    launched = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    command = [sys.executable, *launched, script, *arguments, "--measure", name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
@@ -95,7 +97,9 @@ def in_fresh_process(name: str, script: str, arguments: Sequence[str]) -> Figure
 def measured(name: str, options: argparse.Namespace, measure: Callable[[str, argparse.Namespace], Figures]) -> None:
     """In the process of one contestant: measure it and print its figures."""
     torch.set_num_threads(options.threads)
-    print(json.dumps(measure(name, options)))
+    figures = measure(name, options)
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(figures))
 
 
 def compare(samples: Mapping[str, Sequence[Figures]], baseline: str, failures: Mapping[str, str]) -> Rows:

@@ -7,7 +7,8 @@ Commands of record: `--size tiny --steps 3` and `--size small --steps 1 --rounds
 minutes each). The rows are of the embedded world with reasoning of lengths drawn from a log-normal distribution around
 ratio 40, as ragged as published rationales are; with `--lengths puzzlevqa` as even as PuzzleVQA's. `tiny` is a
 Qwen2.5-VL of 2 million parameters, `small` one of 100 million with Qwen's vocabulary of 151,936, `3b` has the
-dimensions of Qwen2.5-VL-3B and random weights. At each optimizer step all contestants see the same examples.
+dimensions of Qwen2.5-VL-3B and random weights. At each optimizer step all contestants see the same examples: they draw
+one random order, and ours deals a step's examples to its micro-batches (`--accumulation`) and ranks (`--ranks`).
 
 | contestant | what it is |
 | --- | --- |
@@ -33,7 +34,6 @@ from datasets import Dataset, Image, List
 from transformers import Qwen2_5_VLForConditionalGeneration, TrainerCallback
 
 from balanced_thinking import ScaleSFTConfig, ScaleSFTTrainer
-from balanced_thinking.batch import ScaleCollator
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import TinySize, build_tiny
@@ -126,71 +126,85 @@ class Clock(TrainerCallback):
         return self.ended[0] - self.began[0], self.ended[1] - self.began[1]
 
 
-class Padding:
-    """Counts what a trainer's steps are given, after the warm-up: places of the rows, and tokens in them."""
+class Counts:
+    """What a trainer's micro-batches hold, after the warm-up: places of the rows, tokens in them, supervised ones."""
 
-    def __init__(self, trainer: Any) -> None:
-        self.places, self.tokens, self.steps = 0, torch.zeros(()), 0
+    def __init__(self, trainer: Any, warm_up: int) -> None:
+        self.counts, self.to_come = torch.zeros(3), warm_up
         self.step, trainer.training_step = trainer.training_step, self.counted
 
     def counted(self, model: Any, inputs: Any, *rest: Any) -> Any:
-        self.steps += 1
-        if self.steps > WARM_UP:
-            self.places += inputs["input_ids"].numel()
+        self.to_come -= 1
+        if self.to_come < 0:
             # Read at the end only: a GPU is not waited for.
             attended = sum(map(sum, inputs["rows"])) if "rows" in inputs else inputs["attention_mask"].sum()
-            self.tokens = self.tokens + attended
+            supervised = (inputs["labels"][:, 1:] != -100).sum()
+            found = [torch.as_tensor(n, device=supervised.device) for n in (inputs["input_ids"].numel(), attended)]
+            self.counts = self.counts.to(supervised.device) + torch.stack([*found, supervised])
         return self.step(model, inputs, *rest)
 
-    def share(self) -> float:
-        return 1 - float(self.tokens) / self.places
+    def read(self) -> tuple[float, float]:
+        """(supervised tokens, share of padding), over all ranks."""
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(self.counts)
+        places, tokens, supervised = self.counts.tolist()
+        return supervised, 1 - tokens / places
 
 
 def measure(name: str, options: argparse.Namespace) -> Figures:
     model, processor = build(options.size, options.device)
-    batch = BATCHES[options.size]
-    data = rows(batch * (WARM_UP + options.steps), 448 if options.size == "3b" else None, options.lengths)
-    supervised = supervised_tokens(processor, data)
+    data = rows(options.batch * (WARM_UP + options.steps), 448 if options.size == "3b" else None, options.lengths)
     before, clock = reset_peak(), Clock()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(name, options, model, processor, data, folder)
-        padding = Padding(trainer)
+        trainer = make_trainer(
+            name,
+            options,
+            model,
+            processor,
+            data,
+            folder,
+            per_device_train_batch_size=options.batch // (options.accumulation * options.ranks),
+            gradient_accumulation_steps=options.accumulation,
+            dataloader_num_workers=options.workers,
+        )
+        counts = Counts(trainer, WARM_UP * options.accumulation)
         trainer.add_callback(clock)
         trainer.train()
     wall, cpu = clock.spent()
-    timed = range(batch * WARM_UP, len(data))  # no shuffling: the rows come in their order
     memory = torch.cuda.max_memory_allocated() / 2**20 if options.device == "cuda" else peak_mib(before)
+    supervised, padding = counts.read()
     return {
-        "tokens_per_second": sum(supervised[i] for i in timed) / wall,
+        "tokens_per_second": supervised / wall,
         "cpu_seconds_per_step": cpu / options.steps,
         "peak_mib": memory,
-        "padding_share": padding.share(),
+        "padding_share": padding,
         "loss": trainer.state.log_history[0]["loss"],
     }
 
 
-def make_trainer(name: str, options: argparse.Namespace, model: Any, processor: Any, data: Dataset, out: str) -> Any:
+def make_trainer(
+    name: str, options: argparse.Namespace, model: Any, processor: Any, data: Dataset, out: str, **training: Any
+) -> Any:
+    """A contestant's trainer, with a step of one micro-batch unless `training` says otherwise."""
     from transformers import Trainer, TrainingArguments
     from trl import SFTConfig, SFTTrainer
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-    batch = BATCHES[options.size]
     shared: dict[str, Any] = {
         "output_dir": out,
         "max_steps": WARM_UP + options.steps,
-        "per_device_train_batch_size": batch,
-        "train_sampling_strategy": "sequential",
+        "per_device_train_batch_size": BATCHES[options.size],
         "gradient_checkpointing": options.size == "3b",
         "logging_steps": 1,
         "save_strategy": "no",
-        "dataloader_num_workers": getattr(options, "workers", 0),  # ours would take four with a GPU
+        "dataloader_num_workers": 0,  # ours would take four with a GPU
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": options.device == "cpu",
         "bf16": options.device == "cuda",
         "optim": "adamw_torch_fused",
         "learning_rate": 1e-4,
-    }
+    } | training
     if name == "trainer":
         collator = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
         args = TrainingArguments(**shared, remove_unused_columns=False)
@@ -200,14 +214,12 @@ def make_trainer(name: str, options: argparse.Namespace, model: Any, processor: 
     return trainer(model, config(**shared, **CONTESTANTS[name]), train_dataset=data, processing_class=processor)
 
 
-def supervised_tokens(processor: Any, data: Dataset) -> list[int]:
-    """Of each row."""
-    return [int((ScaleCollator(processor)([row])["labels"] != -100).sum()) for row in data]
-
-
 def main() -> int:
     parser = options_of(__doc__, tuple(CONTESTANTS), rounds=3)
     parser.add_argument("--size", choices=tuple(BATCHES), default="tiny", help="of the model (default tiny)")
+    parser.add_argument("--batch", type=int, help="examples a step (default: as many as the size takes at once)")
+    parser.add_argument("--accumulation", type=int, default=1, help="micro-batches of a step on each rank (default 1)")
+    parser.add_argument("--ranks", type=int, default=1, help="processes that share a step (default 1)")
     parser.add_argument("--only", help="contestants beside trl, as in packed,padded (default: all)")
     parser.add_argument("--steps", type=int, default=4, help="steps timed, after one of warm-up (default 4)")
     parser.add_argument("--lengths", choices=tuple(LENGTHS), default="ragged", help="of the reasoning (default ragged)")
@@ -216,11 +228,12 @@ def main() -> int:
     if options.measure:
         measured(options.measure, options, measure)
         return 0
-    passed_on = ("size", "steps", "threads", "device", "lengths", "workers")
-    arguments = [f"--{name}={getattr(options, name)}" for name in passed_on]
+    options.batch = options.batch or BATCHES[options.size]
+    passed_on = ("size", "steps", "lengths", "workers", "batch", "accumulation", "ranks")
+    arguments = [f"--{name}={getattr(options, name)}" for name in (*passed_on, "threads", "device")]
     chosen = [name for name in CONTESTANTS if options.only is None or name in (*options.only.split(","), "trl")]
-    about = {"batch": BATCHES[options.size]} | {name: getattr(options, name) for name in passed_on[:2] + passed_on[4:]}
-    result = contest(__file__, options, chosen, arguments, "trl", **about)
+    about = {name: getattr(options, name) for name in passed_on}
+    result = contest(__file__, options, chosen, arguments, "trl", **about)  # `ranks` among them
     memory = "GPU's peak MiB" if options.device == "cuda" else "added peak MiB"
     columns = {
         "tokens_per_second": "supervised tokens/s:,.0f",
