@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -78,3 +82,31 @@ def test_products_that_round_to_bfloat16_are_refused(allowed: str, monkeypatch: 
         rounds_as_float32.cache_clear()
         torch.set_float32_matmul_precision(before[0])
         torch.backends.mkldnn.matmul.fp32_precision = before[1]
+
+
+_MANY_SHAPES = """
+import torch
+from balanced_thinking.memory import peak_mib
+from balanced_thinking.products import fast_products
+
+right = torch.ones(128, 384)
+with fast_products():
+    torch.ones(8, 128) @ right
+    before = peak_mib()
+    for rows in range(9, 1009):
+        torch.ones(rows, 128) @ right
+print(peak_mib() - before)
+"""
+
+
+@pytest.mark.skipif(not rounds_as_float32(), reason="the faster products are not used here")
+@pytest.mark.parametrize(("capacity", "least", "most"), [(None, 0, 150), ("1024", 300, 2000)])
+def test_a_thousand_shapes_of_products_are_not_all_kept(capacity: str | None, least: int, most: int) -> None:
+    """Unless the user asks for that."""
+    chosen = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    environment = {name: value for name, value in os.environ.items() if name not in chosen}
+    environment |= dict.fromkeys(chosen, capacity) if capacity else {}
+    done = subprocess.run(
+        [sys.executable, "-c", _MANY_SHAPES], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert least <= float(done.stdout) <= most

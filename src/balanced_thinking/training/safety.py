@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from transformers.utils import is_torch_bf16_gpu_available
 
 from balanced_thinking import runs
-from balanced_thinking.products import fast_products
+from balanced_thinking.products import bound_caches, fast_products
 
 _WORKERS = 4  # that decode and process pictures while the GPU computes
 _FULL_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -48,6 +48,7 @@ class SafeTrainer:
     is_deepspeed_enabled: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        bound_caches()
         super().__init__(*args, **kwargs)
         self.add_callback(EpochOrder)  # type: ignore[attr-defined]
 
