@@ -456,3 +456,28 @@ def test_errors_say_what_was_found_and_expected(name: str) -> None:
     arguments |= {"labels_T": torch.zeros(4).long(), "weights_T": torch.ones(4)} | change
     with pytest.raises(error, match=message):
         weighted_linear_cross_entropy(**arguments)
+
+
+def test_with_known_counts_nothing_is_read_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the device "meta" tensors have no values: reading one is an error."""
+    monkeypatch.setattr(chunked_module, "_product_dtype", lambda hidden_TD: hidden_TD.dtype)  # autocast knows no "meta"
+    hidden_TD, head_VD = (torch.randn(n, 16, device="meta", requires_grad=True) for n in (64, 40))
+    labels_T, weights_T = torch.zeros(64, dtype=torch.int64, device="meta"), torch.ones(64, device="meta")
+    about: dict[str, Any] = {"impl": "chunked", "softcap": 30.0, "entropy": True}
+    with pytest.raises(RuntimeError, match="meta"):
+        weighted_linear_cross_entropy(hidden_TD, head_VD, labels_T, weights_T, **about)
+    found = weighted_linear_cross_entropy(hidden_TD, head_VD, labels_T, weights_T, counts=(40, 30), **about)
+    found.loss.backward()
+    assert hidden_TD.grad is not None
+    assert found.nll_T.shape == (64,)
+
+
+@pytest.mark.parametrize("counts", [(3, 2), (4, 1), (4, 3)])
+def test_counts_change_nothing_and_are_checked(counts: tuple[int, int], chunking: None) -> None:
+    hidden_TD, head_VD = torch.randn(6, 4), torch.randn(5, 4)
+    labels_T, weights_T = torch.tensor([1, -100, 2, 0, -100, 3]), torch.tensor([0.5, 0.1, 0.0, 0.2, 0.0, 0.0])
+    told = weighted_linear_cross_entropy(hidden_TD, head_VD, labels_T, weights_T, impl="chunked", counts=(4, 2))
+    without = weighted_linear_cross_entropy(hidden_TD, head_VD, labels_T, weights_T, impl="chunked")
+    assert all(torch.equal(a, b) for a, b in zip(told, without, strict=True))
+    with pytest.raises(RuntimeError, match=r"counts is \(\d, \d\), which are not those"):
+        weighted_linear_cross_entropy(hidden_TD, head_VD, labels_T, weights_T, impl="chunked", counts=counts)

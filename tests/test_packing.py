@@ -154,7 +154,8 @@ def test_shorter_samples_in_a_row_cost_no_more_in_the_backward() -> None:
 
 
 def hidden_states(model: Any, batch: dict[str, Any], dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    inputs = {k: v for k, v in batch.items() if k not in ("segment_ids", "labels", "dropped", "kept", "places", "rows")}
+    ours = ("segment_ids", "labels", "supervised", "dropped", "kept", "places", "rows")
+    inputs = {k: v for k, v in batch.items() if k not in ours}
     rows = batch.get("rows")
     if "pixel_values" in inputs:
         inputs["pixel_values"] = inputs["pixel_values"].to(dtype)

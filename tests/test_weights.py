@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from balanced_thinking.schedules import CURVES, SCHEDULES, Flattening, Schedule
 from balanced_thinking.segments import ANSWER, IGNORE, THINK
-from balanced_thinking.weights import NORMALIZE, count, token_weights
+from balanced_thinking.weights import NORMALIZE, count, token_weights, weighted_counts
 
 # (schedule, progress, think weight from 0.9 to 0.1)
 CASES = [
@@ -147,3 +147,11 @@ def test_weight_of_a_segment_does_not_depend_on_its_length() -> None:
     for row, weight in zip(segments, weights, strict=True):
         assert weight[row == THINK].sum().item() == pytest.approx(0.3)
         assert weight[row == ANSWER].sum().item() == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("normalize", NORMALIZE)
+@pytest.mark.parametrize("think", [0.0, 1e-9, 0.3, 1.0])
+def test_tokens_with_a_weight_are_counted_without_looking_at_weights(normalize: str, think: float) -> None:
+    segments = torch.tensor([[IGNORE, THINK, THINK, THINK, ANSWER], [IGNORE, IGNORE, THINK, ANSWER, ANSWER]])
+    weights = token_weights(segments, count(segments), think, 1 - think, normalize)
+    assert weighted_counts([4, 3], think, 1 - think, normalize) == (7, int((weights != 0).sum()))

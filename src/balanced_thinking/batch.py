@@ -26,6 +26,7 @@ from balanced_thinking.pictures import CachedPictures, take_pictures
 from balanced_thinking.rendering import render_row, spoken, template_drops, to_prompt_completion
 from balanced_thinking.segments import IGNORE, Parsed, ReasoningFormat, get_format, parse, token_segments
 from balanced_thinking.segments.trim import SENTENCES, WORDS, think_units, trim_think
+from balanced_thinking.weights import SEGMENTS
 
 OVERFLOW = ("error", "drop", "trim_think")
 # What a processor returns for each token besides its id; completions hold no image, so theirs is 0.
@@ -50,7 +51,7 @@ def _pictures(row: Mapping[str, Any], *, convert: bool = True) -> list[Image.Ima
 
 class ScaleCollator:
     """Collates rows into `input_ids`, `attention_mask`, `labels`, `segment_ids` (all (B, L)), `kept` (the places of the
-    rows that were not dropped), `dropped` () and the pictures' tensors.
+    rows that were not dropped), `dropped` (), `supervised` (tokens of each segment) and the pictures' tensors.
 
     With `packing` several samples share a row: then there is no `attention_mask`, but `position_ids`, `places` and
     `rows`, the samples' lengths (see `packing.Layout`), and with `varlen` what FlashAttention asks for.
@@ -119,7 +120,11 @@ class ScaleCollator:
             prompts = self._encode_prompts(asked, shown)
         packs = self.packing and (len(whole) > 1 or self.varlen)
         batch = self._pack(prompts, whole, shown) if packs else self._pad(prompts, whole)
-        return batch | {"kept": torch.tensor(kept, dtype=torch.long), "dropped": torch.tensor(len(rows) - len(kept))}
+        return batch | {
+            "supervised": [int((batch["segment_ids"] == segment).sum()) for segment in SEGMENTS],
+            "kept": torch.tensor(kept, dtype=torch.long),
+            "dropped": torch.tensor(len(rows) - len(kept)),
+        }
 
     def _filler(self) -> tuple[str, list[Image.Image]]:
         """The text and pictures of a prompt without a target: a batch must hold something for the model to run on."""
@@ -215,7 +220,8 @@ class ScaleCollator:
         """Ids, segments and token types of prompt + completion, a list for each sample."""
         pairs = list(zip(prompts["ids"], completions, strict=True))
         columns = {"input_ids": [p + c.ids for p, c in pairs]}
-        columns["segment_ids"] = [[IGNORE] * len(p) + c.segments for p, c in pairs]
+        # Nothing comes before a sample's first token, so that none predicts it.
+        columns["segment_ids"] = [[IGNORE, *([IGNORE] * len(p) + c.segments)[1:]] for p, c in pairs]
         for name in _TOKEN_TYPES:
             if name in prompts:
                 columns[name] = [t + [0] * len(c.ids) for t, c in zip(prompts[name], completions, strict=True)]

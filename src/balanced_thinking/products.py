@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-# oneDNN compiles a product for each shape and keeps 1,024 of them, torch as many copies: half a MiB each, and ragged data
-# has new shapes in nearly every micro-batch. oneDNN's cache alone is as fast, with room for a micro-batch of 32 samples.
+# oneDNN compiles a product for each shape and keeps 1,024 of them, torch as many copies, half a MiB each; ragged data
+# has new shapes in nearly every micro-batch. oneDNN's cache alone is as fast, with room for a batch of 32 samples.
 _CACHES = {"LRU_CACHE_CAPACITY": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
 # Inner sizes short and long, so that a rounding of the inputs and one of the sums would both show.
 _PROBED_MKN = ((256, 128, 384), (128, 2048, 512))

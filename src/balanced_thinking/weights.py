@@ -7,6 +7,8 @@ micro-batches and ranks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from balanced_thinking.segments import ANSWER, THINK
@@ -53,3 +55,9 @@ def token_weights(
     # Column 0 serves the tokens of no segment.
     table_BS1 = torch.cat([per_row_BS.new_zeros(len(per_row_BS), 1), per_row_BS], dim=1)
     return table_BS1.gather(1, segment_ids_BL)
+
+
+def weighted_counts(supervised_S: Sequence[int], think: float, answer: float, normalize: str) -> tuple[int, int]:
+    """Of the supervised tokens of each segment: how many there are, and how many `token_weights` gives more than 0."""
+    shares = (1.0, 1.0) if normalize == "token" else (think, answer)
+    return sum(supervised_S), sum(n for n, share in zip(supervised_S, shares, strict=True) if share)

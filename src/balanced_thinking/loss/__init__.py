@@ -93,6 +93,7 @@ def weighted_linear_cross_entropy(
     logit_scale: float = 1.0,
     impl: str = "auto",
     entropy: bool = False,
+    counts: tuple[int, int] | None = None,
 ) -> LossOutput | LossOutputWithEntropy:
     """Return sum_i weights_T[i] * nll_T[i] over the supervised tokens, with per-token metrics.
 
@@ -113,6 +114,8 @@ def weighted_linear_cross_entropy(
             one backward a call), "triton" (the same, with one kernel between the products), "reference" (eager, all
             supervised logits at once), or "auto": "triton" on a GPU, else "chunked".
         entropy: whether to return the entropy of each supervised token's prediction, too.
+        counts: supervised tokens, and those of them whose weight is not zero, where the caller knows them on the host:
+            then nothing waits for a GPU, which checks them by itself (a device-side assertion).
 
     Returns:
         `LossOutput(loss, nll_T, correct_T)`, with `entropy` `LossOutputWithEntropy(loss, nll_T, correct_T, entropy_T)`:
@@ -122,6 +125,7 @@ def weighted_linear_cross_entropy(
     Raises:
         ValueError: unknown `impl`, or shapes, devices or options that do not fit together.
         TypeError: labels that are not int64, or other tensors that are not floating point.
+        RuntimeError: `counts` that are not those of the labels and weights.
     """
     if impl not in IMPLEMENTATIONS:
         known = ", ".join(IMPLEMENTATIONS)
@@ -135,7 +139,7 @@ def weighted_linear_cross_entropy(
         raise ValueError("weights_T requires grad, but the loss is not differentiable in it: pass weights_T.detach()")
     if softcap is not None and not softcap > 0:
         raise ValueError(f"softcap is {softcap}: expected a number above 0, or None for no cap")
-    options = Options(softcap, logit_scale, entropy)
+    options = Options(softcap, logit_scale, entropy, counts)
     parts = IMPLEMENTATIONS[impl](hidden_TD, head_VD, bias_V, labels_T, weights_T, options)
     loss, nll_T, correct_T, entropy_T = parts
     if entropy_T is None:

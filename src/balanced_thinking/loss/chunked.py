@@ -80,7 +80,7 @@ class _ChunkedHead(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         dtype, options = _product_dtype(hidden_TD), call.options
         needs = [call.wants_grad and need for need in ctx.needs_input_grad[:3]]
-        rows_N, weighted = _compact(labels_T, weights_T)
+        rows_N, weighted = _compact(labels_T, weights_T, options.counts)
         targets_N, weights_N = labels_T[rows_N], weights_T[rows_N].to(_widen(dtype))
         chunks = _chunks(weighted if any(needs) else 0, len(rows_N), head_VD, dtype)
         grads = _Gradients((hidden_TD, head_VD, bias_V), needs, weights_N, dtype, sum(c.has_grad for c in chunks))
@@ -196,13 +196,19 @@ def _balanced(first: int, last: int, most: int) -> Iterator[tuple[int, int]]:
     return ((start, stop - start) for start, stop in pairwise(edges))
 
 
-def _compact(labels_T: Tensor, weights_T: Tensor) -> tuple[Tensor, int]:
+def _compact(labels_T: Tensor, weights_T: Tensor, counts: tuple[int, int] | None) -> tuple[Tensor, int]:
     """Return the supervised rows, those with a weight first, and how many have one."""
     supervised_T = labels_T != IGNORE_INDEX
     weighted_T = supervised_T & (weights_T != 0)
     order_T = torch.argsort((~supervised_T).to(torch.uint8) + (~weighted_T).to(torch.uint8), stable=True)
-    # The only synchronisation of the forward: the sizes of everything after it.
-    supervised, weighted = torch.stack([supervised_T.sum(), weighted_T.sum()]).tolist()
+    found = supervised_T.sum(), weighted_T.sum()
+    if counts is None:
+        # The only synchronisation of the forward: the sizes of everything after it.
+        supervised, weighted = torch.stack(found).tolist()
+    else:
+        supervised, weighted = counts
+        right = (found[0] == supervised) & (found[1] == weighted)
+        torch._assert_async(right, f"counts is {counts}, which are not those of labels_T and weights_T")
     return order_T[:supervised], weighted
 
 

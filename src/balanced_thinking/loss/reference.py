@@ -15,11 +15,13 @@ IGNORE_INDEX = -100
 
 
 class Options(NamedTuple):
-    """How logits come from products, and what is told of them; see `weighted_linear_cross_entropy`."""
+    """How logits come from products, what is told of them, and what is known before; see
+    `weighted_linear_cross_entropy`."""
 
     softcap: float | None = None
     logit_scale: float = 1.0
     entropy: bool = False
+    counts: tuple[int, int] | None = None
 
 
 def reference_loss(

@@ -30,10 +30,10 @@ class WeightedOutput(ModelOutput):
 
 class Exact:
     """Token weights, (B, L - 1), and what the head makes of them, past the wrappers around a model: FSDP2 casts every
-    tensor that it sees going in or coming out to the products' lower precision."""
+    tensor that it sees going in or coming out to the products' lower precision. `counts` as the head takes them."""
 
-    def __init__(self, weights_BL: torch.Tensor) -> None:
-        self.weights_BL = weights_BL
+    def __init__(self, weights_BL: torch.Tensor, counts: tuple[int, int] | None = None) -> None:
+        self.weights_BL, self.counts = weights_BL, counts
         self.found = WeightedOutput()
 
     def loss(self, cast: torch.Tensor) -> torch.Tensor:
@@ -96,6 +96,7 @@ def attach_weighted_head(model: PreTrainedModel, impl: str = "auto", entropy: bo
                 logit_scale=scale,
                 impl=impl,
                 entropy=entropy,
+                counts=exact.counts,
             )
         loss, *of_tokens = output
         exact.found = WeightedOutput(loss, *(values_T.view_as(labels_BL) for values_T in of_tokens))

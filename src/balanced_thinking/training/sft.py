@@ -23,7 +23,7 @@ from balanced_thinking.training.lengths import LengthSampler, RoughLengths, Step
 from balanced_thinking.training.metrics import EVALUATION_WEIGHTS, SegmentTotals
 from balanced_thinking.training.safety import SafeTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
-from balanced_thinking.weights import count, token_weights
+from balanced_thinking.weights import count, token_weights, weighted_counts
 
 _ONE_ROW = 2**31  # tokens: no micro-batch has more
 
@@ -207,9 +207,10 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         packed_segments = inputs.pop("segment_ids")[:, 1:]
         places, rows = inputs.pop("places", None), inputs.pop("rows", None)
         segments = _by_sample(packed_segments, {"places": places})
-        dropped, kept = inputs.pop("dropped"), inputs.pop("kept")
+        dropped, kept, supervised = inputs.pop("dropped"), inputs.pop("kept"), inputs.pop("supervised")
         if not training:
             segments = segments.masked_fill(self._repeated(kept, len(segments))[:, None], IGNORE)
+            supervised = None  # repeated samples have no weight
         counts = count(segments) if num_items_in_batch is None else num_items_in_batch
         think, answer = self.segment_weights() if training else EVALUATION_WEIGHTS
         normalize = self.normalize if training or self.normalize == "token" else "example"
@@ -219,7 +220,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
             if "token_type_ids" in inputs:
                 config, types = self.model.config.get_text_config(), inputs["token_type_ids"]
                 inputs["attention_mask"] = two_way_masks(config, rows, types, self.model.dtype)
-        exact = Exact(weights)
+        exact = Exact(weights, supervised and weighted_counts(supervised, think, answer, normalize))
         with packed_rows(rows):
             loss = exact.loss(model(**inputs, token_weights=exact, use_cache=False).loss)
         found = exact.found
