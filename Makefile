@@ -34,6 +34,8 @@ bench: setup
 	$(BIN)/python benchmarks/sft_step.py --size tiny --steps 3 --json $(BENCH_OUT)/sft_step-tiny-cpu.json
 	$(BIN)/python benchmarks/sft_step.py --size small --steps 1 --rounds 2 --only packed --json $(BENCH_OUT)/sft_step-small-cpu.json
 	$(BIN)/python benchmarks/sft_step.py --size tiny --steps 3 --lengths puzzlevqa --only packed,padded --json $(BENCH_OUT)/sft_step-tiny-puzzlevqa-cpu.json
+	$(BIN)/python benchmarks/sft_step.py --size tiny --steps 3 --batch 32 --accumulation 4 --only packed,padded --json $(BENCH_OUT)/sft_step-tiny-accumulated-cpu.json
+	ACCELERATE_USE_CPU=true $(BIN)/python benchmarks/sft_step.py --size tiny --steps 4 --accumulation 2 --ranks 2 --threads 1 --only packed,padded --json $(BENCH_OUT)/sft_step-tiny-ranks-cpu.json
 	$(BIN)/python benchmarks/overhead.py --json $(BENCH_OUT)/overhead-cpu.json
 	$(BIN)/python benchmarks/scaling.py --json $(BENCH_OUT)/scaling-cpu.json --svg $(BENCH_OUT)/scaling-cpu.svg
 	$(BIN)/python benchmarks/pipeline.py --rounds 3 --json $(BENCH_OUT)/pipeline-cpu.json
