@@ -25,6 +25,7 @@ from balanced_thinking.rendering import spoken
 from balanced_thinking.segments import ANSWER, THINK, ReasoningFormat, get_format, parse, render
 from balanced_thinking.segments.trim import think_units, trim_think
 from tests.conftest import ARCHITECTURES
+from tests.training import equal
 
 LONG = " ".join(f"sentence number {i} says what is seen ." for i in range(40))
 
