@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from random import Random
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
-from datasets import Dataset, Image, List
+from datasets import Dataset, Features, Image, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as PILImage
@@ -225,3 +227,40 @@ def test_grouping_puts_like_with_like_and_another_order_in_each_epoch(ragged_row
     assert list(sampler) == first
     sampler.set_epoch(1)
     assert list(sampler) != first
+
+
+def test_of_a_picture_in_a_row_only_the_beginning_is_read() -> None:
+    """`group_by_length` asks for all rows at once: a data set of pictures must not be held in memory for it."""
+    file = BytesIO()
+    PILImage.new("RGB", (56, 112)).save(file, "PNG")
+    large = file.getvalue() + bytes(2**22)
+    pictures = [[{"bytes": large, "path": None}] for _ in range(8)]
+    columns = {"prompt": ["abcd" * 5] * 8, "completion": ["efgh" * 5] * 8, "images": pictures}
+    features = Features({"prompt": Value("string"), "completion": Value("string"), "images": List(Image())})
+    lengths = RoughLengths(Dataset.from_dict(columns, features), build_tiny("qwen2_5_vl")[1])
+    lengths([0])
+    tracemalloc.start()
+    try:
+        assert lengths(range(8)) == [10 + 8] * 8
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_rows_whose_lengths_are_not_known_are_dealt_all_the_same() -> None:
+    """A transform makes TRL's columns of others; a picture may be no picture, and a processor may be at a loss."""
+
+    class Processor:
+        def _get_num_multimodal_tokens(self, image_sizes: Any) -> Any:
+            raise KeyError("longest_edge")
+
+    raw = Dataset.from_dict({"question": ["a", "b", "c", "d"]})
+    prepared = raw.with_transform(lambda rows: {"prompt": rows["question"], "completion": rows["question"]})
+    assert RoughLengths(prepared, None)([0, 3]) == [0, 0]
+    for packed in (False, True):
+        order = StepSampler(SequentialSampler(raw), RoughLengths(prepared, None), 1, 4, packed=packed)
+        assert sorted(chain(*order)) == [0, 1, 2, 3]
+    picture = BytesIO()
+    PILImage.new("RGB", (8, 8)).save(picture, "PNG")
+    for column in ([{"url": "x"}], [{"bytes": picture.getvalue()}], [None], [7]):
+        assert RoughLengths(Dataset.from_dict({"prompt": ["abcd"], "image": column}), Processor())([0]) == [1], column

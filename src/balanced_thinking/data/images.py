@@ -78,9 +78,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def size_of(image: Any) -> tuple[int, int]:
-    """Width and height in pixels as `open_image` gives them, without decoding a file; raises as Pillow does."""
-    if isinstance(image, Mapping):
-        image = image["path"] if image.get("bytes") is None else io.BytesIO(image["bytes"])
+    """Width and height in pixels of a path, a file or a PIL image as `open_image` gives them, without decoding a file;
+    raises as Pillow does."""
     if not isinstance(image, Image.Image):
         with Image.open(image) as opened:
             return size_of(opened)

@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 from itertools import accumulate, cycle, islice, pairwise
 from typing import Any
 
+import pyarrow as pa
 import torch
 from datasets import Dataset
 from torch.utils.data import Sampler
@@ -33,15 +34,17 @@ class RoughLengths:
     """
 
     def __init__(self, dataset: Dataset, processor: Any) -> None:
-        names = [name for name in (*_TEXT_COLUMNS, *_PICTURE_COLUMNS) if name in dataset.column_names]
-        self._rows = dataset.with_format("arrow").select_columns(names)  # as stored: no picture is decoded
+        self._rows = dataset.with_format("arrow")  # as stored: no picture is decoded
+        self._names = [name for name in (*_TEXT_COLUMNS, *_PICTURE_COLUMNS) if name in dataset.column_names]
         self._of_pictures = getattr(processor, "_get_num_multimodal_tokens", None)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __call__(self, indices: Sequence[int]) -> list[int]:
-        return [self._tokens(row) for row in self._rows[list(indices)].to_pylist()]
+        table = self._rows[list(indices)]
+        columns = {name: table.column(name) for name in self._names}
+        return [self._tokens({name: _stored(column[i]) for name, column in columns.items()}) for i in range(len(table))]
 
     def _tokens(self, row: Mapping[str, Any]) -> int:
         text = sum(_characters(row.get(name)) for name in _TEXT_COLUMNS) // _CHARACTERS
@@ -52,10 +55,29 @@ class RoughLengths:
         if self._of_pictures is None or not pictures:
             return 0
         try:
-            sides = [size_of(picture)[::-1] for picture in pictures]
+            sides = [size_of(_file(picture))[::-1] for picture in pictures]
             return sum(self._of_pictures(image_sizes=sides).num_image_tokens)
-        except (AttributeError, *UNREADABLE):  # the collator names a file that cannot be read
+        except (AttributeError, LookupError, TypeError, *UNREADABLE):
+            # A guess stops no run: the collator names a file that cannot be read.
             return 0
+
+
+def _stored(value: pa.Scalar) -> Any:
+    """As Python holds it, but bytes as a file: of a picture only the beginning is read then, from the disk too."""
+    if not value.is_valid or isinstance(value, pa.StringScalar):
+        return value.as_py()
+    if isinstance(value, pa.ListScalar):
+        return [_stored(part) for part in value]
+    if isinstance(value, pa.StructScalar):
+        return {name: _stored(part) for name, part in value.items()}
+    return pa.BufferReader(value.as_buffer()) if isinstance(value, pa.BinaryScalar) else value.as_py()
+
+
+def _file(picture: Any) -> Any:
+    """Of a picture as datasets store it: what it is read from."""
+    if not isinstance(picture, Mapping):
+        return picture
+    return picture.get("path") if picture.get("bytes") is None else picture["bytes"]
 
 
 def _characters(value: Any) -> int:
@@ -93,10 +115,9 @@ def alike(lengths: Sequence[int], bins: int) -> list[list[int]]:
 class StepSampler(BatchRebalanceSampler):
     """Micro-batches of one rank. An optimizer step has the samples that it has without this sampler (but for those
     that fill up an epoch's last step on several ranks); which of its micro-batches, and whose, holds which of them
-    goes by length: packed ones get the same number of tokens, padded ones samples of similar length.
-
-    So no micro-batch is much larger than the others, and no rank waits long for another. A step whose samples are all
-    in one micro-batch is left as it is.
+    goes by length: packed ones get about the same number of tokens, so that none is much larger than the others; padded
+    ones samples of similar length, so that little is padding. Either way no rank waits long for another. A step whose
+    samples are all in one micro-batch is left as it is.
 
     Trainer hands on a batch sampler of this base class as it is, and accelerate finds the order to seed in `sampler`.
 
@@ -139,9 +160,9 @@ class StepSampler(BatchRebalanceSampler):
         for start in range(0, len(order), size):
             step = order[start : start + size]
             rounds = self._rounds(len(step))
-            if missing := rounds * self._ranks - len(step):
-                step = step[: rounds * self._round] if missing < 0 else [*step, *islice(cycle(order), missing)]
-            yield from self._deal(step, rounds)
+            step = step[: rounds * self._round]  # shorter with drop_last only
+            missing = max(0, rounds * self._ranks - len(step))
+            yield from self._deal([*step, *islice(cycle(order), missing)], rounds)
 
     def _deal(self, step: list[int], rounds: int) -> Iterator[list[int]]:
         if rounds * self._ranks <= 1:
