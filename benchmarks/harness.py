@@ -69,7 +69,7 @@ def contest(
                 failures[name] = str(error)
                 print(f"round {round_ + 1}/{options.rounds} {name} failed:\n{error.output}", file=sys.stderr)
         rows = compare(samples, baseline, failures)
-        record(script, options, record_as(rows), **({"rounds": round_ + 1} | about))
+        record(script, options, record_as(rows), **({"rounds": round_ + 1, "ranks": ranks} | about))
     return rows
 
 

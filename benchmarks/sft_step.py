@@ -229,11 +229,13 @@ def main() -> int:
         measured(options.measure, options, measure)
         return 0
     options.batch = options.batch or BATCHES[options.size]
+    if options.batch % (options.accumulation * options.ranks):
+        parser.error(f"--batch {options.batch} does not divide into --accumulation times --ranks micro-batches")
     passed_on = ("size", "steps", "lengths", "workers", "batch", "accumulation", "ranks")
     arguments = [f"--{name}={getattr(options, name)}" for name in (*passed_on, "threads", "device")]
     chosen = [name for name in CONTESTANTS if options.only is None or name in (*options.only.split(","), "trl")]
     about = {name: getattr(options, name) for name in passed_on}
-    result = contest(__file__, options, chosen, arguments, "trl", **about)  # `ranks` among them
+    result = contest(__file__, options, chosen, arguments, "trl", **about)
     memory = "GPU's peak MiB" if options.device == "cuda" else "added peak MiB"
     columns = {
         "tokens_per_second": "supervised tokens/s:,.0f",

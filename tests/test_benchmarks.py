@@ -46,7 +46,7 @@ def test_one_that_fails_is_recorded_and_the_others_go_on(benchmark: Any, tmp_pat
     assert rows["killed"] == {"failed": "signal 9"}
     assert rows["fast"]["seconds_ratio"] == {"median": 0.25, "min": 0.25, "max": 0.25}
     written = json.loads((tmp_path / "found.json").read_text())
-    assert (written["figures"], written["rounds"], written["size"]) == (rows, 2, "s")
+    assert (written["figures"], written["rounds"], written["ranks"], written["size"]) == (rows, 2, 1, "s")
     lines = harness.table(rows, {"seconds": "s:.1f"}, "slow").splitlines()
     assert lines[2] == "| `broken` | failed: MemoryError: 9 GiB \\| none left | |"
     assert lines[3] == "| `fast` | 1.0 | 0.250 (0.250-0.250) |"
@@ -144,6 +144,14 @@ def test_all_contestants_see_the_same_steps(benchmark: Any, tmp_path: Path) -> N
         trainer.train()
         found[name] = counts.read()[0]
     assert len(set(found.values())) == 1, found
+
+
+def test_a_step_that_does_not_divide_is_refused(benchmark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its micro-batches would hold fewer examples than the record says."""
+    step = benchmark("sft_step")
+    monkeypatch.setattr("sys.argv", ["sft_step.py", "--batch", "30", "--accumulation", "4"])
+    with pytest.raises(SystemExit, match="2"):
+        step.main()
 
 
 def test_puzzlevqas_lengths_are_even(benchmark: Any) -> None:
