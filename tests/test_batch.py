@@ -25,7 +25,6 @@ from balanced_thinking.rendering import spoken
 from balanced_thinking.segments import ANSWER, THINK, ReasoningFormat, get_format, parse, render
 from balanced_thinking.segments.trim import think_units, trim_think
 from tests.conftest import ARCHITECTURES
-from tests.training import equal
 
 LONG = " ".join(f"sentence number {i} says what is seen ." for i in range(40))
 
@@ -295,7 +294,7 @@ def test_messages_train_the_last_turn_only(picture: Any) -> None:
     one = row("it is red .", images=[picture])
     messages = {"id": "one", "messages": one["prompt"] + one["completion"], "images": one["images"]}
     for name, value in collator([one]).items():
-        assert equal(collator([messages])[name], value), name
+        assert torch.equal(collator([messages])[name], value), name
 
 
 def test_null_and_empty_columns_are_as_good_as_absent_ones(picture: Any) -> None:
@@ -306,7 +305,7 @@ def test_null_and_empty_columns_are_as_good_as_absent_ones(picture: Any) -> None
     for nothing in (None, []):
         for joined in (plain, messages | {"prompt": None, "completion": None}):
             batch = collator([joined | {"images": nothing, "image": picture}])
-            assert all(equal(batch[name], value) for name, value in collator([one]).items())
+            assert all(torch.equal(batch[name], value) for name, value in collator([one]).items())
 
 
 def test_pictures_may_be_files_bytes_or_objects(picture: Any, tmp_path: Path) -> None:
@@ -365,7 +364,7 @@ def test_workers_give_the_same_batches(world_rows: Dataset) -> None:
     here = list(DataLoader(world_rows, batch_size=4, collate_fn=collator))
     there = list(DataLoader(world_rows, batch_size=4, collate_fn=collator, num_workers=2))
     for a, b in zip(here, there, strict=True):
-        assert all(equal(a[name], b[name]) for name in a)
+        assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("packing", [False, True])
@@ -377,4 +376,4 @@ def test_a_first_token_is_predicted_by_nothing(packing: bool) -> None:
     batch = ScaleCollator(tokenizer, packing=packing, pack_tokens=999)(rows)
     length = len(tokenizer(text + tokenizer.eos_token)["input_ids"])
     assert (batch["labels"] == -100).sum() == 2
-    assert sum(batch["supervised"]) == 2 * (length - 1)
+    assert (batch["segment_ids"] > 0).sum() == 2 * (length - 1)

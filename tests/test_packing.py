@@ -154,7 +154,7 @@ def test_shorter_samples_in_a_row_cost_no_more_in_the_backward() -> None:
 
 
 def hidden_states(model: Any, batch: dict[str, Any], dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    ours = ("segment_ids", "labels", "supervised", "dropped", "kept", "places", "rows")
+    ours = ("segment_ids", "labels", "dropped", "kept", "places", "rows")
     inputs = {k: v for k, v in batch.items() if k not in ours}
     rows = batch.get("rows")
     if "pixel_values" in inputs:

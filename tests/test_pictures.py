@@ -18,7 +18,6 @@ from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.pictures import CachedPictures
 from tests.conftest import ARCHITECTURES
-from tests.training import equal
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def test_a_cached_batch_is_the_batch_and_is_processed_once(
     for batch in (collator(rows), collator(rows[::-1]), again(rows)):
         assert batch.keys() == plain.keys()
     for name, value in plain.items():
-        assert equal(batch[name], value), name
+        assert torch.equal(batch[name], value), name
     assert sum(seen) == 4
     assert len(decoded) <= 8  # once or twice on the way to the cache, never on the way from it
     assert processor.image_processor is not collator.processor.image_processor

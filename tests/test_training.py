@@ -21,6 +21,7 @@ from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.schedules import Schedule
 from balanced_thinking.segments import ANSWER, THINK
+from balanced_thinking.training import head
 from balanced_thinking.training import run as training_run
 from balanced_thinking.training.head import attach_weighted_head
 from balanced_thinking.training.recipe import Recipe
@@ -101,7 +102,7 @@ def test_entropy_is_logged_where_it_is_asked_for(packing: bool, world_rows: Data
     model, processor = build_tiny("qwen2_5_vl")
     batch = ScaleCollator(processor)(list(world_rows))
     segments = batch.pop("segment_ids")[:, 1:]
-    for name in ("dropped", "kept", "supervised"):
+    for name in ("dropped", "kept"):
         batch.pop(name)
     with torch.no_grad():
         logits = model.eval()(**batch).logits[:, :-1]
@@ -128,6 +129,34 @@ def test_plain_sft_logs_the_share_that_each_segment_gets_by_its_length(world_row
         entry["w_think"] * entry["think_nll"] + entry["w_answer"] * entry["answer_nll"], rel=1e-5
     )
     assert entry["w_think"] > 0.7
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_head_knows_its_counts_unless_a_collator_left_labels_out(
+    packing: bool, world_rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, original = [], head.weighted_linear_cross_entropy
+
+    def listening(*tensors: Any, counts: Any, **options: Any) -> Any:
+        told.append(counts)
+        return original(*tensors, counts=counts, **options)
+
+    monkeypatch.setattr(head, "weighted_linear_cross_entropy", listening)
+    rows = world_rows.remove_columns("images")
+    whole = trainer("qwen2", rows, config(tmp_path, packing=packing))
+    collator = whole.data_collator
+
+    def masking(rows: Any) -> Any:
+        batch = collator(rows)
+        batch["labels"][:, ::2] = -100
+        return batch
+
+    masked = trainer("qwen2", rows, config(tmp_path), data_collator=masking)
+    for run in (whole, masked):
+        run.train()
+    supervised = int((collator(list(rows))["labels"] != -100).sum())
+    assert told == [(supervised, supervised), None]
+    assert 0 < losses(masked)[0] < losses(whole)[0]
 
 
 def test_metrics_cost_one_transfer_per_logging_step(

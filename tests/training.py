@@ -6,7 +6,6 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
@@ -60,8 +59,3 @@ def logged(trained: Any, name: str) -> list[float]:
 
 def losses(trained: Any) -> list[float]:
     return logged(trained, "loss")
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Of what a batch holds: tensors, or numbers that the host knows."""
-    return bool(one == other) if isinstance(one, list) else torch.equal(one, other)

@@ -26,7 +26,6 @@ from balanced_thinking.pictures import CachedPictures, take_pictures
 from balanced_thinking.rendering import render_row, spoken, template_drops, to_prompt_completion
 from balanced_thinking.segments import IGNORE, Parsed, ReasoningFormat, get_format, parse, token_segments
 from balanced_thinking.segments.trim import SENTENCES, WORDS, think_units, trim_think
-from balanced_thinking.weights import SEGMENTS
 
 OVERFLOW = ("error", "drop", "trim_think")
 # What a processor returns for each token besides its id; completions hold no image, so theirs is 0.
@@ -51,7 +50,7 @@ def _pictures(row: Mapping[str, Any], *, convert: bool = True) -> list[Image.Ima
 
 class ScaleCollator:
     """Collates rows into `input_ids`, `attention_mask`, `labels`, `segment_ids` (all (B, L)), `kept` (the places of the
-    rows that were not dropped), `dropped` (), `supervised` (tokens of each segment) and the pictures' tensors.
+    rows that were not dropped), `dropped` () and the pictures' tensors.
 
     With `packing` several samples share a row: then there is no `attention_mask`, but `position_ids`, `places` and
     `rows`, the samples' lengths (see `packing.Layout`), and with `varlen` what FlashAttention asks for.
@@ -120,11 +119,7 @@ class ScaleCollator:
             prompts = self._encode_prompts(asked, shown)
         packs = self.packing and (len(whole) > 1 or self.varlen)
         batch = self._pack(prompts, whole, shown) if packs else self._pad(prompts, whole)
-        return batch | {
-            "supervised": [int((batch["segment_ids"] == segment).sum()) for segment in SEGMENTS],
-            "kept": torch.tensor(kept, dtype=torch.long),
-            "dropped": torch.tensor(len(rows) - len(kept)),
-        }
+        return batch | {"kept": torch.tensor(kept, dtype=torch.long), "dropped": torch.tensor(len(rows) - len(kept))}
 
     def _filler(self) -> tuple[str, list[Image.Image]]:
         """The text and pictures of a prompt without a target: a batch must hold something for the model to run on."""

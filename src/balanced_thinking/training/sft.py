@@ -191,11 +191,18 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         return batch if device.type == "cpu" else send_to_device(batch, device, non_blocking=True)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
-        """The denominators: `count` of all micro-batches of the step, over all ranks."""
+        """The denominators: `count` of all micro-batches of the step, over all ranks. Each micro-batch learns its own
+        number of supervised tokens of each segment."""
         if not batch_samples:
             return None
-        counts = torch.stack([count(_by_sample(batch["segment_ids"][:, 1:], batch)) for batch in batch_samples]).sum(0)
-        return self.accelerator.reduce(counts.to(device), "sum")
+        counts = []
+        for batch in batch_samples:
+            segments = batch["segment_ids"][:, 1:]
+            counts.append(count(_by_sample(segments, batch)))
+            # Known here, before the batch is moved. A collator of the user's own may have other labels than segments.
+            if torch.equal(batch["labels"][:, 1:] != -100, segments != IGNORE):
+                batch["supervised"] = counts[-1][1].tolist()
+        return self.accelerator.reduce(torch.stack(counts).sum(0).to(device), "sum")
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -207,10 +214,9 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         packed_segments = inputs.pop("segment_ids")[:, 1:]
         places, rows = inputs.pop("places", None), inputs.pop("rows", None)
         segments = _by_sample(packed_segments, {"places": places})
-        dropped, kept, supervised = inputs.pop("dropped"), inputs.pop("kept"), inputs.pop("supervised")
+        dropped, kept, supervised = inputs.pop("dropped"), inputs.pop("kept"), inputs.pop("supervised", None)
         if not training:
             segments = segments.masked_fill(self._repeated(kept, len(segments))[:, None], IGNORE)
-            supervised = None  # repeated samples have no weight
         counts = count(segments) if num_items_in_batch is None else num_items_in_batch
         think, answer = self.segment_weights() if training else EVALUATION_WEIGHTS
         normalize = self.normalize if training or self.normalize == "token" else "example"
