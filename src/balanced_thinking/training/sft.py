@@ -154,10 +154,8 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
             drop_last=args.dataloader_drop_last,
         )
 
-    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
-        by_length = self.args.train_sampling_strategy == "group_by_length"
-        found = self._by_length(eval_dataset, self.args.eval_batch_size) if by_length else None
-        return found or super()._get_eval_sampler(eval_dataset)
+    def _get_eval_sampler(self, eval_dataset: Any) -> None:
+        """In the data's own order whatever that of training, as predictions are read beside their rows."""
 
     def _by_length(self, dataset: Any, batch_size: int) -> LengthSampler | None:
         """Not for a stream, which has no order to choose."""
