@@ -85,7 +85,7 @@ def test_steps_have_the_samples_that_they_have_without_dealing(
 
 
 @given(st.lists(st.integers(1, 999), min_size=1, max_size=30), st.data())
-def test_even_bins_differ_by_one_sample_at_most_in_cost(costs: list[int], data: st.DataObject) -> None:
+def test_even_bins_cost_at_most_twice_what_the_best_ones_do(costs: list[int], data: st.DataObject) -> None:
     bins = even(costs, data.draw(st.integers(1, len(costs))))
     assert sorted(chain(*bins)) == list(range(len(costs)))
     if len(costs) % len(bins) == 0:

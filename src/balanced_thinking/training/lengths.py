@@ -7,6 +7,7 @@ is free to deal them out. `LengthSampler` goes further and decides which samples
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from heapq import heappop, heappush
 from itertools import accumulate, cycle, islice, pairwise
 from typing import Any
@@ -38,28 +39,37 @@ class RoughLengths:
         self._names = [name for name in (*_TEXT_COLUMNS, *_PICTURE_COLUMNS) if name in dataset.column_names]
         self._of_pictures = getattr(processor, "_get_num_multimodal_tokens", None)
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
     def __call__(self, indices: Sequence[int]) -> list[int]:
         table = self._rows[list(indices)]
         columns = {name: table.column(name) for name in self._names}
-        return [self._tokens({name: _stored(column[i]) for name, column in columns.items()}) for i in range(len(table))]
+        rows = [{name: _stored(column[i]) for name, column in columns.items()} for i in range(len(table))]
+        tokens = [sum(_characters(row.get(name)) for name in _TEXT_COLUMNS) // _CHARACTERS for row in rows]
+        sides = [(i, side) for i, row in enumerate(rows) for picture in _pictures(row) if (side := _side(picture))]
+        for (i, _), seen in zip(sides, self._seen([side for _, side in sides]), strict=True):
+            tokens[i] += seen
+        return tokens
 
-    def _tokens(self, row: Mapping[str, Any]) -> int:
-        text = sum(_characters(row.get(name)) for name in _TEXT_COLUMNS) // _CHARACTERS
-        single = row.get("image")
-        return text + self._seen([*(row.get("images") or ()), *(() if single is None else (single,))])
+    def _seen(self, sides: Sequence[tuple[int, int]]) -> list[int]:
+        """Of pictures of these heights and widths, all at once: the processor sorts its settings anew for each call."""
+        if self._of_pictures is not None and sides:
+            with suppress(AttributeError, LookupError, TypeError):  # a guess stops no run
+                return self._of_pictures(image_sizes=sides).num_image_tokens
+        return [0] * len(sides)
 
-    def _seen(self, pictures: Sequence[Any]) -> int:
-        if self._of_pictures is None or not pictures:
-            return 0
-        try:
-            sides = [size_of(_file(picture))[::-1] for picture in pictures]
-            return sum(self._of_pictures(image_sizes=sides).num_image_tokens)
-        except (AttributeError, LookupError, TypeError, *UNREADABLE):
-            # A guess stops no run: the collator names a file that cannot be read.
-            return 0
+
+def _pictures(row: Mapping[str, Any]) -> list[Any]:
+    single = row.get("image")
+    return [*(row.get("images") or ()), *(() if single is None else (single,))]
+
+
+def _side(picture: Any) -> tuple[int, int] | None:
+    """Height and width in pixels; None of a file that cannot be read: the collator names it."""
+    if isinstance(picture, Mapping):  # as datasets store it
+        picture = picture.get("path") if picture.get("bytes") is None else picture["bytes"]
+    try:
+        return size_of(picture)[::-1]
+    except (AttributeError, TypeError, *UNREADABLE):
+        return None
 
 
 def _stored(value: pa.Scalar) -> Any:
@@ -71,13 +81,6 @@ def _stored(value: pa.Scalar) -> Any:
     if isinstance(value, pa.StructScalar):
         return {name: _stored(part) for name, part in value.items()}
     return pa.BufferReader(value.as_buffer()) if isinstance(value, pa.BinaryScalar) else value.as_py()
-
-
-def _file(picture: Any) -> Any:
-    """Of a picture as datasets store it: what it is read from."""
-    if not isinstance(picture, Mapping):
-        return picture
-    return picture.get("path") if picture.get("bytes") is None else picture["bytes"]
 
 
 def _characters(value: Any) -> int:

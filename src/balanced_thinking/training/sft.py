@@ -137,15 +137,17 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         args, strategy = self.args, self.args.train_sampling_strategy
+        if strategy == "sequential" or not isinstance(dataset, Dataset):  # a stream has no order to choose
+            return super()._get_train_sampler(train_dataset)
+        lengths = RoughLengths(dataset, self.processing_class)
         if strategy == "group_by_length" or (self._groups_lengths and strategy == "random"):
             batch = self._train_batch_size * args.gradient_accumulation_steps
-            return self._by_length(dataset, batch) or super()._get_train_sampler(train_dataset)
-        elsewhere = self.accelerator.split_batches or self.accelerator.dispatch_batches
-        if strategy == "sequential" or elsewhere or not isinstance(dataset, Dataset):
+            return LengthSampler(batch, lengths(range(len(dataset))), args.seed)
+        if self.accelerator.split_batches or self.accelerator.dispatch_batches:
             return super()._get_train_sampler(train_dataset)
         return StepSampler(
             RandomSampler(dataset),
-            RoughLengths(dataset, self.processing_class),
+            lengths,
             self._train_batch_size,
             args.gradient_accumulation_steps,
             self.accelerator.num_processes,
@@ -156,13 +158,6 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
 
     def _get_eval_sampler(self, eval_dataset: Any) -> None:
         """In the data's own order whatever that of training, as predictions are read beside their rows."""
-
-    def _by_length(self, dataset: Any, batch_size: int) -> LengthSampler | None:
-        """Not for a stream, which has no order to choose."""
-        if not isinstance(dataset, Dataset):
-            return None
-        lengths = RoughLengths(dataset, self.processing_class)
-        return LengthSampler(batch_size, lengths(range(len(lengths))), self.args.seed)
 
     # Rows stay as they are until the collator: segments need the whole completion, and pictures stay paths until then.
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
