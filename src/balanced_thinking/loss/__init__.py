@@ -115,7 +115,7 @@ def weighted_linear_cross_entropy(
             supervised logits at once), or "auto": "triton" on a GPU, else "chunked".
         entropy: whether to return the entropy of each supervised token's prediction, too.
         counts: supervised tokens, and those of them whose weight is not zero, where the caller knows them on the host:
-            then nothing waits for a GPU, which checks them by itself (an assertion on the device). "reference" ignores them.
+            then nothing waits for a GPU, which checks them by itself (an assertion there). "reference" ignores them.
 
     Returns:
         `LossOutput(loss, nll_T, correct_T)`, with `entropy` `LossOutputWithEntropy(loss, nll_T, correct_T, entropy_T)`:
