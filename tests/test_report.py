@@ -202,6 +202,15 @@ def test_runs_without_evaluation_or_metrics_make_a_page(tmp_path: Path) -> None:
     assert "No run has logged metrics yet." in text
 
 
+def test_a_split_whose_evaluation_has_just_begun_makes_a_page(study: Path) -> None:
+    place = study / "sft/seed-0/eval/world-longer"
+    place.mkdir()
+    (place / ".resume-0.jsonl").write_text("")  # as a study leaves it while it answers
+    text = report_of(study)
+    assert "No arm has results on this split yet." in text
+    assert "Items: 100 of world-test. Seeds per arm: 1." in text
+
+
 def test_a_folder_without_runs_is_refused_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong/photos").mkdir(parents=True)

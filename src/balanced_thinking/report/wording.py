@@ -254,7 +254,9 @@ def limits(tables: Tables) -> list[str]:
     if not rows:
         return ["Nothing has been evaluated yet."]
     seeds = sorted({row.seeds for row in rows})
-    sizes = ", ".join(f"{count(max(row.n for row in split))} of {name}" for name, split in tables.splits.items())
+    sizes = ", ".join(
+        f"{count(max(row.n for row in split))} of {name}" for name, split in tables.splits.items() if split
+    )
     lines = [f"Items: {sizes}. Seeds per arm: {' or '.join(str(seed) for seed in seeds)}."]
     if min(seeds) < 3:
         lines.append("With fewer than three seeds the spread between training runs is hardly known.")
