@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -200,6 +201,18 @@ def test_runs_without_evaluation_or_metrics_make_a_page(tmp_path: Path) -> None:
     text = report_of(tmp_path / "runs")
     assert "Nothing to compare yet." in text
     assert "No run has logged metrics yet." in text
+
+
+def test_contrasts_of_another_split_are_told_where_the_main_one_has_none(study: Path) -> None:
+    for arm in ("sft", "scale-sft"):
+        write_run(study / arm / "seed-0", [arm == "sft"] * 40, split="world-longer")
+    shutil.rmtree(study / "sft/seed-0/eval/world-test")
+    write_report(study, study / "report.html", study / "report.md")
+    for text in (html.unescape((study / "report.html").read_text()), (study / "report.md").read_text()):
+        assert "takes two arms with predictions of the same items of world-test." in text
+        assert "Contrasts on world-longer" in text
+        assert "Paired counts on world-longer" in text
+        assert "A difference counts as shown when" in text
 
 
 def test_a_split_whose_evaluation_has_just_begun_makes_a_page(study: Path) -> None:

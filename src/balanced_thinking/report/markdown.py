@@ -173,9 +173,11 @@ def escape(text: str) -> str:
 
 
 def _verdict(tables: Tables) -> list[str]:
-    if not tables.contrasts:
-        return ["Nothing to compare: it takes two arms with predictions of the same items."]
+    compared = [contrasts for contrasts in tables.by_split.values() if contrasts]
     blocks = [f"**{escape(weak)}**"] if (weak := weakness(tables.contrasts)) else []
+    if not tables.contrasts:
+        where = f" of {tables.main_split}" if compared else ""
+        blocks.append(escape(f"Nothing to compare: it takes two arms with predictions of the same items{where}."))
     for c in tables.contrasts:
         told = (evidence(c), within_margin(c), power(c))
         blocks.append(f"**{escape(headline(c))}** {escape(' '.join(filter(None, told)))}")
@@ -183,7 +185,7 @@ def _verdict(tables: Tables) -> list[str]:
         blocks += _titled(f"### Contrasts on {escape(split)}", CONTRAST_HEADER, map(_contrast_cells, contrasts))
         rows = ([c.arm, c.base, *_seed_cells(s)] for c in contrasts for s in c.seeds)
         blocks += _titled(f"### Paired counts on {escape(split)}", SEED_HEADER, rows)
-    return [*blocks, escape(rule(tables.contrasts))]
+    return [*blocks, *(escape(rule(contrasts)) for contrasts in compared[:1])]
 
 
 def _contrast_cells(c: Contrast) -> list[str]:
