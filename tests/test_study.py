@@ -429,10 +429,28 @@ def test_a_failed_run_is_told_with_its_log_and_the_others_are_finished(
 ) -> None:
     arms = {"broken": {"model": "nowhere/at/all"}, "after": {"after": "broken", "stage": "grpo"}}
     study = make_study({**SMALL, "arms": arms | {"sft": SMALL["arms"]["sft"]}, "contrasts": []})
-    with pytest.raises(StudyError, match=r"2 of 3 runs failed.*broken/seed-0/log.txt"):
+    with pytest.raises(StudyError, match=r"1 of 3 runs failed, 1 more left out.*again \([^,]*broken/seed-0/log.txt\)"):
         run_study(study, tmp_path, jobs=2)
     assert "no model folder nowhere/at/all" in capsys.readouterr().out
     assert (tmp_path / "sft" / "seed-0" / "eval" / "world-test" / "summary.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "said"),
+    [
+        (1, "Traceback\nValueError: no", "failed (ValueError: no); see"),
+        (1, "", "failed (exit code 1); see"),
+        (-9, "step 7 of 9", "failed (ended by signal 9, Killed); see"),  # not by what its last line is about
+        (0, "", "sft/seed-0: world-test 25.0%"),  # nor by results that are not the study's
+    ],
+)
+def test_the_end_of_a_run_is_told_in_one_line(code: int, log: str, said: str, tmp_path: Path) -> None:
+    node = make_study(SMALL).nodes()[0]
+    for label, summary in (("world-test", '{"accuracy": 0.25}'), ("other-test", "{}")):
+        (tmp_path / node.name / "eval" / label).mkdir(parents=True)
+        (tmp_path / node.name / "eval" / label / "summary.json").write_text(summary)
+    (tmp_path / node.name / "log.txt").write_text(log)
+    assert said in study_run._told(tmp_path, node, code)
 
 
 def fingerprints(root: Path) -> dict[str, str]:

@@ -39,12 +39,13 @@ class StudyError(RuntimeError):
 
 @dataclass
 class _Schedule:
-    """Which runs wait, run and have failed."""
+    """Which runs wait, run and have failed, and which were left out because the one they start from has."""
 
     waiting: list[Node]
     gpus: list[str] = field(default_factory=list)
     running: dict[subprocess.Popen[bytes], Node] = field(default_factory=dict)
     failed: list[Node] = field(default_factory=list)
+    left_out: list[Node] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)  # the GPU of each run
 
     def ready(self) -> Node | None:
@@ -63,9 +64,13 @@ class _Schedule:
     def fail(self, node: Node) -> None:
         """Give up a run, and those that would have started from it."""
         self.failed.append(node)
-        for child in [other for other in self.waiting if other.after == node.name]:
+        self._leave_out(node)
+
+    def _leave_out(self, parent: Node) -> None:
+        for child in [other for other in self.waiting if other.after == parent.name]:
             self.waiting.remove(child)
-            self.fail(child)
+            self.left_out.append(child)
+            self._leave_out(child)
 
 
 def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
@@ -97,8 +102,9 @@ def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
             raise
     if schedule.failed:
         logs = ", ".join(str(root / node.name / LOG) for node in schedule.failed[:3])
+        left = f", {len(schedule.left_out)} more left out that would start from them" if schedule.left_out else ""
         raise StudyError(
-            f"{len(schedule.failed)} of {len(nodes)} runs failed; the same command tries them again ({logs})"
+            f"{len(schedule.failed)} of {len(nodes)} runs failed{left}; the same command tries them again ({logs})"
         )
 
 
@@ -201,13 +207,20 @@ def _stop(schedule: _Schedule) -> None:
 
 
 def _told(root: Path, node: Node, code: int) -> str:
-    """The run's end in one line: its accuracies, or where its log lies."""
+    """The run's end in one line: its accuracies, or why it failed and where its log lies."""
     folder = root / node.name
     if code:
-        lines = (folder / LOG).read_text(errors="replace").strip().splitlines()
-        return f"{node.name}: failed ({lines[-1] if lines else f'exit code {code}'}); see {folder / LOG}"
-    summaries = [json.loads(path.read_text()) for path in sorted(folder.glob("eval/*/summary.json"))]
-    return f"{node.name}: " + ", ".join(f"{s['split']} {s['accuracy']:.1%}" for s in summaries)
+        return f"{node.name}: failed ({_why(folder / LOG, code)}); see {folder / LOG}"
+    summaries = {name: json.loads((folder / "eval" / name / "summary.json").read_text()) for name in node.evaluations}
+    return f"{node.name}: " + ", ".join(f"{name} {about['accuracy']:.1%}" for name, about in summaries.items())
+
+
+def _why(log: Path, code: int) -> str:
+    """A failure's last words. What the system ended, for want of memory for instance, says nothing of it itself."""
+    if code < 0:
+        return f"ended by signal {-code}, {signal.strsignal(-code)}"
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"exit code {code}"
 
 
 def ledger(root: Path) -> list[dict[str, Any]]:
