@@ -89,6 +89,11 @@ def test_a_setting_may_name_its_arms_and_seeds() -> None:
     assert sum(node.setting == "all" for node in study.nodes()) == 4
 
 
+def test_a_setting_that_leaves_its_keys_empty_varies_nothing() -> None:
+    study = make_study(changed(settings={"all": {"arms": None, "sft": None, "evaluate": None}}))
+    assert [node.name for node in study.nodes()] == ["all/sft/seed-0", "all/sft+grpo/seed-0"]
+
+
 def test_names_may_be_numbers() -> None:
     arms = {4: {}, 5: {"after": 4, "stage": "grpo"}}
     settings = {10: {}, 40: {"arms": [4]}, 0.5: {"arms": [4]}}
@@ -139,6 +144,10 @@ def test_an_arm_written_before_its_parent_still_comes_after_it() -> None:
         (changed(settings={"a": {"arms": ["sft+grpo"]}}), "starts from 'sft', which the setting leaves out"),
         (changed(settings={"a": {"arms": "sft"}}), "expected a list"),
         (changed(settings={"a": {"seeds": [1, 1]}}), "setting 'a': seeds"),
+        (changed(settings={"a": {"sft": 3}}), "setting 'a': sft is 3; expected a mapping"),
+        (changed(settings={"a": {"evaluate": ["world"]}}), "setting 'a': evaluate: it is"),
+        (changed(settings={"a": {"evaluate": {"world": 3}}}), "setting 'a': evaluate: world is 3"),
+        (changed(contrasts=[["sft", "sft"]]), "compares an arm with itself"),
         ([1], "expected a mapping"),
     ],
 )

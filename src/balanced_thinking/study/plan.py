@@ -84,7 +84,8 @@ class Study:
 
     def _chosen(self, setting: str | None, key: str, everything: Sequence[Any]) -> Sequence[Any]:
         """The arms or seeds of a setting: those that it names, else all."""
-        return self.settings.get(setting or "", {}).get(key, everything)
+        named = self.settings.get(setting or "", {}).get(key)
+        return everything if named is None else named
 
     def _node(self, arm: str, setting: str | None, seed: int) -> Node:
         own = self.arms[arm]
@@ -222,13 +223,24 @@ def _check(study: Study, where: str) -> None:
     check_keys(study.stages, STAGES, f"{where}: stages")
     for name, varied in study.settings.items():
         check_keys(varied, (*STAGES, "evaluate", "arms", "seeds"), f"{where}, setting {name!r}")
+        _check_varied(varied, f"{where}, setting {name!r}")
         _check_chosen(study.arms, varied.get("arms"), f"{where}, setting {name!r}")
     for pair in study.contrasts:
+        if pair[0] == pair[1]:
+            raise RecipeError(f"{where}: contrast {list(pair)} compares an arm with itself; expected two arms")
         for arm in pair:
             if arm not in study.arms:
                 raise RecipeError(f"{where}: contrast {list(pair)} names no arm {arm!r}{nearest(arm, study.arms)}")
     for node in study.nodes():
         check_benchmarks(node.benchmarks, where)
+
+
+def _check_varied(varied: Mapping[str, Any], where: str) -> None:
+    """What a setting lays over recipes and benchmarks is mappings, as they are."""
+    for stage in STAGES:
+        if not isinstance(varied.get(stage), Mapping | None):
+            raise RecipeError(f"{where}: {stage} is {varied[stage]!r}; expected a mapping of a recipe's keys")
+    _section(varied.get("evaluate"), f"{where}: evaluate")
 
 
 def _check_chosen(arms: Mapping[str, Mapping[str, Any]], chosen: Any, where: str) -> None:
