@@ -327,6 +327,30 @@ def test_a_training_that_began_with_another_recipe_starts_anew(tmp_path: Path) -
         settle(folder, node)
 
 
+def test_a_kill_while_a_training_is_put_aside_leaves_no_checkpoint_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_study(SMALL).nodes()[0]
+    folder = tmp_path / node.name
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(replace(node.recipe, model="world-base").to_yaml())
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        if path.name == "checkpoints":
+            raise KeyboardInterrupt
+        return real(path, target)
+
+    # The order in which a folder is listed is the file system's.
+    monkeypatch.setattr(Path, "iterdir", lambda place: iter([place / "config.yaml", place / "checkpoints"]))
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        settle(folder, node)
+    monkeypatch.undo()
+    settle(folder, node)
+    assert not any(folder.iterdir())
+
+
 def test_all_evaluations_have_one_default_batch_size(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["eval", "--help"])

@@ -61,9 +61,10 @@ def settle(folder: Path, node: Node) -> None:
     if changed := begun_otherwise(folder, node):
         aside = next(place for k in count(1) if not (place := folder.with_name(f".{folder.name}-{k}")).exists())
         aside.mkdir()
-        for path in folder.iterdir():
-            if path.name not in (LOG, ".lock"):
-                path.rename(aside / path.name)
+        moved = [path for path in folder.iterdir() if path.name not in (LOG, ".lock")]
+        # The recipe goes last: after a kill in between, what is left is still known to be another's.
+        for path in sorted(moved, key=lambda path: path.name == "config.yaml"):
+            path.rename(aside / path.name)
         print(f"{'; '.join(changed)}: training starts anew, and what there was is kept in {aside}", flush=True)
 
 
