@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
@@ -289,6 +290,33 @@ def test_a_setting_or_data_that_a_run_would_fail_of_is_found_before(study: Any, 
     study["arms"]["sft"] = {}
     with pytest.raises(RecipeError, match=said):
         check_study(make_study(study), tmp_path)
+
+
+WITHHELD = '{"id": "a", "question": "what ?"}\n'
+GOOD = '{"id": "b", "question": "what ?", "answer": "red"}\n'
+TAGGED = '{"prompt": "what ?", "completion": "<r>it is red</r><f>red</f>"}\n'
+TAGS = {"think_open": "<r>", "think_close": "</r>", "answer_open": "<f>", "answer_close": "</f>"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "how", "said"),
+    [
+        (WITHHELD * 3, {"on_bad_row": "drop"}, "evaluate.mine.jsonl: .*has no row to use: 3 bad rows"),
+        (WITHHELD + GOOD, {"on_bad_row": "drop", "limit": 1}, "has no row to use: 1 bad row"),
+        (WITHHELD + GOOD + WITHHELD, {}, "evaluate.mine.jsonl: mine.jsonl: 2 bad rows"),
+        (WITHHELD + GOOD, {"on_bad_row": "drop"}, ""),
+        (TAGGED, {}, ""),  # in the format of the run
+    ],
+)
+def test_a_benchmark_without_an_answer_to_score_is_found_before_any_training(
+    rows: str, how: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.jsonl").write_text(rows)
+    trained = {"sft": {"training": {"reasoning_format": TAGS}}}
+    study = make_study({**SMALL, "arms": trained, "contrasts": [], "evaluate": {"mine.jsonl": how}})
+    with pytest.raises(RecipeError, match=said) if said else nullcontext():
+        check_study(study, tmp_path / "s")
 
 
 def test_what_is_done_is_not_looked_at_again(tmp_path: Path) -> None:

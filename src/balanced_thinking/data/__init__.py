@@ -10,6 +10,7 @@ and name it in `DATASETS` (or call `register`). A module with `recognises(path)`
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -159,9 +160,29 @@ def stream_data(
     return _good(data, islice(checked, limit), found, on_bad_row == "error")
 
 
-def first_row(data: str, split: str, options: Mapping[str, Any]) -> None:
-    """Look whether there is such data. Raises ValueError where it, its split or an option does not exist."""
-    next(stream_data(data, split=split, options=options, limit=1, on_bad_row="drop"), None)
+def first_row(
+    data: str,
+    split: str,
+    options: Mapping[str, Any],
+    *,
+    format: str | Mapping[str, Any] = "auto",
+    on_bad_row: str = "error",
+    limit: int | None = None,
+) -> None:
+    """Look whether there is such data with a row to use, reading no more than it takes to find one.
+
+    Arguments are those of `load_data`. Raises ValueError where the data, its split or an option does not exist or where
+    no row is good, BadRowsError where one before the first good one is bad and none may be.
+    """
+    bad_rows: list[BadRow] = []
+    rows = stream_data(
+        data, split=split, format=format, on_bad_row=on_bad_row, limit=limit, options=options, bad_rows=bad_rows
+    )
+    if next(rows, None) is None:
+        why = f": {bad_rows_table(bad_rows)}" if bad_rows else ""
+        raise ValueError(f"{data}, split {split!r}, has no row to use{why}")
+    if bad_rows and on_bad_row == "error":
+        deque(rows, maxlen=0)  # raises with all of them
 
 
 def published_tests(data: str) -> tuple[list[Example], int]:

@@ -68,7 +68,14 @@ def evaluate_on_each(
             ranks().print(f"{place} holds these results already")
             continue
         _free(place, overwrite)
-        first_row(benchmark.data, split, benchmark.options)
+        first_row(
+            benchmark.data,
+            split,
+            benchmark.options,
+            format=data_format(format),
+            on_bad_row=benchmark.on_bad_row,
+            limit=benchmark.limit,
+        )
         calls.append((call, place))
     judge: Engine | None = None
     for call, place in calls:

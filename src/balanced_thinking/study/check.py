@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.data import first_row
+from balanced_thinking.data import data_format, first_row
 from balanced_thinking.segments import get_format
 from balanced_thinking.study.plan import Node, Study, make_study, to_yaml
 from balanced_thinking.study.worker import missing
-from balanced_thinking.training.recipe import RecipeError, read_yaml
+from balanced_thinking.training.recipe import Recipe, RecipeError, read_yaml
 
 _NAMED = 3  # arms, where a fault is that of many
 # What arguments and data that cannot be used raise, in our own code and in that of the libraries.
@@ -74,31 +74,35 @@ class _Check:
         self._seen: dict[str, str | None] = {}
 
     def of(self, node: Node, root: Path) -> Iterator[str]:
+        format = data_format(node.recipe.training.get("reasoning_format"))
         for part in missing(root, node):
             if part == "train":
-                yield from self._training(node, root / node.name)
+                yield from self._training(node.recipe, root / node.name, format)
             else:
-                benchmark, split = node.evaluations[part]
-                yield from self._data(f"evaluate.{benchmark.data}", benchmark.data, split, benchmark.options)
+                one, split = node.evaluations[part]
+                how = {"format": format, "on_bad_row": one.on_bad_row, "limit": one.limit}
+                yield from self._data(f"evaluate.{one.data}", one.data, split, one.options, how)
 
-    def _training(self, node: Node, folder: Path) -> Iterator[str]:
+    def _training(self, recipe: Recipe, folder: Path, format: Any) -> Iterator[str]:
         from balanced_thinking.training.run import training_arguments
 
-        recipe = node.recipe
         try:
             get_format(training_arguments(recipe, folder).reasoning_format)
         except _FAULTS as error:
             yield str(error)
-        yield from self._data("data", recipe.data, recipe.split, recipe.data_options)
+        how = {"format": format, "on_bad_row": recipe.on_bad_row, "limit": recipe.limit}
+        yield from self._data("data", recipe.data, recipe.split, recipe.data_options, how)
         if recipe.validation_split:
-            yield from self._data("data", recipe.data, recipe.validation_split, recipe.validation_options)
+            yield from self._data("data", recipe.data, recipe.validation_split, recipe.validation_options, how)
 
-    def _data(self, where: str, data: str, split: str, options: Mapping[str, Any]) -> Iterator[str]:
-        key = repr((where, data, split, options))
+    def _data(
+        self, where: str, data: str, split: str, options: Mapping[str, Any], how: dict[str, Any]
+    ) -> Iterator[str]:
+        key = repr((where, data, split, options, how))
         if key not in self._seen:
             self._seen[key] = None
             try:
-                first_row(data, split, options)
+                first_row(data, split, options, **how)
             except _FAULTS as error:
                 self._seen[key] = f"{where}: {error}"
         if (fault := self._seen[key]) is not None:
