@@ -162,7 +162,25 @@ def test_a_base_that_was_only_evaluated_is_an_arm_beside_every_seed(tmp_path: Pa
     assert [note for note in tables.notes if "Qwen" in note] == [
         "Qwen2.5-VL, seed 0: nothing of its training is here: its answers are compared with those of every seed"
     ]
-    report_of(tmp_path)
+    rows = {row.arm: row for row in tables.splits["world-test"]}
+    assert [(rows[arm].seeds, rows[arm].n, rows[arm].seed_range) for arm in tables.arms] == [
+        (2, 4, (0.75, 0.75)),
+        (0, 4, None),
+    ]
+    assert {failure.arm: failure.n for failure in tables.failures} == {"sft": 8, "Qwen2.5-VL": 4}
+    assert "Items: 4 of world-test. Seeds per arm: 2." in report_of(tmp_path)
+
+
+def test_two_bases_are_compared_once_however_many_seeds_others_have(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        write_run(tmp_path / f"tuned/seed-{seed}", [True] * 40, seed=seed)
+    for arm, right in (("base", 10), ("instruct", 30)):
+        write_evaluation(tmp_path / arm / "eval/world-test", [row(i, i < right) for i in range(40)])
+    contrasts = {contrast.arm: contrast for contrast in make_tables(load_runs(tmp_path)).contrasts}
+    assert {arm: (contrast.base, len(contrast.seeds)) for arm, contrast in contrasts.items()} == {
+        "instruct": ("base", 1),
+        "tuned": ("base", 3),
+    }
 
 
 def test_without_predictions_the_summary_is_counted(study: Path) -> None:

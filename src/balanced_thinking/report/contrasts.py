@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import NormalDist, pstdev
 
 from balanced_thinking.evaluation.bootstrap import paired_bootstrap
@@ -198,11 +199,13 @@ def _paired(
     runs: Sequence[Run], base: Sequence[Run], split: str, notes: list[str]
 ) -> Iterable[tuple[int | None, Answers, Answers]]:
     """(seed, the arm's verdicts, the baseline's) on the items that both answered."""
-    baseline = {run.seed: run for run in base}
+    baseline, seen = {run.seed: run for run in base}, set[tuple[Path, Path]]()
     for run in runs:
         other = baseline.get(run.seed)
-        if other is None or not _comparable(run, other, split):
+        # Two models that were not trained here stand beside every seed: their answers are compared once.
+        if other is None or (pair := (run.folder, other.folder)) in seen or not _comparable(run, other, split):
             continue
+        seen.add(pair)
         ours, theirs = (each.evaluations[split].correct for each in (run, other))
         common = sorted(ours.keys() & theirs.keys())
         if not common:

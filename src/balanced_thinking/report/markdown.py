@@ -215,7 +215,7 @@ def _seed_cells(seed: SeedContrast) -> list[str]:
 def _arm_cells(row: ArmRow) -> list[str]:
     return [
         row.arm,
-        count(row.seeds),
+        count(row.seeds or None),
         count(row.n),
         percent(row.accuracy),
         span((row.low, row.high)),

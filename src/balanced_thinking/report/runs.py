@@ -118,6 +118,11 @@ class Run:
         return bool(self.config or self.provenance or self.metrics)
 
     @property
+    def seedless(self) -> bool:
+        """Whether it was not trained here, so that its greedy answers, which have no seed, stand beside every one."""
+        return not self.trained and not SEED_FOLDER.fullmatch(self.folder.name)
+
+    @property
     def stage(self) -> str:
         return str(self.config.get("stage") or "sft")
 
@@ -156,11 +161,10 @@ def load_runs(runs_dir: Path) -> list[Run]:
 
 
 def _at_each_seed(runs: Sequence[Run]) -> Iterator[Run]:
-    """The runs, of which a model that was not trained here stands beside every seed: its greedy answers have none, and
-    arms are compared seed by seed."""
+    """The runs, of which a model that has no seed stands beside every one: arms are compared seed by seed."""
     seeds = sorted({run.seed for run in runs if run.trained and run.seed is not None})
     for run in runs:
-        if run.trained or run.seed is not None or not seeds:
+        if not run.seedless or not seeds:
             yield run
         else:
             yield replace(run, seed=seeds[0])

@@ -24,9 +24,10 @@ Costing = Callable[[Sequence[Sequence[Run]]], tuple[CostRow, ...]]
 class ArmRow:
     """One arm on one split, all its seeds together. Rates and accuracies are shares from 0 to 1, times are seconds.
 
-    `n` counts items of one seed. `low` and `high` are the Wilson 95 % interval at `n` items: the seeds answer the same
-    items, so counting each answer as a new item would make the interval too narrow. `train_seconds` includes the runs
-    that a run started from. `asked` names the prompts and scorers; `score` is None where summaries don't give it.
+    `seeds` is 0 for a model that was not trained here. `n` counts items of one seed. `low` and `high` are the Wilson
+    95 % interval at `n` items: the seeds answer the same items, so counting each answer as a new item would make the
+    interval too narrow. `train_seconds` includes the runs that a run started from. `asked` names the prompts and
+    scorers; `score` is None where summaries don't give it.
     """
 
     arm: str
@@ -249,22 +250,22 @@ def _arm_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[ArmRow, ...]
 
 
 def _arm_row(runs: Sequence[Run], split: str, seconds: float | None, base_seconds: float | None) -> ArmRow | None:
-    evaluations = [e for run in runs if (e := run.evaluations.get(split)) is not None and e.total.n]
+    evaluations = [e for run in _once(runs) if (e := run.evaluations.get(split)) is not None and e.total.n]
     if not evaluations:
         return None
-    seeds, total = len(evaluations), _pool(e.total for e in evaluations)
-    items = round(total.n / seeds)
-    low, high = wilson_interval(round(total.correct / seeds), items)
+    many, total = len(evaluations), _pool(e.total for e in evaluations)
+    items = round(total.n / many)
+    low, high = wilson_interval(round(total.correct / many), items)
     shares = [e.total.correct / e.total.n for e in evaluations]
     return ArmRow(
         arm=runs[0].arm,
         split=split,
-        seeds=seeds,
+        seeds=0 if runs[0].seedless else many,
         n=items,
         accuracy=total.correct / total.n,
         low=low,
         high=high,
-        seed_range=(min(shares), max(shares)) if seeds > 1 else None,
+        seed_range=(min(shares), max(shares)) if many > 1 else None,
         malformed=sum(e.malformed for e in evaluations) / total.n,
         truncated=sum(e.truncated for e in evaluations) / total.n,
         think_tokens=mean(e.think_tokens_mean for e in evaluations),
@@ -276,12 +277,17 @@ def _arm_row(runs: Sequence[Run], split: str, seconds: float | None, base_second
     )
 
 
+def _once(runs: Sequence[Run]) -> list[Run]:
+    """Each run once: a model that was not trained here stands beside every seed."""
+    return list({run.folder: run for run in runs}.values())
+
+
 def _failures(groups: Sequence[Sequence[Run]], split: str) -> tuple[FailureRow, ...]:
     """Of the arms that have predictions: a summary alone doesn't tell the groups."""
     rows = []
     for runs in groups:
         counted: Counter[str] = Counter()
-        for run in runs:
+        for run in _once(runs):
             if split in run.evaluations:
                 counted.update(run.evaluations[split].groups)
         if n := counted.total():

@@ -253,17 +253,19 @@ def limits(tables: Tables) -> list[str]:
     rows = [row for split in tables.splits.values() for row in split]
     if not rows:
         return ["Nothing has been evaluated yet."]
-    seeds = sorted({row.seeds for row in rows})
+    seeds = sorted({row.seeds for row in rows if row.seeds})
     sizes = ", ".join(
         f"{count(max(row.n for row in split))} of {name}" for name, split in tables.splits.items() if split
     )
-    lines = [f"Items: {sizes}. Seeds per arm: {' or '.join(str(seed) for seed in seeds)}."]
-    if min(seeds) < 3:
+    told = f" Seeds per arm: {' or '.join(map(str, seeds))}." if seeds else ""
+    lines = [f"Items: {sizes}.{told}"]
+    fewest = min(seeds, default=FEW_SEEDS)
+    if fewest < 3:
         lines.append("With fewer than three seeds the spread between training runs is hardly known.")
-    if 1 < min(seeds) < FEW_SEEDS:
-        chance = 2 ** (1 - min(seeds))
+    if 1 < fewest < FEW_SEEDS:
+        chance = 2 ** (1 - fewest)
         lines.append(
-            f"{min(seeds)} seeds all point the same way by chance alone in {percent(chance, 0)} of studies, however "
+            f"{fewest} seeds all point the same way by chance alone in {percent(chance, 0)} of studies, however "
             "clear each of them is. Where trainings of one arm scatter by a standard deviation of 2 points, a "
             "difference that does not exist is shown in about 5 % of studies with 2,000 items, at 3 points in 7 to "
             "12 %. Where seeds differ much, intervals and margins are too narrow, too: of 95 % intervals about 81 % "
