@@ -159,6 +159,11 @@ def test_results_are_named_after_the_data_and_the_split(
     assert label(data, "test") == expected
 
 
+@pytest.mark.parametrize(("split", "expected"), [("dev/easy", "mine-dev-easy"), ("../../x", "mine-..-..-x")])
+def test_results_of_any_split_lie_in_one_folder(split: str, expected: str) -> None:
+    assert label("mine.jsonl", split) == expected
+
+
 def test_every_sample_is_kept_in_order_and_the_summary_counts_them(tmp_path: Path) -> None:
     examples = list(load(split="test", n=5))
     model = generator("qwen2_5_vl")

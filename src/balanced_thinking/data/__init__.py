@@ -279,13 +279,15 @@ def label(data: str, split: str) -> str:
     """The name of a result's folder, `<data>-<split>`: two data sets never share one just for the split's name.
 
     A named data set goes by its name, a path by its file's stem, or its folder's name where the stem is the split.
+    A split's name may hold a slash, the folder's not: reports look for results in one folder, not deeper or elsewhere.
     """
+    folder = split.replace("/", "-")
     name, _, path = data.partition(":")
     if name in DATASETS and name != "jsonl":
-        return f"{name}-{split}"
+        return f"{name}-{folder}"
     place = Path(path if name == "jsonl" and path else data).expanduser().resolve()
     stem = place.stem if place.suffix in (".jsonl", ".json", ".csv") else place.name
-    return f"{place.parent.name if stem == split else stem}-{split}"
+    return f"{place.parent.name if stem == split else stem}-{folder}"
 
 
 def register(name: str, module: str) -> None:
