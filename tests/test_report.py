@@ -194,6 +194,7 @@ def test_without_predictions_the_summary_is_counted(study: Path) -> None:
     ("file", "content", "note"),
     [
         ("metrics.jsonl", '{"step": 0, "think_nll": 1.0}\n{"step": 1, "thi', "metrics.jsonl: 1 lines are not JSON"),
+        ("metrics.jsonl", '{"step": 0}\n[1]\n\n"cut', "metrics.jsonl: 2 lines are not JSON objects"),
         ("provenance.json", '{"arm": ', "provenance.json cannot be read"),
         ("config.yaml", "a: [", "config.yaml cannot be read"),
         ("config.yaml", "- a", "config.yaml holds list, a mapping was expected"),
@@ -205,6 +206,7 @@ def test_without_predictions_the_summary_is_counted(study: Path) -> None:
             "1 rows lack an id or a verdict",
         ),
         ("eval/world-test/predictions.jsonl", '{"id": "a", "correct": true}\n' * 2, "1 rows repeat an id"),
+        ("eval/world-test/predictions.jsonl", "", "eval/world-test: no prediction can be used; this page counts what"),
     ],
 )
 def test_damage_is_told(study: Path, file: str, content: str, note: str) -> None:
@@ -250,6 +252,11 @@ def test_a_folder_without_runs_is_refused_with_the_way_out(tmp_path: Path) -> No
             write_report(tmp_path / name, tmp_path / "report.html")
         assert name in str(error.value)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_number_that_no_float_holds_is_left_out(study: Path) -> None:
+    (study / "sft/seed-0/metrics.jsonl").write_text(f'{{"step": 0, "think_nll": 1{"0" * 400}}}\n')
+    assert "sft" not in draw_curves(load_runs(study), ("sft", "scale-sft"))[0].alternative.replace("scale-sft", "")
 
 
 def test_drawings_say_where_they_end_and_what_they_left_out(study: Path) -> None:

@@ -137,7 +137,7 @@ def number(value: object) -> float | None:
     """The value as a float, or None when it is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if abs(value) < float("inf") else None
+    return float(value) if abs(value) <= sys.float_info.max else None  # JSON has whole numbers of any size
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -219,6 +219,8 @@ def load_evaluation(folder: Path, notes: list[str]) -> Evaluation:
         answer_tokens += number(row.get("answer_tokens")) or 0
     n = evaluation.total.n
     if n == 0:
+        if (folder / "predictions.jsonl").is_file() and evaluation.summary.get("n"):
+            notes.append(f"{_place(folder)}: no prediction can be used; this page counts what summary.json says")
         return _from_summary(evaluation)
     evaluation.think_tokens_mean, evaluation.answer_tokens_mean = think_tokens / n, answer_tokens / n
     notes += _disagreements(evaluation)
@@ -245,16 +247,17 @@ def read_lines(path: Path, notes: list[str], *, required: bool = True) -> Iterat
         return
     damaged = 0
     with path.open("rb") as lines:
-        for line in lines:
+        for line in filter(bytes.strip, lines):
             try:
-                row = json.loads(line) if line.strip() else None
+                row = json.loads(line)
             except ValueError:
-                damaged += 1
-                continue
+                row = None
             if isinstance(row, dict):
                 yield row
+            else:
+                damaged += 1
     if damaged:
-        notes.append(f"{_place(path)}: {damaged} lines are not JSON and are left out")
+        notes.append(f"{_place(path)}: {damaged} lines are not JSON objects and are left out")
 
 
 def _count(evaluation: Evaluation, row: Mapping[str, Any]) -> None:
