@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -339,6 +340,20 @@ def test_finished_run_is_not_overwritten_but_can_be_resumed(tmp_path: Path, caps
     after = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert after[:2] == metrics.splitlines()[:2]
     assert [json.loads(line)["step"] for line in after if "loss" in json.loads(line)] == [1, 2, 3]
+
+
+def test_recipes_and_studies_are_utf_8_whatever_the_system_writes(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("model: größe/modell\n", encoding="utf-8")
+    (tmp_path / "study.yaml").write_text("arms: {größer: {}}\nevaluate: {world: {}}\n", encoding="utf-8")
+    code = "import sys; from balanced_thinking.training.recipe import load_recipe; from balanced_thinking.study.plan "
+    code += "import load_study; print(ascii([load_recipe(sys.argv[1]).model, *load_study(sys.argv[2]).arms]))"
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", code, str(tmp_path / "recipe.yaml"), str(tmp_path / "study.yaml")]
+    told = subprocess.run(command, env=os.environ | plain, capture_output=True, text=True, check=True).stdout
+    assert told.strip() == ascii(["größe/modell", "größer"])
+    (tmp_path / "recipe.yaml").write_bytes("model: größe\n".encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"recipe.yaml is no YAML: .*; expected text in UTF-8"):
+        load_recipe(tmp_path / "recipe.yaml")
 
 
 def test_results_are_not_overwritten_unless_told_and_use_the_format_of_the_run(

@@ -26,7 +26,7 @@ class Place:
         """The reasoning format that it was trained in; None where no recipe gives one."""
         if self.config is None or not self.config.is_file():
             return None
-        config = read_yaml(self.config.read_text(), str(self.config))
+        config = read_yaml(self.config.read_bytes(), str(self.config))
         training = config.get("training") if isinstance(config, dict) else None
         return training.get("reasoning_format") if isinstance(training, dict) else None
 

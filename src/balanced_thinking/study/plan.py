@@ -118,7 +118,7 @@ def load_study(path: str | Path) -> Study:
     """The study in a YAML file. Raises RecipeError for what it lacks, what is unknown, and chains that lead nowhere."""
     if not Path(path).is_file():
         raise RecipeError(f"there is no study {path}; expected a YAML file such as recipes/world/study.yaml")
-    return make_study(read_yaml(Path(path).read_text(), str(path)), str(path))
+    return make_study(read_yaml(Path(path).read_bytes(), str(path)), str(path))
 
 
 def make_study(raw: Any, where: str = "the study") -> Study:

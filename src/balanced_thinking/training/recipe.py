@@ -136,7 +136,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 def _read(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise RecipeError(f"there is no recipe {path}; expected a YAML file such as recipes/world/scale-sft.yaml")
-    raw = read_yaml(Path(path).read_text(), f"the recipe {path}") or {}
+    raw = read_yaml(Path(path).read_bytes(), f"the recipe {path}") or {}
     if not isinstance(raw, dict):
         raise RecipeError(f"the recipe {path} holds {_shown(raw)}; expected keys such as `model: world-base`")
     check_keys(raw, (f.name for f in fields(Recipe)), f"the recipe {path}")
@@ -154,15 +154,19 @@ class _Once(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(text: str, where: str) -> Any:
-    """The value of a YAML text. Raises RecipeError, with line and column, where it is none."""
+def read_yaml(text: str | bytes, where: str) -> Any:
+    """The value of a YAML text, or of a file's bytes, which are UTF-8 whatever the system's own encoding is. Raises
+    RecipeError, with line and column, where it is none."""
     try:
         return yaml.load(text, _Once)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or type(error).__name__
-        raise RecipeError(f"{where}{place} is no YAML: {reason}; close what is open, or quote the value") from None
+        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
+        cure = "close what is open, or quote the value"
+        if isinstance(error, yaml.reader.ReaderError):
+            cure = "expected text in UTF-8 without control characters"
+        raise RecipeError(f"{where}{place} is no YAML: {reason}; {cure}") from None
 
 
 def _override(raw: dict[str, Any], name: str, text: str) -> None:
