@@ -342,6 +342,13 @@ def test_finished_run_is_not_overwritten_but_can_be_resumed(tmp_path: Path, caps
     assert [json.loads(line)["step"] for line in after if "loss" in json.loads(line)] == [1, 2, 3]
 
 
+def test_a_run_records_its_command_as_a_shell_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/balanced", "sft", "--data", "my data.jsonl", "--lora.r", "8"])
+    runs.create(tmp_path / "run", "", {})
+    about = json.loads((tmp_path / "run/provenance.json").read_text())
+    assert about["command"] == "balanced sft --data 'my data.jsonl' --lora.r 8"
+
+
 def test_recipes_and_studies_are_utf_8_whatever_the_system_writes(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("model: größe/modell\n", encoding="utf-8")
     (tmp_path / "study.yaml").write_text("arms: {größer: {}}\nevaluate: {world: {}}\n", encoding="utf-8")

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ def create(out: Path, config_yaml: str, about: dict[str, Any], *, resume: bool =
     write_atomically(out / "config.yaml", config_yaml)
     provenance = {
         **about,
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": _commit(),
         "python": platform.python_version(),
         "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
