@@ -149,6 +149,7 @@ def test_a_busy_server_is_asked_again(stub: Any) -> None:
         ([], {"content": "B", "reasoning": "hm"}, ValueError, "without a reasoning parser"),
         ([(200, "<html>")], {}, ConnectionError, "cannot be read"),
         ([(200, '{"error": "overloaded"}')], {}, ConnectionError, "gave no choice: .*overloaded"),
+        ([(200, '{"choices": [{"message": null}]}')], {}, ConnectionError, "gave no choice: .*None"),
     ],
 )
 def test_what_the_server_says_is_told(fail: Any, message: Any, error: Any, said: str, stub: Any) -> None:
@@ -156,6 +157,13 @@ def test_what_the_server_says_is_told(fail: Any, message: Any, error: Any, said:
     stub.fail, stub.message = list(fail), message
     with pytest.raises(error, match=said):
         judged.complete([Example("one", "which ?", (), None, "red")])
+
+
+@pytest.mark.parametrize("answer", ['["a"]', '{"error": "a"}', '{"data": [{}]}', "null"])
+def test_a_server_that_lists_no_models_is_told(answer: str, stub: Any) -> None:
+    stub.fail = [(200, answer)]
+    with pytest.raises(ConnectionError, match=r"/models gave no list of models: .*is the server OpenAI-compatible"):
+        judge(stub)
 
 
 def test_a_wrong_address_is_told(stub: Any) -> None:

@@ -85,7 +85,7 @@ class Server(Engine):
         answer = self._ask("/chat/completions", request)
         try:
             choice = answer["choices"][0]
-            message = choice["message"]
+            message = {**choice["message"]}
         except (KeyError, IndexError, TypeError) as error:
             raise ConnectionError(f"{self.address} gave no choice: {str(answer)[:300]}") from error
         for name in ("reasoning", "reasoning_content"):
@@ -97,7 +97,13 @@ class Server(Engine):
         return self.ids_of(message.get("content") or "", choice.get("finish_reason") == "stop")
 
     def _only_model(self) -> str:
-        names = [model["id"] for model in self._ask("/models").get("data", [])]
+        listed = self._ask("/models")
+        try:
+            names = [model["id"] for model in listed["data"]]
+        except (KeyError, TypeError) as error:
+            raise ConnectionError(
+                f"{self.address}/models gave no list of models: {str(listed)[:300]}; is the server OpenAI-compatible?"
+            ) from error
         if len(names) != 1:
             raise ValueError(
                 f"{self.address} serves {', '.join(names) or 'no model'}; say which one with --served-model"
