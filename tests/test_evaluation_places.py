@@ -72,3 +72,22 @@ def test_results_of_a_base_never_go_into_a_run_of_the_same_name(run: Path) -> No
     (run.absolute().parent / "runs/world-base/config.yaml").write_text(RECIPE)
     with pytest.raises(FileExistsError, match="runs/world-base, which is a run of another model; choose an --out"):
         locate("world-base").results()
+
+
+def test_checkpoints_of_two_arms_do_not_share_a_folder(run: Path) -> None:
+    for arm in ("sft", "scale-sft"):
+        folder = run.absolute().parent / "study" / arm / "seed-0"
+        (folder / "checkpoints/checkpoint-2").mkdir(parents=True)
+        (folder / "config.yaml").write_text(RECIPE)
+        found = locate(f"study/{arm}/seed-0/checkpoints/checkpoint-2")
+        assert found.results() == Path(f"runs/{arm}-seed-0-checkpoint-2/eval")
+
+
+def test_results_of_two_models_of_one_name_are_not_mixed(run: Path) -> None:
+    place = run.absolute().parent / "runs/final/eval/world-test"
+    place.mkdir(parents=True)
+    (place / "summary.json").write_text('{"model": "some/final"}')
+    for name in ("some/final", f"{run.absolute().parent}/some/final"):
+        assert locate(name).results() == Path("runs/final/eval")
+    with pytest.raises(FileExistsError, match="runs/final, which holds those of some/final; choose an --out"):
+        locate("other/final").results()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 from balanced_thinking.models.load import is_run
 from balanced_thinking.training.recipe import read_yaml
+
+_SEED = re.compile(r"seed-\d+")
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Place:
 
     def results(self) -> Path:
         """The folder of its results, unless another one is named: in its run, or beside the runs in a folder of its
-        own, so that a report shows it as an arm. Raises FileExistsError where that one is a run."""
+        own, so that a report shows it as an arm. Raises FileExistsError where that one is a run, or another model's."""
         if self.run is not None:
             return self.run / "eval"
         folder = Path("runs") / self._own_name()
@@ -40,15 +43,32 @@ class Place:
             raise FileExistsError(
                 f"results of {self.name} would go to {folder}, which is a run of another model; choose an --out"
             )
+        for other in _evaluated(folder):
+            if _whole(other) != _whole(self.name):
+                raise FileExistsError(
+                    f"results of {self.name} would go to {folder}, which holds those of {other}; choose an --out"
+                )
         return folder / "eval"
 
     def _own_name(self) -> str:
-        """The last part of its name, a checkpoint's with its run's before it."""
+        """The last part of its name, a checkpoint's with its run's before it, a seed's with its arm's."""
         place = Path(self.name).expanduser()
         parts = [place.resolve().name if place.is_dir() else self.name.rpartition("/")[2]]
         if self.config is not None:
-            parts.insert(0, self.config.resolve().parent.name)
+            run = self.config.resolve().parent
+            parts = [*([run.parent.name] if _SEED.fullmatch(run.name) else []), run.name, *parts]
         return re.sub(r"[^\w.+=-]+", "-", "-".join(parts)).lstrip(".")
+
+
+def _evaluated(folder: Path) -> list[str]:
+    """The models of whose results a folder has any."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("eval/*/summary.json"))]
+    return [str(about["model"]) for about in found if isinstance(about, dict) and about.get("model")]
+
+
+def _whole(name: str) -> Path:
+    """One and the same for all names of a local folder; a hub name is as good as a path of its own."""
+    return Path(name).expanduser().resolve()
 
 
 def locate(model: str) -> Place:
