@@ -171,6 +171,14 @@ def test_one_setting_and_several_tell_their_parts_in_one_order(runs: Path, tmp_p
         assert tuple(part for part in parts if part in ORDER) == ORDER[1:8]
 
 
+def test_a_run_beside_its_seeds_is_told_where_it_is_not_shown(tmp_path: Path) -> None:
+    for folder in ("sft/seed-0", "sft"):
+        write_run(tmp_path / folder, [True, False])
+    assert [note for note in load_report(tmp_path).notes if "is not shown" in note] == [
+        f"{tmp_path / 'sft'} is a run itself, which is not shown beside its seeds: move it to a folder of its own"
+    ]
+
+
 def test_one_order_of_arms_colours_all_settings(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs, tmp_path / "runs")
     shutil.rmtree(tmp_path / "runs/ratio-10/sft")

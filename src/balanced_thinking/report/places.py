@@ -32,11 +32,21 @@ def find_runs(runs_dir: Path) -> list[tuple[Path, str | None]]:
     """(folder, arm) of every run. The arm is None when `runs_dir` is itself the run: only the run can say it."""
     places: list[tuple[Path, str | None]] = []
     for arm_folder in folders(runs_dir):
-        seeds = [folder for folder in folders(arm_folder) if SEED_FOLDER.fullmatch(folder.name) and _is_run(folder)]
+        seeds = _seeds(arm_folder)
         here = [arm_folder] if _is_run(arm_folder) else []
         places += [(folder, arm_folder.name) for folder in seeds or here]
     # A study may keep its own configuration beside its arms: the folder itself counts only when nothing below does.
     return places or ([(runs_dir, None)] if _is_run(runs_dir) else [])
+
+
+def overlooked(runs_dir: Path) -> list[str]:
+    """Arms whose own folder was trained in, too, though its seeds alone are read."""
+    arms = [arm for arm in folders(runs_dir) if any((arm / name).exists() for name in TRAINING_FILES)]
+    return [arm.name for arm in arms if _seeds(arm)]
+
+
+def _seeds(arm_folder: Path) -> list[Path]:
+    return [folder for folder in folders(arm_folder) if SEED_FOLDER.fullmatch(folder.name) and _is_run(folder)]
 
 
 def folders(path: Path) -> list[Path]:

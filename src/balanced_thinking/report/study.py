@@ -14,7 +14,7 @@ from rich.progress import track
 from balanced_thinking.report.contrasts import Contrast
 from balanced_thinking.report.cost import cost_rows, load_ledger
 from balanced_thinking.report.figures import MAX_POINTS, MIN_POINTS, PANELS, draw_curves
-from balanced_thinking.report.places import find_settings
+from balanced_thinking.report.places import find_settings, overlooked
 from balanced_thinking.report.plan import Plan, load_plan
 from balanced_thinking.report.plots import draw_forest, draw_times, forest_rows
 from balanced_thinking.report.runs import Run, load_runs
@@ -94,6 +94,11 @@ def load_report(root: Path) -> Report:
     notes = list(plan.notes)
     if absent := [name for name in plan.settings if places[0][0] is not None and name not in runs]:
         notes.append(f"settings of the study without a run yet: {', '.join(absent)}")
+    notes += [
+        f"{folder / arm} is a run itself, which is not shown beside its seeds: move it to a folder of its own"
+        for _, folder in places
+        for arm in overlooked(folder)
+    ]
     arms = order_arms([run for found in runs.values() for run in found], plan)
     shared = _Shared(root, plan, arms, load_ledger(root, notes), len(runs))
     sections = _sections(runs, shared)
