@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.report.runs import Run, mean, number, read_lines
+from balanced_thinking.report.files import number, read_lines
+from balanced_thinking.report.runs import Run, mean
 
 LEDGER = "ledger.jsonl"
 TRAIN = "train"

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from balanced_thinking.report.runs import Run, number
+from balanced_thinking.report.files import number
+from balanced_thinking.report.runs import Run
 from balanced_thinking.report.svg import ARM, DASHES, Drawing, arm_class, canvas, render
 
 INCHES = (5.4, 2.9)

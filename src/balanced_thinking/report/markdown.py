@@ -12,8 +12,9 @@ from dataclasses import asdict, fields, replace
 from balanced_thinking.report.contrasts import Contrast, SeedContrast
 from balanced_thinking.report.cost import CostRow
 from balanced_thinking.report.failures import GROUPS
+from balanced_thinking.report.rows import ArmRow
 from balanced_thinking.report.study import Report
-from balanced_thinking.report.tables import ArmRow, Tables
+from balanced_thinking.report.tables import Tables
 from balanced_thinking.report.wording import (
     as_good,
     cost_seconds,

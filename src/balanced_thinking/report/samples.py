@@ -13,8 +13,9 @@ from typing import Any
 
 from PIL import Image
 
+from balanced_thinking.report.evaluations import Evaluation, predictions
 from balanced_thinking.report.failures import known_format
-from balanced_thinking.report.runs import Evaluation, Run, predictions
+from balanced_thinking.report.runs import Run
 from balanced_thinking.segments import parse
 
 SAMPLES = 48

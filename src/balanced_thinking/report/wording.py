@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from balanced_thinking.report.contrasts import ALONE, ALPHA, DETECTABLE_POINTS, FEW_SEEDS, Contrast, SeedContrast
-from balanced_thinking.report.tables import ArmRow, Leader, Tables
+from balanced_thinking.report.rows import ArmRow
+from balanced_thinking.report.tables import Leader, Tables
 
 MISSING = "–"
 MINUS, THIN = "−", "\u202f"
