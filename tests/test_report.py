@@ -214,6 +214,13 @@ def test_damage_is_told(study: Path, file: str, content: str, note: str) -> None
     assert note in report_of(study)
 
 
+@pytest.mark.parametrize(("page", "markdown"), [("report.md", "report.md"), ("report.html", "report.csv")])
+def test_no_file_of_a_report_is_written_over_another(study: Path, page: str, markdown: str) -> None:
+    with pytest.raises(ValueError, match="would be one file; name them with --html and --markdown"):
+        write_report(study, study / page, study / markdown)
+    assert not (study / page).exists()
+
+
 def test_runs_without_evaluation_or_metrics_make_a_page(tmp_path: Path) -> None:
     for arm in ("sft", "scale-sft"):
         (tmp_path / "runs" / arm).mkdir(parents=True)

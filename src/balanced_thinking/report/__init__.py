@@ -12,23 +12,31 @@ def write_report(runs_dir: Path | str, html_path: Path | str, markdown_path: Pat
 
     Contrasts and margin come from `RUNS/study.yaml` where there is one. With `markdown_path`, the same numbers go there
     as Markdown, and beside it as CSV: the arms (`.csv`) and their contrasts (`-contrasts.csv`). Whatever an unfinished
-    run lacks is told on the page. Raises ValueError when `runs_dir` holds no run.
+    run lacks is told on the page. Raises ValueError when `runs_dir` holds no run, and where one of these files would be
+    written over another.
     """
     # Imported here so that `balanced --help`, which imports this module, does not wait for matplotlib.
     from balanced_thinking.report.markdown import arm_rows, render_contrasts_csv, render_csv, render_markdown
     from balanced_thinking.report.page import render_page
     from balanced_thinking.report.study import load_report
 
-    report = load_report(Path(runs_dir))
-    page = _write(Path(html_path), render_page(report))
+    texts = {Path(html_path): render_page}
     if markdown_path is not None:
-        path = _write(Path(markdown_path), render_markdown(report))
-        _write(path.with_suffix(".csv"), render_csv(arm_rows(report)))
-        _write(path.with_name(f"{path.stem}-contrasts.csv"), render_contrasts_csv(report))
-    return page
+        path = Path(markdown_path)
+        texts[path] = render_markdown
+        texts[path.with_suffix(".csv")] = lambda report: render_csv(arm_rows(report))
+        texts[path.with_name(f"{path.stem}-contrasts.csv")] = render_contrasts_csv
+        if len(texts) < 4:
+            raise ValueError(
+                f"the page {html_path}, the Markdown {markdown_path} and the .csv beside it would be one file; name "
+                "them with --html and --markdown so that they end in .html and .md"
+            )
+    report = load_report(Path(runs_dir))
+    for path, render in texts.items():
+        _write(path, render(report))
+    return Path(html_path)
 
 
-def _write(path: Path, text: str) -> Path:
+def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    return path
