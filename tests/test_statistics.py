@@ -21,7 +21,6 @@ from balanced_thinking.evaluation.statistics import (
     minimum_detectable_effect,
     paired_counts,
     paired_difference_interval,
-    power_of_mcnemar,
     tost_paired,
     wilson_interval,
 )
@@ -244,21 +243,6 @@ def test_the_exact_test_has_about_the_promised_power(n: int, discordant: float) 
     assert exact_power(n, discordant, minimum_detectable_effect(n, discordant)) == pytest.approx(0.8, abs=0.04)
 
 
-@pytest.mark.parametrize(("n", "discordant"), [(2017, 0.2), (1600, 0.1), (500, 0.3)])
-def test_power_is_about_the_exact_tests(n: int, discordant: float) -> None:
-    assert power_of_mcnemar(n, discordant, 0.02) == pytest.approx(exact_power(n, discordant, 0.02), abs=0.04)
-
-
-@pytest.mark.parametrize(("n", "discordant", "power"), [(2017, 0.2, 0.8), (500, 0.1, 0.6), (4241, 0.3, 0.95)])
-def test_power_is_the_inverse_of_the_detectable_effect(n: int, discordant: float, power: float) -> None:
-    effect = minimum_detectable_effect(n, discordant, power, alpha=0.01)
-    assert power_of_mcnemar(n, discordant, effect, alpha=0.01) == pytest.approx(power)
-
-
-def test_a_difference_implies_at_least_its_own_discordance() -> None:
-    assert power_of_mcnemar(900, 0.0, 0.02) == power_of_mcnemar(900, 0.02, 0.02)
-
-
 def test_more_items_agreement_and_tolerance_show_smaller_effects() -> None:
     base = minimum_detectable_effect(1000, 0.2)
     assert minimum_detectable_effect(4000, 0.2) == pytest.approx(base / 2)
@@ -284,8 +268,6 @@ REFUSED = [
     (lambda: tost_paired(5, 1, 0, 0, 2), "margin is 2"),  # points for a share
     (lambda: tost_paired(5, 1, 0, 0, -0.02), "margin is -0.02"),  # a margin is a distance
     (lambda: Tost(0.02, 0.95, 0.1, 0.1), "alpha is 0.95"),  # confidence for alpha
-    (lambda: power_of_mcnemar(0, 0.1, 0.02), "there are 0 items"),  # an empty split
-    (lambda: power_of_mcnemar(10, 0.1, 2), "difference 2 "),  # points for a share
 ]
 
 

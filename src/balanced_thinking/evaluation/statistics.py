@@ -169,21 +169,6 @@ def minimum_detectable_effect(n: int, discordant: float, power: float = 0.8, alp
     return (_z(1 - alpha) + NormalDist().inv_cdf(power)) * sqrt(discordant / n)
 
 
-def power_of_mcnemar(n: int, discordant: float, difference: float, alpha: float = 0.05) -> float:
-    """The chance that a two-sided McNemar test on n items shows this true difference: a study below 0.8 should say so.
-
-    The inverse of `minimum_detectable_effect`, so a normal approximation: some 0.03 above the exact test's power, up to
-    0.1 with fewer than 20 discordant items. A true difference makes at least as many items discordant, so a smaller
-    `discordant` is raised to it. Raises ValueError without items or for a wrong share.
-    """
-    check_items(n)
-    if not (0 <= discordant <= 1 and 0 < difference <= 1 and 0 < alpha < 1):
-        raise ValueError(
-            f"discordant is {discordant}, difference {difference} and alpha {alpha}; expected shares such as 0.1"
-        )
-    return NormalDist().cdf(difference / sqrt(max(discordant, difference) / n) - _z(1 - alpha))
-
-
 def check_items(n: int) -> None:
     """Raises ValueError without items."""
     if n <= 0:
