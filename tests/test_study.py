@@ -216,6 +216,7 @@ def test_a_study_that_has_begun_may_change_where_no_result_depends_on_it(study: 
             {**SMALL, "arms": {"other": {}}, "contrasts": []},
             "arm 'sft' has finished runs and is no longer part of it",
         ),
+        (changed(settings={"first": {}}), "arm 'sft' has finished runs and is no longer part"),  # its folder is another
     ],
 )
 def test_what_finished_runs_depend_on_stays(study: Any, said: str, tmp_path: Path) -> None:
@@ -224,6 +225,14 @@ def test_what_finished_runs_depend_on_stays(study: Any, said: str, tmp_path: Pat
     with pytest.raises(StudyError, match=said):
         prepare(make_study(study), tmp_path)
     assert (tmp_path / "study.yaml").read_text() == before
+
+
+def test_a_setting_keeps_the_arms_whose_runs_are_finished(tmp_path: Path) -> None:
+    arms, few = SMALL["arms"] | {"more": {}}, {"arms": ["more"]}
+    finish(tmp_path, {**SMALL, "arms": arms, "settings": {"r": {}}}, "r/sft/seed-0")
+    prepare(make_study({**SMALL, "arms": arms, "settings": {"r": {}, "few": few}}), tmp_path)
+    with pytest.raises(StudyError, match="arm 'sft' at 'r' has finished runs and is no longer part of it"):
+        prepare(make_study({**SMALL, "arms": arms, "settings": {"r": few}}), tmp_path)
 
 
 def test_an_arm_stays_while_a_finished_one_has_started_from_it(tmp_path: Path) -> None:

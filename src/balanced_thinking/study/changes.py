@@ -25,6 +25,7 @@ def refused(old: Study, new: Study, root: Path) -> list[str]:
     """What differs between two plans for a folder though finished parts depend on it, in words."""
     nodes, now = old.nodes(), {node.name: node for node in new.nodes()}
     trained = {one.name for node in nodes if runs.finished(root / node.name) for one in chain(nodes, node.name)}
+    kept = {(node.arm, node.setting) for node in now.values()}
     found: list[str] = []
     for node in nodes:
         other = now.get(node.name)
@@ -34,7 +35,7 @@ def refused(old: Study, new: Study, root: Path) -> list[str]:
         if other is not None:
             found += _trained(node, other) if node.name in trained else []
             found += [told for label in done for told in _evaluated(label, node, other)]
-        elif node.arm not in new.arms or (node.setting is not None and node.setting not in new.settings):
+        elif (node.arm, node.setting) not in kept:  # a seed may come and go
             found.append(f"{node.title} has finished runs and is no longer part of it")
     found += [told for node in now.values() for told in differs_from_its_run(root / node.name, node)]
     return list(dict.fromkeys(found))  # seeds say the same
