@@ -179,6 +179,15 @@ def test_a_run_beside_its_seeds_is_told_where_it_is_not_shown(tmp_path: Path) ->
     ]
 
 
+def test_what_lies_beside_the_settings_is_told(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    assert not load_report(tmp_path / "runs").notes
+    write_run(tmp_path / "runs/base", [True, False])
+    assert load_report(tmp_path / "runs").notes == (
+        "not shown, because they lie beside the settings and not in one: base",
+    )
+
+
 def test_one_order_of_arms_colours_all_settings(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs, tmp_path / "runs")
     shutil.rmtree(tmp_path / "runs/ratio-10/sft")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from rich.progress import track
 from balanced_thinking.report.contrasts import Contrast
 from balanced_thinking.report.cost import cost_rows, load_ledger
 from balanced_thinking.report.figures import MAX_POINTS, MIN_POINTS, PANELS, draw_curves
-from balanced_thinking.report.places import find_settings, overlooked
+from balanced_thinking.report.places import find_runs, find_settings, overlooked
 from balanced_thinking.report.plan import Plan, load_plan
 from balanced_thinking.report.plots import draw_forest, draw_times, forest_rows
 from balanced_thinking.report.runs import Run, load_runs
@@ -91,20 +91,24 @@ def load_report(root: Path) -> Report:
     plan = load_plan(root)
     places = find_settings(root, plan.settings)
     runs = {name: load_runs(folder) for name, folder in places}
-    notes = list(plan.notes)
-    if absent := [name for name in plan.settings if places[0][0] is not None and name not in runs]:
-        notes.append(f"settings of the study without a run yet: {', '.join(absent)}")
-    notes += [
-        f"{folder / arm} is a run itself, which is not shown beside its seeds: move it to a folder of its own"
-        for _, folder in places
-        for arm in overlooked(folder)
-    ]
+    notes = [*plan.notes, *_left_out(root, plan, places)]
     arms = order_arms([run for found in runs.values() for run in found], plan)
     shared = _Shared(root, plan, arms, load_ledger(root, notes), len(runs))
     sections = _sections(runs, shared)
     overall = {section.name or "": section.tables.contrasts for section in sections}
     forest = draw_forest(forest_rows(overall, arms), plan.margin, "overall-forest") if len(sections) > 1 else None
     return Report(arms, sections, plan.margin, forest, tuple(notes))
+
+
+def _left_out(root: Path, plan: Plan, places: Sequence[tuple[str | None, Path]]) -> Iterator[str]:
+    """Notes on what the page does not show."""
+    settings = [name for name, _ in places if name is not None]
+    if absent := [name for name in plan.settings if settings and name not in settings]:
+        yield f"settings of the study without a run yet: {', '.join(absent)}"
+    if beside := [arm for _, arm in find_runs(root) if settings and arm is not None]:
+        yield f"not shown, because they lie beside the settings and not in one: {', '.join(dict.fromkeys(beside))}"
+    for run in (folder / arm for _, folder in places for arm in overlooked(folder)):
+        yield f"{run} is a run itself, which is not shown beside its seeds: move it to a folder of its own"
 
 
 def _sections(runs: Mapping[str | None, Sequence[Run]], shared: _Shared) -> tuple[Section, ...]:
