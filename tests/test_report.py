@@ -221,6 +221,24 @@ def test_no_file_of_a_report_is_written_over_another(study: Path, page: str, mar
     assert not (study / page).exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("ledger.jsonl", '{"run": "sft/seed-0", "part": ["train"], "wall_seconds": 1}\n'),
+        ("sft/seed-0/eval/world-test/summary.json", '{"n": -5, "correct": -1}'),
+        (
+            "sft/seed-0/eval/world-test/predictions.jsonl",
+            f'{{"id": "a", "correct": true, "think_tokens": 1{"0" * 400}}}\n',
+        ),
+    ],
+)
+def test_values_that_cannot_be_make_a_page(study: Path, file: str, content: str) -> None:
+    if file.endswith("summary.json"):
+        (study / file).with_name("predictions.jsonl").unlink()
+    (study / file).write_text(content)
+    report_of(study)
+
+
 def test_runs_without_evaluation_or_metrics_make_a_page(tmp_path: Path) -> None:
     for arm in ("sft", "scale-sft"):
         (tmp_path / "runs" / arm).mkdir(parents=True)

@@ -99,7 +99,7 @@ def _name(run: Run, root: Path) -> str:
 def _parts(run: Run, entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """A run's entries by part: `training (grpo)`, `evaluation`. An entry counts all that its part took, so of a part
     that was done again the last one stands."""
-    latest = {entry.get("part"): entry for entry in entries}
+    latest = {str(entry.get("part")): entry for entry in entries}
     training = [latest.pop(TRAIN)] if TRAIN in latest else _recorded(run)
     evaluation = list(latest.values())
     parts = {f"training ({run.stage})": training, "evaluation": evaluation}

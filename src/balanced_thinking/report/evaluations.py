@@ -131,7 +131,8 @@ def _count(evaluation: Evaluation, row: Mapping[str, Any]) -> None:
 
 
 def _from_summary(evaluation: Evaluation) -> Evaluation:
-    counts = {key: int(number(evaluation.summary.get(key)) or 0) for key in ("n", "correct", "malformed", "truncated")}
+    names = ("n", "correct", "malformed", "truncated")
+    counts = {name: max(0, int(number(evaluation.summary.get(name)) or 0)) for name in names}
     evaluation.total = Tally(counts["n"], min(counts["correct"], counts["n"]))
     evaluation.malformed, evaluation.truncated = counts["malformed"], counts["truncated"]
     evaluation.think_tokens_mean = number(evaluation.summary.get("think_tokens_mean"))

@@ -15,6 +15,7 @@ from PIL import Image
 
 from balanced_thinking.report.evaluations import Evaluation, predictions
 from balanced_thinking.report.failures import known_format
+from balanced_thinking.report.files import number
 from balanced_thinking.report.runs import Run
 from balanced_thinking.segments import parse
 
@@ -57,8 +58,8 @@ class Reply:
     prediction: str
     problems: tuple[str, ...]
     segments: tuple[Segment, ...]
-    think_tokens: int | None
-    answer_tokens: int | None
+    think_tokens: float | None
+    answer_tokens: float | None
 
 
 @dataclass(frozen=True)
@@ -205,8 +206,8 @@ def _reply(arm: str, row: Mapping[str, Any], reasoning_format: object) -> Reply:
         prediction="" if prediction is None else str(prediction),
         problems=tuple(str(problem) for problem in _listed(row.get("problems"))),
         segments=tuple(split_completion(str(row.get("completion") or ""), known_format(reasoning_format))),
-        think_tokens=row.get("think_tokens"),
-        answer_tokens=row.get("answer_tokens"),
+        think_tokens=number(row.get("think_tokens")),
+        answer_tokens=number(row.get("answer_tokens")),
     )
 
 
