@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,34 @@ def test_what_stands_beside_a_row_does_not_overwrite_it(tmp_path: Path) -> None:
     assert (read.id, read.answer, read.meta["family"]) == ("1", "7", "f")
     with pytest.raises(ValueError, match=r"ends in \.jsonl"):
         write_jsonl([example], tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", b"question;answer\nQ?;7\n", "has semicolons between its columns (question;answer); save it with"),
+        ("a.csv", b"question\tanswer\nQ?\t7\n", "has tabs between its columns"),
+        ("a.csv", "question,answer\nQ?,7\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
+        ("a.jsonl", '{"question": "Q?", "answer": "7"}\n'.encode("utf-16"), "is UTF-16; save it as UTF-8"),
+        ("a.jsonl", b'{\n  "question": "Q?",\n  "answer": "7"\n}\n', "spreads a JSON object over several lines"),
+        ("a.json", b'\xef\xbb\xbf{\r\n"rows": []}', "expected one row a line, or an array"),
+    ],
+)
+def test_a_file_of_which_no_row_can_be_read_says_how_to_save_it(
+    name: str, content: bytes, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        load_data(str(tmp_path / name), on_bad_row="drop")
+
+
+def test_a_lonely_brace_is_one_bad_row(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"question": "Q?", "answer": "7"}\n{\n')
+    loaded = load_data(str(tmp_path / "a.jsonl"), on_bad_row="drop")
+    assert (len(loaded.examples), [bad.row for bad in loaded.bad_rows]) == (1, [2])
+
+
+def test_empty_rows_of_a_spreadsheet_are_skipped_and_endings_may_be_capitals(tmp_path: Path) -> None:
+    (tmp_path / "A.CSV").write_text("question,answer\nQ?,7\n,\n ,,,\nR?,8\n")
+    loaded = load_data(str(tmp_path / "A.CSV"))
+    assert [(example.question, example.meta["row"]) for example in loaded.examples] == [("Q?", 2), ("R?", 5)]

@@ -266,7 +266,7 @@ def resolve(data: str) -> tuple[str, str | None]:
         recognises = getattr(import_module(module), "recognises", None)
         if recognises is not None and recognises(place):
             return name, data
-    raise ValueError(f"no data set recognises {data!r} (tried {', '.join(DATASETS)}); {expected}")
+    raise ValueError(f"no data set recognises {data!r}; {expected}")
 
 
 def data_format(reasoning_format: str | Mapping[str, Any] | None) -> str | Mapping[str, Any]:
@@ -286,7 +286,7 @@ def label(data: str, split: str) -> str:
     if name in DATASETS and name != "jsonl":
         return f"{name}-{folder}"
     place = Path(path if name == "jsonl" and path else data).expanduser().resolve()
-    stem = place.stem if place.suffix in (".jsonl", ".json", ".csv") else place.name
+    stem = place.stem if place.suffix.lower() in (".jsonl", ".json", ".csv") else place.name
     return f"{place.parent.name if stem == split else stem}-{folder}"
 
 

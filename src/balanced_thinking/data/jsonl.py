@@ -25,7 +25,7 @@ from typing import Any
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.prose import split_prose
-from balanced_thinking.data.records import CLAIMED, TURN_LISTS, records
+from balanced_thinking.data.records import CLAIMED, TURN_LISTS, check_kind, records
 from balanced_thinking.segments import parse
 
 SUFFIXES = (".jsonl", ".json", ".csv")
@@ -47,7 +47,7 @@ class _RowError(Exception):
 def recognises(path: Path) -> bool:
     """Whether it is a file of ours, or a folder with one for a usual split."""
     if path.is_file():
-        return path.suffix in SUFFIXES
+        return path.suffix.lower() in SUFFIXES
     return bool(split_files(path))
 
 
@@ -74,6 +74,7 @@ def load(
         ValueError: there is no such file, or no row of this split in it.
     """
     file = _file(Path(path).expanduser(), split)
+    check_kind(file)
     root = Path(image_root).expanduser() if image_root is not None else file.parent
     other_splits: set[str] = set()
     empty = True

@@ -24,15 +24,17 @@ CLAIMED = {"id", "question", "think", "reasoning", "answer", "choices", "image",
 CLAIMED |= {"prompt", "completion", *TURN_LISTS}
 _UNDECODED = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of bytes that are not UTF-8
 _CELL_CHARACTERS = 2**24
+_PEEKED = 4096
+_SEPARATORS = {";": "semicolons", "\t": "tabs"}  # of spreadsheets in languages with a decimal comma, and of copies
 
 
 def records(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """(line or place in the array, from 1; the object or what is wrong with it). Blank lines are skipped."""
-    if file.suffix == ".csv":
+    if file.suffix.lower() == ".csv":
         yield from _csv(file)
         return
     with file.open("rb") as stream:
-        start = stream.read(4096)
+        start = stream.read(_PEEKED)
         marked = len(codecs.BOM_UTF8) * start.startswith(codecs.BOM_UTF8)
         stream.seek(marked)
         if start[marked:].lstrip().startswith(b"["):
@@ -41,6 +43,19 @@ def records(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
         for row, line in enumerate(stream, 1):
             if line.strip():
                 yield row, _parsed_line(row, line)
+
+
+def check_kind(file: Path) -> None:
+    """Raises ValueError where the beginning of a file says that none of its rows can be read as it is."""
+    with file.open("rb") as stream:
+        start = stream.read(_PEEKED)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"{file} is UTF-16; save it as UTF-8")
+    first, _, rest = start.removeprefix(codecs.BOM_UTF8).lstrip().partition(b"\n")
+    if first.strip() == b"{" and rest.lstrip()[:1] not in (b"", b"{") and file.suffix.lower() != ".csv":
+        raise ValueError(
+            f"{file} spreads a JSON object over several lines; expected one row a line, or an array of all rows in [ ]"
+        )
 
 
 def named_objects(file: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
@@ -64,6 +79,8 @@ def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
             reader.fieldnames = names = [_column(name) for name in reader.fieldnames or ()]
         except csv.Error as error:
             raise _unclosed(file, 1, error) from error
+        if len(names) == 1 and (sign := next((sign for sign in _SEPARATORS if sign in names[0]), None)):
+            raise ValueError(f"{file} has {_SEPARATORS[sign]} between its columns ({names[0]}); save it with commas")
         if twice := next((name for name in names if name and names.count(name) > 1), None):
             raise ValueError(f"{file}: two columns are called {twice}; rename one")
         while True:
@@ -77,7 +94,8 @@ def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
                     raise _unclosed(file, first, error) from error
                 yield first, BadRow(first, ("invalid_csv",), str(error))
             else:
-                yield reader.line_num, _csv_record(reader.line_num, cells)
+                if any("".join(cell or ()).strip() for cell in cells.values()):  # spreadsheets write empty rows, too
+                    yield reader.line_num, _csv_record(reader.line_num, cells)
 
 
 def _unclosed(file: Path, line: int, error: csv.Error) -> ValueError:
