@@ -201,7 +201,11 @@ def without_overlap(examples: Iterable[Example], name: str, owner: dict[int, str
         for key in _identities(example):
             other = owner.setdefault(hash(key), name)
             if other != name:
-                raise ValueError(f"splits {other!r} and {name!r} share {example.id!r}: {example.question[:80]!r}")
+                raise ValueError(
+                    f"splits {other!r} and {name!r} share {example.id!r}: {example.question[:80]!r}; give each "
+                    "a file of its own in one folder, or each row a `split`, or data_options and validation_options "
+                    "hash_split: true"
+                )
         yield example
 
 
