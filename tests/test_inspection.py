@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from balanced_thinking.cli import main
 from balanced_thinking.data.world import load
 from balanced_thinking.inspection import advice, describe, inspect_data, write_page
+from balanced_thinking.inspection.page import SHOWN_SAMPLES
 from balanced_thinking.inspection.text import cuts_of
 from balanced_thinking.models.load import load_processor
 
@@ -275,3 +276,36 @@ def test_inspect_writes_its_page_from_the_command_line(tmp_path: Path, capsys: p
     assert main(["inspect", path, "--model", "world-base", "--html", str(page)]) == 0
     assert capsys.readouterr().out.rstrip().endswith(str(page))
     assert page.is_file()
+
+
+def test_empty_data_is_not_praised(tmp_path: Path) -> None:
+    assert advice(inspect_data(write(tmp_path, []))) == ["there is no row: look at the file and the split"]
+    (line,) = advice(inspect_data(write(tmp_path, [{"question": "What ?", "answer": ""}])))
+    assert line == "mend the 1 bad rows (no_answer 1), for there is no good one"
+
+
+def test_reasoning_under_a_name_that_nothing_reads_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path, [{"question": "What ?", "answer": "B", "rationale": "I look.", "source": "web"}])
+    (line,) = advice(inspect_data(path))
+    assert "(under think or reasoning; nothing reads the texts under rationale)" in line
+
+
+def test_the_page_shows_samples_from_everywhere(tmp_path: Path) -> None:
+    rows = [{"id": f"<{k}>", "question": "What ?", "answer": str(k)} for k in range(SHOWN_SAMPLES * 2 - 1)]
+    html = write_page(inspect_data(write(tmp_path, rows)), tmp_path / "page.html").read_text()
+    assert html.count("<article") == SHOWN_SAMPLES
+    assert "&lt;0&gt;" in html
+    assert f"&lt;{len(rows) - 2}&gt;" in html  # of two for each place, the first
+
+
+def test_inspect_names_both_of_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, table, page = write(tmp_path, [row(tmp_path, 1)]), tmp_path / "rows.csv", tmp_path / "page.html"
+    assert main(["inspect", path, "--rows", str(table), "--html", str(page)]) == 0
+    assert capsys.readouterr().out.endswith(f"\n{table}\n\n{page}\n")
+
+
+def test_answers_in_prose_are_told(tmp_path: Path) -> None:
+    rows = [{"prompt": "How many?", "completion": text} for text in ("I count. So the answer is 3.", "I give up.")]
+    told = advice(inspect_data(path := write(tmp_path, rows)))
+    assert "1 of them end in a sentence that gives the answer: --data_options.format prose reads it" in told
+    assert len(inspect_data(path, options={"format": "prose"}).samples) == 1

@@ -56,7 +56,11 @@ def inspect(arguments: argparse.Namespace) -> Path | None:
     )
     print(describe(found))
     place = write_drops(found, arguments.rows) if arguments.rows else None
-    return write_page(found, arguments.html) if arguments.html else place
+    if arguments.html is None:
+        return place
+    if place is not None:
+        print(f"\n{place}")  # what comes last is the page
+    return write_page(found, arguments.html)
 
 
 def convert_options(parser: Parser) -> None:

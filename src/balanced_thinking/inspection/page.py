@@ -63,8 +63,8 @@ def write_page(found: Inspection, path: Path) -> Path:
 
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     """Samples from everywhere in the set, not only from its beginning."""
-    step = max(1, len(samples) // count)
-    return list(samples[::step][:count])
+    count = min(count, len(samples))
+    return [samples[k * len(samples) // count] for k in range(count)]
 
 
 def _shown(sample: Sample, format: str) -> Shown:

@@ -9,6 +9,7 @@ from statistics import mean, median
 
 from balanced_thinking.data.checks import bad_rows_table
 from balanced_thinking.data.jsonl import PROSE
+from balanced_thinking.data.prose import split_prose
 from balanced_thinking.inspection.facts import Inspection
 from balanced_thinking.inspection.twins import Twin
 
@@ -16,6 +17,7 @@ LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)  # values of max_length that one 
 _BAR_WIDTH = 40
 _RATIO_EDGES = (1, 2, 5, 10, 20, 40, 80, 160, 320)
 _SHOWN = 5
+_OWN = {"row", "family", "read_as"}  # of meta
 _SLACK = 1.05  # the count leaves out what frames a picture
 _LONG_RATIO = 20  # from which on the answer's share of plain SFT's loss is below 5 %
 _KINDS = {
@@ -49,6 +51,8 @@ def describe(found: Inspection) -> str:
 def advice(found: Inspection) -> list[str]:
     """What to change before training, most urgent first."""
     told = []
+    if not found.samples and not found.bad_rows:
+        told.append("there is no row: look at the file and the split")
     if found.leaks:
         told.append(
             f"take the {len(found.leaks)} samples out that are in a test split: their benchmark would flatter you"
@@ -61,12 +65,19 @@ def advice(found: Inspection) -> list[str]:
     if found.bad_rows:
         problems = Counter(name for bad in found.bad_rows for name in bad.problems)
         named = ", ".join(f"{name} {n}" for name, n in problems.most_common())
-        told.append(f"mend the {len(found.bad_rows)} bad rows ({named}), or leave them out with --on-bad-row drop")
+        cure = "or leave them out with --on-bad-row drop" if found.samples else "for there is no good one"
+        told.append(f"mend the {len(found.bad_rows)} bad rows ({named}), {cure}")
+        if prose := sum("no_answer" in bad.problems and split_prose(bad.text) is not None for bad in found.bad_rows):
+            told.append(
+                f"{prose} of them end in a sentence that gives the answer: --data_options.format prose reads it"
+            )
     if found.twins:
         told.append(f"take {len(found.twins)} of the samples out that occur twice")
     told += _format_advice(found)
-    if not found.reasoned:
-        told.append("there is no reasoning to train on: the data can be used for evaluation and for GRPO")
+    if found.samples and not found.reasoned:
+        texts = ", ".join(sorted(_unread(found)))
+        unread = f" (under think or reasoning; nothing reads the texts under {printable(texts)})" if texts else ""
+        told.append(f"there is no reasoning to train on{unread}: the data can be used for evaluation and for GRPO")
     elif (missing := len(found.samples) - len(found.reasoned)) > 0:
         told.append(f"{missing} samples have no reasoning: write it, or leave them out")
     if (ratio := median_ratio(found)) is not None and ratio >= _LONG_RATIO:
@@ -84,6 +95,12 @@ def advice(found: Inspection) -> list[str]:
             "--without rows.csv --out clean.jsonl takes them out"
         )
     return told or ["nothing needs to be changed"]
+
+
+def _unread(found: Inspection) -> set[str]:
+    """Keys of rows under which texts stand that nobody reads."""
+    beside = ((key, value) for sample in found.samples for key, value in sample.example.meta.items())
+    return {key for key, value in beside if key not in _OWN and isinstance(value, str) and " " in value.strip()}
 
 
 def _format_advice(found: Inspection) -> list[str]:

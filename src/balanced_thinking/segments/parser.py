@@ -30,7 +30,7 @@ PROBLEMS: dict[str, str] = {
     "text_before_think": "there is text before the thinking",
     "text_between": "there is text between the thinking and the answer",
     "answer_inside_think": "an answer stands only inside the thinking, so it counts as a draft",
-    "no_answer": "there is no answer",
+    "no_answer": "there is no answer (in tables: answer)",
     "empty_answer": "the answer is empty",
     "unclosed_answer": "the answer is never closed: truncated, or the closing tag was forgotten",
     "multiple_answers": "there is more than one answer outside thinking; the last one counts",
