@@ -23,7 +23,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.generate import Generator
 from balanced_thinking.models.load import load_model
 from balanced_thinking.study.plan import load_study
-from balanced_thinking.training.recipe import RecipeError, load_recipe, typed_arguments
+from balanced_thinking.training.recipe import Recipe, RecipeError, changes, load_recipe, typed_arguments
 from balanced_thinking.training.run import training_arguments
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 
@@ -165,6 +165,10 @@ def test_help_is_instant_because_no_heavy_library_is_imported() -> None:
         (["sft", "--lora", "true"], "lora is true; expected a mapping"),
         (["sft", "--lora.target_modules", "[q_proj"], "--lora.target_modules [q_proj, line 1, column 8 is no YAML"),
         (["sft", "--output_dir", "x"], "use --out"),
+        (["sft", "--resume_from_checkpoint", "x"], "what --resume says"),
+        (["sft", *TINY, "--gradient_accumulation_steps", "0"], "gradient_accumulation_steps is 0; expected at least 1"),
+        (["sft", *TINY, "--per_device_train_batch_size", "0"], "batch_size is 0; expected at least 1"),
+        (["sft", *TINY, "--report_to", "wand"], "did you mean 'wandb'"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_the_nearest_name(
@@ -187,6 +191,11 @@ def test_wrong_usage_ends_with_2_and_the_nearest_name(
         (["sft", *TINY, "--padding_free", "true"], "padding_free=True cannot be exact"),
         (["sft", *TINY, "--data_options.rato", "3"], "did you mean 'ratio'"),
         (["report", "nowhere"], "nowhere"),
+        (["sft", *TINY, "--out", f"{__file__}/run"], "test_cli.py is a file, not a folder for runs"),
+        (["sft", "--data_options.n", "2", "--model_options.foo", "1"], "model_options is {'foo': 1"),
+        (["sft", "--data_options.n", "2", "--model_options.dtype", "bf16"], "which from_pretrained refuses"),
+        (["eval", "--model", "runs/nowhere", "--data", "world"], "there is no folder runs/nowhere, and as a name on"),
+        (["eval", "--model", str(Path(__file__).parent), "--data", "world"], "tests holds no model"),
     ],
 )
 def test_failure_ends_with_1_and_one_sentence(
@@ -650,3 +659,47 @@ def test_what_is_wrong_with_the_benchmarks_is_said_before_the_model_is_loaded(
         found = stop.code
     assert found == code
     assert said in capsys.readouterr().err
+
+
+def test_an_empty_lora_is_no_full_fine_tuning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sft", *TINY, *STEPS, "--lora", "{}", "--out", str(tmp_path / "run")]) == 1
+    assert "specify `target_modules`" in capsys.readouterr().err  # PEFT knows none for this architecture
+    (told,) = changes(Recipe(), Recipe(lora={}), ())
+    assert told == "lora was empty and is {}"
+
+
+def test_what_is_not_installed_is_said_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("balanced_thinking.training.run.get_available_reporting_integrations", list)
+    with pytest.raises(SystemExit, match="2"):
+        main(["sft", *TINY, "--report_to", "wandb", "--out", str(tmp_path / "run")])
+    assert "pip install 'balanced-thinking[wandb]'" in capsys.readouterr().err
+
+
+def test_resuming_a_run_with_all_its_steps_takes_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    command = ["sft", *TINY, *STEPS, "--save_strategy", "steps", "--save_steps", "1", "--out", str(run)]
+    assert main(command) == 0
+    weights = (run / "model" / "model.safetensors").read_bytes()
+    assert main([*command, "--resume"]) == 0
+    assert f"{run} has taken all its 2 steps" in capsys.readouterr().out
+    about = json.loads((run / "provenance.json").read_text())
+    (run / "provenance.json").write_text(json.dumps(about | {"finished": None}))  # killed before it could say so
+    (run / "model" / "model.safetensors").unlink()
+    assert main([*command, "--resume"]) == 0
+    assert json.loads((run / "provenance.json").read_text())["steps"] == 2
+    assert (run / "model" / "model.safetensors").read_bytes() == weights
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--max_steps", "1", "--resume"])
+    assert "has taken 2 steps already; max_steps is 1" in capsys.readouterr().err
+
+
+def test_a_training_without_a_sample_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["sft", *TINY, *STEPS, "--max_length", "32", "--overflow", "drop", "--out", str(run)]) == 1
+    assert "every sample is longer than max_length=32" in capsys.readouterr().err
+    assert not (run / "model").exists()
+    few = ["--num_generations", "2", "--steps_per_generation", "64", "--max_completion_length", "4"]
+    assert main(["grpo", *TINY, *STEPS, *few, "--save_strategy", "no", "--out", str(tmp_path / "grpo")]) == 1
+    assert "8 rows are fewer than the 64 prompts of one generation" in capsys.readouterr().err

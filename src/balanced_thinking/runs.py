@@ -31,7 +31,9 @@ class RunExistsError(FileExistsError):
 
 
 def check_free(out: Path, *, resume: bool) -> None:
-    """Raises RunExistsError where the folder holds a run that is not to be resumed."""
+    """Raises RunExistsError where it holds a run that is not to be resumed, NotADirectoryError for no folder."""
+    if (file := next((place for place in (out, *out.parents) if place.is_file()), None)) is not None:
+        raise NotADirectoryError(f"{file} is a file, not a folder for runs; choose another folder with --out")
     if (out / "config.yaml").exists() and not resume:
         raise RunExistsError(
             f"{out} already holds a run; add --resume to continue it, or choose another folder with --out"
@@ -77,6 +79,11 @@ def finished(out: Path) -> bool:
     """Whether a run in this folder came to its end."""
     path = out / "provenance.json"
     return path.is_file() and json.loads(path.read_text()).get("finished") is not None
+
+
+def steps(out: Path) -> int | None:
+    """The optimizer steps of a run that came to its end."""
+    return json.loads((out / "provenance.json").read_text()).get("steps")
 
 
 @contextmanager

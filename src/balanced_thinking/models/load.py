@@ -57,7 +57,13 @@ def load_model(
         return _load_adapter(path, base, image_options, from_pretrained)
     auto = AutoModelForImageTextToText if _has_vision(path) else AutoModelForCausalLM
     from_pretrained.setdefault("dtype", torch.float32)
-    return Loaded(auto.from_pretrained(path, **from_pretrained), load_processor(path, image_options), path)
+    try:
+        model = auto.from_pretrained(path, **from_pretrained)
+    except (TypeError, AttributeError) as error:  # how transformers and torch meet a name that they do not know
+        if from_pretrained.keys() == {"dtype"} and isinstance(from_pretrained["dtype"], torch.dtype):
+            raise
+        raise ValueError(f"model_options is {from_pretrained}, which from_pretrained refuses: {error}") from error
+    return Loaded(model, load_processor(path, image_options), path)
 
 
 def _build(
@@ -105,7 +111,7 @@ def own_dtype(name: str) -> torch.dtype:
     path = resolve(name)
     if (base := _base(path)) is not None:
         return own_dtype(base)
-    config = AutoConfig.from_pretrained(path)
+    config = _configuration(path)
     return config.dtype or config.get_text_config().dtype or torch.float32
 
 
@@ -167,8 +173,23 @@ def _image_only_qwen(path: str, image_options: Mapping[str, Any]) -> ImageOnlyQw
     return ImageOnlyQwen2_5_VLProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
 
 
+def _configuration(path: str) -> Any:
+    """Raises OSError, and says where it was looked for, where there is no model of this name."""
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        folder = Path(path)
+        if not folder.is_dir():
+            raise OSError(f"there is no folder {path}, and as a name on the hub: {error}") from error
+        if (folder / "config.json").is_file():
+            raise
+        held = sorted(folder.glob("checkpoints/checkpoint-*")) or sorted(folder.glob("checkpoint-*"))
+        hint = f"; it has checkpoints, such as {held[-1]}" if held else ""
+        raise OSError(f"{path} holds no model: there is no config.json in it{hint}") from error
+
+
 def _has_vision(path: str) -> bool:
-    return type(AutoConfig.from_pretrained(path)) in AutoModelForImageTextToText._model_mapping
+    return type(_configuration(path)) in AutoModelForImageTextToText._model_mapping
 
 
 def _load_adapter(

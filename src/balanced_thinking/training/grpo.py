@@ -122,10 +122,21 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
             processing_class=processing_class,
             **kwargs,
         )
+        self._refuse_no_step()
         for reward in self.reward_funcs:
             if isinstance(reward, TrlReward):  # a model may stop at more tokens than its tokenizer's one
                 reward.stops.update(self.eos_token_ids)
         self.format, self.credit_schedule = get_format(args.reasoning_format), args.credit_schedule()
+
+    def _refuse_no_step(self) -> None:
+        """The sampler leaves out what does not fill a generation batch: of fewer rows there would be no step at all."""
+        prompts, rows = self.args.generation_batch_size // self.num_generations, self.train_dataset
+        if hasattr(rows, "__len__") and len(rows) < prompts:
+            raise ValueError(
+                f"{len(rows)} rows are fewer than the {prompts} prompts of one generation (generation_batch_size "
+                f"{self.args.generation_batch_size} / num_generations {self.num_generations}), so that there would be "
+                "no step; lower per_device_train_batch_size or steps_per_generation"
+            )
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
         return EpochSampler(

@@ -47,37 +47,36 @@ class RecipeError(ValueError):
     """A recipe or option that cannot be used; the message says which and what is expected."""
 
 
+def _key(default: Any, text: str) -> Any:
+    """A key of a recipe, and what `--help` says of it; typed as the field that it is a default of."""
+    about = {"help": text}
+    return field(default_factory=dict, metadata=about) if default == {} else field(default=default, metadata=about)
+
+
 @dataclass
 class Recipe:
-    """One training run.
+    """One training run: its keys with their defaults, as `balanced sft --help` shows them."""
 
-    stage: `sft` or `grpo`.
-    model: `world-base`, `tiny:<architecture>`, a checkpoint's folder or a hub name.
-    data, split, data_options, limit, on_bad_row, verify_images: what `load_data` takes; `on_bad_row` is `error` or
-    `drop`; `verify_images` reads every picture once before training.
-    validation_split, validation_options: the data of the evaluation loss; none where the split is null.
-    lora: arguments of PEFT's `LoraConfig`; full fine-tuning where it is null.
-    model_size: widths of a `tiny:` model. model_options: arguments of `from_pretrained`.
-    image_options: arguments of the model's image processor, such as `max_pixels` (Qwen); they are saved with it.
-    arm: the run's name in tables. training: arguments of `ScaleSFTConfig` or `ScaleGRPOConfig`.
-    """
-
-    stage: str = "sft"
-    model: str = "world-base"
-    data: str = "world"
-    split: str = "train"
-    data_options: dict[str, Any] = field(default_factory=dict)
-    limit: int | None = None
-    on_bad_row: str = "error"
-    verify_images: bool = True
-    validation_split: str | None = None
-    validation_options: dict[str, Any] = field(default_factory=dict)
-    lora: dict[str, Any] | None = None
-    model_size: dict[str, int] = field(default_factory=dict)
-    model_options: dict[str, Any] = field(default_factory=dict)
-    image_options: dict[str, Any] = field(default_factory=dict)
-    arm: str | None = None
-    training: dict[str, Any] = field(default_factory=dict)
+    stage: str = _key("sft", "sft or grpo.")
+    model: str = _key("world-base", "world-base, tiny:<architecture>, a run, a checkpoint's folder or a hub name.")
+    data: str = _key("world", "A data set's name, NAME:PATH, a path, or a name on the hub.")
+    split: str = _key("train", "Which split of it is trained on.")
+    data_options: dict[str, Any] = _key({}, "Options of the data set.")
+    limit: int | None = _key(None, "Rows of each split to take at most; null: all.")
+    on_bad_row: str = _key("error", "What a bad row does: error, or drop to go on without it.")
+    verify_images: bool = _key(True, "Whether every picture is opened once before training.")
+    validation_split: str | None = _key(None, "The split of the evaluation loss (eval_strategy says when); null: none.")
+    validation_options: dict[str, Any] = _key({}, "Options of the data set for that split.")
+    lora: dict[str, Any] | None = _key(
+        None, "Arguments of PEFT's LoraConfig, {} for all its defaults; null: full fine-tuning."
+    )
+    model_size: dict[str, int] = _key({}, "Widths of a tiny: model.")
+    model_options: dict[str, Any] = _key({}, "Arguments of from_pretrained.")
+    image_options: dict[str, Any] = _key(
+        {}, "Arguments of the image processor, such as max_pixels (Qwen); they are saved with the model."
+    )
+    arm: str | None = _key(None, "The run's name in tables; null: sft, scale-sft or grpo.")
+    training: dict[str, Any] = _key({}, "Training arguments, all that follow below.")
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False)
@@ -128,7 +127,8 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """`{"training": {"seed": 1}}` as `{"training.seed": 1}`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        inner = {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
+        whole = not isinstance(value, Mapping) or (key == "lora" and not value)  # {} there is no null
+        inner = {key: value} if whole else {f"{key}.{k}": v for k, v in value.items()}
         flat |= inner
     return flat
 
@@ -192,7 +192,9 @@ def _check_sections(recipe: Recipe) -> None:
     """Keys that belong to other schemas, and those that the run itself sets."""
     if "output_dir" in recipe.training:
         raise RecipeError("output_dir is the run directory's own: leave it out and use --out")
-    if recipe.lora:
+    if recipe.training.get("resume_from_checkpoint") is not None:
+        raise RecipeError("resume_from_checkpoint is what --resume says: leave it out")
+    if recipe.lora is not None:
         from peft import LoraConfig
 
         if "task_type" in recipe.lora:

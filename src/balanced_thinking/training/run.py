@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import ProgressCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from balanced_thinking import runs
 from balanced_thinking.data import BadRow, data_format, stream_data
@@ -31,6 +32,8 @@ STAGES: dict[str, tuple[type, type]] = {
     "sft": (ScaleSFTConfig, ScaleSFTTrainer),
     "grpo": (ScaleGRPOConfig, ScaleGRPOTrainer),
 }
+_STEP = re.compile(r"checkpoint-(\d+)")
+_EXTRAS = ("tensorboard", "trackio", "wandb")  # of this distribution
 # `disable_tqdm` is given because transformers hides the progress bar from whoever asks for fewer warnings.
 _DEFAULTS = {"report_to": "none", "logging_steps": 10, "save_total_limit": 2, "disable_tqdm": False}
 
@@ -43,15 +46,37 @@ def training_arguments(recipe: Recipe, out: Path) -> Any:
     config = STAGES[recipe.stage][0]
     values = {**_DEFAULTS, "run_name": str(out), **recipe.training, "output_dir": str(out / "checkpoints")}
     args = config(**typed_arguments(config, values))
+    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        if getattr(args, name) < 1:
+            raise RecipeError(f"{name} is {getattr(args, name)}; expected at least 1")
+    _check_reporting(args.report_to)
     if "device_map" not in recipe.model_options:
         refuse_several_gpus(args)
     return args
 
 
+def _check_reporting(names: list[str]) -> None:
+    """Raises RecipeError for a destination that does not exist or is not installed, which transformers would say once
+    data and model are loaded."""
+    available = get_available_reporting_integrations()
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+            raise RecipeError(f"report_to is {name!r}{nearest(name, INTEGRATION_TO_CALLBACK)}; known: none, {known}")
+        if name in _EXTRAS and name not in available:
+            raise RecipeError(f"report_to is {name!r}, which is not installed: pip install 'balanced-thinking[{name}]'")
+
+
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
-    """Train, save the model to `out/model`, and return that folder."""
+    """Train, save the model to `out/model`, and return that folder. A run that is to be resumed and has taken all its
+    steps stays as it is."""
     args = training_arguments(recipe, out)
     runs.check_free(out, resume=resume)
+    checkpoint = _checkpoint(Path(args.output_dir), args.max_steps) if resume else None
+    if resume and runs.finished(out) and runs.steps(out) == args.max_steps:
+        if args.process_index == 0:
+            print(f"{out} has taken all its {args.max_steps} steps; with more --max_steps it goes on", flush=True)
+        return out / "model"
     owner: dict[int, str] = {}
     data, dropped = _load(recipe, args, "training", recipe.split, recipe.data_options, owner)
     validation, validation_dropped = None, 0
@@ -64,7 +89,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     loaded = load_model(
         recipe.model, seed=args.seed, size=size, image_options=recipe.image_options, **recipe.model_options
     )
-    if recipe.lora or (recipe.stage == "grpo" and args.beta):
+    if recipe.lora is not None or (recipe.stage == "grpo" and args.beta):
         loaded = anchor(loaded, out / "base")
     trainer = STAGES[recipe.stage][1](
         loaded.model,
@@ -72,10 +97,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         train_dataset=data,
         eval_dataset=validation,
         processing_class=loaded.processor,
-        peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.lora) if recipe.lora else None,
+        peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.lora) if recipe.lora is not None else None,
         callbacks=[MetricsFile(out / "metrics.jsonl"), clock := TrainingClock()],
     )
-    if not recipe.lora:  # an adapter is gathered in any case
+    if recipe.lora is None:  # an adapter is gathered in any case
         _refuse_to_save_nothing(trainer.accelerator.state.deepspeed_plugin)
     about = _about(recipe, args, loaded)
     about |= {"examples": len(data), "dropped": dropped, "validation_dropped": validation_dropped}
@@ -84,7 +109,9 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     # The directory is taken only now, so that a start that fails leaves nothing in the next one's way.
     if args.process_index == 0:
         runs.create(out, recipe.to_yaml(), about, resume=resume)
-    trainer.train(resume_from_checkpoint=_checkpoint(args.output_dir) if resume else None)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if recipe.stage == "sft":
+        _refuse_nothing_learned(trainer.state.log_history, args)
     wall, cpu = clock.spent()
     _save(trainer, loaded, out / "model")
     if trainer.is_world_process_zero():
@@ -138,7 +165,8 @@ def _load(
     rows = without_overlap(examples, name, owner)
     first = next(rows, None)
     if first is None:
-        raise ValueError(f"{recipe.data}, split {split}, has no usable row ({len(bad_rows)} bad ones were dropped)")
+        why = f"each of its {len(bad_rows)} rows is a bad one" if bad_rows else "it has no rows"
+        raise ValueError(f"{recipe.data}, split {split}: there is nothing to train on, for {why}")
     rows = chain([first], rows)
     data = to_prompts_dataset(rows) if recipe.stage == "grpo" else to_dataset(rows, args.reasoning_format)
     if bad_rows:
@@ -146,8 +174,26 @@ def _load(
     return data, len(bad_rows)
 
 
-def _checkpoint(folder: str) -> str | None:
-    return get_last_checkpoint(folder) if Path(folder).is_dir() else None
+def _checkpoint(folder: Path, max_steps: int) -> str | None:
+    """The last checkpoint that a step follows: from one of the last step the trainer would take another.
+
+    Raises RecipeError where the run has taken more steps than it is to have.
+    """
+    named = (_STEP.fullmatch(place.name) for place in folder.glob("checkpoint-*") if place.is_dir())
+    steps = sorted(int(found[1]) for found in named if found)
+    if steps and 0 < max_steps < steps[-1]:
+        raise RecipeError(f"{folder.parent} has taken {steps[-1]} steps already; max_steps is {max_steps}")
+    before = [step for step in steps if max_steps <= 0 or step < max_steps]
+    return str(folder / f"checkpoint-{before[-1]}") if before else None
+
+
+def _refuse_nothing_learned(logs: list[dict[str, Any]], args: Any) -> None:
+    """Raises ValueError where every sample was left out for its length."""
+    if any(row.get("dropped") for row in logs) and not any("answer_nll" in row for row in logs):
+        raise ValueError(
+            f"nothing was trained on: every sample is longer than max_length={args.max_length}, and "
+            f"overflow={args.overflow} leaves such samples out; raise max_length, or set overflow=trim_think"
+        )
 
 
 def _save(trainer: Any, loaded: Loaded, folder: Path) -> None:
