@@ -69,6 +69,8 @@ def test_help_of_sft_shows_each_of_our_training_arguments_with_its_default(
     said = capsys.readouterr().out
     for name in set(ScaleSFTConfig.__annotations__):
         assert f"  --{name} " in said
+    for name in ("model world-base", "data world", "validation_split null", "lora.NAME VALUE", "limit null"):
+        assert f"  --{name}" in said
     for shown in ("--weighting scale ", "--think_weight_start 0.9", "--max_length 4096 ", "--bf16 null "):
         assert shown in said
 
@@ -169,6 +171,8 @@ def test_help_is_instant_because_no_heavy_library_is_imported() -> None:
         (["sft", *TINY, "--gradient_accumulation_steps", "0"], "gradient_accumulation_steps is 0; expected at least 1"),
         (["sft", *TINY, "--per_device_train_batch_size", "0"], "batch_size is 0; expected at least 1"),
         (["sft", *TINY, "--report_to", "wand"], "did you mean 'wandb'"),
+        (["sft", "--data", "a.jsonl", "--data", "b.jsonl"], "--data is given 2 times (a.jsonl, b.jsonl)"),
+        (["sft", "--out", "typo", "--max_steps", "3", "--resume"], "there is no run in typo to resume"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_the_nearest_name(
@@ -666,6 +670,48 @@ def test_an_empty_lora_is_no_full_fine_tuning(tmp_path: Path, capsys: pytest.Cap
     assert "specify `target_modules`" in capsys.readouterr().err  # PEFT knows none for this architecture
     (told,) = changes(Recipe(), Recipe(lora={}), ())
     assert told == "lora was empty and is {}"
+
+
+def test_resuming_what_was_never_begun_begins_it_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sft", *TINY, *STEPS, "--out", str(tmp_path / "run"), "--resume"]) == 0
+    assert "there is no run in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "said"),
+    [
+        (KeyboardInterrupt(), 1, "stopped; the same command goes on where it was"),
+        (torch.OutOfMemoryError("CUDA out of memory."), 1, "out of memory.; lower --batch-size"),
+        (ImportError("no bitsandbytes"), 1, "balanced eval: no bitsandbytes"),
+    ],
+)
+def test_what_stops_a_command_is_told_in_one_line(
+    failure: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("balanced_thinking.evaluation.run.evaluate_on_each", fail)
+    assert main(["eval", "--model", "world-base", "--data", "world"]) == code
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_options_may_be_spelt_as_keys_of_recipes_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def note(model: str, benchmarks: list[Any], **_: object) -> list[Path]:
+        seen["benchmark"] = benchmarks[0]
+        return [Path("out")]
+
+    monkeypatch.setattr("balanced_thinking.evaluation.run.evaluate_on_each", note)
+    words = ["--max_new_tokens", "7", "--on_bad_row=drop", "--data_options.n", "3", "--batch-size", "2"]
+    assert main(["eval", "--model", "world-base", "--data", "world", *words]) == 0
+    found = seen["benchmark"]
+    assert (found.max_new_tokens, found.on_bad_row, found.options, found.batch_size) == (7, "drop", {"n": 3}, 2)
 
 
 def test_what_is_not_installed_is_said_before_anything_is_loaded(

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 where it did what was asked, 1 where it failed, 2 for wrong usage."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser, commands = _parsers()
+    if words and words[0] in commands:
+        words = commands[words[0]].with_dashes(words)
     if words and words[0] in commands and (prefix := _COMMANDS[words[0]][3]) != "":
         commands[words[0]].refuse_unknown(words[1:], prefix)
     arguments, rest = parser.parse_known_args(words)
     command = commands[arguments.command]
     arguments.overrides, arguments.options = pairs_of(rest, command), command.options()
     with orderly_end():
-        return _run(arguments.run, arguments, command)
+        try:
+            return _run(arguments.run, arguments, command)
+        except KeyboardInterrupt:
+            print(f"\nbalanced {arguments.command}: stopped{_GOES_ON.get(arguments.command, '')}", file=sys.stderr)
+            return 1
 
 
 def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command: Parser) -> int:
@@ -46,16 +52,18 @@ def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command
         command.error(str(error))
     except BadRowsError as error:
         print(error.table(), file=sys.stderr)
-        print("\nNothing was written. Mend the rows, or go on without them with --on-bad-row drop.", file=sys.stderr)
+        print("\nNone of it was used: mend the rows, or go on without them with --on-bad-row drop.", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (StudyError, ValueError, OSError, FloatingPointError) as error:
+    except (StudyError, ValueError, OSError, FloatingPointError, ImportError) as error:
         print(f"balanced {arguments.command}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"\nbalanced {arguments.command}: stopped", file=sys.stderr)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's own
+            raise
+        print(f"balanced {arguments.command}: {error}{_SMALLER.get(arguments.command, '')}", file=sys.stderr)
         return 1
     if result is not None:
         print(f"\n{result}")
@@ -82,25 +90,33 @@ def _version() -> str:
 
 def _stage_options(parser: Parser, stage: str) -> None:
     parser.add_argument("--config", type=Path, help="the recipe, a YAML file; options override its keys")
-    parser.add_argument("--out", type=Path, help="run directory  [runs/<name of the recipe>]")
+    parser.add_argument("--out", type=Path, help=f"run directory  [runs/<name of the recipe>, or runs/{stage}]")
     parser.add_argument("--resume", action="store_true", help="continue the run from its last checkpoint")
     parser.epilog = (
-        "Any key of a recipe (--model, --data, --split, --limit, --on_bad_row, --data_options.NAME, "
-        "--image_options.NAME, --lora.NAME ...) and any training argument, of TRL's "
-        f"{stage.upper()}Config (--learning_rate, --max_steps ...) or ours, may follow as --name value."
+        "The keys of a recipe and the training arguments below, and any other of TRL's "
+        f"{stage.upper()}Config (--learning_rate, --max_steps ...), may follow as --name value."
     )
     parser.more_help = partial(_training_help, stage)
 
 
-def _training_help(stage: str) -> tuple[str, dict[str, dict[str, Any]]]:
-    """The training arguments that are ours, and those of TRL's whose default is ours."""
+def _training_help(stage: str) -> list[tuple[str, dict[str, dict[str, Any]]]]:
+    """The keys of a recipe, the training arguments that are ours, and those of TRL's whose default is ours."""
+    from balanced_thinking.training.recipe import Recipe
     from balanced_thinking.training.run import STAGES
 
     config = STAGES[stage][0]
     by_name = {f.name: f for f in fields(config)}
     own = [by_name[name] for name in config.__annotations__]
+    keys = dict(_key_help(f) for f in fields(Recipe) if f.name not in ("stage", "training"))
     about = {f.name: {"metavar": _as_yaml(f.default), "help": f.metadata["help"].replace("%", "%%")} for f in own}
-    return f"training arguments with their defaults, beside those of TRL's {stage.upper()}Config", about
+    title = f"training arguments with their defaults, beside those of TRL's {stage.upper()}Config"
+    return [("keys of a recipe with their defaults", keys), (title, about)]
+
+
+def _key_help(key: Any) -> tuple[str, dict[str, Any]]:
+    of_mapping = key.default is MISSING or key.name == "lora"
+    shown = ("NAME", "VALUE") if of_mapping else ("", _as_yaml(key.default))
+    return ".".join(filter(None, (key.name, shown[0]))), {"metavar": shown[1], "help": key.metadata["help"]}
 
 
 def _as_yaml(value: object) -> str:
@@ -126,17 +142,39 @@ def _refuse_misspelt(overrides: Sequence[tuple[str, str]], options: Sequence[str
             raise RecipeError(f"unknown option --{name}{nearest(f'--{name}', candidates)}; see balanced {stage} --help")
 
 
+def _refuse_several(overrides: Sequence[tuple[str, str]]) -> None:
+    """Raises RecipeError where --data is given again: the last one would win silently, though `eval` takes several."""
+    from balanced_thinking.training.recipe import RecipeError
+
+    data = [value for name, value in overrides if name == "data"]
+    if len(set(data)) > 1:
+        told = ", ".join(data)
+        raise RecipeError(f"--data is given {len(data)} times ({told}); a run has one data set: join the files")
+
+
+def _start_anew(out: Path, arguments: argparse.Namespace) -> None:
+    """Say that there is nothing to resume. Raises RecipeError where nothing says what would be trained instead."""
+    from balanced_thinking.training.recipe import RecipeError
+
+    if arguments.config is None and not {"model", "data"} & {name for name, _ in arguments.overrides}:
+        raise RecipeError(f"there is no run in {out} to resume; name its folder with --out")
+    print(f"there is no run in {out} yet: it starts from the beginning", flush=True)
+
+
 def _train(arguments: argparse.Namespace) -> Path:
     from balanced_thinking.training.recipe import RecipeError, load_recipe, resumed_recipe
     from balanced_thinking.training.run import train
 
     stage = arguments.command
     _refuse_misspelt(arguments.overrides, arguments.options, stage)
+    _refuse_several(arguments.overrides)
     out = arguments.out or Path("runs") / (arguments.config.stem if arguments.config else stage)
     saved = out / "config.yaml"
     if arguments.resume and saved.is_file():
         recipe = resumed_recipe(saved, arguments.config, arguments.overrides)
     else:
+        if arguments.resume:
+            _start_anew(out, arguments)
         recipe = load_recipe(
             arguments.config, arguments.overrides if arguments.config else [("stage", stage), *arguments.overrides]
         )
@@ -164,9 +202,7 @@ def _eval_options(parser: Parser) -> None:
         help="number type of the weights; auto: on a GPU the checkpoint's own, on a CPU float32",
     )
     parser.add_argument("--served-model", help="the model's name there  [the only one that the server lists]")
-    parser.add_argument(
-        "--data", action="append", default=[], help="a data set's name or a path; may be repeated for several"
-    )
+    parser.add_argument("--data", action="append", help="a data set's name or a path; may be repeated for several")
     parser.add_argument(
         "--benchmarks",
         type=Path,
@@ -207,9 +243,10 @@ def _eval(arguments: argparse.Namespace) -> Path:
     names = ("limit", "on_bad_row", "batch_size", "max_new_tokens", "prompt", "scorer")
     shared = {name: getattr(arguments, name) for name in names} | {"splits": (arguments.split,)}
     options = values(arguments.overrides)
-    if options and not arguments.data:
+    data = arguments.data or []
+    if options and not data:
         raise RecipeError("--data_options belong to --data: a data set of --benchmarks has its own under `options`")
-    benchmarks = [Benchmark(data, options=options, **shared) for data in arguments.data]
+    benchmarks = [Benchmark(name, options=options, **shared) for name in data]
     if arguments.benchmarks:
         benchmarks += load_benchmarks(arguments.benchmarks, **shared)
     if not benchmarks:
@@ -295,6 +332,16 @@ def _demo(arguments: argparse.Namespace) -> Path | None:
     return _run_study(study, arguments)
 
 
+# What makes a command take less memory.
+_BATCH = "; lower per_device_train_batch_size (gradient_accumulation_steps makes up for it), image_options.max_pixels"
+_SMALLER = {
+    "sft": f"{_BATCH} or max_length, or train an adapter (lora.r)",
+    "grpo": f"{_BATCH} or max_completion_length, or train an adapter (lora.r)",
+    "eval": "; lower --batch-size or --max-new-tokens",
+}
+# What a command that was stopped does when it is given again.
+_GOES_ON = dict.fromkeys(("sft", "grpo"), "; with --resume it goes on from its last checkpoint")
+_GOES_ON |= dict.fromkeys(("eval", "study", "demo"), "; the same command goes on where it was")
 # name -> (help, its options, what it runs, prefix of further --name value pairs that it takes: "" any, None none)
 _COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Namespace], Path | None], str | None]] = {
     "sft": ("Train with SCALe-SFT or plain SFT", partial(_stage_options, stage="sft"), _train, ""),

@@ -19,14 +19,20 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Fails with the nearest known option, before anything else is said about the command line."""
 
-    # More help, made only when it is asked for: a title and the arguments of `add_argument`.
-    more_help: Callable[[], tuple[str, Mapping[str, dict[str, Any]]]] | None = None
+    # More help, made only when it is asked for: titles, and the arguments of `add_argument`.
+    more_help: Callable[[], Sequence[tuple[str, Mapping[str, dict[str, Any]]]]] | None = None
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(formatter_class=_Help, allow_abbrev=False, **kwargs)
 
     def options(self) -> list[str]:
         return [option for action in self._actions for option in action.option_strings]
+
+    def with_dashes(self, words: Sequence[str]) -> list[str]:
+        """The words with the options of this command as it spells them: keys of recipes have underscores."""
+        own = {"--" + option[2:].replace("-", "_"): option for option in self.options() if option.startswith("--")}
+        parts = (word.partition("=") for word in words)
+        return [own.get(name, name) + equals + value for name, equals, value in parts]
 
     def refuse_unknown(self, words: Sequence[str], prefix: str | None) -> None:
         known = self.options()
@@ -38,12 +44,12 @@ class Parser(argparse.ArgumentParser):
     def format_help(self) -> str:
         if self.more_help is None:
             return super().format_help()
-        title, options = self.more_help()
-        aside = argparse.ArgumentParser(add_help=False)
         formatter = self._get_formatter()
-        formatter.start_section(title)
-        formatter.add_arguments([aside.add_argument(f"--{name}", **about) for name, about in options.items()])
-        formatter.end_section()
+        for title, options in self.more_help():
+            aside = argparse.ArgumentParser(add_help=False)
+            formatter.start_section(title)
+            formatter.add_arguments([aside.add_argument(f"--{name}", **about) for name, about in options.items()])
+            formatter.end_section()
         return f"{super().format_help()}\n{formatter.format_help()}"
 
 
