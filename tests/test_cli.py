@@ -69,7 +69,14 @@ def test_help_of_sft_shows_each_of_our_training_arguments_with_its_default(
     said = capsys.readouterr().out
     for name in set(ScaleSFTConfig.__annotations__):
         assert f"  --{name} " in said
-    for name in ("model world-base", "data world", "validation_split null", "lora.NAME VALUE", "limit null"):
+    for name in (
+        "model world-base",
+        "data world",
+        "validation_split null",
+        "lora.NAME VALUE",
+        "limit null",
+        "save_total_limit 2",
+    ):
         assert f"  --{name}" in said
     for shown in ("--weighting scale ", "--think_weight_start 0.9", "--max_length 4096 ", "--bf16 null "):
         assert shown in said
@@ -749,3 +756,10 @@ def test_a_training_without_a_sample_is_no_success(tmp_path: Path, capsys: pytes
     few = ["--num_generations", "2", "--steps_per_generation", "64", "--max_completion_length", "4"]
     assert main(["grpo", *TINY, *STEPS, *few, "--save_strategy", "no", "--out", str(tmp_path / "grpo")]) == 1
     assert "8 rows are fewer than the 64 prompts of one generation" in capsys.readouterr().err
+
+
+def test_help_of_grpo_offers_only_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["grpo", "--help"])
+    said = capsys.readouterr().out
+    assert "adaptive" not in said

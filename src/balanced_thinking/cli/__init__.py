@@ -102,13 +102,16 @@ def _stage_options(parser: Parser, stage: str) -> None:
 def _training_help(stage: str) -> list[tuple[str, dict[str, dict[str, Any]]]]:
     """The keys of a recipe, the training arguments that are ours, and those of TRL's whose default is ours."""
     from balanced_thinking.training.recipe import Recipe
-    from balanced_thinking.training.run import STAGES
+    from balanced_thinking.training.run import DEFAULTS, STAGES
 
     config = STAGES[stage][0]
     by_name = {f.name: f for f in fields(config)}
     own = [by_name[name] for name in config.__annotations__]
     keys = dict(_key_help(f) for f in fields(Recipe) if f.name not in ("stage", "training"))
     about = {f.name: {"metavar": _as_yaml(f.default), "help": f.metadata["help"].replace("%", "%%")} for f in own}
+    about |= {
+        name: {"metavar": _as_yaml(value), "help": _OURS[name]} for name, value in DEFAULTS.items() if name in _OURS
+    }
     title = f"training arguments with their defaults, beside those of TRL's {stage.upper()}Config"
     return [("keys of a recipe with their defaults", keys), (title, about)]
 
@@ -332,6 +335,12 @@ def _demo(arguments: argparse.Namespace) -> Path | None:
     return _run_study(study, arguments)
 
 
+# Training arguments of TRL's whose default is the command's own.
+_OURS = {
+    "report_to": "Where metrics.jsonl goes, too: tensorboard, trackio, wandb ...",
+    "logging_steps": "Optimizer steps between two rows of metrics.jsonl.",
+    "save_total_limit": "Checkpoints that are kept.",
+}
 # What makes a command take less memory.
 _BATCH = "; lower per_device_train_batch_size (gradient_accumulation_steps makes up for it), image_options.max_pixels"
 _SMALLER = {

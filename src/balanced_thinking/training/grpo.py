@@ -27,6 +27,7 @@ from balanced_thinking.training.safety import SafeTrainer, settle_device_default
 from balanced_thinking.training.sft_config import option
 
 CREDIT = ("completion", "segment")
+_SCHEDULES = [name for name in SCHEDULES if name != "adaptive"]  # which follows a think loss
 _OF_PICTURES = ("pixel_values", "image_grid_thw", "image_sizes")
 
 
@@ -37,14 +38,16 @@ class ScaleGRPOConfig(GRPOConfig):
     rewards: dict[str, float] | None = option(
         None, f"Weight of each reward: {', '.join(REWARDS)}. null: accuracy 1.0, format 0.2."
     )
-    reward_scorer: str = option("numeric", "How the accuracy reward compares answers: numeric or exact.")
+    reward_scorer: str = option(
+        "numeric", "How the accuracy reward compares answers: numeric, exact, or another of eval's scorers."
+    )
     think_budget: int = option(256, "Think tokens from which on the conciseness reward falls.")
     reasoning_format: Any = option("think-answer", "Name of the completions' reasoning format, or its definition.")
     credit: str = option(
         "completion",
         f"What an advantage is credited to: {' or '.join(CREDIT)} (each one's mean, weighted as in SCALe).",
     )
-    schedule: str = option("constant", f"How credit moves from thinking to answering: {', '.join(SCHEDULES)}.")
+    schedule: str = option("constant", f"How credit moves from thinking to answering: {', '.join(_SCHEDULES)}.")
     think_weight_start: float = option(0.5, "Share of the credit that thinking gets at the first step.")
     think_weight_end: float = option(0.5, "Share of the credit that thinking gets at the last step.")
     bf16: bool | None = option(None, "bfloat16 mixed precision; on where a GPU supports it.")

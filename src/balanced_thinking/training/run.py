@@ -35,7 +35,7 @@ STAGES: dict[str, tuple[type, type]] = {
 _STEP = re.compile(r"checkpoint-(\d+)")
 _EXTRAS = ("tensorboard", "trackio", "wandb")  # of this distribution
 # `disable_tqdm` is given because transformers hides the progress bar from whoever asks for fewer warnings.
-_DEFAULTS = {"report_to": "none", "logging_steps": 10, "save_total_limit": 2, "disable_tqdm": False}
+DEFAULTS = {"report_to": "none", "logging_steps": 10, "save_total_limit": 2, "disable_tqdm": False}
 
 
 def training_arguments(recipe: Recipe, out: Path) -> Any:
@@ -44,7 +44,7 @@ def training_arguments(recipe: Recipe, out: Path) -> Any:
     if recipe.stage not in STAGES:
         raise RecipeError(f"stage is {recipe.stage!r}{nearest(recipe.stage, STAGES)}; known: {', '.join(STAGES)}")
     config = STAGES[recipe.stage][0]
-    values = {**_DEFAULTS, "run_name": str(out), **recipe.training, "output_dir": str(out / "checkpoints")}
+    values = {**DEFAULTS, "run_name": str(out), **recipe.training, "output_dir": str(out / "checkpoints")}
     args = config(**typed_arguments(config, values))
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         if getattr(args, name) < 1:
