@@ -259,9 +259,12 @@ def test_lengths_with_pictures_are_those_of_the_batch(tmp_path: Path) -> None:
 def test_the_page_shows_the_data_as_text_and_runs_nothing(tmp_path: Path) -> None:
     rows = [row(tmp_path, seed) for seed in range(3)]
     rows[0] |= {"question": "<script>alert(1)</script> & co", "think": "</p><img src=x onerror=alert(2)>"}
+    rows[0]["question"] += "\nA. dog\nB. cat"
     rows[1]["answer"] = "<b>C</b>"
     html = write_page(inspect_data(write(tmp_path, rows)), tmp_path / "page.html").read_text()
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; co" in html
+    assert '<p class="asked">&lt;script&gt;' in html
+    assert "\nB. cat</p>" in html
     assert "<script" not in html
     assert "<img src=x" not in html
     assert "&lt;b&gt;C&lt;/b&gt;" in html
@@ -296,6 +299,7 @@ def test_the_page_shows_samples_from_everywhere(tmp_path: Path) -> None:
     assert html.count("<article") == SHOWN_SAMPLES
     assert "&lt;0&gt;" in html
     assert f"&lt;{len(rows) - 2}&gt;" in html  # of two for each place, the first
+    assert "There is no reasoning to measure." in html
 
 
 def test_inspect_names_both_of_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
