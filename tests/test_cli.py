@@ -446,6 +446,15 @@ def test_a_start_that_fails_leaves_nothing_in_the_way_of_the_next(tmp_path: Path
     assert main([*command, "--reasoning_format", "boxed"]) == 0
 
 
+def test_a_first_step_that_fails_leaves_nothing_in_the_way_of_the_next_start(tmp_path: Path) -> None:
+    command = ["sft", *TINY, *STEPS, "--out", str(tmp_path / "run")]
+    assert main([*command, "--max_length", "32"]) == 1
+    assert main(command) == 0
+    (tmp_path / "run/checkpoints").rename(tmp_path / "elsewhere")
+    assert main([*command, "--max_length", "32"]) == 1  # it holds a finished run
+    assert (tmp_path / "run" / "config.yaml").is_file()
+
+
 def test_grpo_goes_on_from_a_run_and_names_the_command_for_other_recipes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,15 @@ def create(out: Path, config_yaml: str, about: dict[str, Any], *, resume: bool =
     return out
 
 
+def let_go(out: Path) -> None:
+    """Free the folder of a run that failed before it had logged or saved anything, for the start that mends it."""
+    metrics = out / "metrics.jsonl"
+    if any(out.glob("checkpoints/checkpoint-*")) or (metrics.is_file() and metrics.stat().st_size):
+        return
+    for name in ("config.yaml", "provenance.json"):
+        (out / name).unlink(missing_ok=True)
+
+
 def _earlier(path: Path) -> list[dict[str, Any]]:
     """How this run was started before it was resumed, oldest first."""
     if not path.is_file():

@@ -165,6 +165,7 @@ def _start_anew(out: Path, arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> Path:
+    from balanced_thinking import runs
     from balanced_thinking.training.recipe import RecipeError, load_recipe, resumed_recipe
     from balanced_thinking.training.run import train
 
@@ -183,7 +184,13 @@ def _train(arguments: argparse.Namespace) -> Path:
         )
     if recipe.stage != stage:
         raise RecipeError(f"the recipe's stage is {recipe.stage!r}; run it with `balanced {recipe.stage}`")
-    return train(recipe, out, resume=arguments.resume)
+    fresh = not saved.is_file()
+    try:
+        return train(recipe, out, resume=arguments.resume)
+    except Exception:
+        if fresh:
+            runs.let_go(out)
+        raise
 
 
 def _eval_options(parser: Parser) -> None:
