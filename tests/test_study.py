@@ -633,7 +633,7 @@ def test_a_terminated_study_leaves_no_worker_behind(tmp_path: Path) -> None:
         time.sleep(0.1)
     process.terminate()
     _, said = process.communicate(timeout=30)
-    assert (process.returncode, said.strip()) == (1, "balanced study: stopped")
+    assert (process.returncode, said.strip()) == (1, "balanced study: stopped; the same command goes on where it was")
     assert not workers(tmp_path / "s")
 
 

@@ -63,7 +63,7 @@ def create(out: Path, config_yaml: str, about: dict[str, Any], *, resume: bool =
 def let_go(out: Path) -> None:
     """Free the folder of a run that failed before it had logged or saved anything, for the start that mends it."""
     metrics = out / "metrics.jsonl"
-    if any(out.glob("checkpoints/checkpoint-*")) or (metrics.is_file() and metrics.stat().st_size):
+    if not out.is_dir() or any(out.glob("checkpoints/checkpoint-*")) or (metrics.is_file() and metrics.stat().st_size):
         return
     for name in ("config.yaml", "provenance.json"):
         (out / name).unlink(missing_ok=True)
