@@ -446,9 +446,12 @@ def test_a_start_that_fails_leaves_nothing_in_the_way_of_the_next(tmp_path: Path
     assert main([*command, "--reasoning_format", "boxed"]) == 0
 
 
-def test_a_first_step_that_fails_leaves_nothing_in_the_way_of_the_next_start(tmp_path: Path) -> None:
+def test_a_first_step_that_fails_leaves_nothing_in_the_way_of_the_next_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["sft", *TINY, *STEPS, "--out", str(tmp_path / "run")]
     assert main([*command, "--max_length", "32"]) == 1
+    assert "\nbalanced sft: sample" in capsys.readouterr().err  # not behind the progress bar
     assert main(command) == 0
     (tmp_path / "run/checkpoints").rename(tmp_path / "elsewhere")
     assert main([*command, "--max_length", "32"]) == 1  # it holds a finished run

@@ -180,3 +180,10 @@ def test_empty_rows_of_a_spreadsheet_are_skipped_and_endings_may_be_capitals(tmp
     (tmp_path / "A.CSV").write_text("question,answer\nQ?,7\n,\n ,,,\nR?,8\n")
     loaded = load_data(str(tmp_path / "A.CSV"))
     assert [(example.question, example.meta["row"]) for example in loaded.examples] == [("Q?", 2), ("R?", 5)]
+
+
+def test_no_row_makes_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.csv").write_text("question,answer\n")
+    assert main(["convert", str(tmp_path / "a.csv"), "--out", str(tmp_path / "a.jsonl")]) == 1
+    assert "there is no row to write" in capsys.readouterr().err
+    assert not (tmp_path / "a.jsonl").exists()

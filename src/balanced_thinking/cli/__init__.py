@@ -47,7 +47,11 @@ def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        result = run(arguments)
+        try:
+            result = run(arguments)
+        except BaseException:
+            _end_bars()
+            raise
     except RecipeError as error:
         command.error(str(error))
     except BadRowsError as error:
@@ -68,6 +72,13 @@ def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command
     if result is not None:
         print(f"\n{result}")
     return 0
+
+
+def _end_bars() -> None:
+    """End the line of each progress bar that was cut off, so that what is said next stands on its own."""
+    if (tqdm := sys.modules.get("tqdm.std")) is not None:
+        for bar in list(getattr(tqdm.tqdm, "_instances", ())):
+            bar.close()
 
 
 def _parsers() -> tuple[Parser, dict[str, Parser]]:

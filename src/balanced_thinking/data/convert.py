@@ -23,6 +23,7 @@ def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None =
             None: write `question`, `think` and `answer` apart, which any format can be made of.
 
     Paths of pictures are written relative to the file where they lie below its folder, else absolute.
+    Raises ValueError for another kind of file, and where there is no example: nothing is written then.
     """
     if path.suffix != ".jsonl":
         raise ValueError(f"the file to write is {path}; expected one that ends in .jsonl")
@@ -35,6 +36,8 @@ def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None =
                 row = _row(example, format, path, index, made)
                 kept = {k: v for k, v in row.items() if v not in (None, [], {})}
                 file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+            if index < 0:
+                raise ValueError("there is no row to write; look at the data, its split and --on-bad-row")
             if made.is_dir():  # the rows are whole: now their pictures may take the place of older ones
                 shutil.rmtree(_pictures(path), ignore_errors=True)
                 made.rename(_pictures(path))
