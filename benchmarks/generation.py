@@ -24,12 +24,12 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from balanced_thinking.attention import fast_model
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import prompt
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation.generate import Generator
 from balanced_thinking.evaluation.results import in_batches
-from balanced_thinking.products import fast_products
 from harness import Figures, contest, measured, options_of, peak_mib, reset_peak, table
 from sft_step import BATCHES, build
 
@@ -76,7 +76,7 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
         batches = in_batches(examples, options.batch)
     complete = generator.complete if name == "ours" else lambda chunk: whole_batch(generator, chunk)
     before, wall, cpu = 0.0, 0.0, 0.0
-    with fast_products():
+    with fast_model():
         for k, batch in enumerate([batches[0][:2], *batches]):  # the first is a warm-up
             if k == 1:
                 before, wall, cpu = reset_peak(), time.perf_counter(), time.process_time()

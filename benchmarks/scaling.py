@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from balanced_thinking.attention import fast_model
 from balanced_thinking.batch import ScaleCollator
-from balanced_thinking.products import fast_products
 from harness import options_of, record, spread
 from sft_step import build, make_trainer, rows
 
@@ -70,7 +70,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     found: dict[str, dict[int, list[tuple[float, float]]]] = {}
-    with tempfile.TemporaryDirectory() as folder, fast_products():
+    with tempfile.TemporaryDirectory() as folder, fast_model():
         costs = {"training step": step_cost(options, folder), "input pipeline": pipeline_cost()}
         for name, cost in costs.items():
             cost(1)  # of warm-up

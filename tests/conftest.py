@@ -12,6 +12,7 @@ from datasets import Dataset
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a hub
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined; with a GPU, too
 
 ARCHITECTURES = ("qwen2_5_vl", "llava_next", "gemma3")

@@ -9,10 +9,11 @@ Shapes: R rows, L positions of a row, H heads, D width of a head, S positions of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,10 +22,13 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from balanced_thinking.products import fast_products, faster_now, plain_products
 
 NAME = "sdpa_by_sample"
-# On a CPU plain products are faster than torch's fused attention up to about this length.
-_PLAIN_LENGTH = 256
+# Up to this length torch's fused attention, whose products are small, takes 1.1 to 4.5 times as long with oneDNN's.
+_SLOWED_LENGTH = 1024
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def attend(
     """transformers' attention interface; returns (R, L, H, D)."""
     if not isinstance(attention_mask, Samples):
         options = {"scaling": scaling, "dropout": dropout, **kwargs}
-        return sdpa_attention_forward(module, query_RHLD, key_RHLD, value_RHLD, attention_mask, **options)
+        return attend_fused(module, query_RHLD, key_RHLD, value_RHLD, attention_mask, **options)
     groups = query_RHLD.shape[1] // key_RHLD.shape[1]
     key_RHLD, value_RHLD = repeat_kv(key_RHLD, groups), repeat_kv(value_RHLD, groups)
     scaling = query_RHLD.shape[-1] ** -0.5 if scaling is None else scaling
@@ -100,7 +104,8 @@ def attend(
     pieces: list[list[Tensor]] = [[] for _ in attention_mask.rows]
     for index, ((row, _), query, key, value) in enumerate(zip(attention_mask.spans(), *split, strict=True)):
         mask_SS = attention_mask.mask(index, query.shape[2], query.device)
-        pieces[row].append(_attend_alone(query, key, value, mask_SS, scaling, dropout))
+        fused = partial(F.scaled_dot_product_attention, query, key, value, attn_mask=mask_SS, dropout_p=dropout)
+        pieces[row].append(_unhurried(query.shape[2], partial(fused, is_causal=mask_SS is None, scale=scaling)))
     length = query_RHLD.shape[2]
     rows = [F.pad(torch.cat(row, 2), (0, 0, 0, length - sum(p.shape[2] for p in row))) for row in pieces]
     return torch.cat(rows).transpose(1, 2).contiguous(), None
@@ -114,21 +119,55 @@ def _split(x_RHLD: Tensor, rows: Sequence[Sequence[int]]) -> list[Tensor]:
     return [x_HSD[None] for row in parts for x_HSD in row]
 
 
-def _attend_alone(
-    query: Tensor, key: Tensor, value: Tensor, mask_SS: Tensor | None, scaling: float, dropout: float
-) -> Tensor:
-    length = query.shape[2]
-    if query.device.type != "cpu" or length > _PLAIN_LENGTH or dropout:
-        causal = mask_SS is None
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask_SS, is_causal=causal, scale=scaling, dropout_p=dropout
-        )
-    if mask_SS is None:
-        hidden_SS = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
-    else:
-        hidden_SS = ~mask_SS
-    scores = torch.matmul(query * scaling, key.transpose(2, 3)).masked_fill(hidden_SS, float("-inf"))
-    return torch.matmul(scores.softmax(-1), value)
+def attend_fused(
+    module: torch.nn.Module, query_RHLD: Tensor, key_RHLD: Tensor, value_RHLD: Tensor, *args: Any, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """transformers' own scaled-dot-product attention, at its usual speed within `fast_products`."""
+    forward = partial(sdpa_attention_forward, module, query_RHLD, key_RHLD, value_RHLD, *args, **kwargs)
+    return _unhurried(key_RHLD.shape[2], lambda: forward()[0]), None
+
+
+@contextmanager
+def fast_model() -> Iterator[None]:
+    """`fast_products` for all of a model: within it every model's "sdpa" is `attend_fused`."""
+    with fast_products():
+        if ALL_ATTENTION_FUNCTIONS["sdpa"] is attend_fused:
+            yield
+            return
+        ALL_ATTENTION_FUNCTIONS["sdpa"] = attend_fused
+        try:
+            yield
+        finally:
+            del ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+
+def _unhurried(length: int, attend: Callable[[], Tensor]) -> Tensor:
+    """What `attend` returns, made without oneDNN's products where they are slower there, and so in its backward."""
+    if length > _SLOWED_LENGTH or not faster_now():
+        return attend()
+    with plain_products():
+        output = attend()
+    node = output.grad_fn
+    while node is not None and "ScaledDotProduct" not in node.name():
+        node = node.next_functions[0][0] if node.next_functions else None
+    if node is not None:
+        within = _Within()
+        node.register_prehook(within.begin)
+        node.register_hook(within.end)
+    return output
+
+
+class _Within:
+    """Hooks that keep a node's backward within `plain_products`."""
+
+    def __init__(self) -> None:
+        self.entered = ExitStack()
+
+    def begin(self, _: Any) -> None:
+        self.entered.enter_context(plain_products())
+
+    def end(self, *_: Any) -> None:
+        self.entered.close()
 
 
 AttentionInterface.register(NAME, attend)

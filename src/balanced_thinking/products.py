@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 # oneDNN compiles a product for each shape and keeps 1,024 of them, torch as many copies, half a MiB each; ragged data
 # has new shapes in nearly every micro-batch. oneDNN's cache alone is as fast, with room for a batch of 32 samples.
 _CACHES = {"LRU_CACHE_CAPACITY": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
+_FASTER: ContextVar[bool] = ContextVar("faster", default=False)
 # Inner sizes short and long, so that a rounding of the inputs and one of the sums would both show.
 _PROBED_MKN = ((256, 128, 384), (128, 2048, 512))
 _TOLERANCE = 4.0  # times the error of the products as they are: the order of summation may differ, no more
@@ -39,7 +41,26 @@ def fast_products() -> Iterator[None]:
     if torch.cuda.is_available() or not rounds_as_float32():
         yield
         return
-    with _fast():
+    token = _FASTER.set(True)
+    try:
+        with _fast():
+            yield
+    finally:
+        _FASTER.reset(token)
+
+
+def faster_now() -> bool:
+    """Whether products go the faster way here because of `fast_products`."""
+    return _FASTER.get()
+
+
+@contextmanager
+def plain_products() -> Iterator[None]:
+    """Within it they go the way that torch goes by default."""
+    with _restored():
+        if _precision() is not None:
+            torch.set_float32_matmul_precision("highest")
+        _onednn().fp32_precision = "ieee"
         yield
 
 

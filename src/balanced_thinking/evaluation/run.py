@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from rich.progress import track
 
+from balanced_thinking.attention import fast_model
 from balanced_thinking.data import data_format, first_row, label, load_data
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks
@@ -25,7 +26,6 @@ from balanced_thinking.evaluation.server import Server
 from balanced_thinking.evaluation.vllm import Vllm
 from balanced_thinking.models.load import load_model, load_processor, own_dtype
 from balanced_thinking.names import nearest
-from balanced_thinking.products import fast_products
 from balanced_thinking.segments import ReasoningFormat, get_format
 
 ENGINES = ("transformers", "vllm")
@@ -180,7 +180,7 @@ def evaluate(
     examples, dropped = _examples(data, split, format, prompt, limit, on_bad_row, options)
     if dropped:
         ranks().print(f"{dropped} bad {'row was' if dropped == 1 else 'rows were'} left out")
-    with fast_products():
+    with fast_model():
         judge = judge or _judge(found.folder, server, served, engine, dtype, reasoning, max_new_tokens)
         judge.refuse(examples)  # before there is a folder
         with alone(out):

@@ -11,7 +11,8 @@ from transformers import TrainerCallback
 from transformers.utils import is_torch_bf16_gpu_available
 
 from balanced_thinking import runs
-from balanced_thinking.products import bound_caches, fast_products
+from balanced_thinking.attention import fast_model
+from balanced_thinking.products import bound_caches
 
 _WORKERS = 4  # that decode and process pictures while the GPU computes
 _FULL_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -53,7 +54,7 @@ class SafeTrainer:
         self.add_callback(EpochOrder)  # type: ignore[attr-defined]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        with fast_products():
+        with fast_model():
             return super().train(*args, **kwargs)  # type: ignore[misc]
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
