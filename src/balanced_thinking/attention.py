@@ -29,6 +29,7 @@ from balanced_thinking.products import fast_products, faster_now, plain_products
 NAME = "sdpa_by_sample"
 # Up to this length torch's fused attention, whose products are small, takes 1.1 to 4.5 times as long with oneDNN's.
 _SLOWED_LENGTH = 1024
+_RESHAPES = 5  # more do not lie between what transformers returns and the fused attention
 
 
 @dataclass(frozen=True)
@@ -143,18 +144,24 @@ def fast_model() -> Iterator[None]:
 
 def _unhurried(length: int, attend: Callable[[], Tensor]) -> Tensor:
     """What `attend` returns, made without oneDNN's products where they are slower there, and so in its backward."""
-    if length > _SLOWED_LENGTH or not faster_now():
+    if torch.compiler.is_compiling() or length > _SLOWED_LENGTH or not faster_now():
         return attend()
     with plain_products():
         output = attend()
-    node = output.grad_fn
-    while node is not None and "ScaledDotProduct" not in node.name():
-        node = node.next_functions[0][0] if node.next_functions else None
-    if node is not None:
+    if (node := _fused(output.grad_fn)) is not None:
         within = _Within()
         node.register_prehook(within.begin)
         node.register_hook(within.end)
     return output
+
+
+def _fused(node: Any) -> Any:
+    """The backward of the fused attention that led to this one, if it is not far."""
+    for _ in range(_RESHAPES):
+        if node is None or "ScaledDotProduct" in node.name():
+            return node
+        node = node.next_functions[0][0] if node.next_functions else None
+    return None
 
 
 class _Within:
