@@ -168,6 +168,17 @@ def test_a_run_that_accumulates_learns_as_one_that_does_not_and_resumes_exactly(
     assert losses(again)[4:] == losses(dealing)[4:]
 
 
+def test_packed_micro_batches_are_dealt_evenly_and_padded_ones_alike(ragged_rows: Dataset, tmp_path: Path) -> None:
+    size = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 11, "max_length": None}
+    tokens = {}
+    for packing in (False, True):
+        run = trainer("qwen2_5_vl", ragged_rows, config(tmp_path, packing=packing, **size))
+        batches = list(run.get_train_dataloader())
+        tokens[packing] = [sum(map(sum, b["rows"])) if packing else int(b["attention_mask"].sum()) for b in batches]
+    assert sum(tokens[True]) == sum(tokens[False])
+    assert max(tokens[True]) < 0.7 * max(tokens[False])
+
+
 def test_each_sampling_strategy_of_transformers_has_its_sampler(ragged_rows: Dataset, tmp_path: Path) -> None:
     found = {}
     text = ragged_rows.remove_columns("images")

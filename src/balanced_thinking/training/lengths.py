@@ -122,7 +122,8 @@ class StepSampler(BatchRebalanceSampler):
     ones samples of similar length, so that little is padding. Either way no rank waits long for another. A step whose
     samples are all in one micro-batch is left as it is.
 
-    Trainer hands on a batch sampler of this base class as it is, and accelerate finds the order to seed in `sampler`.
+    Trainer hands on a batch sampler of this base class as it is; accelerate seeds the order that it finds in `sampler`,
+    and tells it the epoch.
 
     Args:
         sampler: the order of the samples. lengths: indices -> rough tokens of each.
@@ -145,10 +146,6 @@ class StepSampler(BatchRebalanceSampler):
         self.sampler, self.lengths = sampler, lengths
         self._round, self._accumulation, self._ranks, self.rank = batch_size * ranks, accumulation, ranks, rank
         self._packed, self.drop_last = packed, drop_last
-
-    def set_epoch(self, epoch: int) -> None:
-        if hasattr(self.sampler, "set_epoch"):
-            self.sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
         return self._rounds(len(self.sampler))  # type: ignore[arg-type]
