@@ -25,11 +25,11 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from balanced_thinking.attention import fast_model
+from balanced_thinking.cpu.attention import fast_model
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import prompt
 from balanced_thinking.data.world import load
-from balanced_thinking.evaluation.generate import Generator
+from balanced_thinking.evaluation.engines.local import Generator
 from balanced_thinking.evaluation.results import in_batches
 from harness import Figures, contest, measured, options_of, peak_mib, reset_peak, table
 from sft_step import BATCHES, build

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from balanced_thinking.loss import weighted_linear_cross_entropy
 from balanced_thinking.loss.chunked import CPU_POLICY, GPU_POLICY
+from balanced_thinking.loss.linear_cross_entropy import weighted_linear_cross_entropy
 from harness import Figures, Rows, contest, measured, options_of, peak_mib, reset_peak, table
 
 

@@ -58,7 +58,7 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
         with tempfile.TemporaryDirectory() as cache:
             count = len(datasets.load_dataset("json", data_files=file, split="train", cache_dir=cache))
     else:
-        from balanced_thinking.data import load_data, stream_data
+        from balanced_thinking.data.load import load_data, stream_data
         from balanced_thinking.data.rows import to_dataset
 
         start = time.perf_counter()

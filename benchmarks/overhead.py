@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from balanced_thinking.attention import fast_model
+from balanced_thinking.cpu.attention import fast_model
 from harness import options_of, record, spread
 from sft_step import BATCHES, build, make_trainer, rows
 

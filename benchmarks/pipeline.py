@@ -26,7 +26,7 @@ from datasets import Dataset, Image, List
 from PIL import Image as Pictures
 from torch.utils.data import DataLoader
 
-from balanced_thinking.batch import ScaleCollator
+from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import TinySize, build_tiny

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from balanced_thinking.attention import fast_model
-from balanced_thinking.batch import ScaleCollator
+from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.cpu.attention import fast_model
 from harness import options_of, record, spread
 from sft_step import build, make_trainer, rows
 

@@ -15,6 +15,7 @@ from balanced_thinking.data.world import load
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a hub
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined; with a GPU, too
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 ARCHITECTURES = ("qwen2_5_vl", "llava_next", "gemma3")
 
 
@@ -32,7 +33,7 @@ def world_rows() -> Dataset:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Third-party files that are no part of the project."""
-    folder = Path(os.environ.get("BALANCED_THINKING_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
+    folder = Path(os.environ.get("BALANCED_THINKING_DATA", REPOSITORY / ".." / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no third-party data at {folder}; set BALANCED_THINKING_DATA to the folder that holds puzzlevqa/")
     return folder

@@ -1,7 +1,7 @@
 """Our `lmms`, `anls` and `relaxed` against lmms-eval's own functions, string by string.
 
     pip install --no-deps lmms-eval==0.7.3
-    python benchmarks/parity/lmms.py [--outputs predictions.jsonl ...] [--record tests/fixtures/lmms.json.gz]
+    python benchmarks/parity/lmms.py [--outputs predictions.jsonl ...] [--record tests/scoring/fixtures/lmms.json.gz]
 
 Command of record: the second line with the predictions of four runs of the embedded world. The functions are taken from
 the installed package's files as they are, without importing the package and what it needs. Any difference: exit code 1.
@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.evaluation import field
+from balanced_thinking.scoring import published as field
 from balanced_thinking.segments import parse
 
 LETTERS = "ABCDE"

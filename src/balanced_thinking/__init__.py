@@ -9,36 +9,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from balanced_thinking.batch import ScaleCollator
-    from balanced_thinking.data import Example, load_data
+    from balanced_thinking.batch.collator import ScaleCollator
+    from balanced_thinking.data.example import Example
+    from balanced_thinking.data.load import load_data
     from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
     from balanced_thinking.evaluation.run import evaluate
-    from balanced_thinking.loss import LossOutput, weighted_linear_cross_entropy
+    from balanced_thinking.loss.linear_cross_entropy import LossOutput, weighted_linear_cross_entropy
+    from balanced_thinking.loss.schedules import Schedule
     from balanced_thinking.models.load import load_model
-    from balanced_thinking.schedules import Schedule
     from balanced_thinking.segments import Parsed, parse, render
     from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer
     from balanced_thinking.training.sft import ScaleSFTTrainer
     from balanced_thinking.training.sft_config import ScaleSFTConfig
 
 _HOMES = {
-    "Example": "data",
-    "LossOutput": "loss",
+    "Example": "data.example",
+    "LossOutput": "loss.linear_cross_entropy",
     "Parsed": "segments",
-    "ScaleCollator": "batch",
+    "ScaleCollator": "batch.collator",
     "ScaleGRPOConfig": "training.grpo",
     "ScaleGRPOTrainer": "training.grpo",
     "ScaleSFTConfig": "training.sft_config",
     "ScaleSFTTrainer": "training.sft",
-    "Schedule": "schedules",
+    "Schedule": "loss.schedules",
     "evaluate": "evaluation.run",
-    "load_data": "data",
+    "load_data": "data.load",
     "load_model": "models.load",
     "parse": "segments",
     "render": "segments",
     "to_dataset": "data.rows",
     "to_prompts_dataset": "data.rows",
-    "weighted_linear_cross_entropy": "loss",
+    "weighted_linear_cross_entropy": "loss.linear_cross_entropy",
 }
 
 __all__ = [

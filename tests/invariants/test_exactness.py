@@ -14,13 +14,13 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from balanced_thinking.cli import main
+from balanced_thinking.loss.weights import NORMALIZE
 from balanced_thinking.models.tiny import build_tiny
-from balanced_thinking.weights import NORMALIZE
-from tests.conftest import ARCHITECTURES
+from tests.conftest import ARCHITECTURES, REPOSITORY
 from tests.invariants.two_ranks import logs_and_evaluation
 from tests.invariants.two_ranks_sharded import MESHES, SHARDED, gradients
 from tests.invariants.two_ranks_zero import STEPS, without_some_pictures
-from tests.training import GradNorms, config, logged, losses, trainer
+from tests.tiny_training import GradNorms, config, logged, losses, trainer
 
 RANKS = Path(__file__).with_name("two_ranks.py")
 
@@ -46,7 +46,7 @@ def test_eight_by_one_equals_two_by_four_equals_one_by_eight(
 
 def on_two_ranks(*words: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words]
-    root = Path(__file__).parents[2]  # of this checkout, wherever the package is installed from
+    root = REPOSITORY  # of this checkout, wherever the package is installed from
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
     environment["ACCELERATE_USE_CPU"] = "true"  # as `accelerate launch --cpu` says; else each rank thinks it is alone
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from datasets import Dataset, load_from_disk
 
-from balanced_thinking.weights import NORMALIZE
+from balanced_thinking.loss.weights import NORMALIZE
 from tests.conftest import ARCHITECTURES
-from tests.training import GradNorms, config, losses, trainer
+from tests.tiny_training import GradNorms, config, losses, trainer
 
 
 def logs_and_evaluation(rows: Dataset, out: Path, batch: int) -> list[dict[str, float]]:

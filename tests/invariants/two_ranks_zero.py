@@ -15,7 +15,7 @@ from balanced_thinking.models.load import load_model
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from tests.conftest import ARCHITECTURES
-from tests.training import config, logged, losses
+from tests.tiny_training import config, logged, losses
 
 ZERO_3 = {
     # Threshold 0: every parameter is in shards, however small.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from balanced_thinking.cli.parser import Parser, positive
 
 if TYPE_CHECKING:
-    from balanced_thinking.data import Example
+    from balanced_thinking.data.example import Example
 
 DATA = "data_options."
 
@@ -22,7 +22,7 @@ def data_options(parser: Parser) -> None:
 
 def values(overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """`--data_options.NAME value` as the data set's keyword arguments."""
-    from balanced_thinking.training.recipe import read_yaml
+    from balanced_thinking.config.yaml import read_yaml
 
     return {name.removeprefix(DATA): read_yaml(value, f"--{name} {value}") for name, value in overrides}
 
@@ -77,8 +77,9 @@ def convert_options(parser: Parser) -> None:
 
 
 def convert(arguments: argparse.Namespace) -> Path:
-    from balanced_thinking.data import BadRow, stream_data
+    from balanced_thinking.data.checks import BadRow
     from balanced_thinking.data.convert import write_jsonl
+    from balanced_thinking.data.load import stream_data
     from balanced_thinking.inspection import read_drops
     from balanced_thinking.segments import get_format
 

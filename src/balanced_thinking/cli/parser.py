@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from balanced_thinking.names import nearest
+from balanced_thinking.config.names import nearest
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.cli.parser import Parser
-from balanced_thinking.names import nearest
+from balanced_thinking.config.names import nearest
+from balanced_thinking.runs.directory import discard_failed_start
 
 # Training arguments of TRL's whose default is the command's own.
 _OURS = {
@@ -60,7 +61,8 @@ def _as_yaml(value: object) -> str:
 
 def _refuse_misspelt(overrides: Sequence[tuple[str, str]], options: Sequence[str], stage: str) -> None:
     """Raises RecipeError for a name that is no option, no key of a recipe and no training argument."""
-    from balanced_thinking.training.recipe import Recipe, RecipeError
+    from balanced_thinking.config.yaml import RecipeError
+    from balanced_thinking.training.recipe import Recipe
 
     keys = {f.name for f in fields(Recipe)}
     unknown = [name for name, _ in overrides if name.partition(".")[0] not in keys]
@@ -79,7 +81,7 @@ def _refuse_misspelt(overrides: Sequence[tuple[str, str]], options: Sequence[str
 
 def _refuse_several(overrides: Sequence[tuple[str, str]]) -> None:
     """Raises RecipeError where --data is given again: the last one would win silently, though `eval` takes several."""
-    from balanced_thinking.training.recipe import RecipeError
+    from balanced_thinking.config.yaml import RecipeError
 
     data = [value for name, value in overrides if name == "data"]
     if len(set(data)) > 1:
@@ -89,7 +91,7 @@ def _refuse_several(overrides: Sequence[tuple[str, str]]) -> None:
 
 def _start_anew(out: Path, arguments: argparse.Namespace) -> None:
     """Say that there is nothing to resume. Raises RecipeError where nothing says what would be trained instead."""
-    from balanced_thinking.training.recipe import RecipeError
+    from balanced_thinking.config.yaml import RecipeError
 
     if arguments.config is None and not {"model", "data"} & {name for name, _ in arguments.overrides}:
         raise RecipeError(f"there is no run in {out} to resume; name its folder with --out")
@@ -97,8 +99,8 @@ def _start_anew(out: Path, arguments: argparse.Namespace) -> None:
 
 
 def train(arguments: argparse.Namespace) -> Path:
-    from balanced_thinking import runs
-    from balanced_thinking.training.recipe import RecipeError, load_recipe, resumed_recipe
+    from balanced_thinking.config.yaml import RecipeError
+    from balanced_thinking.training.recipe import load_recipe, resumed_recipe
     from balanced_thinking.training.run import train as take
 
     stage = arguments.command
@@ -121,5 +123,5 @@ def train(arguments: argparse.Namespace) -> Path:
         return take(recipe, out, resume=arguments.resume)
     except Exception:  # whatever failed, and it is told; Ctrl-C is no failure: --resume goes on
         if fresh:
-            runs.let_go(out)
+            discard_failed_start(out)
         raise

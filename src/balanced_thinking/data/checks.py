@@ -15,8 +15,8 @@ from pathlib import Path
 from PIL import Image
 
 from balanced_thinking import segments
-from balanced_thinking.answers import place_of, read_answer
 from balanced_thinking.data.example import Example
+from balanced_thinking.scoring.answers import place_of, read_answer
 
 PROBLEMS: dict[str, str] = {
     "invalid_json": "the row is not valid JSON in UTF-8",

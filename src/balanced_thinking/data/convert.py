@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking import runs
 from balanced_thinking.data.example import Example
 from balanced_thinking.segments import render
+from balanced_thinking.system.files import written_atomically
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I")
 
@@ -31,7 +31,7 @@ def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None =
     index, made = -1, path.parent / f".{path.stem}-images.partial"
     shutil.rmtree(made, ignore_errors=True)
     try:
-        with runs.written_atomically(path) as file:
+        with written_atomically(path) as file:
             for index, example in enumerate(examples):
                 row = _row(example, format, path, index, made)
                 kept = {k: v for k, v in row.items() if v not in (None, [], {})}

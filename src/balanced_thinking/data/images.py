@@ -77,6 +77,18 @@ def _upright(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def content_digest(image: Any) -> str:
+    """SHA-256 of the file that a picture comes from, where it is a path or keeps its file's bytes or their digest, else
+    of its pixels."""
+    if isinstance(image, Path):
+        return hashlib.sha256(image.read_bytes()).hexdigest()
+    if (known := getattr(image, "content_digest", None)) is not None:
+        return known
+    encoded = getattr(image, "encoded", None)
+    data = encoded if encoded is not None else f"{image.mode}{image.size}".encode() + image.tobytes()
+    return hashlib.sha256(data).hexdigest()
+
+
 def size_of(image: Any) -> tuple[int, int]:
     """Width and height in pixels of a path, a file or a PIL image as `open_image` gives them, without decoding a file;
     raises as Pillow does."""

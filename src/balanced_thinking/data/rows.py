@@ -16,8 +16,8 @@ from datasets import Dataset, Features, List, Value
 from PIL import Image
 
 from balanced_thinking.data.example import Example
-from balanced_thinking.ending import at_end
 from balanced_thinking.segments import ReasoningFormat, render
+from balanced_thinking.system.ending import at_end
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 # The storage of datasets' own `Image` feature, undecoded: a picture is opened once, when its batch is built.

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.config.names import nearest
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
-from balanced_thinking.names import nearest
 
 # Hundredths of the hash space. Changing these or a salt moves items between splits, so results no longer compare.
 SPLITS = {"train": range(20, 100), "validation": range(10, 20), "test": range(10), "all": range(100)}

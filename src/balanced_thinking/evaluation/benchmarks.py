@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.data import label
+from balanced_thinking.config.yaml import RecipeError, check_keys, read_yaml, typed_arguments
+from balanced_thinking.data.load import label
 from balanced_thinking.evaluation.prompts import get_prompt
-from balanced_thinking.evaluation.scorers import get_scorer
-from balanced_thinking.training.recipe import RecipeError, check_keys, read_yaml, typed_arguments
+from balanced_thinking.scoring.scorers import get_scorer
 
 ON_BAD_ROW = ("error", "drop")
 

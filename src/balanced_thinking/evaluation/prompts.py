@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from balanced_thinking.config.names import nearest
 from balanced_thinking.data.example import Example
-from balanced_thinking.names import nearest
 from balanced_thinking.segments import ReasoningFormat, render
 
 Prompt = Callable[[Example, ReasoningFormat], str]

@@ -6,58 +6,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
 
-from balanced_thinking import runs
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
-from balanced_thinking.evaluation.judge import NOTHING, Engine, Prediction
+from balanced_thinking.evaluation.engines.engine import NOTHING, Engine
 from balanced_thinking.evaluation.resume import Answers, Row, ranks
-from balanced_thinking.evaluation.scorers import get_scorer
-from balanced_thinking.evaluation.statistics import wilson_interval
+from balanced_thinking.runs.records import Prediction, Summary
+from balanced_thinking.scoring.scorers import get_scorer
+from balanced_thinking.statistics.intervals import wilson_interval
+from balanced_thinking.system.files import write_atomically, written_atomically
 
 # Pictures of this many samples are kept beside the predictions, for the report's sample browser.
 _KEPT_PICTURES = 64
 _REPORT_SIDE = 336
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A split's result. `malformed` counts outputs without an answer that can be extracted, `truncated` those cut
-    off, `dropped` bad rows of the data that were left out (and are not among `n`); `score` is their mean. `items` tells
-    the items, as they were asked, from others: their questions, options, answers and pictures. Seconds are
-    those of all tries of an evaluation that was stopped, but for the batch that a stop cut short; of the CPU, one
-    rank's."""
-
-    data: str
-    split: str
-    n: int
-    correct: int
-    accuracy: float
-    wilson_low: float
-    wilson_high: float
-    malformed: int
-    truncated: int
-    think_tokens_mean: float
-    answer_tokens_mean: float
-    scorer: str
-    format: str
-    wall_seconds: float
-    model: str
-    dropped: int = 0
-    score: float = 0.0
-    prompt: str = "question"
-    dtype: str = ""  # of the weights
-    cpu_seconds: float = 0.0
-    engine: str = ""  # who generated, and up to how many tokens
-    max_new_tokens: int | None = None
-    items: str = ""
-    task: str = ""  # tells results of the same evaluation from others
 
 
 def evaluate_examples(
@@ -151,9 +118,9 @@ def _rows(judge: Engine, examples: Sequence[Example], answers: Answers, scorer: 
 
 def _write(examples: Sequence[Example], rows: Sequence[Row], summary: Summary, out: Path) -> None:
     _keep_pictures(examples, out)
-    with runs.written_atomically(out / "predictions.jsonl") as file:
+    with written_atomically(out / "predictions.jsonl") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    runs.write_atomically(out / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
+    write_atomically(out / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
 
 
 def _digest(examples: Sequence[Example]) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, parse_flag_from_env
 
-from balanced_thinking import runs
+from balanced_thinking.system.files import exclusive_lock, write_atomically
 
 Row = dict[str, Any]
 Seconds = tuple[float, float]  # on the wall, of the CPU
@@ -40,7 +40,7 @@ def alone(out: Path) -> Iterator[None]:
         if ranks().is_main_process:
             out.mkdir(parents=True, exist_ok=True)
             try:
-                stack.enter_context(runs.locked(out))
+                stack.enter_context(exclusive_lock(out))
             except BlockingIOError:
                 held = [False]
         if not broadcast_object_list(held)[0]:
@@ -66,7 +66,7 @@ class Answers:
         self.kept = found if self._state.is_main_process else {}
         self.todo = left[self._state.process_index :: self._state.num_processes]
         path = out / _name(self._state.process_index)
-        runs.write_atomically(path, f"{task}\n" + _line(self._before, self.kept))
+        write_atomically(path, f"{task}\n" + _line(self._before, self.kept))
         self._state.wait_for_everyone()
         if self._state.is_main_process:
             for file in _files(out) - {out / _name(rank) for rank in range(self._state.num_processes)}:

@@ -8,28 +8,21 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.progress import track
 
-from balanced_thinking.attention import fast_model
-from balanced_thinking.data import data_format, first_row, label, load_data
+from balanced_thinking.cpu.attention import fast_model
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.load import data_format, first_row, label, load_data
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks
-from balanced_thinking.evaluation.generate import Generator
-from balanced_thinking.evaluation.judge import Engine
-from balanced_thinking.evaluation.places import Place, locate
+from balanced_thinking.evaluation.engines.engine import Engine
+from balanced_thinking.evaluation.engines.start import check_engine, resolve_dtype, start_engine, weights_identity
+from balanced_thinking.evaluation.model import Place, locate
 from balanced_thinking.evaluation.prompts import asked, get_prompt
-from balanced_thinking.evaluation.results import Summary, evaluate_examples, task_of
+from balanced_thinking.evaluation.results import evaluate_examples, task_of
 from balanced_thinking.evaluation.resume import alone, ranks
-from balanced_thinking.evaluation.scorers import get_scorer
-from balanced_thinking.evaluation.server import Server
-from balanced_thinking.evaluation.vllm import Vllm
-from balanced_thinking.models.load import load_model, load_processor, own_dtype
-from balanced_thinking.names import nearest
-from balanced_thinking.segments import ReasoningFormat, get_format
-
-ENGINES = ("transformers", "vllm")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+from balanced_thinking.runs.records import Summary
+from balanced_thinking.scoring.scorers import get_scorer
+from balanced_thinking.segments import get_format
 
 
 def evaluate_on_each(
@@ -51,8 +44,8 @@ def evaluate_on_each(
     """
     found = locate(model)
     format = format or found.format or "think-answer"
-    _check_engine(engine, server)
-    dtype = _settled(dtype, found.folder, server, engine)
+    check_engine(engine, server)
+    dtype = resolve_dtype(dtype, found.folder, server, engine)
     check_benchmarks(benchmarks, "what to evaluate on")
     pairs = [(benchmark, split) for benchmark in benchmarks for split in benchmark.splits]
     parent = found.results() if out is None else out
@@ -79,7 +72,9 @@ def evaluate_on_each(
         calls.append((call, place))
     judge: Engine | None = None
     for call, place in calls:
-        judge = judge or _judge(found.folder, server, served, engine, dtype, get_format(format), call["max_new_tokens"])
+        judge = judge or start_engine(
+            found.folder, server, served, engine, dtype, get_format(format), call["max_new_tokens"]
+        )
         judge.max_new_tokens = call["max_new_tokens"]
         evaluate(model, out=place, judge=judge, **call)
     return places
@@ -89,7 +84,7 @@ def _task(model: Place, call: Mapping[str, Any]) -> str:
     """What `evaluate` with these arguments would call its results."""
     read = ("data", "split", "format", "prompt", "limit", "on_bad_row", "options")
     examples, _ = _examples(**{name: call[name] for name in read})
-    weights = _weights(model.folder, call["server"], call["served"], call["engine"])
+    weights = weights_identity(model.folder, call["server"], call["served"], call["engine"])
     how = [*(call[name] for name in ("data", "split", "prompt", "scorer")), repr(get_format(call["format"]))]
     return task_of(examples, [model.name, weights, *how, call["max_new_tokens"], call["dtype"]])
 
@@ -114,11 +109,6 @@ def _examples(
         options=options,
     )
     return [asked(example, prompt, get_format(format)) for example in loaded.examples], loaded.dropped
-
-
-def _weights(folder: str, server: str | None, served: str | None, engine: str) -> str:
-    """Tells who answers from who answered before."""
-    return f"{server} {served} {engine} {_stamp(folder)}"
 
 
 def _finished(place: Path) -> str | None:
@@ -171,9 +161,9 @@ def evaluate(
     """
     get_scorer(scorer)
     get_prompt(prompt)
-    _check_engine(engine, server)
+    check_engine(engine, server)
     found = locate(model)
-    dtype = _settled(dtype, found.folder, server, engine)
+    dtype = resolve_dtype(dtype, found.folder, server, engine)
     format = format or found.format or "think-answer"
     reasoning = get_format(format)
     out = _free(out or found.results() / label(data, split), overwrite)
@@ -181,7 +171,7 @@ def evaluate(
     if dropped:
         ranks().print(f"{dropped} bad {'row was' if dropped == 1 else 'rows were'} left out")
     with fast_model():
-        judge = judge or _judge(found.folder, server, served, engine, dtype, reasoning, max_new_tokens)
+        judge = judge or start_engine(found.folder, server, served, engine, dtype, reasoning, max_new_tokens)
         judge.refuse(examples)  # before there is a folder
         with alone(out):
             summary = evaluate_examples(
@@ -196,57 +186,11 @@ def evaluate(
                 scorer=scorer,
                 dropped=dropped,
                 dtype=dtype,
-                weights=_weights(found.folder, server, served, engine),
+                weights=weights_identity(found.folder, server, served, engine),
                 progress=lambda predictions: _progress(predictions, split, len(examples)),
             )
     ranks().print(f"{data}, {describe(summary)}")
     return summary
-
-
-def _check_engine(engine: str, server: str | None) -> None:
-    if engine not in ENGINES:
-        raise ValueError(f"there is no engine {engine!r}{nearest(engine, ENGINES)}; known: {', '.join(ENGINES)}")
-    if engine != "transformers" and server is not None:
-        raise ValueError(f"--server {server} generates by itself: leave --engine {engine} out")
-
-
-def _settled(dtype: str, model: str, server: str | None, engine: str) -> str:
-    """The dtype of the weights, settled before they are loaded, because it tells one evaluation from another; a server
-    has its own, and vLLM decides by itself where it is left to it."""
-    if dtype not in DTYPES:
-        raise ValueError(f"there is no dtype {dtype!r}{nearest(dtype, DTYPES)}; known: {', '.join(DTYPES)}")
-    if server is not None and dtype != "auto":
-        raise ValueError(f"--server {server} has its own dtype: leave --dtype {dtype} out")
-    if dtype != "auto" or server is not None or engine == "vllm":
-        return dtype
-    return "float32" if ranks().device.type == "cpu" else str(own_dtype(model)).removeprefix("torch.")
-
-
-def _judge(
-    model: str,
-    server: str | None,
-    served: str | None,
-    engine: str,
-    dtype: str,
-    format: ReasoningFormat,
-    max_new_tokens: int,
-) -> Engine:
-    if server is not None or engine == "vllm":
-        processor = load_processor(model)
-        tokenizer = getattr(processor, "tokenizer", processor)
-        if server is None:
-            return Vllm(model, tokenizer, format, max_new_tokens, dtype=dtype)
-        return Server(server, tokenizer, format, max_new_tokens, served=served)
-    loaded = load_model(model, **({} if dtype == "float32" else {"dtype": getattr(torch, dtype)}))
-    return Generator(loaded.model.to(ranks().device), loaded.processor, format, max_new_tokens)
-
-
-def _stamp(folder: str) -> str:
-    """Tells a local model's weights and processor from those that lay in its folder before."""
-    place = Path(folder)
-    patterns = ("*.safetensors", "*.bin", "*config.json") if place.is_dir() else ()
-    files = sorted(file for pattern in patterns for file in place.glob(pattern))
-    return " ".join(f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
 
 
 def _free(out: Path, overwrite: bool) -> Path:

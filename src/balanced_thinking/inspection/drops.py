@@ -11,10 +11,10 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from balanced_thinking import runs
 from balanced_thinking.data.checks import PROBLEMS
 from balanced_thinking.inspection.facts import Inspection
 from balanced_thinking.inspection.text import printable, told
+from balanced_thinking.system.files import write_atomically
 
 _COLUMNS = ("row", "id", "problem", "detail")
 _SHOWN = 200  # characters of a bad row
@@ -26,7 +26,7 @@ def write_drops(found: Inspection, path: Path) -> Path:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([_COLUMNS, *_rows(found)])
     path.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_atomically(path, text.getvalue())
+    write_atomically(path, text.getvalue())
     return path
 
 

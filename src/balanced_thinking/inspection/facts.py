@@ -11,10 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from balanced_thinking.data import load_data, published_tests
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import size_of
+from balanced_thinking.data.load import load_data, published_tests
 from balanced_thinking.data.rows import prompt
 from balanced_thinking.inspection.twins import Twin, fingerprint, twins_between, twins_within
 from balanced_thinking.segments import ANSWER, THINK, get_format, parse, render, token_segments
@@ -126,7 +126,7 @@ def _whole(example: Example, format: str, processor: Any) -> int | None:
     other such tokens are left out."""
     if processor is None or (example.images and not hasattr(processor, "_get_num_multimodal_tokens")):
         return None
-    from balanced_thinking.rendering import render_row
+    from balanced_thinking.batch.rendering import render_row
 
     completion = [{"role": "assistant", "content": render(example.think, example.answer, format)}]
     row = {"id": example.id, "prompt": prompt(example), "completion": completion, "images": list(example.images)}

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from balanced_thinking import runs
 from balanced_thinking.data.checks import PROBLEMS, RowError
 from balanced_thinking.data.images import open_image
+from balanced_thinking.html import content_security_policy, data_uri, read_asset, template_environment
 from balanced_thinking.inspection.facts import Inspection, Sample
 from balanced_thinking.inspection.text import advice, counts, cuts_of, histogram_of, lengths, median_ratio, told
-from balanced_thinking.report.page import content_security_policy
 from balanced_thinking.segments import THINK, parse, render
+from balanced_thinking.system.files import write_atomically
 
+_ASSETS = "balanced_thinking.inspection"
 SHOWN_SAMPLES, SHOWN_ROWS = 40, 100
 _SIDE = 220
 
@@ -35,29 +33,30 @@ class Shown:
 
 def write_page(found: Inspection, path: Path) -> Path:
     """Write the page and return its path."""
-    css = _text("page.css")
-    environment = Environment(
-        loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    css = read_asset(_ASSETS, "page.css")
     bars = histogram_of(found)
-    html = environment.get_template("page.html.j2").render(
-        found=found,
-        css=Markup(css),
-        policy=content_security_policy(css, ""),
-        advice=advice(found),
-        counts=counts(found) if found.samples else [],
-        lengths=lengths(found),
-        cuts=cuts_of(found),
-        bars=bars,
-        most=max((n for _, n in bars), default=1),
-        ratio=median_ratio(found),
-        rows=found.bad_rows[:SHOWN_ROWS],
-        problems=PROBLEMS,
-        told=told,
-        shown=[_shown(sample, found.format) for sample in _spread(found.samples, SHOWN_SAMPLES)],
+    html = (
+        template_environment(_ASSETS)
+        .get_template("page.html.j2")
+        .render(
+            found=found,
+            css=Markup(css),
+            policy=content_security_policy(css, ""),
+            advice=advice(found),
+            counts=counts(found) if found.samples else [],
+            lengths=lengths(found),
+            cuts=cuts_of(found),
+            bars=bars,
+            most=max((n for _, n in bars), default=1),
+            ratio=median_ratio(found),
+            rows=found.bad_rows[:SHOWN_ROWS],
+            problems=PROBLEMS,
+            told=told,
+            shown=[_shown(sample, found.format) for sample in _spread(found.samples, SHOWN_SAMPLES)],
+        )
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_atomically(path, html.encode("utf-8", "replace").decode("utf-8"))  # bad rows may hold half characters
+    write_atomically(path, html.encode("utf-8", "replace").decode("utf-8"))  # bad rows may hold half characters
     return path
 
 
@@ -86,8 +85,4 @@ def _thumbnail(image: object) -> str:
     picture.thumbnail((_SIDE, _SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _text(name: str) -> str:
-    return (files("balanced_thinking.inspection") / name).read_text(encoding="utf-8")
+    return data_uri(buffer.getvalue())

@@ -7,7 +7,6 @@ such hashes by chance, so two pictures are nearly the same only if larger thumbn
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 
 from balanced_thinking.data.checks import RowError
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.images import open_image
+from balanced_thinking.data.images import content_digest, open_image
 
 NEAR_BITS = 4  # of 64 that may differ between two versions of one picture
 NEAR_CORRELATION = 0.97
@@ -67,20 +66,12 @@ class Print:
 def fingerprint(example: Example, looks: bool = True) -> Print:
     """A picture that cannot be read has no look; whoever trains on it is told."""
     there = [image for image in example.images if not isinstance(image, Path) or image.is_file()]
-    hashes = [_content(image) for image in there]
+    hashes = [content_digest(image) for image in there]
     seen = [_look(image) for image in there] if looks else []
     question = " ".join(example.question.casefold().split())
     words = " ".join(_WORD.findall(question))
     found = tuple(look for look in seen if look is not None)
     return Print(example.id, question, words, example.answer, tuple(hashes), found)
-
-
-def _content(image: Any) -> str:
-    if isinstance(image, Path):
-        return hashlib.sha256(image.read_bytes()).hexdigest()
-    if (encoded := getattr(image, "encoded", None)) is not None:
-        return hashlib.sha256(encoded).hexdigest()
-    return hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
 
 
 def _look(image: Any) -> Look | None:

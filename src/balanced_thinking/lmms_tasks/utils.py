@@ -11,10 +11,12 @@ from typing import Any
 
 from PIL import Image
 
-from balanced_thinking.data import BadRow, Example, iconqa
+from balanced_thinking.data.adapters import iconqa
+from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
-from balanced_thinking.evaluation.field import anls
-from balanced_thinking.evaluation.scorers import exact
+from balanced_thinking.scoring.published import anls
+from balanced_thinking.scoring.scorers import exact
 from balanced_thinking.segments import parse
 
 Doc = dict[str, Any]

@@ -18,13 +18,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from balanced_thinking.cpu.products import fast_products
 from balanced_thinking.loss.reference import IGNORE_INDEX, Options
-from balanced_thinking.products import fast_products
 
 # The largest coefficient of a float16 gradient: far from overflow (65,504), and small probabilities survive.
 _HALF_RANGE = 256.0
-
-
 # (logits_CV, targets_C, scale_C or None, options) -> (nll_C, correct_C, entropy_C or None); see `score_in_torch_`.
 Score = Callable[[Tensor, Tensor, Tensor | None, Options], tuple[Tensor, Tensor, Tensor | None]]
 

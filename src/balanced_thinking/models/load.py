@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+from balanced_thinking.config.names import nearest
 from balanced_thinking.models.graft import graft_language
 from balanced_thinking.models.tiny import ARCHITECTURES, ImageOnlyQwen2_5_VLProcessor, TinySize, build_tiny
-from balanced_thinking.names import nearest
 
 EMBEDDED = "world-base"
 _TINY = "tiny:"

@@ -16,9 +16,9 @@ def write_report(runs_dir: Path | str, html_path: Path | str, markdown_path: Pat
     written over another.
     """
     # Imported here so that `balanced --help`, which imports this module, does not wait for matplotlib.
-    from balanced_thinking.report.markdown import arm_rows, render_contrasts_csv, render_csv, render_markdown
-    from balanced_thinking.report.page import render_page
-    from balanced_thinking.report.study import load_report
+    from balanced_thinking.report.build import load_report
+    from balanced_thinking.report.write.markdown import arm_rows, render_contrasts_csv, render_csv, render_markdown
+    from balanced_thinking.report.write.page import render_page
 
     texts = {Path(html_path): render_page}
     if markdown_path is not None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
-from balanced_thinking.names import nearest
+from balanced_thinking.config.names import nearest
 
 _PUNCTUATION = "$.,;:!?)]}*\\`'\"。．，！？"
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
-from balanced_thinking import runs
 from balanced_thinking.evaluation.benchmarks import Benchmark
+from balanced_thinking.runs.directory import is_finished
 from balanced_thinking.study.plan import Node, Study, chain
 from balanced_thinking.training.recipe import MAY_CHANGE, Recipe, changes, load_recipe
 
@@ -24,7 +24,7 @@ _PLACES = {"model", "data"}
 def refused(old: Study, new: Study, root: Path) -> list[str]:
     """What differs between two plans for a folder though finished parts depend on it, in words."""
     nodes, now = old.nodes(), {node.name: node for node in new.nodes()}
-    trained = {one.name for node in nodes if runs.finished(root / node.name) for one in chain(nodes, node.name)}
+    trained = {one.name for node in nodes if is_finished(root / node.name) for one in chain(nodes, node.name)}
     kept = {(node.arm, node.setting) for node in now.values()}
     found: list[str] = []
     for node in nodes:
@@ -60,14 +60,14 @@ def _evaluated(label: str, old: Node, new: Node) -> Iterator[str]:
 def differs_from_its_run(folder: Path, node: Node) -> list[str]:
     """Where a finished run was trained with another recipe than the plan has: by a worker that outlived its study, or
     with a seed that was out of the plan for a time."""
-    if not runs.finished(folder) or not (folder / "config.yaml").is_file():
+    if not is_finished(folder) or not (folder / "config.yaml").is_file():
         return []
     return [f"{node.title}: {told}" for told in _since(folder, node.recipe, _PLACES)]
 
 
 def begun_otherwise(folder: Path, node: Node) -> list[str]:
     """Where an unfinished run began with another recipe than the plan has now: it cannot go on."""
-    if runs.finished(folder) or not (folder / "config.yaml").is_file():
+    if is_finished(folder) or not (folder / "config.yaml").is_file():
         return []
     return list(_since(folder, node.recipe, {"model"} if node.after else set()))
 

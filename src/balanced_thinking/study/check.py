@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.data import data_format, first_row
+from balanced_thinking.config.yaml import RecipeError, read_yaml
+from balanced_thinking.data.load import data_format, first_row
 from balanced_thinking.segments import get_format
 from balanced_thinking.study.plan import Node, Study, make_study, to_yaml
 from balanced_thinking.study.worker import missing
-from balanced_thinking.training.recipe import Recipe, RecipeError, read_yaml
+from balanced_thinking.training.recipe import Recipe
 
 _NAMED = 3  # arms, where a fault is that of many
 # What arguments and data that cannot be used raise, in our own code and in that of the libraries.

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
-from balanced_thinking.data import label
+from balanced_thinking.data.load import label
 from balanced_thinking.study.plan import Node, chain
 
 _FIRST = (

@@ -22,10 +22,11 @@ from typing import Any
 
 import yaml
 
-from balanced_thinking.data import label
+from balanced_thinking.config.names import nearest
+from balanced_thinking.config.yaml import RecipeError, check_keys, read_yaml
+from balanced_thinking.data.load import label
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks, read_benchmarks
-from balanced_thinking.names import nearest
-from balanced_thinking.training.recipe import Recipe, RecipeError, check_keys, make_recipe, read_yaml
+from balanced_thinking.training.recipe import Recipe, make_recipe
 
 STAGES = ("sft", "grpo")
 _OWN_KEYS = ("after", "stage")

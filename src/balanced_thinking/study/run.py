@@ -1,6 +1,6 @@
 """Running a study: every run as its own process, several at a time, only what is missing.
 
-A study's folder holds `study.yaml`, `ledger.jsonl`, and below `[<setting>/]<arm>/seed-<k>/` a run directory each.
+A study's folder holds `study.yaml`, `read_ledger.jsonl`, and below `[<setting>/]<arm>/seed-<k>/` a run directory each.
 Killed at any moment, the same command goes on: a run that had saved a checkpoint from there, any other from its start.
 """
 
@@ -17,17 +17,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from balanced_thinking import runs
+from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.study.changes import refused
 from balanced_thinking.study.check import check_runs, visible_gpus
 from balanced_thinking.study.estimate import time_to_go
 from balanced_thinking.study.plan import Node, Study, load_study, to_yaml
-from balanced_thinking.study.worker import LEDGER, LOG, PLAN, missing
+from balanced_thinking.study.worker import LOG, PLAN, missing
+from balanced_thinking.system.files import write_atomically
+from balanced_thinking.system.process import usable_cores
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 10.0
@@ -153,7 +154,7 @@ def prepare(study: Study, root: Path) -> None:
     """Make the study's folder, or check that it holds this very study: results of two must not mix."""
     _refuse_another(study, root)
     root.mkdir(parents=True, exist_ok=True)
-    runs.write_atomically(root / PLAN, to_yaml(study))
+    write_atomically(root / PLAN, to_yaml(study))
 
 
 def _refuse_another(study: Study, root: Path) -> None:
@@ -165,7 +166,7 @@ def _refuse_another(study: Study, root: Path) -> None:
 
 
 def default_jobs() -> int:
-    return len(visible_gpus()) or runs.usable_cores()
+    return len(visible_gpus()) or usable_cores()
 
 
 def _start(schedule: _Schedule, root: Path, jobs: int) -> None:
@@ -173,7 +174,7 @@ def _start(schedule: _Schedule, root: Path, jobs: int) -> None:
         schedule.waiting.remove(node)
         folder = root / node.name
         folder.mkdir(parents=True, exist_ok=True)
-        threads = max(1, runs.usable_cores() // jobs)
+        threads = max(1, usable_cores() // jobs)
         environment = {"OMP_NUM_THREADS": str(threads), "TRANSFORMERS_VERBOSITY": "error"} | os.environ
         environment |= schedule.place(node)
         with (folder / LOG).open("ab") as log, _undisturbed():
@@ -223,21 +224,9 @@ def _why(log: Path, code: int) -> str:
     return lines[-1] if lines else f"exit code {code}"
 
 
-def ledger(root: Path) -> list[dict[str, Any]]:
-    """Every finished part of every run; a row that a kill cut short is left out."""
-    path = root / LEDGER
-    rows = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
-
-
 def describe_plan(study: Study, root: Path, jobs: int | None = None) -> str:
     """The plan as text: every run with its state, and an estimate from what runs of the same kind took."""
-    nodes, rows = study.nodes(), ledger(root)
+    nodes, rows = study.nodes(), read_ledger(root)
     open_parts = {node.name: missing(root, node) for node in nodes}
     lines = [f"{len(nodes)} runs, {sum(not parts for parts in open_parts.values())} of them complete", ""]
     for node in nodes:

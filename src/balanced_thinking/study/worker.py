@@ -10,22 +10,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking import runs
-from balanced_thinking.ending import orderly_end
+from balanced_thinking.config.yaml import RecipeError
 from balanced_thinking.evaluation.benchmarks import Benchmark
-from balanced_thinking.memory import peak_mib, reset_peak
+from balanced_thinking.runs.directory import is_finished
+from balanced_thinking.runs.ledger import ledger_entry
 from balanced_thinking.study.changes import begun_otherwise, differs_from_its_run
 from balanced_thinking.study.plan import Node, load_study
-from balanced_thinking.training.recipe import RecipeError
+from balanced_thinking.system.ending import orderly_end
+from balanced_thinking.system.files import exclusive_lock
 
-LEDGER = "ledger.jsonl"
 LOG = "log.txt"
 PLAN = "study.yaml"
 
@@ -33,7 +31,7 @@ PLAN = "study.yaml"
 def missing(root: Path, node: Node) -> list[str]:
     """The parts of a run that are not done yet: `train`, then the labels of its evaluations."""
     folder = root / node.name
-    parts = [] if runs.finished(folder) else ["train"]
+    parts = [] if is_finished(folder) else ["train"]
     return parts + [name for name in node.evaluations if not (folder / "eval" / name / "summary.json").is_file()]
 
 
@@ -43,13 +41,13 @@ def work(root: Path, node: Node) -> None:
     if "train" in missing(root, node):
         from balanced_thinking.training.run import train
 
-        with _entry(root, node, "train") as entry:
+        with ledger_entry(root, node.name, "train") as entry:
             recipe = replace(node.recipe, model=str(root / node.after)) if node.after else node.recipe
             train(recipe, folder, resume=(folder / "config.yaml").exists())
             entry.update(_trained(folder))
     for name, (benchmark, split) in node.evaluations.items():
         if name in missing(root, node):
-            with _entry(root, node, name) as entry:
+            with ledger_entry(root, node.name, name) as entry:
                 entry.update(_evaluate(folder, benchmark, split))
 
 
@@ -96,26 +94,12 @@ def _trained(folder: Path) -> dict[str, Any]:
     return {name: about.get(name) for name in ("steps", "tokens", "device")} | seconds
 
 
-@contextmanager
-def _entry(root: Path, node: Node, part: str) -> Iterator[dict[str, Any]]:
-    """A row of the ledger, written when the part is complete. Whoever does the part says on which device and what it
-    took, all tries of it; GPU seconds are the wall seconds of a part on a GPU."""
-    entry: dict[str, Any] = {"run": node.name, "part": part, "started": runs.now()}
-    reset_peak()
-    yield entry
-    if entry["device"] != "cpu":
-        entry["gpu_seconds"] = entry["wall_seconds"]
-    entry["peak_mib"] = peak_mib(entry["device"])
-    with (root / LEDGER).open("a", encoding="utf-8") as file:  # one short write: rows of several processes never mix
-        file.write(json.dumps(entry) + "\n")
-
-
 def main() -> int:
     root, name = Path(sys.argv[1]), sys.argv[2]
     node = next(node for node in load_study(root / PLAN).nodes() if node.name == name)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # A worker that outlived a killed study may still be at it: two never write one run.
-    with orderly_end(), runs.locked(root / node.name, wait=True):
+    with orderly_end(), exclusive_lock(root / node.name, wait=True):
         settle(root / node.name, node)
         work(root, node)
     return 0

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from transformers import ProgressCallback, TrainerCallback
 
-from balanced_thinking import runs
-from balanced_thinking.schedules import Flattening
+from balanced_thinking.loss.schedules import Flattening
 from balanced_thinking.segments import THINK
+from balanced_thinking.system.files import write_atomically
 
 # What a person watches, in the order shown: key of the log, and how it reads.
 _SHOWN = {
@@ -56,7 +56,7 @@ class MetricsFile(TrainerCallback):
             return
         lines = self.path.read_text().splitlines() if self.path.is_file() and state.global_step else []
         kept = [line for line in lines if _step(line) <= state.global_step]
-        runs.write_atomically(self.path, "".join(f"{line}\n" for line in kept))
+        write_atomically(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs:

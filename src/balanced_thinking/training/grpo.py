@@ -17,10 +17,10 @@ from datasets import Dataset, Image, List
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
+from balanced_thinking.batch.pictures import DistinctPictures
 from balanced_thinking.data.images import open_image
-from balanced_thinking.evaluation.scorers import get_scorer
-from balanced_thinking.pictures import DistinctPictures
-from balanced_thinking.schedules import SCHEDULES, Schedule
+from balanced_thinking.loss.schedules import SCHEDULES, Schedule
+from balanced_thinking.scoring.scorers import get_scorer
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
 from balanced_thinking.training.rewards import REWARDS, TrlReward, check_rewards, make_rewards
 from balanced_thinking.training.safety import SafeTrainer, settle_device_defaults

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
-from balanced_thinking.loss import weighted_linear_cross_entropy
+from balanced_thinking.loss.linear_cross_entropy import weighted_linear_cross_entropy
 
 
 @dataclass

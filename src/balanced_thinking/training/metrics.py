@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from balanced_thinking.weights import SEGMENTS
+from balanced_thinking.loss.weights import SEGMENTS
 
 # Evaluation never follows the schedule, so that its loss can be compared over time.
 EVALUATION_WEIGHTS = (0.5, 0.5)

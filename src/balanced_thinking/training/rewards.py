@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from balanced_thinking.evaluation.judge import is_whole, take_apart
-from balanced_thinking.evaluation.scorers import get_scorer
-from balanced_thinking.names import nearest
+from balanced_thinking.config.names import nearest
+from balanced_thinking.scoring.completion import is_whole, take_apart
+from balanced_thinking.scoring.scorers import get_scorer
 from balanced_thinking.segments import THINK, Parsed, ReasoningFormat, get_format
 
 

@@ -12,18 +12,19 @@ from peft import LoraConfig
 from transformers import ProgressCallback, set_seed
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
-from balanced_thinking import runs
-from balanced_thinking.data import BadRow, data_format, stream_data
-from balanced_thinking.data.checks import without_overlap
+from balanced_thinking.config.names import nearest
+from balanced_thinking.config.yaml import RecipeError, typed_arguments
+from balanced_thinking.data.checks import BadRow, without_overlap
+from balanced_thinking.data.load import data_format, stream_data
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
-from balanced_thinking.memory import peak_mib
 from balanced_thinking.models.load import Loaded, anchor, load_model
 from balanced_thinking.models.tiny import TinySize
-from balanced_thinking.names import nearest
+from balanced_thinking.runs.directory import create_run, finish_run, is_finished, refuse_existing_run, steps_taken
 from balanced_thinking.segments import get_format
+from balanced_thinking.system.memory import peak_mib
 from balanced_thinking.training.callbacks import MetricsFile, ReadableProgress, TrainingClock
 from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer
-from balanced_thinking.training.recipe import Recipe, RecipeError, typed_arguments
+from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.safety import refuse_several_gpus
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
@@ -71,9 +72,9 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """Train, save the model to `out/model`, and return that folder. A run that is to be resumed and has taken all its
     steps stays as it is."""
     args = training_arguments(recipe, out)
-    runs.check_free(out, resume=resume)
+    refuse_existing_run(out, resume=resume)
     checkpoint = _checkpoint(Path(args.output_dir), args.max_steps) if resume else None
-    if resume and runs.finished(out) and runs.steps(out) == args.max_steps:
+    if resume and is_finished(out) and steps_taken(out) == args.max_steps:
         if args.process_index == 0:
             print(f"{out} has taken all its {args.max_steps} steps; with more --max_steps it goes on", flush=True)
         return out / "model"
@@ -108,14 +109,14 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         trainer.add_callback(ReadableProgress)
     # The directory is taken only now, so that a start that fails leaves nothing in the next one's way.
     if args.process_index == 0:
-        runs.create(out, recipe.to_yaml(), about, resume=resume)
+        create_run(out, recipe.to_yaml(), about, resume=resume)
     trainer.train(resume_from_checkpoint=checkpoint)
     if recipe.stage == "sft":
         _refuse_nothing_learned(trainer.state.log_history, args)
     wall, cpu = clock.spent()
     _save(trainer, loaded, out / "model")
     if trainer.is_world_process_zero():
-        runs.finish(out, train_seconds=round(wall, 2), train_cpu_seconds=round(cpu, 2), **_spent(trainer))
+        finish_run(out, train_seconds=round(wall, 2), train_cpu_seconds=round(cpu, 2), **_spent(trainer))
     return out / "model"
 
 

@@ -10,9 +10,9 @@ from peft import PeftModel
 from transformers import TrainerCallback
 from transformers.utils import is_torch_bf16_gpu_available
 
-from balanced_thinking import runs
-from balanced_thinking.attention import fast_model
-from balanced_thinking.products import bound_caches
+from balanced_thinking.cpu.attention import fast_model
+from balanced_thinking.cpu.products import bound_caches
+from balanced_thinking.system.process import usable_cores
 
 _WORKERS = 4  # that decode and process pictures while the GPU computes
 _FULL_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -25,7 +25,7 @@ def settle_device_defaults(args: Any) -> None:
         args.bf16 = False
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
     if args.dataloader_num_workers is None:
-        args.dataloader_num_workers = min(_WORKERS, runs.usable_cores()) if torch.cuda.is_available() else 0
+        args.dataloader_num_workers = min(_WORKERS, usable_cores()) if torch.cuda.is_available() else 0
 
 
 def refuse_several_gpus(args: Any) -> None:

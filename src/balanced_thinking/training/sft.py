@@ -11,19 +11,22 @@ from datasets import Dataset
 from torch.utils.data import RandomSampler
 from trl import SFTTrainer
 
-from balanced_thinking.attention import attend_by_sample, packed_rows
-from balanced_thinking.batch import ScaleCollator
-from balanced_thinking.packing import RopeIndex, keeps_samples_apart, pack, two_way_masks, unpack
-from balanced_thinking.schedules import Flattening
+from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.batch.feeding import OneAhead, keep_on_host
+from balanced_thinking.batch.sampling import LengthSampler, RoughLengths, StepSampler
+from balanced_thinking.loss.schedules import Flattening
+from balanced_thinking.loss.weights import count, token_weights, weighted_counts
+from balanced_thinking.packing.attention import attend_by_sample, packed_rows
+from balanced_thinking.packing.layout import pack, unpack
+from balanced_thinking.packing.masks import two_way_masks
+from balanced_thinking.packing.positions import RopeIndex
+from balanced_thinking.packing.probe import keeps_samples_apart
 from balanced_thinking.segments import IGNORE
 from balanced_thinking.training.callbacks import ThinkLossFlattens
-from balanced_thinking.training.feeding import OneAhead, keep_on_host
 from balanced_thinking.training.head import Exact, attach_weighted_head
-from balanced_thinking.training.lengths import LengthSampler, RoughLengths, StepSampler
 from balanced_thinking.training.metrics import EVALUATION_WEIGHTS, SegmentTotals
 from balanced_thinking.training.safety import SafeTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
-from balanced_thinking.weights import count, token_weights, weighted_counts
 
 _ONE_ROW = 2**31  # tokens: no micro-batch has more
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from trl import SFTConfig
 
-from balanced_thinking.batch import OVERFLOW
-from balanced_thinking.schedules import SCHEDULES, Flattening, Schedule
+from balanced_thinking.batch.collator import OVERFLOW
+from balanced_thinking.loss.schedules import SCHEDULES, Flattening, Schedule
+from balanced_thinking.loss.weights import NORMALIZE
 from balanced_thinking.training.safety import settle_device_defaults
-from balanced_thinking.weights import NORMALIZE
 
 WEIGHTING = ("scale", "uniform")
 

@@ -1,0 +1,1 @@
+"""From rows to tensors: rendering, pictures, collating, sampling, feeding."""

@@ -1,0 +1,91 @@
+"""The command `eval`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from balanced_thinking.cli.data import data_options, values
+from balanced_thinking.cli.parser import Parser, positive
+
+
+def evaluation_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="a run directory or its model folder, a checkpoint's folder, world-base, or a hub name",
+    )
+    parser.add_argument(
+        "--server", help="ask this OpenAI-compatible server, as in http://localhost:8000/v1, which serves it"
+    )
+    parser.add_argument(
+        "--engine", choices=("transformers", "vllm"), default="transformers", help="who generates in this process"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="number type of the weights; auto: on a GPU the checkpoint's own, on a CPU float32",
+    )
+    parser.add_argument("--served-model", help="the model's name there  [the only one that the server lists]")
+    parser.add_argument("--data", action="append", help="a data set's name or a path; may be repeated for several")
+    parser.add_argument(
+        "--benchmarks",
+        type=Path,
+        help="data sets with splits, prompt and scorer of their own, as YAML (docs/data.md); the options below fill "
+        "what one leaves out",
+    )
+    parser.add_argument("--split", default="test", help="which split of it")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the results  [RUN/eval/<data>-<split>, or runs/<model>/eval/<data>-<split>]"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the results that the folder holds; what this evaluation had answered when it was stopped is kept",
+    )
+    parser.add_argument("--format", help="reasoning format of the model's outputs  [the run's, else think-answer]")
+    parser.add_argument(
+        "--prompt",
+        default="question",
+        help="how it is asked: question (as in training), instructed, or lmms-<benchmark>",
+    )
+    parser.add_argument(
+        "--scorer",
+        default="exact",
+        help="how an answer is judged: exact, numeric, lmms, lmms-raw, anls, relaxed or official",
+    )
+    parser.add_argument("--batch-size", type=positive, default=64, help="samples generated together")
+    parser.add_argument("--max-new-tokens", type=positive, default=512, help="tokens after which an output is cut off")
+    data_options(parser)
+    parser.epilog = "Options of the data set follow as --data_options.NAME value."
+
+
+def run_evaluation(arguments: argparse.Namespace) -> Path:
+    from balanced_thinking.config.yaml import RecipeError
+    from balanced_thinking.evaluation.benchmarks import Benchmark, load_benchmarks
+    from balanced_thinking.evaluation.run import evaluate_on_each
+
+    names = ("limit", "on_bad_row", "batch_size", "max_new_tokens", "prompt", "scorer")
+    shared = {name: getattr(arguments, name) for name in names} | {"splits": (arguments.split,)}
+    options = values(arguments.overrides)
+    data = arguments.data or []
+    if options and not data:
+        raise RecipeError("--data_options belong to --data: a data set of --benchmarks has its own under `options`")
+    benchmarks = [Benchmark(name, options=options, **shared) for name in data]
+    if arguments.benchmarks:
+        benchmarks += load_benchmarks(arguments.benchmarks, **shared)
+    if not benchmarks:
+        raise RecipeError("there is nothing to evaluate on: name it with --data, or several with --benchmarks")
+    places = evaluate_on_each(
+        arguments.model,
+        benchmarks,
+        out=arguments.out,
+        format=arguments.format,
+        overwrite=arguments.overwrite,
+        server=arguments.server,
+        served=arguments.served_model,
+        engine=arguments.engine,
+        dtype=arguments.dtype,
+    )
+    return places[0] if len(places) == 1 else places[0].parent

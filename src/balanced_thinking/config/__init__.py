@@ -1,0 +1,1 @@
+"""Configuration: YAML checked against dataclasses, and suggestions for misspelt names."""

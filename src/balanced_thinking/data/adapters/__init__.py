@@ -1,0 +1,1 @@
+"""One module for each data set as its authors publish it, and `jsonl` for one's own."""

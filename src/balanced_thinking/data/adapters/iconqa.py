@@ -1,0 +1,116 @@
+"""IconQA as its authors publish it: a folder an item, `[<split>/]<type>/<id>/` with `data.json` and its pictures.
+
+Items of `choose_txt` and `choose_img` are answered by a letter; the pictures of the options of `choose_img` follow the
+question's, in order. Those of `fill_in_blank` are answered by a text. There is no reasoning: the set is for evaluation.
+A folder without splits, as the public examples are, counts as `test`.
+
+Of the hub's table, items of `choose_img` with more options than it has columns of pictures are bad rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.config.names import nearest
+from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.example import Example, asked
+from balanced_thinking.data.tables import is_table, pictures, table_rows
+
+HUB = ("lmms-lab/ICON-QA",)
+TYPES = ("choose_img", "choose_txt", "fill_in_blank")
+SPLITS = ("train", "val", "test")
+_MOST_PICTURES = 5  # of options that a table has columns for
+
+
+def recognises(path: Path) -> bool:
+    """Whether it is a folder with at least one of the types, below a split or not."""
+    return any((path / place / kind).is_dir() for place in ("", *SPLITS) for kind in TYPES)
+
+
+def load(
+    path: str | Path, *, split: str = "test", types: str | Sequence[str] | None = None
+) -> Iterator[Example | BadRow]:
+    """One `Example` or `BadRow` for each item of the split, of these types or all of them.
+
+    Raises ValueError for a folder without items and for unknown splits and types.
+    """
+    chosen = [types] if isinstance(types, str) else list(types or TYPES)
+    for kind in chosen:
+        if kind not in TYPES:
+            raise ValueError(f"IconQA has no type {kind!r}{nearest(kind, TYPES)}; known: {', '.join(TYPES)}")
+    if split not in SPLITS:
+        raise ValueError(f"IconQA has no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
+    if is_table(path):
+        for row, cells in table_rows(path, split):
+            if cells.get("ques_type") in chosen:
+                yield from_table(row, cells)
+        return
+    folder = Path(path).expanduser()
+    place = folder if split == "test" and any((folder / kind).is_dir() for kind in TYPES) else folder / split
+    if place != folder and not place.is_dir() and any((folder / kind).is_dir() for kind in TYPES):
+        raise ValueError(f"{folder} has no split {split!r}: a folder of types counts as 'test'")
+    if not any((place / kind).is_dir() for kind in TYPES):
+        raise ValueError(f"{place} holds no IconQA: expected <type>/<id>/data.json, the types being {', '.join(TYPES)}")
+    row = 0
+    for kind in chosen:
+        for item in sorted(
+            (place / kind).glob("*/data.json"), key=lambda file: (len(file.parent.name), file.parent.name)
+        ):
+            row += 1
+            yield _example(kind, row, item)
+
+
+def _example(kind: str, row: int, file: Path) -> Example | BadRow:
+    identity = f"{kind}-{file.parent.name}"
+    try:
+        item = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        return BadRow(row, ("invalid_json",), str(error), identity)
+    if not isinstance(item, dict):
+        return BadRow(row, ("not_an_object",), str(item), identity)
+    choices = item.get("choices") or []
+    images = [file.parent / "image.png"]
+    if kind == "choose_img":
+        images += [file.parent / str(name) for name in choices]
+    return _built(identity, kind, row, item, choices, tuple(images))
+
+
+def from_table(row: int, item: dict[str, Any]) -> Example | BadRow:
+    """A row with the hub's columns."""
+    kind = item["ques_type"]
+    identity = f"{kind}-{item.get('question_id') or row}"
+    shown = pictures(item.get("query_image"), *(item.get(f"choice_image_{k}") for k in range(_MOST_PICTURES)))
+    if not shown or not item.get("query_image"):
+        return BadRow(row, ("broken_image" if shown is None else "missing_image",), str(item.get("question")), identity)
+    texts = str(item.get("choices") or "")
+    choices = [text.strip() for text in texts.split(",")] if kind != "fill_in_blank" and texts else []
+    if kind == "choose_img" and len(shown) != 1 + len(choices):
+        return BadRow(row, ("image_count",), f"{len(choices)} options, {len(shown) - 1} pictures of them", identity)
+    answer = str(item.get("answer"))
+    if choices:
+        item |= {"answer": choices.index(answer) if answer in choices else int(answer) if answer.isdigit() else answer}
+    return _built(identity, kind, row, item, choices, shown)
+
+
+def _built(
+    identity: str, kind: str, row: int, item: dict[str, Any], choices: list[Any], images: tuple[Any, ...]
+) -> Example | BadRow:
+    answer = item.get("answer")
+    if kind == "choose_img":
+        choices = [f"picture {k + 2}" for k in range(len(choices))]
+    if kind != "fill_in_blank":
+        if not isinstance(answer, int) or not 0 <= answer < len(choices):
+            return BadRow(row, ("unknown_schema",), f"choices {choices!r} with answer {answer!r}", identity)
+        answer = chr(ord("A") + answer)
+    return Example(
+        id=identity,
+        question=asked(str(item.get("question") or ""), choices),
+        images=images,
+        think=None,
+        answer=str(answer if answer is not None else ""),
+        choices=tuple(map(str, choices)),
+        meta={"family": kind, "grade": item.get("grade"), "row": row},
+    )

@@ -1,0 +1,60 @@
+"""LLaVA-CoT-100k (Xkev/LLaVA-CoT-100k): `train.jsonl` and the folders of its picture archive beside it.
+
+A conversation may have several exchanges; each becomes an example of its own, `<id>-<k>`, with the same picture, as the
+authors train on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.data.adapters import jsonl
+from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.options import only_split
+from balanced_thinking.data.records import records
+from balanced_thinking.data.tables import files_of
+
+HUB = ("Xkev/LLaVA-CoT-100k",)
+FILE = "train.jsonl"
+_PEEKED = 2**16
+
+
+def recognises(path: Path) -> bool:
+    """Whether it is a folder with a `train.jsonl` whose answers are written in LLaVA-CoT's tags."""
+    if jsonl.split_files(path) != [path / FILE]:  # with other splits it is a folder of one's own
+        return False
+    with (path / FILE).open("rb") as stream:
+        return b"<SUMMARY>" in stream.read(_PEEKED)
+
+
+def load(
+    path: str | Path,
+    *,
+    split: str = "train",
+    image_root: str | Path | None = None,
+) -> Iterator[Example | BadRow]:
+    """One `Example` or `BadRow` for each exchange. Raises ValueError for another folder or split."""
+    only_split("LLaVA-CoT-100k", split)
+    folder = files_of(path, image_root, FILE)
+    if not (folder / FILE).is_file():
+        raise ValueError(f"{folder} holds no LLaVA-CoT-100k: expected {FILE} in it")
+    root = Path(image_root).expanduser() if image_root is not None else folder
+    for row, record in records(folder / FILE):
+        if isinstance(record, BadRow):
+            yield record
+        else:
+            yield from (jsonl.example(row, one, "llava-cot", root) for one in _exchanges(row, record))
+
+
+def _exchanges(row: int, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each pair of turns; a row that is no list of pairs goes on as it is."""
+    turns = record.get("conversations")
+    if not isinstance(turns, list) or len(turns) <= 2 or len(turns) % 2:
+        yield record
+        return
+    name = record.get("id") or f"row-{row:06d}"
+    for k in range(0, len(turns), 2):
+        yield record | {"id": f"{name}-{k // 2}", "conversations": turns[k : k + 2]}

@@ -1,0 +1,60 @@
+"""MathVista (AI4Math/MathVista): the authors' folder (`<split>.json` and `images/`), or the hub's table.
+
+Options are listed with letters, the answer is an option's text, a number or a list; the unit stands in the question.
+There is no reasoning. The answers of `test` are withheld: its rows are bad ones (`no_answer`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.config.names import nearest
+from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.example import Example, asked
+from balanced_thinking.data.records import named_objects
+from balanced_thinking.data.tables import is_table, pictures, table_rows
+
+TEST = {"split": "testmini"}  # what a leak is looked for among
+HUB = ("AI4Math/MathVista",)
+SPLITS = ("testmini", "test")
+
+
+def recognises(path: Path) -> bool:
+    """Whether it is the authors' folder."""
+    return (path / "testmini.json").is_file()
+
+
+def load(path: str | Path, *, split: str = "testmini") -> Iterator[Example | BadRow]:
+    """One `Example` or `BadRow` for each problem of the split. Raises ValueError for another folder or split."""
+    if split not in SPLITS:
+        raise ValueError(f"MathVista has no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
+    if is_table(path):
+        for row, cells in table_rows(path, split):
+            yield _example(row, cells, pictures(cells.get("decoded_image")))
+        return
+    folder = Path(path).expanduser()
+    file = folder / f"{split}.json"
+    if not file.is_file():
+        raise ValueError(f"{folder} holds no MathVista: expected {file.name} in it")
+    for row, (_, item) in enumerate(named_objects(file), 1):
+        yield item if isinstance(item, BadRow) else _example(row, item, (folder / str(item.get("image")),))
+
+
+def _example(row: int, item: dict[str, Any], images: tuple[Any, ...] | None) -> Example | BadRow:
+    name = str(item.get("pid") or row)
+    if not images:
+        return BadRow(row, ("missing_image" if images == () else "broken_image",), str(item.get("image")), name)
+    if not item.get("question"):
+        return BadRow(row, ("unknown_schema",), f"keys: {', '.join(item)}", name)
+    choices, about = tuple(map(str, item.get("choices") or ())), item.get("metadata") or {}
+    return Example(
+        id=name,
+        question=asked(str(item["question"]), choices, item.get("unit")),
+        images=images,
+        think=None,
+        answer=str(item.get("answer") or ""),
+        choices=choices,
+        meta={"family": about.get("task"), "type": item.get("answer_type"), "unit": item.get("unit"), "row": row},
+    )

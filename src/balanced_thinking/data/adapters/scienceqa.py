@@ -1,0 +1,74 @@
+"""ScienceQA as its authors publish it: `problems.json`, `pid_splits.json` and `images/<split>/<pid>/image.png`.
+
+The question carries its context and its lettered options, the answer is the option's letter, the reasoning is lecture
+and solution. By default only items with a picture are read: of the test split 2,017, which the literature reports on.
+
+The hub's tables (derek-thomas/ScienceQA, or lmms-lab's with a `subset`) have the same columns; their items go by place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.config.names import nearest
+from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.example import Example, asked
+from balanced_thinking.data.tables import is_table, pictures, table_rows
+
+HUB = ("derek-thomas/ScienceQA", "lmms-lab/ScienceQA")
+TEST = {"split": "test", "pictures_only": False}  # what a leak is looked for among
+FILES = ("problems.json", "pid_splits.json")
+
+
+def recognises(path: Path) -> bool:
+    """Whether it is a folder with both of the set's files."""
+    return path.is_dir() and all((path / name).is_file() for name in FILES)
+
+
+def load(
+    path: str | Path, *, split: str = "train", pictures_only: bool = True, subset: str | None = None
+) -> Iterator[Example | BadRow]:
+    """One `Example` or `BadRow` for each item of the split. `subset` names a configuration of the hub's.
+
+    Raises ValueError for another folder or split.
+    """
+    if is_table(path):
+        for row, item in table_rows(path, split, subset):
+            if item.get("image") or not pictures_only:
+                yield _example(row, f"{split}-{row:05d}", item, pictures(item.get("image")))
+        return
+    folder = Path(path).expanduser()
+    if not recognises(folder):
+        raise ValueError(f"{folder} holds no ScienceQA: expected {' and '.join(FILES)} in it")
+    problems, splits = (json.loads((folder / name).read_text(encoding="utf-8")) for name in FILES)
+    if split not in splits:
+        raise ValueError(f"ScienceQA has no split {split!r}{nearest(split, splits)}; known: {', '.join(splits)}")
+    for row, pid in enumerate(splits[split], start=1):
+        item = problems.get(pid)
+        if not isinstance(item, dict):
+            yield BadRow(row, ("unknown_schema",), f"problems.json has no such item, but {item!r}", pid)
+        elif item.get("image") or not pictures_only:
+            place = folder / "images" / item.get("split", split) / pid
+            yield _example(row, pid, item, (place / item["image"],) if item.get("image") else ())
+
+
+def _example(row: int, pid: str, item: dict[str, Any], images: tuple[Any, ...] | None) -> Example | BadRow:
+    choices, answer = item.get("choices"), item.get("answer")
+    if images is None:
+        return BadRow(row, ("broken_image",), str(item.get("question")), pid)
+    if not isinstance(choices, list) or not isinstance(answer, int) or not 0 <= answer < len(choices):
+        return BadRow(row, ("unknown_schema",), f"choices {choices!r} with answer {answer!r}", pid)
+    parts = [f"Context: {hint}"] if (hint := str(item.get("hint") or "").strip()) else []
+    think = "\n".join(filter(None, (str(item.get(key) or "").strip() for key in ("lecture", "solution"))))
+    return Example(
+        id=pid,
+        question="\n".join([*parts, asked(str(item.get("question") or ""), choices)]),
+        images=images,
+        think=think or None,
+        answer=chr(ord("A") + answer),
+        choices=tuple(map(str, choices)),
+        meta={"family": item.get("subject"), "topic": item.get("topic"), "skill": item.get("skill"), "row": row},
+    )

@@ -1,0 +1,50 @@
+"""TabMWP (lupantech/PromptPG): `problems_<split>.json` and a picture of each table, `tables/<pid>.png`.
+
+Options are listed with letters, the answer is an option's text or a number; its unit stands in the question. The
+reasoning is the published solution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.config.names import nearest
+from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.example import Example, asked
+from balanced_thinking.data.records import named_objects
+
+SPLITS = ("train", "dev", "test", "dev1k", "test1k")
+
+
+def recognises(path: Path) -> bool:
+    """Whether it is a folder with problems and the pictures of tables."""
+    return (path / "tables").is_dir() and any((path / f"problems_{split}.json").is_file() for split in SPLITS)
+
+
+def load(path: str | Path, *, split: str = "train") -> Iterator[Example | BadRow]:
+    """One `Example` or `BadRow` for each problem of the split. Raises ValueError for another folder or split."""
+    folder = Path(path).expanduser()
+    if split not in SPLITS:
+        raise ValueError(f"TabMWP has no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
+    file = folder / f"problems_{split}.json"
+    if not file.is_file():
+        raise ValueError(f"{folder} holds no TabMWP for split {split!r}: expected {file.name} in it")
+    for row, (pid, item) in enumerate(named_objects(file), 1):
+        yield item if isinstance(item, BadRow) else _example(folder, row, pid, item)
+
+
+def _example(folder: Path, row: int, pid: str, item: dict[str, Any]) -> Example | BadRow:
+    if not item.get("question") or item.get("answer") in (None, ""):
+        return BadRow(row, ("unknown_schema",), f"keys: {', '.join(item)}", pid)
+    choices = tuple(map(str, item.get("choices") or ()))
+    return Example(
+        id=pid,
+        question=asked(str(item["question"]), choices, item.get("unit")),
+        images=(folder / "tables" / f"{pid}.png",),
+        think=str(item.get("solution") or "").strip() or None,
+        answer=str(item["answer"]),
+        choices=choices,
+        meta={"family": item.get("ans_type"), "grade": item.get("grade"), "unit": item.get("unit"), "row": row},
+    )

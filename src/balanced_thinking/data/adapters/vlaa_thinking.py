@@ -1,0 +1,55 @@
+"""VLAA-Thinking (UCSC-VLAA/VLAA-Thinking): JSON Lines under the name of JSON, pictures at `images/`.
+
+The part `sft` has reasoned answers; `grpo` has the right answer alone, and is read without reasoning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.config.names import nearest
+from balanced_thinking.data.adapters import jsonl
+from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.options import only_split
+from balanced_thinking.data.records import records
+from balanced_thinking.data.tables import files_of
+
+HUB = ("UCSC-VLAA/VLAA-Thinking",)
+PARTS = {"sft": "VLAA-Thinking-SFT-126K.json", "grpo": "VLAA-Thinking-GRPO-25K.json"}
+
+
+def recognises(path: Path) -> bool:
+    """Whether it is a folder with one of the set's files."""
+    return any((path / file).is_file() for file in PARTS.values())
+
+
+def load(
+    path: str | Path,
+    *,
+    split: str = "train",
+    part: str = "sft",
+    image_root: str | Path | None = None,
+) -> Iterator[Example | BadRow]:
+    """One `Example` or `BadRow` for each row of the part. Raises ValueError for another folder, split or part."""
+    only_split("VLAA-Thinking", split)
+    if part not in PARTS:
+        raise ValueError(f"VLAA-Thinking has no part {part!r}{nearest(part, PARTS)}; known: {', '.join(PARTS)}")
+    folder = files_of(path, image_root, PARTS[part])
+    if not (folder / PARTS[part]).is_file():
+        raise ValueError(f"{folder} holds no part {part!r} of VLAA-Thinking: expected {PARTS[part]} in it")
+    root = Path(image_root).expanduser() if image_root is not None else folder / "images"
+    for row, record in records(folder / PARTS[part]):
+        one = record if isinstance(record, BadRow) else _row(record, part)
+        yield one if isinstance(one, BadRow) else jsonl.example(row, one, f"vlaa-{part}", root)
+
+
+def _row(record: dict[str, Any], part: str) -> dict[str, Any]:
+    """The row as `jsonl` knows it: a completion where it reasons, else the right answer."""
+    kept = {key: value for key, value in record.items() if key not in ("question", "answer", "ds_answer", "gt")}
+    said, right = record.get("answer") or record.get("ds_answer"), record.get("gt")
+    if part == "sft" and said:
+        return kept | {"prompt": record.get("question"), "completion": said, "gt": right}
+    return kept | {"question": record.get("question"), "answer": right if right is not None else said}

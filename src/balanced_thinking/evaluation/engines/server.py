@@ -1,0 +1,153 @@
+"""Answers of a model behind an OpenAI-compatible server, such as `vllm serve` or SGLang.
+
+The server batches by itself, so a batch here is so many requests at a time. Completions come back as text and are
+tokenized again with the model's own tokenizer, so that tokens are counted as everywhere else.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.images import open_image
+from balanced_thinking.data.rows import prompt
+from balanced_thinking.evaluation.engines.engine import Engine
+from balanced_thinking.html import data_uri
+from balanced_thinking.segments import ReasoningFormat
+
+_TRIES = 4
+_REQUESTS = 64  # at a time
+_FIRST_PAUSE_SECONDS = 1.0
+_BUSY = (429, 500, 502, 503, 504)
+
+
+class Server(Engine):
+    """Greedy answers from a server.
+
+    Args:
+        address: of the API, up to and including its version, as in `http://localhost:8000/v1`.
+        tokenizer: of the model that is served.
+        served: the model's name there; default: the only one that the server lists.
+        timeout_seconds: for one answer.
+
+    A key is taken from the environment, `OPENAI_API_KEY`.
+    """
+
+    engine = "server"
+
+    def __init__(
+        self,
+        address: str,
+        tokenizer: Any,
+        reasoning_format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
+        max_new_tokens: int = 512,
+        *,
+        served: str | None = None,
+        timeout_seconds: float = 600.0,
+    ) -> None:
+        super().__init__(tokenizer, [], reasoning_format, max_new_tokens)
+        if not address.startswith(("http://", "https://")):
+            raise ValueError(f"the server is {address!r}; expected an address such as http://localhost:8000/v1")
+        self.address, self.timeout_seconds = address.rstrip("/"), timeout_seconds
+        self._key = os.environ.get("OPENAI_API_KEY", "EMPTY")
+        self._stop = threading.Event()
+        self.served = served or self._only_model()
+
+    def complete(self, examples: Sequence[Example]) -> list[list[int]]:
+        self._stop.clear()
+        pool = ThreadPoolExecutor(max_workers=min(_REQUESTS, len(examples)))
+        try:
+            return list(pool.map(self._one, examples))
+        except BaseException:
+            self._stop.set()  # those that wait to ask again give up
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _one(self, example: Example) -> list[int]:
+        request = {
+            "model": self.served,
+            "messages": messages(example),
+            "temperature": 0.0,
+            "repetition_penalty": 1.0,  # vLLM and SGLang: else the checkpoint's own applies
+            "max_tokens": self.max_new_tokens,
+            "skip_special_tokens": False,  # vLLM and SGLang: some formats' tags are special tokens
+        }
+        answer = self._ask("/chat/completions", request)
+        try:
+            choice = answer["choices"][0]
+            message = {**choice["message"]}
+        except (KeyError, IndexError, TypeError) as error:
+            raise ConnectionError(f"{self.address} gave no choice: {str(answer)[:300]}") from error
+        for name in ("reasoning", "reasoning_content"):
+            if message.get(name):
+                raise ValueError(
+                    f"{self.address} took the reasoning out of the answer (`{name}`), which the parser must see: "
+                    "start it without a reasoning parser"
+                )
+        return self.ids_of(message.get("content") or "", choice.get("finish_reason") == "stop")
+
+    def _only_model(self) -> str:
+        listed = self._ask("/models")
+        try:
+            names = [model["id"] for model in listed["data"]]
+        except (KeyError, TypeError) as error:
+            raise ConnectionError(
+                f"{self.address}/models gave no list of models: {str(listed)[:300]}; is the server OpenAI-compatible?"
+            ) from error
+        if len(names) != 1:
+            raise ValueError(
+                f"{self.address} serves {', '.join(names) or 'no model'}; say which one with --served-model"
+            )
+        return names[0]
+
+    def _ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The server's JSON; asks again where it is busy. Raises ConnectionError with what it said."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
+        request = urllib.request.Request(self.address + path, data, headers)
+        for attempt in range(_TRIES):
+            try:
+                with urllib.request.urlopen(request, timeout=self.timeout_seconds) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                said = error.read()[:500].decode(errors="replace")
+                if error.code not in _BUSY or attempt == _TRIES - 1:
+                    raise ConnectionError(f"{self.address}{path} answered {error.code}: {said}") from error
+            except TimeoutError as error:
+                raise ConnectionError(
+                    f"{self.address} gave no answer in {self.timeout_seconds:.0f} seconds; ask for less at a time with "
+                    "--batch-size or --max-new-tokens"
+                ) from error
+            except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is one; no JSON is another
+                if attempt == _TRIES - 1 or isinstance(error, ValueError | http.client.InvalidURL):
+                    raise ConnectionError(
+                        f"{self.address}{path} cannot be read ({error}); is the server up, and the address right?"
+                    ) from error
+            if self._stop.wait(_FIRST_PAUSE_SECONDS * 2**attempt):
+                break
+        raise ConnectionError(f"{self.address}{path} was not asked again: another request failed")
+
+
+def messages(example: Example) -> list[dict[str, Any]]:
+    """The prompt as the API takes it: pictures as data, before the text, as the processors put them."""
+    found: list[dict[str, Any]] = [dict(message) for message in prompt(example)]
+    pictures = [{"type": "image_url", "image_url": {"url": _as_data(image)}} for image in example.images]
+    if pictures:
+        found[0]["content"] = [*pictures, {"type": "text", "text": found[0]["content"]}]
+    return found
+
+
+def _as_data(image: Any) -> str:
+    buffer = io.BytesIO()
+    open_image(image).save(buffer, format="PNG", compress_level=1)
+    return data_uri(buffer.getvalue())

@@ -1,0 +1,54 @@
+"""Answers of a model that vLLM runs in this process (the extra `[vllm]`, a GPU): it batches and schedules by itself, so
+that large evaluations take a fraction of the time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.data.example import Example
+from balanced_thinking.evaluation.engines.engine import Engine
+from balanced_thinking.evaluation.engines.server import messages
+from balanced_thinking.segments import ReasoningFormat
+
+
+class Vllm(Engine):
+    """Greedy answers of vLLM, tokenized again as a server's are.
+
+    Args:
+        model: a whole model's folder or hub name; tokenizer: its own. dtype: of the weights; auto: as vLLM decides.
+
+    Raises ValueError where vLLM is not installed, and for an adapter.
+    """
+
+    engine = "vllm"
+
+    def __init__(
+        self,
+        model: str,
+        tokenizer: Any,
+        reasoning_format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
+        max_new_tokens: int = 512,
+        *,
+        dtype: str = "auto",
+    ) -> None:
+        super().__init__(tokenizer, [], reasoning_format, max_new_tokens)
+        if (Path(model) / "adapter_config.json").is_file():
+            raise ValueError(
+                f"{model} is an adapter, and vLLM in this process runs whole models: merge it, or serve its base with "
+                "--enable-lora and name that server with --server"
+            )
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise ValueError("vLLM is not installed: pip install 'balanced-thinking[vllm]'") from error
+        self._llm = LLM(model=model, dtype=dtype)
+
+    def complete(self, examples: Sequence[Example]) -> list[list[int]]:
+        from vllm import SamplingParams
+
+        how = SamplingParams(temperature=0.0, max_tokens=self.max_new_tokens, skip_special_tokens=False)
+        found = self._llm.chat([messages(example) for example in examples], how, use_tqdm=False)
+        said = [one.outputs[0] for one in found]
+        return [self.ids_of(one.text, one.finish_reason == "stop") for one in said]

@@ -1,0 +1,173 @@
+"""The loss head: a weighted linear cross-entropy that never holds the full logits.
+
+    out = weighted_linear_cross_entropy(hidden_TD, lm_head.weight, labels_T, weights_T)
+    out.loss.backward()
+
+Shapes: T tokens, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from balanced_thinking.config.names import nearest
+from balanced_thinking.loss.chunked import chunked_loss
+from balanced_thinking.loss.reference import Options, reference_loss
+
+__all__ = ["LossOutput", "LossOutputWithEntropy", "weighted_linear_cross_entropy"]
+
+Parts = tuple[Tensor, Tensor, Tensor, Tensor | None]  # loss, nll_T, correct_T, entropy_T where asked for
+Implementation = Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor, Options], Parts]
+
+
+def _on_triton(*arguments: Any) -> Parts:
+    if find_spec("triton") is None:
+        raise ValueError("impl is 'triton', but Triton is not installed; install it, or use impl='chunked'")
+    from balanced_thinking.loss.triton import triton_loss
+
+    return triton_loss(*arguments)
+
+
+@cache
+def _triton_works() -> bool:
+    """Whether a first kernel runs: Triton needs a C compiler and Python's headers, which small images lack."""
+    if find_spec("triton") is None:
+        return False
+    logits, targets = torch.zeros(1, 2, device="cuda"), torch.zeros(1, dtype=torch.int64, device="cuda")
+    try:
+        from balanced_thinking.loss.triton import score_
+
+        score_(logits, targets, None, Options())
+    except Exception as error:  # whatever its compiler raises, the chunked head does the same work
+        warnings.warn(f"Triton is installed but does not run ({error}); head_impl auto takes chunked", stacklevel=2)
+        return False
+    return True
+
+
+def _best(hidden_TD: Tensor, *rest: Any) -> Parts:
+    on_triton = hidden_TD.is_cuda and hidden_TD.dtype != torch.float64 and _triton_works()
+    return (_on_triton if on_triton else chunked_loss)(hidden_TD, *rest)
+
+
+# A new implementation is one line here.
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "auto": _best,
+    "chunked": chunked_loss,
+    "triton": _on_triton,
+    "reference": reference_loss,
+}
+
+
+class LossOutput(NamedTuple):
+    """What the head returns: `loss` carries the gradient, the per-token fields are for metrics and carry none."""
+
+    loss: Tensor  # scalar, weighted sum, nats
+    nll_T: Tensor
+    correct_T: Tensor
+
+
+class LossOutputWithEntropy(NamedTuple):
+    """`LossOutput`, and the entropy of each prediction."""
+
+    loss: Tensor
+    nll_T: Tensor
+    correct_T: Tensor
+    entropy_T: Tensor
+
+
+def weighted_linear_cross_entropy(
+    hidden_TD: Tensor,
+    head_VD: Tensor,
+    labels_T: Tensor,
+    weights_T: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    softcap: float | None = None,
+    logit_scale: float = 1.0,
+    impl: str = "auto",
+    entropy: bool = False,
+    counts: tuple[int, int] | None = None,
+) -> LossOutput | LossOutputWithEntropy:
+    """Return sum_i weights_T[i] * nll_T[i] over the supervised tokens, with per-token metrics.
+
+    The logits are `z = logit_scale * (hidden_TD @ head_VD.T + bias_V)`, then `softcap * tanh(z / softcap)` if a
+    softcap is given. The sum is plain: denominators belong in the weights. Unsupervised tokens take no part in
+    any product; a batch without a target gives a zero whose gradients are zeros.
+
+    Args:
+        hidden_TD: (T, D) floating point, last hidden states. The products run in its dtype, or in autocast's.
+        head_VD: (V, D) floating point, the output embedding.
+        labels_T: (T,) int64; `labels_T[i]` is the target of `hidden_TD[i]` (already shifted), -100 means unsupervised.
+            Other values outside [0, V) are undefined: an index error on a CPU, an nll that is not a number on a GPU.
+        weights_T: (T,) floating point, any sign, no gradient; a zero weight costs a forward only.
+        bias_V: (V,) floating point, or None.
+        softcap: bound of the logits, in nats, above 0 (Gemma's `final_logit_softcapping`), or None.
+        logit_scale: factor on the logits, before the softcap.
+        impl: "chunked" (gradients made in the forward, logits held a chunk at a time; a first derivative only, and
+            one backward a call), "triton" (the same, with one kernel between the products), "reference" (eager, all
+            supervised logits at once), or "auto": "triton" on a GPU, else "chunked".
+        entropy: whether to return the entropy of each supervised token's prediction, too.
+        counts: supervised tokens, and those of them whose weight is not zero, where the caller knows them on the host:
+            then nothing waits for a GPU, which checks them by itself (an assertion there). "reference" ignores them.
+
+    Returns:
+        `LossOutput(loss, nll_T, correct_T)`, with `entropy` `LossOutputWithEntropy(loss, nll_T, correct_T, entropy_T)`:
+        loss, nll and entropy in float32 (float64 for float64 inputs), in nats; the loss is differentiable in hidden,
+        head and bias. What belongs to tokens is zero for unsupervised ones.
+
+    Raises:
+        ValueError: unknown `impl`, or shapes, devices or options that do not fit together.
+        TypeError: labels that are not int64, or other tensors that are not floating point.
+        RuntimeError: `counts` that are not those of the labels and weights.
+    """
+    if impl not in IMPLEMENTATIONS:
+        known = ", ".join(IMPLEMENTATIONS)
+        raise ValueError(f"impl is {impl!r}{nearest(impl, IMPLEMENTATIONS)}; expected one of {known}")
+    tensors = {"hidden_TD": hidden_TD, "head_VD": head_VD, "labels_T": labels_T, "weights_T": weights_T}
+    if bias_V is not None:
+        tensors["bias_V"] = bias_V
+    _check_dtypes_and_devices(tensors)
+    _check_shapes(tensors)
+    if weights_T.requires_grad:
+        raise ValueError("weights_T requires grad, but the loss is not differentiable in it: pass weights_T.detach()")
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap is {softcap}: expected a number above 0, or None for no cap")
+    options = Options(softcap, logit_scale, entropy, counts)
+    parts = IMPLEMENTATIONS[impl](hidden_TD, head_VD, bias_V, labels_T, weights_T, options)
+    loss, nll_T, correct_T, entropy_T = parts
+    if entropy_T is None:
+        return LossOutput(loss, nll_T, correct_T)
+    return LossOutputWithEntropy(loss, nll_T, correct_T, entropy_T)
+
+
+def _check_dtypes_and_devices(tensors: dict[str, Tensor]) -> None:
+    """Look at metadata only, so that no value has to leave the device."""
+    device = tensors["hidden_TD"].device
+    for name, tensor in tensors.items():
+        if name == "labels_T" and tensor.dtype != torch.int64:
+            raise TypeError(f"labels_T is {tensor.dtype}: expected torch.int64 token ids; mend it with labels.long()")
+        if name != "labels_T" and not tensor.is_floating_point():
+            raise TypeError(f"{name} is {tensor.dtype}: expected a floating-point dtype; mend it with .float()")
+        if tensor.device != device:
+            raise ValueError(f"{name} is on {tensor.device}: expected {device}, where hidden_TD is; move it there")
+
+
+def _check_shapes(tensors: dict[str, Tensor]) -> None:
+    for name, axes in (("hidden_TD", 2), ("head_VD", 2)):
+        if tensors[name].dim() != axes:
+            found = tuple(tensors[name].shape)
+            raise ValueError(f"{name} has shape {found}: expected {axes} axes; flatten batch and time first")
+    (tokens, width), (vocabulary, _) = tensors["hidden_TD"].shape, tensors["head_VD"].shape
+    expected = {"head_VD": (vocabulary, width), "labels_T": (tokens,), "weights_T": (tokens,), "bias_V": (vocabulary,)}
+    for name, shape in expected.items():
+        if name in tensors and tuple(tensors[name].shape) != shape:
+            against = "head_VD" if name == "bias_V" else "hidden_TD"
+            found, other = tuple(tensors[name].shape), tuple(tensors[against].shape)
+            raise ValueError(f"{name} has shape {found}: expected {shape} to fit {against} of shape {other}")

@@ -1,0 +1,112 @@
+"""Weight curves over training progress: how the weight moves from thinking to answering.
+
+A curve maps progress u in [0, 1] to the share of the way gone, from 0 (the start weight) to 1 (the end weight). To
+add one: write the function and give it a line in `CURVES`.
+
+`adaptive` is the cosine with a start that training decides: it begins to move when the think loss has flattened (see
+`Flattening`), and still ends at its end point with the last step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from balanced_thinking.config.names import nearest
+
+Curve = Callable[[float], float]
+_EXPONENTIAL_RATE = 5.0
+
+CURVES: dict[str, Curve] = {
+    "cosine": lambda u: (1 - math.cos(math.pi * u)) / 2,
+    "linear": lambda u: u,
+    "step": lambda u: 1.0 if u >= 0.5 else 0.0,
+    "constant": lambda u: 0.0,
+    "exponential": lambda u: math.expm1(-_EXPONENTIAL_RATE * u) / math.expm1(-_EXPONENTIAL_RATE),
+    "adaptive": lambda u: (1 - math.cos(math.pi * u)) / 2,
+}
+# Fixed end points under a name of their own: the whole weight on one segment throughout.
+FIXED = {"answer-only": 0.0, "think-only": 1.0}
+SCHEDULES = (*CURVES, *FIXED)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The think segment's weight over training; the answer's is what is left to 1.
+
+    `hold_start` and `hold_end` are the shares of training during which the weight rests at its end points; the curve
+    runs in between. Raises `ValueError` for an unknown name, weights outside [0, 1] or holds that leave no time to
+    move.
+    """
+
+    name: str = "cosine"
+    start: float = 0.9
+    end: float = 0.5
+    hold_start: float = 0.0
+    hold_end: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in SCHEDULES:
+            raise ValueError(
+                f"unknown schedule {self.name!r}{nearest(self.name, SCHEDULES)}; known: {', '.join(SCHEDULES)}"
+            )
+        for option, weight in (("think_weight_start", self.start), ("think_weight_end", self.end)):
+            if not 0 <= weight <= 1:
+                raise ValueError(f"{option} is {weight}, but a weight lies between 0 and 1")
+        if min(self.hold_start, self.hold_end) < 0 or self.hold_start + self.hold_end >= 1:
+            raise ValueError(
+                f"schedule_hold_start {self.hold_start} and schedule_hold_end {self.hold_end} must not be negative and "
+                "must sum to less than 1: the rest of training is when the weight moves"
+            )
+
+    def think_weight(self, progress: float, moved_at: float | None = None) -> float:
+        """The think weight at `progress` from 0 (first optimizer step) to 1 (last one); clamped outside.
+
+        `moved_at` is the progress at which `adaptive` began to move, None before it has; the others ignore it.
+        """
+        if self.name in FIXED:
+            return FIXED[self.name]
+        hold = self.hold_start
+        if self.name == "adaptive":
+            hold = max(hold, progress if moved_at is None else moved_at)
+        moving = 1 - hold - self.hold_end
+        u = min(1.0, max(0.0, (progress - hold) / moving)) if moving > 0 else float(progress > hold)
+        return self.start + (self.end - self.start) * CURVES[self.name](u)
+
+    def weights(self, progress: float, moved_at: float | None = None) -> tuple[float, float]:
+        """(think weight, answer weight), which sum to 1."""
+        think = self.think_weight(progress, moved_at)
+        return think, 1.0 - think
+
+
+@dataclass(frozen=True)
+class Flattening:
+    """When the think loss has flattened: over one window of the training, a twentieth, its mean falls by less than
+    `tolerance` (a share) from that of the window before.
+
+    It always says so from `latest` (a share of the training) on, so that the weight has time left to arrive.
+    """
+
+    tolerance: float = 0.05
+    latest: float = 0.5
+
+    def __post_init__(self) -> None:
+        for option, share in (("adaptive_tolerance", self.tolerance), ("adaptive_latest", self.latest)):
+            if not 0 < share < 1:
+                raise ValueError(f"{option} is {share}; expected a share between 0 and 1")
+
+    def update(self, state: dict[str, float], think_nll: float, progress: float, total_steps: int) -> dict[str, float]:
+        """The state after one more step, to be kept with the checkpoint; `moved_at` in it once it has flattened."""
+        if "moved_at" in state:
+            return state
+        state = {**state, "steps": state.get("steps", 0) + 1, "sum": state.get("sum", 0.0) + think_nll}
+        flat = False
+        if state["steps"] >= total_steps / _WINDOWS:
+            mean, before = state["sum"] / state["steps"], state.get("before", math.inf)
+            flat = mean > (1 - self.tolerance) * before
+            state = {"before": mean}
+        return {"moved_at": progress} if flat or progress >= self.latest else state
+
+
+_WINDOWS = 20

@@ -1,0 +1,111 @@
+"""Samples of different lengths in rows without padding, with positions of their own: none attends to another.
+
+Each sample is attended to by itself (`attention`), or transformers tells the samples of a row apart by positions that
+start again, as it does in every attention implementation that it offers; Qwen's three-axis rotary positions are the
+model's own, taken sample by sample.
+
+Shapes: E samples, R rows, L positions of a row, P predicted tokens of the longest sample (all but its first).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Bins of indices: longest first, each into the fullest bin that it fits in. A longer one than `capacity` has a bin
+    of its own."""
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        fitting = [b for b, free in enumerate(room) if free >= lengths[index]]
+        if fitting:
+            best = min(fitting, key=room.__getitem__)
+            bins[best].append(index)
+            room[best] -= lengths[index]
+        else:
+            bins.append([index])
+            room.append(capacity - lengths[index])
+    return bins
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which samples lie in which row, one after the other."""
+
+    rows: list[list[int]]
+    lengths: list[int]
+
+    @property
+    def order(self) -> list[int]:
+        """The samples as they lie, row by row."""
+        return [index for row in self.rows for index in row]
+
+    @property
+    def row_lengths(self) -> list[list[int]]:
+        """The samples' lengths, row by row."""
+        return [[self.lengths[index] for index in row] for row in self.rows]
+
+    @property
+    def width(self) -> int:
+        return max(map(sum, self.row_lengths))
+
+    def varlen(self, width: int) -> dict[str, Any]:
+        """What FlashAttention's kernels ask for, under transformers' names: the edges of the samples in the flattened
+        rows, and the longest sample. A row's filler is one sample more. Not given, transformers infers them from the
+        positions, and waits for the device in every layer."""
+        rows = ([*lengths, width - sum(lengths)] for lengths in self.row_lengths)
+        lengths = [length for row in rows for length in row if length]
+        edges = torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32)
+        longest = max(lengths)
+        return {"cu_seq_lens_q": edges, "cu_seq_lens_k": edges, "max_length_q": longest, "max_length_k": longest}
+
+    def join(self, samples: Sequence[Sequence[int]]) -> list[list[int]]:
+        """A list of values for each sample -> one for each row."""
+        return [[value for index in row for value in samples[index]] for row in self.rows]
+
+    def positions(self, of_samples: Tensor | None = None) -> Tensor:
+        """(R, L) positions that start again with each sample. With `of_samples` (axes, E, longest), a model's own,
+        (1 + axes, R, L): the plain ones first, as transformers expects them."""
+        plain = [torch.arange(length) for length in self.lengths]
+        if of_samples is None:
+            return self._filled([plain])[0]
+        own = [[axis[index, :length] for index, length in enumerate(self.lengths)] for axis in of_samples]
+        return self._filled([plain, *own])
+
+    def _filled(self, axes: Sequence[Sequence[Tensor]]) -> Tensor:
+        # Equal positions tell padding apart from the sample before it: each filler is a sample of its own.
+        filled = torch.zeros(len(axes), len(self.rows), self.width, dtype=torch.long)
+        for a, samples in enumerate(axes):
+            for r, row in enumerate(self.rows):
+                joined = torch.cat([samples[index] for index in row])
+                filled[a, r, : len(joined)] = joined
+        return filled
+
+    def places(self, width: int) -> Tensor:
+        """(E, P): where each sample's predicted tokens lie in a flattened (R, width - 1), -1 where it has none left."""
+        places = torch.full((len(self.lengths), max(self.lengths) - 1), -1)
+        for r, (row, lengths) in enumerate(zip(self.rows, self.row_lengths, strict=True)):
+            for index, start in zip(row, accumulate(lengths, initial=0), strict=False):
+                count = self.lengths[index] - 1
+                places[index, :count] = torch.arange(count) + start + r * (width - 1)
+        return places
+
+
+def unpack(values_RL: Tensor, places_EP: Tensor) -> Tensor:
+    """Values of the predicted positions, (R, L - 1), as a row for each sample, (E, P), zero where it has none left."""
+    return values_RL.flatten()[places_EP.clamp(min=0)].masked_fill(places_EP < 0, 0)
+
+
+def pack(values_EP: Tensor, places_EP: Tensor, like_RL: Tensor) -> Tensor:
+    """`unpack` undone: (R, L - 1), zero where no sample lies."""
+    spare = like_RL.numel()  # a place past the end for what is no token
+    flat = values_EP.new_zeros(spare + 1)
+    flat.scatter_(0, places_EP.masked_fill(places_EP < 0, spare).flatten(), values_EP.flatten())
+    return flat[:spare].view_as(like_RL)

@@ -1,0 +1,87 @@
+"""Does a model keep the samples of a packed row apart? A short forward answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
+
+from balanced_thinking.packing.attention import packed_rows
+from balanced_thinking.packing.layout import Layout
+from balanced_thinking.packing.positions import RopeIndex
+
+# Vision models by `model_type`; others may let pictures see each other in ways that a packed row would mix up.
+TESTED = ("qwen2_5_vl", "llava_next", "gemma3")
+_ROUNDING = 1e-3  # far below what another sample's tokens would change
+_TEXT_TOKENS = 6  # of each sample of the probe
+
+
+@torch.no_grad()
+def keeps_samples_apart(model: PreTrainedModel) -> bool:
+    """Whether what a sample's tokens become does not depend on what lies before it in its row.
+
+    A forward of twelve tokens tells; it says nothing of pictures, so of the models that have them only those are
+    trusted that our tests pack. FlashAttention's kernels keep samples apart by themselves.
+    """
+    if hasattr(model.config, "vision_config") and model.config.model_type not in TESTED:
+        return False
+    if "flash" in (model.config.get_text_config()._attn_implementation or ""):
+        return True
+    device, vocabulary = model.device, model.config.get_text_config().vocab_size
+    text = torch.arange(1, 2 * _TEXT_TOKENS + 1, device=device) % vocabulary
+    other = torch.cat([text[:_TEXT_TOKENS].flip(0), text[_TEXT_TOKENS:]])
+    training, last = model.training, []
+    model.eval()
+    try:
+        for ids in (text, other):
+            with packed_rows([[_TEXT_TOKENS, _TEXT_TOKENS]]), _gathered_in_forward(model):
+                last.append(model.base_model(**_probe_inputs(model, ids)).last_hidden_state[0, _TEXT_TOKENS:])
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError):
+        return False  # it does not take such positions at all
+    finally:
+        model.train(training)
+    return bool((last[0] - last[1]).abs().max() <= _ROUNDING * last[0].abs().max())
+
+
+@contextmanager
+def _gathered_in_forward(model: PreTrainedModel) -> Iterator[None]:
+    """ZeRO-3 shards a model as it is loaded, but gathers its parameters only once its engine is there: until then each
+    module's own are gathered here, for the time of its forward."""
+    if not is_deepspeed_zero3_enabled():
+        yield
+        return
+    import deepspeed
+
+    held: dict[torch.nn.Module, ExitStack] = {}
+
+    def gather(module: torch.nn.Module, *_: Any) -> None:
+        held[module] = ExitStack()
+        held[module].enter_context(deepspeed.zero.GatheredParameters(list(module.parameters(recurse=False))))
+
+    def release(module: torch.nn.Module, *_: Any) -> None:
+        held.pop(module).close()
+
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if next(module.parameters(recurse=False), None) is not None:
+                hooks.callback(module.register_forward_pre_hook(gather).remove)
+                hooks.callback(module.register_forward_hook(release).remove)
+        try:
+            yield
+        finally:
+            for left in held.values():  # where a forward failed
+                left.close()
+
+
+def _probe_inputs(model: PreTrainedModel, ids: Tensor) -> dict[str, Any]:
+    layout = Layout([[0, 1]], [_TEXT_TOKENS, _TEXT_TOKENS])
+    axes = layout.positions()[None].expand(3, -1, -1) if RopeIndex.of(model) else None
+    positions = layout.positions() if axes is None else torch.cat([layout.positions()[None], axes])
+    return {"input_ids": ids[None], "position_ids": positions.to(ids.device), "use_cache": False}

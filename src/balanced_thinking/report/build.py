@@ -1,0 +1,138 @@
+"""Everything a report shows: one section for each setting of a study, and what all of them say together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from balanced_thinking.report.compare.contrasts import Contrast
+from balanced_thinking.report.compare.cost import cost_rows
+from balanced_thinking.report.compare.plan import Plan, load_plan
+from balanced_thinking.report.compare.samples import MAX_BYTES, SAMPLES, Samples, choose_samples
+from balanced_thinking.report.compare.tables import Tables, group, make_tables, order_arms
+from balanced_thinking.report.draw.curves import MAX_POINTS, MIN_POINTS, PANELS, draw_curves
+from balanced_thinking.report.draw.forest import draw_forest, draw_times, forest_rows
+from balanced_thinking.report.draw.svg import Drawing
+from balanced_thinking.runs.find import find_runs, find_settings, overlooked
+from balanced_thinking.runs.ledger import load_ledger
+from balanced_thinking.runs.load import Run, load_runs
+
+# Points of all curves of a page together.
+POINTS = 60_000
+MIN_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Section:
+    """One setting; `name` is None where the study has none. `key` starts the ids of its parts."""
+
+    name: str | None
+    key: str
+    tables: Tables
+    forest: Drawing | None
+    times: Drawing | None
+    curves: tuple[Drawing, ...]
+    samples: Samples
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of it. `arms` is the union over the settings and fixes every colour; `overall` is drawn for several only."""
+
+    arms: tuple[str, ...]
+    sections: tuple[Section, ...]
+    margin: float | None
+    overall: Drawing | None
+    notes: tuple[str, ...]
+
+    @property
+    def several(self) -> bool:
+        return len(self.sections) > 1
+
+    @property
+    def all_notes(self) -> list[str]:
+        """The study's, and every section's with the name of its setting."""
+        named = [(section.name, note) for section in self.sections for note in section.tables.notes]
+        return [*self.notes, *(f"{name}: {note}" if name else note for name, note in named)]
+
+    @property
+    def by_setting(self) -> list[tuple[str, tuple[Contrast, ...]]]:
+        return [(section.name or "", section.tables.contrasts) for section in self.sections]
+
+    @property
+    def largest(self) -> tuple[Contrast, ...]:
+        """The contrasts of the setting that has most: their rule speaks for all."""
+        return max((contrasts for _, contrasts in self.by_setting), key=len)
+
+    @property
+    def contrasts(self) -> list[tuple[str, Contrast]]:
+        """(setting, contrast) on each setting's main split."""
+        return [(name, contrast) for name, contrasts in self.by_setting for contrast in contrasts]
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all sections of a report have in common."""
+
+    root: Path
+    plan: Plan
+    arms: tuple[str, ...]
+    ledger: Sequence[Mapping[str, Any]]
+    settings: int
+
+
+def load_report(root: Path) -> Report:
+    """Read the runs below `root`. Raises ValueError when there are none."""
+    plan = load_plan(root)
+    places = find_settings(root, plan.settings)
+    runs = {name: load_runs(folder) for name, folder in places}
+    notes = [*plan.notes, *_left_out(root, plan, places)]
+    arms = order_arms([run for found in runs.values() for run in found], plan)
+    shared = _Shared(root, plan, arms, load_ledger(root, notes), len(runs))
+    sections = _sections(runs, shared)
+    overall = {section.name or "": section.tables.contrasts for section in sections}
+    forest = draw_forest(forest_rows(overall, arms), plan.margin, "overall-forest") if len(sections) > 1 else None
+    return Report(arms, sections, plan.margin, forest, tuple(notes))
+
+
+def _left_out(root: Path, plan: Plan, places: Sequence[tuple[str | None, Path]]) -> Iterator[str]:
+    """Notes on what the page does not show."""
+    settings = [name for name, _ in places if name is not None]
+    if absent := [name for name in plan.settings if settings and name not in settings]:
+        yield f"settings of the study without a run yet: {', '.join(absent)}"
+    if beside := [arm for _, arm in find_runs(root) if settings and arm is not None]:
+        yield f"not shown, because they lie beside the settings and not in one: {', '.join(dict.fromkeys(beside))}"
+    for run in (folder / arm for _, folder in places for arm in overlooked(folder)):
+        yield f"{run} is a run itself, which is not shown beside its seeds: move it to a folder of its own"
+
+
+def _sections(runs: Mapping[str | None, Sequence[Run]], shared: _Shared) -> tuple[Section, ...]:
+    console = Console(stderr=True)
+    steps = track(runs.items(), "comparing", console=console, transient=True, disable=not sys.stderr.isatty())
+    several = len(runs) > 1
+    return tuple(
+        _section(name, f"s{index}-" if several else "", found, shared) for index, (name, found) in enumerate(steps)
+    )
+
+
+def _section(name: str | None, key: str, runs: Sequence[Run], shared: _Shared) -> Section:
+    """`key` starts the ids of the section's parts; a page's samples and points are shared out among its sections."""
+    arms, root, margin = shared.arms, shared.root, shared.plan.margin
+    tables = make_tables(runs, shared.plan, arms, lambda groups: cost_rows(groups, shared.ledger, root))
+    main, limit = tables.main_split, max(MIN_SAMPLES, -(-SAMPLES // shared.settings))
+    points = max(MIN_POINTS, min(MAX_POINTS, POINTS // (shared.settings * len(PANELS) * len(runs))))
+    return Section(
+        name=name,
+        key=key,
+        tables=tables,
+        forest=draw_forest(forest_rows(tables.by_split, arms), margin, f"{key}forest"),
+        times=draw_times(group(runs), arms, main, f"{key}times") if main else None,
+        curves=tuple(draw_curves(runs, arms, prefix=key, points=points)),
+        samples=choose_samples(runs, arms, main, root, limit=limit, size=MAX_BYTES // shared.settings),
+    )

@@ -1,0 +1,133 @@
+"""The rows of a report about one split: its arms, how their completions failed, and question families."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from balanced_thinking.report.compare.cost import chain_seconds
+from balanced_thinking.runs.evaluations import Evaluation, Tally
+from balanced_thinking.runs.files import number
+from balanced_thinking.runs.load import Run, mean
+from balanced_thinking.runs.outcomes import GROUPS
+from balanced_thinking.statistics.intervals import wilson_interval
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One arm on one split, all its seeds together. Rates and accuracies are shares from 0 to 1, times are seconds.
+
+    `seeds` is 0 for a model that was not trained here. `n` counts items of one seed. `low` and `high` are the Wilson
+    95 % interval at `n` items: the seeds answer the same items, so counting each answer as a new item would make the
+    interval too narrow. `train_seconds` includes the runs that a run started from. `asked` names the prompts and
+    scorers; `score` is None where summaries don't give it.
+    """
+
+    arm: str
+    split: str
+    seeds: int
+    n: int
+    accuracy: float
+    low: float
+    high: float
+    seed_range: tuple[float, float] | None
+    malformed: float
+    truncated: float
+    think_tokens: float | None
+    answer_tokens: float | None
+    train_seconds: float | None
+    relative_time: float | None
+    score: float | None = None
+    asked: str = ""
+    setting: str = ""
+
+
+@dataclass(frozen=True)
+class FamilyRow:
+    """One question family: items per arm and seed, and each arm's accuracy (None where it has no such items)."""
+
+    family: str
+    n: int
+    accuracies: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class FailureRow:
+    """One arm's completions by `failures.GROUPS`, as shares of all, in that order."""
+
+    arm: str
+    n: int
+    shares: tuple[float, ...]
+
+
+def arm_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[ArmRow, ...]:
+    everything = [run for runs in groups for run in runs]
+    seconds = {runs[0].arm: mean(chain_seconds(run, everything) for run in runs) for runs in groups}
+    rows = (_arm_row(runs, split, seconds[runs[0].arm], seconds[groups[0][0].arm]) for runs in groups)
+    return tuple(row for row in rows if row is not None)
+
+
+def _arm_row(runs: Sequence[Run], split: str, seconds: float | None, base_seconds: float | None) -> ArmRow | None:
+    evaluations = [e for run in _once(runs) if (e := run.evaluations.get(split)) is not None and e.total.n]
+    if not evaluations:
+        return None
+    many, total = len(evaluations), _pool(e.total for e in evaluations)
+    items = round(total.n / many)
+    low, high = wilson_interval(round(total.correct / many), items)
+    shares = [e.total.correct / e.total.n for e in evaluations]
+    return ArmRow(
+        arm=runs[0].arm,
+        split=split,
+        seeds=0 if runs[0].seedless else many,
+        n=items,
+        accuracy=total.correct / total.n,
+        low=low,
+        high=high,
+        seed_range=(min(shares), max(shares)) if many > 1 else None,
+        malformed=sum(e.malformed for e in evaluations) / total.n,
+        truncated=sum(e.truncated for e in evaluations) / total.n,
+        think_tokens=mean(e.think_tokens_mean for e in evaluations),
+        answer_tokens=mean(e.answer_tokens_mean for e in evaluations),
+        train_seconds=seconds,
+        relative_time=seconds / base_seconds if seconds is not None and base_seconds else None,
+        score=mean(number(e.summary.get("score")) for e in evaluations),
+        asked=" or ".join(dict.fromkeys(e.asked for e in evaluations if e.asked)),
+    )
+
+
+def _once(runs: Sequence[Run]) -> list[Run]:
+    """Each run once: a model that was not trained here stands beside every seed."""
+    return list({run.folder: run for run in runs}.values())
+
+
+def failure_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[FailureRow, ...]:
+    """Of the arms that have predictions: a summary alone doesn't tell the groups."""
+    rows = []
+    for runs in groups:
+        counted: Counter[str] = Counter()
+        for run in _once(runs):
+            if split in run.evaluations:
+                counted.update(run.evaluations[split].groups)
+        if n := counted.total():
+            rows.append(FailureRow(runs[0].arm, n, tuple(counted[name] / n for name in GROUPS)))
+    return tuple(rows)
+
+
+def family_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[FamilyRow, ...]:
+    evaluations = [[e for run in runs if (e := run.evaluations.get(split)) is not None] for runs in groups]
+    names = sorted({name for arm in evaluations for evaluation in arm for name in evaluation.families})
+    return tuple(_family(name, evaluations) for name in names)
+
+
+def _family(name: str, evaluations: Sequence[Sequence[Evaluation]]) -> FamilyRow:
+    totals = [_pool(e.families[name] for e in arm if name in e.families) for arm in evaluations]
+    items = max(evaluation.families[name].n for arm in evaluations for evaluation in arm if name in evaluation.families)
+    return FamilyRow(name, items, tuple(total.correct / total.n if total.n else None for total in totals))
+
+
+def _pool(tallies: Iterable[Tally]) -> Tally:
+    pooled = Tally()
+    for tally in tallies:
+        pooled.n, pooled.correct = pooled.n + tally.n, pooled.correct + tally.correct
+    return pooled

@@ -1,0 +1,39 @@
+"""What runs say of their settings and of themselves, arm beside arm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from balanced_thinking.runs.load import Run
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One key, and for each arm the distinct values that its runs give it."""
+
+    key: str
+    values: tuple[tuple[str, ...], ...]
+
+    @property
+    def differs(self) -> bool:
+        return len(set(self.values)) > 1
+
+
+def setting_rows(groups: Sequence[Sequence[Run]], pick: Callable[[Run], Mapping[str, Any]]) -> tuple[SettingRow, ...]:
+    flat = [[dict(_flatten(pick(run))) for run in runs] for runs in groups]
+    keys = dict.fromkeys(key for runs in flat for run in runs for key in run)
+    return tuple(SettingRow(key, tuple(_distinct(run.get(key, "") for run in runs) for runs in flat)) for key in keys)
+
+
+def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in mapping.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", "" if value is None else str(value)
+
+
+def _distinct(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(value for value in values if value))

@@ -1,0 +1,183 @@
+"""The numbers of a report as plain rows: which arms and splits there are, in which order, and what is compared."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from balanced_thinking.report.compare.contrasts import Contrast, compare
+from balanced_thinking.report.compare.cost import CostRow, orphans
+from balanced_thinking.report.compare.plan import MAIN_SPLIT, Plan
+from balanced_thinking.report.compare.rows import ArmRow, FailureRow, FamilyRow, arm_rows, failure_rows, family_rows
+from balanced_thinking.report.compare.settings import SettingRow, setting_rows
+from balanced_thinking.runs.evaluations import Evaluation
+from balanced_thinking.runs.load import Run
+
+BASELINE_ARM = "sft"
+NO_PLAN = Plan()
+
+Costing = Callable[[Sequence[Sequence[Run]]], tuple[CostRow, ...]]
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The most accurate arm of a split; `second` is its contrast with the next. `best` only if it beats every other."""
+
+    arm: str
+    second: Contrast
+    best: bool
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Every number of one setting. `arms` is the order of all columns, the baseline first.
+
+    `splits` are in the order of the study's benchmarks, the main split first. `contrasts` are those of the main split,
+    `by_split` those of every split.
+    """
+
+    arms: tuple[str, ...]
+    base: str
+    main_split: str | None
+    contrasts: tuple[Contrast, ...]
+    by_split: Mapping[str, tuple[Contrast, ...]]
+    leaders: Mapping[str, Leader]
+    splits: Mapping[str, tuple[ArmRow, ...]]
+    families: tuple[FamilyRow, ...]
+    failures: tuple[FailureRow, ...]
+    costs: tuple[CostRow, ...]
+    config: tuple[SettingRow, ...]
+    provenance: tuple[SettingRow, ...]
+    notes: tuple[str, ...]
+
+
+def make_tables(
+    runs: Sequence[Run], plan: Plan = NO_PLAN, arms: Sequence[str] = (), costs: Costing | None = None
+) -> Tables:
+    """The tables of at least one run. `arms` is an order that several settings share; `costs` reads a ledger."""
+    groups = group(runs)
+    arms = tuple(arm for arm in arms or order_arms(runs, plan) if arm in groups)
+    splits = _order_splits(runs, plan)
+    main = splits[0] if splits else None
+    notes = [f"{run.label}: {note}" for run in runs for note in run.notes] + orphans(runs)
+    notes += [note for split in splits for note in _differences(runs, split)]
+    ordered = [groups[arm] for arm in arms]
+    pairs = _pairs(groups, arms, plan, notes)
+    by_split = {split: compare(pairs, split, plan.margin, notes) for split in splits}
+    rows = {split: arm_rows(ordered, split) for split in splits}
+    return Tables(
+        arms=arms,
+        base=arms[0],
+        main_split=main,
+        contrasts=by_split[main] if main else (),
+        by_split=by_split,
+        leaders={s: leader for s in splits if (leader := _leader(groups, rows[s], s, plan.margin)) is not None},
+        splits=rows,
+        families=family_rows(ordered, main) if main else (),
+        failures=failure_rows(ordered, main) if main else (),
+        costs=costs(ordered) if costs else (),
+        config=setting_rows(ordered, lambda run: run.config),
+        provenance=setting_rows(ordered, lambda run: {**run.provenance, **run.hashes}),
+        notes=tuple(notes),
+    )
+
+
+def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs of every arm."""
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.arm].append(run)
+    return groups
+
+
+def order_arms(runs: Sequence[Run], plan: Plan) -> tuple[str, ...]:
+    """The baseline, then the arms in the study's order, then others by name."""
+    groups = group(runs)
+    base, rank = _baseline(groups), {arm: place for place, arm in enumerate(plan.arms)}
+    return (base, *sorted(groups.keys() - {base}, key=lambda arm: (rank.get(arm, len(rank)), arm)))
+
+
+def _order_splits(runs: Sequence[Run], plan: Plan) -> list[str]:
+    """The folders of results: as the study's benchmarks and their splits follow each other, then tests, by name."""
+    # By what the summaries say, for a folder's name depends on where the study was started.
+    planned = {pair: place for place, pair in enumerate(plan.benchmarks)}
+    ranks: dict[str, int] = {}
+    for name, found in ((name, found) for run in runs for name, found in run.evaluations.items()):
+        rank = planned.get((str(found.summary.get("data")), str(found.summary.get("split"))), len(planned))
+        ranks[name] = min(rank, ranks.get(name, rank))
+    # A folder is named `<data>-<split>`.
+    return sorted(ranks, key=lambda name: (ranks[name], name.rpartition("-")[2] != MAIN_SPLIT, name))
+
+
+def _pairs(
+    groups: Mapping[str, Sequence[Run]], arms: Sequence[str], plan: Plan, notes: list[str]
+) -> list[tuple[Sequence[Run], Sequence[Run]]]:
+    """The study's contrasts, else every arm against the baseline."""
+    named = plan.contrasts or tuple((arm, arms[0]) for arm in arms[1:])
+    absent = [f"{arm} with {base}" for arm, base in named if arm not in groups or base not in groups]
+    if absent:
+        notes.append(f"contrasts of the study without runs of both arms: {'; '.join(absent)}")
+    return [(groups[arm], groups[base]) for arm, base in named if arm in groups and base in groups]
+
+
+def _leader(
+    groups: Mapping[str, Sequence[Run]], rows: Sequence[ArmRow], split: str, margin: float | None
+) -> Leader | None:
+    """The leading arm of the split, compared with every other: p is adjusted over all of these comparisons."""
+    first, *others = [row.arm for row in sorted(rows, key=lambda row: -row.accuracy)] or [""]
+    contrasts = compare([(groups[first], groups[arm]) for arm in others], split, margin, [])
+    if not contrasts or contrasts[0].base != others[0]:
+        return None
+    best = len(contrasts) == len(others) and all(c.shown and c.points > 0 for c in contrasts)
+    return Leader(first, contrasts[0], best)
+
+
+def _baseline(groups: Mapping[str, Sequence[Run]]) -> str:
+    """The arm named `sft`, else the plain one (uniform weights, from no other arm), else the first by name."""
+    plain = {arm for arm, runs in groups.items() if _weighting(runs[0]) == "uniform" and runs[0].stage == "sft"}
+    uniform = iter(sorted(plain))
+    return BASELINE_ARM if BASELINE_ARM in groups else next(uniform, min(groups))
+
+
+def _weighting(run: Run) -> object:
+    training = run.config.get("training")
+    return training.get("weighting") if isinstance(training, dict) else None
+
+
+def _differences(runs: Sequence[Run], split: str) -> Iterable[str]:
+    """Notes where one name of a split stands for several data sets or versions of one, whose ids must not be paired, or
+    for several ways of asking and judging."""
+    evaluated = [run for run in runs if split in run.evaluations]
+    manners = [run.evaluations[split].manner for run in evaluated]
+    for what, values in (
+        ("the same data", [run.evaluations[split].data for run in evaluated]),
+        ("the same items", _versions([run.evaluations[split] for run in evaluated])),
+        *(
+            ("asked and judged alike", [manner.get(name) for manner in manners])
+            for name in dict.fromkeys(name for manner in manners for name in manner)
+        ),
+    ):
+        labels: dict[str, list[str]] = defaultdict(list)
+        for run, value in zip(evaluated, values, strict=True):
+            if value is not None:
+                labels[value].append(run.label)
+        if len(labels) > 1:
+            found = "; ".join(f"{value} ({', '.join(named)})" for value, named in labels.items())
+            yield f"{split} is not {what} in all runs: {found}; only runs that agree are compared item by item"
+
+
+def _versions(evaluations: Sequence[Evaluation]) -> list[str | None]:
+    """The version of the data that each saw: where an id stands for another question, answer, option or picture than
+    it does in the first, it is another version."""
+    firsts: list[Evaluation] = []
+    found: list[str | None] = []
+    for evaluation in evaluations:
+        place = next((i for i, first in enumerate(firsts) if not first.other_items(evaluation)), len(firsts))
+        if place == len(firsts):
+            firsts.append(evaluation)
+        differing = firsts[0].other_items(evaluation)
+        n = len(evaluation.digests)
+        other = f", where {differing} of {n} items have another question, answer, option or picture"
+        found.append(f"version {place + 1}{other * bool(differing)}" if n else None)
+    return found

@@ -1,0 +1,1 @@
+"""Honest statistics of accuracies: intervals, paired tests, bootstrap. No torch, no SciPy."""

@@ -1,0 +1,1 @@
+"""The operating system: files, locks, processes, memory, how a process ends."""

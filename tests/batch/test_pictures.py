@@ -1,0 +1,139 @@
+"""Pictures: what is kept of them is what the processor makes, and a cache survives whatever happens to its folder."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from balanced_thinking.batch.collator import RowError, ScaleCollator
+from balanced_thinking.batch.pictures import CachedPictures
+from balanced_thinking.data.images import as_rgb, open_image
+from balanced_thinking.data.rows import to_dataset
+from balanced_thinking.data.world import load
+from balanced_thinking.models.tiny import build_tiny
+from tests.conftest import ARCHITECTURES
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[dict[str, Any]]:
+    """Four rows whose pictures are files of different shapes; one has two of them, one none."""
+    found = to_dataset(list(load(n=4, ratio=5))).to_list()
+    shapes = [(84, 84), (56, 140), (140, 56), (84, 84)]
+    names = [tmp_path / f"{i}.png" for i in range(4)]
+    for i, (name, shape) in enumerate(zip(names, shapes, strict=True)):
+        next(load(n=1, seed=i)).images[0].resize(shape).save(name)
+    for row, chosen in zip(found, ([0], [1, 2], [], [3]), strict=True):
+        row["images"] = [str(names[k]) for k in chosen]
+    return found
+
+
+def processed(monkeypatch: pytest.MonkeyPatch, processor: Any) -> list[int]:
+    """Counts the pictures that the image processor gets from now on."""
+    seen: list[int] = []
+    kind = type(processor.image_processor)
+    preprocess = kind.preprocess
+
+    def counted(self: Any, images: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(len(images))
+        return preprocess(self, images, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "preprocess", counted)
+    return seen
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_cached_batch_is_the_batch_and_is_processed_once(
+    architecture: str, rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor = build_tiny(architecture)[1]
+    plain = ScaleCollator(processor)(rows)
+    seen = processed(monkeypatch, processor)
+    collator = ScaleCollator(processor, image_cache=tmp_path / "cache")
+    again = pickle.loads(pickle.dumps(collator))  # as a data-loader worker gets it
+    decoded = []
+    monkeypatch.setattr(Image.Image, "convert", lambda self, mode: decoded.append(1) or _convert(self, mode))
+    for batch in (collator(rows), collator(rows[::-1]), again(rows)):
+        assert batch.keys() == plain.keys()
+    for name, value in plain.items():
+        assert torch.equal(batch[name], value), name
+    assert sum(seen) == 4
+    assert len(decoded) <= 8  # once or twice on the way to the cache, never on the way from it
+    assert processor.image_processor is not collator.processor.image_processor
+
+
+_convert = Image.Image.convert
+
+
+def test_other_settings_and_another_content_are_other_entries(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    processor = build_tiny("qwen2_5_vl")[1]
+    ScaleCollator(processor, image_cache=folder)(rows)
+    assert len(list(folder.glob("*/*.safetensors"))) == 4
+    processor.image_processor.image_mean = [0.1, 0.2, 0.3]
+    other = ScaleCollator(processor, image_cache=folder)(rows)
+    assert torch.equal(other["pixel_values"], ScaleCollator(processor)(rows)["pixel_values"])
+    Image.new("RGB", (84, 84), "red").save(rows[0]["images"][0])  # the same name, another picture
+    changed = ScaleCollator(processor, image_cache=folder)(rows)
+    assert torch.equal(changed["pixel_values"], ScaleCollator(processor)(rows)["pixel_values"])
+    assert len(list(folder.glob("*/*.safetensors"))) == 9
+
+
+@pytest.mark.parametrize("damage", [b"", b"not an entry", None], ids=["emptied", "overwritten", "deleted"])
+def test_a_damaged_entry_is_made_again(damage: bytes | None, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    collator = ScaleCollator(build_tiny("gemma3")[1], image_cache=tmp_path / "cache")
+    whole = collator(rows)
+    for path in (tmp_path / "cache").glob("*/*"):
+        path.unlink() if damage is None else path.write_bytes(damage)
+    assert torch.equal(collator(rows)["pixel_values"], whole["pixel_values"])
+    assert torch.equal(collator(rows)["pixel_values"], whole["pixel_values"])
+
+
+def test_a_full_cache_lets_go_of_what_was_not_used_for_longest(tmp_path: Path) -> None:
+    inner = build_tiny("gemma3")[1].image_processor
+    pictures = [Image.new("RGB", (56, 56), (k, 0, 0)) for k in range(6)]
+    size = inner([pictures[0]], return_tensors="pt")["pixel_values"].nbytes + 4096
+    cached = CachedPictures(inner, tmp_path, 3 * size, as_rgb)
+    for k, picture in enumerate(pictures[:3]):
+        cached([picture])
+        for path in tmp_path.glob("*/*"):
+            os.utime(path, (k, k)) if path.stat().st_mtime > 100 else None
+    used = next(path for path in tmp_path.glob("*/*") if path.stat().st_mtime == 0)
+    cached([pictures[0]])  # now the one that was used last
+    for picture in pictures[3:]:
+        cached([picture])
+        assert sum(path.stat().st_size for path in tmp_path.glob("*/*")) <= 3 * size
+        assert used.exists() or picture is pictures[5]
+
+
+def test_a_broken_picture_is_named_with_a_cache_too(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    collator = ScaleCollator(build_tiny("qwen2_5_vl")[1], image_cache=tmp_path / "cache")
+    path = Path(rows[0]["images"][0])
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(RowError, match=r"0\.png cannot be read"):
+        collator(rows)
+    path.unlink()
+    with pytest.raises(RowError, match=r"0\.png cannot be read"):
+        collator(rows)
+
+
+def test_a_picture_that_was_not_read_is_the_one_that_was(rows: list[dict[str, Any]]) -> None:
+    path = rows[1]["images"][0]
+    unread = open_image({"bytes": Path(path).read_bytes(), "path": "x"}, convert=False)
+    assert as_rgb(unread).tobytes() == open_image(path).tobytes()
+
+
+def test_what_a_call_asks_for_is_part_of_an_entry(tmp_path: Path) -> None:
+    inner = build_tiny("llava_next")[1].image_processor
+    cached = CachedPictures(inner, tmp_path, 2**30, as_rgb)
+    picture = Image.new("RGB", (84, 84), "red")
+    for wanted in (True, False, True):
+        assert torch.equal(
+            cached([picture], do_normalize=wanted)["pixel_values"],
+            inner([picture], do_normalize=wanted, return_tensors="pt")["pixel_values"],
+        )

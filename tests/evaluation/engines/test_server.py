@@ -1,0 +1,235 @@
+"""Evaluation by an OpenAI-compatible server: what is asked, what comes back, and what goes wrong on the way."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image, ImageChops
+
+from balanced_thinking.cli import main
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.images import open_image
+from balanced_thinking.data.world import load
+from balanced_thinking.evaluation.engines import server
+from balanced_thinking.evaluation.engines.server import Server
+from balanced_thinking.evaluation.engines.vllm import Vllm
+from balanced_thinking.evaluation.results import evaluate_examples
+from balanced_thinking.models.tiny import build_tiny
+
+
+class Stub:
+    """Answers every question with its gold answer, and keeps what it was asked."""
+
+    key: str | None = None
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.fail: list[tuple[int, str]] = []  # what the next answers are instead
+        self.message: dict[str, Any] = {}
+        self.finish, self.models = "stop", ["tiny"]
+        self.golds: dict[str, str] = {}
+
+    def answer(self, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
+        if self.fail:
+            return self.fail.pop(0)
+        if path == "/v1/models":
+            return 200, {"data": [{"id": name} for name in self.models]}
+        assert body is not None
+        self.asked.append(body)
+        content = body["messages"][0]["content"]
+        question = content if isinstance(content, str) else content[-1]["text"]
+        text = f"<think>I see it .</think><answer>{self.golds.get(question, 'red')}</answer>"
+        message = {"role": "assistant", "content": text} | self.message
+        return 200, {"choices": [{"message": message, "finish_reason": self.finish}]}
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
+    found = Stub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _respond(self) -> None:
+            size = int(self.headers.get("Content-Length") or 0)
+            found.key = self.headers.get("Authorization")
+            code, value = found.answer(self.path, json.loads(self.rfile.read(size)) if size else None)
+            data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = _respond
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    monkeypatch.setattr(server, "_FIRST_PAUSE_SECONDS", 0.01)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        found.address = f"http://127.0.0.1:{http.server_address[1]}/v1"  # type: ignore[attr-defined]
+        yield found
+        http.shutdown()
+
+
+def test_an_answer_ends_where_one_in_this_process_would(stub: Any) -> None:
+    closed = "<think>a</think><answer>red</answer>"
+    stub.message = {"content": f"{closed} no wait <answer>blue</answer>"}
+    judged = judge(stub)
+    example = Example("one", "which ?", (), None, "red")
+    prediction = judged.score(example, judged.complete([example])[0])
+    assert (prediction.completion, prediction.correct, prediction.truncated) == (closed, True, False)
+
+
+def test_of_several_models_one_has_to_be_named(stub: Any) -> None:
+    stub.models = ["base", "mine"]
+    with pytest.raises(ValueError, match="serves base, mine; say which one with --served-model"):
+        judge(stub)
+    assert judge(stub, served="mine").served == "mine"
+
+
+def judge(stub: Any, **options: Any) -> Server:
+    return Server(stub.address, build_tiny("qwen2")[1], max_new_tokens=77, **options)
+
+
+def test_pictures_come_before_the_text_and_arrive_as_they_are(stub: Any) -> None:
+    example = next(load(split="test", n=1))
+    judge(stub).complete([example])
+    (asked,) = stub.asked
+    assert (asked["model"], asked["temperature"], asked["max_tokens"]) == ("tiny", 0.0, 77)
+    assert asked["repetition_penalty"] == 1.0  # not the checkpoint's own
+    picture, text = asked["messages"][0]["content"]
+    assert text == {"type": "text", "text": example.question}
+    data = base64.b64decode(picture["image_url"]["url"].removeprefix("data:image/png;base64,"))
+    assert not ImageChops.difference(Image.open(io.BytesIO(data)), open_image(example.images[0])).getbbox()
+
+
+def test_answers_are_scored_as_those_of_a_model_in_this_process(stub: Any, tmp_path: Path) -> None:
+    examples = list(load(split="test", n=6))
+    stub.golds = {example.question: example.answer for example in examples[:4]}
+    right = sum(example.answer == stub.golds.get(example.question, "red") for example in examples)
+    summary = evaluate_examples(
+        judge(stub), examples, tmp_path, data="w", split="test", model_name="tiny", batch_size=3
+    )
+    assert (summary.n, summary.correct, summary.malformed, summary.truncated) == (6, right, 0, 0)
+    assert len(stub.asked) == 6
+    assert summary.think_tokens_mean > 4
+
+
+def test_an_answer_that_was_cut_off_counts_as_truncated(stub: Any) -> None:
+    stub.finish, stub.message = "length", {"content": "<think>red and"}
+    judged = judge(stub)
+    example = Example("one", "which ?", (), None, "red")
+    prediction = judged.score(example, judged.complete([example])[0])
+    assert (prediction.truncated, prediction.malformed, prediction.correct) == (True, True, False)
+
+
+def test_a_busy_server_is_asked_again(stub: Any) -> None:
+    judged = judge(stub)
+    stub.fail = [(503, "loading"), (429, "slow down")]
+    assert judged.complete([Example("one", "which ?", (), None, "red")])
+    assert not stub.fail
+
+
+@pytest.mark.parametrize(
+    ("fail", "message", "error", "said"),
+    [
+        ([(400, "max_tokens is too large")], {}, ConnectionError, "answered 400: max_tokens is too large"),
+        ([(500, "out of memory")] * 4, {}, ConnectionError, "answered 500: out of memory"),
+        ([], {"content": "B", "reasoning_content": "hm"}, ValueError, "without a reasoning parser"),
+        ([], {"content": "B", "reasoning": "hm"}, ValueError, "without a reasoning parser"),
+        ([(200, "<html>")], {}, ConnectionError, "cannot be read"),
+        ([(200, '{"error": "overloaded"}')], {}, ConnectionError, "gave no choice: .*overloaded"),
+        ([(200, '{"choices": [{"message": null}]}')], {}, ConnectionError, "gave no choice: .*None"),
+    ],
+)
+def test_what_the_server_says_is_told(fail: Any, message: Any, error: Any, said: str, stub: Any) -> None:
+    judged = judge(stub)
+    stub.fail, stub.message = list(fail), message
+    with pytest.raises(error, match=said):
+        judged.complete([Example("one", "which ?", (), None, "red")])
+
+
+@pytest.mark.parametrize("answer", ['["a"]', '{"error": "a"}', '{"data": [{}]}', "null"])
+def test_a_server_that_lists_no_models_is_told(answer: str, stub: Any) -> None:
+    stub.fail = [(200, answer)]
+    with pytest.raises(ConnectionError, match=r"/models gave no list of models: .*is the server OpenAI-compatible"):
+        judge(stub)
+
+
+def test_a_wrong_address_is_told(stub: Any) -> None:
+    with pytest.raises(ValueError, match="expected an address such as http"):
+        Server("localhost:8000", build_tiny("qwen2")[1])
+    with pytest.raises(ConnectionError, match="is the server up, and the address right"):
+        Server("http://127.0.0.1:9/v1", build_tiny("qwen2")[1])
+
+
+def test_a_key_comes_from_the_environment(stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    Server(stub.address, build_tiny("qwen2")[1])
+    assert stub.key == "Bearer secret"
+
+
+def fake_vllm(monkeypatch: pytest.MonkeyPatch, golds: dict[str, str]) -> list[Any]:
+    """A module `vllm` whose model answers each question with its gold; returns what it was asked."""
+    asked: list[Any] = []
+
+    class LLM:
+        def __init__(self, model: str, dtype: str) -> None:
+            asked.append((model, dtype))
+
+        def chat(self, conversations: list[Any], how: Any, use_tqdm: bool) -> list[Any]:
+            asked.append(how)
+            texts = [one[0]["content"][-1]["text"] for one in conversations]
+            said = [f"<think>I see it .</think><answer>{golds[text]}</answer> and more" for text in texts]
+            return [SimpleNamespace(outputs=[SimpleNamespace(text=text, finish_reason="stop")]) for text in said]
+
+    module = SimpleNamespace(LLM=LLM, SamplingParams=lambda **how: how)
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    return asked
+
+
+def test_vllm_answers_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = fake_vllm(monkeypatch, {example.question: example.answer for example in load(split="test", n=5)})
+    words = ["eval", "--model", "world-base", "--engine", "vllm", "--data", "world", "--data_options.n", "5"]
+    words += ["--dtype", "float16"]
+    assert main([*words, "--max-new-tokens", "77", "--out", str(tmp_path / "out")]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["n"], summary["correct"], summary["truncated"], summary["malformed"]) == (5, 5, 0, 0)
+    assert asked[0] == ("world-base", "float16")
+    assert asked[1] == {"temperature": 0.0, "max_tokens": 77, "skip_special_tokens": False}
+
+
+def test_vllm_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = build_tiny("qwen2")[1]
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(ValueError, match=r"balanced-thinking\[vllm\]"):
+        Vllm("somewhere", tokenizer)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="is an adapter"):
+        Vllm(str(tmp_path), tokenizer)
+
+
+def test_from_the_command_line(stub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", "--model", "world-base", "--server", stub.address, "--data", "world", "--data_options.n", "4"]
+    assert main([*words, "--prompt", "instructed", "--out", str(tmp_path / "out")]) == 0
+    assert "n = 4" in capsys.readouterr().out
+    assert len(stub.asked) == 4
+    assert all("exactly in this form" in str(asked) for asked in stub.asked)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["prompt"], summary["scorer"]) == ("instructed", "exact")
+
+
+def test_a_server_has_its_own_dtype(stub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", "--model", "world-base", "--server", stub.address, "--data", "world", "--data_options.n", "1"]
+    assert main([*words, "--dtype", "bfloat16", "--out", str(tmp_path / "out")]) == 1
+    assert "has its own dtype: leave --dtype bfloat16 out" in capsys.readouterr().err

@@ -1,0 +1,315 @@
+"""A look at the data: each planted fault is found and named, twins too the page shows what the data says as text."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+from balanced_thinking.cli import main
+from balanced_thinking.data.world import load
+from balanced_thinking.inspection import advice, describe, inspect_data, write_page
+from balanced_thinking.inspection.page import SHOWN_SAMPLES
+from balanced_thinking.inspection.text import cuts_of
+from balanced_thinking.models.load import load_processor
+
+
+def drawing(seed: int) -> Image.Image:
+    """A picture of many parts, so that its look is its own."""
+    board = next(load(n=1, seed=seed)).images[0].resize((168, 168))
+    ImageDraw.Draw(board).line([(0, seed * 9), (168, 168 - seed * 7)], fill="white", width=6)
+    return board
+
+
+def row(folder: Path, seed: int, **changes: Any) -> dict[str, Any]:
+    name = f"{seed}.png"
+    drawing(seed).save(folder / name)
+    found = {"id": str(seed), "question": f"What is in picture {seed}?", "image": name}
+    return found | {"think": "I look at it. " * 20, "answer": "B", "choices": ["dog", "cat"]} | changes
+
+
+def write(folder: Path, rows: list[dict[str, Any]], name: str = "mine.jsonl") -> str:
+    path = folder / name
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    return str(path)
+
+
+def benchmark(folder: Path, pictures: list[Image.Image]) -> str:
+    """ScienceQA's layout with these pictures as its test split."""
+    item = {"question": "Which ?", "choices": ["dog", "cat"], "answer": 1, "image": "image.png"}
+    for k, picture in enumerate(pictures):
+        place = folder / "images" / "test" / str(k)
+        place.mkdir(parents=True)
+        picture.save(place / "image.png")
+    (folder / "problems.json").write_text(json.dumps({str(k): item for k in range(len(pictures))}))
+    (folder / "pid_splits.json").write_text(json.dumps({"test": [str(k) for k in range(len(pictures))]}))
+    return f"scienceqa:{folder}"
+
+
+def compressed(picture: Image.Image) -> Image.Image:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=60)
+    return Image.open(buffer)
+
+
+def test_every_planted_fault_is_found_and_named(tmp_path: Path) -> None:
+    rows = [row(tmp_path, seed) for seed in range(20)]
+    rows[1]["image"] = "nowhere.png"
+    cut = tmp_path / "2.png"
+    cut.write_bytes(cut.read_bytes()[:200])
+    rows[3]["answer"] = ""
+    rows[4] = {"id": "4", "image": "4.png", "conversations": []}
+    both = "<think>a</think><answer>A</answer><answer>B</answer>"
+    rows[5] = {"id": "5", "image": "5.png", "prompt": "What ?", "completion": both}
+    rows[6]["answer"] = "C"
+    rows[7]["id"] = "0"
+    rows[8] = rows[8] | {"image": rows[0]["image"], "question": rows[0]["question"]}
+    del rows[9]["think"]
+    path = write(tmp_path, rows)
+    against = benchmark(
+        tmp_path / "tests", [drawing(10), drawing(11).resize((300, 300)), compressed(drawing(12)), drawing(40)]
+    )
+    found = inspect_data(path, against=[against])
+    problems = {bad.id: bad.problems for bad in found.bad_rows}
+    assert problems["1"] == ("missing_image",)
+    assert problems["2"] == ("broken_image",)
+    assert problems["3"] == ("no_answer",)
+    assert problems["4"] == ("unknown_schema",)
+    assert problems["5"] == ("multiple_answers",)
+    assert problems["6"] == ("answer_not_in_choices",)
+    assert problems["0"] == ("duplicate_id",)
+    assert len(found.bad_rows) == 7
+    assert [(twin.id, twin.other) for twin in found.twins] == [("8", "0")]
+    assert [(leak.id, leak.other, leak.kind) for leak in found.leaks] == [
+        ("10", "0", "picture"),
+        ("11", "1", "near_picture"),  # larger
+        ("12", "2", "near_picture"),  # compressed
+    ]
+    said = describe(found)
+    for part in (
+        "13 examples, 7 bad rows",
+        "10: the same picture as 0 of scienceqa:",
+        "8: the same question as 0",
+    ):
+        assert part in said
+    told = "\n".join(advice(found))
+    for part in (
+        "take the 3 samples out that are in a test split",
+        "mend the 7 bad rows",
+        "1 samples have no reasoning",
+    ):
+        assert part in told
+
+
+def test_what_is_found_can_be_taken_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row(tmp_path, seed) for seed in range(8)]
+    rows[1]["answer"] = "\ud800"
+    rows[2] |= {"image": rows[0]["image"], "question": rows[0]["question"]}
+    rows[3]["id"] = "0"
+    path, table, clean = write(tmp_path, rows), tmp_path / "found" / "rows.csv", tmp_path / "clean.jsonl"
+    against = benchmark(tmp_path / "tests", [compressed(drawing(5))])
+    assert main(["inspect", path, "--against", against, "--rows", str(table)]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(str(table))
+    lines = [line.split(",")[:3] for line in table.read_text().splitlines()]
+    assert lines == [
+        ["row", "id", "problem"],
+        ["2", "1", "answer_not_in_choices lone_surrogate"],
+        ["4", "0", "duplicate_id"],
+        ["6", "5", "leak_near_picture"],
+        ["3", "2", "repeated"],
+    ]
+    assert main(["convert", path, "--without", str(table), "--on-bad-row", "drop", "--out", str(clean)]) == 0
+    kept = [json.loads(line)["id"] for line in clean.read_text().splitlines()]
+    assert kept == ["0", "4", "6", "7"]  # the good row of id 0 stays
+    again = inspect_data(str(clean), against=[against])
+    assert (again.leaks, again.twins, again.bad_rows) == ([], [], ())
+
+
+def test_a_table_of_another_kind_takes_nothing_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows.csv").write_text("name,age\n")
+    path = write(tmp_path, [row(tmp_path, 1)])
+    words = ["convert", path, "--without", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "out.jsonl")]
+    assert main(words) == 1
+    assert "has the columns name, age; expected id and problem" in capsys.readouterr().err
+
+
+def mathvista(folder: Path, picture: Image.Image) -> str:
+    """MathVista's layout, answers withheld as in its larger split."""
+    (folder / "images").mkdir(parents=True)
+    picture.save(folder / "images" / "1.png")
+    item = {"pid": "1", "question": "How many?", "image": "images/1.png", "answer": ""}
+    (folder / "testmini.json").write_text(json.dumps({"1": item}))
+    return f"mathvista:{folder}"
+
+
+def test_test_items_without_an_answer_are_compared(tmp_path: Path) -> None:
+    path = write(tmp_path, [row(tmp_path, seed) for seed in (3, 4)])
+    found = inspect_data(path, against=[place := mathvista(tmp_path / "tests", drawing(4))])
+    assert [leak.id for leak in found.leaks] == ["4"]
+    assert f"compared with {place} (1 test items)" in describe(found)
+
+
+def test_a_benchmark_of_which_nothing_can_be_read_is_no_all_clear(tmp_path: Path) -> None:
+    place = mathvista(tmp_path / "tests", drawing(4))
+    (tmp_path / "tests" / "testmini.json").write_text('{"1": {"pid": "1"}}')
+    with pytest.raises(ValueError, match="none of the 1 rows of its test split can be read"):
+        inspect_data(write(tmp_path, [row(tmp_path, 3)]), against=[place])
+
+
+def test_questions_of_a_test_split_are_found_with_and_without_pictures(tmp_path: Path) -> None:
+    rows = [row(tmp_path, seed) for seed in range(4)]
+    rows[0] |= {"question": "WHICH?\n(A) dog\n(B) cat"}  # about another picture
+    rows[1] |= {"question": "Which ?\nA. dog\nB. cat", "image": None}
+    rows[2] |= {"question": "Where is it?\nA. dog\nB. cat", "image": None}
+    place = benchmark(tmp_path / "tests", [drawing(9)])
+    problems = json.loads((tmp_path / "tests" / "problems.json").read_text())
+    text_only = {"question": "Where is it?", "choices": ["dog", "cat"], "answer": 0, "image": None}
+    (tmp_path / "tests" / "problems.json").write_text(json.dumps(problems | {"t": text_only}))
+    (tmp_path / "tests" / "pid_splits.json").write_text(json.dumps({"test": ["0", "t"]}))
+    found = inspect_data(write(tmp_path, rows), against=[place])
+    assert [(leak.id, leak.other) for leak in found.leaks] == [("1", "0"), ("2", "t")]
+    assert [(twin.id, twin.other) for twin in found.asked] == [("0", "0")]
+    assert any("question alone give the answer away" in line for line in advice(found))
+
+
+def test_formats_of_completions_are_told(tmp_path: Path) -> None:
+    completion = "<think>\\nI look.\\n</think>\\n\\nB"
+    rows = [{"id": str(k), "prompt": "What ?", "completion": completion} for k in range(3)]
+    rows.append({"id": "4", "prompt": "What ?", "completion": r"I look. \boxed{B}"})
+    found = inspect_data(write(tmp_path, rows))
+    assert "completions written as: deepseek-r1 3, boxed 1" in describe(found)
+    (line,) = [line for line in advice(found) if "written as" in line]
+    assert line.endswith("one format, think-answer: reasoning_format: deepseek-r1 keeps the most frequent")
+    same = inspect_data(write(tmp_path, rows[:3]), format="deepseek-r1")
+    assert not any("written as" in line for line in advice(same))
+
+
+def test_sums_of_other_numbers_are_no_repetition(tmp_path: Path) -> None:
+    sums = [
+        ("12 + 5?", "17"),
+        ("12 - 5?", "7"),
+        ("1.5 + 2?", "a"),
+        ("1,5 + 2?", "a"),
+        ("3 < 5?", "true"),
+        ("3 < 5?", "yes"),
+        ("3 > 5?", "no"),
+        ("12  +  5?", "17"),
+    ]
+    rows = [{"question": question, "answer": answer, "think": "I reckon."} for question, answer in sums]
+    (twin,) = inspect_data(write(tmp_path, rows)).twins
+    assert (twin.id, twin.other) == ("mine-000008", "mine-000001")
+
+
+def test_a_benchmark_without_its_pictures_is_no_all_clear(tmp_path: Path) -> None:
+    path = write(tmp_path, [row(tmp_path, seed) for seed in (3, 4)])
+    place = benchmark(tmp_path / "tests", [drawing(3), drawing(9)])
+    first, second = (tmp_path / "tests" / "images" / "test" / str(k) / "image.png" for k in range(2))
+    second.unlink()
+    assert "2 test items, 1 of their pictures are missing" in describe(inspect_data(path, against=[place]))
+    first.unlink()
+    with pytest.raises(ValueError, match="none of its 2 test pictures is there"):
+        inspect_data(path, against=[place])
+
+
+def test_a_table_of_other_data_takes_nothing_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, [row(tmp_path, 1)])
+    table = tmp_path / "rows.csv"
+    table.write_text("row,id,problem,detail\n1,elsewhere,repeated,\n2,unsaid,,\n")
+    assert main(["convert", path, "--without", str(table), "--out", str(tmp_path / "out.jsonl")]) == 1
+    assert "2 of the 2 samples to leave out (elsewhere is one) are not in this data" in capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_copied_file_is_the_same_picture(tmp_path: Path) -> None:
+    path = write(tmp_path, [row(tmp_path, seed) for seed in (3, 4)])
+    place = benchmark(tmp_path / "tests", [drawing(3)])
+    (tmp_path / "tests" / "images" / "test" / "0" / "image.png").write_bytes((tmp_path / "3.png").read_bytes())
+    assert [(leak.id, leak.kind) for leak in inspect_data(path, against=[place]).leaks] == [("3", "picture")]
+
+
+def test_no_real_set_leaks_into_another(real_data: Path) -> None:
+    """Abstract drawings on a plain ground have difference hashes in common; they are not the same picture."""
+    against = [f"{name}:{real_data / name}" for name in ("iconqa", "scienceqa")]
+    options = {"families": ["grid_number", "venn", "circle_size_number"]}
+    assert not inspect_data(str(real_data / "puzzlevqa"), options=options, against=against).leaks
+
+
+def test_lengths_with_pictures_are_those_of_the_batch(tmp_path: Path) -> None:
+    from balanced_thinking.batch.collator import ScaleCollator
+    from balanced_thinking.data.load import load_data
+    from balanced_thinking.data.rows import to_dataset
+
+    processor = load_processor("world-base")
+    path = write(tmp_path, [row(tmp_path, 1), row(tmp_path, 2, think="I see. " * 150)])
+    found = inspect_data(path, processor=processor)
+    rows = to_dataset(load_data(path).examples)
+    for sample, one in zip(found.samples, rows, strict=True):
+        batch = ScaleCollator(processor)([one])
+        assert sample.whole == batch["input_ids"].numel()
+        assert sample.think + sample.answer <= int((batch["labels"] != -100).sum())
+    assert cuts_of(found) == [(512, 1)]
+    assert any(line.startswith("max_length: 1024 cuts nothing") for line in advice(found))
+
+
+def test_the_page_shows_the_data_as_text_and_runs_nothing(tmp_path: Path) -> None:
+    rows = [row(tmp_path, seed) for seed in range(3)]
+    rows[0] |= {"question": "<script>alert(1)</script> & co", "think": "</p><img src=x onerror=alert(2)>"}
+    rows[0]["question"] += "\nA. dog\nB. cat"
+    rows[1]["answer"] = "<b>C</b>"
+    html = write_page(inspect_data(write(tmp_path, rows)), tmp_path / "page.html").read_text()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; co" in html
+    assert '<p class="asked">&lt;script&gt;' in html
+    assert "\nB. cat</p>" in html
+    assert "<script" not in html
+    assert "<img src=x" not in html
+    assert "&lt;b&gt;C&lt;/b&gt;" in html
+    assert "default-src &#39;none&#39;" in html
+    assert not re.search(r"""(?:src|href)=["'](?!data:image/png;base64,|#)""", html)
+    assert re.findall(r'<span class="(\w+)">', html).count("think") >= 2
+    assert html.count('alt="picture 1 of sample') == 2
+
+
+def test_inspect_writes_its_page_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, page = write(tmp_path, [row(tmp_path, 1)]), tmp_path / "out" / "page.html"
+    assert main(["inspect", path, "--model", "world-base", "--html", str(page)]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(str(page))
+    assert page.is_file()
+
+
+def test_empty_data_is_not_praised(tmp_path: Path) -> None:
+    assert advice(inspect_data(write(tmp_path, []))) == ["there is no row: look at the file and the split"]
+    (line,) = advice(inspect_data(write(tmp_path, [{"question": "What ?", "answer": ""}])))
+    assert line == "mend the 1 bad rows (no_answer 1), for there is no good one"
+
+
+def test_reasoning_under_a_name_that_nothing_reads_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path, [{"question": "What ?", "answer": "B", "rationale": "I look.", "source": "web"}])
+    (line,) = advice(inspect_data(path))
+    assert "(under think or reasoning; nothing reads the texts under rationale)" in line
+
+
+def test_the_page_shows_samples_from_everywhere(tmp_path: Path) -> None:
+    rows = [{"id": f"<{k}>", "question": "What ?", "answer": str(k)} for k in range(SHOWN_SAMPLES * 2 - 1)]
+    html = write_page(inspect_data(write(tmp_path, rows)), tmp_path / "page.html").read_text()
+    assert html.count("<article") == SHOWN_SAMPLES
+    assert "&lt;0&gt;" in html
+    assert f"&lt;{len(rows) - 2}&gt;" in html  # of two for each place, the first
+    assert "There is no reasoning to measure." in html
+
+
+def test_inspect_names_both_of_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, table, page = write(tmp_path, [row(tmp_path, 1)]), tmp_path / "rows.csv", tmp_path / "page.html"
+    assert main(["inspect", path, "--rows", str(table), "--html", str(page)]) == 0
+    assert capsys.readouterr().out.endswith(f"\n{table}\n\n{page}\n")
+
+
+def test_answers_in_prose_are_told(tmp_path: Path) -> None:
+    rows = [{"prompt": "How many?", "completion": text} for text in ("I count. So the answer is 3.", "I give up.")]
+    told = advice(inspect_data(path := write(tmp_path, rows)))
+    assert "1 of them end in a sentence that gives the answer: --data_options.format prose reads it" in told
+    assert len(inspect_data(path, options={"format": "prose"}).samples) == 1

@@ -1,0 +1,154 @@
+"""Models: the tiny ones survive a round trip through their folder, and the embedded base is what it says it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.data.rows import prompt
+from balanced_thinking.data.world import load
+from balanced_thinking.evaluation.engines.local import Generator, predict
+from balanced_thinking.models.load import load_model, load_processor, own_dtype, resolve
+from balanced_thinking.models.tiny import ARCHITECTURES, TinySize, build_tiny
+from tests.conftest import REPOSITORY
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_saved_and_loaded_again_it_answers_alike(architecture: str, tmp_path: Path) -> None:
+    model, processor = build_tiny(architecture)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path))
+    example = next(load(n=1))
+    row = {"id": "one", "prompt": prompt(example), "images": list(example.images) if architecture != "qwen2" else []}
+    before = ScaleCollator(processor).prompts([row])
+    after = ScaleCollator(loaded.processor).prompts([row])
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(**before).logits, loaded.model.eval()(**after).logits)
+
+
+def test_same_seed_same_weights() -> None:
+    first, second, other = (build_tiny("llava_next", seed=seed)[0].state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_building_a_model_leaves_the_random_state_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    build_tiny("qwen2", seed=9)
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("name", ["tiny:qwen3", "nowhere", "./nowhere", "a/b/c"])
+def test_unknown_model_is_named_with_what_is_expected(name: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match="qwen2_5_vl"):
+        load_model(name)
+
+
+def test_embedded_base_is_small_and_says_where_it_comes_from() -> None:
+    folder = Path(resolve("world-base"))
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["sha256"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    recipes = REPOSITORY
+    assert all((recipes / recipe).is_file() for recipe in provenance["recipes"])
+
+
+def sentences(text: str) -> set[str]:
+    return {sentence.strip() for sentence in text.split(" .") if sentence.strip()}
+
+
+def test_embedded_base_sees_and_answers_at_once() -> None:
+    loaded = load_model("world-base")
+    model = Generator(loaded.model, loaded.processor, "direct", max_new_tokens=80)
+    examples = list(load(split="validation", n=80, style="direct"))
+    right = sum(prediction.correct for prediction in predict(model, examples, batch_size=80))
+    assert right >= 40  # chance is about 20
+    seen = list(load(split="validation", n=16, style="describe"))
+    said = [sentences(prediction.completion) for prediction in predict(model, seen)]
+    true = [sentences(example.answer) for example in seen]
+    assert sum(len(a & b) for a, b in zip(said, true, strict=True)) >= 0.85 * sum(map(len, true))
+
+
+@pytest.mark.parametrize("architecture", ["llava_next", "gemma3"])
+def test_a_grafted_model_knows_the_donors_words(architecture: str) -> None:
+    donor = load_model("world-base")
+    size = TinySize(hidden=128, layers=4, heads=4)
+    grafted = load_model(f"tiny:{architecture}", size=size, language_from="world-base")
+    own, theirs = (
+        one.model.get_input_embeddings().weight[one.processor.tokenizer.convert_tokens_to_ids("Ġtriangle")]
+        for one in (grafted, donor)
+    )
+    scale = 128**-0.5 if architecture == "gemma3" else 1.0
+    assert torch.equal(own, theirs * scale)
+    name = "model.language_model.layers.3.mlp.down_proj.weight"
+    assert torch.equal(grafted.model.get_parameter(name), donor.model.get_parameter(name))
+
+
+def test_a_graft_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing of the donor's language model fits"):
+        load_model("tiny:llava_next", size=TinySize(hidden=64), language_from="world-base")
+    with pytest.raises(ValueError, match="known: language_from"):
+        load_model("tiny:llava_next", languages_from="world-base")
+
+
+def test_image_options_set_how_many_tokens_a_picture_gets_and_are_saved(tmp_path: Path) -> None:
+    picture = next(load(n=1)).images[0].resize((280, 280))
+    whole, small = (load_model("world-base", image_options=o).processor for o in ({}, {"max_pixels": 84 * 84}))
+    sides = [one.image_processor(picture, return_tensors="pt")["image_grid_thw"].tolist() for one in (whole, small)]
+    assert sides == [[[1, 8, 8]], [[1, 6, 6]]]
+    small.save_pretrained(tmp_path)
+    load_model("world-base").model.save_pretrained(tmp_path)
+    again = load_model(str(tmp_path)).processor
+    assert again.image_processor(picture, return_tensors="pt")["image_grid_thw"].tolist() == sides[1]
+
+
+def test_an_adapter_is_loaded_with_the_image_options_it_was_trained_with(tmp_path: Path) -> None:
+    loaded = load_model("world-base", image_options={"max_pixels": 84 * 84})
+    get_peft_model(loaded.model, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path)
+    loaded.processor.save_pretrained(tmp_path)
+    assert load_model(str(tmp_path)).processor.image_processor.size["longest_edge"] == 84 * 84
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        ("world-base", {"max_pixel": 784}, "did you mean 'max_pixels'"),
+        ("tiny:gemma3", {"max_pixels": 784}, "model_size.image_side"),
+    ],
+)
+def test_an_unknown_image_option_is_refused(model: str, options: dict[str, int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        load_model(model, image_options=options)
+
+
+def test_an_adapters_processor_is_found_without_its_base(tmp_path: Path) -> None:
+    """As `inspect` and an evaluation by a server load it."""
+    loaded = load_model("world-base", image_options={"max_pixels": 84 * 84})
+    get_peft_model(loaded.model, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path)
+    assert load_processor(str(tmp_path)).image_processor.size["longest_edge"] > 84 * 84  # its base's
+    loaded.processor.save_pretrained(tmp_path)
+    assert load_processor(str(tmp_path)).image_processor.size["longest_edge"] == 84 * 84
+
+
+def test_a_checkpoints_dtype_is_known_before_it_is_loaded(tmp_path: Path) -> None:
+    loaded = load_model("world-base", dtype=torch.bfloat16)
+    loaded.model.save_pretrained(tmp_path / "half")
+    loaded.processor.save_pretrained(tmp_path / "half")
+    half = load_model(str(tmp_path / "half"), dtype=torch.bfloat16).model
+    get_peft_model(half, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    found = {name: own_dtype(str(name)) for name in ("world-base", "tiny:qwen2", tmp_path / "half")}
+    assert list(found.values()) == [torch.float32, torch.float32, torch.bfloat16]
+    assert own_dtype(str(tmp_path / "adapter")) == torch.bfloat16
+    merged = load_model(str(tmp_path / "adapter"), dtype=torch.bfloat16).model
+    assert {parameter.dtype for parameter in merged.parameters()} == {torch.bfloat16}

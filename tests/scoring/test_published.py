@@ -1,0 +1,79 @@
+"""The field's scorers: lmms-eval's own scores as it gave them, and what is theirs to decide."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from balanced_thinking.data.example import Example
+from balanced_thinking.evaluation.engines.engine import Judge
+from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.scoring import published as field
+from balanced_thinking.scoring.scorers import SCORERS, get_scorer
+
+RECORDED = Path(__file__).parent / "fixtures" / "lmms.json.gz"
+
+
+def test_scores_are_those_that_lmms_eval_gave() -> None:
+    cases = json.loads(gzip.decompress(RECORDED.read_bytes()))
+    assert len(cases) >= 5000
+    for task, prediction, gold, expected in cases:
+        assert getattr(field, task)(prediction, gold) == pytest.approx(expected, abs=1e-9), (task, prediction, gold)
+    kinds = Counter((task, expected > 0) for task, _, _, expected in cases)
+    assert min(kinds[task, right] for task in ("lmms", "anls", "relaxed") for right in (True, False)) >= 50
+
+
+@pytest.mark.parametrize(
+    ("scorer", "prediction", "expected"),
+    [
+        ("lmms", "b", 1.0),
+        ("lmms", "B. dog", 1.0),
+        ("lmms", "(B)", 0.0),  # ours counts it
+        ("exact", "(B)", 1.0),
+        ("official", "B", 1.0),
+        ("official", "C", 0.0),
+        ("official", "b", 0.25),  # its script knows capital letters only, and guesses
+        ("official", None, 0.25),
+        ("anls", None, 0.0),
+        ("relaxed", None, 0.0),
+        ("lmms", None, 0.0),
+    ],
+)
+def test_each_scorer_by_its_own_rule(scorer: str, prediction: str | None, expected: float) -> None:
+    assert get_scorer(scorer)(prediction, "B", ("cat", "dog", "owl", "fox")) == expected
+
+
+@pytest.mark.parametrize(
+    ("prediction", "expected"),
+    [("1.0499", 1.0), ("0.9501", 1.0), ("1.0501", 0.0), ("0.9499", 0.0), ("104 %", 1.0), ("106%", 0.0)],
+)
+def test_a_number_is_relaxed_up_to_five_percent_and_no_further(prediction: str, expected: float) -> None:
+    assert get_scorer("relaxed")(prediction, "1") == expected
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_the_gold_itself_is_right(name: str) -> None:
+    assert get_scorer(name)("B", "B", ("cat", "dog")) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("scorer", "expected"),
+    [("exact", 1.0), ("lmms", 1.0), ("lmms-raw", 0.0), ("anls", 1.0)],
+)
+def test_only_the_raw_scorer_reads_the_whole_output(scorer: str, expected: float) -> None:
+    tokenizer = build_tiny("qwen2")[1]
+    judge = Judge(tokenizer, [])
+    ids = [*tokenizer("<think>It barks.</think><answer>B</answer>").input_ids, tokenizer.eos_token_id]
+    prediction = judge.score(Example("1", "?", (), None, "B", ("cat", "dog")), ids, scorer)
+    assert (prediction.score, prediction.correct) == (expected, expected == 1.0)
+
+
+def test_a_partial_score_is_kept_and_is_not_right() -> None:
+    tokenizer = build_tiny("qwen2")[1]
+    ids = [*tokenizer("<think>a</think><answer>13</answer>").input_ids, tokenizer.eos_token_id]
+    prediction = Judge(tokenizer, []).score(Example("1", "?", (), None, "12"), ids, "anls")
+    assert (prediction.score, prediction.correct) == (0.5, False)

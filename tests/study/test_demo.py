@@ -1,0 +1,56 @@
+"""The demo in small: all four arms, all test splits, one report; and again without doing anything twice."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balanced_thinking.cli import main
+from balanced_thinking.study import run as study_run
+from balanced_thinking.study.demo import demo_study
+
+ARMS = ("sft", "scale-sft", "sft+grpo", "scale-sft+grpo")
+SPLITS = ("test", "test_compositional", "test_longer", "test_paraphrase")
+
+
+def test_demo_trains_all_arms_reports_and_does_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["demo", "--out", str(tmp_path / "demo"), "--steps", "2", "--grpo-steps", "1", "--ratio", "5", "--n", "4"]
+    assert main(command) == 0
+    for arm in ARMS:
+        for split in SPLITS:
+            folder = tmp_path / "demo" / arm / "seed-0" / "eval" / f"world-{split}"
+            assert json.loads((folder / "summary.json").read_text())["n"] == 4
+    assert str(tmp_path / "demo" / "report.html") in capsys.readouterr().out
+    text = (tmp_path / "demo" / "report.html").read_text()
+    assert all(arm in text for arm in ARMS)
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html.unescape(text)
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("a finished run was started again")
+
+    monkeypatch.setattr(study_run.subprocess, "Popen", never)
+    assert main(command) == 0
+    assert main([*command, "--steps", "3"]) == 1
+    assert "training.max_steps was 2 and is 3" in capsys.readouterr().err
+
+
+def test_arms_differ_in_nothing_but_the_weighting() -> None:
+    nodes = {node.arm: node.recipe for node in demo_study().nodes()}
+    ours = {"weighting", "schedule", "think_weight_start", "think_weight_end", "normalize"}
+    for plain, scale in (("sft", "scale-sft"), ("sft+grpo", "scale-sft+grpo")):
+        a, b = nodes[plain], nodes[scale]
+        assert {k: v for k, v in a.training.items() if k not in ours} == {
+            k: v for k, v in b.training.items() if k not in ours
+        }
+        assert (a.model, a.data, a.data_options) == (b.model, b.data, b.data_options)

@@ -1,0 +1,107 @@
+"""What a process that is asked to end leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from balanced_thinking.study.plan import make_study
+from balanced_thinking.study.run import prepare
+from balanced_thinking.system.ending import orderly_end
+
+TRAINING = {"max_steps": 100_000, "per_device_train_batch_size": 2, "use_cpu": True, "save_strategy": "no"}
+RECIPE = {"model": "tiny:qwen2_5_vl", "data_options": {"n": 8, "ratio": 5}, "training": TRAINING}
+
+
+def sft_command(root: Path) -> list[str]:
+    (root / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    return ["balanced_thinking.cli", "sft", "--config", str(root / "recipe.yaml"), "--out", str(root / "run")]
+
+
+def worker_command(root: Path) -> list[str]:
+    plan = {"arms": {"sft": {}}, "stages": {"sft": RECIPE}, "seeds": [0], "evaluate": {"world": {}}}
+    prepare(make_study(plan), root / "study")
+    (root / "study/sft/seed-0").mkdir(parents=True)
+    return ["balanced_thinking.study.worker", str(root / "study"), "sft/seed-0"]
+
+
+@pytest.mark.parametrize("command", [sft_command, worker_command])
+def test_a_terminated_process_takes_its_temporary_rows_with_it(
+    command: Callable[[Path], list[str]], tmp_path: Path
+) -> None:
+    words, temporary = command(tmp_path), tmp_path / "temporary"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", *words],
+        env=os.environ | {"TMPDIR": str(temporary)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(600):
+            if list(tmp_path.glob("**/provenance.json")):  # it trains
+                break
+            time.sleep(0.1)
+        assert len(list(temporary.glob("balanced-thinking-*/rows.arrow"))) == 1
+        process.terminate()
+        assert process.wait(10) == -signal.SIGTERM
+    finally:
+        process.kill()
+    assert not list(temporary.glob("balanced-thinking-*"))
+
+
+def test_a_signal_inside_a_callback_that_swallows_exceptions_ends_the_process(tmp_path: Path) -> None:
+    """A library's `__del__` or hook would keep an exception to itself, and the training would go on."""
+    code = """
+import os, pathlib, signal, sys
+from balanced_thinking.system.ending import at_end, orderly_end
+
+class Swallows:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000): pass
+
+at_end(pathlib.Path(sys.argv[1]).touch)
+with orderly_end():
+    Swallows()
+print("it went on")
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "cleaned")], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "")
+    assert (tmp_path / "cleaned").exists()
+
+
+def test_a_handler_of_somebody_else_stays_and_ours_goes() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with orderly_end():
+            assert callable(signal.getsignal(signal.SIGTERM))
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with orderly_end():
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_command_may_run_in_any_thread() -> None:
+    done = []
+
+    def work() -> None:
+        with orderly_end():
+            done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done

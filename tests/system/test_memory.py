@@ -1,0 +1,41 @@
+"""Peak memory: of one part of a process, not of its whole life."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from balanced_thinking.system import memory
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="no way to let a peak begin anew here")
+def test_the_peak_of_one_part_does_not_count_for_the_next() -> None:
+    memory.reset_peak()
+    before = memory.peak_mib()
+    large = np.ones(2**25)  # 256 MiB, and given back to the system when it goes
+    assert memory.peak_mib() >= before + 200
+    del large
+    memory.reset_peak()
+    assert memory.peak_mib() < before + 100
+
+
+def test_without_proc_the_peak_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    here = memory.peak_mib()
+    monkeypatch.setattr(memory, "_PROC", tmp_path)
+    memory.reset_peak()
+    assert memory.peak_mib() >= 0.9 * here > 0
+
+
+def test_on_cuda_the_peak_is_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    reset = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset.append)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", {"cuda:1": 5 * 2**20}.__getitem__)
+    memory.reset_peak()
+    assert reset == [0, 1]
+    assert memory.peak_mib("cuda:1") == 5

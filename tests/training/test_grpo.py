@@ -1,0 +1,234 @@
+"""The GRPO stage: pictures once, mixed rows, credit by segment, the right reference, exact resuming."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig
+
+from balanced_thinking.batch.pictures import DistinctPictures
+from balanced_thinking.data.rows import to_prompts_dataset
+from balanced_thinking.data.world import load
+from balanced_thinking.models.load import load_model
+from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.segments import ANSWER, THINK, Parsed, parse
+from balanced_thinking.training import grpo
+from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer, credit_shares
+from tests.conftest import ARCHITECTURES
+from tests.tiny_training import QUIET, losses
+
+
+@pytest.fixture(scope="module")
+def rows() -> Dataset:
+    """Eight rows, two of them without a picture and one with two."""
+    examples = list(load(n=8, ratio=5))
+    for i in (1, 5):
+        examples[i] = replace(examples[i], images=())
+    examples[2] = replace(examples[2], images=examples[2].images + next(load(n=1, seed=9)).images)
+    return to_prompts_dataset(examples)
+
+
+def config(out: Path, **options: Any) -> ScaleGRPOConfig:
+    defaults: dict[str, Any] = {
+        "output_dir": str(out),
+        "max_steps": 2,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 4,
+        "num_generations": 4,
+        "max_completion_length": 10,
+        "learning_rate": 1e-2,
+    }
+    return ScaleGRPOConfig(**(QUIET | defaults | options))
+
+
+def letters(completions: list[Any], **_: Any) -> list[float]:
+    """A reward that varies among the completions of an untrained model."""
+    return [float(len(completion[0]["content"]) % 7) for completion in completions]
+
+
+def trainer(architecture: str, rows: Dataset, args: ScaleGRPOConfig, **options: Any) -> ScaleGRPOTrainer:
+    model, processor = build_tiny(architecture)
+    return ScaleGRPOTrainer(model, letters, args, rows, processing_class=processor, **options)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_mixed_rows_train_and_each_picture_is_opened_and_processed_once(
+    architecture: str, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, processed = [], []
+    open_image = grpo.open_image
+    monkeypatch.setattr(grpo, "open_image", lambda reference: opened.append(1) or open_image(reference))
+    run = trainer(architecture, rows, config(tmp_path))
+    kind = type(run.processing_class.image_processor)
+    preprocess = kind.preprocess
+
+    def counted(self: Any, images: Any, *args: Any, **kwargs: Any) -> Any:
+        processed.append(len(images))
+        return preprocess(self, images, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "preprocess", counted)
+    run.train()
+    # Two generation cycles of four prompts each cover the eight rows, with seven pictures in all.
+    assert (len(opened), sum(processed)) == (7, 7)
+    assert any(loss != 0 for loss in losses(run))
+    assert {"think_tokens", "answer_tokens", "malformed", "reward"} <= run.state.log_history[0].keys()
+
+
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "gemma3"])
+def test_token_types_stand_where_the_picture_tokens_do(architecture: str, rows: Dataset, tmp_path: Path) -> None:
+    """Prompts of several lengths: a tokenizer that pads on the right would shift the types of all but the longest."""
+    run = trainer(architecture, rows, config(tmp_path))
+    batch = run._generate_and_score_completions([rows[i] for i in range(8) for _ in range(4)])
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    types = batch.get("mm_token_type_ids", batch.get("token_type_ids"))
+    pictures = ids == run.model.config.image_token_id
+    pictures[:, batch["prompt_ids"].shape[1] :] = False  # an untrained model may write anything
+    assert pictures.any()
+    assert len(set(batch["prompt_mask"].sum(1).tolist())) > 1
+    assert torch.equal(types.bool(), pictures)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_repeated_pictures_give_the_features_that_processing_each_would(architecture: str) -> None:
+    processor = build_tiny(architecture)[1].image_processor
+    images = [example.images[0] for example in load(n=3)]
+    images[2] = images[2].resize((140, 56))
+    order = [0, 1, 1, 2, 0, 2]
+    ours = DistinctPictures(processor)([images[i] for i in order])
+    theirs = processor([images[i].copy() for i in order], return_tensors="pt")
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert torch.equal(torch.as_tensor(ours[name]), torch.as_tensor(value)), name
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=5),
+    st.floats(0, 1),
+)
+@settings(deadline=None, max_examples=50)
+def test_credit_moves_between_segments_and_never_between_completions(
+    lengths: list[tuple[int, int]], think: float
+) -> None:
+    segments = [[THINK] * t + [ANSWER] * a for t, a in lengths]
+    shares_BT = credit_shares(segments, 20, think, 1 - think)
+    for row, (t, a) in zip(shares_BT, lengths, strict=True):
+        assert row.sum().item() == pytest.approx(t + a, rel=1e-5, abs=1e-5)
+        if t and a:
+            assert row[:t].sum().item() == pytest.approx(think * (t + a), rel=1e-5, abs=1e-5)
+
+
+def test_credit_by_length_is_the_plain_advantage() -> None:
+    row = [THINK] * 6 + [ANSWER] * 2
+    assert credit_shares([row], 8, 0.75, 0.25).tolist() == [pytest.approx([1.0] * 8)]
+
+
+def test_credit_by_segment_follows_the_schedule(rows: Dataset, tmp_path: Path) -> None:
+    seen: list[tuple[float, float]] = []
+    args = config(tmp_path, credit="segment", schedule="linear", think_weight_start=0.8, think_weight_end=0.2)
+    run = trainer("qwen2_5_vl", rows, args)
+    credit = run._credit
+    run._credit = lambda: seen.append(credit()) or credit()  # type: ignore[method-assign]
+    run.train()
+    assert seen == [pytest.approx((0.8, 0.2)), pytest.approx((0.2, 0.8))]
+
+
+def test_credit_by_segment_is_what_the_loss_gets(
+    rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def halves(ids: list[int], *_: Any) -> tuple[Parsed, list[int]]:
+        return parse(""), [THINK] * (len(ids) - len(ids) // 2) + [ANSWER] * (len(ids) // 2)
+
+    monkeypatch.setattr(grpo, "generated_segments", halves)
+    given = {}
+    for credit in ("completion", "segment"):
+        args = config(tmp_path, credit=credit, schedule="constant", think_weight_start=0.8)
+        run = trainer("qwen2_5_vl", rows, args)
+        torch.manual_seed(0)
+        given[credit] = run._generate_and_score_completions([rows[i] for i in range(4) for _ in range(4)])
+    plain, shared = (given[credit]["advantages"] for credit in ("completion", "segment"))
+    assert plain.any()
+    for row, mask in enumerate(given["segment"]["completion_mask"]):
+        count = int(mask.sum())
+        think = count - count // 2
+        expected = [0.8 * count / think] * think + [0.2 * count / (count - think)] * (count - think)
+        assert shared[row, :count].tolist() == pytest.approx(
+            [float(plain[row]) * share for share in expected], rel=1e-5
+        )
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_the_reference_is_the_checkpoint_that_the_stage_starts_from(lora: bool, rows: Dataset, tmp_path: Path) -> None:
+    base, processor = build_tiny("qwen2_5_vl", seed=0)
+    with torch.no_grad():  # stands for SFT: weights that no builder and no hub would give again
+        for parameter in base.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    base.save_pretrained(tmp_path / "sft")
+    processor.save_pretrained(tmp_path / "sft")
+    loaded = load_model(str(tmp_path / "sft"))
+    peft = {"peft_config": LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])} if lora else {}
+    args = config(tmp_path / "grpo", beta=0.1, max_steps=1)
+    run = ScaleGRPOTrainer(loaded.model, letters, args, rows, processing_class=loaded.processor, **peft)
+    if not lora:
+        reference = dict(run.accelerator.unwrap_model(run.ref_model).named_parameters())
+        assert all(torch.equal(reference[name], parameter) for name, parameter in base.named_parameters())
+    run.train()
+    assert run.state.log_history[0]["kl"] == pytest.approx(0.0, abs=1e-7)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_resumed_run_equals_the_undisturbed_one(architecture: str, lora: bool, rows: Dataset, tmp_path: Path) -> None:
+    # Two steps an epoch: the checkpoint lies in the middle of the second one.
+    options = {"max_steps": 5, "save_strategy": "steps", "save_steps": 3, "max_completion_length": 6}
+    peft = {"peft_config": LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])} if lora else {}
+    whole = trainer(architecture, rows, config(tmp_path, **options), **peft)
+    whole.train()
+    resumed = trainer(architecture, rows, config(tmp_path / "again", **options), **peft)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert losses(resumed)[-2:] == losses(whole)[-2:]
+    for (name, a), (_, b) in zip(whole.model.state_dict().items(), resumed.model.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_rewards_named_in_the_config_are_the_trainers_with_their_weights(tmp_path: Path) -> None:
+    run = ScaleGRPOConfig(output_dir=str(tmp_path), rewards={"accuracy": 2.0, "conciseness": 0.5}, use_cpu=True)
+    loaded = load_model("world-base")
+    rows = to_prompts_dataset(load(n=8))
+    found = ScaleGRPOTrainer(loaded.model, None, run, rows, processing_class=loaded.processor)
+    assert found.reward_func_names == ["accuracy", "conciseness"]
+    assert found.reward_weights.tolist() == [2.0, 0.5]
+
+
+def test_rewards_know_every_token_that_the_model_stops_at(tmp_path: Path) -> None:
+    loaded = load_model("world-base")
+    stops = [loaded.processor.tokenizer.eos_token_id, 3]
+    loaded.model.generation_config.eos_token_id = stops
+    run = ScaleGRPOConfig(output_dir=str(tmp_path), use_cpu=True)
+    found = ScaleGRPOTrainer(loaded.model, None, run, to_prompts_dataset(load(n=8)), processing_class=loaded.processor)
+    assert [reward.stops for reward in found.reward_funcs] == [set(stops)] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"credit": "token"}, "credit is 'token'"),
+        ({"rewards": {"acuracy": 1.0}}, "did you mean 'accuracy'"),
+        ({"think_budget": 0}, "think_budget is 0"),
+        ({"schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"schedule": "adaptive"}, "GRPO has not"),
+        ({"reward_scorer": "numerik"}, "did you mean 'numeric'"),
+        ({"reasoning_format": "boxd"}, "did you mean 'boxed'"),
+        ({"rewards": {"accuracy": float("nan")}}, "rewards.accuracy is nan"),
+        ({"save_strategy": "steps", "save_steps": 1, "steps_per_generation": 8}, "generation cycle"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(options: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=said):
+        config(tmp_path, **options)
