@@ -1,4 +1,4 @@
-"""The rooms of the package and the order of their imports, read from the source (docs/architecture.md explains them)."""
+"""The rooms of the package and the order of their imports, read from the source. docs/architecture.md explains them."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_imports_go_down_only() -> None:
 def test_a_report_computes_before_it_draws_and_draws_before_it_writes() -> None:
     upward = []
     for name, path in modules().items():
-        part = (name.split(".") + [""])[1]
+        part = [*name.split("."), ""][1]
         for line, target in imported(path) if name.startswith("report.") else ():
             room, _, below = target.partition(".")
             other = below.partition(".")[0] or "__init__"

@@ -21,8 +21,7 @@ from torch.autograd.function import once_differentiable
 from balanced_thinking.cpu.products import fast_products
 from balanced_thinking.loss.reference import IGNORE_INDEX, Options
 
-# The largest coefficient of a float16 gradient: far from overflow (65,504), and small probabilities survive.
-_HALF_RANGE = 256.0
+_HALF_RANGE = 256.0  # largest coefficient of a float16 gradient: far from overflow, small probabilities survive
 # (logits_CV, targets_C, scale_C or None, options) -> (nll_C, correct_C, entropy_C or None); see `score_in_torch_`.
 Score = Callable[[Tensor, Tensor, Tensor | None, Options], tuple[Tensor, Tensor, Tensor | None]]
 
