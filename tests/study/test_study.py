@@ -78,9 +78,9 @@ def test_a_plan_is_every_arm_at_every_setting_with_every_seed_parents_first() ->
     assert {n.recipe.data_options["ratio"] for n in nodes if n.stage == "sft" and n.setting == "r9"} == {9}
 
 
-def test_the_study_that_the_readme_shows_is_a_plan() -> None:
-    readme = (REPOSITORY / "README.md").read_text()
-    shown = make_study(yaml.safe_load(readme.partition("```yaml")[2].partition("```")[0]))
+def test_the_study_that_the_guide_shows_is_a_plan() -> None:
+    guide = (REPOSITORY / "docs" / "studies.md").read_text()
+    shown = make_study(yaml.safe_load(guide.partition("```yaml")[2].partition("```")[0]))
     assert len(shown.nodes()) == 9
     assert shown.contrasts == (("scale-sft", "sft"), ("scale-sft", "sft+grpo"))
 
