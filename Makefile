@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Data-loader workers and tests share few cores: threads that spin against each other slow everything down.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: setup demo test test-long bench bench-gpu lint format clean
+.PHONY: setup demo test test-long bench bench-gpu lint docs format clean
 
 setup: .venv/.ready
 
@@ -57,9 +57,17 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site, in site/. It fetches nothing while it is built; NO_MKDOCS_2_WARNING silences an advertisement.
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+.venv/.docs: .venv/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache
