@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         further = [] if prefix is None else [f"--{prefix}NAME"]
         for option in (word.partition("=")[0] for word in words if word.startswith("--")):
             if option not in known and (prefix is None or not option.startswith(f"--{prefix}")):
-                self.error(f"unknown option {option}{nearest(option, known + further)}; see {self.prog} --help")
+                self.error(f"unknown option {option}{did_you_mean(option, known + further)}; see {self.prog} --help")
 
     def format_help(self) -> str:
         if self.more_help is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.cli.parser import Parser
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.runs.directory import discard_failed_start
 
 # Training arguments of TRL's whose default is the command's own.
@@ -76,7 +76,9 @@ def _refuse_misspelt(overrides: Sequence[tuple[str, str]], options: Sequence[str
         if name not in arguments and name != "output_dir":
             _, dot, rest = name.partition(".")
             candidates = [option + dot + rest for option in known]
-            raise RecipeError(f"unknown option --{name}{nearest(f'--{name}', candidates)}; see balanced {stage} --help")
+            raise RecipeError(
+                f"unknown option --{name}{did_you_mean(f'--{name}', candidates)}; see balanced {stage} --help"
+            )
 
 
 def _refuse_several(overrides: Sequence[tuple[str, str]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 
 # What YAML can give, and how a message calls it.
 _KINDS = {
@@ -59,7 +59,7 @@ def check_keys(mapping: Mapping[str, Any], known: typing.Iterable[str], where: s
     known = sorted(known)
     for key in mapping:
         if key not in known:
-            raise RecipeError(f"{where} has the unknown key {key!r}{nearest(str(key), known)}")
+            raise RecipeError(f"{where} has the unknown key {key!r}{did_you_mean(str(key), known)}")
 
 
 def typed_arguments(schema: type, values: Mapping[str, Any], where: str = "the training section") -> dict[str, Any]:

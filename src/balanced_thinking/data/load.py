@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.checks import (
     BadRow,
     BadRowsError,
@@ -199,7 +199,9 @@ def _rows(
     known = [key for key in parameters if key not in ("path", "split")]
     for key in options:
         if key not in known:
-            raise ValueError(f"data set {name!r} has no option {key!r}{nearest(key, known)}; known: {', '.join(known)}")
+            raise ValueError(
+                f"data set {name!r} has no option {key!r}{did_you_mean(key, known)}; known: {', '.join(known)}"
+            )
     check_options(name, load, options)
     taken = {key: value for key, value in defaults.items() if key in known}
     return load(path, split=split, **{**taken, **options})
@@ -240,7 +242,7 @@ def resolve(data: str) -> tuple[str, str | None]:
         for owner, module in DATASETS.items():
             if data in getattr(import_module(module), "HUB", ()):
                 return owner, data
-        raise ValueError(f"there is no data set and no path {data!r}{nearest(name, DATASETS)}; {expected}")
+        raise ValueError(f"there is no data set and no path {data!r}{did_you_mean(name, DATASETS)}; {expected}")
     for name, module in DATASETS.items():
         recognises = getattr(import_module(module), "recognises", None)
         if recognises is not None and recognises(place):

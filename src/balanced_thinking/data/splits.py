@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
 
@@ -22,7 +22,7 @@ SALT = b"balanced-thinking/"
 def check_split(split: str, what: str) -> None:
     """Raises ValueError for an unknown one."""
     if split not in SPLITS:
-        raise ValueError(f"{what} has no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
+        raise ValueError(f"{what} has no split {split!r}{did_you_mean(split, SPLITS)}; known: {', '.join(SPLITS)}")
 
 
 def in_split(rows: Iterable[Example | BadRow], split: str, salt: bytes = SALT) -> Iterator[Example | BadRow]:

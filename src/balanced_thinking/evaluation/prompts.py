@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.example import Example
 from balanced_thinking.segments import ReasoningFormat, render
 
@@ -35,7 +35,7 @@ def _with(line: str) -> Prompt:
 def get_prompt(name: str) -> Prompt:
     """The prompt of this name. Raises ValueError for an unknown one."""
     if name not in PROMPTS:
-        raise ValueError(f"there is no prompt {name!r}{nearest(name, PROMPTS)}; known: {', '.join(PROMPTS)}")
+        raise ValueError(f"there is no prompt {name!r}{did_you_mean(name, PROMPTS)}; known: {', '.join(PROMPTS)}")
     return PROMPTS[name]
 
 

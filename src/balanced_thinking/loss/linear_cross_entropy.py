@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.loss.chunked import chunked_loss
 from balanced_thinking.loss.reference import Options, reference_loss
 
@@ -129,7 +129,7 @@ def weighted_linear_cross_entropy(
     """
     if impl not in IMPLEMENTATIONS:
         known = ", ".join(IMPLEMENTATIONS)
-        raise ValueError(f"impl is {impl!r}{nearest(impl, IMPLEMENTATIONS)}; expected one of {known}")
+        raise ValueError(f"impl is {impl!r}{did_you_mean(impl, IMPLEMENTATIONS)}; expected one of {known}")
     tensors = {"hidden_TD": hidden_TD, "head_VD": head_VD, "labels_T": labels_T, "weights_T": weights_T}
     if bias_V is not None:
         tensors["bias_V"] = bias_V

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 
 Curve = Callable[[float], float]
 _EXPONENTIAL_RATE = 5.0
@@ -49,7 +49,7 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
             raise ValueError(
-                f"unknown schedule {self.name!r}{nearest(self.name, SCHEDULES)}; known: {', '.join(SCHEDULES)}"
+                f"unknown schedule {self.name!r}{did_you_mean(self.name, SCHEDULES)}; known: {', '.join(SCHEDULES)}"
             )
         for option, weight in (("think_weight_start", self.start), ("think_weight_end", self.end)):
             if not 0 <= weight <= 1:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.models.graft import graft_language
 from balanced_thinking.models.tiny import ARCHITECTURES, ImageOnlyQwen2_5_VLProcessor, TinySize, build_tiny
 
@@ -161,7 +161,7 @@ def _read_processor(path: str, vision: bool, image_options: Mapping[str, Any]) -
     for option in image_options:
         if option not in known:
             told = f"known: {', '.join(sorted(known))}" if known else "this model takes no pictures"
-            raise ValueError(f"image_options has {option!r}{nearest(option, known)}; {told}")
+            raise ValueError(f"image_options has {option!r}{did_you_mean(option, known)}; {told}")
     return processor
 
 

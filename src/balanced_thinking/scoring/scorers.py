@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.scoring import published as field
 from balanced_thinking.scoring.answers import place_of, read_answer, says_same
 from balanced_thinking.scoring.quantities import quantity_of
@@ -28,7 +28,7 @@ class Scorer(Protocol):
 def get_scorer(name: str) -> Scorer:
     """The scorer of this name. Raises ValueError for an unknown one."""
     if name not in SCORERS:
-        raise ValueError(f"there is no scorer {name!r}{nearest(name, SCORERS)}; known: {', '.join(SCORERS)}")
+        raise ValueError(f"there is no scorer {name!r}{did_you_mean(name, SCORERS)}; known: {', '.join(SCORERS)}")
     return SCORERS[name]
 
 

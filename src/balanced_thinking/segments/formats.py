@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 
 _PUNCTUATION = "$.,;:!?)]}*\\`'\"。．，！？"
 
@@ -235,7 +235,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    return f"unknown {what} {name!r}{nearest(name, known)}; known: {', '.join(sorted(known))}"
+    return f"unknown {what} {name!r}{did_you_mean(name, known)}; known: {', '.join(sorted(known))}"
 
 
 def recognise(text: str) -> ReasoningFormat:

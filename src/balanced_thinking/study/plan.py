@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.yaml import RecipeError, check_keys, read_yaml
 from balanced_thinking.data.load import label
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks, read_benchmarks
@@ -218,9 +218,8 @@ def _check(study: Study, where: str) -> None:
         for key, known in (("stage", STAGES), ("after", study.arms)):
             name = (own or {}).get(key)
             if name is not None and name not in known:
-                raise RecipeError(
-                    f"{where}: arm {arm!r} has {key}: {name!r}{nearest(str(name), known)}; known: {', '.join(known)}"
-                )
+                hint = did_you_mean(str(name), known)
+                raise RecipeError(f"{where}: arm {arm!r} has {key}: {name!r}{hint}; known: {', '.join(known)}")
     check_keys(study.stages, STAGES, f"{where}: stages")
     for name, varied in study.settings.items():
         check_keys(varied, (*STAGES, "evaluate", "arms", "seeds"), f"{where}, setting {name!r}")
@@ -231,7 +230,7 @@ def _check(study: Study, where: str) -> None:
             raise RecipeError(f"{where}: contrast {list(pair)} compares an arm with itself; expected two arms")
         for arm in pair:
             if arm not in study.arms:
-                raise RecipeError(f"{where}: contrast {list(pair)} names no arm {arm!r}{nearest(arm, study.arms)}")
+                raise RecipeError(f"{where}: contrast {list(pair)} names no arm {arm!r}{did_you_mean(arm, study.arms)}")
     for node in study.nodes():
         check_benchmarks(node.benchmarks, where)
 
@@ -252,7 +251,7 @@ def _check_chosen(arms: Mapping[str, Mapping[str, Any]], chosen: Any, where: str
         raise RecipeError(f"{where}: arms is {chosen!r}; expected a list such as [sft, scale-sft], or leave it out")
     for arm in chosen:
         if arm not in arms:
-            raise RecipeError(f"{where}: there is no arm {arm!r}{nearest(arm, arms)}")
+            raise RecipeError(f"{where}: there is no arm {arm!r}{did_you_mean(arm, arms)}")
         if (parent := arms[arm].get("after")) is not None and parent not in chosen:
             raise RecipeError(f"{where}: arm {arm!r} starts from {parent!r}, which the setting leaves out; name both")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.scoring.completion import is_whole, take_apart
 from balanced_thinking.scoring.scorers import get_scorer
 from balanced_thinking.segments import THINK, Parsed, ReasoningFormat, get_format
@@ -68,7 +68,7 @@ def check_rewards(weights: Mapping[str, float]) -> None:
         raise ValueError(f"rewards is empty; expected weights of some of: {', '.join(REWARDS)}")
     for name, weight in weights.items():
         if name not in REWARDS:
-            raise ValueError(f"there is no reward {name!r}{nearest(name, REWARDS)}; known: {', '.join(REWARDS)}")
+            raise ValueError(f"there is no reward {name!r}{did_you_mean(name, REWARDS)}; known: {', '.join(REWARDS)}")
         if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not math.isfinite(weight):
             raise ValueError(f"rewards.{name} is {weight!r}; expected a number")
 

@@ -12,7 +12,7 @@ from peft import LoraConfig
 from transformers import ProgressCallback, set_seed
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.yaml import RecipeError, typed_arguments
 from balanced_thinking.data.checks import BadRow, without_overlap
 from balanced_thinking.data.load import data_format, stream_data
@@ -43,7 +43,7 @@ def training_arguments(recipe: Recipe, out: Path) -> Any:
     """The recipe's training section as its stage's config; unknown keys fail with the nearest known one, and so does a
     process that sees several GPUs, unless its model lies on all of them."""
     if recipe.stage not in STAGES:
-        raise RecipeError(f"stage is {recipe.stage!r}{nearest(recipe.stage, STAGES)}; known: {', '.join(STAGES)}")
+        raise RecipeError(f"stage is {recipe.stage!r}{did_you_mean(recipe.stage, STAGES)}; known: {', '.join(STAGES)}")
     config = STAGES[recipe.stage][0]
     values = {**DEFAULTS, "run_name": str(out), **recipe.training, "output_dir": str(out / "checkpoints")}
     args = config(**typed_arguments(config, values))
@@ -63,7 +63,9 @@ def _check_reporting(names: list[str]) -> None:
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
-            raise RecipeError(f"report_to is {name!r}{nearest(name, INTEGRATION_TO_CALLBACK)}; known: none, {known}")
+            raise RecipeError(
+                f"report_to is {name!r}{did_you_mean(name, INTEGRATION_TO_CALLBACK)}; known: none, {known}"
+            )
         if name in _EXTRAS and name not in available:
             raise RecipeError(f"report_to is {name!r}, which is not installed: pip install 'balanced-thinking[{name}]'")
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example, asked
 from balanced_thinking.data.tables import is_table, pictures, table_rows
@@ -40,9 +40,9 @@ def load(
     chosen = [types] if isinstance(types, str) else list(types or TYPES)
     for kind in chosen:
         if kind not in TYPES:
-            raise ValueError(f"IconQA has no type {kind!r}{nearest(kind, TYPES)}; known: {', '.join(TYPES)}")
+            raise ValueError(f"IconQA has no type {kind!r}{did_you_mean(kind, TYPES)}; known: {', '.join(TYPES)}")
     if split not in SPLITS:
-        raise ValueError(f"IconQA has no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
+        raise ValueError(f"IconQA has no split {split!r}{did_you_mean(split, SPLITS)}; known: {', '.join(SPLITS)}")
     if is_table(path):
         for row, cells in table_rows(path, split):
             if cells.get("ques_type") in chosen:

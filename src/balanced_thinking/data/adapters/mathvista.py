@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example, asked
 from balanced_thinking.data.records import named_objects
@@ -29,7 +29,7 @@ def recognises(path: Path) -> bool:
 def load(path: str | Path, *, split: str = "testmini") -> Iterator[Example | BadRow]:
     """One `Example` or `BadRow` for each problem of the split. Raises ValueError for another folder or split."""
     if split not in SPLITS:
-        raise ValueError(f"MathVista has no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
+        raise ValueError(f"MathVista has no split {split!r}{did_you_mean(split, SPLITS)}; known: {', '.join(SPLITS)}")
     if is_table(path):
         for row, cells in table_rows(path, split):
             yield _example(row, cells, pictures(cells.get("decoded_image")))

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.records import records
@@ -68,7 +68,9 @@ def load(
     chosen = [families] if isinstance(families, str) else list(families or files)
     for family in chosen:
         if family not in files:
-            raise ValueError(f"{folder} has no family {family!r}{nearest(family, files)}; known: {', '.join(files)}")
+            raise ValueError(
+                f"{folder} has no family {family!r}{did_you_mean(family, files)}; known: {', '.join(files)}"
+            )
     for family in chosen:
         for row, record in records(files[family]):
             item = record if isinstance(record, BadRow) else _from_file(folder, family, row, record)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example, asked
 from balanced_thinking.data.tables import is_table, pictures, table_rows
@@ -45,7 +45,7 @@ def load(
         raise ValueError(f"{folder} holds no ScienceQA: expected {' and '.join(FILES)} in it")
     problems, splits = (json.loads((folder / name).read_text(encoding="utf-8")) for name in FILES)
     if split not in splits:
-        raise ValueError(f"ScienceQA has no split {split!r}{nearest(split, splits)}; known: {', '.join(splits)}")
+        raise ValueError(f"ScienceQA has no split {split!r}{did_you_mean(split, splits)}; known: {', '.join(splits)}")
     for row, pid in enumerate(splits[split], start=1):
         item = problems.get(pid)
         if not isinstance(item, dict):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example, asked
 from balanced_thinking.data.records import named_objects
@@ -27,7 +27,7 @@ def load(path: str | Path, *, split: str = "train") -> Iterator[Example | BadRow
     """One `Example` or `BadRow` for each problem of the split. Raises ValueError for another folder or split."""
     folder = Path(path).expanduser()
     if split not in SPLITS:
-        raise ValueError(f"TabMWP has no split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
+        raise ValueError(f"TabMWP has no split {split!r}{did_you_mean(split, SPLITS)}; known: {', '.join(SPLITS)}")
     file = folder / f"problems_{split}.json"
     if not file.is_file():
         raise ValueError(f"{folder} holds no TabMWP for split {split!r}: expected {file.name} in it")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.adapters import jsonl
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
@@ -35,7 +35,7 @@ def load(
     """
     only_split("Vision-R1-cold", split)
     if part is not None and part not in PARTS:
-        raise ValueError(f"Vision-R1-cold has no part {part!r}{nearest(part, PARTS)}; known: {', '.join(PARTS)}")
+        raise ValueError(f"Vision-R1-cold has no part {part!r}{did_you_mean(part, PARTS)}; known: {', '.join(PARTS)}")
     folder = files_of(path, image_root, *PARTS.values())
     files = [folder / file for name, file in PARTS.items() if part in (None, name) and (folder / file).is_file()]
     if not files:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.adapters import jsonl
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
@@ -36,7 +36,7 @@ def load(
     """One `Example` or `BadRow` for each row of the part. Raises ValueError for another folder, split or part."""
     only_split("VLAA-Thinking", split)
     if part not in PARTS:
-        raise ValueError(f"VLAA-Thinking has no part {part!r}{nearest(part, PARTS)}; known: {', '.join(PARTS)}")
+        raise ValueError(f"VLAA-Thinking has no part {part!r}{did_you_mean(part, PARTS)}; known: {', '.join(PARTS)}")
     folder = files_of(path, image_root, PARTS[part])
     if not (folder / PARTS[part]).is_file():
         raise ValueError(f"{folder} holds no part {part!r} of VLAA-Thinking: expected {PARTS[part]} in it")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from balanced_thinking.config.names import nearest
+from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.evaluation.engines.local import Generator
 from balanced_thinking.evaluation.engines.server import Server
@@ -26,7 +26,7 @@ def weights_identity(folder: str, server: str | None, served: str | None, engine
 
 def check_engine(engine: str, server: str | None) -> None:
     if engine not in ENGINES:
-        raise ValueError(f"there is no engine {engine!r}{nearest(engine, ENGINES)}; known: {', '.join(ENGINES)}")
+        raise ValueError(f"there is no engine {engine!r}{did_you_mean(engine, ENGINES)}; known: {', '.join(ENGINES)}")
     if engine != "transformers" and server is not None:
         raise ValueError(f"--server {server} generates by itself: leave --engine {engine} out")
 
@@ -35,7 +35,7 @@ def resolve_dtype(dtype: str, model: str, server: str | None, engine: str) -> st
     """The dtype of the weights, settled before they are loaded, because it tells one evaluation from another; a server
     has its own, and vLLM decides by itself where it is left to it."""
     if dtype not in DTYPES:
-        raise ValueError(f"there is no dtype {dtype!r}{nearest(dtype, DTYPES)}; known: {', '.join(DTYPES)}")
+        raise ValueError(f"there is no dtype {dtype!r}{did_you_mean(dtype, DTYPES)}; known: {', '.join(DTYPES)}")
     if server is not None and dtype != "auto":
         raise ValueError(f"--server {server} has its own dtype: leave --dtype {dtype} out")
     if dtype != "auto" or server is not None or engine == "vllm":
