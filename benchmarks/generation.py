@@ -27,7 +27,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from balanced_thinking.cpu.attention import fast_model
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.rows import prompt
+from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation.engines.local import Generator
 from balanced_thinking.evaluation.results import in_batches
@@ -97,7 +97,7 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
 @torch.inference_mode()
 def whole_batch(generator: Generator, examples: list[Example]) -> list[list[int]]:
     """What an evaluation script does: `generate`, then cut each row after its stop token."""
-    rows = [{"id": e.id, "prompt": prompt(e), "images": list(e.images)} for e in examples]
+    rows = [{"id": e.id, "prompt": prompt_messages(e), "images": list(e.images)} for e in examples]
     inputs = {k: v.to(generator.model.device) for k, v in generator.collator.prompts(rows).items()}
     start, stop = inputs["input_ids"].shape[1], generator.tokenizer.eos_token_id
     options = {"eos_token_id": stop, "pad_token_id": generator.tokenizer.pad_token_id}

@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.scoring import published as field
+from balanced_thinking.scoring.scorers import get_scorer
 from balanced_thinking.segments import parse
 
 LETTERS = "ABCDE"
@@ -140,7 +140,7 @@ def main() -> int:
     recorded = []
     for task, prediction, gold in cases:
         expected = functions[task](prediction, gold)
-        found = getattr(field, task)(prediction, gold)
+        found = get_scorer(task)(prediction, gold)
         recorded.append([task, prediction, gold, expected])
         if abs(found - expected) > 1e-9:
             wrong += 1

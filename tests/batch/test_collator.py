@@ -19,7 +19,7 @@ from balanced_thinking.batch.rendering import spoken
 from balanced_thinking.data.checks import check_examples
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
-from balanced_thinking.data.rows import stored
+from balanced_thinking.data.rows import image_cell
 from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.packing.positions import RopeIndex
@@ -312,7 +312,7 @@ def test_null_and_empty_columns_are_as_good_as_absent_ones(picture: Any) -> None
 def test_pictures_may_be_files_bytes_or_objects(picture: Any, tmp_path: Path) -> None:
     collator = ScaleCollator(build_tiny("llava_next")[1])
     picture.save(tmp_path / "one.png")
-    forms = [picture, str(tmp_path / "one.png"), stored(tmp_path / "one.png"), stored(picture)]
+    forms = [picture, str(tmp_path / "one.png"), image_cell(tmp_path / "one.png"), image_cell(picture)]
     pixels = [collator([row("x .", images=[form])])["pixel_values"] for form in forms]
     assert all(torch.equal(pixels[0], other) for other in pixels[1:])
     with pytest.raises(RowError, match="local files"):

@@ -18,9 +18,9 @@ from PIL import ExifTags, Image
 from balanced_thinking.data.adapters.puzzlevqa import FIELDS
 from balanced_thinking.data.checks import PROBLEMS, BadRow, BadRowsError, assert_no_overlap, check_examples
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.images import as_rgb, open_image, size_of
-from balanced_thinking.data.load import DATASETS, load_data, register, resolve
-from balanced_thinking.scoring.scorers import exact
+from balanced_thinking.data.images import decode_rgb, image_size, open_image
+from balanced_thinking.data.load import DATASETS, load_data, register, resolve_data
+from balanced_thinking.scoring.scorers import score_exact
 from tests.conftest import REPOSITORY
 
 THIRD_PARTY = Path(os.environ.get("BALANCED_THINKING_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -289,15 +289,15 @@ def test_a_damaged_array_is_refused_with_its_file(folder: Path) -> None:
 
 def test_names_paths_and_layouts_resolve(folder: Path) -> None:
     data = write(folder, OURS)
-    assert resolve("world") == ("world", None)
-    assert resolve("puzzlevqa:some/folder") == ("puzzlevqa", "some/folder")
-    assert resolve(data) == ("jsonl", data)
+    assert resolve_data("world") == ("world", None)
+    assert resolve_data("puzzlevqa:some/folder") == ("puzzlevqa", "some/folder")
+    assert resolve_data(data) == ("jsonl", data)
     (folder / "images" / "venn").mkdir(parents=True)
     (folder / "venn.json").write_text("")
     with pytest.raises(ValueError, match="no data set recognises"):  # a folder of one's own may look like it
-        resolve(str(folder))
+        resolve_data(str(folder))
     (folder / "venn.json").write_text(json.dumps(dict.fromkeys(FIELDS, "x")))
-    assert resolve(str(folder)) == ("puzzlevqa", str(folder))
+    assert resolve_data(str(folder)) == ("puzzlevqa", str(folder))
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_two_placeholders_leave_two_lines(folder: Path) -> None:
 @pytest.mark.parametrize("answer", ["B", "b", "cat", "(B)", "B. cat", "**B**", r"\boxed{B}", "The answer is (B)."])
 def test_an_answer_names_a_choice_as_scorers_read_it(folder: Path, answer: str) -> None:
     (example,) = load_data(write(folder, {**OURS, "choices": ["dog", "cat"], "answer": answer})).examples
-    assert exact(example.answer, "B", example.choices) == 1.0
+    assert score_exact(example.answer, "B", example.choices) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -353,8 +353,8 @@ def test_a_turned_photograph_stands_upright(tmp_path: Path) -> None:
     photo, turned = Image.new("RGB", (8, 4), "red"), Image.Exif()
     turned[ExifTags.Base.Orientation] = 6
     photo.save(tmp_path / "photo.jpg", exif=turned)
-    assert open_image(tmp_path / "photo.jpg").size == size_of(tmp_path / "photo.jpg") == (4, 8)
-    assert as_rgb(open_image(tmp_path / "photo.jpg", convert=False)).size == (4, 8)
+    assert open_image(tmp_path / "photo.jpg").size == image_size(tmp_path / "photo.jpg") == (4, 8)
+    assert decode_rgb(open_image(tmp_path / "photo.jpg", convert=False)).size == (4, 8)
 
 
 @pytest.mark.parametrize(("kind", "most"), [(np.uint16, 2**16 - 1), (np.int32, 2**16 - 1), (np.int32, 255)])

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.rows import prompt
+from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation import results, resume
 from balanced_thinking.evaluation.engines.engine import Judge
@@ -225,7 +225,7 @@ def test_a_checkpoint_s_own_generation_settings_play_no_part(setting: dict[str, 
     told = copy(model.model.generation_config)
     assert model.complete(examples) == plain
     assert model.model.generation_config == told  # saved with the model as it was
-    rows = [{"prompt": prompt(example), "images": list(example.images)} for example in examples[:1]]
+    rows = [{"prompt": prompt_messages(example), "images": list(example.images)} for example in examples[:1]]
     inputs = model.collator.prompts(rows)
     swayed = model.model.generate(**inputs, max_new_tokens=20, do_sample=False, eos_token_id=model.stops)
     assert swayed[0, inputs["input_ids"].shape[1] :].tolist() != plain[0]  # elsewhere they do

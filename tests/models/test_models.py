@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from balanced_thinking.batch.collator import ScaleCollator
-from balanced_thinking.data.rows import prompt
+from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation.engines.local import Generator, predict
 from balanced_thinking.models.load import load_model, load_processor, own_dtype, resolve
@@ -26,7 +26,11 @@ def test_saved_and_loaded_again_it_answers_alike(architecture: str, tmp_path: Pa
     processor.save_pretrained(tmp_path)
     loaded = load_model(str(tmp_path))
     example = next(load(n=1))
-    row = {"id": "one", "prompt": prompt(example), "images": list(example.images) if architecture != "qwen2" else []}
+    row = {
+        "id": "one",
+        "prompt": prompt_messages(example),
+        "images": list(example.images) if architecture != "qwen2" else [],
+    }
     before = ScaleCollator(processor).prompts([row])
     after = ScaleCollator(loaded.processor).prompts([row])
     assert before.keys() == after.keys()

@@ -1,4 +1,4 @@
-"""The field's scorers: lmms-eval's own scores as it gave them, and what is theirs to decide."""
+"""Published scorers: the scores that lmms-eval gave, and the rules in which each differs from ours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.engines.engine import Judge
 from balanced_thinking.models.tiny import build_tiny
-from balanced_thinking.scoring import published as field
 from balanced_thinking.scoring.scorers import SCORERS, get_scorer
 
 RECORDED = Path(__file__).parent / "fixtures" / "lmms.json.gz"
@@ -22,7 +21,7 @@ def test_scores_are_those_that_lmms_eval_gave() -> None:
     cases = json.loads(gzip.decompress(RECORDED.read_bytes()))
     assert len(cases) >= 5000
     for task, prediction, gold, expected in cases:
-        assert getattr(field, task)(prediction, gold) == pytest.approx(expected, abs=1e-9), (task, prediction, gold)
+        assert get_scorer(task)(prediction, gold) == pytest.approx(expected, abs=1e-9), (task, prediction, gold)
     kinds = Counter((task, expected > 0) for task, _, _, expected in cases)
     assert min(kinds[task, right] for task in ("lmms", "anls", "relaxed") for right in (True, False)) >= 50
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balanced_thinking.scoring.quantities import quantity_of
-from balanced_thinking.scoring.scorers import numeric
+from balanced_thinking.scoring.quantities import read_quantity
+from balanced_thinking.scoring.scorers import score_numeric
 
 SAME = [
     ("12", "12.0"),  # plain numbers, as `exact` has it
@@ -188,23 +188,23 @@ DIFFERENT += [
 
 @pytest.mark.parametrize(("prediction", "gold"), SAME)
 def test_these_are_the_same_quantity(prediction: str, gold: str) -> None:
-    assert numeric(prediction, gold) == 1.0
-    assert numeric(gold, prediction) == 1.0
+    assert score_numeric(prediction, gold) == 1.0
+    assert score_numeric(gold, prediction) == 1.0
 
 
 @pytest.mark.parametrize(("prediction", "gold"), DIFFERENT)
 def test_these_are_not(prediction: str | None, gold: str) -> None:
-    assert numeric(prediction, gold) == 0.0
+    assert score_numeric(prediction, gold) == 0.0
     if prediction is not None:
-        assert numeric(gold, prediction) == 0.0
+        assert score_numeric(gold, prediction) == 0.0
 
 
 def test_a_number_that_two_choices_share_is_no_answer() -> None:
-    assert numeric("5", "5 cm", ("5 cm", "5 m")) == 0.0
-    assert numeric("5 centimeters", "5 cm", ("5 cm", "5 m")) == 1.0
-    assert numeric("5", "5 cm", ("5 cm", "6 cm")) == 1.0
-    assert numeric("5 centimeters", "C", ("3 cm", "4 cm", "5 cm")) == 1.0  # gold is a letter
-    assert numeric("4 centimeters", "C", ("3 cm", "4 cm", "5 cm")) == 0.0
+    assert score_numeric("5", "5 cm", ("5 cm", "5 m")) == 0.0
+    assert score_numeric("5 centimeters", "5 cm", ("5 cm", "5 m")) == 1.0
+    assert score_numeric("5", "5 cm", ("5 cm", "6 cm")) == 1.0
+    assert score_numeric("5 centimeters", "C", ("3 cm", "4 cm", "5 cm")) == 1.0  # gold is a letter
+    assert score_numeric("4 centimeters", "C", ("3 cm", "4 cm", "5 cm")) == 0.0
 
 
 NUMBERS = st.fractions(max_denominator=999).map(lambda f: f % 100_000)
@@ -215,9 +215,9 @@ UNITS = st.sampled_from(["", " cm", " kg", " m^2", " apples", "°"])
 @given(NUMBERS, st.sampled_from(FORMS), st.sampled_from(FORMS), UNITS)
 def test_formatting_never_changes_the_value(value, left: str, right: str, unit: str) -> None:
     ours, gold = (form.format(n=value.numerator, d=value.denominator) for form in (left, right))
-    assert numeric(ours, gold) == 1.0
-    assert numeric(ours, right.format(n=value.numerator + value.denominator, d=value.denominator)) == 0.0
-    assert numeric(f"{value.numerator}{unit}", str(value.numerator)) == 1.0
+    assert score_numeric(ours, gold) == 1.0
+    assert score_numeric(ours, right.format(n=value.numerator + value.denominator, d=value.denominator)) == 0.0
+    assert score_numeric(f"{value.numerator}{unit}", str(value.numerator)) == 1.0
 
 
 KNOWN = st.sampled_from([text for pair in (*SAME, *DIFFERENT) for text in pair if text is not None])
@@ -225,24 +225,24 @@ KNOWN = st.sampled_from([text for pair in (*SAME, *DIFFERENT) for text in pair i
 
 @given(KNOWN, KNOWN)
 def test_symmetric(a: str, b: str) -> None:
-    assert numeric(a, b) == numeric(b, a)
+    assert score_numeric(a, b) == score_numeric(b, a)
 
 
 @settings(deadline=500)
 @given(st.text(alphabet="0123456789+-*/^{}\\.,%$e cmfratx", max_size=60))
 def test_any_text_is_read_soon(text: str) -> None:
-    found = quantity_of(text)
+    found = read_quantity(text)
     assert found is None or any(digit in text for digit in "0123456789")
 
 
 @given(st.sampled_from("ABCDEFGH"), st.sampled_from("ABCDEFGH"))
 def test_a_letter_never_matches_another_letter(a: str, b: str) -> None:
-    assert numeric(a, b) == float(a == b)
+    assert score_numeric(a, b) == float(a == b)
 
 
 @pytest.mark.parametrize("unit", ["1,", "1 ", r"\frac{", "1/", "$", "e1", "m ", "^2", "-"])
 def test_hostile_repetition_ends_soon(unit: str) -> None:
     start = time.process_time()
     for count in (20_000, 64 // len(unit), 30):
-        assert numeric(unit * count, "5") == 0.0
+        assert score_numeric(unit * count, "5") == 0.0
     assert time.process_time() - start < 1.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balanced_thinking.scoring.scorers import SCORERS, exact, get_scorer
+from balanced_thinking.scoring.scorers import SCORERS, get_scorer, score_exact
 
 ANIMALS = ("cat", "dog", "a red bird")
 NUMBERS = ("6", "3", "4", "2")
@@ -150,20 +150,20 @@ WITH_CHOICES = [
 
 @pytest.mark.parametrize(("prediction", "gold"), SAME)
 def test_these_say_the_same(prediction: str, gold: str) -> None:
-    assert exact(prediction, gold) == 1.0
-    assert exact(gold, prediction) == 1.0
+    assert score_exact(prediction, gold) == 1.0
+    assert score_exact(gold, prediction) == 1.0
 
 
 @pytest.mark.parametrize(("prediction", "gold"), DIFFERENT)
 def test_these_do_not(prediction: str | None, gold: str) -> None:
-    assert exact(prediction, gold) == 0.0
+    assert score_exact(prediction, gold) == 0.0
     if prediction is not None:
-        assert exact(gold, prediction) == 0.0
+        assert score_exact(gold, prediction) == 0.0
 
 
 @pytest.mark.parametrize(("prediction", "gold", "choices", "score"), WITH_CHOICES)
 def test_choices_tie_letters_to_texts(prediction: str, gold: str, choices: tuple[str, ...], score: int) -> None:
-    assert exact(prediction, gold, choices) == score
+    assert score_exact(prediction, gold, choices) == score
 
 
 ANSWERS = st.one_of(
@@ -178,44 +178,44 @@ LETTERED = st.sampled_from(
 
 @given(ANSWERS, ANSWERS)
 def test_symmetric(a: str, b: str) -> None:
-    assert exact(a, b) == exact(b, a)
+    assert score_exact(a, b) == score_exact(b, a)
 
 
 @given(ANSWERS.filter(lambda text: any(c.isalnum() for c in text)))
 def test_an_answer_with_a_letter_or_digit_is_itself(text: str) -> None:
-    assert exact(text, text) == 1.0
+    assert score_exact(text, text) == 1.0
 
 
 @given(st.sampled_from("ABCDEFGH"), st.sampled_from("ABCDEFGH"), LETTERED, LETTERED, st.booleans())
 def test_a_letter_matches_itself_and_never_another(a: str, b: str, left: str, right: str, lower: bool) -> None:
     prediction = left.format(a.lower() if lower else a)
-    assert exact(prediction, right.format(b)) == float(a == b)
+    assert score_exact(prediction, right.format(b)) == float(a == b)
 
 
 @given(st.permutations(ANIMALS), st.integers(0, 2), st.integers(0, 2), LETTERED.filter(lambda form: "dog" not in form))
 def test_a_letter_and_the_text_of_its_choice_are_one_answer(choices: list[str], i: int, j: int, form: str) -> None:
-    assert exact(form.format("ABC"[i]), choices[j], choices) == float(i == j)
-    assert exact(choices[j], form.format("ABC"[i]), choices) == float(i == j)
+    assert score_exact(form.format("ABC"[i]), choices[j], choices) == float(i == j)
+    assert score_exact(choices[j], form.format("ABC"[i]), choices) == float(i == j)
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=3), st.integers(0, 5))
 def test_a_number_is_its_value(value, zeros: int) -> None:
     plain = f"{value:f}"
-    assert exact(plain + "0" * zeros, plain) == 1.0
-    assert exact(f"{value:,f}", plain) == 1.0
-    assert exact(f"{value + 1:f}", plain) == 0.0
+    assert score_exact(plain + "0" * zeros, plain) == 1.0
+    assert score_exact(f"{value:,f}", plain) == 1.0
+    assert score_exact(f"{value + 1:f}", plain) == 0.0
 
 
 @given(st.text())
 def test_any_text_gets_zero_or_one(text: str) -> None:
-    assert exact(text, "dog", ANIMALS) in (0.0, 1.0)
+    assert score_exact(text, "dog", ANIMALS) in (0.0, 1.0)
 
 
 @pytest.mark.parametrize("unit", [r"\text{", "(", "$", "the answer is ", "**", "1,", "a. ", "9", "option ", "' "])
 def test_hostile_repetition_ends_soon(unit: str) -> None:
     """Without a bound on layers or a backtracking expression this would take minutes."""
-    assert exact(unit * 20_000 + "}" * 20_000, "dog") == 0.0
-    assert exact(unit * 20_000, "dog", ANIMALS) == 0.0
+    assert score_exact(unit * 20_000 + "}" * 20_000, "dog") == 0.0
+    assert score_exact(unit * 20_000, "dog", ANIMALS) == 0.0
 
 
 def test_an_unknown_scorer_is_named_with_the_nearest_one() -> None:

@@ -438,10 +438,10 @@ def _completion(example: Any) -> list[dict[str, str]]:
 
 
 def _as_dataset(rows: list[dict[str, Any]]) -> Dataset:
-    from balanced_thinking.data.rows import FEATURES, stored
+    from balanced_thinking.data.rows import FEATURES, image_cell
 
     return Dataset.from_list(
-        [{**row, "id": str(i), "images": [stored(image) for image in row["images"]]} for i, row in enumerate(rows)],
+        [{**row, "id": str(i), "images": [image_cell(image) for image in row["images"]]} for i, row in enumerate(rows)],
         features=FEATURES,
     )
 

@@ -22,7 +22,7 @@ from PIL import Image
 from balanced_thinking.batch.pictures import CachedPictures, take_pictures
 from balanced_thinking.batch.rendering import render_row, spoken, template_drops, to_prompt_completion
 from balanced_thinking.data.checks import RowError
-from balanced_thinking.data.images import as_rgb, open_image
+from balanced_thinking.data.images import decode_rgb, open_image
 from balanced_thinking.packing.layout import Layout, best_fit_decreasing
 from balanced_thinking.packing.positions import RopeIndex
 from balanced_thinking.segments import IGNORE, Parsed, ReasoningFormat, get_format, parse, token_segments
@@ -98,7 +98,7 @@ class ScaleCollator:
         if image_cache is not None and self._cached:
             self.processor = copy(processor)  # the one that was given stays as it is, and is what gets saved
             limit = int(image_cache_gib * 2**30)
-            cached = CachedPictures(processor.image_processor, Path(image_cache).expanduser(), limit, as_rgb)
+            cached = CachedPictures(processor.image_processor, Path(image_cache).expanduser(), limit, decode_rgb)
             self.processor.image_processor = cached
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
 
 from balanced_thinking.data.checks import UNREADABLE
-from balanced_thinking.data.images import size_of
+from balanced_thinking.data.images import image_size
 
 _TEXT_COLUMNS = ("messages", "prompt", "completion")
 _PICTURE_COLUMNS = ("image", "images")
@@ -67,7 +67,7 @@ def _side(picture: Any) -> tuple[int, int] | None:
     if isinstance(picture, Mapping):  # as datasets store it
         picture = picture.get("path") if picture.get("bytes") is None else picture["bytes"]
     try:
-        return size_of(picture)[::-1]
+        return image_size(picture)[::-1]
     except (AttributeError, TypeError, *UNREADABLE):
         return None
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from balanced_thinking import segments
 from balanced_thinking.data.example import Example
-from balanced_thinking.scoring.answers import place_of, read_answer
+from balanced_thinking.scoring.answers import find_choice, read_answer
 
 PROBLEMS: dict[str, str] = {
     "invalid_json": "the row is not valid JSON in UTF-8",
@@ -77,7 +77,7 @@ class BadRowsError(ValueError):
 def bad_rows_table(rows: Sequence[BadRow]) -> str:
     """Row number, problem and offending text of the first 20 bad rows, then how often each problem occurs, in words."""
     cells = [("row", "problem", "text")]
-    cells += [(str(bad.row), ", ".join(bad.problems), _shortened(bad)) for bad in rows[:_SHOWN_ROWS]]
+    cells += [(str(bad.row), ", ".join(bad.problems), _shorten_text(bad)) for bad in rows[:_SHOWN_ROWS]]
     number, problem = (max(len(row[i]) for row in cells) for i in (0, 1))
     lines = [f"{len(rows)} bad row{'s' * (len(rows) != 1)}", ""]
     lines += [f"{row:>{number}}  {name:<{problem}}  {text}".rstrip() for row, name, text in cells]
@@ -87,7 +87,7 @@ def bad_rows_table(rows: Sequence[BadRow]) -> str:
     return "\n".join([*lines, "", *(f"{name} ({n}): {PROBLEMS[name]}" for name, n in counts.most_common())])
 
 
-def _shortened(bad: BadRow) -> str:
+def _shorten_text(bad: BadRow) -> str:
     """One printable line: control characters in the data must not reach the terminal."""
     text = f"{bad.id}: {bad.text}" if bad.id else bad.text
     line = "".join(c if c.isprintable() else " " for c in text[: 10 * _SHOWN_CHARACTERS])
@@ -129,23 +129,27 @@ def _text_problems(example: Example) -> Iterator[tuple[str, str]]:
         yield "no_question", example.answer
     if not example.answer.strip():
         yield "no_answer", example.question
-    elif example.choices and place_of(read_answer(example.answer), [*map(read_answer, example.choices)]) is None:
+    elif example.choices and find_choice(read_answer(example.answer), [*map(read_answer, example.choices)]) is None:
         yield "answer_not_in_choices", f"{example.answer} not in {', '.join(example.choices)}"
-    elif not example.choices and (letter := read_answer(example.answer).letter) and letter not in _letters(example):
+    elif (
+        not example.choices
+        and (letter := read_answer(example.answer).letter)
+        and letter not in _listed_letters(example)
+    ):
         yield "answer_not_in_choices", f"{example.answer} is none of the options that the question lists"
     texts = (example.id, example.question, example.think or "", example.answer, *example.choices)
-    for text in (*texts, *_beside(example)):
+    for text in (*texts, *_meta_texts(example)):
         if _SURROGATE.search(text):
             yield "lone_surrogate", text
 
 
-def _letters(example: Example) -> str:
+def _listed_letters(example: Example) -> str:
     """The letters of the options that the question lists line by line; all of them where it lists none."""
     found = "".join(_OPTION.findall(example.question)).casefold()
     return found if len(found) > 1 and _ALPHABET.startswith(found) else _ALPHABET
 
 
-def _beside(example: Example) -> Iterator[str]:
+def _meta_texts(example: Example) -> Iterator[str]:
     for value in example.meta.values():
         yield value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
@@ -154,22 +158,22 @@ def _image_problems(example: Example, verify: bool) -> Iterator[tuple[str, str]]
     for image in example.images:
         if not isinstance(image, Path):
             encoded = getattr(image, "encoded", None)
-            if verify and encoded is not None and not _opens(io.BytesIO(encoded)):
+            if verify and encoded is not None and not _can_open(io.BytesIO(encoded)):
                 yield "broken_image", f"{len(encoded)} bytes of {image.format}"
             continue
         # os.path: a name that no file can have (too long, a null character) is just a missing file.
         if not os.path.isfile(image):
             yield "missing_image", str(image)
-        elif verify and not _opens(image):
+        elif verify and not _can_open(image):
             yield "broken_image", str(image)
 
 
-def _opens(source: Path | io.BytesIO) -> bool:
+def _can_open(source: Path | io.BytesIO) -> bool:
     try:
         with Image.open(source) as image:
             if image.format == "PNG":
                 image.verify()  # the checksums of its parts
-            elif not (image.format == "JPEG" and _tail(source) == b"\xff\xd9"):  # the mark of a JPEG's end
+            elif not (image.format == "JPEG" and _last_bytes(source) == b"\xff\xd9"):  # the mark of a JPEG's end
                 image.draft("L", (1, 1))  # a JPEG at an eighth of its size
                 image.load()
     except UNREADABLE:
@@ -177,7 +181,7 @@ def _opens(source: Path | io.BytesIO) -> bool:
     return True
 
 
-def _tail(source: Path | io.BytesIO) -> bytes:
+def _last_bytes(source: Path | io.BytesIO) -> bytes:
     with source.open("rb") if isinstance(source, Path) else io.BytesIO(source.getvalue()) as file:
         file.seek(-2, os.SEEK_END)
         return file.read()
@@ -198,7 +202,7 @@ def without_overlap(examples: Iterable[Example], name: str, owner: dict[int, str
     """The examples of a split as they come, checked as `assert_no_overlap` does against those in `owner`, which learns
     them."""
     for example in examples:
-        for key in _identities(example):
+        for key in _identity_keys(example):
             other = owner.setdefault(hash(key), name)
             if other != name:
                 raise ValueError(
@@ -209,7 +213,7 @@ def without_overlap(examples: Iterable[Example], name: str, owner: dict[int, str
         yield example
 
 
-def _identities(example: Example) -> Iterator[object]:
+def _identity_keys(example: Example) -> Iterator[object]:
     yield example.id
     if all(isinstance(image, Path) for image in example.images):
         yield example.question, example.images

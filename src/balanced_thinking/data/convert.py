@@ -33,35 +33,35 @@ def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None =
     try:
         with written_atomically(path) as file:
             for index, example in enumerate(examples):
-                row = _row(example, format, path, index, made)
+                row = _build_row(example, format, path, index, made)
                 kept = {k: v for k, v in row.items() if v not in (None, [], {})}
                 file.write(json.dumps(kept, ensure_ascii=False) + "\n")
             if index < 0:
                 raise ValueError("there is no row to write; look at the data, its split and --on-bad-row")
             if made.is_dir():  # the rows are whole: now their pictures may take the place of older ones
-                shutil.rmtree(_pictures(path), ignore_errors=True)
-                made.rename(_pictures(path))
+                shutil.rmtree(_pictures_folder(path), ignore_errors=True)
+                made.rename(_pictures_folder(path))
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return index + 1
 
 
-def _pictures(path: Path) -> Path:
+def _pictures_folder(path: Path) -> Path:
     return path.with_name(f"{path.stem}-images")
 
 
-def _row(example: Example, format: str | None, path: Path, index: int, made: Path) -> dict[str, Any]:
+def _build_row(example: Example, format: str | None, path: Path, index: int, made: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"id": example.id}
     if format is None or not example.think:
         row |= {"question": example.question, "think": example.think, "answer": example.answer}
     else:
         row |= {"prompt": example.question, "completion": render(example.think, example.answer, format)}
-    pictures = [_place(image, path, made, f"{index:06d}-{k}") for k, image in enumerate(example.images)]
+    pictures = [_store_picture(image, path, made, f"{index:06d}-{k}") for k, image in enumerate(example.images)]
     meta = {name: value for name, value in example.meta.items() if name not in ("row", "read_as")}
     return row | {"images": pictures, "choices": list(example.choices), "meta": meta}
 
 
-def _place(image: Any, path: Path, made: Path, name: str) -> str:
+def _store_picture(image: Any, path: Path, made: Path, name: str) -> str:
     """The path of a picture in its row; one that is no file yet is written to `made`."""
     if isinstance(image, Path):
         folder, whole = path.parent.resolve(), image.expanduser().resolve()
@@ -73,4 +73,4 @@ def _place(image: Any, path: Path, made: Path, name: str) -> str:
     else:
         name = f"{name}.png"
         (image if image.mode in _PNG_MODES else image.convert("RGB")).save(made / name)
-    return f"{_pictures(path).name}/{name}"
+    return f"{_pictures_folder(path).name}/{name}"

@@ -30,11 +30,13 @@ class Example:
     meta: dict[str, Any] = field(default_factory=dict)
 
 
-def lettered(choices: Sequence[Any]) -> str:
+def list_choices(choices: Sequence[Any]) -> str:
     """The options as a question lists them: `A. dog`, a line each."""
     return "\n".join(f"{chr(ord('A') + k)}. {choice}" for k, choice in enumerate(choices))
 
 
-def asked(question: str, choices: Sequence[Any] = (), unit: Any = None) -> str:
+def format_question(question: str, choices: Sequence[Any] = (), unit: Any = None) -> str:
     """A question with the unit that its answer is in, and its options."""
-    return "\n".join([f"{question} (Unit: {unit})" if unit else question, *([lettered(choices)] if choices else [])])
+    return "\n".join(
+        [f"{question} (Unit: {unit})" if unit else question, *([list_choices(choices)] if choices else [])]
+    )

@@ -28,7 +28,7 @@ from balanced_thinking.data.checks import (
 )
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import check_options
-from balanced_thinking.data.splits import check_split, in_split
+from balanced_thinking.data.splits import check_split, select_split
 
 # name -> module, imported when it is asked for
 DATASETS = {
@@ -49,7 +49,7 @@ _QUIET_SECONDS = 2  # loading that takes longer says how far it is
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedData:
     """The good rows as examples, the others as they were found."""
 
     examples: list[Example]
@@ -74,7 +74,7 @@ def load_data(
     limit: int | None = None,
     verify_images: bool = False,
     options: Mapping[str, Any] | None = None,
-) -> Loaded:
+) -> LoadedData:
     """The examples of one split; `stream_data` gives them one at a time.
 
     Args:
@@ -102,7 +102,7 @@ def load_data(
         options=options,
         bad_rows=bad_rows,
     )
-    return Loaded(list(examples), tuple(bad_rows))
+    return LoadedData(list(examples), tuple(bad_rows))
 
 
 def stream_data(
@@ -126,20 +126,20 @@ def stream_data(
         raise ValueError(f"on_bad_row is {on_bad_row!r}; expected 'error' or 'drop'")
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; expected at least 1 row, or none for all")
-    name, path = resolve(data)
+    name, path = resolve_data(data)
     own = dict(options or {})
     if own.pop("hash_split", False):
         check_split(split, f"{data} with hash_split")
         whole = "all" if name == "jsonl" and not Path(path or "").is_dir() else "train"
-        rows: Iterable[Example | BadRow] = in_split(_rows(name, path, whole, {"format": format}, own), split)
+        rows: Iterable[Example | BadRow] = select_split(_load_rows(name, path, whole, {"format": format}, own), split)
     else:
-        rows = _rows(name, path, split, {"format": format}, own)
+        rows = _load_rows(name, path, split, {"format": format}, own)
     checked = check_examples(rows, verify_images=verify_images, reasoned=reasoned)
     found: list[BadRow] = [] if bad_rows is None else bad_rows
-    return _good(data, islice(checked, limit), found, on_bad_row == "error")
+    return _collect_bad_rows(data, islice(checked, limit), found, on_bad_row == "error")
 
 
-def first_row(
+def check_first_row(
     data: str,
     split: str,
     options: Mapping[str, Any],
@@ -164,22 +164,24 @@ def first_row(
         deque(rows, maxlen=0)  # raises with all of them
 
 
-def published_tests(data: str) -> tuple[list[Example], int]:
+def load_test_items(data: str) -> tuple[list[Example], int]:
     """The test items of a benchmark as they are published, unchecked (answers may be withheld), and how many of its
     rows could not be read.
 
     Which split that is and which options take all of it is said by the adapter's `TEST`. Raises ValueError for none.
     """
-    name, path = resolve(data)
+    name, path = resolve_data(data)
     options = dict(getattr(import_module(DATASETS[name]), "TEST", {}))
-    rows = list(_with_progress(_rows(name, path, options.pop("split", "test"), {}, options)))
+    rows = list(_with_progress(_load_rows(name, path, options.pop("split", "test"), {}, options)))
     examples = [row for row in rows if isinstance(row, Example)]
     if not examples:
         raise ValueError(f"{data}: none of the {len(rows)} rows of its test split can be read")
     return examples, len(rows) - len(examples)
 
 
-def _good(data: str, rows: Iterable[Example | BadRow], bad_rows: list[BadRow], strict: bool) -> Iterator[Example]:
+def _collect_bad_rows(
+    data: str, rows: Iterable[Example | BadRow], bad_rows: list[BadRow], strict: bool
+) -> Iterator[Example]:
     for row in _with_progress(rows):
         if isinstance(row, BadRow):
             bad_rows.append(row)
@@ -189,7 +191,7 @@ def _good(data: str, rows: Iterable[Example | BadRow], bad_rows: list[BadRow], s
         raise BadRowsError(data, bad_rows)
 
 
-def _rows(
+def _load_rows(
     name: str, path: str | None, split: str, defaults: dict[str, Any], options: dict[str, Any]
 ) -> Iterable[Example | BadRow]:
     load: Callable[..., Iterable[Example | BadRow]] = import_module(DATASETS[name]).load
@@ -228,7 +230,7 @@ def _with_progress(rows: Iterable[Any]) -> Iterator[Any]:
         progress.stop()
 
 
-def resolve(data: str) -> tuple[str, str | None]:
+def resolve_data(data: str) -> tuple[str, str | None]:
     """`data` as a name of `DATASETS` and a path (None where it gives none). Raises ValueError when nothing fits."""
     if not isinstance(data, str):
         raise ValueError(f"data is {data!r}; expected a data set's name or a path as text")
@@ -250,13 +252,13 @@ def resolve(data: str) -> tuple[str, str | None]:
     raise ValueError(f"no data set recognises {data!r}; {expected}")
 
 
-def data_format(reasoning_format: str | Mapping[str, Any] | None) -> str | Mapping[str, Any]:
+def completion_format(reasoning_format: str | Mapping[str, Any] | None) -> str | Mapping[str, Any]:
     """What completions in the data are read with, given the format that a run trains in: one's own where it is one's
     own, else whichever built-in one their tags show, so that data in one format can train another."""
     return reasoning_format if isinstance(reasoning_format, Mapping) else "auto"
 
 
-def label(data: str, split: str) -> str:
+def result_folder_name(data: str, split: str) -> str:
     """The name of a result's folder, `<data>-<split>`: two data sets never share one just for the split's name.
 
     A named data set goes by its name, a path by its file's stem, or its folder's name where the stem is the split.

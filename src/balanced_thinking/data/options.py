@@ -21,19 +21,19 @@ def check_options(name: str, load: Callable[..., Any], options: Mapping[str, Any
     except NameError:  # names that an adapter imports for type checkers only
         return
     for key, value in options.items():
-        if key in hints and not _fits(value, hints[key]):
+        if key in hints and not _matches_hint(value, hints[key]):
             expected = signature(load).parameters[key].annotation
             expected = expected if isinstance(expected, str) else getattr(expected, "__name__", expected)
             raise ValueError(f"option {key!r} of data set {name!r} is {value!r}; expected {expected}")
 
 
-def only_split(name: str, split: str) -> None:
+def check_train_split(name: str, split: str) -> None:
     """For sets that are published as training data alone. Raises ValueError for another split."""
     if split not in ("train", "all"):
         raise ValueError(f"{name} has no split {split!r}: it is training data; take --split train")
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _matches_hint(value: Any, hint: Any) -> bool:
     union = get_origin(hint) in (Union, UnionType)
     kinds = [get_origin(kind) or kind for kind in (get_args(hint) if union else (hint,))]
     if not all(kind in _KINDS for kind in kinds):

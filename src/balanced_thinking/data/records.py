@@ -22,30 +22,30 @@ TURN_LISTS = ("messages", "conversations")
 # What `jsonl` makes of a row; every other key goes to `meta`.
 CLAIMED = {"id", "question", "think", "reasoning", "answer", "choices", "image", "images", "meta", "split"}
 CLAIMED |= {"prompt", "completion", *TURN_LISTS}
-_UNDECODED = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of bytes that are not UTF-8
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of bytes that are not UTF-8
 _CELL_CHARACTERS = 2**24
 _PEEKED = 4096
 _SEPARATORS = {";": "semicolons", "\t": "tabs"}  # of spreadsheets in languages with a decimal comma, and of copies
 
 
-def records(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+def read_records(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """(line or place in the array, from 1; the object or what is wrong with it). Blank lines are skipped."""
     if file.suffix.lower() == ".csv":
-        yield from _csv(file)
+        yield from _read_csv(file)
         return
     with file.open("rb") as stream:
         start = stream.read(_PEEKED)
         marked = len(codecs.BOM_UTF8) * start.startswith(codecs.BOM_UTF8)
         stream.seek(marked)
         if start[marked:].lstrip().startswith(b"["):
-            yield from _array(file, stream)
+            yield from _read_array(file, stream)
             return
         for row, line in enumerate(stream, 1):
             if line.strip():
-                yield row, _parsed_line(row, line)
+                yield row, _parse_line(row, line)
 
 
-def check_kind(file: Path) -> None:
+def check_file_start(file: Path) -> None:
     """Raises ValueError where the beginning of a file says that none of its rows can be read as it is."""
     with file.open("rb") as stream:
         start = stream.read(_PEEKED)
@@ -58,7 +58,7 @@ def check_kind(file: Path) -> None:
         )
 
 
-def named_objects(file: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+def read_named_objects(file: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
     """(name, object) of a file that is one JSON object of objects. Raises ValueError for any other file."""
     try:
         whole = json.loads(file.read_bytes())
@@ -67,18 +67,18 @@ def named_objects(file: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
     if not isinstance(whole, dict):
         raise ValueError(f"{file} holds a {type(whole).__name__}; expected an object with an item under each name")
     for row, (name, value) in enumerate(whole.items(), 1):
-        yield name, _record(row, value)
+        yield name, _check_object(row, value)
 
 
-def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+def _read_csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """The rows, numbered by their last line in the file. Raises ValueError for a quote that is never closed."""
     csv.field_size_limit(_CELL_CHARACTERS)
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         reader = csv.DictReader(stream, strict=True)
         try:
-            reader.fieldnames = names = [_column(name) for name in reader.fieldnames or ()]
+            reader.fieldnames = names = [_column_name(name) for name in reader.fieldnames or ()]
         except csv.Error as error:
-            raise _unclosed(file, 1, error) from error
+            raise _unclosed_quote_error(file, 1, error) from error
         if len(names) == 1 and (sign := next((sign for sign in _SEPARATORS if sign in names[0]), None)):
             raise ValueError(f"{file} has {_SEPARATORS[sign]} between its columns ({names[0]}); save it with commas")
         if twice := next((name for name in names if name and names.count(name) > 1), None):
@@ -91,28 +91,28 @@ def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
                 return
             except csv.Error as error:
                 if "unexpected end" in str(error):  # everything from here on became one cell
-                    raise _unclosed(file, first, error) from error
+                    raise _unclosed_quote_error(file, first, error) from error
                 yield first, BadRow(first, ("invalid_csv",), str(error))
             else:
                 if any("".join(cell or ()).strip() for cell in cells.values()):  # spreadsheets write empty rows, too
-                    yield reader.line_num, _csv_record(reader.line_num, cells)
+                    yield reader.line_num, _build_csv_record(reader.line_num, cells)
 
 
-def _unclosed(file: Path, line: int, error: csv.Error) -> ValueError:
+def _unclosed_quote_error(file: Path, line: int, error: csv.Error) -> ValueError:
     return ValueError(f"{file}, line {line}: {error}; close the quote that opens there")
 
 
-def _column(name: str) -> str:
+def _column_name(name: str) -> str:
     """A column's name as rows have it: `Image ` is `image`."""
     plain = name.strip().lower()
     return plain if plain in CLAIMED else name
 
 
-def _csv_record(row: int, cells: dict[Any, Any]) -> dict[str, Any] | BadRow:
+def _build_csv_record(row: int, cells: dict[Any, Any]) -> dict[str, Any] | BadRow:
     if None in cells:  # what DictReader files extra cells under
         return BadRow(row, ("invalid_csv",), f"cells too many: {', '.join(cells[None])}")
     record: dict[str, Any] = {name: cell for name, cell in cells.items() if cell}
-    if bad := next((cell for cell in record.values() if _UNDECODED.search(cell)), None):
+    if bad := next((cell for cell in record.values() if _NOT_UTF8.search(cell)), None):
         return BadRow(row, ("not_utf8",), bad.encode("utf-8", "surrogateescape").decode("latin-1"))
     for name in ("choices", "image", "images"):
         if name in record:
@@ -120,12 +120,12 @@ def _csv_record(row: int, cells: dict[Any, Any]) -> dict[str, Any] | BadRow:
     return record
 
 
-def _array(file: Path, stream: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+def _read_array(file: Path, stream: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """An array's elements, one at a time: published ones hold hundreds of thousands."""
     row = 0
     try:
         for row, value in enumerate(ijson.items(stream, "item", use_float=True), 1):
-            yield row, _record(row, value)
+            yield row, _check_object(row, value)
         return
     except (ijson.JSONError, UnicodeDecodeError):
         pass  # the standard library takes more: NaN, and whole numbers of any length
@@ -134,15 +134,15 @@ def _array(file: Path, stream: BinaryIO) -> Iterator[tuple[int, dict[str, Any] |
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} begins like a JSON array but is not one: {error}") from error
     for place, value in enumerate(rest, row + 1):
-        yield place, _record(place, value)
+        yield place, _check_object(place, value)
 
 
-def _parsed_line(row: int, line: bytes) -> dict[str, Any] | BadRow:
+def _parse_line(row: int, line: bytes) -> dict[str, Any] | BadRow:
     try:
-        return _record(row, json.loads(line))
+        return _check_object(row, json.loads(line))
     except (ValueError, RecursionError):  # not JSON, not UTF-8, nested beyond reason
         return BadRow(row, ("invalid_json",), line.decode("utf-8", errors="replace"))
 
 
-def _record(row: int, value: Any) -> dict[str, Any] | BadRow:
+def _check_object(row: int, value: Any) -> dict[str, Any] | BadRow:
     return value if isinstance(value, dict) else BadRow(row, ("not_an_object",), str(value))

@@ -1,4 +1,4 @@
-"""Examples -> the rows that trainers take: `id`, `prompt`, `images`, and a `completion` or the `answer` to find."""
+"""Examples -> the rows that trainers take: `id`, `prompt`, `images`, and a `completion` or the right `answer`."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def to_dataset(examples: Iterable[Example], format: str | ReasoningFormat = "thi
     file goes when the process ends. Without a single picture there is no column `images`, so that text-only models take
     it.
     """
-    return _dataset(
+    return _write_dataset(
         (
             {
                 "id": example.id,
-                "prompt": prompt(example),
+                "prompt": prompt_messages(example),
                 "completion": [{"role": "assistant", "content": render(example.think, example.answer, format)}],
-                "images": [stored(image) for image in example.images],
+                "images": [image_cell(image) for image in example.images],
             }
             for example in examples
         ),
@@ -58,12 +58,12 @@ def to_dataset(examples: Iterable[Example], format: str | ReasoningFormat = "thi
 
 def to_prompts_dataset(examples: Iterable[Example]) -> Dataset:
     """The examples as a dataset for `ScaleGRPOTrainer`: prompts and pictures, with the answer that earns the reward."""
-    return _dataset(
+    return _write_dataset(
         (
             {
                 "id": example.id,
-                "prompt": prompt(example),
-                "images": [stored(image) for image in example.images],
+                "prompt": prompt_messages(example),
+                "images": [image_cell(image) for image in example.images],
                 "answer": example.answer,
                 "choices": list(example.choices),
             }
@@ -73,7 +73,7 @@ def to_prompts_dataset(examples: Iterable[Example]) -> Dataset:
     )
 
 
-def _dataset(rows: Iterator[dict[str, Any]], features: Features) -> Dataset:
+def _write_dataset(rows: Iterator[dict[str, Any]], features: Features) -> Dataset:
     folder = Path(tempfile.mkdtemp(prefix="balanced-thinking-"))
     at_end(partial(shutil.rmtree, folder, ignore_errors=True))
     file, schema, pictured = folder / "rows.arrow", features.arrow_schema, False
@@ -85,12 +85,12 @@ def _dataset(rows: Iterator[dict[str, Any]], features: Features) -> Dataset:
     return dataset if pictured else dataset.remove_columns("images")
 
 
-def prompt(example: Example) -> list[dict[str, str]]:
+def prompt_messages(example: Example) -> list[dict[str, str]]:
     """The messages before the model's turn; the processor puts the pictures before the text."""
     return [{"role": "user", "content": example.question}]
 
 
-def stored(image: Path | Image.Image) -> dict[str, Any]:
+def image_cell(image: Path | Image.Image) -> dict[str, Any]:
     """A path as it is, a picture as it was published, or as PNG bytes."""
     if isinstance(image, Path):
         return {"bytes": None, "path": str(image)}

@@ -25,23 +25,23 @@ def check_split(split: str, what: str) -> None:
         raise ValueError(f"{what} has no split {split!r}{did_you_mean(split, SPLITS)}; known: {', '.join(SPLITS)}")
 
 
-def in_split(rows: Iterable[Example | BadRow], split: str, salt: bytes = SALT) -> Iterator[Example | BadRow]:
+def select_split(rows: Iterable[Example | BadRow], split: str, salt: bytes = SALT) -> Iterator[Example | BadRow]:
     """The rows of `train` (80 %), `validation` or `test` (10 each); bad rows belong to all of them, so that each tells
     of them."""
     for row in rows:
-        if isinstance(row, BadRow) or belongs(row, split, salt):
+        if isinstance(row, BadRow) or belongs_to_split(row, split, salt):
             yield row
 
 
-def belongs(example: Example, split: str, salt: bytes = SALT) -> bool:
+def belongs_to_split(example: Example, split: str, salt: bytes = SALT) -> bool:
     """By its first picture; by its question where it has none. A missing picture belongs to every split."""
-    content = _content(example.images[0]) if example.images else example.question.encode("utf-8", "surrogatepass")
+    content = _image_bytes(example.images[0]) if example.images else example.question.encode("utf-8", "surrogatepass")
     if content is None:
         return True
     return int.from_bytes(hashlib.sha256(salt + content).digest()[:8], "big") % 100 in SPLITS[split]
 
 
-def _content(image: Any) -> bytes | None:
+def _image_bytes(image: Any) -> bytes | None:
     if isinstance(image, Path):
         return image.read_bytes() if image.is_file() else None
     return getattr(image, "encoded", None) or image.tobytes()

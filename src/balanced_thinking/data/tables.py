@@ -27,7 +27,7 @@ def is_table(path: str | Path) -> bool:
     return is_hub_name(path) or (place.is_dir() and any(held))
 
 
-def table_rows(path: str | Path, split: str, subset: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+def stream_table(path: str | Path, split: str, subset: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """(place from 1, row) of a split, streamed; pictures as `{"bytes", "path"}`. Raises what `datasets` does."""
     from datasets import Image as Picture
     from datasets import load_dataset
@@ -40,7 +40,7 @@ def table_rows(path: str | Path, split: str, subset: str | None = None) -> Itera
     yield from enumerate(rows, 1)
 
 
-def files_of(path: str | Path, image_root: str | Path | None, *patterns: str) -> Path:
+def ensure_local_files(path: str | Path, image_root: str | Path | None, *patterns: str) -> Path:
     """A local folder as it is; of a hub name the files that match, downloaded to the hub's cache.
 
     Raises ValueError for a hub name without a folder of its pictures, which are published as archives or not at all.
@@ -57,7 +57,7 @@ def files_of(path: str | Path, image_root: str | Path | None, *patterns: str) ->
     return Path(snapshot_download(str(path), repo_type="dataset", allow_patterns=list(patterns)))
 
 
-def picture(cell: Any) -> Image.Image | Path | None:
+def open_cell_image(cell: Any) -> Image.Image | Path | None:
     """A table's cell as an Example's image, not decoded yet; None where it is empty. Raises what Pillow does."""
     if not isinstance(cell, Mapping):
         return cell
@@ -68,9 +68,9 @@ def picture(cell: Any) -> Image.Image | Path | None:
     return opened
 
 
-def pictures(*cells: Any) -> tuple[Image.Image | Path, ...] | None:
+def open_cell_images(*cells: Any) -> tuple[Image.Image | Path, ...] | None:
     """The pictures of these cells; None where one cannot be read."""
     try:
-        return tuple(found for cell in cells if (found := picture(cell)) is not None)
+        return tuple(found for cell in cells if (found := open_cell_image(cell)) is not None)
     except UNREADABLE:
         return None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.yaml import RecipeError, check_keys, read_yaml, typed_arguments
-from balanced_thinking.data.load import label
+from balanced_thinking.data.load import result_folder_name
 from balanced_thinking.evaluation.prompts import get_prompt
 from balanced_thinking.scoring.scorers import get_scorer
 
@@ -74,7 +74,7 @@ def _splits(options: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]
 
 def check_benchmarks(benchmarks: Sequence[Benchmark], where: str) -> None:
     """Raises RecipeError unless every result has a folder of its own, and every prompt and scorer exists."""
-    labels = [label(benchmark.data, split) for benchmark in benchmarks for split in benchmark.splits]
+    labels = [result_folder_name(benchmark.data, split) for benchmark in benchmarks for split in benchmark.splits]
     for name in labels:
         if labels.count(name) > 1:
             raise RecipeError(f"{where}: two benchmarks would share the folder {name!r}; rename one of the files")

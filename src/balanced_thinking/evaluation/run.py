@@ -12,7 +12,7 @@ from rich.progress import track
 
 from balanced_thinking.cpu.attention import fast_model
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.load import data_format, first_row, label, load_data
+from balanced_thinking.data.load import check_first_row, completion_format, load_data, result_folder_name
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.evaluation.engines.start import check_engine, resolve_dtype, start_engine, weights_identity
@@ -50,7 +50,7 @@ def evaluate_on_each(
     pairs = [(benchmark, split) for benchmark in benchmarks for split in benchmark.splits]
     parent = found.results() if out is None else out
     alone = len(pairs) == 1 and out is not None
-    places = [parent if alone else parent / label(benchmark.data, split) for benchmark, split in pairs]
+    places = [parent if alone else parent / result_folder_name(benchmark.data, split) for benchmark, split in pairs]
     shared: dict[str, Any] = {"format": format, "overwrite": overwrite}
     shared |= {"server": server, "served": served, "engine": engine, "dtype": dtype}
     calls = []
@@ -61,11 +61,11 @@ def evaluate_on_each(
             ranks().print(f"{place} holds these results already")
             continue
         _free(place, overwrite)
-        first_row(
+        check_first_row(
             benchmark.data,
             split,
             benchmark.options,
-            format=data_format(format),
+            format=completion_format(format),
             on_bad_row=benchmark.on_bad_row,
             limit=benchmark.limit,
         )
@@ -102,7 +102,7 @@ def _examples(
     loaded = load_data(
         data,
         split=split,
-        format=data_format(format),
+        format=completion_format(format),
         limit=limit,
         on_bad_row=on_bad_row,
         verify_images=True,
@@ -166,7 +166,7 @@ def evaluate(
     dtype = resolve_dtype(dtype, found.folder, server, engine)
     format = format or found.format or "think-answer"
     reasoning = get_format(format)
-    out = _free(out or found.results() / label(data, split), overwrite)
+    out = _free(out or found.results() / result_folder_name(data, split), overwrite)
     examples, dropped = _examples(data, split, format, prompt, limit, on_bad_row, options)
     if dropped:
         ranks().print(f"{dropped} bad {'row was' if dropped == 1 else 'rows were'} left out")

@@ -13,9 +13,9 @@ from rich.progress import track
 
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.images import size_of
-from balanced_thinking.data.load import load_data, published_tests
-from balanced_thinking.data.rows import prompt
+from balanced_thinking.data.images import image_size
+from balanced_thinking.data.load import load_data, load_test_items
+from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.inspection.twins import Twin, fingerprint, twins_between, twins_within
 from balanced_thinking.segments import ANSWER, THINK, get_format, parse, render, token_segments
 
@@ -76,7 +76,7 @@ def inspect_data(
 
     Raises as `load_data` does, but for bad rows, which are part of what is found.
     """
-    tested = {name: published_tests(name) for name in against}
+    tested = {name: load_test_items(name) for name in against}
     loaded = load_data(data, split=split, limit=limit, on_bad_row="drop", verify_images=True, options=options)
     measure, unit = _measure(getattr(processor, "tokenizer", processor))
     compared = tuple(_compared(name, *found) for name, found in tested.items())
@@ -98,7 +98,7 @@ def inspect_data(
         twins=list(twins_within(prints)),
         leaks=[twin for twin in leaks if twin.kind != "asked"],
         asked=[twin for twin in leaks if twin.kind == "asked"],
-        sizes=[size_of(image) for example in loaded.examples for image in example.images],
+        sizes=[image_size(image) for example in loaded.examples for image in example.images],
         benchmarks=compared,
     )
 
@@ -129,12 +129,17 @@ def _whole(example: Example, format: str, processor: Any) -> int | None:
     from balanced_thinking.batch.rendering import render_row
 
     completion = [{"role": "assistant", "content": render(example.think, example.answer, format)}]
-    row = {"id": example.id, "prompt": prompt(example), "completion": completion, "images": list(example.images)}
+    row = {
+        "id": example.id,
+        "prompt": prompt_messages(example),
+        "completion": completion,
+        "images": list(example.images),
+    }
     texts = render_row(row, processor)
     tokenizer = getattr(processor, "tokenizer", processor)
     count = sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts.values())
     if example.images:
-        sizes = [size_of(image)[::-1] for image in example.images]
+        sizes = [image_size(image)[::-1] for image in example.images]
         count += sum(processor._get_num_multimodal_tokens(image_sizes=sizes).num_image_tokens) - len(sizes)
     return count
 

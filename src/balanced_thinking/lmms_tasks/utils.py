@@ -15,8 +15,8 @@ from balanced_thinking.data.adapters import iconqa
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
-from balanced_thinking.scoring.published import anls
-from balanced_thinking.scoring.scorers import exact
+from balanced_thinking.scoring.published import score_anls
+from balanced_thinking.scoring.scorers import score_exact
 from balanced_thinking.segments import parse
 
 Doc = dict[str, Any]
@@ -91,8 +91,8 @@ def iconqa_target(doc: Doc) -> str:
 def iconqa_results(doc: Doc, results: list[str]) -> dict[str, float]:
     (answer, malformed), example = _answer(results), _iconqa(doc)
     return {
-        "anls": anls(answer, example.answer),
-        "exact": exact(answer, example.answer, example.choices),
+        "anls": score_anls(answer, example.answer),
+        "exact": score_exact(answer, example.answer, example.choices),
         "malformed": malformed,
     }
 
@@ -111,4 +111,4 @@ def jsonl_visual(doc: Doc) -> list[Image.Image]:
 
 def jsonl_results(doc: Doc, results: list[str]) -> dict[str, float]:
     answer, malformed = _answer(results)
-    return {"exact": exact(answer, doc["answer"], doc.get("choices") or ()), "malformed": malformed}
+    return {"exact": score_exact(answer, doc["answer"], doc.get("choices") or ()), "malformed": malformed}

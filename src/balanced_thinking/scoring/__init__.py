@@ -1,1 +1,1 @@
-"""What an answer says and whether it is right. Data checks, rewards and evaluation share this."""
+"""Reading an answer and scoring it. Data checks, rewards and evaluation share this code."""

@@ -1,32 +1,40 @@
-"""A completion taken apart: its segments, whether its answer is complete, whether the turn has ended."""
+"""A generated completion: its segments, whether its answer is complete, whether the turn has ended."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from balanced_thinking.segments import Parsed, ReasoningFormat, generated_segments
 
 
-def take_apart(
-    ids: Sequence[int], stops: Collection[int], tokenizer: Any, format: ReasoningFormat
-) -> tuple[Parsed, list[int], bool]:
-    """The completion without its stop token, parsed; the segment of each id; and whether there was a stop token."""
+class Completion(NamedTuple):
+    """What was generated. `segments` has one entry per token, without the stop token; `stopped`: there was one."""
+
+    parsed: Parsed
+    segments: list[int]
+    stopped: bool
+
+
+def parse_completion(ids: Sequence[int], stops: Collection[int], tokenizer: Any, format: ReasoningFormat) -> Completion:
+    """Parse generated token ids. A last id among `stops` is left out of the text and the segments."""
     stopped = bool(ids) and ids[-1] in stops
-    return *generated_segments(ids[: len(ids) - stopped], tokenizer, format), stopped
+    return Completion(*generated_segments(ids[: len(ids) - stopped], tokenizer, format), stopped)
 
 
-def is_whole(parsed: Parsed, stopped: bool) -> bool:
-    """Whether the answer is all there: the turn has ended, or something follows the answer. Of 12 cut off, only the 1
-    may be there."""
-    return stopped or is_closed(parsed)
+def is_answer_complete(parsed: Parsed, stopped: bool) -> bool:
+    """Whether the turn has ended or text follows the answer. Else `12` may have been cut to `1`."""
+    return stopped or has_text_after_answer(parsed)
 
 
-def ends_with_answer(format: ReasoningFormat) -> bool:
-    """Whether a completion is over once its answer is closed: not where prose, a wrapping tag or a box may follow."""
+def ends_after_answer(format: ReasoningFormat) -> bool:
+    """Whether a completion ends with the tag that closes its answer.
+
+    It does not where prose, a wrapping tag or the text around a box may follow.
+    """
     return bool(format.answer_close) and not (format.prose or any(format.wrap) or format.answer_close == "}")
 
 
-def is_closed(parsed: Parsed) -> bool:
-    """Whether anything follows the answer, so that it cannot have been cut off in the middle."""
+def has_text_after_answer(parsed: Parsed) -> bool:
+    """Whether anything follows the answer, so that the answer was not cut off in the middle."""
     return parsed.answer_span is not None and parsed.answer_span[1] < len(parsed.text.rstrip())

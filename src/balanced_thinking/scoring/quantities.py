@@ -1,9 +1,9 @@
-r"""Numbers with their units, read from an answer by patterns alone: nothing from a model is ever evaluated.
+r"""Numbers with their units, read from an answer by patterns only: no text of a model is ever evaluated as code.
 
 Decimals (`1,200.50`, `1{,}200`, `1 200`, `.5`), fractions (`1/2`, `\frac{1}{2}`, `½`), mixed numbers (`1 1/2`,
 `1\frac{1}{2}`), powers of ten (`3e8`, `3 \times 10^8`), percentages (`50 %` is one half), the words from hundred to
-trillion, and units behind the number or, for currencies, before it. Units are names, not factors: `5 cm` is
-`5 centimeters`, but not `0.05 m`. A letter that is no unit (`5x`) makes it no quantity.
+trillion, and units after the number or, for currencies, before it. Units are names, not factors: `5 cm` is
+`5 centimeters`, but not `0.05 m`. A text with a letter that is not a unit (`5x`) is not a quantity.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
-_MAX_CHARACTERS = 64  # bounds the arithmetic on hostile text
+_MAX_CHARACTERS = 64  # limits the arithmetic on hostile text
 _MAX_POWER = 30
 _SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "mln": 6, "crore": 7, "billion": 9, "bn": 9}
 _SCALES |= {"trillion": 12}
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
-# LaTeX and typography in plain characters, in this order; the text is in lower case by then.
+# LaTeX and typography -> plain characters, applied in this order to text in lower case.
 _PLAIN = (
     (re.compile(r"\{,\}|\\,(?=\d{3})"), ","),
     (re.compile(r"\\([$%])"), r"\1"),
@@ -46,7 +46,7 @@ _QUANTITY = re.compile(
     rf"(?P<scale>(?:\s*(?:{'|'.join(_SCALES)})s?\b)*)[ -]?(?P<unit>(?:[a-zµμ°%'\"$€£¥¢/. ]|\^[23])*)",
     re.ASCII,
 )
-# Words that make what follows a number more than a unit.
+# Words after a number that mean it is more than a number with a unit.
 _NO_UNIT = frozenset(
     word
     for words in (
@@ -59,7 +59,7 @@ _NO_UNIT = frozenset(
     )
     for word in words.split()
 )
-_PIECE = re.compile(r"[a-z]{3,}(?:\^[23])?")  # of a unit that is not known; shorter ones may be algebra
+_PIECE = re.compile(r"[a-z]{3,}(?:\^[23])?")  # of an unknown unit; shorter ones may be algebra
 _MAX_UNIT_WORDS = 3
 _UNITS = {
     name: unit
@@ -99,18 +99,18 @@ _POWERS = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
 
 @dataclass(frozen=True)
 class Quantity:
-    """A value, and the name of its unit where one is given."""
+    """A value, and the name of its unit if one is given."""
 
     value: Fraction
     unit: str | None
 
-    def same(self, other: Quantity) -> bool:
-        """Equal values in one unit; where one side names none, the other's is taken."""
+    def equals(self, other: Quantity) -> bool:
+        """Equal values in the same unit. A side without a unit takes the other's."""
         return self.value == other.value and (None in (self.unit, other.unit) or self.unit == other.unit)
 
 
-def quantity_of(text: str) -> Quantity | None:
-    """The quantity that a text in lower case is; None where it is anything else."""
+def read_quantity(text: str) -> Quantity | None:
+    """The quantity that a text in lower case states; None if the text is anything else."""
     if len(text) > _MAX_CHARACTERS:
         return None
     text = _VULGAR.sub(
@@ -121,7 +121,7 @@ def quantity_of(text: str) -> Quantity | None:
     found = _QUANTITY.fullmatch(" ".join(text.split()))
     if found is None:
         return None
-    value, unit = _value(found), _unit(found["currency"], found["unit"])
+    value, unit = _read_value(found), _read_unit(found["currency"], found["unit"])
     if value is None or unit is None:
         return None
     if unit.startswith("%"):
@@ -129,7 +129,7 @@ def quantity_of(text: str) -> Quantity | None:
     return Quantity(value, unit or None)
 
 
-def _value(found: re.Match[str]) -> Fraction | None:
+def _read_value(found: re.Match[str]) -> Fraction | None:
     above, below = found["over"] or found["above"], found["under"] or found["below"] or "1"
     over, under = (Fraction(re.sub("[, ]", "", part)) for part in (above, below))
     power = int(found["e"] or found["power"] or 0) + sum(
@@ -141,8 +141,8 @@ def _value(found: re.Match[str]) -> Fraction | None:
     return -value if found["sign"] == "-" else value
 
 
-def _unit(currency: str, text: str) -> str | None:
-    """The unit's one name, "" where there is none; None where the words are no unit."""
+def _read_unit(currency: str, text: str) -> str | None:
+    """The canonical name of the unit, "" if there is none; None if the words are not a unit."""
     words = text.replace(".", "").replace("%", " % ").split()
     if len(words) > _MAX_UNIT_WORDS or _NO_UNIT & set(words) or (currency and words):
         return None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.yaml import RecipeError, read_yaml
-from balanced_thinking.data.load import data_format, first_row
+from balanced_thinking.data.load import check_first_row, completion_format
 from balanced_thinking.segments import get_format
 from balanced_thinking.study.plan import Node, Study, make_study, to_yaml
 from balanced_thinking.study.worker import missing
@@ -75,7 +75,7 @@ class _Check:
         self._seen: dict[str, str | None] = {}
 
     def of(self, node: Node, root: Path) -> Iterator[str]:
-        format = data_format(node.recipe.training.get("reasoning_format"))
+        format = completion_format(node.recipe.training.get("reasoning_format"))
         for part in missing(root, node):
             if part == "train":
                 yield from self._training(node.recipe, root / node.name, format)
@@ -103,7 +103,7 @@ class _Check:
         if key not in self._seen:
             self._seen[key] = None
             try:
-                first_row(data, split, options, **how)
+                check_first_row(data, split, options, **how)
             except _FAULTS as error:
                 self._seen[key] = f"{where}: {error}"
         if (fault := self._seen[key]) is not None:

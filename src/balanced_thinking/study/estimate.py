@@ -8,7 +8,7 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
-from balanced_thinking.data.load import label
+from balanced_thinking.data.load import result_folder_name
 from balanced_thinking.study.plan import Node, chain
 
 _FIRST = (
@@ -48,7 +48,9 @@ class _Kinds:
         a given number."""
         node = self.nodes[run]
         steps = _steps(node) if part == "train" else 0
-        asked = [one for one in node.benchmarks if part in [label(one.data, split) for split in one.splits]]
+        asked = [
+            one for one in node.benchmarks if part in [result_folder_name(one.data, split) for split in one.splits]
+        ]
         *before, own = chain(list(self.nodes.values()), run)
         recipes = [*(_recipe(one, any_steps=False) for one in before), _recipe(own, any_steps=steps > 0)]
         return repr((part, steps > 0, recipes, asked)), steps or 1

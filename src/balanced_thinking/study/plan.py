@@ -24,7 +24,7 @@ import yaml
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.yaml import RecipeError, check_keys, read_yaml
-from balanced_thinking.data.load import label
+from balanced_thinking.data.load import result_folder_name
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks, read_benchmarks
 from balanced_thinking.training.recipe import Recipe, make_recipe
 
@@ -56,7 +56,7 @@ class Node:
     @property
     def evaluations(self) -> dict[str, tuple[Benchmark, str]]:
         """(benchmark, split) of each of its results' folders."""
-        return {label(one.data, split): (one, split) for one in self.benchmarks for split in one.splits}
+        return {result_folder_name(one.data, split): (one, split) for one in self.benchmarks for split in one.splits}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.scoring.completion import is_whole, take_apart
+from balanced_thinking.scoring.completion import is_answer_complete, parse_completion
 from balanced_thinking.scoring.scorers import get_scorer
 from balanced_thinking.segments import THINK, Parsed, ReasoningFormat, get_format
 
@@ -39,7 +39,7 @@ Reward = Callable[[Rollout], float]
 def accuracy(rollout: Rollout) -> float:
     """1 where the extracted answer is the right one, by the scorer; 0 otherwise, where none can be extracted, and where
     it was cut off, as in evaluation."""
-    if not is_whole(rollout.parsed, rollout.stopped):
+    if not is_answer_complete(rollout.parsed, rollout.stopped):
         return 0.0
     return get_scorer(rollout.scorer)(rollout.parsed.answer, rollout.answer, rollout.choices)
 
@@ -96,7 +96,7 @@ class TrlReward:
         return [self._score(*row) for row in zip(completion_ids, answers, choices, strict=True)]
 
     def _score(self, ids: Sequence[int], answer: str, choices: Sequence[str] | None) -> float:
-        parsed, segments, stopped = take_apart(ids, self.stops, self._tokenizer, self._format)
+        parsed, segments, stopped = parse_completion(ids, self.stops, self._tokenizer, self._format)
         rollout = Rollout(
             parsed,
             segments.count(THINK),

@@ -15,7 +15,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.yaml import RecipeError, typed_arguments
 from balanced_thinking.data.checks import BadRow, without_overlap
-from balanced_thinking.data.load import data_format, stream_data
+from balanced_thinking.data.load import completion_format, stream_data
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
 from balanced_thinking.models.load import Loaded, anchor, load_model
 from balanced_thinking.models.tiny import TinySize
@@ -157,7 +157,7 @@ def _load(
     examples = stream_data(
         recipe.data,
         split=split,
-        format=data_format(recipe.training.get("reasoning_format")),
+        format=completion_format(recipe.training.get("reasoning_format")),
         limit=recipe.limit,
         on_bad_row=recipe.on_bad_row,
         verify_images=recipe.verify_images,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from balanced_thinking.data.checks import BadRowsError
-from balanced_thinking.data.load import load_data, resolve
+from balanced_thinking.data.load import load_data, resolve_data
 from balanced_thinking.scoring.scorers import get_scorer
 
 
@@ -58,7 +58,7 @@ def scienceqa(folder: Path, **changes: Any) -> str:
 
 def test_scienceqa_reads_context_options_and_reasoning(tmp_path: Path) -> None:
     path = scienceqa(tmp_path)
-    assert resolve(path) == ("scienceqa", path)
+    assert resolve_data(path) == ("scienceqa", path)
     (example,) = load_data(path).examples
     assert example.question == "Which ?\nA. dog\nB. cat"
     assert (example.answer, example.think) == ("B", "Cats purr.\nIt purrs.")
@@ -100,7 +100,7 @@ def test_iconqa_reads_all_types_in_order_and_names_bad_items(tmp_path: Path) -> 
     assert loaded.examples[0].images == tuple(place / n for n in ("image.png", "choice_0.png", "choice_1.png"))
     assert loaded.examples[0].question == "Which ?\nA. picture 2\nB. picture 3"
     assert [row.problems for row in loaded.bad_rows] == [("unknown_schema",), ("invalid_json",)]
-    assert resolve(str(tmp_path))[0] == "iconqa"
+    assert resolve_data(str(tmp_path))[0] == "iconqa"
     with pytest.raises(ValueError, match="holds no IconQA"):
         load_data(f"iconqa:{tmp_path}", split="test")
     with pytest.raises(ValueError, match="did you mean 'choose_txt'"):

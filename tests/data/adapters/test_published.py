@@ -18,7 +18,7 @@ from balanced_thinking.data import tables
 from balanced_thinking.data.convert import write_jsonl
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
-from balanced_thinking.data.load import DATASETS, load_data, resolve
+from balanced_thinking.data.load import DATASETS, load_data, resolve_data
 from balanced_thinking.data.rows import to_dataset
 from tests.conftest import REPOSITORY
 
@@ -163,7 +163,7 @@ def test_a_published_folder_is_recognised_and_read(
     name: str, write: Callable[[Path], None], split: str, options: dict[str, Any], expected: list[Any], tmp_path: Path
 ) -> None:
     write(tmp_path)
-    assert resolve(str(tmp_path))[0] == name
+    assert resolve_data(str(tmp_path))[0] == name
     examples = load_data(str(tmp_path), split=split, options=options, verify_images=True).examples
     assert len(examples) == len(expected)
     for example, (identity, question, think, answer, choices) in zip(examples, expected, strict=True):
@@ -319,7 +319,7 @@ def test_a_name_on_the_hub_goes_to_its_adapter(tmp_path: Path, monkeypatch: pyte
         return load(local, **options)
 
     monkeypatch.setattr(datasets, "load_dataset", there)
-    assert resolve("derek-thomas/ScienceQA") == ("scienceqa", "derek-thomas/ScienceQA")
+    assert resolve_data("derek-thomas/ScienceQA") == ("scienceqa", "derek-thomas/ScienceQA")
     examples: list[Example] = load_data("derek-thomas/ScienceQA", split="test").examples
     load_data("scienceqa:somebody/copy", split="test", options={"subset": "ScienceQA-IMG"})
     assert [e.id for e in examples] == ["test-00001"]
@@ -376,7 +376,7 @@ def test_a_table_is_converted_with_its_pictures_as_they_are(tmp_path: Path) -> N
 def test_ones_own_folder_in_llava_cots_tags_stays_ones_own(tmp_path: Path) -> None:
     llava_cot(tmp_path)
     dump(tmp_path / "test.jsonl", [], lines=True)
-    assert resolve(str(tmp_path))[0] == "jsonl"
+    assert resolve_data(str(tmp_path))[0] == "jsonl"
 
 
 @pytest.mark.parametrize(("name", "file"), [("tabmwp", "problems_train.json"), ("mathvista", "testmini.json")])

@@ -12,8 +12,8 @@ from typing import Any
 
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.records import records
-from balanced_thinking.data.tables import is_table, pictures, table_rows
+from balanced_thinking.data.records import read_records
+from balanced_thinking.data.tables import is_table, open_cell_images, stream_table
 
 HUB = ("HuggingFaceM4/ChartQA", "lmms-lab/ChartQA", "ahmed-masry/ChartQA")
 PARTS = ("human", "augmented")
@@ -28,7 +28,7 @@ def recognises(path: Path) -> bool:
 def load(path: str | Path, *, split: str = "test") -> Iterator[Example | BadRow]:
     """One `Example` or `BadRow` for each question of the split. Raises ValueError for another folder or split."""
     if is_table(path):
-        for row, cells in table_rows(path, split):
+        for row, cells in stream_table(path, split):
             yield _from_table(row, cells)
         return
     folder = Path(path).expanduser() / split
@@ -36,7 +36,7 @@ def load(path: str | Path, *, split: str = "test") -> Iterator[Example | BadRow]
     if not files:
         raise ValueError(f"{folder} holds no ChartQA: expected {split}_human.json or {split}_augmented.json in it")
     for part, file in ((file.stem.removeprefix(f"{split}_"), file) for file in files):
-        for row, item in records(file):
+        for row, item in read_records(file):
             yield item if isinstance(item, BadRow) else _from_file(folder, part, row, item)
 
 
@@ -48,7 +48,7 @@ def _from_table(row: int, item: dict[str, Any]) -> Example | BadRow:
     machine = item.get("human_or_machine")
     part = PARTS[machine] if isinstance(machine, int) else str(item.get("type") or "").removesuffix("_test")
     cell = item.get("image")
-    found = pictures({"bytes": cell, "path": None} if isinstance(cell, bytes) else cell)
+    found = open_cell_images({"bytes": cell, "path": None} if isinstance(cell, bytes) else cell)
     name = f"row-{row:05d}"
     if not found:
         problem = "missing_image" if found == () else "broken_image"

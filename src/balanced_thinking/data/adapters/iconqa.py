@@ -16,8 +16,8 @@ from typing import Any
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.checks import BadRow
-from balanced_thinking.data.example import Example, asked
-from balanced_thinking.data.tables import is_table, pictures, table_rows
+from balanced_thinking.data.example import Example, format_question
+from balanced_thinking.data.tables import is_table, open_cell_images, stream_table
 
 HUB = ("lmms-lab/ICON-QA",)
 TYPES = ("choose_img", "choose_txt", "fill_in_blank")
@@ -44,7 +44,7 @@ def load(
     if split not in SPLITS:
         raise ValueError(f"IconQA has no split {split!r}{did_you_mean(split, SPLITS)}; known: {', '.join(SPLITS)}")
     if is_table(path):
-        for row, cells in table_rows(path, split):
+        for row, cells in stream_table(path, split):
             if cells.get("ques_type") in chosen:
                 yield from_table(row, cells)
         return
@@ -82,7 +82,7 @@ def from_table(row: int, item: dict[str, Any]) -> Example | BadRow:
     """A row with the hub's columns."""
     kind = item["ques_type"]
     identity = f"{kind}-{item.get('question_id') or row}"
-    shown = pictures(item.get("query_image"), *(item.get(f"choice_image_{k}") for k in range(_MOST_PICTURES)))
+    shown = open_cell_images(item.get("query_image"), *(item.get(f"choice_image_{k}") for k in range(_MOST_PICTURES)))
     if not shown or not item.get("query_image"):
         return BadRow(row, ("broken_image" if shown is None else "missing_image",), str(item.get("question")), identity)
     texts = str(item.get("choices") or "")
@@ -107,7 +107,7 @@ def _built(
         answer = chr(ord("A") + answer)
     return Example(
         id=identity,
-        question=asked(str(item.get("question") or ""), choices),
+        question=format_question(str(item.get("question") or ""), choices),
         images=images,
         think=None,
         answer=str(answer if answer is not None else ""),

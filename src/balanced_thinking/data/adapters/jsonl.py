@@ -9,7 +9,7 @@ placeholders are counted and removed. System turns are left out. Every other key
 `id` is named after its file and line. A row's `choices` serve scoring: the question is taken as it stands, so it should
 list them itself.
 
-A CSV file has a line of column names (`image,question,reasoning,answer`, say; see `records`).
+A CSV file has a line of column names (`image,question,reasoning,answer`, say; see `read_records`).
 
 Splits: a folder holds `<split>.jsonl`, `.json` or `.csv`; in a file, rows with a `split` key belong to that split, and
 rows without one to every split (`assert_no_overlap` finds what that mixes up). `split="all"` takes each row of a file.
@@ -25,7 +25,7 @@ from typing import Any
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.prose import split_prose
-from balanced_thinking.data.records import CLAIMED, TURN_LISTS, check_kind, records
+from balanced_thinking.data.records import CLAIMED, TURN_LISTS, check_file_start, read_records
 from balanced_thinking.segments import parse
 
 SUFFIXES = (".jsonl", ".json", ".csv")
@@ -74,11 +74,11 @@ def load(
         ValueError: there is no such file, or no row of this split in it.
     """
     file = _file(Path(path).expanduser(), split)
-    check_kind(file)
+    check_file_start(file)
     root = Path(image_root).expanduser() if image_root is not None else file.parent
     other_splits: set[str] = set()
     empty = True
-    for row, record in records(file):
+    for row, record in read_records(file):
         if isinstance(record, dict) and split not in ("all", record.get("split") or split):
             other_splits.add(str(record["split"]))
             continue

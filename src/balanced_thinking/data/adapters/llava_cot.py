@@ -13,9 +13,9 @@ from typing import Any
 from balanced_thinking.data.adapters import jsonl
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.options import only_split
-from balanced_thinking.data.records import records
-from balanced_thinking.data.tables import files_of
+from balanced_thinking.data.options import check_train_split
+from balanced_thinking.data.records import read_records
+from balanced_thinking.data.tables import ensure_local_files
 
 HUB = ("Xkev/LLaVA-CoT-100k",)
 FILE = "train.jsonl"
@@ -37,12 +37,12 @@ def load(
     image_root: str | Path | None = None,
 ) -> Iterator[Example | BadRow]:
     """One `Example` or `BadRow` for each exchange. Raises ValueError for another folder or split."""
-    only_split("LLaVA-CoT-100k", split)
-    folder = files_of(path, image_root, FILE)
+    check_train_split("LLaVA-CoT-100k", split)
+    folder = ensure_local_files(path, image_root, FILE)
     if not (folder / FILE).is_file():
         raise ValueError(f"{folder} holds no LLaVA-CoT-100k: expected {FILE} in it")
     root = Path(image_root).expanduser() if image_root is not None else folder
-    for row, record in records(folder / FILE):
+    for row, record in read_records(folder / FILE):
         if isinstance(record, BadRow):
             yield record
         else:

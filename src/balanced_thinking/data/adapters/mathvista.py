@@ -12,9 +12,9 @@ from typing import Any
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.checks import BadRow
-from balanced_thinking.data.example import Example, asked
-from balanced_thinking.data.records import named_objects
-from balanced_thinking.data.tables import is_table, pictures, table_rows
+from balanced_thinking.data.example import Example, format_question
+from balanced_thinking.data.records import read_named_objects
+from balanced_thinking.data.tables import is_table, open_cell_images, stream_table
 
 TEST = {"split": "testmini"}  # what a leak is looked for among
 HUB = ("AI4Math/MathVista",)
@@ -31,14 +31,14 @@ def load(path: str | Path, *, split: str = "testmini") -> Iterator[Example | Bad
     if split not in SPLITS:
         raise ValueError(f"MathVista has no split {split!r}{did_you_mean(split, SPLITS)}; known: {', '.join(SPLITS)}")
     if is_table(path):
-        for row, cells in table_rows(path, split):
-            yield _example(row, cells, pictures(cells.get("decoded_image")))
+        for row, cells in stream_table(path, split):
+            yield _example(row, cells, open_cell_images(cells.get("decoded_image")))
         return
     folder = Path(path).expanduser()
     file = folder / f"{split}.json"
     if not file.is_file():
         raise ValueError(f"{folder} holds no MathVista: expected {file.name} in it")
-    for row, (_, item) in enumerate(named_objects(file), 1):
+    for row, (_, item) in enumerate(read_named_objects(file), 1):
         yield item if isinstance(item, BadRow) else _example(row, item, (folder / str(item.get("image")),))
 
 
@@ -51,7 +51,7 @@ def _example(row: int, item: dict[str, Any], images: tuple[Any, ...] | None) -> 
     choices, about = tuple(map(str, item.get("choices") or ())), item.get("metadata") or {}
     return Example(
         id=name,
-        question=asked(str(item["question"]), choices, item.get("unit")),
+        question=format_question(str(item["question"]), choices, item.get("unit")),
         images=images,
         think=None,
         answer=str(item.get("answer") or ""),

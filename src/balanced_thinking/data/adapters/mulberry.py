@@ -11,8 +11,8 @@ from pathlib import Path
 from balanced_thinking.data.adapters import jsonl
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.options import only_split
-from balanced_thinking.data.tables import files_of
+from balanced_thinking.data.options import check_train_split
+from balanced_thinking.data.tables import ensure_local_files
 
 HUB = ("HuanjinYao/Mulberry-SFT",)
 FILE, PICTURES = "mulberry_sft.json", "mulberry_images"
@@ -25,8 +25,8 @@ def recognises(path: Path) -> bool:
 
 def load(path: str | Path, *, split: str = "train", image_root: str | Path | None = None) -> Iterator[Example | BadRow]:
     """One `Example` or `BadRow` for each row. Raises ValueError for another folder or split."""
-    only_split("Mulberry-SFT", split)
-    folder = files_of(path, image_root, FILE)
+    check_train_split("Mulberry-SFT", split)
+    folder = ensure_local_files(path, image_root, FILE)
     if not recognises(folder):
         raise ValueError(f"{folder} holds no Mulberry-SFT: expected {FILE} in it")
     yield from jsonl.load(folder / FILE, split="all", image_root=image_root or folder / PICTURES)

@@ -20,9 +20,9 @@ from typing import Any
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.records import records
-from balanced_thinking.data.splits import belongs, check_split
-from balanced_thinking.data.tables import is_table, pictures, table_rows
+from balanced_thinking.data.records import read_records
+from balanced_thinking.data.splits import belongs_to_split, check_split
+from balanced_thinking.data.tables import is_table, open_cell_images, stream_table
 
 HUB = ("declare-lab/PuzzleVQA",)
 SALT = b"puzzlevqa/"
@@ -32,7 +32,7 @@ FIELDS = ("image", "question", "options", "answer", "caption", "explanation", "d
 def recognises(path: Path) -> bool:
     """Whether it is a folder with `<family>.json` beside `images/<family>/`, and puzzles in it."""
     files = _families(path) if path.is_dir() else {}
-    _, first = next(records(next(iter(files.values()))), (0, None)) if files else (0, None)
+    _, first = next(read_records(next(iter(files.values()))), (0, None)) if files else (0, None)
     return isinstance(first, dict) and set(FIELDS) <= first.keys()
 
 
@@ -51,11 +51,11 @@ def load(
     check_split(split, "PuzzleVQA")
     if is_table(path):
         wanted, met = [families] if isinstance(families, str) else families, set()
-        for row, cells in table_rows(path, "train"):
+        for row, cells in stream_table(path, "train"):
             item = _from_table(row, cells)
             met.add(cells.get("category"))
             if isinstance(item, BadRow) or (
-                belongs(item, split, SALT) and (not wanted or item.meta["family"] in wanted)
+                belongs_to_split(item, split, SALT) and (not wanted or item.meta["family"] in wanted)
             ):
                 yield item
         if unknown := set(wanted or ()) - met:
@@ -72,9 +72,9 @@ def load(
                 f"{folder} has no family {family!r}{did_you_mean(family, files)}; known: {', '.join(files)}"
             )
     for family in chosen:
-        for row, record in records(files[family]):
+        for row, record in read_records(files[family]):
             item = record if isinstance(record, BadRow) else _from_file(folder, family, row, record)
-            if isinstance(item, BadRow) or belongs(item, split, SALT):
+            if isinstance(item, BadRow) or belongs_to_split(item, split, SALT):
                 yield item
 
 
@@ -83,7 +83,7 @@ def _from_file(folder: Path, family: str, row: int, record: dict[str, Any]) -> E
 
 
 def _from_table(row: int, cells: dict[str, Any]) -> Example | BadRow:
-    identity, found = f"row-{row:05d}", pictures(cells.get("image"))
+    identity, found = f"row-{row:05d}", open_cell_images(cells.get("image"))
     if found is None:
         return BadRow(row, ("broken_image",), str(cells.get("question")), identity)
     options = cells.get("options")

@@ -15,8 +15,8 @@ from typing import Any
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.checks import BadRow
-from balanced_thinking.data.example import Example, asked
-from balanced_thinking.data.tables import is_table, pictures, table_rows
+from balanced_thinking.data.example import Example, format_question
+from balanced_thinking.data.tables import is_table, open_cell_images, stream_table
 
 HUB = ("derek-thomas/ScienceQA", "lmms-lab/ScienceQA")
 TEST = {"split": "test", "pictures_only": False}  # what a leak is looked for among
@@ -36,9 +36,9 @@ def load(
     Raises ValueError for another folder or split.
     """
     if is_table(path):
-        for row, item in table_rows(path, split, subset):
+        for row, item in stream_table(path, split, subset):
             if item.get("image") or not pictures_only:
-                yield _example(row, f"{split}-{row:05d}", item, pictures(item.get("image")))
+                yield _example(row, f"{split}-{row:05d}", item, open_cell_images(item.get("image")))
         return
     folder = Path(path).expanduser()
     if not recognises(folder):
@@ -65,7 +65,7 @@ def _example(row: int, pid: str, item: dict[str, Any], images: tuple[Any, ...] |
     think = "\n".join(filter(None, (str(item.get(key) or "").strip() for key in ("lecture", "solution"))))
     return Example(
         id=pid,
-        question="\n".join([*parts, asked(str(item.get("question") or ""), choices)]),
+        question="\n".join([*parts, format_question(str(item.get("question") or ""), choices)]),
         images=images,
         think=think or None,
         answer=chr(ord("A") + answer),

@@ -12,8 +12,8 @@ from typing import Any
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.checks import BadRow
-from balanced_thinking.data.example import Example, asked
-from balanced_thinking.data.records import named_objects
+from balanced_thinking.data.example import Example, format_question
+from balanced_thinking.data.records import read_named_objects
 
 SPLITS = ("train", "dev", "test", "dev1k", "test1k")
 
@@ -31,7 +31,7 @@ def load(path: str | Path, *, split: str = "train") -> Iterator[Example | BadRow
     file = folder / f"problems_{split}.json"
     if not file.is_file():
         raise ValueError(f"{folder} holds no TabMWP for split {split!r}: expected {file.name} in it")
-    for row, (pid, item) in enumerate(named_objects(file), 1):
+    for row, (pid, item) in enumerate(read_named_objects(file), 1):
         yield item if isinstance(item, BadRow) else _example(folder, row, pid, item)
 
 
@@ -41,7 +41,7 @@ def _example(folder: Path, row: int, pid: str, item: dict[str, Any]) -> Example 
     choices = tuple(map(str, item.get("choices") or ()))
     return Example(
         id=pid,
-        question=asked(str(item["question"]), choices, item.get("unit")),
+        question=format_question(str(item["question"]), choices, item.get("unit")),
         images=(folder / "tables" / f"{pid}.png",),
         think=str(item.get("solution") or "").strip() or None,
         answer=str(item["answer"]),

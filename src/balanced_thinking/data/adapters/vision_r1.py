@@ -14,8 +14,8 @@ from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.adapters import jsonl
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.options import only_split
-from balanced_thinking.data.tables import files_of
+from balanced_thinking.data.options import check_train_split
+from balanced_thinking.data.tables import ensure_local_files
 
 HUB = ("Osilly/Vision-R1-cold",)
 PARTS = {"llava_cot": "vision_r1_llava_cot_full.json", "mulberry": "vision_r1_mulberry_sft_full.json"}
@@ -33,10 +33,10 @@ def load(
 
     Raises ValueError for another folder, split or part.
     """
-    only_split("Vision-R1-cold", split)
+    check_train_split("Vision-R1-cold", split)
     if part is not None and part not in PARTS:
         raise ValueError(f"Vision-R1-cold has no part {part!r}{did_you_mean(part, PARTS)}; known: {', '.join(PARTS)}")
-    folder = files_of(path, image_root, *PARTS.values())
+    folder = ensure_local_files(path, image_root, *PARTS.values())
     files = [folder / file for name, file in PARTS.items() if part in (None, name) and (folder / file).is_file()]
     if not files:
         raise ValueError(f"{folder} holds no Vision-R1-cold: expected {' or '.join(PARTS.values())} in it")

@@ -13,9 +13,9 @@ from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.adapters import jsonl
 from balanced_thinking.data.checks import BadRow
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.options import only_split
-from balanced_thinking.data.records import records
-from balanced_thinking.data.tables import files_of
+from balanced_thinking.data.options import check_train_split
+from balanced_thinking.data.records import read_records
+from balanced_thinking.data.tables import ensure_local_files
 
 HUB = ("UCSC-VLAA/VLAA-Thinking",)
 PARTS = {"sft": "VLAA-Thinking-SFT-126K.json", "grpo": "VLAA-Thinking-GRPO-25K.json"}
@@ -34,14 +34,14 @@ def load(
     image_root: str | Path | None = None,
 ) -> Iterator[Example | BadRow]:
     """One `Example` or `BadRow` for each row of the part. Raises ValueError for another folder, split or part."""
-    only_split("VLAA-Thinking", split)
+    check_train_split("VLAA-Thinking", split)
     if part not in PARTS:
         raise ValueError(f"VLAA-Thinking has no part {part!r}{did_you_mean(part, PARTS)}; known: {', '.join(PARTS)}")
-    folder = files_of(path, image_root, PARTS[part])
+    folder = ensure_local_files(path, image_root, PARTS[part])
     if not (folder / PARTS[part]).is_file():
         raise ValueError(f"{folder} holds no part {part!r} of VLAA-Thinking: expected {PARTS[part]} in it")
     root = Path(image_root).expanduser() if image_root is not None else folder / "images"
-    for row, record in records(folder / PARTS[part]):
+    for row, record in read_records(folder / PARTS[part]):
         one = record if isinstance(record, BadRow) else _row(record, part)
         yield one if isinstance(one, BadRow) else jsonl.example(row, one, f"vlaa-{part}", root)
 

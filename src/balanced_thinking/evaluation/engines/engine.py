@@ -8,8 +8,13 @@ from typing import Any
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.runs.records import Prediction
-from balanced_thinking.scoring.completion import ends_with_answer, is_closed, is_whole, take_apart
-from balanced_thinking.scoring.scorers import RAW, get_scorer
+from balanced_thinking.scoring.completion import (
+    ends_after_answer,
+    has_text_after_answer,
+    is_answer_complete,
+    parse_completion,
+)
+from balanced_thinking.scoring.scorers import RAW_OUTPUT_SCORERS, get_scorer
 from balanced_thinking.segments import ANSWER, THINK, Parsed, ReasoningFormat, get_format, parse
 
 NOTHING = "there is nothing to evaluate: the data holds no example; check --data, --split and --limit"
@@ -36,16 +41,16 @@ class Judge:
 
     def ends(self, parsed: Parsed) -> bool:
         """Whether a completion is over: its answer closed as the format closes it, and nothing to complain about."""
-        return parsed.answer is not None and not parsed.problems and is_closed(parsed)
+        return parsed.answer is not None and not parsed.problems and has_text_after_answer(parsed)
 
     def _format_of(self, parsed: Parsed) -> ReasoningFormat:
         return get_format(parsed.format) if self.format.name == "auto" else self.format
 
     def score(self, example: Example, ids: list[int], scorer: str = "exact") -> Prediction:
         """One completion, parsed by the training's own parser and scored."""
-        parsed, segments, stopped = take_apart(ids, self.stops, self.tokenizer, self.format)
-        said = parsed.text if scorer in RAW else parsed.answer
-        whole = is_whole(parsed, stopped) or scorer in RAW
+        parsed, segments, stopped = parse_completion(ids, self.stops, self.tokenizer, self.format)
+        said = parsed.text if scorer in RAW_OUTPUT_SCORERS else parsed.answer
+        whole = is_answer_complete(parsed, stopped) or scorer in RAW_OUTPUT_SCORERS
         if scorer == "official":  # its script guesses, whatever is missing
             said, whole = (said if whole else None), True
         score = get_scorer(scorer)(said, example.answer, example.choices) if whole else 0.0
@@ -58,7 +63,8 @@ class Judge:
             score=score,
             problems=list(parsed.problems),
             malformed=parsed.answer is None,
-            truncated=not stopped and not (ends_with_answer(self._format_of(parsed)) and is_closed(parsed)),
+            truncated=not stopped
+            and not (ends_after_answer(self._format_of(parsed)) and has_text_after_answer(parsed)),
             think_tokens=segments.count(THINK),
             answer_tokens=segments.count(ANSWER) + stopped,
             completion=parsed.text,
@@ -84,7 +90,7 @@ class Engine(Judge, ABC):
 
     def ids_of(self, text: str, stopped: bool) -> list[int]:
         """The tokens of a completion that came as text; it ends where `Generator` would have ended it."""
-        tag, end = self.format.answer_close if ends_with_answer(self.format) else "", 0
+        tag, end = self.format.answer_close if ends_after_answer(self.format) else "", 0
         while tag and (found := text.find(tag, end)) >= 0:
             end = found + len(tag)
             if self.ends(parse(text[:end], self.format)):

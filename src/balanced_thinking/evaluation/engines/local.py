@@ -12,10 +12,10 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
-from balanced_thinking.data.rows import prompt
+from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.evaluation.engines.engine import Engine, Judge
 from balanced_thinking.runs.records import Prediction
-from balanced_thinking.scoring.completion import ends_with_answer
+from balanced_thinking.scoring.completion import ends_after_answer
 from balanced_thinking.segments import ReasoningFormat, generated_segments
 
 # A closing tag and what stands around it: no built-in tag takes more tokens.
@@ -59,7 +59,9 @@ class Generator(Engine):
 
         Once half of the rows have ended, they are taken out of the batch: a row costs no more than twice its tokens.
         """
-        rows = [{"id": e.id, "prompt": prompt(e), "images": [open_image(i) for i in e.images]} for e in examples]
+        rows = [
+            {"id": e.id, "prompt": prompt_messages(e), "images": [open_image(i) for i in e.images]} for e in examples
+        ]
         inputs: dict[str, Any] = {k: v.to(self.model.device) for k, v in self.collator.prompts(rows).items()}
         prompt_length = inputs["input_ids"].shape[1]
         limit = prompt_length + self.max_new_tokens
@@ -119,7 +121,7 @@ class Ended(StoppingCriteria):
 
     def __init__(self, judge: Judge, prompt_length: int, limit: int) -> None:
         self.judge, self.prompt_length, self.limit = judge, prompt_length, limit
-        self.tag = judge.format.answer_close if ends_with_answer(judge.format) else ""
+        self.tag = judge.format.answer_close if ends_after_answer(judge.format) else ""
         self.ends: dict[int, int] = {}  # row -> tokens until it ended; what follows is filling
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:

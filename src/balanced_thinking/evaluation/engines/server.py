@@ -19,7 +19,7 @@ from typing import Any
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
-from balanced_thinking.data.rows import prompt
+from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.html import data_uri
 from balanced_thinking.segments import ReasoningFormat
@@ -140,7 +140,7 @@ class Server(Engine):
 
 def messages(example: Example) -> list[dict[str, Any]]:
     """The prompt as the API takes it: pictures as data, before the text, as the processors put them."""
-    found: list[dict[str, Any]] = [dict(message) for message in prompt(example)]
+    found: list[dict[str, Any]] = [dict(message) for message in prompt_messages(example)]
     pictures = [{"type": "image_url", "image_url": {"url": _as_data(image)}} for image in example.images]
     if pictures:
         found[0]["content"] = [*pictures, {"type": "text", "text": found[0]["content"]}]
