@@ -24,7 +24,7 @@ from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.packing.positions import RopeIndex
 from balanced_thinking.segments import ANSWER, THINK, ReasoningFormat, get_format, parse, render
-from balanced_thinking.segments.trim import think_units, trim_think
+from balanced_thinking.segments.trim import split_think, trim_think
 from tests.conftest import ARCHITECTURES
 
 LONG = " ".join(f"sentence number {i} says what is seen ." for i in range(40))
@@ -206,7 +206,7 @@ def test_trimming_keeps_every_tag_the_answer_and_the_problems(name: str) -> None
     parsed = parse(STAGED[name], name)
     fmt = get_format(parsed.format)
     for pattern in (r"(?<=\.)\s+", r"\s+"):
-        units = think_units(parsed, re.compile(pattern), fmt)
+        units = split_think(parsed, re.compile(pattern), fmt)
         assert len(units) >= 40
         for keep in range(1, len(units)):
             text = trim_think(parsed, keep, units)
@@ -217,7 +217,7 @@ def test_trimming_keeps_every_tag_the_answer_and_the_problems(name: str) -> None
 
 
 def _tags(text: str, fmt: ReasoningFormat) -> list[str]:
-    return re.findall("|".join(map(re.escape, fmt.tags())), text)
+    return re.findall("|".join(map(re.escape, fmt.tag_kinds())), text)
 
 
 @pytest.mark.parametrize("name", STAGED)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from balanced_thinking.segments import ANSWER, FORMATS, PROBLEMS, THINK, get_format, parse, recognise, render
+from balanced_thinking.segments import ANSWER, FORMATS, PROBLEMS, THINK, get_format, parse, recognise_format, render
 
 NO_ANSWER = {"no_answer", "empty_answer"}
 
@@ -43,7 +43,7 @@ CASES: dict[str, list[tuple[str, str | None, str | None, str]]] = {
         ("<think>r <answer>B</answer></think>",
          "r <answer>B</answer>", None, "answer_inside_think no_answer"),  # only a draft
         ("<think>r <answer>B</answer>",
-         "r <answer>B</answer>", None, "unclosed_think answer_inside_think no_answer"),  # unclosed swallows all
+         "r <answer>B</answer>", None, "unclosed_think answer_inside_think no_answer"),  # unclosed: runs to the end
         ("r</think><answer>B</answer>", "r", "B", "missing_open_think"),  # closing tag only
         ("r <answer>A</answer></think><answer>B</answer>",
          "r <answer>A</answer>", "B", "missing_open_think"),  # with a draft
@@ -167,7 +167,7 @@ def test_case_table_covers_every_format_and_every_problem() -> None:
     assert {name for row in ROWS for name in row[4].split()} == set(PROBLEMS)
 
 
-# text, format; "¦" stands where thinking ends and the answer begins
+# text, format; "¦" marks where thinking ends and the answer begins
 BORDERS = [
     ("<think>r</think>¦<answer>B</answer>", "think-answer"),  # tags go with what they delimit
     ("<think>r</think>¦ \n<answer>B</answer>\n<|im_end|>", "think-answer"),  # white space follows, the end is answer
@@ -188,7 +188,7 @@ BORDERS = [
 
 
 @pytest.mark.parametrize(("marked", "fmt"), BORDERS)
-def test_segments_meet_where_the_bar_stands(marked: str, fmt: str) -> None:
+def test_segments_meet_at_the_bar(marked: str, fmt: str) -> None:
     think, answer = marked.split("¦")
     parsed = parse(think + answer, fmt)
     pieces = [(parsed.text[span.start : span.end], span.segment) for span in parsed.spans]
@@ -217,7 +217,7 @@ RECOGNISED = [
 
 @pytest.mark.parametrize(("text", "name"), RECOGNISED)
 def test_auto_chooses_the_most_specific_marker(text: str, name: str) -> None:
-    assert recognise(text).name == parse(text, "auto").format == name
+    assert recognise_format(text).name == parse(text, "auto").format == name
 
 
 def test_a_recipe_can_declare_its_own_tags() -> None:
@@ -260,10 +260,10 @@ def test_stages_from_yaml_lists_work() -> None:
         ({"answer_open": 3}, "answer_open must look like"),  # not a string
         ({"answer_open": "A:", "stages": ["<a>"]}, "stages must look like"),  # not pairs
         ({"answer_open": "<a>", "answer_close": "<a>"}, "must be unique"),  # opens as it closes
-        ({"answer_open": "A: "}, "without outer white space"),  # would split white space unclearly
+        ({"answer_open": "A: "}, "no outer white space"),  # would split white space unclearly
     ],
 )
-def test_a_wrong_format_is_a_value_error_that_names_the_mend(spec: object, message: str) -> None:
+def test_a_wrong_format_is_a_value_error_that_names_the_fix(spec: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse("text", spec)  # type: ignore[arg-type]
 

@@ -26,7 +26,7 @@ from balanced_thinking.data.images import decode_rgb, open_image
 from balanced_thinking.packing.layout import Layout, best_fit_decreasing
 from balanced_thinking.packing.positions import RopeIndex
 from balanced_thinking.segments import IGNORE, Parsed, ReasoningFormat, get_format, parse, token_segments
-from balanced_thinking.segments.trim import SENTENCES, WORDS, think_units, trim_think
+from balanced_thinking.segments.trim import SENTENCE_GAPS, WORD_GAPS, split_think, trim_think
 
 OVERFLOW = ("error", "drop", "trim_think")
 # What a processor returns for each token besides its id; completions hold no image, so theirs is 0.
@@ -198,8 +198,8 @@ class ScaleCollator:
     def _trim(self, parsed: Parsed, room: int) -> Completion | None:
         """The longest trimmed completion of at most `room` tokens; by words where whole sentences leave nothing."""
         format = get_format(parsed.format) if self.format.name == "auto" else self.format
-        for pattern in (SENTENCES, WORDS):
-            units = think_units(parsed, pattern, format)
+        for pattern in (SENTENCE_GAPS, WORD_GAPS):
+            units = split_think(parsed, pattern, format)
             best, low, high = None, 1, len(units) - 1
             while low <= high:
                 middle = (low + high) // 2

@@ -162,7 +162,7 @@ def _measure(tokenizer: Any) -> tuple[Callable[[str, str], tuple[int, int]], str
 def _words(text: str, format: str) -> int:
     """How many words, each tag of the format being one."""
     fmt = get_format(format)
-    tags = sorted(filter(None, (*fmt.tags(), *fmt.wrap)), key=len, reverse=True)
+    tags = sorted(filter(None, (*fmt.tag_kinds(), *fmt.wrap)), key=len, reverse=True)
     return len(re.sub("|".join(map(re.escape, tags)) or r"(?!)", " tag ", text).split())
 
 

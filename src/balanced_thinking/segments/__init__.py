@@ -1,9 +1,9 @@
 """Reasoning formats: text -> thinking, answer and named problems; spans -> one segment per token.
 
-The one parser behind training labels, rewards and evaluation. Pure Python: it imports at once.
+Training labels, rewards and evaluation use this same parser. It is pure Python and imports at once.
 """
 
-from balanced_thinking.segments.formats import FORMATS, ReasoningFormat, get_format, recognise, render
+from balanced_thinking.segments.formats import FORMATS, ReasoningFormat, get_format, recognise_format, render
 from balanced_thinking.segments.parser import ANSWER, IGNORE, PROBLEMS, THINK, Parsed, Span, parse
 from balanced_thinking.segments.tokens import generated_segments, token_segments
 
@@ -19,7 +19,7 @@ __all__ = [
     "generated_segments",
     "get_format",
     "parse",
-    "recognise",
+    "recognise_format",
     "render",
     "token_segments",
 ]

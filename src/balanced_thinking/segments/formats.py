@@ -1,11 +1,12 @@
 r"""Declarative reasoning formats, their registry, recognition and rendering.
 
-A new format is one entry of `_BUILT_IN` (or a mapping in a recipe) and one row in the test table. Which tags are given
-makes its shape:
+A new format is one entry of `_BUILT_IN` (or a mapping in a recipe) and one row in the test table. The tags that are
+given decide its shape:
 
 - `think_close` and `answer_open`: tagged thinking, tagged answer (`think-answer`);
-- `think_close` alone: tagged thinking, the rest is the answer (`deepseek-r1`);
-- `answer_open` alone: free reasoning up to the last answer tag (`boxed`); with neither, all is answer (`direct`).
+- only `think_close`: tagged thinking, the rest is the answer (`deepseek-r1`);
+- only `answer_open`: free reasoning up to the last answer tag (`boxed`);
+- neither: all text is the answer (`direct`).
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ _PUNCTUATION = "$.,;:!?)]}*\\`'\"。．，！？"
 
 @dataclass(frozen=True)
 class ReasoningFormat:
-    """How a text marks its thinking and its answer; tags are exact, case-sensitive strings ("" = there is none).
+    """How a text marks its thinking and its answer. Tags are exact, case-sensitive strings; "" means no such tag.
 
-    Raises ValueError for tags that can't work together.
+    Raises ValueError for tags that cannot work together.
     """
 
     name: str
@@ -31,43 +32,41 @@ class ReasoningFormat:
     think_open: str = ""
     think_close: str = ""
     answer_open: str = ""
-    answer_close: str = ""  # without one the answer runs to the end; "}" after an `answer_open` in "{" counts nesting
-    stages: tuple[tuple[str, str], ...] = ()  # further (open, close) tags of thinking, their close may be ""
-    open_optional: bool = False  # the chat template may have opened the thinking: a closing tag alone is well formed
+    answer_close: str = ""  # "": the answer runs to the end; "}" after an `answer_open` that ends in "{" counts nesting
+    stages: tuple[tuple[str, str], ...] = ()  # more (open, close) tags of thinking; close may be ""
+    open_optional: bool = False  # the chat template may have opened the thinking: a single closing tag is well formed
     think_required: bool = True
-    prose: bool = (
-        False  # after the thinking, free text may surround the answer's tags and is part of the answer segment
-    )
+    prose: bool = False  # free text may surround the answer's tags; it belongs to the answer segment
     tail: str = ""  # characters that may follow the closing answer tag
     wrap: tuple[str, str] = ("", "")  # optional tags around the tagged answer
-    markers: tuple[str, ...] = ()  # any of these makes "auto" choose this format; default: all its tags
-    think_pad: str = ""  # `render` puts the pads inside the tags and the gap between the segments
+    markers: tuple[str, ...] = ()  # "auto" chooses this format if the text has any of these; default: all its tags
+    think_pad: str = ""  # `render` writes the pads inside the tags and the gap between the segments
     answer_pad: str = ""
     gap: str = "\n"
     example: str = ""
 
     def __post_init__(self) -> None:
-        tags = [tag for tag, _ in self._tag_list()]
+        tags = [tag for tag, _ in self._tag_pairs()]
         for tag in tags:
             if tag != tag.strip() or tags.count(tag) > 1:
                 raise ValueError(
-                    f"reasoning format {self.name!r}: tag {tag!r} must be unique, without outer white space"
+                    f"reasoning format {self.name!r}: tag {tag!r} must be unique and have no outer white space"
                 )
         if (self.think_open or self.answer_close) and not (self.think_close or self.answer_open):
             raise ValueError(
                 f"reasoning format {self.name!r} has no start of the answer: set think_close or answer_open"
             )
 
-    def _tag_list(self) -> list[tuple[str, str]]:
+    def _tag_pairs(self) -> list[tuple[str, str]]:
         pairs = [(self.think_open, "think_open"), (self.think_close, "think_close")]
         for stage_open, stage_close in self.stages:
             pairs += [(stage_open, "think_open"), (stage_close, "think_close")]
         pairs += [(self.answer_open, "answer_open"), (self.answer_close, "answer_close")]
         return [(tag, kind) for tag, kind in pairs if tag]
 
-    def tags(self) -> dict[str, str]:
-        """Every tag with its kind: think_open, think_close, answer_open, answer_close; braces where they nest."""
-        tags = dict(self._tag_list())
+    def tag_kinds(self) -> dict[str, str]:
+        """Tag -> its kind: think_open, think_close, answer_open or answer_close; also braces where they nest."""
+        tags = dict(self._tag_pairs())
         if self.answer_open.endswith("{") and self.answer_close == "}":
             tags |= {"{": "brace", r"\{": "escaped", r"\}": "escaped"}
         return tags
@@ -185,14 +184,14 @@ FORMATS: dict[str, ReasoningFormat] = {fmt.name: fmt for fmt in _BUILT_IN}
 FORMATS["auto"] = replace(
     FORMATS["think-answer"],
     name="auto",
-    description="whichever of the others the text's tags show, most specific first; without any, think-answer",
+    description="the format whose tags the text has, most specific first; think-answer if it has none",
 )
 
 
 def get_format(spec: str | Mapping[str, Any] | ReasoningFormat) -> ReasoningFormat:
-    """The format of that name, or a custom one from a mapping of `ReasoningFormat`'s fields.
+    """The format of this name, or a custom one from a mapping of `ReasoningFormat`'s fields.
 
-    Raises ValueError, with the nearest known name, for an unknown name or key.
+    Raises ValueError for an unknown name or key, and suggests the nearest known one.
     """
     if isinstance(spec, ReasoningFormat):
         return spec
@@ -200,25 +199,25 @@ def get_format(spec: str | Mapping[str, Any] | ReasoningFormat) -> ReasoningForm
         return _custom_format(spec)
     if spec in FORMATS:
         return FORMATS[spec]
-    raise ValueError(_unknown("reasoning format", str(spec), FORMATS))
+    raise ValueError(_unknown_name_message("reasoning format", str(spec), FORMATS))
 
 
 def _custom_format(spec: Mapping[str, Any]) -> ReasoningFormat:
     for key in spec:
         if key not in _DEFAULTS:
-            raise ValueError(_unknown("key of a reasoning format", str(key), _DEFAULTS))
-    values = {key: _frozen(value) for key, value in spec.items()}
+            raise ValueError(_unknown_name_message("key of a reasoning format", str(key), _DEFAULTS))
+    values = {key: _to_tuples(value) for key, value in spec.items()}
     for key, value in values.items():
-        if not _fits(key, value):
+        if not _is_valid_value(key, value):
             raise ValueError(f"reasoning format: {key} must look like {_DEFAULTS[key]!r}, found {value!r}")
     if not (values.get("think_close") or values.get("answer_open")):
         raise ValueError(f"reasoning format {values!r} has no start of the answer: set think_close or answer_open")
-    # A format without an opening tag can only be opened by the template.
+    # Without an opening tag in the format, only the chat template can open the thinking.
     defaults: dict[str, Any] = {"name": "custom", "open_optional": not values.get("think_open")}
     return ReasoningFormat(**(defaults | values))
 
 
-def _fits(key: str, value: Any) -> bool:
+def _is_valid_value(key: str, value: Any) -> bool:
     if key == "stages":
         return isinstance(value, tuple) and all(_are_strings(pair, 2) for pair in value)
     if key in ("wrap", "markers"):
@@ -230,39 +229,39 @@ def _are_strings(value: Any, length: int | None) -> bool:
     return isinstance(value, tuple) and all(isinstance(item, str) for item in value) and length in (None, len(value))
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value
+def _to_tuples(value: Any) -> Any:
+    return tuple(_to_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+def _unknown_name_message(what: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {what} {name!r}{did_you_mean(name, known)}; known: {', '.join(sorted(known))}"
 
 
-def recognise(text: str) -> ReasoningFormat:
-    """The first built-in format, most specific first, one of whose markers occurs in the text, wherever it stands.
+def recognise_format(text: str) -> ReasoningFormat:
+    """The first built-in format that has a marker anywhere in the text; the most specific formats are tried first.
 
-    Without any marker it is think-answer, so that an output that lost its tags counts as malformed, not as an answer.
+    A text without any marker is think-answer. An output that lost its tags is then malformed, not an answer.
     """
     for fmt in _BUILT_IN:
-        if any(marker in text for marker in fmt.markers or fmt.tags()):
+        if any(marker in text for marker in fmt.markers or fmt.tag_kinds()):
             return fmt
     return FORMATS["think-answer"]
 
 
 def render(think: str | None, answer: str, format: str | Mapping[str, Any] | ReasoningFormat = "think-answer") -> str:
-    """The text that `parse` takes apart into `think` and `answer` again, unless they hold tags or outer white space.
+    """Write reasoning and answer in a format. `parse` gives both back unless they contain tags or outer white space.
 
-    Without `think` the thinking is left out, or an empty block where `parse` would need one to find the answer.
-    `direct` has no place for thinking and drops it. Raises ValueError for an unknown format.
+    Without `think` there is no thinking block, or an empty one if `parse` needs it to find the answer. `direct` has no
+    place for thinking and drops it. Raises ValueError for an unknown format.
     """
     fmt = get_format(format)
-    reply = fmt.wrap[0] + _block(fmt.answer_open, answer, fmt.answer_close, fmt.answer_pad) + fmt.wrap[1]
+    reply = fmt.wrap[0] + _wrap_content(fmt.answer_open, answer, fmt.answer_close, fmt.answer_pad) + fmt.wrap[1]
     needs_block = fmt.open_optional and not fmt.answer_open
     has_place = bool(fmt.think_close or fmt.answer_open)
     if not has_place or not (think or needs_block):
         return reply
-    return _block(fmt.think_open, think or "", fmt.think_close, fmt.think_pad) + fmt.gap + reply
+    return _wrap_content(fmt.think_open, think or "", fmt.think_close, fmt.think_pad) + fmt.gap + reply
 
 
-def _block(opening: str, content: str, closing: str, pad: str) -> str:
+def _wrap_content(opening: str, content: str, closing: str, pad: str) -> str:
     return (opening + pad if opening else "") + content + (pad + closing if closing else "")

@@ -1,12 +1,12 @@
-"""Text -> thinking, answer, named problems and a partition into segments. Total on strings, linear in their length.
+"""Text -> thinking, answer, named problems and a partition into segments. Accepts any string, in linear time.
 
 One pass over the format's tags (`scan`), then slices. Decisions:
 
-- The last answer outside thinking counts; a second thinking block is thinking, too.
-- Unclosed thinking swallows the rest: an answer inside it is a draft (`answer_inside_think` and `no_answer`), because a
-  truncated reasoning can't be told from a forgotten closing tag.
-- Absent and empty are both None; the problem tells which. `answer is None` exactly with `no_answer` or `empty_answer`.
-- With no answer the whole text is THINK.
+- The last answer outside thinking counts. A second thinking block is thinking, too.
+- Unclosed thinking runs to the end. An answer inside it is a draft (`answer_inside_think` and `no_answer`), because
+  truncated reasoning looks the same as a forgotten closing tag.
+- Absent and empty are both None; the problem says which. `answer is None` exactly with `no_answer` or `empty_answer`.
+- Without an answer the complete text is THINK.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from balanced_thinking.segments.formats import ReasoningFormat, get_format, recognise
-from balanced_thinking.segments.scan import END_OF_TURN, Scan, content, think_tags
+from balanced_thinking.segments.formats import ReasoningFormat, get_format, recognise_format
+from balanced_thinking.segments.scan import END_OF_TURN, TagScan, strip_span, think_tag_pattern
 
 IGNORE, THINK, ANSWER = 0, 1, 2
 
 PROBLEMS: dict[str, str] = {
-    "no_think": "there is no thinking, but the format asks for it (in tables: think or reasoning)",
+    "no_think": "there is no thinking, but the format requires it (in tables: think or reasoning)",
     "empty_think": "the thinking is empty",
     "missing_open_think": "the thinking is closed but was never opened",
     "unclosed_think": "the thinking is never closed: truncated, or the closing tag was forgotten",
     "multiple_thinks": "there is more than one block of thinking",
-    "nested_tag": "a tag stands where it has no place: inside a block of its kind, or closing what is closed",
+    "nested_tag": "a misplaced tag: inside a block of its own kind, or closing a block that is not open",
     "text_before_think": "there is text before the thinking",
     "text_between": "there is text between the thinking and the answer",
-    "answer_inside_think": "an answer stands only inside the thinking, so it counts as a draft",
+    "answer_inside_think": "the only answer is inside the thinking, so it counts as a draft",
     "no_answer": "there is no answer (in tables: answer)",
     "empty_answer": "the answer is empty",
     "unclosed_answer": "the answer is never closed: truncated, or the closing tag was forgotten",
@@ -48,10 +48,10 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Parsed:
-    """A text taken apart. Offsets count characters of `text`; `spans` covers all of it, in order and without overlap.
+    """A parsed text. Offsets count characters of `text`; `spans` covers all of it, in order and without overlap.
 
-    `think` and `answer` are the slices of their spans, without tags and outer white space, except that the tags between
-    the stages of a format (LLaVA-CoT, Mulberry) are inside `think_span` but replaced by a blank line in `think`.
+    `think` and `answer` are the slices of their spans, without tags and outer white space. `think_span` includes the
+    tags between the stages of a format (LLaVA-CoT, Mulberry); `think` has a blank line in their place.
     """
 
     text: str
@@ -70,15 +70,15 @@ class Parsed:
 
 
 def parse(text: str, format: str | Mapping[str, Any] | ReasoningFormat = "think-answer") -> Parsed:
-    """Take a text apart. Never raises on any text; raises ValueError for an unknown format only."""
+    """Split a text into thinking and answer. Accepts any text; raises ValueError only for an unknown format."""
     fmt = get_format(format)
     if fmt.name == "auto":
-        fmt = recognise(text)
-    scan = Scan(text, fmt)
-    answer_span = _answer_span(scan)
-    think_span = _think_span(scan)
-    think = _without_stage_tags(text, think_span, fmt)
-    # White space between segments belongs to the one that follows; without an answer all is thinking.
+        fmt = recognise_format(text)
+    scan = TagScan(text, fmt)
+    answer_span = _find_answer_span(scan)
+    think_span = _find_think_span(scan)
+    think = _remove_stage_tags(text, think_span, fmt)
+    # White space between segments belongs to the second one. Without an answer all is thinking.
     border = len(text[: scan.border].rstrip()) if answer_span else len(text)
     spans = (Span(0, border, THINK), Span(border, len(text), ANSWER))
     return Parsed(
@@ -89,53 +89,53 @@ def parse(text: str, format: str | Mapping[str, Any] | ReasoningFormat = "think-
         think_span=think_span if think else None,
         answer_span=answer_span,
         spans=tuple(span for span in spans if span.start < span.end),
-        problems=_problems(scan, think, answer_span),
+        problems=_find_problems(scan, think, answer_span),
     )
 
 
-def _answer_span(scan: Scan) -> tuple[int, int] | None:
+def _find_answer_span(scan: TagScan) -> tuple[int, int] | None:
     if scan.answer is None:
         return None
-    start, end = content(scan.text, scan.answer.inner_start, scan.answer.inner_end)
+    start, end = strip_span(scan.text, scan.answer.inner_start, scan.answer.inner_end)
     return (start, end) if start < end else None
 
 
-def _think_opened(scan: Scan) -> tuple[int, int] | None:
-    """The opening tag, if it comes before the answer: a block after it is text after the answer."""
+def _find_think_opening(scan: TagScan) -> tuple[int, int] | None:
+    """The opening tag, if it is before the answer. A thinking block after the answer is text after the answer."""
     if scan.opened is None or (scan.answer and scan.opened[0] > scan.answer.start):
         return None
     return scan.opened
 
 
-def _think_span(scan: Scan) -> tuple[int, int] | None:
-    opened = _think_opened(scan)
+def _find_think_span(scan: TagScan) -> tuple[int, int] | None:
+    opened = _find_think_opening(scan)
     if opened is None and scan.fmt.think_close:
         return None
     end = scan.close[0] if scan.close else scan.border
-    start, end = content(scan.text, opened[1] if opened else 0, end)
+    start, end = strip_span(scan.text, opened[1] if opened else 0, end)
     return (start, end) if start < end else None
 
 
-def _without_stage_tags(text: str, span: tuple[int, int] | None, fmt: ReasoningFormat) -> str | None:
+def _remove_stage_tags(text: str, span: tuple[int, int] | None, fmt: ReasoningFormat) -> str | None:
     if span is None:
         return None
     think = text[slice(*span)]
     if fmt.stages:
-        pieces = (piece.strip() for piece in think_tags(fmt).split(think))
+        pieces = (piece.strip() for piece in think_tag_pattern(fmt).split(think))
         think = "\n\n".join(piece for piece in pieces if piece)
     return think or None
 
 
-def _problems(scan: Scan, think: str | None, answer_span: tuple[int, int] | None) -> tuple[str, ...]:
-    found = scan.problems | _think_problems(scan, think) | _answer_problems(scan, answer_span)
+def _find_problems(scan: TagScan, think: str | None, answer_span: tuple[int, int] | None) -> tuple[str, ...]:
+    found = scan.problems | _find_think_problems(scan, think) | _find_answer_problems(scan, answer_span)
     if scan.answers:
-        found.discard("answer_inside_think")  # a draft is no problem where an answer follows
+        found.discard("answer_inside_think")  # a draft is not a problem if an answer follows
     return tuple(name for name in PROBLEMS if name in found)
 
 
-def _think_problems(scan: Scan, think: str | None) -> set[str]:
+def _find_think_problems(scan: TagScan, think: str | None) -> set[str]:
     found: set[str] = set()
-    opened = _think_opened(scan)
+    opened = _find_think_opening(scan)
     if think is None and opened:
         found.add("empty_think")
     elif think is None and scan.fmt.think_required:
@@ -145,7 +145,7 @@ def _think_problems(scan: Scan, think: str | None) -> set[str]:
     return found
 
 
-def _answer_problems(scan: Scan, answer_span: tuple[int, int] | None) -> set[str]:
+def _find_answer_problems(scan: TagScan, answer_span: tuple[int, int] | None) -> set[str]:
     found: set[str] = set()
     if answer_span is None:
         found.add("empty_answer" if scan.answer else "no_answer")
@@ -153,19 +153,19 @@ def _answer_problems(scan: Scan, answer_span: tuple[int, int] | None) -> set[str
     if scan.fmt.think_close and len(scan.answers) > 1:
         found.add("multiple_answers")
     if scan.fmt.answer_open and scan.answer:
-        if scan.close and not scan.fmt.prose and _text_between(scan, scan.close[1]):
+        if scan.close and not scan.fmt.prose and _has_text_between(scan, scan.close[1]):
             found.add("text_between")
-        if not _ignorable(scan.text[scan.answer.end :], scan.fmt):
+        if not _is_ignorable(scan.text[scan.answer.end :], scan.fmt):
             found.add("text_after_answer")
     return found
 
 
-def _text_between(scan: Scan, close_end: int) -> bool:
+def _has_text_between(scan: TagScan, close_end: int) -> bool:
     first_answer = next(answer.start for answer in scan.answers if answer.start >= close_end)
     return bool(scan.text[close_end:first_answer].strip())
 
 
-def _ignorable(tail: str, fmt: ReasoningFormat) -> bool:
+def _is_ignorable(tail: str, fmt: ReasoningFormat) -> bool:
     for token in (*END_OF_TURN, *fmt.wrap):
         tail = tail.replace(token, " ") if token else tail
     return all(char.isspace() or char in fmt.tail for char in tail)

@@ -1,6 +1,6 @@
-"""One pass over a text's tags: where thinking opens and closes, and which answers stand outside it.
+"""One pass over a text's tags: where thinking opens and closes, and which answers are outside it.
 
-The pattern is an alternation of literals, so it can't backtrack, and every handler takes constant time.
+The pattern is an alternation of literals, so it cannot backtrack, and every handler takes constant time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ END_OF_TURN = (
 )
 
 
-class Block(NamedTuple):
+class AnswerBlock(NamedTuple):
     """Offsets of an answer: opening tag, content [inner_start, inner_end), closing tag up to `end`."""
 
     start: int
@@ -38,10 +38,10 @@ class Block(NamedTuple):
     end: int
 
 
-class Scan:
+class TagScan:
     """What one pass over the tags finds: the thinking block's borders, the answers outside it, misplaced tags.
 
-    `state` is "outside", "think" or "answer". Formats without a closing think tag never enter "think": all that stands
+    `state` is "outside", "think" or "answer". Formats without a closing think tag never enter "think": everything
     before their last answer is reasoning.
     """
 
@@ -50,31 +50,31 @@ class Scan:
         self.state = "outside"
         self.opened: tuple[int, int] | None = None  # the tag that opened the first thinking; (0, 0) if the template did
         self.closes: list[tuple[int, int]] = []
-        self.answers: list[Block] = []
+        self.answers: list[AnswerBlock] = []
         self.answer_tag = (0, 0)
         self.depth = 0  # braces open inside the current answer
         self.problems: set[str] = set()
-        self._run()
-        self.answer = self._final_answer()
-        self.close = self._last_close()
-        self.border = self._answer_border()
+        self._scan_tags()
+        self.answer = self._find_final_answer()
+        self.close = self._find_last_close()
+        self.border = self._find_border()
 
-    def _run(self) -> None:
-        tags, pattern = _compiled(self.fmt)
+    def _scan_tags(self) -> None:
+        tags, pattern = _compile_tags(self.fmt)
         handlers = {
-            "think_open": self._think_open,
-            "think_close": self._think_close,
-            "answer_open": self._answer_open,
-            "answer_close": self._answer_close,
-            "brace": self._brace,
+            "think_open": self._open_think,
+            "think_close": self._close_think,
+            "answer_open": self._open_answer,
+            "answer_close": self._close_answer,
+            "brace": self._open_brace,
         }
         for match in pattern.finditer(self.text):
             handler = handlers.get(tags[match.group()])
             if handler is not None:
                 handler(match.span())
-        self._end()
+        self._finish_scan()
 
-    def _think_open(self, tag: tuple[int, int]) -> None:
+    def _open_think(self, tag: tuple[int, int]) -> None:
         if self.state != "outside":
             self.problems.add("nested_tag")
             return
@@ -85,9 +85,9 @@ class Scan:
         if self.fmt.think_close:
             self.state = "think"
 
-    def _think_close(self, tag: tuple[int, int]) -> None:
+    def _close_think(self, tag: tuple[int, int]) -> None:
         if self.opened is None:
-            self._open_at_start()
+            self._start_think_at_zero()
         elif self.state != "think":
             self.problems.add("nested_tag")
         if self.state == "answer":
@@ -95,8 +95,8 @@ class Scan:
         self.closes.append(tag)
         self.state = "outside"
 
-    def _open_at_start(self) -> None:
-        """A closing tag alone: all before it was thinking, and answers in it were drafts."""
+    def _start_think_at_zero(self) -> None:
+        """A closing tag without an opening one: all text before it was thinking, and answers in it were drafts."""
         self.opened = (0, 0)
         if not self.fmt.open_optional:
             self.problems.add("missing_open_think")
@@ -105,7 +105,7 @@ class Scan:
             self.problems.add("answer_inside_think")
         self.state = "think"
 
-    def _answer_open(self, tag: tuple[int, int]) -> None:
+    def _open_answer(self, tag: tuple[int, int]) -> None:
         if self.state == "think":
             self.problems.add("answer_inside_think")
             return
@@ -115,7 +115,7 @@ class Scan:
             self._add_answer((tag[0], tag[0]))
         self.state, self.answer_tag, self.depth = "answer", tag, 0
 
-    def _answer_close(self, tag: tuple[int, int]) -> None:
+    def _close_answer(self, tag: tuple[int, int]) -> None:
         if self.state != "answer":
             return
         if self.depth:
@@ -124,13 +124,13 @@ class Scan:
             self._add_answer(tag)
             self.state = "outside"
 
-    def _brace(self, _: tuple[int, int]) -> None:
+    def _open_brace(self, _: tuple[int, int]) -> None:
         self.depth += 1
 
     def _add_answer(self, close: tuple[int, int]) -> None:
-        self.answers.append(Block(*self.answer_tag, *close))
+        self.answers.append(AnswerBlock(*self.answer_tag, *close))
 
-    def _end(self) -> None:
+    def _finish_scan(self) -> None:
         if self.state == "answer":
             self._add_answer((len(self.text), len(self.text)))
             if self.fmt.answer_close:
@@ -141,23 +141,23 @@ class Scan:
         if self.state == "think":
             self.problems.add("unclosed_think")
 
-    def _final_answer(self) -> Block | None:
-        """The last answer outside thinking; for a free answer all that follows the thinking."""
+    def _find_final_answer(self) -> AnswerBlock | None:
+        """The last answer outside thinking; in a format without answer tags, all text after the thinking."""
         if self.fmt.answer_open:
             return self.answers[-1] if self.answers else None
         if self.state == "think":
             return None
         start = self.closes[-1][1] if self.closes else 0
-        return Block(start, start, len(self.text), len(self.text))
+        return AnswerBlock(start, start, len(self.text), len(self.text))
 
-    def _last_close(self) -> tuple[int, int] | None:
+    def _find_last_close(self) -> tuple[int, int] | None:
         """The last closing think tag before the answer."""
         limit = self.answer.start if self.answer else len(self.text)
         if self.answer is None and self.state == "think":
             return None
         return next((close for close in reversed(self.closes) if close[1] <= limit), None)
 
-    def _answer_border(self) -> int:
+    def _find_border(self) -> int:
         if self.answer is None:
             return len(self.text)
         if self.fmt.prose:
@@ -166,24 +166,24 @@ class Scan:
 
 
 @lru_cache(maxsize=64)
-def _compiled(fmt: ReasoningFormat) -> tuple[dict[str, str], re.Pattern[str]]:
-    tags = fmt.tags()
-    return tags, _alternation(tags)
+def _compile_tags(fmt: ReasoningFormat) -> tuple[dict[str, str], re.Pattern[str]]:
+    tags = fmt.tag_kinds()
+    return tags, _match_any(tags)
 
 
 @lru_cache(maxsize=64)
-def think_tags(fmt: ReasoningFormat) -> re.Pattern[str]:
-    """Matches the format's thinking tags alone."""
-    return _alternation(tag for tag, kind in fmt.tags().items() if kind.startswith("think"))
+def think_tag_pattern(fmt: ReasoningFormat) -> re.Pattern[str]:
+    """Matches the format's thinking tags only."""
+    return _match_any(tag for tag, kind in fmt.tag_kinds().items() if kind.startswith("think"))
 
 
-def _alternation(tags: Iterable[str]) -> re.Pattern[str]:
-    # Longest first, should one tag begin like another; with no tag at all, a pattern that never matches.
+def _match_any(tags: Iterable[str]) -> re.Pattern[str]:
+    # Longest first, because one tag may begin like another. Without any tag: a pattern that never matches.
     return re.compile("|".join(re.escape(tag) for tag in sorted(tags, key=len, reverse=True)) or r"(?!)")
 
 
-def content(text: str, start: int, end: int) -> tuple[int, int]:
-    """[start, end) without outer white space and, at the text's end, without end-of-turn tokens."""
+def strip_span(text: str, start: int, end: int) -> tuple[int, int]:
+    """[start, end) without outer white space and, at the end of the text, without end-of-turn tokens."""
     at_end = end == len(text)
     while end > start:
         if text[end - 1].isspace():

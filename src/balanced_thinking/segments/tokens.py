@@ -1,4 +1,4 @@
-"""Spans of characters -> one segment per token, of an ordinary tokenization or of what a model generated."""
+"""Character spans -> one segment per token, for the tokens of a text or for token ids that a model generated."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from balanced_thinking.segments.parser import ANSWER, THINK, Parsed, parse
 def token_segments(parsed: Parsed, offsets: Sequence[tuple[int, int]]) -> list[int]:
     """THINK or ANSWER for each token, given the (start, end) character offsets of the tokens of `parsed.text`.
 
-    A token over the border belongs to the segment of its first non-space character; a token of zero width (an EOS that
-    the tokenizer added) to that of the token before it, or at the start of the one that follows. Without an answer all
-    is THINK. Raises ValueError for offsets beyond the text.
+    A token across the border belongs to the segment of its first non-space character. A token of zero width (an EOS
+    that the tokenizer added) belongs to the segment of the token before it, or of the next one at the start. Without an
+    answer all is THINK. Raises ValueError for offsets beyond the text.
     """
     length = len(parsed.text)
     if any(end > length for _, end in offsets):
@@ -25,8 +25,8 @@ def token_segments(parsed: Parsed, offsets: Sequence[tuple[int, int]]) -> list[i
             " a tokenization of parsed.text itself, without the prompt"
         )
     border = next((span.start for span in parsed.spans if span.segment == ANSWER), length + 1)
-    # The character before the border is never white (`parse` gives white space to the segment that follows), so a token
-    # that starts before the border has its first non-space character there: its start decides.
+    # The character before the border is never white space (`parse` gives that to the next segment). So a token that
+    # starts before the border has its first non-space character there, and comparing its start is enough.
     starts = [start for start, end in offsets if end > start]
     segment = ANSWER if (starts[0] if starts else 0) >= border else THINK
     segments = []
@@ -42,16 +42,16 @@ def generated_segments(
 ) -> tuple[Parsed, list[int]]:
     """The parsed text of generated token ids, and THINK or ANSWER for each id.
 
-    A model need not generate the ids that its text would be tokenized to, so the border is found among the ids
-    themselves, in O(log n) decodings: the first id that starts at or after the answer's first character.
+    Tokenizing the text again may give other ids than the model generated. So the border is searched among the generated
+    ids, with O(log n) decodings: the first id that starts at or after the answer's first character.
     """
 
-    def decode(count: int) -> str:
+    def decode_first(count: int) -> str:
         return tokenizer.decode(ids[:count], skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
-    parsed = parse(decode(len(ids)), format)
+    parsed = parse(decode_first(len(ids)), format)
     border = next((span.start for span in parsed.spans if span.segment == ANSWER), None)
     if border is None:
         return parsed, [THINK] * len(ids)
-    first = bisect_left(range(len(ids)), border, key=lambda count: len(decode(count)))
+    first = bisect_left(range(len(ids)), border, key=lambda count: len(decode_first(count)))
     return parsed, [THINK] * first + [ANSWER] * (len(ids) - first)

@@ -1,4 +1,4 @@
-"""Cutting in the middle of the reasoning, so that a long sample keeps its beginning, its end and its answer."""
+"""Shorten reasoning in its middle, so that a long sample keeps its beginning, its end and its answer."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from collections.abc import Sequence
 
 from balanced_thinking.segments.formats import ReasoningFormat
 from balanced_thinking.segments.parser import Parsed
-from balanced_thinking.segments.scan import content, think_tags
+from balanced_thinking.segments.scan import strip_span, think_tag_pattern
 
-# What lies between two units that may be cut.
-SENTENCES = re.compile(r"(?<=[.!?\n])\s+")
-WORDS = re.compile(r"\s+")
+# What separates two units that may be cut.
+SENTENCE_GAPS = re.compile(r"(?<=[.!?\n])\s+")
+WORD_GAPS = re.compile(r"\s+")
 
 
-def think_stretch(parsed: Parsed, format: ReasoningFormat) -> tuple[int, int]:
-    """The longest stretch of the reasoning between thinking tags: what may be cut while every tag stays."""
+def longest_think_span(parsed: Parsed, format: ReasoningFormat) -> tuple[int, int]:
+    """[start, end) of the longest piece of reasoning between two thinking tags: text that can be cut without a tag."""
     start, end = parsed.think_span or (0, 0)
     borders = [
         start,
-        *(border for tag in think_tags(format).finditer(parsed.text, start, end) for border in tag.span()),
+        *(border for tag in think_tag_pattern(format).finditer(parsed.text, start, end) for border in tag.span()),
     ]
     stretches = zip(borders[::2], [*borders[1::2], end], strict=True)
-    return max((content(parsed.text, *stretch) for stretch in stretches), key=lambda stretch: stretch[1] - stretch[0])
+    return max(
+        (strip_span(parsed.text, *stretch) for stretch in stretches), key=lambda stretch: stretch[1] - stretch[0]
+    )
 
 
 def trim_think(parsed: Parsed, keep: int, units: Sequence[tuple[int, int]]) -> str:
-    """The text with only `keep` of the `units` of its reasoning (character spans in order): the first and last ones."""
+    """The text with only the first and last of its reasoning's `units` (ordered character spans), `keep` in total."""
     if not units:
         return parsed.text
     head, tail = units[: (keep + 1) // 2], units[len(units) - keep // 2 :]
@@ -34,9 +36,9 @@ def trim_think(parsed: Parsed, keep: int, units: Sequence[tuple[int, int]]) -> s
     return parsed.text[: units[0][0]] + kept + parsed.text[units[-1][1] :]
 
 
-def think_units(parsed: Parsed, pattern: re.Pattern[str], format: ReasoningFormat) -> list[tuple[int, int]]:
+def split_think(parsed: Parsed, pattern: re.Pattern[str], format: ReasoningFormat) -> list[tuple[int, int]]:
     """Character spans between the matches of `pattern` in the longest stretch of the reasoning."""
-    start, end = think_stretch(parsed, format)
+    start, end = longest_think_span(parsed, format)
     units = []
     for match in pattern.finditer(parsed.text, start, end):
         units.append((start, match.start()))
