@@ -18,7 +18,8 @@ import torch
 import yaml
 
 from balanced_thinking.cli import main
-from balanced_thinking.config.yaml import RecipeError, typed_arguments
+from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.yaml import typed_arguments
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.engines.local import Generator
 from balanced_thinking.models.load import load_model
@@ -97,17 +98,17 @@ def test_numbers_and_words_that_yaml_misreads_are_what_they_were_meant_to_be() -
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: [", "is no YAML"),  # cut off
+        ("a: [", "is not valid YAML"),  # cut off
         ("- a", "holds ['a']; expected keys"),  # a list
         ("modle: x", "did you mean 'model'"),  # an unknown key
         ("training:", "training is empty; expected a mapping"),  # nothing under it
         ("training: {output_dir: x}", "use --out"),  # the run directory's own
         ("lora: true", "lora is true; expected a mapping or null"),  # a switch in place of arguments
         ("lora: {rank: 4}", "lora has the unknown key 'rank' (did you mean"),
-        ("lora: {r: four}", "r is 'four'; expected a whole number"),
+        ("lora: {r: four}", "r is 'four'; expected an integer"),
         ("model_size: {hiden: 4}", "did you mean 'hidden'"),
-        ("limit: 2.5", "limit is 2.5; expected a whole number or null"),
-        ("data: 5", "data is 5; expected text, so quote it"),
+        ("limit: 2.5", "limit is 2.5; expected an integer or null"),
+        ("data: 5", "data is 5; expected text: put it in quotes"),
         ("data: $NOT_SET/x", "the environment variable NOT_SET is not set"),
         ("data: ${NOT_SET}/x", "the environment variable NOT_SET is not set"),
     ],
@@ -124,15 +125,15 @@ def test_a_recipe_that_cannot_be_used_says_what_mends_it(
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("max_steps", "ten", "a whole number"),
-        ("max_steps", 1.5, "a whole number"),
-        ("max_steps", True, "a whole number"),
+        ("max_steps", "ten", "an integer"),
+        ("max_steps", 1.5, "an integer"),
+        ("max_steps", True, "an integer"),
         ("learning_rate", "fast", "a number"),
         ("learning_rate", False, "a number"),
         ("gradient_checkpointing", "flase", "true or false"),
         ("gradient_checkpointing", 1, "true or false"),
-        ("weighting", 3, "text, so quote it"),
-        ("max_length", [4], "a whole number or null"),
+        ("weighting", 3, "text: put it in quotes"),
+        ("max_length", [4], "an integer or null"),
     ],
 )
 def test_a_training_argument_of_another_kind_is_refused(name: str, value: object, expected: str) -> None:
@@ -170,12 +171,15 @@ def test_help_is_instant_because_no_heavy_library_is_imported() -> None:
         (["sft", "--config", "nowhere.yaml"], "no recipe nowhere.yaml"),
         (["sft", "stray"], "unexpected argument 'stray'"),
         (["sft", *TINY, "--learning_rate", "fast"], "learning_rate is 'fast'; expected a number"),
-        (["sft", "--max_steps", "ten"], "max_steps is 'ten'; expected a whole number"),
-        (["sft", "--limit", "abc"], "limit is 'abc'; expected a whole number"),
+        (["sft", "--max_steps", "ten"], "max_steps is 'ten'; expected an integer"),
+        (["sft", "--limit", "abc"], "limit is 'abc'; expected an integer"),
         (["sft", "--data", "5"], "data is 5; expected text"),
         (["sft", "--data.n", "5"], "--data.n sets a key of data, which is no mapping"),
         (["sft", "--lora", "true"], "lora is true; expected a mapping"),
-        (["sft", "--lora.target_modules", "[q_proj"], "--lora.target_modules [q_proj, line 1, column 8 is no YAML"),
+        (
+            ["sft", "--lora.target_modules", "[q_proj"],
+            "--lora.target_modules [q_proj, line 1, column 8 is not valid YAML",
+        ),
         (["sft", "--output_dir", "x"], "use --out"),
         (["sft", "--resume_from_checkpoint", "x"], "what --resume says"),
         (["sft", *TINY, "--gradient_accumulation_steps", "0"], "gradient_accumulation_steps is 0; expected at least 1"),
@@ -382,7 +386,7 @@ def test_recipes_and_studies_are_utf_8_whatever_the_system_writes(tmp_path: Path
     told = subprocess.run(command, env=os.environ | plain, capture_output=True, text=True, check=True).stdout
     assert told.strip() == ascii(["größe/modell", "größer"])
     (tmp_path / "recipe.yaml").write_bytes("model: größe\n".encode("latin-1"))
-    with pytest.raises(RecipeError, match=r"recipe.yaml is no YAML: .*; expected text in UTF-8"):
+    with pytest.raises(RecipeError, match=r"recipe.yaml is not valid YAML: .*; expected text in UTF-8"):
         load_recipe(tmp_path / "recipe.yaml")
 
 
@@ -656,7 +660,7 @@ def test_options_beside_benchmarks_are_their_defaults_and_changed_data_is_asked_
         ("world: {batch_size: 0}", 2, "batch_size is 0; expected at least 1"),
         ("world: {limit: many}", 2, "limit is 'many'"),
         ("world: {on_bad_row: skip}", 2, "on_bad_row is 'skip'; expected error or drop"),
-        ("world: {scorer: anls}\nworld: {scorer: exact}", 2, "'world' stands twice"),
+        ("world: {scorer: anls}\nworld: {scorer: exact}", 2, "'world' occurs twice"),
         ("world: {scorre: exact}", 2, "did you mean 'scorer'"),
         ("world: {scorer: exat}", 2, "did you mean 'exact'"),
         ("[world]", 2, "expected data sets with options"),

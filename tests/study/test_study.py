@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from balanced_thinking.cli import main
-from balanced_thinking.config.yaml import RecipeError
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.evaluation.run import evaluate
 from balanced_thinking.runs.ledger import LEDGER, read_ledger

@@ -16,7 +16,7 @@ import yaml
 
 from balanced_thinking.study.plan import make_study
 from balanced_thinking.study.run import prepare
-from balanced_thinking.system.ending import orderly_end
+from balanced_thinking.system.ending import clean_up_on_sigterm
 
 TRAINING = {"max_steps": 100_000, "per_device_train_batch_size": 2, "use_cpu": True, "save_strategy": "no"}
 RECIPE = {"model": "tiny:qwen2_5_vl", "data_options": {"n": 8, "ratio": 5}, "training": TRAINING}
@@ -84,11 +84,11 @@ def test_a_handler_of_somebody_else_stays_and_ours_goes() -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        with orderly_end():
+        with clean_up_on_sigterm():
             assert callable(signal.getsignal(signal.SIGTERM))
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        with orderly_end():
+        with clean_up_on_sigterm():
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -98,7 +98,7 @@ def test_a_command_may_run_in_any_thread() -> None:
     done = []
 
     def work() -> None:
-        with orderly_end():
+        with clean_up_on_sigterm():
             done.append(True)
 
     thread = threading.Thread(target=work)

@@ -22,7 +22,7 @@ from balanced_thinking.cli.study import (
     study_options,
 )
 from balanced_thinking.cli.training import stage_options, train
-from balanced_thinking.system.ending import orderly_end
+from balanced_thinking.system.ending import clean_up_on_sigterm
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, rest = parser.parse_known_args(words)
     command = commands[arguments.command]
     arguments.overrides, arguments.options = pairs_of(rest, command), command.options()
-    with orderly_end():
+    with clean_up_on_sigterm():
         try:
             return _run(arguments.run, arguments, command)
         except KeyboardInterrupt:
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command: Parser) -> int:
-    from balanced_thinking.config.yaml import RecipeError
+    from balanced_thinking.config.errors import RecipeError
     from balanced_thinking.data.checks import BadRowsError
     from balanced_thinking.study.run import StudyError
 

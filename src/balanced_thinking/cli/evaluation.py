@@ -62,7 +62,7 @@ def evaluation_options(parser: Parser) -> None:
 
 
 def run_evaluation(arguments: argparse.Namespace) -> Path:
-    from balanced_thinking.config.yaml import RecipeError
+    from balanced_thinking.config.errors import RecipeError
     from balanced_thinking.evaluation.benchmarks import Benchmark, load_benchmarks
     from balanced_thinking.evaluation.run import evaluate_on_each
 

@@ -61,7 +61,7 @@ def _as_yaml(value: object) -> str:
 
 def _refuse_misspelt(overrides: Sequence[tuple[str, str]], options: Sequence[str], stage: str) -> None:
     """Raises RecipeError for a name that is no option, no key of a recipe and no training argument."""
-    from balanced_thinking.config.yaml import RecipeError
+    from balanced_thinking.config.errors import RecipeError
     from balanced_thinking.training.recipe import Recipe
 
     keys = {f.name for f in fields(Recipe)}
@@ -83,7 +83,7 @@ def _refuse_misspelt(overrides: Sequence[tuple[str, str]], options: Sequence[str
 
 def _refuse_several(overrides: Sequence[tuple[str, str]]) -> None:
     """Raises RecipeError where --data is given again: the last one would win silently, though `eval` takes several."""
-    from balanced_thinking.config.yaml import RecipeError
+    from balanced_thinking.config.errors import RecipeError
 
     data = [value for name, value in overrides if name == "data"]
     if len(set(data)) > 1:
@@ -93,7 +93,7 @@ def _refuse_several(overrides: Sequence[tuple[str, str]]) -> None:
 
 def _start_anew(out: Path, arguments: argparse.Namespace) -> None:
     """Say that there is nothing to resume. Raises RecipeError where nothing says what would be trained instead."""
-    from balanced_thinking.config.yaml import RecipeError
+    from balanced_thinking.config.errors import RecipeError
 
     if arguments.config is None and not {"model", "data"} & {name for name, _ in arguments.overrides}:
         raise RecipeError(f"there is no run in {out} to resume; name its folder with --out")
@@ -101,7 +101,7 @@ def _start_anew(out: Path, arguments: argparse.Namespace) -> None:
 
 
 def train(arguments: argparse.Namespace) -> Path:
-    from balanced_thinking.config.yaml import RecipeError
+    from balanced_thinking.config.errors import RecipeError
     from balanced_thinking.training.recipe import load_recipe, resumed_recipe
     from balanced_thinking.training.run import train as take
 

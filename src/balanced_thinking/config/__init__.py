@@ -1,1 +1,1 @@
-"""Configuration: YAML checked against dataclasses, and suggestions for misspelt names."""
+"""Configuration: YAML checked against dataclasses, errors, and suggestions for misspelled names."""

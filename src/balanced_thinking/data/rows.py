@@ -17,7 +17,7 @@ from PIL import Image
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.segments import ReasoningFormat, render
-from balanced_thinking.system.ending import at_end
+from balanced_thinking.system.ending import run_at_end
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 # The storage of datasets' own `Image` feature, undecoded: a picture is opened once, when its batch is built.
@@ -75,7 +75,7 @@ def to_prompts_dataset(examples: Iterable[Example]) -> Dataset:
 
 def _write_dataset(rows: Iterator[dict[str, Any]], features: Features) -> Dataset:
     folder = Path(tempfile.mkdtemp(prefix="balanced-thinking-"))
-    at_end(partial(shutil.rmtree, folder, ignore_errors=True))
+    run_at_end(partial(shutil.rmtree, folder, ignore_errors=True))
     file, schema, pictured = folder / "rows.arrow", features.arrow_schema, False
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         while batch := list(islice(rows, _ROWS_WRITTEN)):

@@ -19,13 +19,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.config.errors import BalancedThinkingError
 from balanced_thinking.system.files import write_atomically
 from balanced_thinking.system.process import utc_now
 
 _VERSIONED = ("balanced-thinking", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers")
 
 
-class RunExistsError(FileExistsError):
+class RunExistsError(BalancedThinkingError, FileExistsError):
     """The folder already holds a run."""
 
 

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.yaml import RecipeError, read_yaml
+from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.yaml import read_yaml
 from balanced_thinking.data.load import check_first_row, completion_format
 from balanced_thinking.segments import get_format
 from balanced_thinking.study.plan import Node, Study, make_study, to_yaml

@@ -22,8 +22,9 @@ from typing import Any
 
 import yaml
 
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.config.yaml import RecipeError, check_keys, read_yaml
+from balanced_thinking.config.yaml import check_keys, read_yaml
 from balanced_thinking.data.load import result_folder_name
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks, read_benchmarks
 from balanced_thinking.training.recipe import Recipe, make_recipe

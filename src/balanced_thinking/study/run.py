@@ -21,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from balanced_thinking.config.errors import BalancedThinkingError
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.study.changes import refused
 from balanced_thinking.study.check import check_runs, visible_gpus
@@ -34,7 +35,7 @@ _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 10.0
 
 
-class StudyError(RuntimeError):
+class StudyError(BalancedThinkingError, RuntimeError):
     """Some runs of a study failed, or its folder holds another study; the message says which, and where to look."""
 
 

@@ -15,13 +15,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.yaml import RecipeError
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.runs.directory import is_finished
 from balanced_thinking.runs.ledger import ledger_entry
 from balanced_thinking.study.changes import begun_otherwise, differs_from_its_run
 from balanced_thinking.study.plan import Node, load_study
-from balanced_thinking.system.ending import orderly_end
+from balanced_thinking.system.ending import clean_up_on_sigterm
 from balanced_thinking.system.files import exclusive_lock
 
 LOG = "log.txt"
@@ -99,7 +99,7 @@ def main() -> int:
     node = next(node for node in load_study(root / PLAN).nodes() if node.name == name)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # A worker that outlived a killed study may still be at it: two never write one run.
-    with orderly_end(), exclusive_lock(root / node.name, wait=True):
+    with clean_up_on_sigterm(), exclusive_lock(root / node.name, wait=True):
         settle(root / node.name, node)
         work(root, node)
     return 0

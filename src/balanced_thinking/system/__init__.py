@@ -1,1 +1,1 @@
-"""The operating system: files, locks, processes, memory, how a process ends."""
+"""The operating system: files, locks, processes, memory, and clean-up at the end of a process."""

@@ -1,4 +1,4 @@
-"""How a process of ours ends when the system asks it to."""
+"""Clean-up when a process ends, also when SIGTERM ends it."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_AT_END: list[Callable[[], Any]] = []
+_CLEAN_UPS: list[Callable[[], Any]] = []
 
 
-def at_end(clean: Callable[[], Any]) -> None:
-    """Let `clean`, which must not raise, run when the process ends: by itself, or by SIGTERM within `orderly_end`."""
+def run_at_end(clean: Callable[[], Any]) -> None:
+    """Run `clean` when the process ends normally, or by SIGTERM within `clean_up_on_sigterm`. It must not raise."""
     atexit.register(clean)
-    _AT_END.append(clean)
+    _CLEAN_UPS.append(clean)
 
 
 @contextmanager
-def orderly_end() -> Iterator[None]:
-    """Within it SIGTERM ends the process at once, as it does anyway, but what `at_end` was told is cleaned up before.
+def clean_up_on_sigterm() -> Iterator[None]:
+    """Inside this context SIGTERM first runs what `run_at_end` registered, then ends the process at once, as usual.
 
-    No exception does that: one that is raised while a library's callback runs would be swallowed there. A handler that
-    somebody else has set stays.
+    The handler does not raise an exception, because a library that catches it inside a callback would lose it. If
+    another handler is set already, it stays.
     """
-    main = threading.current_thread() is threading.main_thread()  # others may not set handlers
+    main = threading.current_thread() is threading.main_thread()  # other threads may not set handlers
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, _clean_up_and_end)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _end(number: int, _: Any) -> None:
-    for clean in _AT_END:
+def _clean_up_and_end(number: int, _: Any) -> None:
+    for clean in _CLEAN_UPS:
         clean()
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)

@@ -1,4 +1,4 @@
-"""What this process may use, and the time."""
+"""The cores that this process may use, and the current time."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use: a container, a batch system or `taskset` can leave it but a few."""
+    """Number of CPU cores that this process may use. A container, a batch system or `taskset` can limit it."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def utc_now() -> str:
+    """The time in UTC as ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

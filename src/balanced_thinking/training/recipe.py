@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from balanced_thinking.config.yaml import RecipeError, _kinds, _shown, check_keys, read_yaml, typed_arguments
+from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.yaml import _admitted_types, _format_value, check_keys, read_yaml, typed_arguments
 
 _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 # What may change when a run is resumed: none of it alters a step that was taken. A new number of steps moves what is to
@@ -105,7 +106,7 @@ def changes(before: Recipe, now: Recipe, but: Collection[str]) -> list[str]:
     """Where two recipes differ in other keys than these, in words."""
     old, new = _flat(asdict(before)), _flat(asdict(now))
     changed = sorted(key for key in old | new if old.get(key) != new.get(key) and key not in but)
-    return [f"{key} was {_shown(old.get(key))} and is {_shown(new.get(key))}" for key in changed]
+    return [f"{key} was {_format_value(old.get(key))} and is {_format_value(new.get(key))}" for key in changed]
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def _read(path: str | Path) -> dict[str, Any]:
         raise RecipeError(f"there is no recipe {path}; expected a YAML file such as recipes/world/scale-sft.yaml")
     raw = read_yaml(Path(path).read_bytes(), f"the recipe {path}") or {}
     if not isinstance(raw, dict):
-        raise RecipeError(f"the recipe {path} holds {_shown(raw)}; expected keys such as `model: world-base`")
+        raise RecipeError(f"the recipe {path} holds {_format_value(raw)}; expected keys such as `model: world-base`")
     check_keys(raw, (f.name for f in fields(Recipe)), f"the recipe {path}")
     return raw
 
@@ -144,7 +145,7 @@ def _override(raw: dict[str, Any], name: str, text: str) -> None:
 
 
 def _mappings() -> set[str]:
-    return {name for name, hint in typing.get_type_hints(Recipe).items() if dict in _kinds(hint)}
+    return {name for name, hint in typing.get_type_hints(Recipe).items() if dict in _admitted_types(hint)}
 
 
 def _check_sections(recipe: Recipe) -> None:

@@ -12,8 +12,9 @@ from peft import LoraConfig
 from transformers import ProgressCallback, set_seed
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.config.yaml import RecipeError, typed_arguments
+from balanced_thinking.config.yaml import typed_arguments
 from balanced_thinking.data.checks import BadRow, without_overlap
 from balanced_thinking.data.load import completion_format, stream_data
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
