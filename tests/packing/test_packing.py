@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import repeat_kv
+from transformers import AttentionInterface, AttentionMaskInterface, TrainerCallback
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import flash_attention_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.batch.sampling import LengthSampler
+from balanced_thinking.cpu.attention import fast_model
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.loss.weights import NORMALIZE
@@ -72,8 +75,7 @@ def test_unpacking_undoes_packing(lengths: list[int], extra: int) -> None:
 @pytest.mark.parametrize("kind", ["sdpa", "eager", "sdpa_by_sample"])
 def test_hidden_states_packed_and_alone_agree_to_float64(architecture: str, kind: str, ragged_rows: Dataset) -> None:
     model, processor = build_tiny(architecture)
-    model.set_attn_implementation("eager" if kind == "eager" else "sdpa")
-    assert kind != "sdpa_by_sample" or attend_by_sample(model)
+    model.set_attn_implementation(kind)
     model = model.double().eval()
     for parameter in model.parameters():
         if not parameter.any():  # Gemma's projector begins at zero, which would hide its pictures
@@ -92,13 +94,16 @@ def test_each_sample_is_attended_to_by_itself_once_a_layer(
     architecture: str, ragged_rows: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, processor = build_tiny(architecture)
-    assert attend_by_sample(model)
     rows = [row if architecture != "qwen2" else {**row, "images": []} for row in ragged_rows]
     batch = ScaleCollator(processor, packing=True, rope_index=RopeIndex.of(model))(rows)
     seen: list[int] = []
-    alone = attention._unhurried
-    monkeypatch.setattr(attention, "_unhurried", lambda length, attend: seen.append(length) or alone(length, attend))
-    hidden_states(model, batch, torch.float32)
+    alone = attention.at_usual_speed
+    monkeypatch.setattr(
+        attention, "at_usual_speed", lambda length, attend: seen.append(length) or alone(length, attend)
+    )
+    with attend_by_sample(model) as by_sample:
+        assert by_sample
+        hidden_states(model, batch, torch.float32)
     assert sorted(seen) == sorted(2 * [length for row in batch["rows"] for length in row])  # two layers
 
 
@@ -299,6 +304,56 @@ def test_a_model_that_mixes_samples_is_padded_in_groups_of_like_length(
     assert not run.data_collator.packing
     assert "it is not known that LlavaNext" in capsys.readouterr().out
     assert isinstance(run._get_train_sampler(run.train_dataset), LengthSampler)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_packing_leaves_the_model_s_attention_as_it_was(
+    checkpointing: bool, ragged_rows: Dataset, tmp_path: Path
+) -> None:
+    """Gradient checkpointing runs the layers once more in the backward: then, too, sample by sample."""
+    seen: list[str] = []
+
+    class Attention(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            seen.append(model.config.get_text_config()._attn_implementation)
+
+        on_prediction_step = on_step_end
+
+    args = config(tmp_path, packing=True, max_length=None, gradient_checkpointing=checkpointing)
+    run = trainer("gemma3", ragged_rows, args, eval_dataset=ragged_rows, callbacks=[Attention()])
+    model = run.model.config.get_text_config()
+    assert model._attn_implementation == "sdpa"
+    run.train()
+    assert model._attn_implementation == "sdpa"
+    run.evaluate()
+    assert model._attn_implementation == "sdpa"
+    assert seen == ["sdpa_by_sample"] * 2
+    whole = trainer("gemma3", ragged_rows, config(tmp_path, max_length=None))
+    whole.train()
+    assert losses(run) == pytest.approx(losses(whole), rel=1e-5)
+
+
+def test_packing_leaves_a_user_s_own_attention_alone() -> None:
+    model, _ = build_tiny("qwen2")
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = partial(sdpa_attention_forward)
+    try:
+        with fast_model(), attend_by_sample(model) as by_sample:
+            assert not by_sample
+            assert model.config._attn_implementation == "sdpa"
+    finally:
+        del ALL_ATTENTION_FUNCTIONS["sdpa"]
+    with fast_model(), attend_by_sample(model) as by_sample:
+        assert by_sample
+
+
+def test_a_config_serves_two_trainers(ragged_rows: Dataset, tmp_path: Path) -> None:
+    args = config(tmp_path, packing=True, max_length=None)
+    model, processor = build_tiny("qwen2_5_vl")
+    with pytest.raises(ValueError, match="train_dataset"):
+        ScaleSFTTrainer(model, args, processing_class=processor)
+    for _ in range(2):
+        assert args.packing
+        assert trainer("qwen2_5_vl", ragged_rows, args).data_collator.packing
 
 
 def test_packed_training_resumes_exactly(ragged_rows: Dataset, tmp_path: Path) -> None:

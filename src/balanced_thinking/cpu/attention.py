@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -20,41 +21,66 @@ from balanced_thinking.cpu.products import fast_products, faster_now, plain_prod
 # Up to this length torch's fused attention, whose products are small, takes 1.1 to 4.5 times as long with oneDNN's.
 _SLOWED_LENGTH = 1024
 _RESHAPES = 5  # more do not lie between what transformers returns and the fused attention
-
-
-def attend_fused(
-    module: torch.nn.Module, query_RHLD: Tensor, key_RHLD: Tensor, value_RHLD: Tensor, *args: Any, **kwargs: Any
-) -> tuple[Tensor, None]:
-    """transformers' own scaled-dot-product attention, at its usual speed within `fast_products`."""
-    forward = partial(sdpa_attention_forward, module, query_RHLD, key_RHLD, value_RHLD, *args, **kwargs)
-    return _unhurried(key_RHLD.shape[2], lambda: forward()[0]), None
+_Found = TypeVar("_Found", Tensor, tuple[Tensor, Any])
 
 
 @contextmanager
 def fast_model() -> Iterator[None]:
-    """`fast_products` for all of a model: within it every model's "sdpa" is `attend_fused`."""
+    """`fast_products` for all of a model: within it every model's "sdpa" keeps its usual speed where it is short.
+
+    Whatever transformers has as "sdpa", a user's own function too, does the work, and is what it has afterwards.
+    """
     with fast_products():
-        if ALL_ATTENTION_FUNCTIONS["sdpa"] is attend_fused:
+        found = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        if not faster_now() or _is_ours(found):
             yield
             return
-        ALL_ATTENTION_FUNCTIONS["sdpa"] = attend_fused
+        registered = AttentionInterface()["sdpa"]  # for all instances; this one's own entry hides it
+        ours = ALL_ATTENTION_FUNCTIONS["sdpa"] = partial(_attend, found)
         try:
             yield
         finally:
-            del ALL_ATTENTION_FUNCTIONS["sdpa"]
+            if ALL_ATTENTION_FUNCTIONS["sdpa"] is ours:  # else somebody has set another one meanwhile
+                del ALL_ATTENTION_FUNCTIONS["sdpa"]
+                if found is not registered:
+                    ALL_ATTENTION_FUNCTIONS["sdpa"] = found
 
 
-def _unhurried(length: int, attend: Callable[[], Tensor]) -> Tensor:
-    """What `attend` returns, made without oneDNN's products where they are slower there, and so in its backward."""
+def has_own_attention() -> bool:
+    """Whether "sdpa" is transformers' own function, and not one that a user has put there."""
+    found = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    return (found.args[0] if _is_ours(found) else found) is sdpa_attention_forward
+
+
+def _is_ours(function: Any) -> bool:
+    return isinstance(function, partial) and function.func is _attend
+
+
+def _attend(
+    attention: Callable[..., tuple[Tensor, Any]],
+    module: torch.nn.Module,
+    query_RHLD: Tensor,
+    key_RHLD: Tensor,
+    *rest: Any,
+    **kwargs: Any,
+) -> tuple[Tensor, Any]:
+    """transformers' attention interface: what `attention` returns, at its usual speed within `fast_products`."""
+    return at_usual_speed(key_RHLD.shape[2], partial(attention, module, query_RHLD, key_RHLD, *rest, **kwargs))
+
+
+def at_usual_speed(length: int, attend: Callable[[], _Found]) -> _Found:
+    """What `attend` returns, an output or a tuple that begins with one, made without oneDNN's products where they are
+    slower there; and so in its backward."""
     if torch.compiler.is_compiling() or length > _SLOWED_LENGTH or not faster_now():
         return attend()
     with plain_products():
-        output = attend()
+        found = attend()
+    output = found if isinstance(found, Tensor) else found[0]
     if (node := _fused(output.grad_fn)) is not None:
         within = _Within()
         node.register_prehook(within.begin)
         node.register_hook(within.end)
-    return output
+    return found
 
 
 def _fused(node: Any) -> Any:

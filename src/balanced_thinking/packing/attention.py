@@ -22,8 +22,9 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from balanced_thinking.cpu.attention import _unhurried, attend_fused
+from balanced_thinking.cpu.attention import at_usual_speed, has_own_attention
 
 NAME = "sdpa_by_sample"
 
@@ -66,12 +67,19 @@ def packed_rows(rows: Sequence[Sequence[int]] | None) -> Iterator[None]:
         _ROWS.reset(token)
 
 
-def attend_by_sample(model: PreTrainedModel) -> bool:
-    """Let the language model attend in this way where it used scaled-dot-product attention; whether it did."""
+@contextmanager
+def attend_by_sample(model: PreTrainedModel) -> Iterator[bool]:
+    """Let the language model attend in this way within it; whether it does: only in place of transformers' own
+    scaled-dot-product attention."""
     config = model.config.get_text_config()
-    if config._attn_implementation == "sdpa":
-        config._attn_implementation = NAME
-    return config._attn_implementation == NAME
+    if config._attn_implementation != "sdpa" or not has_own_attention():
+        yield config._attn_implementation == NAME
+        return
+    config._attn_implementation = NAME
+    try:
+        yield True
+    finally:
+        config._attn_implementation = "sdpa"
 
 
 def make_mask(*args: Any, local_size: int | None = None, **kwargs: Any) -> Any:
@@ -93,7 +101,7 @@ def attend(
     """transformers' attention interface; returns (R, L, H, D)."""
     if not isinstance(attention_mask, Samples):
         options = {"scaling": scaling, "dropout": dropout, **kwargs}
-        return attend_fused(module, query_RHLD, key_RHLD, value_RHLD, attention_mask, **options)
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query_RHLD, key_RHLD, value_RHLD, attention_mask, **options)
     groups = query_RHLD.shape[1] // key_RHLD.shape[1]
     key_RHLD, value_RHLD = repeat_kv(key_RHLD, groups), repeat_kv(value_RHLD, groups)
     scaling = query_RHLD.shape[-1] ** -0.5 if scaling is None else scaling
@@ -102,7 +110,7 @@ def attend(
     for index, ((row, _), query, key, value) in enumerate(zip(attention_mask.spans(), *split, strict=True)):
         mask_SS = attention_mask.mask(index, query.shape[2], query.device)
         fused = partial(F.scaled_dot_product_attention, query, key, value, attn_mask=mask_SS, dropout_p=dropout)
-        pieces[row].append(_unhurried(query.shape[2], partial(fused, is_causal=mask_SS is None, scale=scaling)))
+        pieces[row].append(at_usual_speed(query.shape[2], partial(fused, is_causal=mask_SS is None, scale=scaling)))
     length = query_RHLD.shape[2]
     rows = [F.pad(torch.cat(row, 2), (0, 0, 0, length - sum(p.shape[2] for p in row))) for row in pieces]
     return torch.cat(rows).transpose(1, 2).contiguous(), None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,6 +50,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
     # Our denominators already cover the whole global batch.
     loss_is_scaled_for_ga = True
     _groups_lengths = False
+    _attention: Callable[[], AbstractContextManager[Any]] = nullcontext  # within which packed samples are attended to
 
     def __init__(
         self,
@@ -73,9 +76,11 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
             raise ValueError("packing=True packs in our own collator, and another one was given; leave one of them out")
         # TRL packs text only, and before the collator: ours packs there, pictures too.
         packing, args.packing = args.packing, False
-        # TRL settles the processor while it starts, so our collator takes the place of a stand-in afterwards.
-        super().__init__(model, args, data_collator or list, processing_class=processing_class, **kwargs)
-        args.packing = packing
+        try:
+            # TRL settles the processor while it starts, so our collator takes the place of a stand-in afterwards.
+            super().__init__(model, args, data_collator or list, processing_class=processing_class, **kwargs)
+        finally:
+            args.packing = packing
         self._refuse_parallelism()
         if getattr(self, "aux_loss_enabled", False):
             raise ValueError(
@@ -107,9 +112,9 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
 
     def _packing(self, model: Any) -> dict[str, Any]:
         """The collator's options for packing; none, and a word about it, where the model can't tell samples apart."""
-        by_sample = attend_by_sample(model)
-        # The first rank tells for all, which must sample alike: under FSDP it may be the only one with weights.
-        apart = torch.tensor(float(keeps_samples_apart(model)), device=self.args.device)
+        with attend_by_sample(model) as by_sample:
+            # The first rank tells for all, which must sample alike: under FSDP it may be the only one with weights.
+            apart = torch.tensor(float(keeps_samples_apart(model)), device=self.args.device)
         if not self.accelerator.reduce(apart * self.accelerator.is_main_process, "sum"):
             self._groups_lengths = True
             print(
@@ -124,6 +129,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
                 f"pack_tokens is {self.args.pack_tokens}, but FlashAttention takes one row of all samples; leave it "
                 "out, and bound the memory by per_device_train_batch_size"
             )
+        self._attention = partial(attend_by_sample, model)
         # A dense mask costs a row's length squared; attended to one by one, samples lie in one row without filler.
         tokens = self.args.pack_tokens or (_ONE_ROW if flash or by_sample else None)
         return {"packing": True, "pack_tokens": tokens, "rope_index": RopeIndex.of(model), "varlen": flash}
@@ -200,6 +206,10 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
                 batch["supervised"] = counts[-1][1].tolist()
         return self.accelerator.reduce(torch.stack(counts).sum(0).to(device), "sum")
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with self._attention():
+            return super().train(*args, **kwargs)
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -253,7 +263,8 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         """The loss of an evaluation is taken over its examples, so that neither the size of a micro-batch nor a
         dropped sample moves it."""
         self._totals["eval"] = SegmentTotals()
-        output = super().evaluation_loop(*args, **kwargs)
+        with self._attention():
+            output = super().evaluation_loop(*args, **kwargs)
         metrics = self._totals["eval"].read(lambda sums: self.accelerator.reduce(sums, "sum"), self.normalize)
         if "loss" in metrics:
             output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_loss"] = metrics["loss"]
