@@ -206,6 +206,23 @@ def test_rewards_named_in_the_config_are_the_trainers_with_their_weights(tmp_pat
     assert found.reward_weights.tolist() == [2.0, 0.5]
 
 
+def test_tokenizer_and_config_are_the_user_s_own_afterwards(rows: Dataset, tmp_path: Path) -> None:
+    """The same config then serves a trainer with other rewards, and the tokenizer pads where it did."""
+    args = config(tmp_path, max_steps=1, rewards={"accuracy": 1.0, "format": 0.2, "conciseness": 0.1})
+    model, processor = build_tiny("qwen2_5_vl")
+    assert processor.tokenizer.padding_side == "right"
+    named = ScaleGRPOTrainer(model, None, args, rows, processing_class=processor)
+    assert args.reward_weights is None
+    assert len(named.reward_weights) == 3
+    with pytest.raises(ValueError, match="fewer than"):
+        ScaleGRPOTrainer(model, None, args, rows.select([0]), processing_class=processor)
+    assert args.reward_weights is None
+    run = ScaleGRPOTrainer(model, letters, args, rows, processing_class=processor)
+    run.train()
+    assert run.reward_weights.tolist() == [1.0]
+    assert processor.tokenizer.padding_side == "right"
+
+
 def test_rewards_know_every_token_that_the_model_stops_at(tmp_path: Path) -> None:
     loaded = load_model("world-base")
     stops = [loaded.processor.tokenizer.eos_token_id, 3]

@@ -104,27 +104,23 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         **kwargs: Any,
     ) -> None:
         args = args or ScaleGRPOConfig()
-        tokenizer = getattr(processing_class, "tokenizer", processing_class)
-        if tokenizer is not None:
-            # TRL pads prompts on the left itself, but token types as the tokenizer says: they must not come apart.
-            tokenizer.padding_side = "left"
+        given = args.reward_weights
         if reward_funcs is None:
-            if tokenizer is None:
-                raise ValueError("named rewards read token ids: pass processing_class, or reward_funcs of your own")
+            reward_funcs = _named_rewards(args, getattr(processing_class, "tokenizer", processing_class))
             assert args.rewards is not None  # settled by the config
             args.reward_weights = list(map(float, args.rewards.values()))
-            reward_funcs = make_rewards(
-                list(args.rewards), tokenizer, args.reasoning_format, args.reward_scorer, args.think_budget
+        try:
+            super().__init__(
+                model,
+                reward_funcs,
+                args,
+                _undecoded(train_dataset),
+                _undecoded(eval_dataset),
+                processing_class=processing_class,
+                **kwargs,
             )
-        super().__init__(
-            model,
-            reward_funcs,
-            args,
-            _undecoded(train_dataset),
-            _undecoded(eval_dataset),
-            processing_class=processing_class,
-            **kwargs,
-        )
+        finally:
+            args.reward_weights = given  # TRL has read it: with other rewards the same config works again
         self._refuse_no_step()
         for reward in self.reward_funcs:
             if isinstance(reward, TrlReward):  # a model may stop at more tokens than its tokenizer's one
@@ -156,7 +152,7 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         opened: dict[Any, Any] = {}
-        with _each_picture_once(self.processing_class):
+        with _each_picture_once(self.processing_class), _padded_on_the_left(self._tokenizer):
             output = super()._generate_and_score_completions([_with_pictures(row, opened) for row in inputs])
         mask_BT = output["completion_mask"].bool()
         # Where truncated completions are masked from the loss, they are still what was generated.
@@ -190,6 +186,13 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         ids, images, fields = super()._tokenize_prompts(prompts)
         # TRL writes None for a row without pictures, which every processor refuses in a batch that has some.
         return ids, None if images is None else [row or [] for row in images], fields
+
+
+def _named_rewards(args: ScaleGRPOConfig, tokenizer: Any) -> list[TrlReward]:
+    if tokenizer is None:
+        raise ValueError("named rewards read token ids: pass processing_class, or reward_funcs of your own")
+    names = list(args.rewards or ())
+    return make_rewards(names, tokenizer, args.reasoning_format, args.reward_scorer, args.think_budget)
 
 
 class EpochSampler(RepeatSampler):
@@ -272,3 +275,13 @@ def _each_picture_once(processor: Any) -> Iterator[None]:
         yield
     finally:
         processor.image_processor = original
+
+
+@contextmanager
+def _padded_on_the_left(tokenizer: Any) -> Iterator[None]:
+    """TRL pads prompts on the left itself, but token types on the tokenizer's side: both must be the same."""
+    before, tokenizer.padding_side = tokenizer.padding_side, "left"
+    try:
+        yield
+    finally:
+        tokenizer.padding_side = before
