@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,14 @@ from typing import TextIO
 @contextmanager
 def exclusive_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a folder against other processes that ask for it in this way; the system lets go of it however this one
-    ends. Raises BlockingIOError where another one holds it, unless it is to `wait`."""
+    ends. Raises BlockingIOError where another one holds it, unless it is to `wait`; ImportError on Windows."""
+    try:
+        import fcntl
+    except ImportError as error:  # Windows
+        raise ImportError(
+            f"{folder} cannot be locked against other processes: this Python has no module fcntl, which only Linux and "
+            "macOS have; on Windows run the command in WSL"
+        ) from error
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -34,5 +33,11 @@ def peak_mib(device: str = "cpu") -> int:
         found = None
     if found:
         return int(found[1]) // 2**10
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset / 2**20)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
     return int(peak / (2**20 if sys.platform == "darwin" else 2**10))
