@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Data-loader workers and tests share few cores: threads that spin against each other slow everything down.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: setup demo test test-long bench bench-gpu lint docs format clean
+.PHONY: setup demo test test-long test-newest bench bench-gpu lint docs format clean
 
 setup: .venv/.ready
 
@@ -26,6 +26,17 @@ test-long: setup
 	$(BIN)/python -m pip install --quiet setuptools wheel ninja
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[deepspeed]'
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+
+# Whether the bounds of pyproject.toml can move: the suite against the newest releases that install together, whatever
+# those bounds say, in an environment of its own (docs/upstream.md). NEWEST="torch==2.14.1 ..." tries others.
+NEWEST ?= torch torchvision transformers trl peft accelerate datasets
+NEWEST_BIN := .venv-newest/bin
+test-newest:
+	test -x $(NEWEST_BIN)/python || $(PYTHON) -m venv .venv-newest
+	$(NEWEST_BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(NEWEST_BIN)/python -m pip install --quiet --upgrade $(NEWEST)
+	$(NEWEST_BIN)/python -m pip list --format freeze | grep -E '^(torch|torchvision|transformers|trl|peft|accelerate|datasets)='
+	PATH="$(CURDIR)/$(NEWEST_BIN):$$PATH" $(TEST_ENV) $(NEWEST_BIN)/python -m pytest -m "not slow" -n 2 --durations=10
 
 # Each script runs ours and its peers in turn; about 35 minutes on two cores, with nothing else running. BENCH_OUT=folder writes elsewhere.
 BENCH_OUT ?= benchmarks/results
@@ -70,4 +81,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-newest site .pytest_cache .mypy_cache .ruff_cache

@@ -97,7 +97,7 @@ class ImageOnlyQwen2_5_VLProcessor(Qwen2_5_VLProcessor):  # noqa: N801 (the name
 
 
 def _template(name: str) -> str:
-    return (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text()
+    return (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
 
 
 def _qwen2_5_vl(size: TinySize) -> tuple[PreTrainedModel, Any]:

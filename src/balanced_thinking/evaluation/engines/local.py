@@ -93,14 +93,15 @@ class Generator(Engine):
     def _without_others(self, found: Any, mask_BL: torch.Tensor, left: list[int]) -> dict[str, Any]:
         """What generates on with the rows that are left."""
         index = torch.tensor(left, device=mask_BL.device)
-        ids_BL, cache = found.sequences[index], found.past_key_values
+        name = "cache" if "cache" in found else "past_key_values"  # before transformers 5.24
+        ids_BL, cache = found.sequences[index], found[name]
         cache.batch_select_indices(index)
         for part in self.model.modules():
             if getattr(part, "rope_deltas", None) is not None:  # Qwen's positions: the model itself keeps a row's shift
                 part.rope_deltas = part.rope_deltas[index]
         written = ids_BL.shape[1] - mask_BL.shape[1]
         mask_BL = torch.nn.functional.pad(mask_BL[index], (0, written), value=1)
-        return {"input_ids": ids_BL, "attention_mask": mask_BL, "past_key_values": cache}
+        return {"input_ids": ids_BL, "attention_mask": mask_BL, name: cache}
 
 
 @contextmanager
