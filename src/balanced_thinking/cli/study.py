@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.cli.parser import Parser, positive
+from balanced_thinking.runs.paths import StudyFiles
 
 
 def report_options(parser: Parser) -> None:
@@ -18,7 +19,7 @@ def report_options(parser: Parser) -> None:
 def run_report(arguments: argparse.Namespace) -> Path:
     from balanced_thinking.report import write_report
 
-    html = arguments.html or arguments.runs / "report.html"
+    html = arguments.html or StudyFiles(arguments.runs).report
     return write_report(arguments.runs, html, arguments.markdown or html.with_suffix(".md"))
 
 
@@ -36,7 +37,7 @@ def _execution_options(parser: Parser) -> None:
 
 
 def run_study_command(arguments: argparse.Namespace) -> Path | None:
-    from balanced_thinking.study.load import load_study
+    from balanced_thinking.study.plan import load_study
 
     return _run_and_report(load_study(arguments.study), arguments)
 
@@ -50,7 +51,8 @@ def _run_and_report(study: Any, arguments: argparse.Namespace) -> Path | None:
         print(describe_plan(study, arguments.out, arguments.jobs))
         return None
     run_study(study, arguments.out, jobs=arguments.jobs)
-    return write_report(arguments.out, arguments.out / "report.html", arguments.out / "report.md")
+    page = StudyFiles(arguments.out).report
+    return write_report(arguments.out, page, page.with_suffix(".md"))
 
 
 def demo_options(parser: Parser) -> None:

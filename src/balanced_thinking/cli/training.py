@@ -12,6 +12,7 @@ from typing import Any
 from balanced_thinking.cli.parser import Parser
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.runs.directory import discard_failed_start
+from balanced_thinking.runs.paths import RunFiles
 
 # Training arguments of TRL's whose default is the command's own.
 _OURS = {
@@ -35,9 +36,9 @@ def stage_options(parser: Parser, stage: str) -> None:
 def _training_help(stage: str) -> list[tuple[str, dict[str, dict[str, Any]]]]:
     """The keys of a recipe, the training arguments that are ours, and those of TRL's whose default is ours."""
     from balanced_thinking.training.recipe import Recipe
-    from balanced_thinking.training.run import DEFAULTS, STAGE_CLASSES
+    from balanced_thinking.training.run import DEFAULTS, STAGES
 
-    config = STAGE_CLASSES[stage][0]
+    config = STAGES[stage][0]
     by_name = {f.name: f for f in fields(config)}
     own = [by_name[name] for name in config.__annotations__]
     keys = dict(_key_help(f) for f in fields(Recipe) if f.name not in ("stage", "training"))
@@ -68,9 +69,9 @@ def _refuse_misspelt(overrides: Sequence[tuple[str, str]], options: Sequence[str
     unknown = [name for name, _ in overrides if name.partition(".")[0] not in keys]
     if not unknown:
         return
-    from balanced_thinking.training.run import STAGE_CLASSES
+    from balanced_thinking.training.run import STAGES
 
-    arguments = {f.name for f in fields(STAGE_CLASSES[stage][0]) if f.init and f.name != "output_dir"}
+    arguments = {f.name for f in fields(STAGES[stage][0]) if f.init and f.name != "output_dir"}
     known = [*options, *(f"--{name}" for name in sorted(keys | arguments))]
     for name in unknown:
         if name not in arguments and name != "output_dir":
@@ -109,7 +110,7 @@ def train(arguments: argparse.Namespace) -> Path:
     _refuse_misspelt(arguments.overrides, arguments.options, stage)
     _refuse_several(arguments.overrides)
     out = arguments.out or Path("runs") / (arguments.config.stem if arguments.config else stage)
-    saved = out / "config.yaml"
+    saved = RunFiles(out).config
     if arguments.resume and saved.is_file():
         recipe = resumed_recipe(saved, arguments.config, arguments.overrides)
     else:

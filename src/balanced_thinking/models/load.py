@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.models.graft import graft_language
 from balanced_thinking.models.tiny import ARCHITECTURES, ImageOnlyQwen2_5_VLProcessor, TinySize, build_tiny
+from balanced_thinking.runs.paths import RunFiles
 
 EMBEDDED = "world-base"
 _TINY = "tiny:"
@@ -94,7 +95,7 @@ def resolve(name: str) -> str:
         return str(files("balanced_thinking") / "models" / EMBEDDED)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return str(folder / "model" if is_run(folder) else folder)
+        return str(RunFiles(folder).model if is_run(folder) else folder)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:  # a hub name is OWNER/NAME
         raise FileNotFoundError(
             f"there is no model folder {name}; expected a checkpoint's folder, a hub name such as "
@@ -128,7 +129,7 @@ def _base(path: str) -> str | None:
 
 def is_run(folder: Path) -> bool:
     """Whether it is the directory of a run that has saved its model."""
-    return any((folder / "model" / name).is_file() for name in ("config.json", "adapter_config.json"))
+    return any((RunFiles(folder).model / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
 def load_processor(name: str, image_options: Mapping[str, Any] | None = None) -> Any:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -20,8 +19,9 @@ from balanced_thinking.report.draw.curves import MAX_POINTS, MIN_POINTS, PANELS,
 from balanced_thinking.report.draw.forest import draw_forest, draw_times, forest_rows
 from balanced_thinking.report.draw.svg import Drawing
 from balanced_thinking.runs.find import find_runs, find_settings, overlooked
-from balanced_thinking.runs.ledger import load_ledger
+from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.runs.load import Run, load_runs
+from balanced_thinking.runs.records import LedgerEntry
 
 # Points of all curves of a page together.
 POINTS = 60_000
@@ -83,7 +83,7 @@ class _Shared:
     root: Path
     plan: Plan
     arms: tuple[str, ...]
-    ledger: Sequence[Mapping[str, Any]]
+    ledger: Sequence[LedgerEntry]
     settings: int
 
 
@@ -94,7 +94,7 @@ def load_report(root: Path) -> Report:
     runs = {name: load_runs(folder) for name, folder in places}
     notes = [*plan.notes, *_left_out(root, plan, places)]
     arms = order_arms([run for found in runs.values() for run in found], plan)
-    shared = _Shared(root, plan, arms, load_ledger(root, notes), len(runs))
+    shared = _Shared(root, plan, arms, read_ledger(root, notes), len(runs))
     sections = _sections(runs, shared)
     overall = {section.name or "": section.tables.contrasts for section in sections}
     forest = draw_forest(forest_rows(overall, arms), plan.margin, "overall-forest") if len(sections) > 1 else None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from balanced_thinking.runs.files import number, place, read_lines, read_mapping
+from balanced_thinking.runs.files import place, read_lines, read_mapping
 from balanced_thinking.runs.outcomes import group_of, known_format
+from balanced_thinking.runs.paths import EvaluationFiles
+from balanced_thinking.runs.records import Prediction, RecordError, Summary, UnknownSchemaError, read_record
 
 
 @dataclass
@@ -36,7 +38,7 @@ class Evaluation:
 
     split: str
     folder: Path
-    summary: Mapping[str, Any]
+    summary: Summary | None
     total: Tally = field(default_factory=Tally)
     malformed: int = 0
     truncated: int = 0
@@ -52,22 +54,26 @@ class Evaluation:
     @property
     def data(self) -> str | None:
         """What was evaluated, as the summary names it; ids tell items apart within one data set only."""
-        named = self.summary.get("data")
-        return None if named is None else str(named)
+        return (self.summary.data or None) if self.summary else None
 
     @property
     def asked(self) -> str:
         """The pair of prompt and scorer; runs of before there were prompts were asked the question alone."""
-        scorer = self.summary.get("scorer")
-        return f"prompt {self.summary.get('prompt', 'question')}, scorer {scorer}" if scorer else ""
+        known = self.summary is not None and self.summary.scorer
+        return f"prompt {self.summary.prompt}, scorer {self.summary.scorer}" if self.summary and known else ""
 
     @property
     def manner(self) -> dict[str, str]:
         """How it was asked and judged, as far as its summary says so: `{"scorer": "scorer exact", ...}`."""
-        said = {name: self.summary.get(name) for name in ("prompt", "scorer", "engine", "max_new_tokens")}
-        if said["scorer"]:
-            said["prompt"] = said["prompt"] or "question"
+        said = {name: getattr(self.summary, name, None) for name in ("prompt", "scorer", "engine", "max_new_tokens")}
+        if not said["scorer"]:  # a prompt is half of a pair
+            del said["prompt"]
         return {name: f"{name} {value}" for name, value in said.items() if value}
+
+    @property
+    def reasoning_format(self) -> str:
+        """The built-in format that its outputs are parsed with; `auto` where the run had one of its own."""
+        return known_format(self.summary.format if self.summary else None)
 
     def same_items(self, other: Evaluation) -> bool:
         """Whether an id stands for the same item in both, as far as both say so."""
@@ -85,15 +91,15 @@ class Evaluation:
 
 def load_evaluation(folder: Path, notes: list[str]) -> Evaluation:
     """Counts of one split, from its predictions when there are any, else from its summary."""
-    evaluation = Evaluation(folder.name, folder, read_mapping(folder / "summary.json", notes))
-    think_tokens = answer_tokens = 0.0
+    evaluation = Evaluation(folder.name, folder, _read_summary(folder, notes))
+    think_tokens = answer_tokens = 0
     for row in predictions(folder, notes):
         _count(evaluation, row)
-        think_tokens += number(row.get("think_tokens")) or 0
-        answer_tokens += number(row.get("answer_tokens")) or 0
+        think_tokens += row.think_tokens
+        answer_tokens += row.answer_tokens
     n = evaluation.total.n
     if n == 0:
-        if (folder / "predictions.jsonl").is_file() and evaluation.summary.get("n"):
+        if EvaluationFiles(folder).predictions.is_file() and evaluation.summary and evaluation.summary.n:
             notes.append(f"{place(folder)}: no prediction can be used; this page counts what summary.json says")
         return _from_summary(evaluation)
     evaluation.think_tokens_mean, evaluation.answer_tokens_mean = think_tokens / n, answer_tokens / n
@@ -101,52 +107,70 @@ def load_evaluation(folder: Path, notes: list[str]) -> Evaluation:
     return evaluation
 
 
-def predictions(folder: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a split that name an item and say whether it was answered correctly."""
-    unusable = 0
-    for row in read_lines(folder / "predictions.jsonl", notes):
-        if "id" in row and isinstance(row.get("correct"), bool):
-            yield row
-        else:
+def predictions(folder: Path, notes: list[str]) -> Iterator[Prediction]:
+    """The rows of a split. Those that cannot be read are counted in `notes`. Raises UnknownSchemaError."""
+    path, unusable = EvaluationFiles(folder).predictions, 0
+    for row in read_lines(path, notes):
+        try:
+            yield read_record(Prediction, row, str(path))
+        except UnknownSchemaError:
+            raise
+        except RecordError:
             unusable += 1
     if unusable:
-        notes.append(f"{place(folder)}/predictions.jsonl: {unusable} rows lack an id or a verdict and are not counted")
+        notes.append(f"{place(path)}: {unusable} rows lack an id or a verdict and are not counted")
 
 
-def _count(evaluation: Evaluation, row: Mapping[str, Any]) -> None:
-    correct = row["correct"]
-    evaluation.total.add(correct)
-    evaluation.correct[str(row["id"])] = correct
-    if row.get("digest"):
-        evaluation.digests[str(row["id"])] = str(row["digest"])
-    if row.get("images"):
-        evaluation.pictured.add(str(row["id"]))
-    if row.get("malformed"):
+def read_summary(files: EvaluationFiles) -> Summary:
+    """The result in a folder. Raises FileNotFoundError without one, RecordError for one that cannot be read."""
+    return read_record(Summary, json.loads(files.summary.read_text(encoding="utf-8")), str(files.summary))
+
+
+def _read_summary(folder: Path, notes: list[str]) -> Summary | None:
+    path = EvaluationFiles(folder).summary
+    values = read_mapping(path, notes)
+    try:
+        return read_record(Summary, values, place(path)) if values else None
+    except UnknownSchemaError:
+        raise
+    except RecordError as error:
+        notes.append(f"{error}: it is not used")
+        return None
+
+
+def _count(evaluation: Evaluation, row: Prediction) -> None:
+    evaluation.total.add(row.correct)
+    evaluation.correct[row.id] = row.correct
+    if row.digest:
+        evaluation.digests[row.id] = row.digest
+    if row.images:
+        evaluation.pictured.add(row.id)
+    if row.malformed:
         evaluation.malformed += 1
-        evaluation.flawed.add(str(row["id"]))
-    evaluation.truncated += bool(row.get("truncated"))
-    evaluation.groups[group_of(row, known_format(evaluation.summary.get("format")))] += 1
-    if row.get("family") is not None:
-        evaluation.families.setdefault(str(row["family"]), Tally()).add(correct)
+        evaluation.flawed.add(row.id)
+    evaluation.truncated += row.truncated
+    evaluation.groups[group_of(row, evaluation.reasoning_format)] += 1
+    if row.family is not None:
+        evaluation.families.setdefault(row.family, Tally()).add(row.correct)
 
 
 def _from_summary(evaluation: Evaluation) -> Evaluation:
-    names = ("n", "correct", "malformed", "truncated")
-    counts = {name: max(0, int(number(evaluation.summary.get(name)) or 0)) for name in names}
-    evaluation.total = Tally(counts["n"], min(counts["correct"], counts["n"]))
-    evaluation.malformed, evaluation.truncated = counts["malformed"], counts["truncated"]
-    evaluation.think_tokens_mean = number(evaluation.summary.get("think_tokens_mean"))
-    evaluation.answer_tokens_mean = number(evaluation.summary.get("answer_tokens_mean"))
+    if (summary := evaluation.summary) is None:
+        return evaluation
+    evaluation.total = Tally(summary.n, summary.correct)
+    evaluation.malformed, evaluation.truncated = summary.malformed, summary.truncated
+    evaluation.think_tokens_mean = summary.think_tokens_mean
+    evaluation.answer_tokens_mean = summary.answer_tokens_mean
     return evaluation
 
 
 def _disagreements(evaluation: Evaluation) -> Iterator[str]:
     """Notes on a summary that contradicts its own rows, and on items that occur twice."""
     total, where = evaluation.total, place(evaluation.folder)
-    claimed = [evaluation.summary.get(key, ours) for key, ours in (("n", total.n), ("correct", total.correct))]
-    if claimed != [total.n, total.correct]:
+    summary = evaluation.summary
+    if summary is not None and (summary.n, summary.correct) != (total.n, total.correct):
         yield (
-            f"{where}: summary.json says {claimed[1]} of {claimed[0]} correct, predictions.jsonl "
+            f"{where}: summary.json says {summary.correct} of {summary.n} correct, predictions.jsonl "
             f"{total.correct} of {total.n}; this page counts the predictions"
         )
     if len(evaluation.correct) < total.n:

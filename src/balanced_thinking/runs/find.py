@@ -7,8 +7,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-TRAINING_FILES = ("config.yaml", "provenance.json", "metrics.jsonl")
-RUN_FILES = (*TRAINING_FILES, "eval")
+from balanced_thinking.runs.paths import CONFIG, EVALUATIONS, METRICS, PROVENANCE
+
+TRAINING_FILES = (CONFIG, PROVENANCE, METRICS)
+RUN_FILES = (*TRAINING_FILES, EVALUATIONS)
 SEED_FOLDER = re.compile(r"seed-(\d+)")
 HOW_TO_MAKE_ONE = (
     "`balanced sft --out RUNS/<arm>/seed-<k>` and `balanced eval`, or `balanced demo --out RUNS`, make such a folder"

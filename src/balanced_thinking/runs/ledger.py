@@ -9,38 +9,45 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.runs.files import read_lines
+from balanced_thinking.runs.paths import StudyFiles
+from balanced_thinking.runs.records import LedgerEntry, RecordError, UnknownSchemaError, read_record, record_values
 from balanced_thinking.system.memory import peak_mib, reset_peak
 from balanced_thinking.system.process import utc_now
-
-LEDGER = "ledger.jsonl"
 
 
 @contextmanager
 def ledger_entry(root: Path, run: str, part: str) -> Iterator[dict[str, Any]]:
-    """A row of the ledger, written when the part is complete. Whoever does the part says on which device and what it
-    took, all tries of it; GPU seconds are the wall seconds of a part on a GPU."""
-    entry: dict[str, Any] = {"run": run, "part": part, "started": utc_now()}
+    """Append a row once the part is complete. The caller adds fields of `LedgerEntry` to the dictionary it gets: the
+    device, and the seconds of all tries. GPU seconds are the wall seconds of a part on a GPU."""
+    started = utc_now()
+    found: dict[str, Any] = {}
     reset_peak()
-    yield entry
-    if entry["device"] != "cpu":
-        entry["gpu_seconds"] = entry["wall_seconds"]
-    entry["peak_mib"] = peak_mib(entry["device"])
-    with (root / LEDGER).open("a", encoding="utf-8") as file:  # one short write: rows of several processes never mix
-        file.write(json.dumps(entry) + "\n")
+    yield found
+    device = found["device"]
+    entry = LedgerEntry(
+        run=run,
+        part=part,
+        started=started,
+        gpu_seconds=None if device == "cpu" else found["wall_seconds"],
+        peak_mib=peak_mib(device),
+        **found,
+    )
+    row = json.dumps(record_values(entry, keep_empty=False)) + "\n"
+    with StudyFiles(root).ledger.open("a", encoding="utf-8") as file:  # one short write: rows of processes never mix
+        file.write(row)
 
 
-def read_ledger(root: Path) -> list[dict[str, Any]]:
-    """Every finished part of every run; a row that a kill cut short is left out."""
-    path = root / LEDGER
-    rows = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+def read_ledger(root: Path, notes: list[str]) -> list[LedgerEntry]:
+    """The finished parts of a study's runs; empty where the folder has no ledger. Rows that cannot be read, such as one
+    that a kill cut short, are counted in `notes`. Raises UnknownSchemaError."""
+    path, entries, unusable = StudyFiles(root).ledger, [], 0
+    for row in read_lines(path, notes, required=False):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
-
-
-def load_ledger(root: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """The finished parts of a study's runs; none where the folder has no ledger."""
-    return list(read_lines(root / LEDGER, notes, required=False))
+            entries.append(read_record(LedgerEntry, row, str(path)))
+        except UnknownSchemaError:
+            raise
+        except RecordError:
+            unusable += 1
+    if unusable:
+        notes.append(f"{path.name}: {unusable} rows lack a run or a part, or have values of another type")
+    return entries

@@ -17,8 +17,17 @@ from rich.console import Console
 from rich.progress import track
 
 from balanced_thinking.runs.evaluations import Evaluation, load_evaluation
-from balanced_thinking.runs.files import number, place, read_lines, read_mapping
+from balanced_thinking.runs.files import place, read_lines, read_mapping
 from balanced_thinking.runs.find import SEED_FOLDER, TRAINING_FILES, find_runs, folders, nothing_found
+from balanced_thinking.runs.paths import EVALUATIONS, PREDICTIONS, RunFiles
+from balanced_thinking.runs.records import (
+    MetricsRow,
+    Provenance,
+    RecordError,
+    UnknownSchemaError,
+    read_metrics_row,
+    read_record,
+)
 
 
 @dataclass(frozen=True)
@@ -29,8 +38,8 @@ class Run:
     seed: int | None
     folder: Path
     config: Mapping[str, Any]
-    provenance: Mapping[str, Any]
-    metrics: tuple[Mapping[str, Any], ...]
+    provenance: Provenance | None
+    metrics: tuple[MetricsRow, ...]
     evaluations: Mapping[str, Evaluation]
     hashes: Mapping[str, str]
     notes: tuple[str, ...]
@@ -56,8 +65,10 @@ class Run:
     @property
     def train_seconds(self) -> float | None:
         """Of this run alone, without those it started from; on a CPU the processor's, which neighbours disturb less."""
-        of_cpu = self.provenance.get("train_cpu_seconds") if self.provenance.get("device") == "cpu" else None
-        return number(self.provenance.get("train_seconds") if of_cpu is None else of_cpu)
+        if self.provenance is None:
+            return None
+        of_cpu = self.provenance.train_cpu_seconds if self.provenance.device == "cpu" else None
+        return self.provenance.train_seconds if of_cpu is None else of_cpu
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -96,18 +107,21 @@ def load_run(folder: Path, arm: str | None = None) -> Run:
     notes: list[str] = []
     if not any((folder / name).exists() for name in TRAINING_FILES):
         return _untrained(folder, arm)
-    provenance = read_mapping(folder / "provenance.json", notes)
-    trained = not (provenance.get("finished") and not provenance.get("train_seconds"))
-    config = read_mapping(folder / "config.yaml", notes)
-    metrics = tuple(read_lines(folder / "metrics.jsonl", notes, required=trained))
-    evaluations = {split.name: load_evaluation(split, notes) for split in folders(folder / "eval")}
+    files = RunFiles(folder)
+    provenance = _read_provenance(files.provenance, notes)
+    trained = not (provenance and provenance.finished and not provenance.train_seconds)
+    config = read_mapping(files.config, notes)
+    metrics = tuple(_read_metrics(files.metrics, notes, required=trained))
+    evaluations = {split.name: load_evaluation(split, notes) for split in folders(files.evaluations)}
     if not evaluations:
         notes.append("no evaluation yet: eval/<data>-<split>/ is missing")
-    if provenance and not provenance.get("finished"):
+    if provenance and not provenance.finished:
         notes.append("the run has not finished: provenance.json gives no time of its end")
-    if provenance.get("earlier") and "train_cpu_seconds" not in provenance:  # recorded since all parts are counted
+    if (
+        provenance and provenance.earlier and provenance.train_cpu_seconds is None
+    ):  # recorded since all parts are counted
         notes.append("it was stopped and continued: its training time is that of the last part alone")
-    name = arm or str(provenance.get("arm") or folder.resolve().name)
+    name = arm or (provenance and provenance.arm) or folder.resolve().name
     return Run(
         arm=name,
         seed=_seed(folder, provenance),
@@ -124,24 +138,45 @@ def load_run(folder: Path, arm: str | None = None) -> Run:
 def _untrained(folder: Path, arm: str | None) -> Run:
     """A model that was evaluated and of whose training nothing is here, such as the base that runs start from."""
     notes = ["nothing of its training is here: its answers are compared with those of every seed"]
-    evaluations = {split.name: load_evaluation(split, notes) for split in folders(folder / "eval")}
-    seed = _seed(folder, {})
-    return Run(arm or folder.resolve().name, seed, folder, {}, {}, (), evaluations, _hashes(folder), tuple(notes))
+    evaluations = {split.name: load_evaluation(split, notes) for split in folders(RunFiles(folder).evaluations)}
+    seed = _seed(folder, None)
+    return Run(arm or folder.resolve().name, seed, folder, {}, None, (), evaluations, _hashes(folder), tuple(notes))
 
 
 def _hashes(folder: Path) -> dict[str, str]:
     """The first 16 digits of the SHA-256 of the configuration and of every split's predictions."""
     hashes = {}
-    for path in [folder / "config.yaml", *sorted(folder.glob("eval/*/predictions.jsonl"))]:
+    for path in [RunFiles(folder).config, *sorted(folder.glob(f"{EVALUATIONS}/*/{PREDICTIONS}"))]:
         if path.is_file():
             with path.open("rb") as file:
                 hashes[f"sha256 of {place(path)}"] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return hashes
 
 
-def _seed(folder: Path, provenance: Mapping[str, Any]) -> int | None:
+def _seed(folder: Path, provenance: Provenance | None) -> int | None:
     match = SEED_FOLDER.fullmatch(folder.name)
     if match:
         return int(match[1])
-    seed = provenance.get("seed")
-    return seed if isinstance(seed, int) else None
+    return provenance.seed if provenance else None
+
+
+def _read_provenance(path: Path, notes: list[str]) -> Provenance | None:
+    values = read_mapping(path, notes)
+    try:
+        return read_record(Provenance, values, place(path)) if values else None
+    except UnknownSchemaError:
+        raise
+    except RecordError as error:
+        notes.append(f"{error}: it is not used")
+        return None
+
+
+def _read_metrics(path: Path, notes: list[str], *, required: bool) -> Iterator[MetricsRow]:
+    unusable = 0
+    for values in read_lines(path, notes, required=required):
+        try:
+            yield read_metrics_row(values, str(path))
+        except RecordError:
+            unusable += 1
+    if unusable:
+        notes.append(f"{place(path)}: {unusable} rows have no step and are left out")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
+from balanced_thinking.runs.records import Prediction
 from balanced_thinking.segments import FORMATS, parse
 
 # Every completion is in one group: the first of these that fits, apart from the order in which they are shown.
@@ -20,25 +19,26 @@ GROUPS = (RIGHT, SLIP, WRONG, MALFORMED, TRUNCATED)
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
-def group_of(row: Mapping[str, Any], reasoning_format: str) -> str:
+def group_of(row: Prediction, reasoning_format: str) -> str:
     """The group of one prediction."""
-    if row.get("correct"):
+    if row.correct:
         return RIGHT
-    for flaw in (TRUNCATED, MALFORMED):
-        if row.get(flaw):
-            return flaw
+    if row.truncated:
+        return TRUNCATED
+    if row.malformed:
+        return MALFORMED
     return SLIP if reasoned_right(row, reasoning_format) else WRONG
 
 
-def reasoned_right(row: Mapping[str, Any], reasoning_format: str) -> bool:
+def reasoned_right(row: Prediction, reasoning_format: str) -> bool:
     """Whether the last sentence of the thinking names the right answer, as a word, and not the one that was given.
 
     A single letter counts only as `option B`: `a` is a word of its own.
     """
-    gold, given = (str(row.get(key) or "").strip() for key in ("gold", "prediction"))
+    gold, given = row.gold.strip(), (row.prediction or "").strip()
     if not gold:
         return False
-    think = parse(str(row.get("completion") or ""), reasoning_format).think or ""
+    think = parse(row.completion, reasoning_format).think or ""
     last = next((text for text in reversed(SENTENCE.split(think)) if re.search(r"\w", text)), "")
     return _names(last, gold) and not (given and _names(last, given))
 

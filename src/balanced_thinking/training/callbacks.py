@@ -13,6 +13,7 @@ import torch
 from transformers import ProgressCallback, TrainerCallback
 
 from balanced_thinking.loss.schedules import Flattening
+from balanced_thinking.runs.records import MetricsRow
 from balanced_thinking.segments import THINK
 from balanced_thinking.system.files import write_atomically
 
@@ -61,7 +62,7 @@ class MetricsFile(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+                file.write(MetricsRow(state.global_step, logs).to_json() + "\n")
 
 
 class TrainingClock(TrainerCallback):

@@ -20,18 +20,18 @@ from balanced_thinking.data.load import completion_format, stream_data
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
 from balanced_thinking.models.load import Loaded, anchor, load_model
 from balanced_thinking.models.tiny import TinySize
-from balanced_thinking.runs.directory import create_run, finish_run, is_finished, refuse_existing_run, steps_taken
+from balanced_thinking.runs.directory import create_run, finish_run, read_provenance, refuse_existing_run
+from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.segments import get_format
 from balanced_thinking.system.memory import peak_mib
 from balanced_thinking.training.callbacks import MetricsFile, ReadableProgress, TrainingClock
 from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer
-from balanced_thinking.training.recipe import STAGES, Recipe
+from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.safety import refuse_several_gpus
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 
-# One configuration and one trainer for each of STAGES.
-STAGE_CLASSES: dict[str, tuple[type, type]] = {
+STAGES: dict[str, tuple[type, type]] = {
     "sft": (ScaleSFTConfig, ScaleSFTTrainer),
     "grpo": (ScaleGRPOConfig, ScaleGRPOTrainer),
 }
@@ -46,8 +46,8 @@ def training_arguments(recipe: Recipe, out: Path) -> Any:
     process that sees several GPUs, unless its model lies on all of them."""
     if recipe.stage not in STAGES:
         raise RecipeError(f"stage is {recipe.stage!r}{did_you_mean(recipe.stage, STAGES)}; known: {', '.join(STAGES)}")
-    config = STAGE_CLASSES[recipe.stage][0]
-    values = {**DEFAULTS, "run_name": str(out), **recipe.training, "output_dir": str(out / "checkpoints")}
+    config = STAGES[recipe.stage][0]
+    values = {**DEFAULTS, "run_name": str(out), **recipe.training, "output_dir": str(RunFiles(out).checkpoints)}
     args = config(**typed_arguments(config, values))
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         if getattr(args, name) < 1:
@@ -78,10 +78,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     args = training_arguments(recipe, out)
     refuse_existing_run(out, resume=resume)
     checkpoint = _checkpoint(Path(args.output_dir), args.max_steps) if resume else None
-    if resume and is_finished(out) and steps_taken(out) == args.max_steps:
+    if resume and _has_all_steps(out, args.max_steps):
         if args.process_index == 0:
             print(f"{out} has taken all its {args.max_steps} steps; with more --max_steps it goes on", flush=True)
-        return out / "model"
+        return RunFiles(out).model
     owner: dict[int, str] = {}
     data, dropped = _load(recipe, args, "training", recipe.split, recipe.data_options, owner)
     validation, validation_dropped = None, 0
@@ -95,15 +95,15 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         recipe.model, seed=args.seed, size=size, image_options=recipe.image_options, **recipe.model_options
     )
     if recipe.lora is not None or (recipe.stage == "grpo" and args.beta):
-        loaded = anchor(loaded, out / "base")
-    trainer = STAGE_CLASSES[recipe.stage][1](
+        loaded = anchor(loaded, RunFiles(out).base)
+    trainer = STAGES[recipe.stage][1](
         loaded.model,
         args=args,
         train_dataset=data,
         eval_dataset=validation,
         processing_class=loaded.processor,
         peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.lora) if recipe.lora is not None else None,
-        callbacks=[MetricsFile(out / "metrics.jsonl"), clock := TrainingClock()],
+        callbacks=[MetricsFile(RunFiles(out).metrics), clock := TrainingClock()],
     )
     if recipe.lora is None:  # an adapter is gathered in any case
         _refuse_to_save_nothing(trainer.accelerator.state.deepspeed_plugin)
@@ -118,10 +118,15 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     if recipe.stage == "sft":
         _refuse_nothing_learned(trainer.state.log_history, args)
     wall, cpu = clock.spent()
-    _save(trainer, loaded, out / "model")
+    _save(trainer, loaded, RunFiles(out).model)
     if trainer.is_world_process_zero():
         finish_run(out, train_seconds=round(wall, 2), train_cpu_seconds=round(cpu, 2), **_spent(trainer))
-    return out / "model"
+    return RunFiles(out).model
+
+
+def _has_all_steps(out: Path, max_steps: int) -> bool:
+    about = read_provenance(out)
+    return about is not None and about.finished is not None and about.steps == max_steps
 
 
 def _refuse_to_save_nothing(plugin: Any) -> None:

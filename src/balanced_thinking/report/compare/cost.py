@@ -6,14 +6,12 @@ Times are seconds, memory is MiB.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from balanced_thinking.runs.chain import follow_parents
-from balanced_thinking.runs.files import number
 from balanced_thinking.runs.load import Run, mean
+from balanced_thinking.runs.records import LedgerEntry
 
 TRAIN = "train"
 
@@ -32,20 +30,22 @@ class CostRow:
     relative: float | None
 
 
-def training_chain(run: Run, runs: Sequence[Run]) -> list[Run]:
-    """The run and those it started from, itself last. A parent outside of `runs` is a base that all share: it ends the
-    chain."""
-    return follow_parents(run, lambda child: _find_parent(child, runs))
+def chain(run: Run, runs: Sequence[Run]) -> list[Run]:
+    """The run and those it started from, itself last. Runs outside of `runs` are not followed: a base all share."""
+    found = [run]
+    while (before := _parent(found[0], runs)) is not None and before not in found:
+        found.insert(0, before)
+    return found
 
 
 def chain_seconds(run: Run, runs: Sequence[Run]) -> float | None:
     """Training time of the whole chain; None where a part of it is not known."""
-    parts = [part.train_seconds for part in training_chain(run, runs)]
+    parts = [part.train_seconds for part in chain(run, runs)]
     known = [seconds for seconds in parts if seconds is not None]
     return sum(known) if len(known) == len(parts) else None
 
 
-def _find_parent(run: Run, runs: Sequence[Run]) -> Run | None:
+def _parent(run: Run, runs: Sequence[Run]) -> Run | None:
     """The run whose folder the recipe's `model` names; by its last two folders where the study was moved."""
     model = run.config.get("model")
     if not isinstance(model, str) or not model or "\0" in model:
@@ -62,15 +62,15 @@ def orphans(runs: Sequence[Run]) -> list[str]:
     return [
         f"{run.label}: starts from {run.config.get('model')}, which is not among these runs; its time is not counted"
         for run in runs
-        if run.stage != "sft" and _find_parent(run, runs) is None
+        if run.stage != "sft" and _parent(run, runs) is None
     ]
 
 
-def cost_rows(groups: Sequence[Sequence[Run]], ledger: Iterable[Mapping[str, Any]], root: Path) -> tuple[CostRow, ...]:
+def cost_rows(groups: Sequence[Sequence[Run]], ledger: Iterable[LedgerEntry], root: Path) -> tuple[CostRow, ...]:
     """For each arm its training and its evaluations; the baseline is the first. Without ledger: what runs recorded."""
-    entries: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    entries: dict[str, list[LedgerEntry]] = defaultdict(list)
     for row in ledger:
-        entries[str(row.get("run"))].append(row)
+        entries[row.run].append(row)
     runs = [run for group in groups for run in group]
     base = mean(chain_seconds(run, runs) for run in groups[0]) if groups else None
     rows = []
@@ -89,33 +89,43 @@ def _name(run: Run, root: Path) -> str:
     return folder.relative_to(above).as_posix() if folder.is_relative_to(above) else ""
 
 
-def _parts(run: Run, entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+def _parts(run: Run, entries: Sequence[LedgerEntry]) -> dict[str, list[LedgerEntry]]:
     """A run's entries by part: `training (grpo)`, `evaluation`. An entry counts all that its part took, so of a part
     that was done again the last one stands."""
-    latest = {str(entry.get("part")): entry for entry in entries}
+    latest = {entry.part: entry for entry in entries}
     training = [latest.pop(TRAIN)] if TRAIN in latest else _recorded(run)
     evaluation = list(latest.values())
     parts = {f"training ({run.stage})": training, "evaluation": evaluation}
     return {name: found for name, found in parts.items() if found}
 
 
-def _recorded(run: Run) -> list[Mapping[str, Any]]:
-    facts = {key: run.provenance.get(key) for key in ("tokens", "peak_mib")}
-    names = {"wall_seconds": "train_seconds", "cpu_seconds": "train_cpu_seconds"}
-    seconds = {key: run.provenance.get(name) for key, name in names.items()}
-    return [] if run.train_seconds is None else [seconds | facts]
+def _recorded(run: Run) -> list[LedgerEntry]:
+    """What the run itself recorded, as a ledger would have it."""
+    known = run.provenance
+    if known is None or run.train_seconds is None:
+        return []
+    return [
+        LedgerEntry(
+            run=run.label,
+            part=TRAIN,
+            wall_seconds=known.train_seconds,
+            cpu_seconds=known.train_cpu_seconds,
+            tokens=known.tokens,
+            peak_mib=known.peak_mib,
+        )
+    ]
 
 
-def _row(arm: str, part: str, parts: Sequence[dict[str, list[Mapping[str, Any]]]], relative: float | None) -> CostRow:
+def _row(arm: str, part: str, parts: Sequence[dict[str, list[LedgerEntry]]], relative: float | None) -> CostRow:
     found = [run[part] for run in parts if part in run]
-    peaks = [peak for entries in found for entry in entries if (peak := number(entry.get("peak_mib"))) is not None]
+    peaks = [peak for entries in found for entry in entries if (peak := entry.peak_mib) is not None]
     wall, cpu, tokens = (
         mean(_total(entries, key) for entries in found) for key in ("wall_seconds", "cpu_seconds", "tokens")
     )
     return CostRow(arm, part, len(found), wall, cpu, tokens, max(peaks, default=None), relative)
 
 
-def _total(entries: Sequence[Mapping[str, Any]], key: str) -> float | None:
+def _total(entries: Sequence[LedgerEntry], key: str) -> float | None:
     """The evaluations of one run add up."""
-    known = [value for entry in entries if (value := number(entry.get(key))) is not None]
+    known = [value for entry in entries if (value := getattr(entry, key)) is not None]
     return sum(known) if known else None

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-FILE = "study.yaml"
+from balanced_thinking.runs.paths import PLAN
+
 MAIN_SPLIT = "test"
 
 
@@ -28,10 +29,10 @@ class Plan:
 
 def load_plan(root: Path) -> Plan:
     """The plan in `study.yaml` of a study's folder, or of the study that `root` is a setting of."""
-    path = root / FILE
+    path = root / PLAN
     if path.is_file():
         return _read(path)
-    above = root.resolve().parent / FILE
+    above = root.resolve().parent / PLAN
     plan = _read(above) if above.is_file() else Plan()
     return plan if root.resolve().name in plan.settings else Plan()
 
@@ -40,14 +41,14 @@ def _read(path: Path) -> Plan:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError) as error:
-        return Plan(notes=(f"{FILE} cannot be read ({type(error).__name__}): its contrasts and margin are not used",))
+        return Plan(notes=(f"{PLAN} cannot be read ({type(error).__name__}): its contrasts and margin are not used",))
     if not isinstance(raw, dict):
-        return Plan(notes=(f"{FILE} holds {type(raw).__name__}, a mapping was expected",))
+        return Plan(notes=(f"{PLAN} holds {type(raw).__name__}, a mapping was expected",))
     pairs, unusable = _pairs(raw.get("contrasts"))
-    notes = [f"{FILE}: {unusable} contrasts are no [arm, baseline] pairs"] if unusable else []
+    notes = [f"{PLAN}: {unusable} contrasts are no [arm, baseline] pairs"] if unusable else []
     margin = raw.get("margin")
     if margin is not None and not (isinstance(margin, int | float) and 0 <= margin < 100):
-        notes.append(f"{FILE}: margin is {margin!r}, points from 0 to below 100 were expected")
+        notes.append(f"{PLAN}: margin is {margin!r}, points from 0 to below 100 were expected")
         margin = None
     settings, benchmarks = raw.get("settings"), _benchmarks(raw)
     return Plan(pairs, margin, _names(settings), _names(raw.get("arms")), benchmarks, tuple(notes))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from balanced_thinking.report.compare.cost import chain_seconds
 from balanced_thinking.runs.evaluations import Evaluation, Tally
-from balanced_thinking.runs.files import number
 from balanced_thinking.runs.load import Run, mean
 from balanced_thinking.runs.outcomes import GROUPS
 from balanced_thinking.statistics.intervals import wilson_interval
@@ -91,9 +90,14 @@ def _arm_row(runs: Sequence[Run], split: str, seconds: float | None, base_second
         answer_tokens=mean(e.answer_tokens_mean for e in evaluations),
         train_seconds=seconds,
         relative_time=seconds / base_seconds if seconds is not None and base_seconds else None,
-        score=mean(number(e.summary.get("score")) for e in evaluations),
+        score=mean(_score(e) for e in evaluations),
         asked=" or ".join(dict.fromkeys(e.asked for e in evaluations if e.asked)),
     )
+
+
+def _score(evaluation: Evaluation) -> float | None:
+    """None where the summary gives none, as those of before there were graded scorers."""
+    return (evaluation.summary.score or None) if evaluation.summary else None
 
 
 def _once(runs: Sequence[Run]) -> list[Run]:

@@ -14,9 +14,8 @@ from PIL import Image
 
 from balanced_thinking.html import data_uri
 from balanced_thinking.runs.evaluations import Evaluation, predictions
-from balanced_thinking.runs.files import number
 from balanced_thinking.runs.load import Run
-from balanced_thinking.runs.outcomes import known_format
+from balanced_thinking.runs.records import Prediction
 from balanced_thinking.segments import parse
 
 SAMPLES = 48
@@ -172,52 +171,47 @@ def _draw_ids(
     return sorted(chosen, key={item: place for place, item in enumerate(items)}.__getitem__)
 
 
-def _rows(evaluation: Evaluation, wanted: set[str]) -> dict[str, Mapping[str, Any]]:
+def _rows(evaluation: Evaluation, wanted: set[str]) -> dict[str, Prediction]:
     """The full rows of the wanted items: a second pass over the file, so that 20,000 texts are never held at once."""
-    return {str(row["id"]): row for row in predictions(evaluation.folder, []) if str(row["id"]) in wanted}
+    return {row.id: row for row in predictions(evaluation.folder, []) if row.id in wanted}
 
 
 def _sample(
-    item: str, rows: Mapping[str, Mapping[str, Mapping[str, Any]]], evaluations: Mapping[str, Evaluation], root: Path
+    item: str, rows: Mapping[str, Mapping[str, Prediction]], evaluations: Mapping[str, Evaluation], root: Path
 ) -> Sample:
     arm, found = next(iter(rows.items()))
     row = found[item]
-    paths = [evaluations[arm].folder / str(name) for name in _listed(row.get("images"))]
+    paths = [evaluations[arm].folder / name for name in row.images]
     images = tuple(uri for path in paths if (uri := embed_image(path, root)) is not None)
     return Sample(
         id=item,
-        question=str(row.get("question") or ""),
-        choices=tuple(str(choice) for choice in _listed(row.get("choices"))),
-        gold=str(row.get("gold") if row.get("gold") is not None else ""),
-        family=str(row.get("family") or ""),
+        question=row.question,
+        choices=tuple(row.choices),
+        gold=row.gold,
+        family=row.family or "",
         images=images,
         missing_images=len(paths) - len(images),
-        replies=tuple(_reply(arm, found[item], evaluations[arm].summary.get("format")) for arm, found in rows.items()),
+        replies=tuple(_reply(arm, found[item], evaluations[arm].reasoning_format) for arm, found in rows.items()),
     )
 
 
-def _reply(arm: str, row: Mapping[str, Any], reasoning_format: object) -> Reply:
-    prediction = row.get("prediction")
+def _reply(arm: str, row: Prediction, reasoning_format: str) -> Reply:
     return Reply(
         arm=arm,
-        correct=row["correct"],
-        malformed=bool(row.get("malformed")),
+        correct=row.correct,
+        malformed=row.malformed,
         verdict=_verdict(row),
-        prediction="" if prediction is None else str(prediction),
-        problems=tuple(str(problem) for problem in _listed(row.get("problems"))),
-        segments=tuple(split_completion(str(row.get("completion") or ""), known_format(reasoning_format))),
-        think_tokens=number(row.get("think_tokens")),
-        answer_tokens=number(row.get("answer_tokens")),
+        prediction=row.prediction or "",
+        problems=tuple(row.problems),
+        segments=tuple(split_completion(row.completion, reasoning_format)),
+        think_tokens=row.think_tokens,
+        answer_tokens=row.answer_tokens,
     )
 
 
-def _verdict(row: Mapping[str, Any]) -> str:
-    flaws = [name for name in ("malformed", "truncated") if row.get(name)]
-    return ", ".join(["correct" if row["correct"] else "wrong", *flaws])
-
-
-def _listed(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+def _verdict(row: Prediction) -> str:
+    flaws = [name for name in ("malformed", "truncated") if getattr(row, name)]
+    return ", ".join(["correct" if row.correct else "wrong", *flaws])
 
 
 def split_completion(completion: str, reasoning_format: str) -> Iterator[Segment]:

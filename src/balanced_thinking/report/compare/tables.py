@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from balanced_thinking.report.compare.contrasts import Contrast, compare
 from balanced_thinking.report.compare.cost import CostRow, orphans
@@ -13,6 +14,7 @@ from balanced_thinking.report.compare.rows import ArmRow, FailureRow, FamilyRow,
 from balanced_thinking.report.compare.settings import SettingRow, setting_rows
 from balanced_thinking.runs.evaluations import Evaluation
 from balanced_thinking.runs.load import Run
+from balanced_thinking.runs.records import record_values
 
 BASELINE_ARM = "sft"
 NO_PLAN = Plan()
@@ -78,7 +80,7 @@ def make_tables(
         failures=failure_rows(ordered, main) if main else (),
         costs=costs(ordered) if costs else (),
         config=setting_rows(ordered, lambda run: run.config),
-        provenance=setting_rows(ordered, lambda run: {**run.provenance, **run.hashes}),
+        provenance=setting_rows(ordered, lambda run: {**_provenance_values(run), **run.hashes}),
         notes=tuple(notes),
     )
 
@@ -104,7 +106,7 @@ def _order_splits(runs: Sequence[Run], plan: Plan) -> list[str]:
     planned = {pair: place for place, pair in enumerate(plan.benchmarks)}
     ranks: dict[str, int] = {}
     for name, found in ((name, found) for run in runs for name, found in run.evaluations.items()):
-        rank = planned.get((str(found.summary.get("data")), str(found.summary.get("split"))), len(planned))
+        rank = planned.get((found.summary.data, found.summary.split) if found.summary else ("", ""), len(planned))
         ranks[name] = min(rank, ranks.get(name, rank))
     # A folder is named `<data>-<split>`.
     return sorted(ranks, key=lambda name: (ranks[name], name.rpartition("-")[2] != MAIN_SPLIT, name))
@@ -138,6 +140,11 @@ def _baseline(groups: Mapping[str, Sequence[Run]]) -> str:
     plain = {arm for arm, runs in groups.items() if _weighting(runs[0]) == "uniform" and runs[0].stage == "sft"}
     uniform = iter(sorted(plain))
     return BASELINE_ARM if BASELINE_ARM in groups else next(uniform, min(groups))
+
+
+def _provenance_values(run: Run) -> dict[str, Any]:
+    values = record_values(run.provenance, keep_empty=False) if run.provenance else {}
+    return {name: value for name, value in values.items() if name != "schema"}
 
 
 def _weighting(run: Run) -> object:

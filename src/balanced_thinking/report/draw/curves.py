@@ -75,9 +75,8 @@ def draw_curves(
 
 
 def _curve(run: Run, key: str, arm: int) -> Curve | None:
-    logged = [(index, row) for index, row in enumerate(run.metrics) if key in row]
-    points = [(number(row.get("step", index)), number(row[key])) for index, row in logged]
-    finite = [(step, value) for step, value in points if step is not None and value is not None]
+    logged = [(row.step, number(row.values[key])) for row in run.metrics if key in row.values]
+    finite = [(step, value) for step, value in logged if value is not None]
     if not finite:
         return None
     steps_N, values_N = np.array(finite).T
