@@ -315,7 +315,7 @@ def test_pictures_may_be_files_bytes_or_objects(picture: Any, tmp_path: Path) ->
     forms = [picture, str(tmp_path / "one.png"), image_cell(tmp_path / "one.png"), image_cell(picture)]
     pixels = [collator([row("x .", images=[form])])["pixel_values"] for form in forms]
     assert all(torch.equal(pixels[0], other) for other in pixels[1:])
-    with pytest.raises(RowError, match="local files"):
+    with pytest.raises(RowError, match="expected a local file"):
         collator([row("x .", images=["https://example.org/one.png"])])
 
 

@@ -16,10 +16,12 @@ import pytest
 from PIL import ExifTags, Image
 
 from balanced_thinking.data.adapters.puzzlevqa import FIELDS
-from balanced_thinking.data.checks import PROBLEMS, BadRow, BadRowsError, assert_no_overlap, check_examples
+from balanced_thinking.data.bad_rows import PROBLEMS, BadRow, BadRowsError
+from balanced_thinking.data.checks import check_examples
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import decode_rgb, image_size, open_image
 from balanced_thinking.data.load import DATASETS, load_data, register, resolve_data
+from balanced_thinking.data.overlap import assert_no_overlap
 from balanced_thinking.scoring.scorers import score_exact
 from tests.conftest import REPOSITORY
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from balanced_thinking.batch.pictures import CachedPictures, take_pictures
 from balanced_thinking.batch.rendering import render_row, spoken, template_drops, to_prompt_completion
-from balanced_thinking.data.checks import RowError
+from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.images import decode_rgb, open_image
 from balanced_thinking.packing.layout import Layout, best_fit_decreasing
 from balanced_thinking.packing.positions import RopeIndex

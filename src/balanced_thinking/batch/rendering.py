@@ -8,7 +8,7 @@ from typing import Any
 
 from trl.data_utils import apply_chat_template, is_conversational, prepare_multimodal_messages
 
-from balanced_thinking.data.checks import RowError
+from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.segments import Parsed
 
 _TAIL = 40  # characters at the end of a completion that hold its stop token

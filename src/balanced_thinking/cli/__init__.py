@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(run: Callable[..., Path | None], arguments: argparse.Namespace, command: Parser) -> int:
     from balanced_thinking.config.errors import RecipeError
-    from balanced_thinking.data.checks import BadRowsError
+    from balanced_thinking.data.bad_rows import BadRowsError
     from balanced_thinking.study.run import StudyError
 
     # Warnings of the libraries underneath that no user of ours can act on.

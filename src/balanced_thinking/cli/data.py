@@ -77,7 +77,7 @@ def convert_options(parser: Parser) -> None:
 
 
 def convert(arguments: argparse.Namespace) -> Path:
-    from balanced_thinking.data.checks import BadRow
+    from balanced_thinking.data.bad_rows import BadRow
     from balanced_thinking.data.convert import write_jsonl
     from balanced_thinking.data.load import stream_data
     from balanced_thinking.inspection import read_drops

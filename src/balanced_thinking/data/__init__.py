@@ -1,7 +1,7 @@
 """Data sets: adapters turn them into Examples, checks name what is wrong with them. What an adapter of one's own needs
 is imported from here."""
 
-from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.load import load_data, register
 

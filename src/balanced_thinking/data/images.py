@@ -1,4 +1,4 @@
-"""Opening pictures: local files only, and an error that names the file."""
+"""Open pictures from local files. Errors name the file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from balanced_thinking.data.checks import UNREADABLE, RowError
+from balanced_thinking.data.bad_rows import RowError
+from balanced_thinking.data.checks import UNREADABLE
 
-_FIRST_SIDEWAYS = 5  # from this EXIF orientation on width and height are swapped
+_FIRST_SIDEWAYS = 5  # from this EXIF orientation on, width and height are swapped
 
 
 def open_image(reference: Any, *, convert: bool = True) -> Image.Image:
-    """An RGB picture from a PIL image, a local path, or the {"bytes", "path"} that datasets store.
+    """An RGB picture from a PIL image, a local path, or the {"bytes", "path"} that `datasets` stores.
 
-    Without `convert` a file is not decoded yet (`decode_rgb` does) and its `content_digest` says what is in it.
-
-    Raises RowError, with the file's name, for anything that cannot be read.
+    With `convert=False` a file is opened but not decoded; `decode_rgb` does that later. Its attribute `content_digest`
+    is the SHA-256 of the file. Raises RowError with the file's name for anything that cannot be read.
     """
     if isinstance(reference, Image.Image):
         return _decode_source(reference, "a PIL image")
@@ -33,7 +33,7 @@ def open_image(reference: Any, *, convert: bool = True) -> Image.Image:
     if not isinstance(reference, (str, Path)):
         raise RowError(f"an image is {reference!r}; expected a path, a PIL image, or a mapping with `bytes` or `path`")
     if str(reference).startswith(("http://", "https://")):
-        raise RowError(f"the image {reference!r} is an address: images must be local files, so download it first")
+        raise RowError(f"the image {reference!r} is a web address; expected a local file: download it first")
     if convert:
         return _decode_source(reference, str(reference))
     try:
@@ -43,7 +43,7 @@ def open_image(reference: Any, *, convert: bool = True) -> Image.Image:
 
 
 def decode_rgb(picture: Image.Image) -> Image.Image:
-    """A picture that `open_image` may have left unread."""
+    """Decode a picture that `open_image` may have left undecoded."""
     return _decode_source(picture, getattr(picture, "content_name", "a PIL image"))
 
 
@@ -67,10 +67,10 @@ def _decode_source(source: Any, name: str) -> Image.Image:
 
 
 def _to_upright_rgb(image: Image.Image) -> Image.Image:
-    """In RGB, turned as the camera says, 16 bits a channel brought down to 8."""
+    """Turn as EXIF says, reduce 16 bits a channel to 8, convert to RGB."""
     if _exif_orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # "I" is of 32 bits, whether it holds 8 or 16
+    if image.mode.startswith("I"):  # mode "I" has 32 bits, for values of 8 or of 16 bits
         values = np.asarray(image).clip(0, 2**16 - 1)
         wide = image.mode != "I" or values.max() > 255
         image = Image.fromarray((values >> 8 if wide else values).astype(np.uint8))
@@ -78,8 +78,10 @@ def _to_upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def content_digest(image: Any) -> str:
-    """SHA-256 of the file that a picture comes from, where it is a path or keeps its file's bytes or their digest, else
-    of its pixels."""
+    """SHA-256 of a picture's file, or of its pixels if its file is not known.
+
+    The file is known for a path and for a picture that keeps its file's bytes or their digest.
+    """
     if isinstance(image, Path):
         return hashlib.sha256(image.read_bytes()).hexdigest()
     if (known := getattr(image, "content_digest", None)) is not None:
@@ -90,8 +92,10 @@ def content_digest(image: Any) -> str:
 
 
 def image_size(image: Any) -> tuple[int, int]:
-    """Width and height in pixels of a path, a file or a PIL image as `open_image` gives them, without decoding a file;
-    raises as Pillow does."""
+    """(width, height) in pixels of a path, a file or a PIL image, upright as `open_image` gives it.
+
+    A file is not decoded. Raises what Pillow raises.
+    """
     if not isinstance(image, Image.Image):
         with Image.open(image) as opened:
             return image_size(opened)
@@ -99,14 +103,15 @@ def image_size(image: Any) -> tuple[int, int]:
 
 
 def _exif_orientation(image: Image.Image) -> int:
-    """EXIF's, from 1 (upright) to 8; of a PNG only where it stands before the pixels: they are not decoded."""
-    told = "exif" in image.info if image.format == "PNG" else image.format != "TIFF"  # Pillow turns a TIFF itself
-    value = image.getexif().get(ExifTags.Base.Orientation) if told else None
+    """From 1 (upright) to 8. A PNG's is found only before its pixels, because they are not decoded here."""
+    # Pillow itself turns a TIFF.
+    has_orientation = "exif" in image.info if image.format == "PNG" else image.format != "TIFF"
+    value = image.getexif().get(ExifTags.Base.Orientation) if has_orientation else None
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _unreadable_error(name: str, error: Exception) -> RowError:
     return RowError(
-        f"the image {name} cannot be read ({error}); expected a whole picture file that Pillow opens: mend the "
-        "file, or go on without its row with verify_images and --on-bad-row drop"
+        f"the image {name} cannot be read ({error}); expected a complete picture file that Pillow can open. Fix the "
+        "file, or leave out its row with verify_images and --on-bad-row drop"
     )

@@ -20,12 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.data.checks import (
-    BadRow,
-    BadRowsError,
-    bad_rows_table,
-    check_examples,
-)
+from balanced_thinking.data.bad_rows import BadRow, BadRowsError, bad_rows_table
+from balanced_thinking.data.checks import check_examples
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import check_options
 from balanced_thinking.data.splits import check_split, select_split

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import ijson
 
-from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.bad_rows import BadRow
 
 SEPARATOR = " | "  # between the choices or images of a CSV cell
 TURN_LISTS = ("messages", "conversations")

@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from balanced_thinking.data.checks import PROBLEMS
+from balanced_thinking.data.bad_rows import PROBLEMS
 from balanced_thinking.inspection.facts import Inspection
 from balanced_thinking.inspection.text import printable, told
 from balanced_thinking.system.files import write_atomically

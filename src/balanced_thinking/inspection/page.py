@@ -9,7 +9,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from balanced_thinking.data.checks import PROBLEMS, RowError
+from balanced_thinking.data.bad_rows import PROBLEMS, RowError
 from balanced_thinking.data.images import open_image
 from balanced_thinking.html import content_security_policy, data_uri, read_asset, template_environment
 from balanced_thinking.inspection.facts import Inspection, Sample

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from balanced_thinking.data.checks import RowError
+from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import content_digest, open_image
 

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from balanced_thinking.data.adapters import iconqa
-from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.scoring.published import score_anls

@@ -15,8 +15,9 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.yaml import typed_arguments
-from balanced_thinking.data.checks import BadRow, without_overlap
+from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.load import completion_format, stream_data
+from balanced_thinking.data.overlap import refuse_overlap
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
 from balanced_thinking.models.load import Loaded, anchor, load_model
 from balanced_thinking.models.tiny import TinySize
@@ -172,7 +173,7 @@ def _load(
         options=options,
         bad_rows=bad_rows,
     )
-    rows = without_overlap(examples, name, owner)
+    rows = refuse_overlap(examples, name, owner)
     first = next(rows, None)
     if first is None:
         why = f"each of its {len(bad_rows)} rows is a bad one" if bad_rows else "it has no rows"

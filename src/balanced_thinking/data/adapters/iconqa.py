@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.example import Example, format_question
 from balanced_thinking.data.tables import is_table, open_cell_images, stream_table
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.data.adapters import jsonl
-from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import check_train_split
 from balanced_thinking.data.records import read_records

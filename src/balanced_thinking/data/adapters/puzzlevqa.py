@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.records import read_records
 from balanced_thinking.data.splits import belongs_to_split, check_split

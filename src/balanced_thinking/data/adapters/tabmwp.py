@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.example import Example, format_question
 from balanced_thinking.data.records import read_named_objects
 

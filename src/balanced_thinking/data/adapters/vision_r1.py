@@ -12,7 +12,7 @@ from pathlib import Path
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.adapters import jsonl
-from balanced_thinking.data.checks import BadRow
+from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import check_train_split
 from balanced_thinking.data.tables import ensure_local_files

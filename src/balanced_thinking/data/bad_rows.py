@@ -1,0 +1,88 @@
+"""Bad rows: the problems by name, the rows that have them, and the table that shows them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from balanced_thinking import segments
+from balanced_thinking.config.errors import BalancedThinkingError
+
+PROBLEMS: dict[str, str] = {
+    "invalid_json": "the row is not valid JSON in UTF-8",
+    "not_utf8": "the row is not UTF-8: save the file as UTF-8",
+    "invalid_csv": "more cells than columns, or a quote without its end: put texts with commas in double quotes",
+    "not_an_object": "the row is valid JSON, but not an object in braces",
+    "unknown_schema": "expected question + answer, prompt + completion, messages or conversations (see its adapter)",
+    "multi_turn": "expected one exchange: turns of the user, then one turn of the assistant, then nothing",
+    "no_question": "the question is empty",
+    "image_count": "the number of <image> placeholders in the question differs from the number of images",
+    "remote_image": "images are read from local files only: download it and give its path",
+    "missing_image": "no such file; relative paths start at the option image_root (default: the folder of the data)",
+    "broken_image": "the image is not the path of a picture that can be opened",
+    "unread_image": "the row has a picture's path under a name that is not read: call that column image or images",
+    "duplicate_id": "an earlier row has the same id",
+    "answer_not_in_choices": "the answer is neither a choice nor the letter of a choice",
+    "lone_surrogate": "half of a surrogate pair: the text cannot be written as UTF-8",
+    **segments.PROBLEMS,
+}
+_SHOWN_ROWS = 20
+_SHOWN_CHARACTERS = 60
+
+
+class DataError(BalancedThinkingError, ValueError):
+    """Data that cannot be loaded: an unknown data set, split or option, a missing file, or bad rows."""
+
+
+class RowError(DataError):
+    """A row that cannot be trained on. The message names the row and says how to fix it."""
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot become an Example.
+
+    row: its line, or its position in a JSON array, from 1. problems: keys of `PROBLEMS`. text: the text with the
+    problem, unshortened.
+    """
+
+    row: int
+    problems: tuple[str, ...]
+    text: str
+    id: str | None = None
+
+
+class BadRowsError(DataError):
+    """Bad rows in data that were loaded with `on_bad_row="error"`. `rows` has all of them."""
+
+    def __init__(self, data: str, rows: Sequence[BadRow]) -> None:
+        self.data, self.rows = data, tuple(rows)
+        super().__init__(self.table())
+
+    def table(self) -> str:
+        """The rows as text, at most 20 of them."""
+        return f"{self.data}: {bad_rows_table(self.rows)}"
+
+
+def bad_rows_table(rows: Sequence[BadRow]) -> str:
+    """Row number, problem and text of the first 20 bad rows, then each problem with its count and its explanation."""
+    cells = [("row", "problem", "text")]
+    cells += [(str(bad.row), ", ".join(bad.problems), _shorten_text(bad)) for bad in rows[:_SHOWN_ROWS]]
+    number, problem = (max(len(row[i]) for row in cells) for i in (0, 1))
+    lines = [f"{len(rows)} bad row{'s' * (len(rows) != 1)}", ""]
+    lines += [f"{row:>{number}}  {name:<{problem}}  {text}".rstrip() for row, name, text in cells]
+    if len(rows) > _SHOWN_ROWS:
+        lines.append(f"... and {len(rows) - _SHOWN_ROWS} more")
+    counts = Counter(name for bad in rows for name in bad.problems)
+    return "\n".join([*lines, "", *(f"{name} ({n}): {PROBLEMS[name]}" for name, n in counts.most_common())])
+
+
+def _shorten_text(bad: BadRow) -> str:
+    """One printable line: control characters in the data must not reach the terminal."""
+    text = f"{bad.id}: {bad.text}" if bad.id else bad.text
+    line = "".join(c if c.isprintable() else " " for c in text[: 10 * _SHOWN_CHARACTERS])
+    line = " ".join(line.split())
+    # Keep both ends: the last part of a path says more than its first.
+    half = _SHOWN_CHARACTERS // 2
+    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: half - 1]}…{line[-half:]}"

@@ -1,0 +1,43 @@
+"""Refuse splits that share samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from balanced_thinking.data.bad_rows import DataError
+from balanced_thinking.data.example import Example
+
+
+def assert_no_overlap(**splits: Iterable[Example]) -> None:
+    """Raise DataError if two splits share an id, or a question about the same image files.
+
+    assert_no_overlap(train=train.examples, test=test.examples)
+    """
+    owner: dict[int, str] = {}
+    for name, examples in splits.items():
+        for _ in refuse_overlap(examples, name, owner):
+            pass
+
+
+def refuse_overlap(examples: Iterable[Example], name: str, owner: dict[int, str]) -> Iterator[Example]:
+    """Pass on the examples of a split; raise DataError for one that another split has, too.
+
+    `owner` maps what identifies an example to its split, and is extended with these examples.
+    """
+    for example in examples:
+        for key in _identity_keys(example):
+            other = owner.setdefault(hash(key), name)
+            if other != name:
+                raise DataError(
+                    f"splits {other!r} and {name!r} share {example.id!r}: {example.question[:80]!r}. Give each split a "
+                    "file of its own in one folder, or each row a `split`, or set hash_split: true in data_options "
+                    "and in validation_options"
+                )
+        yield example
+
+
+def _identity_keys(example: Example) -> Iterator[object]:
+    yield example.id
+    if all(isinstance(image, Path) for image in example.images):
+        yield example.question, example.images
