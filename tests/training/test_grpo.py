@@ -223,6 +223,11 @@ def test_tokenizer_and_config_are_the_user_s_own_afterwards(rows: Dataset, tmp_p
     assert processor.tokenizer.padding_side == "right"
 
 
+def test_trained_models_carry_the_tag_of_this_package(rows: Dataset, tmp_path: Path) -> None:
+    run = trainer("qwen2_5_vl", rows, config(tmp_path))
+    assert {"trl", "grpo", "balanced-thinking"} <= set(run.model.model_tags)
+
+
 def test_rewards_know_every_token_that_the_model_stops_at(tmp_path: Path) -> None:
     loaded = load_model("world-base")
     stops = [loaded.processor.tokenizer.eos_token_id, 3]

@@ -180,6 +180,11 @@ def test_metrics_cost_one_transfer_per_logging_step(
     assert counts == [1, 1, 0]  # two logging steps and the closing summary
 
 
+def test_trained_models_carry_the_tag_of_this_package(world_rows: Dataset, tmp_path: Path) -> None:
+    run = trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path))
+    assert {"trl", "sft", "balanced-thinking"} <= set(run.model.model_tags)
+
+
 def test_evaluation_loss_does_not_follow_the_schedule(world_rows: Dataset, tmp_path: Path) -> None:
     args = config(tmp_path, learning_rate=0.0, max_steps=3, eval_strategy="steps", eval_steps=1)
     run = trainer("qwen2_5_vl", world_rows, args, eval_dataset=world_rows)
