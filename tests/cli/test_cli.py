@@ -24,7 +24,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.engines.local import Generator
 from balanced_thinking.models.load import load_model
 from balanced_thinking.runs.directory import create_run
-from balanced_thinking.study.plan import load_study
+from balanced_thinking.study.load import load_study
 from balanced_thinking.system.files import exclusive_lock
 from balanced_thinking.training.recipe import Recipe, changes, load_recipe
 from balanced_thinking.training.run import training_arguments
@@ -59,7 +59,7 @@ def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_run_of_a_shipped_study_is_valid(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BALANCED_THINKING_DATA", "data")
-    for node in load_study(study).nodes():
+    for node in load_study(study).planned_runs():
         training_arguments(node.recipe, tmp_path)
     assert f"balanced study {study.relative_to(RECIPES[0].parents[2])}" in study.read_text()
 
@@ -379,7 +379,7 @@ def test_a_run_records_its_command_as_a_shell_takes_it(tmp_path: Path, monkeypat
 def test_recipes_and_studies_are_utf_8_whatever_the_system_writes(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("model: größe/modell\n", encoding="utf-8")
     (tmp_path / "study.yaml").write_text("arms: {größer: {}}\nevaluate: {world: {}}\n", encoding="utf-8")
-    code = "import sys; from balanced_thinking.training.recipe import load_recipe; from balanced_thinking.study.plan "
+    code = "import sys; from balanced_thinking.training.recipe import load_recipe; from balanced_thinking.study.load "
     code += "import load_study; print(ascii([load_recipe(sys.argv[1]).model, *load_study(sys.argv[2]).arms]))"
     plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     command = [sys.executable, "-c", code, str(tmp_path / "recipe.yaml"), str(tmp_path / "study.yaml")]

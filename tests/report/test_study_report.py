@@ -16,7 +16,7 @@ from PIL import Image
 
 from balanced_thinking.report import write_report
 from balanced_thinking.report.build import load_report
-from balanced_thinking.report.compare.cost import chain, chain_seconds, cost_rows
+from balanced_thinking.report.compare.cost import chain_seconds, cost_rows, training_chain
 from balanced_thinking.report.compare.samples import MAX_BYTES, choose_samples, embed_image
 from balanced_thinking.report.compare.tables import group, make_tables
 from balanced_thinking.report.draw.forest import draw_forest, draw_times, forest_rows
@@ -38,7 +38,7 @@ def test_a_chain_takes_its_own_time_and_its_parents_once(runs: Path) -> None:
     found = load_runs(runs / "ratio-10")
     by_label = {run.label: run for run in found}
     child, parent = by_label["sft+grpo, seed 1"], by_label["sft, seed 1"]
-    assert chain(child, found) == [parent, child]
+    assert training_chain(child, found) == [parent, child]
     assert chain_seconds(child, found) == child.train_seconds + parent.train_seconds
     assert chain_seconds(parent, found) == parent.train_seconds
     rows = {row.arm: row for row in make_tables(found).splits["world-test"]}
@@ -50,7 +50,7 @@ def test_a_chain_is_followed_where_the_study_was_moved(runs: Path, tmp_path: Pat
     shutil.copytree(runs / "ratio-10", tmp_path / "elsewhere")
     found = load_runs(tmp_path / "elsewhere")
     for run in found:
-        assert len(chain(run, found)) == (2 if run.stage == "grpo" else 1)
+        assert len(training_chain(run, found)) == (2 if run.stage == "grpo" else 1)
 
 
 def test_a_chain_whose_start_is_absent_is_told(runs: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_demo_trains_all_arms_reports_and_does_nothing_twice(
 
 
 def test_arms_differ_in_nothing_but_the_weighting() -> None:
-    nodes = {node.arm: node.recipe for node in demo_study().nodes()}
+    nodes = {node.arm: node.recipe for node in demo_study().planned_runs()}
     ours = {"weighting", "schedule", "think_weight_start", "think_weight_end", "normalize"}
     for plain, scale in (("sft", "scale-sft"), ("sft+grpo", "scale-sft+grpo")):
         a, b = nodes[plain], nodes[scale]

@@ -30,9 +30,10 @@ from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.runs.paths import LEDGER
 from balanced_thinking.study import run as study_run
 from balanced_thinking.study import worker
-from balanced_thinking.study.plan import make_study, merged
-from balanced_thinking.study.run import StudyError, check_study, describe_plan, prepare, run_study
-from balanced_thinking.study.worker import settle
+from balanced_thinking.study.load import make_study
+from balanced_thinking.study.plan import merge_mappings
+from balanced_thinking.study.run import StudyError, check_study, describe_plan, prepare_folder, run_study
+from balanced_thinking.study.worker import restart_if_recipe_changed
 from tests.conftest import REPOSITORY
 
 TRAINING = {"per_device_train_batch_size": 2, "max_steps": 2, "gradient_checkpointing": False, "logging_steps": 1}
@@ -63,12 +64,12 @@ SMALL: dict[str, Any] = {
 
 
 def changed(**over: Any) -> dict[str, Any]:
-    return merged(SMALL, over)
+    return merge_mappings(SMALL, over)
 
 
 def test_a_plan_is_every_arm_at_every_setting_with_every_seed_parents_first() -> None:
     study = make_study(changed(seeds=[3, 5], settings={"r5": {}, "r9": {"sft": {"data_options": {"ratio": 9}}}}))
-    nodes = study.nodes()
+    nodes = study.planned_runs()
     assert [node.name for node in nodes[:2]] == ["r5/sft/seed-3", "r5/sft+grpo/seed-3"]
     assert len(nodes) == len({node.name for node in nodes}) == 8
     seen: set[str] = set()
@@ -82,20 +83,20 @@ def test_a_plan_is_every_arm_at_every_setting_with_every_seed_parents_first() ->
 def test_the_study_that_the_guide_shows_is_a_plan() -> None:
     guide = (REPOSITORY / "docs" / "studies.md").read_text()
     shown = make_study(yaml.safe_load(guide.partition("```yaml")[2].partition("```")[0]))
-    assert len(shown.nodes()) == 9
+    assert len(shown.planned_runs()) == 9
     assert shown.contrasts == (("scale-sft", "sft"), ("scale-sft", "sft+grpo"))
 
 
 def test_a_setting_may_name_its_arms_and_seeds() -> None:
     few = {"arms": ["sft"], "seeds": [7]}
     study = make_study(changed(seeds=[3, 5], settings={"all": {}, "few": few}))
-    assert [node.name for node in study.nodes() if node.setting == "few"] == ["few/sft/seed-7"]
-    assert sum(node.setting == "all" for node in study.nodes()) == 4
+    assert [node.name for node in study.planned_runs() if node.setting == "few"] == ["few/sft/seed-7"]
+    assert sum(node.setting == "all" for node in study.planned_runs()) == 4
 
 
 def test_a_setting_that_leaves_its_keys_empty_varies_nothing() -> None:
     study = make_study(changed(settings={"all": {"arms": None, "sft": None, "evaluate": None}}))
-    assert [node.name for node in study.nodes()] == ["all/sft/seed-0", "all/sft+grpo/seed-0"]
+    assert [node.name for node in study.planned_runs()] == ["all/sft/seed-0", "all/sft+grpo/seed-0"]
 
 
 def test_names_may_be_numbers() -> None:
@@ -103,12 +104,12 @@ def test_names_may_be_numbers() -> None:
     settings = {10: {}, 40: {"arms": [4]}, 0.5: {"arms": [4]}}
     study = make_study({**SMALL, "arms": arms, "settings": settings, "contrasts": [[5, 4]]})
     names = ["10/4/seed-0", "10/5/seed-0", "40/4/seed-0", "0.5/4/seed-0"]
-    assert [node.name for node in study.nodes()] == names
+    assert [node.name for node in study.planned_runs()] == names
 
 
 def test_an_arm_written_before_its_parent_still_comes_after_it() -> None:
     arms = dict(reversed(SMALL["arms"].items()))
-    assert [node.arm for node in make_study({**SMALL, "arms": arms}).nodes()] == ["sft", "sft+grpo"]
+    assert [node.arm for node in make_study({**SMALL, "arms": arms}).planned_runs()] == ["sft", "sft+grpo"]
 
 
 @pytest.mark.parametrize(
@@ -122,16 +123,16 @@ def test_an_arm_written_before_its_parent_still_comes_after_it() -> None:
         (changed(arms={"sft": {"after": "sft+grpo"}}), "start from each other"),
         (changed(arms={"sft": {"modle": "x"}}), "did you mean 'model'"),
         (changed(contrasts=[["sft+gpro", "sft"]]), r"did you mean 'sft\+grpo'"),
-        (changed(seeds=[1, 1]), "different whole numbers"),
-        (changed(seeds=3), "different whole numbers"),
-        (changed(seeds=[-1]), r"seeds is \[-1\]; expected different whole numbers of at least 0"),
+        (changed(seeds=[1, 1]), "different integers"),
+        (changed(seeds=3), "different integers"),
+        (changed(seeds=[-1]), r"seeds is \[-1\]; expected different integers of 0 or more"),
         (changed(arms={"a/b": {}}), "arms: 'a/b' cannot name a folder; expected letters, digits"),
         (changed(arms={"../x": {}}), "'../x' cannot name a folder"),
         (changed(arms={".hidden": {}}), "no . in front"),
         (changed(arms={"": {}}), "'' cannot name a folder"),
         (changed(arms={True: {}}), "arms: found True; expected a name, so quote it"),  # YAML's `on`
         (changed(settings={"a b": {}}), "settings: 'a b' cannot name a folder"),
-        (changed(settings={"a": {"seeds": [-1]}}), "at least 0"),
+        (changed(settings={"a": {"seeds": [-1]}}), "0 or more"),
         (changed(stages={"stf": {}}), "did you mean 'sft'"),
         (changed(arms={"sft": {"stage": 1}}), "arm 'sft' has stage: 1; known: sft, grpo"),
         (changed(contrasts=[["sft"]]), "expected pairs"),
@@ -162,8 +163,8 @@ def test_a_plan_that_cannot_be_run_is_refused_by_name(study: Any, said: str) -> 
 
 def finish(root: Path, study: Any, name: str, *evaluated: str) -> None:
     """Leave what a finished run and its evaluations leave."""
-    prepare(make_study(study), root)
-    (node,) = [node for node in make_study(study).nodes() if node.name == name]
+    prepare_folder(make_study(study), root)
+    (node,) = [node for node in make_study(study).planned_runs() if node.name == name]
     for label in evaluated:
         (root / name / "eval" / label).mkdir(parents=True)
         (root / name / "eval" / label / "summary.json").write_text("{}")
@@ -197,7 +198,7 @@ TWO = changed(evaluate={"world": {"splits": ["test", "validation"]}})
 )
 def test_a_study_that_has_begun_may_change_where_no_result_depends_on_it(study: Any, tmp_path: Path) -> None:
     finish(tmp_path, TWO, "sft/seed-0", "world-test")
-    prepare(make_study(study), tmp_path)
+    prepare_folder(make_study(study), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_a_study_that_has_begun_may_change_where_no_result_depends_on_it(study: 
     [
         (
             changed(stages={"sft": {"training": {"max_steps": 3}}}),
-            r"arm 'sft': training.max_steps was 2 and is 3; choose another folder with --out, or remove what",
+            r"arm 'sft': training.max_steps was 2 and is 3; choose another folder with --out, or remove the runs",
         ),
         (changed(stages={"sft": {"model": "world-base"}}), "model was 'tiny:qwen2_5_vl' and is 'world-base'"),
         (changed(arms={"sft": {"training": {"learning_rate": 1}}}), "training.learning_rate was empty and is 1"),
@@ -226,35 +227,35 @@ def test_what_finished_runs_depend_on_stays(study: Any, said: str, tmp_path: Pat
     finish(tmp_path, SMALL, "sft/seed-0", "world-test")
     before = (tmp_path / "study.yaml").read_text()
     with pytest.raises(StudyError, match=said):
-        prepare(make_study(study), tmp_path)
+        prepare_folder(make_study(study), tmp_path)
     assert (tmp_path / "study.yaml").read_text() == before
 
 
 def test_a_setting_keeps_the_arms_whose_runs_are_finished(tmp_path: Path) -> None:
     arms, few = SMALL["arms"] | {"more": {}}, {"arms": ["more"]}
     finish(tmp_path, {**SMALL, "arms": arms, "settings": {"r": {}}}, "r/sft/seed-0")
-    prepare(make_study({**SMALL, "arms": arms, "settings": {"r": {}, "few": few}}), tmp_path)
+    prepare_folder(make_study({**SMALL, "arms": arms, "settings": {"r": {}, "few": few}}), tmp_path)
     with pytest.raises(StudyError, match="arm 'sft' at 'r' has finished runs and is no longer part of it"):
-        prepare(make_study({**SMALL, "arms": arms, "settings": {"r": few}}), tmp_path)
+        prepare_folder(make_study({**SMALL, "arms": arms, "settings": {"r": few}}), tmp_path)
 
 
 def test_an_arm_stays_while_a_finished_one_has_started_from_it(tmp_path: Path) -> None:
     finish(tmp_path, SMALL, "sft+grpo/seed-0")
     with pytest.raises(StudyError, match=r"arm 'sft': data_options.n was 8 and is 9"):
-        prepare(make_study(changed(stages={"sft": {"data_options": {"n": 9}}})), tmp_path)
+        prepare_folder(make_study(changed(stages={"sft": {"data_options": {"n": 9}}})), tmp_path)
 
 
 def test_a_seed_that_comes_back_was_not_trained_with_another_recipe_meanwhile(tmp_path: Path) -> None:
     finish(tmp_path, changed(seeds=[0, 1]), "sft/seed-1")
-    prepare(make_study(SMALL), tmp_path)
+    prepare_folder(make_study(SMALL), tmp_path)
     other = changed(stages={"sft": {"training": {"max_steps": 3}}})
-    prepare(make_study(other), tmp_path)  # nothing of seed 0 is finished
+    prepare_folder(make_study(other), tmp_path)  # nothing of seed 0 is finished
     with pytest.raises(StudyError, match=r"arm 'sft': training.max_steps was 2 and is 3"):
-        prepare(make_study(other | {"seeds": [0, 1]}), tmp_path)
+        prepare_folder(make_study(other | {"seeds": [0, 1]}), tmp_path)
 
 
 MISSPELT = changed(arms={"sft+grpo": {"training": {"learing_rate": 1e-3}}})
-FAULTY = merged(MISSPELT, {"evaluate": {"tset.jsonl": {}, "world": {"splits": ["test", "tset"]}}})
+FAULTY = merge_mappings(MISSPELT, {"evaluate": {"tset.jsonl": {}, "world": {"splits": ["test", "tset"]}}})
 
 
 def test_all_faults_are_told_before_anything_runs_or_is_written(
@@ -341,36 +342,36 @@ def test_where_there_is_a_gpu_another_process_settles_the_arguments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("balanced_thinking.study.check.visible_gpus", lambda: ["0"])
-    monkeypatch.setattr("balanced_thinking.study.check.faults", lambda *_: pytest.fail("this one did"))
+    monkeypatch.setattr("balanced_thinking.study.check.find_faults", lambda *_: pytest.fail("this one did"))
     with pytest.raises(RecipeError, match="learing_rate"):
         check_study(make_study(MISSPELT), tmp_path)
 
 
 def test_a_training_that_began_with_another_recipe_starts_anew(tmp_path: Path) -> None:
     study = {**SMALL, "arms": {"sft": {}}, "contrasts": []}
-    other = merged(study, {"stages": {"sft": {"training": {"learning_rate": 0.5, "logging_steps": 3}}}})
-    (before,), (node,) = (make_study(one).nodes() for one in (study, other))
+    other = merge_mappings(study, {"stages": {"sft": {"training": {"learning_rate": 0.5, "logging_steps": 3}}}})
+    (before,), (node,) = (make_study(one).planned_runs() for one in (study, other))
     folder = tmp_path / node.name
     (folder / "checkpoints/checkpoint-1").mkdir(parents=True)
     (folder / "log.txt").write_text("the worker's")
     (folder / "config.yaml").write_text(before.recipe.to_yaml())
-    settle(folder, before)
+    restart_if_recipe_changed(folder, before)
     assert (folder / "checkpoints/checkpoint-1").is_dir()
-    settle(folder, node)
+    restart_if_recipe_changed(folder, node)
     assert [path.name for path in folder.iterdir()] == ["log.txt"]
     assert (folder.with_name(".seed-0-1") / "checkpoints/checkpoint-1").is_dir()
     (folder / "config.yaml").write_text(before.recipe.to_yaml())
-    settle(folder, node)
+    restart_if_recipe_changed(folder, node)
     assert (folder.with_name(".seed-0-2") / "config.yaml").is_file()
     finish(tmp_path, study, node.name)
     with pytest.raises(RecipeError, match=r"finished with another recipe: arm 'sft': training.learning_rate"):
-        settle(folder, node)
+        restart_if_recipe_changed(folder, node)
 
 
 def test_a_kill_while_a_training_is_put_aside_leaves_no_checkpoint_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = make_study(SMALL).nodes()[0]
+    node = make_study(SMALL).planned_runs()[0]
     folder = tmp_path / node.name
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").write_text(replace(node.recipe, model="world-base").to_yaml())
@@ -385,9 +386,9 @@ def test_a_kill_while_a_training_is_put_aside_leaves_no_checkpoint_of_it(
     monkeypatch.setattr(Path, "iterdir", lambda place: iter([place / "config.yaml", place / "checkpoints"]))
     monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(KeyboardInterrupt):
-        settle(folder, node)
+        restart_if_recipe_changed(folder, node)
     monkeypatch.undo()
-    settle(folder, node)
+    restart_if_recipe_changed(folder, node)
     assert not any(folder.iterdir())
 
 
@@ -469,9 +470,9 @@ def test_the_ledger_counts_a_continued_training_whole_and_gpu_seconds_on_a_gpu(
 
     monkeypatch.setattr(training_run, "train", train)
     monkeypatch.setattr("balanced_thinking.runs.ledger.peak_mib", lambda on: {"cpu": 100, "cuda:0": 7}[on])
-    node = replace(make_study(SMALL).nodes()[0], benchmarks=())
+    node = replace(make_study(SMALL).planned_runs()[0], benchmarks=())
     (tmp_path / node.name).mkdir(parents=True)
-    worker.work(tmp_path, node)
+    worker.complete_run(tmp_path, node)
     (row,) = read_ledger(tmp_path, [])
     assert (row.wall_seconds, row.cpu_seconds) == (6.99, 5.5)
     assert (row.gpu_seconds, row.peak_mib) == ((None, 100) if device == "cpu" else (6.99, 7))
@@ -488,10 +489,10 @@ def test_a_run_is_asked_as_its_benchmark_says(tmp_path: Path, monkeypatch: pytes
         return SimpleNamespace(n=7, think_tokens_mean=3.0, answer_tokens_mean=1.0, wall_seconds=8.5, cpu_seconds=7.25)
 
     monkeypatch.setattr("balanced_thinking.evaluation.run.evaluate", evaluate)
-    node = make_study(changed(evaluate={"world": own})).nodes()[0]
+    node = make_study(changed(evaluate={"world": own})).planned_runs()[0]
     (tmp_path / node.name).mkdir(parents=True)
     (tmp_path / node.name / "provenance.json").write_text('{"finished": "now"}')
-    worker.work(tmp_path, node)
+    worker.complete_run(tmp_path, node)
     assert asked == {"split": "test", **own}
     (row,) = read_ledger(tmp_path, [])
     assert (row.tokens, row.wall_seconds, row.cpu_seconds) == (28, 8.5, 7.25)
@@ -502,7 +503,10 @@ def test_a_failed_run_is_told_with_its_log_and_the_others_are_finished(
 ) -> None:
     arms = {"broken": {"model": "nowhere/at/all"}, "after": {"after": "broken", "stage": "grpo"}}
     study = make_study({**SMALL, "arms": arms | {"sft": SMALL["arms"]["sft"]}, "contrasts": []})
-    with pytest.raises(StudyError, match=r"1 of 3 runs failed, 1 more left out.*again \([^,]*broken/seed-0/log.txt\)"):
+    with pytest.raises(
+        StudyError,
+        match=r"1 of 3 runs failed, 1 more that start from them were left out.*again \([^,]*broken/seed-0/log.txt\)",
+    ):
         run_study(study, tmp_path, jobs=2)
     assert "no model folder nowhere/at/all" in capsys.readouterr().out
     assert (tmp_path / "sft" / "seed-0" / "eval" / "world-test" / "summary.json").is_file()
@@ -518,12 +522,12 @@ def test_a_failed_run_is_told_with_its_log_and_the_others_are_finished(
     ],
 )
 def test_the_end_of_a_run_is_told_in_one_line(code: int, log: str, said: str, tmp_path: Path) -> None:
-    node = make_study(SMALL).nodes()[0]
+    node = make_study(SMALL).planned_runs()[0]
     for label, summary in (("world-test", '{"n": 4, "correct": 1, "accuracy": 0.25}'), ("other-test", "{}")):
         (tmp_path / node.name / "eval" / label).mkdir(parents=True)
         (tmp_path / node.name / "eval" / label / "summary.json").write_text(summary)
     (tmp_path / node.name / "log.txt").write_text(log)
-    assert said in study_run._told(tmp_path, node, code)
+    assert said in study_run._result_line(tmp_path, node, code)
 
 
 def fingerprints(root: Path) -> dict[str, str]:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from balanced_thinking.study.plan import make_study
-from balanced_thinking.study.run import prepare
+from balanced_thinking.study.load import make_study
+from balanced_thinking.study.run import prepare_folder
 from balanced_thinking.system.ending import clean_up_on_sigterm
 
 TRAINING = {"max_steps": 100_000, "per_device_train_batch_size": 2, "use_cpu": True, "save_strategy": "no"}
@@ -29,7 +29,7 @@ def sft_command(root: Path) -> list[str]:
 
 def worker_command(root: Path) -> list[str]:
     plan = {"arms": {"sft": {}}, "stages": {"sft": RECIPE}, "seeds": [0], "evaluate": {"world": {}}}
-    prepare(make_study(plan), root / "study")
+    prepare_folder(make_study(plan), root / "study")
     (root / "study/sft/seed-0").mkdir(parents=True)
     return ["balanced_thinking.study.worker", str(root / "study"), "sft/seed-0"]
 
@@ -63,15 +63,15 @@ def test_a_signal_inside_a_callback_that_swallows_exceptions_ends_the_process(tm
     """A library's `__del__` or hook would keep an exception to itself, and the training would go on."""
     code = """
 import os, pathlib, signal, sys
-from balanced_thinking.system.ending import at_end, orderly_end
+from balanced_thinking.system.ending import run_at_end, clean_up_on_sigterm
 
 class Swallows:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGTERM)
         for _ in range(1000): pass
 
-at_end(pathlib.Path(sys.argv[1]).touch)
-with orderly_end():
+run_at_end(pathlib.Path(sys.argv[1]).touch)
+with clean_up_on_sigterm():
     Swallows()
 print("it went on")
 """

@@ -37,7 +37,7 @@ def _execution_options(parser: Parser) -> None:
 
 
 def run_study_command(arguments: argparse.Namespace) -> Path | None:
-    from balanced_thinking.study.plan import load_study
+    from balanced_thinking.study.load import load_study
 
     return _run_and_report(load_study(arguments.study), arguments)
 

@@ -36,9 +36,9 @@ def stage_options(parser: Parser, stage: str) -> None:
 def _training_help(stage: str) -> list[tuple[str, dict[str, dict[str, Any]]]]:
     """The keys of a recipe, the training arguments that are ours, and those of TRL's whose default is ours."""
     from balanced_thinking.training.recipe import Recipe
-    from balanced_thinking.training.run import DEFAULTS, STAGES
+    from balanced_thinking.training.run import DEFAULTS, STAGE_CLASSES
 
-    config = STAGES[stage][0]
+    config = STAGE_CLASSES[stage][0]
     by_name = {f.name: f for f in fields(config)}
     own = [by_name[name] for name in config.__annotations__]
     keys = dict(_key_help(f) for f in fields(Recipe) if f.name not in ("stage", "training"))
@@ -69,9 +69,9 @@ def _refuse_misspelt(overrides: Sequence[tuple[str, str]], options: Sequence[str
     unknown = [name for name, _ in overrides if name.partition(".")[0] not in keys]
     if not unknown:
         return
-    from balanced_thinking.training.run import STAGES
+    from balanced_thinking.training.run import STAGE_CLASSES
 
-    arguments = {f.name for f in fields(STAGES[stage][0]) if f.init and f.name != "output_dir"}
+    arguments = {f.name for f in fields(STAGE_CLASSES[stage][0]) if f.init and f.name != "output_dir"}
     known = [*options, *(f"--{name}" for name in sorted(keys | arguments))]
     for name in unknown:
         if name not in arguments and name != "output_dir":

@@ -1,7 +1,7 @@
-"""What may change in a study that has begun: all but what its finished runs and evaluations depend on.
+"""What may change in a study that has begun: everything that no finished run or evaluation depends on.
 
-More arms, settings, seeds, benchmarks and splits only add to it, contrasts and margin belong to its report, and some
-keys change no result. An arm without a finished run may become another one.
+New arms, settings, seeds, benchmarks and splits only add results. Contrasts and margin concern the report alone. Some
+keys of a recipe change no result. An arm without a finished run may change in any way.
 """
 
 from __future__ import annotations
@@ -13,44 +13,43 @@ from pathlib import Path
 from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.runs.directory import is_finished
 from balanced_thinking.runs.paths import RunFiles, StudyFiles
-from balanced_thinking.study.plan import Node, Study, chain
+from balanced_thinking.study.plan import PlannedRun, Study, planned_chain
 from balanced_thinking.training.recipe import MAY_CHANGE, Recipe, changes, load_recipe
 
-# A finished run is trained no further, so the number of its steps is one of its results' conditions.
-NO_MATTER = MAY_CHANGE - {"training.max_steps", "training.num_train_epochs"}
-# Of a run's own recipe: where a model and data lie may be another place once a study was moved.
-_PLACES = {"model", "data"}
+# A finished run is not trained further, so its number of steps is part of what its results depend on.
+IGNORED_KEYS = MAY_CHANGE - {"training.max_steps", "training.num_train_epochs"}
+# The paths of model and data differ after a study's folder was moved.
+_LOCATIONS = {"model", "data"}
 
 
-def refused(old: Study, new: Study, root: Path) -> list[str]:
-    """What differs between two plans for a folder though finished parts depend on it, in words."""
-    nodes, now = old.nodes(), {node.name: node for node in new.nodes()}
-    trained = {one.name for node in nodes if is_finished(root / node.name) for one in chain(nodes, node.name)}
-    kept = {(node.arm, node.setting) for node in now.values()}
+def refused_changes(old: Study, new: Study, root: Path) -> list[str]:
+    """What a new plan changes although finished parts of the folder depend on it, one sentence each."""
+    runs, now = old.planned_runs(), {run.name: run for run in new.planned_runs()}
+    trained = {one.name for run in runs if is_finished(root / run.name) for one in planned_chain(runs, run.name)}
+    kept = {(run.arm, run.setting) for run in now.values()}
     found: list[str] = []
-    for node in nodes:
-        other = now.get(node.name)
-        done = [
-            label for label in node.evaluations if StudyFiles(root).run(node.name).evaluation(label).summary.is_file()
-        ]
-        if node.name not in trained and not done:
+    for run in runs:
+        other = now.get(run.name)
+        files = StudyFiles(root).run(run.name)
+        done = [label for label in run.evaluations if files.evaluation(label).summary.is_file()]
+        if run.name not in trained and not done:
             continue
         if other is not None:
-            found += _trained(node, other) if node.name in trained else []
-            found += [told for label in done for told in _evaluated(label, node, other)]
-        elif (node.arm, node.setting) not in kept:  # a seed may come and go
-            found.append(f"{node.title} has finished runs and is no longer part of it")
-    found += [told for node in now.values() for told in differs_from_its_run(root / node.name, node)]
-    return list(dict.fromkeys(found))  # seeds say the same
+            found += _training_changes(run, other) if run.name in trained else []
+            found += [change for label in done for change in _evaluation_changes(label, run, other)]
+        elif (run.arm, run.setting) not in kept:  # a seed may be removed and added again
+            found.append(f"{run.title} has finished runs and is no longer part of it")
+    found += [change for run in now.values() for change in differences_from_finished_run(root / run.name, run)]
+    return list(dict.fromkeys(found))  # seeds repeat the same changes
 
 
-def _trained(old: Node, new: Node) -> Iterator[str]:
-    kin = [("stage", old.stage, new.stage), ("after", old.after, new.after)]
-    yield from (f"{old.title}: {key} was {was!r} and is {now!r}" for key, was, now in kin if was != now)
-    yield from (f"{old.title}: {told}" for told in changes(old.recipe, new.recipe, NO_MATTER))
+def _training_changes(old: PlannedRun, new: PlannedRun) -> Iterator[str]:
+    relations = [("stage", old.stage, new.stage), ("after", old.after, new.after)]
+    yield from (f"{old.title}: {key} was {was!r} and is {now!r}" for key, was, now in relations if was != now)
+    yield from (f"{old.title}: {change}" for change in changes(old.recipe, new.recipe, IGNORED_KEYS))
 
 
-def _evaluated(label: str, old: Node, new: Node) -> Iterator[str]:
+def _evaluation_changes(label: str, old: PlannedRun, new: PlannedRun) -> Iterator[str]:
     if label not in new.evaluations:
         yield f"{old.title} was evaluated on {label}, which is no longer part of it"
         return
@@ -60,20 +59,22 @@ def _evaluated(label: str, old: Node, new: Node) -> Iterator[str]:
             yield f"{old.title}, {label}: {name} was {was!r} and is {its!r}"
 
 
-def differs_from_its_run(folder: Path, node: Node) -> list[str]:
-    """Where a finished run was trained with another recipe than the plan has: by a worker that outlived its study, or
-    with a seed that was out of the plan for a time."""
+def differences_from_finished_run(folder: Path, run: PlannedRun) -> list[str]:
+    """How the recipe of a finished run differs from the plan's.
+
+    A worker that outlived its study can leave such a run, or a seed that was out of the plan for a time.
+    """
     if not is_finished(folder) or not RunFiles(folder).config.is_file():
         return []
-    return [f"{node.title}: {told}" for told in _since(folder, node.recipe, _PLACES)]
+    return [f"{run.title}: {change}" for change in _recipe_changes(folder, run.recipe, _LOCATIONS)]
 
 
-def begun_otherwise(folder: Path, node: Node) -> list[str]:
-    """Where an unfinished run began with another recipe than the plan has now: it cannot go on."""
+def differences_from_unfinished_run(folder: Path, run: PlannedRun) -> list[str]:
+    """How the recipe of an unfinished run differs from the plan's. With a difference the run cannot continue."""
     if is_finished(folder) or not RunFiles(folder).config.is_file():
         return []
-    return list(_since(folder, node.recipe, {"model"} if node.after else set()))
+    return list(_recipe_changes(folder, run.recipe, {"model"} if run.after else set()))
 
 
-def _since(folder: Path, recipe: Recipe, but: set[str]) -> list[str]:
-    return changes(load_recipe(RunFiles(folder).config), recipe, NO_MATTER | but)
+def _recipe_changes(folder: Path, recipe: Recipe, ignored: set[str]) -> list[str]:
+    return changes(load_recipe(RunFiles(folder).config), recipe, IGNORED_KEYS | ignored)

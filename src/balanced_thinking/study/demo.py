@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 
-from balanced_thinking.study.plan import Study, load_study, make_study, merged
+from balanced_thinking.study.load import load_study, make_study
+from balanced_thinking.study.plan import Study, merge_mappings
 
 
 def demo_study(
@@ -30,4 +31,4 @@ def demo_study(
         "evaluate": {"world": {"options": {} if samples is None else {"n": samples}}},
         **({} if seeds is None else {"seeds": list(seeds)}),
     }
-    return make_study(merged({name: getattr(study, name) for name in study.__dataclass_fields__}, changes))
+    return make_study(merge_mappings({name: getattr(study, name) for name in study.__dataclass_fields__}, changes))

@@ -1,44 +1,52 @@
-"""A study's plan: arms x settings x seeds as runs, each with its resolved recipe, parents before their children.
+"""A study's plan: arms x settings x seeds as runs. Each run has its resolved recipe; parents come before children.
 
     stages:   {sft: {...}, grpo: {...}}            what every run of a stage shares: keys of a recipe
     arms:     {sft: {...}, sft+grpo: {after: sft, stage: grpo, ...}}
-    settings: {ratio-40: {sft: {...}, evaluate: {...}, arms: [sft], seeds: [0]}}     variations, each with all arms and
-              seeds or those it names; may be left out
+    settings: {ratio-40: {sft: {...}, evaluate: {...}, arms: [sft], seeds: [0]}}     variations (optional), each with
+              all arms and seeds, or with those it names
     seeds:    [0, 1, 2]
     evaluate: {world: {splits: [test], options: {n: 400}, max_new_tokens: 264}}
 
-An arm `after` another one starts from that one's model, so a shared beginning is trained once. Arms, settings and seeds
-name folders. Reading a plan needs no torch.
+An arm `after` another arm starts from that arm's model, so a shared first stage is trained once. Arms, settings and
+seeds name folders. Reading a plan does not import torch.
 """
 
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any
-
-import yaml
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.config.yaml import check_keys, read_yaml
 from balanced_thinking.data.load import result_folder_name
-from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks, read_benchmarks
+from balanced_thinking.evaluation.benchmarks import Benchmark, read_benchmarks
+from balanced_thinking.runs.chain import follow_parents
 from balanced_thinking.training.recipe import Recipe, make_recipe
 
-STAGES = ("sft", "grpo")
-_OWN_KEYS = ("after", "stage")
-_SECTIONS = ("arms", "evaluate", "stages", "settings")
-_FOLDER = re.compile(r"(?!\.)[\w.+=-]+")
+_NOT_RECIPE_KEYS = ("after", "stage")
+
+
+class ArmPair(NamedTuple):
+    """The names of two arms to compare."""
+
+    arm: str
+    base: str
+
+
+class PlannedEvaluation(NamedTuple):
+    """One split of one benchmark."""
+
+    benchmark: Benchmark
+    split: str
 
 
 @dataclass(frozen=True)
-class Node:
-    """One run: an arm at a setting with a seed. `name` is its folder below the study's; `after` the one it starts
-    from."""
+class PlannedRun:
+    """One run: an arm at a setting with a seed.
+
+    `name` is its folder below the study's. `after` is the name of the run it starts from.
+    """
 
     name: str
     arm: str
@@ -51,247 +59,104 @@ class Node:
 
     @property
     def title(self) -> str:
-        """Its arm, whatever the seed, as a message calls it."""
+        """Its arm and setting for a message, the same for all seeds."""
         return f"arm {self.arm!r}" + (f" at {self.setting!r}" if self.setting else "")
 
     @property
-    def evaluations(self) -> dict[str, tuple[Benchmark, str]]:
-        """(benchmark, split) of each of its results' folders."""
-        return {result_folder_name(one.data, split): (one, split) for one in self.benchmarks for split in one.splits}
+    def evaluations(self) -> dict[str, PlannedEvaluation]:
+        """Its evaluations by the name of their result folder."""
+        pairs = (PlannedEvaluation(one, split) for one in self.benchmarks for split in one.splits)
+        return {result_folder_name(pair.benchmark.data, pair.split): pair for pair in pairs}
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a study's YAML says. `margin` (points) and `contrasts` ([arm, baseline] pairs) belong to its report and are
-    fixed before it is run."""
+    """What a study's YAML says. `margin` (points) and `contrasts` are for its report and are fixed before it is run."""
 
     arms: Mapping[str, Mapping[str, Any]]
     evaluate: Mapping[str, Mapping[str, Any]]
     stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
-    contrasts: tuple[tuple[str, str], ...] = ()
+    contrasts: tuple[ArmPair, ...] = ()
     margin: float = 1.0
 
-    def nodes(self) -> list[Node]:
-        """Every run, a run after the one it starts from."""
-        order = _chained(self.arms)
+    def planned_runs(self) -> list[PlannedRun]:
+        """Every run, each after the one it starts from."""
+        order = _order_by_parent(self.arms)
         return [
-            self._node(arm, setting, seed)
+            self._plan_run(arm, setting, seed)
             for setting in self.settings or (None,)
-            for seed in self._chosen(setting, "seeds", self.seeds)
+            for seed in self._chosen_by_setting(setting, "seeds", self.seeds)
             for arm in order
-            if arm in self._chosen(setting, "arms", order)
+            if arm in self._chosen_by_setting(setting, "arms", order)
         ]
 
-    def _chosen(self, setting: str | None, key: str, everything: Sequence[Any]) -> Sequence[Any]:
-        """The arms or seeds of a setting: those that it names, else all."""
+    def _chosen_by_setting(self, setting: str | None, key: str, everything: Sequence[Any]) -> Sequence[Any]:
+        """The arms or seeds that a setting names; everything where it names none."""
         named = self.settings.get(setting or "", {}).get(key)
         return everything if named is None else named
 
-    def _node(self, arm: str, setting: str | None, seed: int) -> Node:
+    def _plan_run(self, arm: str, setting: str | None, seed: int) -> PlannedRun:
         own = self.arms[arm]
         stage, varied = own.get("stage", "sft"), dict(self.settings.get(setting or "", {}))
         layers = (
             self.stages.get(stage, {}),
             varied.get(stage, {}),
-            {k: v for k, v in own.items() if k not in _OWN_KEYS},
+            {key: value for key, value in own.items() if key not in _NOT_RECIPE_KEYS},
         )
         values: dict[str, Any] = {}
         for layer in layers:
-            values = merged(values, layer)
-        values = merged({"arm": arm, "stage": stage, "training": {"seed": seed}}, values)
+            values = merge_mappings(values, layer)
+        values = merge_mappings({"arm": arm, "stage": stage, "training": {"seed": seed}}, values)
         if values.get("data", "world") == "world":
-            values = merged({"data_options": {"seed": seed}}, values)
+            values = merge_mappings({"data_options": {"seed": seed}}, values)
         parent = own.get("after")
-        return Node(
-            name=_name(setting, arm, seed),
+        return PlannedRun(
+            name=run_name(setting, arm, seed),
             arm=arm,
             setting=setting,
             seed=seed,
             stage=stage,
-            after=None if parent is None else _name(setting, parent, seed),
+            after=None if parent is None else run_name(setting, parent, seed),
             recipe=make_recipe(values, f"arm {arm!r}"),
-            benchmarks=tuple(read_benchmarks(merged(dict(self.evaluate), varied.get("evaluate", {})))),
+            benchmarks=tuple(read_benchmarks(merge_mappings(dict(self.evaluate), varied.get("evaluate", {})))),
         )
 
 
-def load_study(path: str | Path) -> Study:
-    """The study in a YAML file. Raises RecipeError for what it lacks, what is unknown, and chains that lead nowhere."""
-    if not Path(path).is_file():
-        raise RecipeError(f"there is no study {path}; expected a YAML file such as recipes/world/study.yaml")
-    return make_study(read_yaml(Path(path).read_bytes(), str(path)), str(path))
-
-
-def make_study(raw: Any, where: str = "the study") -> Study:
-    """A study from a mapping; raises as `load_study` does."""
-    if not isinstance(raw, Mapping):
-        raise RecipeError(f"{where} holds {type(raw).__name__}; expected a mapping with arms and evaluate")
-    check_keys(raw, (f.name for f in fields(Study)), where)
-    for key in ("arms", "evaluate"):
-        if not isinstance(raw.get(key), Mapping) or not raw[key]:
-            raise RecipeError(f"{where} has no {key}; expected a mapping with at least one entry")
-    sections = {key: _section(raw[key], f"{where}: {key}") for key in _SECTIONS if key in raw}
-    for kind in ("arms", "settings"):
-        for name in sections.get(kind, {}):
-            _check_folder(name, f"{where}: {kind}")
-    _name_arms_by_text(sections, where)
-    for name, varied in sections.get("settings", {}).items():
-        if "seeds" in varied:
-            _seeds(varied, f"{where}, setting {name!r}")
-    study = Study(**sections, seeds=_seeds(raw, where), contrasts=_contrasts(raw, where), margin=_margin(raw, where))
-    _check(study, where)
-    return study
-
-
-def to_yaml(study: Study) -> str:
-    """What `make_study` makes the same study of."""
-    return yaml.safe_dump(_plain(asdict(study)), sort_keys=False)
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, so that YAML needs no tags."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _section(value: Any, where: str) -> dict[str, Any]:
-    """A mapping of mappings, where nothing at all stands for an empty one."""
-    for name, inner in [("it", value), *(value.items() if isinstance(value, Mapping) else ())]:
-        if not isinstance(inner, Mapping | None):
-            raise RecipeError(f"{where}: {name} is {inner!r}; expected a mapping")
-    return {_text(name, where): dict(inner or {}) for name, inner in (value or {}).items()}
-
-
-def _text(name: Any, where: str) -> str:
-    """A name as text: YAML reads `40` as a number, and `on` as true."""
-    if isinstance(name, bool) or not isinstance(name, str | int | float):
-        raise RecipeError(f"{where}: found {name!r}; expected a name, so quote it")
-    return str(name)
-
-
-def _check_folder(name: str, where: str) -> None:
-    if not _FOLDER.fullmatch(name):
-        raise RecipeError(
-            f"{where}: {name!r} cannot name a folder; expected letters, digits, and any of _ . + = - (no . in front)"
-        )
-
-
-def _name_arms_by_text(sections: Mapping[str, dict[str, Any]], where: str) -> None:
-    """Wherever an arm is named it is named as its key is, so that `after: 10` finds the arm `10`."""
-    for own in sections["arms"].values():
-        if own.get("after") is not None:
-            own["after"] = _text(own["after"], f"{where}: after")
-    for varied in sections.get("settings", {}).values():
-        if isinstance(varied.get("arms"), list | tuple):
-            varied["arms"] = [_text(arm, f"{where}: arms of a setting") for arm in varied["arms"]]
-
-
-def _seeds(raw: Mapping[str, Any], where: str) -> tuple[int, ...]:
-    seeds = raw.get("seeds", [0, 1, 2])
-    whole = isinstance(seeds, list | tuple) and all(type(seed) is int and seed >= 0 for seed in seeds)
-    if not whole or not seeds or len(set(seeds)) < len(seeds):
-        raise RecipeError(
-            f"{where}: seeds is {seeds!r}; expected different whole numbers of at least 0, such as [0, 1, 2]"
-        )
-    return tuple(seeds)
-
-
-def _contrasts(raw: Mapping[str, Any], where: str) -> tuple[tuple[str, str], ...]:
-    contrasts = raw.get("contrasts") or []
-    if not isinstance(contrasts, list | tuple) or not all(
-        isinstance(p, list | tuple) and len(p) == 2 for p in contrasts
-    ):
-        raise RecipeError(f"{where}: contrasts is {contrasts!r}; expected pairs such as [[scale-sft, sft]]")
-    return tuple((str(arm), str(base)) for arm, base in contrasts)
-
-
-def _margin(raw: Mapping[str, Any], where: str) -> float:
-    margin = raw.get("margin", 1.0)
-    if not isinstance(margin, int | float) or isinstance(margin, bool) or not 0 < margin < 100:
-        raise RecipeError(f"{where}: margin is {margin!r}; expected points of accuracy such as 1.0")
-    return float(margin)
-
-
-def _check(study: Study, where: str) -> None:
-    for arm, own in study.arms.items():
-        for key, known in (("stage", STAGES), ("after", study.arms)):
-            name = (own or {}).get(key)
-            if name is not None and name not in known:
-                hint = did_you_mean(str(name), known)
-                raise RecipeError(f"{where}: arm {arm!r} has {key}: {name!r}{hint}; known: {', '.join(known)}")
-    check_keys(study.stages, STAGES, f"{where}: stages")
-    for name, varied in study.settings.items():
-        check_keys(varied, (*STAGES, "evaluate", "arms", "seeds"), f"{where}, setting {name!r}")
-        _check_varied(varied, f"{where}, setting {name!r}")
-        _check_chosen(study.arms, varied.get("arms"), f"{where}, setting {name!r}")
-    for pair in study.contrasts:
-        if pair[0] == pair[1]:
-            raise RecipeError(f"{where}: contrast {list(pair)} compares an arm with itself; expected two arms")
-        for arm in pair:
-            if arm not in study.arms:
-                raise RecipeError(f"{where}: contrast {list(pair)} names no arm {arm!r}{did_you_mean(arm, study.arms)}")
-    for node in study.nodes():
-        check_benchmarks(node.benchmarks, where)
-
-
-def _check_varied(varied: Mapping[str, Any], where: str) -> None:
-    """What a setting lays over recipes and benchmarks is mappings, as they are."""
-    for stage in STAGES:
-        if not isinstance(varied.get(stage), Mapping | None):
-            raise RecipeError(f"{where}: {stage} is {varied[stage]!r}; expected a mapping of a recipe's keys")
-    _section(varied.get("evaluate"), f"{where}: evaluate")
-
-
-def _check_chosen(arms: Mapping[str, Mapping[str, Any]], chosen: Any, where: str) -> None:
-    """A setting's arms exist, and none lacks the one that it starts from."""
-    if chosen is None:
-        return
-    if not isinstance(chosen, list | tuple) or not chosen:
-        raise RecipeError(f"{where}: arms is {chosen!r}; expected a list such as [sft, scale-sft], or leave it out")
-    for arm in chosen:
-        if arm not in arms:
-            raise RecipeError(f"{where}: there is no arm {arm!r}{did_you_mean(arm, arms)}")
-        if (parent := arms[arm].get("after")) is not None and parent not in chosen:
-            raise RecipeError(f"{where}: arm {arm!r} starts from {parent!r}, which the setting leaves out; name both")
-
-
-def _chained(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The arms in their order, each after the one it starts from."""
+def _order_by_parent(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The arms in the order given, except that each comes after the one it starts from."""
     order: list[str] = []
 
-    def visit(arm: str, path: tuple[str, ...]) -> None:
+    def place_after_parent(arm: str, path: tuple[str, ...]) -> None:
         if arm in path:
             raise RecipeError(f"the arms {' -> '.join((*path, arm))} start from each other")
         parent = (arms[arm] or {}).get("after")
         if parent is not None:
-            visit(parent, (*path, arm))
+            place_after_parent(parent, (*path, arm))
         if arm not in order:
             order.append(arm)
 
     for arm in arms:
-        visit(arm, ())
+        place_after_parent(arm, ())
     return order
 
 
-def merged(under: Mapping[str, Any], over: Mapping[str, Any] | None) -> dict[str, Any]:
-    """`over` laid over `under`, mapping by mapping; neither is changed."""
+def merge_mappings(under: Mapping[str, Any], over: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`under` with the values of `over`, merged mapping by mapping. Neither is changed."""
     result = copy.deepcopy(dict(under))
     for key, value in (over or {}).items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else copy.deepcopy(value)
+        result[key] = merge_mappings(result[key], value) if both else copy.deepcopy(value)
     return result
 
 
-def _name(setting: str | None, arm: str, seed: int) -> str:
+def run_name(setting: str | None, arm: str, seed: int) -> str:
+    """The run's folder below the study's, such as `ratio-40/sft/seed-0`."""
     return "/".join((*((setting,) if setting else ()), arm, f"seed-{seed}"))
 
 
-def chain(nodes: Sequence[Node], name: str) -> list[Node]:
-    """The run of this name and those it builds on, first one first."""
-    by_name = {node.name: node for node in nodes}
-    found = [by_name[name]]
-    while found[0].after is not None:
-        found.insert(0, by_name[found[0].after])
-    return found
+def planned_chain(runs: Sequence[PlannedRun], name: str) -> list[PlannedRun]:
+    """The run of this name and those it builds on, the first one first."""
+    by_name = {run.name: run for run in runs}
+    return follow_parents(by_name[name], lambda run: None if run.after is None else by_name[run.after])

@@ -1,8 +1,8 @@
-"""One run of a study in a process of its own: what its training and evaluations lack, and the ledger's rows.
+"""One run of a study in a process of its own: its missing parts, and a row in the ledger for each.
 
     python -m balanced_thinking.study.worker STUDY_FOLDER RUN_NAME
 
-The plan is read back from the study's folder, so that every process works on one and the same.
+The plan is read from the study's folder, so that all processes work on the same one.
 """
 
 from __future__ import annotations
@@ -19,51 +19,54 @@ from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.runs.directory import is_finished, read_provenance
 from balanced_thinking.runs.ledger import ledger_entry
 from balanced_thinking.runs.paths import CONFIG, LOG, RunFiles, StudyFiles
-from balanced_thinking.study.changes import begun_otherwise, differs_from_its_run
-from balanced_thinking.study.plan import Node, load_study
+from balanced_thinking.study.changes import differences_from_finished_run, differences_from_unfinished_run
+from balanced_thinking.study.load import load_study
+from balanced_thinking.study.plan import PlannedRun
 from balanced_thinking.system.ending import clean_up_on_sigterm
 from balanced_thinking.system.files import exclusive_lock
 
 
-def missing(root: Path, node: Node) -> list[str]:
-    """The parts of a run that are not done yet: `train`, then the labels of its evaluations."""
-    folder = root / node.name
+def missing_parts(root: Path, run: PlannedRun) -> list[str]:
+    """The parts of a run that are not done yet: `train`, then the names of its evaluations."""
+    folder = root / run.name
     parts = [] if is_finished(folder) else ["train"]
-    return parts + [name for name in node.evaluations if not RunFiles(folder).evaluation(name).summary.is_file()]
+    return parts + [name for name in run.evaluations if not RunFiles(folder).evaluation(name).summary.is_file()]
 
 
-def work(root: Path, node: Node) -> None:
-    """Do what is missing of a run; each part is entered in the ledger when it is complete."""
-    folder = root / node.name
-    if "train" in missing(root, node):
+def complete_run(root: Path, run: PlannedRun) -> None:
+    """Do the missing parts of a run. Each enters the ledger when it is complete."""
+    folder = root / run.name
+    if "train" in missing_parts(root, run):
         from balanced_thinking.training.run import train
 
-        with ledger_entry(root, node.name, "train") as entry:
-            recipe = replace(node.recipe, model=str(root / node.after)) if node.after else node.recipe
+        with ledger_entry(root, run.name, "train") as entry:
+            recipe = replace(run.recipe, model=str(root / run.after)) if run.after else run.recipe
             train(recipe, folder, resume=RunFiles(folder).config.exists())
-            entry.update(_trained(folder))
-    for name, (benchmark, split) in node.evaluations.items():
-        if name in missing(root, node):
-            with ledger_entry(root, node.name, name) as entry:
-                entry.update(_evaluate(folder, benchmark, split))
+            entry.update(_training_record(folder))
+    for name, (benchmark, split) in run.evaluations.items():
+        if name in missing_parts(root, run):
+            with ledger_entry(root, run.name, name) as entry:
+                entry.update(_evaluate_split(folder, benchmark, split))
 
 
-def settle(folder: Path, node: Node) -> None:
-    """Let a training that began with another recipe start anew, and keep what there is of it. Raises RecipeError where
-    one was finished in the meantime, by a worker that outlived its study."""
-    if changed := differs_from_its_run(folder, node):
+def restart_if_recipe_changed(folder: Path, run: PlannedRun) -> None:
+    """Move a training that began with another recipe to a folder beside it, so that it starts from the beginning.
+
+    Raises RecipeError where such a run is finished: a worker that outlived its study can do that.
+    """
+    if changed := differences_from_finished_run(folder, run):
         raise RecipeError(f"{folder} was finished with another recipe: {'; '.join(changed[:3])}; remove it")
-    if changed := begun_otherwise(folder, node):
+    if changed := differences_from_unfinished_run(folder, run):
         aside = next(place for k in count(1) if not (place := folder.with_name(f".{folder.name}-{k}")).exists())
         aside.mkdir()
         moved = [path for path in folder.iterdir() if path.name not in (LOG, ".lock")]
-        # The recipe goes last: after a kill in between, what is left is still known to be another's.
+        # The recipe moves last: after a kill in between, it still shows that the rest belongs to another recipe.
         for path in sorted(moved, key=lambda path: path.name == CONFIG):
             path.rename(aside / path.name)
-        print(f"{'; '.join(changed)}: training starts anew, and what there was is kept in {aside}", flush=True)
+        print(f"{'; '.join(changed)}: training starts from the beginning; the old files are in {aside}", flush=True)
 
 
-def _evaluate(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
+def _evaluate_split(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
     from balanced_thinking.evaluation.resume import ranks
     from balanced_thinking.evaluation.run import evaluate
 
@@ -84,8 +87,8 @@ def _evaluate(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
     return {"tokens": tokens, "device": str(ranks().device)} | seconds
 
 
-def _trained(folder: Path) -> dict[str, Any]:
-    """What the run recorded. Its seconds count what was spent before it was killed and continued, too."""
+def _training_record(folder: Path) -> dict[str, Any]:
+    """What the run recorded. Its seconds include the time before it was killed and continued."""
     about = read_provenance(folder)
     assert about is not None  # the training wrote it
     seconds = {"wall_seconds": about.train_seconds, "cpu_seconds": about.train_cpu_seconds}
@@ -94,12 +97,12 @@ def _trained(folder: Path) -> dict[str, Any]:
 
 def main() -> int:
     root, name = Path(sys.argv[1]), sys.argv[2]
-    node = next(node for node in load_study(StudyFiles(root).plan).nodes() if node.name == name)
+    run = next(run for run in load_study(StudyFiles(root).plan).planned_runs() if run.name == name)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # A worker that outlived a killed study may still be at it: two never write one run.
-    with clean_up_on_sigterm(), exclusive_lock(root / node.name, wait=True):
-        settle(root / node.name, node)
-        work(root, node)
+    # A worker that outlived a killed study may still be running. Two processes must never write one run.
+    with clean_up_on_sigterm(), exclusive_lock(root / run.name, wait=True):
+        restart_if_recipe_changed(root / run.name, run)
+        complete_run(root, run)
     return 0
 
 

@@ -20,6 +20,7 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.yaml import _admitted_types, _format_value, check_keys, read_yaml, typed_arguments
 
 _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
+STAGES = ("sft", "grpo")
 # What may change when a run is resumed: none of it alters a step that was taken. A new number of steps moves what is to
 # come, the schedule and the learning rate's decay with it.
 MAY_CHANGE = {

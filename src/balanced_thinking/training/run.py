@@ -27,12 +27,13 @@ from balanced_thinking.segments import get_format
 from balanced_thinking.system.memory import peak_mib
 from balanced_thinking.training.callbacks import MetricsFile, ReadableProgress, TrainingClock
 from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer
-from balanced_thinking.training.recipe import Recipe
+from balanced_thinking.training.recipe import STAGES, Recipe
 from balanced_thinking.training.safety import refuse_several_gpus
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 
-STAGES: dict[str, tuple[type, type]] = {
+# One configuration and one trainer for each of STAGES.
+STAGE_CLASSES: dict[str, tuple[type, type]] = {
     "sft": (ScaleSFTConfig, ScaleSFTTrainer),
     "grpo": (ScaleGRPOConfig, ScaleGRPOTrainer),
 }
@@ -47,7 +48,7 @@ def training_arguments(recipe: Recipe, out: Path) -> Any:
     process that sees several GPUs, unless its model lies on all of them."""
     if recipe.stage not in STAGES:
         raise RecipeError(f"stage is {recipe.stage!r}{did_you_mean(recipe.stage, STAGES)}; known: {', '.join(STAGES)}")
-    config = STAGES[recipe.stage][0]
+    config = STAGE_CLASSES[recipe.stage][0]
     values = {**DEFAULTS, "run_name": str(out), **recipe.training, "output_dir": str(RunFiles(out).checkpoints)}
     args = config(**typed_arguments(config, values))
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
@@ -97,7 +98,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     )
     if recipe.lora is not None or (recipe.stage == "grpo" and args.beta):
         loaded = anchor(loaded, RunFiles(out).base)
-    trainer = STAGES[recipe.stage][1](
+    trainer = STAGE_CLASSES[recipe.stage][1](
         loaded.model,
         args=args,
         train_dataset=data,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from balanced_thinking.runs.chain import follow_parents
 from balanced_thinking.runs.load import Run, mean
 from balanced_thinking.runs.records import LedgerEntry
 
@@ -30,22 +31,20 @@ class CostRow:
     relative: float | None
 
 
-def chain(run: Run, runs: Sequence[Run]) -> list[Run]:
-    """The run and those it started from, itself last. Runs outside of `runs` are not followed: a base all share."""
-    found = [run]
-    while (before := _parent(found[0], runs)) is not None and before not in found:
-        found.insert(0, before)
-    return found
+def training_chain(run: Run, runs: Sequence[Run]) -> list[Run]:
+    """The run and those it started from, itself last. A parent outside of `runs` is a base that all share: it ends the
+    chain."""
+    return follow_parents(run, lambda child: _find_parent(child, runs))
 
 
 def chain_seconds(run: Run, runs: Sequence[Run]) -> float | None:
     """Training time of the whole chain; None where a part of it is not known."""
-    parts = [part.train_seconds for part in chain(run, runs)]
+    parts = [part.train_seconds for part in training_chain(run, runs)]
     known = [seconds for seconds in parts if seconds is not None]
     return sum(known) if len(known) == len(parts) else None
 
 
-def _parent(run: Run, runs: Sequence[Run]) -> Run | None:
+def _find_parent(run: Run, runs: Sequence[Run]) -> Run | None:
     """The run whose folder the recipe's `model` names; by its last two folders where the study was moved."""
     model = run.config.get("model")
     if not isinstance(model, str) or not model or "\0" in model:
@@ -62,7 +61,7 @@ def orphans(runs: Sequence[Run]) -> list[str]:
     return [
         f"{run.label}: starts from {run.config.get('model')}, which is not among these runs; its time is not counted"
         for run in runs
-        if run.stage != "sft" and _parent(run, runs) is None
+        if run.stage != "sft" and _find_parent(run, runs) is None
     ]
 
 
