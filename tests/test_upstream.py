@@ -19,7 +19,7 @@ import pytest
 from tqdm import tqdm
 
 import balanced_thinking
-from balanced_thinking.cli import _end_bars
+from balanced_thinking.cli.ending import bars_ended
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "upstream.md"
@@ -27,10 +27,11 @@ SOURCE = Path(balanced_thinking.__file__).parent
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tqdm", "tokenizers")
 # Imports from inside of these are written down; torch's submodules are documented, but for underscores.
 DEEP = ("transformers", "trl", "peft", "accelerate")
-# What ours are set on objects that are not upstream's: argparse's, jinja's, Pillow's, tokenizers', autograd's context.
+# What ours are set on objects that are not upstream's: argparse's, jinja's, Pillow's, tokenizers', autograd's context,
+# a logger, sys.
 NOT_UPSTREAM = {
     *("content_digest", "content_name", "encoded", "epilog", "fieldnames", "filters", "globals", "grads"),
-    *("pre_tokenizer", "decoder"),
+    *("pre_tokenizer", "decoder", "propagate", "excepthook"),
     # of a model that we built ourselves
     *("chat_template", "eos_token_id", "pad_token_id"),
     # of our own configs, before TRL sees them
@@ -197,7 +198,8 @@ def _tests() -> set[str]:
 
 def test_open_progress_bars_are_found_and_closed() -> None:
     bar = tqdm(total=2, file=io.StringIO())
-    _end_bars()
+    with bars_ended():
+        pass
     assert bar.disable  # as a closed one is
 
 
@@ -298,7 +300,15 @@ def _overridden() -> set[str]:
 
 
 def test_every_private_name_of_upstream_is_on_the_page() -> None:
-    standard = {"_asdict", "_replace", "_fields", "_actions", "_get_formatter", "_get_help_string"}  # Python's own
+    standard = {
+        "_asdict",
+        "_replace",
+        "_fields",
+        "_actions",
+        "_get_formatter",
+        "_get_help_string",
+        "_exit",
+    }  # Python's own
     for file, tree in _trees().items():
         for name in _private_names(tree):
             ours = name in _defined() and name not in _overridden()

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from balanced_thinking.training.sft import ScaleSFTTrainer
     from balanced_thinking.training.sft_config import ScaleSFTConfig
 
+    __version__: str
+
 _HOMES = {
     "Example": "data.example",
     "LossOutput": "loss.linear_cross_entropy",
@@ -64,10 +66,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("balanced-thinking")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_HOMES, "__version__"])

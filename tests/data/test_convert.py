@@ -64,7 +64,7 @@ def test_a_table_of_ones_own_becomes_json_lines(tmp_path: Path, capsys: pytest.C
     assert (second.images, second.think, second.choices) == ((), None, ())
     out = tmp_path / "out.jsonl"
     assert main(["convert", path, "--out", str(out)]) == 0
-    assert capsys.readouterr().out == f"2 rows\n\n{out}\n"
+    assert capsys.readouterr() == (f"{out}\n", "2 rows\n")
     for before, after in zip((first, second), load_data(str(out)).examples, strict=True):
         assert before.images == after.images
         same(before, replace(after, meta=before.meta))

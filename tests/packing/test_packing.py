@@ -287,7 +287,7 @@ def test_flash_attention_is_told_where_samples_begin(
 
 
 def test_a_model_that_mixes_samples_is_padded_in_groups_of_like_length(
-    world_rows: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    world_rows: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers.models.mistral import modeling_mistral
 
@@ -302,7 +302,7 @@ def test_a_model_that_mixes_samples_is_padded_in_groups_of_like_length(
     args = config(tmp_path, packing=True, per_device_train_batch_size=2)
     run = ScaleSFTTrainer(model, args, train_dataset=world_rows, processing_class=processor)
     assert not run.data_collator.packing
-    assert "it is not known that LlavaNext" in capsys.readouterr().out
+    assert "it is not known that LlavaNext" in caplog.text
     assert isinstance(run._get_train_sampler(run.train_dataset), LengthSampler)
 
 

@@ -63,7 +63,7 @@ def test_a_signal_inside_a_callback_that_swallows_exceptions_ends_the_process(tm
     """A library's `__del__` or hook would keep an exception to itself, and the training would go on."""
     code = """
 import os, pathlib, signal, sys
-from balanced_thinking.system.ending import run_at_end, clean_up_on_sigterm
+from balanced_thinking.system.ending import clean_up_on_sigterm, run_at_end
 
 class Swallows:
     def __del__(self):

@@ -23,9 +23,11 @@ from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import ANSWER, THINK
 from balanced_thinking.training import head
 from balanced_thinking.training import run as training_run
+from balanced_thinking.training.callbacks import show_progress
 from balanced_thinking.training.head import attach_weighted_head
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.run import _refuse_to_save_nothing
+from balanced_thinking.training.sft import ScaleSFTTrainer
 from tests.conftest import ARCHITECTURES
 from tests.tiny_training import config, logged, losses, trainer
 
@@ -519,3 +521,25 @@ def test_zero_3_that_would_save_no_weights_is_refused(stage: int, gathers: bool,
     with expected if refused else nullcontext():
         _refuse_to_save_nothing(plugin)
     _refuse_to_save_nothing(None)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_ours_on_a_terminal_and_elsewhere(
+    terminal: bool,
+    world_rows: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model, processor = build_tiny("qwen2_5_vl")
+    args = config(tmp_path, max_steps=2, logging_steps=1, disable_tqdm=False)
+    run = ScaleSFTTrainer(model, args, train_dataset=world_rows, processing_class=processor)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    caplog.set_level("INFO")
+    show_progress(run)
+    run.train()
+    out, err = capsys.readouterr()
+    assert [message[:7] for message in caplog.messages if message.startswith("step")] == ["step 1:", "step 2:"]
+    assert "{" not in out + err  # no dictionary
+    assert ("2/2" in err) == terminal

@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from balanced_thinking.cli.parser import Parser, positive
+from balanced_thinking.cli.output import show_result
+from balanced_thinking.cli.parser import Parser, positive_integer
 
 if TYPE_CHECKING:
     from balanced_thinking.data.example import Example
 
-DATA = "data_options."
+logger = logging.getLogger(__name__)
+DATA_PREFIX = "data_options."
 
 
-def data_options(parser: Parser) -> None:
-    parser.add_argument("--limit", type=positive, help="rows to take at most")
+def add_data_options(parser: Parser) -> None:
+    parser.add_argument("--limit", type=positive_integer, help="rows to take at most")
     parser.add_argument("--on-bad-row", choices=("error", "drop"), default="error", help="what a bad row does")
 
 
-def values(overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def read_data_options(overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """`--data_options.NAME value` as the data set's keyword arguments."""
     from balanced_thinking.config.yaml import read_yaml
 
-    return {name.removeprefix(DATA): read_yaml(value, f"--{name} {value}") for name, value in overrides}
+    return {name.removeprefix(DATA_PREFIX): read_yaml(value, f"--{name} {value}") for name, value in overrides}
 
 
-def inspect_options(parser: Parser) -> None:
+def add_inspection_options(parser: Parser) -> None:
     parser.add_argument("data", help="a data set's name or a path")
     parser.add_argument("--split", default="train", help="which split of it")
     parser.add_argument("--model", help="count tokens with this model's tokenizer  [words]")
     parser.add_argument("--format", default="think-answer", help="reasoning format that training would write")
-    parser.add_argument("--limit", type=positive, help="rows to take at most")
+    parser.add_argument("--limit", type=positive_integer, help="rows to take at most")
     parser.add_argument("--html", type=Path, help="also write a page with samples here")
     parser.add_argument("--rows", type=Path, help="also write every row that something is wrong with to this .csv")
     parser.add_argument(
@@ -41,7 +44,7 @@ def inspect_options(parser: Parser) -> None:
     parser.epilog = "Options of the data set follow as --data_options.NAME value."
 
 
-def inspect(arguments: argparse.Namespace) -> Path | None:
+def run_inspection(arguments: argparse.Namespace) -> None:
     from balanced_thinking.inspection import describe, inspect_data, write_drops, write_page
     from balanced_thinking.models.load import load_processor
 
@@ -50,20 +53,18 @@ def inspect(arguments: argparse.Namespace) -> Path | None:
         split=arguments.split,
         format=arguments.format,
         limit=arguments.limit,
-        options=values(arguments.overrides),
+        options=read_data_options(arguments.overrides),
         processor=load_processor(arguments.model) if arguments.model else None,
         against=arguments.against or (),
     )
-    print(describe(found))
-    place = write_drops(found, arguments.rows) if arguments.rows else None
-    if arguments.html is None:
-        return place
-    if place is not None:
-        print(f"\n{place}")  # what comes last is the page
-    return write_page(found, arguments.html)
+    show_result(describe(found))
+    if arguments.rows:
+        show_result(f"\n{write_drops(found, arguments.rows)}")
+    if arguments.html:
+        show_result(f"\n{write_page(found, arguments.html)}")
 
 
-def convert_options(parser: Parser) -> None:
+def add_conversion_options(parser: Parser) -> None:
     parser.add_argument("data", help="a data set's name or a path")
     parser.add_argument("--out", type=Path, required=True, help="the .jsonl file to write")
     parser.add_argument("--split", default="train", help="which split of it")
@@ -72,11 +73,11 @@ def convert_options(parser: Parser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
     parser.add_argument("--without", type=Path, help="leave out the samples that `inspect --rows` wrote to this .csv")
-    data_options(parser)
+    add_data_options(parser)
     parser.epilog = "Options of the data set follow as --data_options.NAME value."
 
 
-def convert(arguments: argparse.Namespace) -> Path:
+def run_conversion(arguments: argparse.Namespace) -> Path:
     from balanced_thinking.data.bad_rows import BadRow
     from balanced_thinking.data.convert import write_jsonl
     from balanced_thinking.data.load import stream_data
@@ -94,21 +95,21 @@ def convert(arguments: argparse.Namespace) -> Path:
     examples = stream_data(
         arguments.data,
         split=arguments.split,
-        options=values(arguments.overrides),
+        options=read_data_options(arguments.overrides),
         on_bad_row=arguments.on_bad_row,
         limit=arguments.limit,
         bad_rows=bad_rows,
     )
-    kept = _without(examples, left_out, arguments.without)
+    kept = _leave_out(examples, left_out, arguments.without)
     count = write_jsonl(kept, arguments.out, format=arguments.format)
-    told = [f"{count} rows"]
-    told += [f"{len(bad_rows)} bad ones left out"] if bad_rows else []
-    told += [f"{len(left_out)} of {arguments.without} left out"] if left_out else []
-    print(", ".join(told))
+    notes = [f"{count} rows"]
+    notes += [f"{len(bad_rows)} bad ones left out"] if bad_rows else []
+    notes += [f"{len(left_out)} of {arguments.without} left out"] if left_out else []
+    logger.info("%s", ", ".join(notes))
     return arguments.out
 
 
-def _without(examples: Iterable[Example], left_out: frozenset[str], table: Path | None) -> Iterator[Example]:
+def _leave_out(examples: Iterable[Example], left_out: frozenset[str], table: Path | None) -> Iterator[Example]:
     """The examples but for those. Raises ValueError, before anything is written, where some were never met."""
     missing = set(left_out)
     for example in examples:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from balanced_thinking.cli.data import data_options, values
-from balanced_thinking.cli.parser import Parser, positive
+from balanced_thinking.cli.data import add_data_options, read_data_options
+from balanced_thinking.cli.parser import Parser, positive_integer
 
 
-def evaluation_options(parser: Parser) -> None:
+def add_evaluation_options(parser: Parser) -> None:
     parser.add_argument(
         "--model",
         required=True,
@@ -55,9 +55,11 @@ def evaluation_options(parser: Parser) -> None:
         default="exact",
         help="how an answer is judged: exact, numeric, lmms, lmms-raw, anls, relaxed or official",
     )
-    parser.add_argument("--batch-size", type=positive, default=64, help="samples generated together")
-    parser.add_argument("--max-new-tokens", type=positive, default=512, help="tokens after which an output is cut off")
-    data_options(parser)
+    parser.add_argument("--batch-size", type=positive_integer, default=64, help="samples generated together")
+    parser.add_argument(
+        "--max-new-tokens", type=positive_integer, default=512, help="tokens after which an output is cut off"
+    )
+    add_data_options(parser)
     parser.epilog = "Options of the data set follow as --data_options.NAME value."
 
 
@@ -68,7 +70,7 @@ def run_evaluation(arguments: argparse.Namespace) -> Path:
 
     names = ("limit", "on_bad_row", "batch_size", "max_new_tokens", "prompt", "scorer")
     shared = {name: getattr(arguments, name) for name in names} | {"splits": (arguments.split,)}
-    options = values(arguments.overrides)
+    options = read_data_options(arguments.overrides)
     data = arguments.data or []
     if options and not data:
         raise RecipeError("--data_options belong to --data: a data set of --benchmarks has its own under `options`")

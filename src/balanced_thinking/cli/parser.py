@@ -53,7 +53,7 @@ class Parser(argparse.ArgumentParser):
         return f"{super().format_help()}\n{formatter.format_help()}"
 
 
-def pairs_of(rest: Sequence[str], command: Parser) -> list[tuple[str, str]]:
+def split_pairs(rest: Sequence[str], command: Parser) -> list[tuple[str, str]]:
     """`--name value` and `--name=value` as pairs; a flag without a value means true."""
     pairs: list[tuple[str, str]] = []
     words = list(rest)
@@ -68,7 +68,7 @@ def pairs_of(rest: Sequence[str], command: Parser) -> list[tuple[str, str]]:
     return pairs
 
 
-def positive(text: str) -> int:
+def positive_integer(text: str) -> int:
     """A count of at least 1, as a type of argparse."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")

@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.cli.parser import Parser, positive
+from balanced_thinking.cli.output import show_result
+from balanced_thinking.cli.parser import Parser, positive_integer
 from balanced_thinking.runs.paths import StudyFiles
 
 
-def report_options(parser: Parser) -> None:
+def add_report_options(parser: Parser) -> None:
     parser.add_argument("runs", type=Path, help="folder of run directories")
     parser.add_argument("--html", type=Path, help="the page to write  [RUNS/report.html]")
     parser.add_argument("--markdown", type=Path, help="the same tables as Markdown  [beside the page]")
@@ -23,20 +24,20 @@ def run_report(arguments: argparse.Namespace) -> Path:
     return write_report(arguments.runs, html, arguments.markdown or html.with_suffix(".md"))
 
 
-def study_options(parser: Parser) -> None:
+def add_study_options(parser: Parser) -> None:
     parser.add_argument("study", type=Path, help="the study, a YAML file such as recipes/world/study.yaml")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs, the ledger and the report")
-    _execution_options(parser)
+    _add_execution_options(parser)
 
 
-def _execution_options(parser: Parser) -> None:
+def _add_execution_options(parser: Parser) -> None:
     parser.add_argument(
-        "--jobs", type=positive, help="runs at a time, each on one GPU  [one a GPU, or else a CPU core]"
+        "--jobs", type=positive_integer, help="runs at a time, each on one GPU  [one a GPU, or else a CPU core]"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan, its state and an estimate, and stop")
 
 
-def run_study_command(arguments: argparse.Namespace) -> Path | None:
+def run_study_file(arguments: argparse.Namespace) -> Path | None:
     from balanced_thinking.study.load import load_study
 
     return _run_and_report(load_study(arguments.study), arguments)
@@ -48,21 +49,21 @@ def _run_and_report(study: Any, arguments: argparse.Namespace) -> Path | None:
 
     if arguments.dry_run:
         check_study(study, arguments.out)
-        print(describe_plan(study, arguments.out, arguments.jobs))
+        show_result(describe_plan(study, arguments.out, arguments.jobs))
         return None
     run_study(study, arguments.out, jobs=arguments.jobs)
     page = StudyFiles(arguments.out).report
     return write_report(arguments.out, page, page.with_suffix(".md"))
 
 
-def demo_options(parser: Parser) -> None:
+def add_demo_options(parser: Parser) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the runs and their report")
     parser.add_argument("--seeds", type=int, nargs="+", help="one run of each arm per seed  [the study's]")
     parser.add_argument("--ratio", type=float, help="think tokens for each answer token in the traces  [the study's]")
-    parser.add_argument("--steps", type=positive, help="optimizer steps of SFT  [the study's]")
-    parser.add_argument("--grpo-steps", type=positive, help="optimizer steps of GRPO  [the study's]")
-    parser.add_argument("--n", type=positive, help="samples of each test split  [the study's]")
-    _execution_options(parser)
+    parser.add_argument("--steps", type=positive_integer, help="optimizer steps of SFT  [the study's]")
+    parser.add_argument("--grpo-steps", type=positive_integer, help="optimizer steps of GRPO  [the study's]")
+    parser.add_argument("--n", type=positive_integer, help="samples of each test split  [the study's]")
+    _add_execution_options(parser)
 
 
 def run_demo(arguments: argparse.Namespace) -> Path | None:

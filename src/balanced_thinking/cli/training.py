@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from functools import partial
@@ -14,6 +15,7 @@ from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.runs.directory import discard_failed_start
 from balanced_thinking.runs.paths import RunFiles
 
+logger = logging.getLogger(__name__)
 # Training arguments of TRL's whose default is the command's own.
 _OURS = {
     "report_to": "Where metrics.jsonl goes, too: tensorboard, trackio, wandb ...",
@@ -22,7 +24,7 @@ _OURS = {
 }
 
 
-def stage_options(parser: Parser, stage: str) -> None:
+def add_training_options(parser: Parser, stage: str) -> None:
     parser.add_argument("--config", type=Path, help="the recipe, a YAML file; options override its keys")
     parser.add_argument("--out", type=Path, help=f"run directory  [runs/<name of the recipe>, or runs/{stage}]")
     parser.add_argument("--resume", action="store_true", help="continue the run from its last checkpoint")
@@ -98,10 +100,10 @@ def _start_anew(out: Path, arguments: argparse.Namespace) -> None:
 
     if arguments.config is None and not {"model", "data"} & {name for name, _ in arguments.overrides}:
         raise RecipeError(f"there is no run in {out} to resume; name its folder with --out")
-    print(f"there is no run in {out} yet: it starts from the beginning", flush=True)
+    logger.info("there is no run in %s yet: it starts from the beginning", out)
 
 
-def train(arguments: argparse.Namespace) -> Path:
+def run_training(arguments: argparse.Namespace) -> Path:
     from balanced_thinking.config.errors import RecipeError
     from balanced_thinking.training.recipe import load_recipe, resumed_recipe
     from balanced_thinking.training.run import train as take

@@ -1,4 +1,4 @@
-"""The base class of the errors that this package raises for its users, and the error of a wrong recipe or option."""
+"""The base class of the errors that this package raises for its users, and those of a request that cannot be met."""
 
 from __future__ import annotations
 
@@ -10,5 +10,9 @@ class BalancedThinkingError(Exception):
     """
 
 
-class RecipeError(BalancedThinkingError, ValueError):
+class UsageError(BalancedThinkingError):
+    """A request that cannot be met as it is: nothing was started. The commands end with exit code 2 then."""
+
+
+class RecipeError(UsageError, ValueError):
     """A recipe or an option that cannot be used."""

@@ -9,7 +9,6 @@ and name it in `DATASETS` (or call `register`). A module with `recognises(path)`
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from balanced_thinking.data.checks import check_examples
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import check_options
 from balanced_thinking.data.splits import check_split, select_split
+from balanced_thinking.system.progress import track
 
 # name -> module, imported when it is asked for
 DATASETS = {
@@ -41,7 +41,6 @@ DATASETS = {
     "mulberry": "balanced_thinking.data.adapters.mulberry",
     "jsonl": "balanced_thinking.data.adapters.jsonl",
 }
-_QUIET_SECONDS = 2  # loading that takes longer says how far it is
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ def load_test_items(data: str) -> tuple[list[Example], int]:
     """
     name, path = resolve_data(data)
     options = dict(getattr(import_module(DATASETS[name]), "TEST", {}))
-    rows = list(_with_progress(_load_rows(name, path, options.pop("split", "test"), {}, options)))
+    rows = list(track(_load_rows(name, path, options.pop("split", "test"), {}, options), f"rows of {data} read"))
     examples = [row for row in rows if isinstance(row, Example)]
     if not examples:
         raise ValueError(f"{data}: none of the {len(rows)} rows of its test split can be read")
@@ -178,7 +177,7 @@ def load_test_items(data: str) -> tuple[list[Example], int]:
 def _collect_bad_rows(
     data: str, rows: Iterable[Example | BadRow], bad_rows: list[BadRow], strict: bool
 ) -> Iterator[Example]:
-    for row in _with_progress(rows):
+    for row in track(rows, f"rows of {data} read"):
         if isinstance(row, BadRow):
             bad_rows.append(row)
         else:
@@ -203,27 +202,6 @@ def _load_rows(
     check_options(name, load, options)
     taken = {key: value for key, value in defaults.items() if key in known}
     return load(path, split=split, **{**taken, **options})
-
-
-def _with_progress(rows: Iterable[Any]) -> Iterator[Any]:
-    """The rows, counted on a terminal's standard error once they have taken two seconds."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn
-
-    console = Console(stderr=True)
-    if not console.is_interactive:
-        yield from rows
-        return
-    progress = Progress(SpinnerColumn(), TextColumn("{task.completed:,} rows read"), console=console, transient=True)
-    task, start = progress.add_task("", total=None), time.monotonic()
-    try:
-        for row in rows:
-            progress.advance(task)
-            yield row
-            if time.monotonic() - start > _QUIET_SECONDS:
-                progress.start()
-    finally:
-        progress.stop()
 
 
 def resolve_data(data: str) -> tuple[str, str | None]:

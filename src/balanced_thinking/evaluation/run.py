@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
-
-from rich.progress import track
 
 from balanced_thinking.cpu.attention import fast_model
 from balanced_thinking.data.example import Example
@@ -23,6 +22,9 @@ from balanced_thinking.evaluation.resume import alone, ranks
 from balanced_thinking.runs.records import Summary
 from balanced_thinking.scoring.scorers import get_scorer
 from balanced_thinking.segments import get_format
+from balanced_thinking.system.progress import track
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_on_each(
@@ -58,7 +60,7 @@ def evaluate_on_each(
         own = {f.name: getattr(benchmark, f.name) for f in fields(benchmark) if f.name not in ("data", "splits")}
         call: dict[str, Any] = {"data": benchmark.data, "split": split, **own, **shared}
         if len(pairs) > 1 and not overwrite and (task := _finished(place)) and task == _task(found, call):
-            ranks().print(f"{place} holds these results already")
+            logger.info("%s holds these results already", place)
             continue
         _free(place, overwrite)
         check_first_row(
@@ -169,7 +171,7 @@ def evaluate(
     out = _free(out or found.results() / result_folder_name(data, split), overwrite)
     examples, dropped = _examples(data, split, format, prompt, limit, on_bad_row, options)
     if dropped:
-        ranks().print(f"{dropped} bad {'row was' if dropped == 1 else 'rows were'} left out")
+        logger.info("%d bad %s left out", dropped, "row was" if dropped == 1 else "rows were")
     with fast_model():
         judge = judge or start_engine(found.folder, server, served, engine, dtype, reasoning, max_new_tokens)
         judge.refuse(examples)  # before there is a folder
@@ -189,7 +191,7 @@ def evaluate(
                 weights=weights_identity(found.folder, server, served, engine),
                 progress=lambda predictions: _progress(predictions, split, len(examples)),
             )
-    ranks().print(f"{data}, {describe(summary)}")
+    logger.info("%s, %s", data, describe(summary))
     return summary
 
 
@@ -200,9 +202,7 @@ def _free(out: Path, overwrite: bool) -> Path:
 
 
 def _progress(predictions: Iterable[Any], split: str, total: int) -> Iterable[Any]:
-    state = ranks()
-    share = -(-total // state.num_processes)
-    return track(predictions, description=f"{split:>20}", total=share, disable=not state.is_main_process)
+    return track(predictions, f"{split}: samples answered", total=-(-total // ranks().num_processes), at_once=True)
 
 
 def describe(summary: Summary) -> str:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import track
 
 from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.example import Example
@@ -18,6 +15,7 @@ from balanced_thinking.data.load import load_data, load_test_items
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.inspection.twins import Twin, fingerprint, twins_between, twins_within
 from balanced_thinking.segments import ANSWER, THINK, get_format, parse, render, token_segments
+from balanced_thinking.system.progress import track
 
 
 @dataclass(frozen=True)
@@ -81,13 +79,13 @@ def inspect_data(
     measure, unit = _measure(getattr(processor, "tokenizer", processor))
     compared = tuple(_compared(name, *found) for name, found in tested.items())
     samples, prints = [], []
-    for example in _shown(loaded.examples, f"{data}, {split}"):
+    for example in track(loaded.examples, f"{data}, {split}"):
         think, answer = measure(render(example.think, example.answer, format), format) if example.think else (0, 0)
         samples.append(Sample(example, think, answer, _whole(example, format, processor)))
         prints.append(fingerprint(example, looks=bool(against)))
     leaks: list[Twin] = []
     for name, (examples, _) in tested.items():
-        leaks += twins_between(prints, [fingerprint(example) for example in _shown(examples, name)], name)
+        leaks += twins_between(prints, [fingerprint(example) for example in track(examples, name)], name)
     return Inspection(
         data=data,
         split=split,
@@ -113,12 +111,6 @@ def _compared(name: str, examples: Sequence[Example], unread: int) -> str:
     told += [f"{away:,} of their pictures are missing"] if away else []
     told += [f"{unread:,} rows of it could not be read"] if unread else []
     return f"{name} ({', '.join(told)})"
-
-
-def _shown(examples: Sequence[Example], what: str) -> Iterable[Example]:
-    """The examples, with a bar on a terminal's standard error."""
-    console = Console(stderr=True)
-    return track(examples, description=what, console=console, transient=True, disable=not console.is_interactive)
 
 
 def _whole(example: Example, format: str, processor: Any) -> int | None:

@@ -6,6 +6,7 @@ answer in its tags. `malformed` is the share of outputs without an answer that c
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from balanced_thinking.scoring.published import score_anls
 from balanced_thinking.scoring.scorers import score_exact
 from balanced_thinking.segments import parse
 
+logger = logging.getLogger(__name__)
 Doc = dict[str, Any]
 
 
@@ -69,7 +71,9 @@ def iconqa_visual(doc: Doc) -> list[Image.Image]:
 def iconqa_docs(docs: Any) -> Any:
     """Without the rows that lack pictures of their options, as `balanced eval` leaves them out; says how many."""
     kept = docs.filter(lambda doc: not isinstance(iconqa.from_table(0, dict(doc)), BadRow))
-    print(f"balanced_iconqa: {len(docs) - len(kept)} of {len(docs)} rows lack pictures of their options: left out")
+    logger.warning(
+        "balanced_iconqa: %d of %d rows lack pictures of their options: left out", len(docs) - len(kept), len(docs)
+    )
     return kept
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import track
 
 from balanced_thinking.report.compare.contrasts import Contrast
 from balanced_thinking.report.compare.cost import cost_rows
@@ -22,6 +18,7 @@ from balanced_thinking.runs.find import find_runs, find_settings, overlooked
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.runs.load import Run, load_runs
 from balanced_thinking.runs.records import LedgerEntry
+from balanced_thinking.system.progress import track
 
 # Points of all curves of a page together.
 POINTS = 60_000
@@ -113,8 +110,7 @@ def _left_out(root: Path, plan: Plan, places: Sequence[tuple[str | None, Path]])
 
 
 def _sections(runs: Mapping[str | None, Sequence[Run]], shared: _Shared) -> tuple[Section, ...]:
-    console = Console(stderr=True)
-    steps = track(runs.items(), "comparing", console=console, transient=True, disable=not sys.stderr.isatty())
+    steps = track(runs.items(), "comparing")
     several = len(runs) > 1
     return tuple(
         _section(name, f"s{index}-" if several else "", found, shared) for index, (name, found) in enumerate(steps)

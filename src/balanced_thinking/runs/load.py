@@ -7,14 +7,10 @@ failure.
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import track
 
 from balanced_thinking.runs.evaluations import Evaluation, load_evaluation
 from balanced_thinking.runs.files import place, read_lines, read_mapping
@@ -28,6 +24,7 @@ from balanced_thinking.runs.records import (
     read_metrics_row,
     read_record,
 )
+from balanced_thinking.system.progress import track
 
 
 @dataclass(frozen=True)
@@ -85,9 +82,7 @@ def load_runs(runs_dir: Path) -> list[Run]:
     places = find_runs(runs_dir)
     if not places:
         raise ValueError(nothing_found(runs_dir))
-    console = Console(stderr=True)
-    steps = track(places, "reading runs", console=console, transient=True, disable=not sys.stderr.isatty())
-    runs = [load_run(folder, arm) for folder, arm in steps]
+    runs = [load_run(folder, arm) for folder, arm in track(places, "reading runs")]
     return sorted(_at_each_seed(runs), key=lambda run: (run.arm, -1 if run.seed is None else run.seed))
 
 

@@ -115,7 +115,7 @@ class _FaultFinder:
 
 def main() -> int:
     study = make_study(read_yaml(sys.stdin.read(), "the study"))
-    print(json.dumps(find_faults(study, Path(sys.argv[1]))))
+    sys.stdout.write(json.dumps(find_faults(study, Path(sys.argv[1]))) + "\n")
     return 0
 
 

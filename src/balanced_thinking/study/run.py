@@ -6,15 +6,13 @@ at any moment the same command continues: a run with a checkpoint from there, an
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from balanced_thinking.config.errors import BalancedThinkingError
 from balanced_thinking.runs.evaluations import read_summary
@@ -29,8 +27,10 @@ from balanced_thinking.study.schedule import Schedule
 from balanced_thinking.study.worker import missing_parts
 from balanced_thinking.system.files import write_atomically
 from balanced_thinking.system.process import usable_cores
+from balanced_thinking.system.progress import counted
 from balanced_thinking.system.signals import defer_signals, sigterm_as_interrupt
 
+logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 10.0
 
@@ -50,19 +50,18 @@ def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
     runs = study.planned_runs()
     jobs = jobs or default_jobs()
     schedule = Schedule([run for run in runs if missing_parts(root, run)], visible_gpus())
-    console = Console()
+    ended = len(runs) - len(schedule.waiting)
     if schedule.waiting:
-        message = f"{len(schedule.waiting)} of {len(runs)} runs to go, {jobs} at a time; each writes {root}/<run>/{LOG}"
-        console.print(message, highlight=False, soft_wrap=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with sigterm_as_interrupt(), Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("runs", total=len(runs), completed=len(runs) - len(schedule.waiting))
+        to_go = f"{len(schedule.waiting)} of {len(runs)} runs to go"
+        logger.info("%s, %d at a time; each writes %s/<run>/%s", to_go, jobs, root, LOG)
+    with sigterm_as_interrupt(), counted("runs", len(runs), done=ended, at_once=True, lines=False) as advance:
         try:
             while schedule.waiting or schedule.running:
                 _start_workers(schedule, root, jobs)
                 for run, code in schedule.collect_ended():
-                    progress.advance(task)
-                    console.print(_result_line(root, run, code), highlight=False, markup=False, soft_wrap=True)
+                    ended += 1
+                    logger.info("%d of %d: %s", ended, len(runs), _result_line(root, run, code))
+                    advance()
                 time.sleep(_POLL_SECONDS)
         except BaseException:
             _stop_workers(schedule)

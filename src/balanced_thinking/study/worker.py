@@ -7,6 +7,7 @@ The plan is read from the study's folder, so that all processes work on the same
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from dataclasses import replace
@@ -24,6 +25,9 @@ from balanced_thinking.study.load import load_study
 from balanced_thinking.study.plan import PlannedRun
 from balanced_thinking.system.ending import clean_up_on_sigterm
 from balanced_thinking.system.files import exclusive_lock
+from balanced_thinking.system.logs import log_to_stderr
+
+logger = logging.getLogger(__name__)
 
 
 def missing_parts(root: Path, run: PlannedRun) -> list[str]:
@@ -63,7 +67,7 @@ def restart_if_recipe_changed(folder: Path, run: PlannedRun) -> None:
         # The recipe moves last: after a kill in between, it still shows that the rest belongs to another recipe.
         for path in sorted(moved, key=lambda path: path.name == CONFIG):
             path.rename(aside / path.name)
-        print(f"{'; '.join(changed)}: training starts from the beginning; the old files are in {aside}", flush=True)
+        logger.info("%s: training starts from the beginning; the old files are in %s", "; ".join(changed), aside)
 
 
 def _evaluate_split(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
@@ -100,7 +104,7 @@ def main() -> int:
     run = next(run for run in load_study(StudyFiles(root).plan).planned_runs() if run.name == name)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # A worker that outlived a killed study may still be running. Two processes must never write one run.
-    with clean_up_on_sigterm(), exclusive_lock(root / run.name, wait=True):
+    with log_to_stderr(), clean_up_on_sigterm(), exclusive_lock(root / run.name, wait=True):
         restart_if_recipe_changed(root / run.name, run)
         complete_run(root, run)
     return 0

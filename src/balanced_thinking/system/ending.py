@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -41,3 +42,4 @@ def _clean_up_and_end(number: int, _: Any) -> None:
         clean()
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
+    os._exit(128 + number)  # the first process of a container outlives its signals

@@ -13,13 +13,21 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM that ends a command as Ctrl-C does, except for the exit code."""
+
+
+def _raise_terminated(*_: object) -> None:
+    raise Terminated
+
+
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM, which a cluster sends, raises KeyboardInterrupt as Ctrl-C does. Outside the main thread: no change."""
+    """SIGTERM, which a cluster sends, raises `Terminated`, a KeyboardInterrupt. Outside the main thread: no change."""
     if not _in_main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         yield
     finally:

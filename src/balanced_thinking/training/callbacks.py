@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import ProgressCallback, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from balanced_thinking.loss.schedules import Flattening
 from balanced_thinking.runs.records import MetricsRow
 from balanced_thinking.segments import THINK
 from balanced_thinking.system.files import write_atomically
+from balanced_thinking.system.progress import shows_bars
 
+logger = logging.getLogger(__name__)
 # What a person watches, in the order shown: key of the log, and how it reads.
 _SHOWN = {
     "loss": "loss {:.4g}",
@@ -38,12 +41,31 @@ def log_line(step: int, logs: Mapping[str, Any]) -> str | None:
     return f"step {step}: {', '.join(shown)}" if shown else None
 
 
-class ReadableProgress(ProgressCallback):
-    """transformers' progress bar, with `log_line` in place of the whole dictionary."""
+class LogLines(TrainerCallback):
+    """`log_line` in the log, at every logging step of the first rank."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if self.training_bar is not None and (line := log_line(state.global_step, logs or {})):
-            self.training_bar.write(line)
+        if state.is_world_process_zero and (line := log_line(state.global_step, logs or {})):
+            logger.info("%s", line)
+
+
+class ProgressBar(ProgressCallback):
+    """transformers' progress bar, without a dictionary at each logging step."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+def show_progress(trainer: Any) -> None:
+    """Put our log lines, and on a terminal a bar below them, in the place of transformers' own progress.
+
+    A notebook's table stays.
+    """
+    if not trainer.pop_callback(ProgressCallback) and not trainer.pop_callback(PrinterCallback):
+        return
+    trainer.add_callback(LogLines)
+    if shows_bars() and not trainer.args.disable_tqdm:
+        trainer.add_callback(ProgressBar)
 
 
 class MetricsFile(TrainerCallback):

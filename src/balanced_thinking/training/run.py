@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from itertools import chain
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import ProgressCallback, set_seed
+from transformers import set_seed
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from balanced_thinking.config.errors import RecipeError
@@ -25,13 +26,14 @@ from balanced_thinking.runs.directory import create_run, finish_run, read_proven
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.segments import get_format
 from balanced_thinking.system.memory import peak_mib
-from balanced_thinking.training.callbacks import MetricsFile, ReadableProgress, TrainingClock
+from balanced_thinking.training.callbacks import MetricsFile, TrainingClock, show_progress
 from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer
 from balanced_thinking.training.recipe import STAGES, Recipe
 from balanced_thinking.training.safety import refuse_several_gpus
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 
+logger = logging.getLogger(__name__)
 # One configuration and one trainer for each of STAGES.
 STAGE_CLASSES: dict[str, tuple[type, type]] = {
     "sft": (ScaleSFTConfig, ScaleSFTTrainer),
@@ -81,8 +83,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     refuse_existing_run(out, resume=resume)
     checkpoint = _checkpoint(Path(args.output_dir), args.max_steps) if resume else None
     if resume and _has_all_steps(out, args.max_steps):
-        if args.process_index == 0:
-            print(f"{out} has taken all its {args.max_steps} steps; with more --max_steps it goes on", flush=True)
+        logger.info("%s has taken all its %d steps; with more --max_steps it goes on", out, args.max_steps)
         return RunFiles(out).model
     owner: dict[int, str] = {}
     data, dropped = _load(recipe, args, "training", recipe.split, recipe.data_options, owner)
@@ -111,8 +112,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         _refuse_to_save_nothing(trainer.accelerator.state.deepspeed_plugin)
     about = _about(recipe, args, loaded)
     about |= {"examples": len(data), "dropped": dropped, "validation_dropped": validation_dropped}
-    if trainer.pop_callback(ProgressCallback):
-        trainer.add_callback(ReadableProgress)
+    show_progress(trainer)
     # The directory is taken only now, so that a start that fails leaves nothing in the next one's way.
     if args.process_index == 0:
         create_run(out, recipe.to_yaml(), about, resume=resume)
@@ -182,7 +182,7 @@ def _load(
     rows = chain([first], rows)
     data = to_prompts_dataset(rows) if recipe.stage == "grpo" else to_dataset(rows, args.reasoning_format)
     if bad_rows:
-        print(f"{split}: {len(bad_rows)} bad rows were left out, {len(data)} remain", flush=True)
+        logger.info("%s: %d bad rows were left out, %d remain", split, len(bad_rows), len(data))
     return data, len(bad_rows)
 
 

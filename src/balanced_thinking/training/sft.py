@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -30,6 +31,7 @@ from balanced_thinking.training.metrics import EVALUATION_WEIGHTS, SegmentTotals
 from balanced_thinking.training.safety import SafeTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 
+logger = logging.getLogger(__name__)
 _ONE_ROW = 2**31  # tokens: no micro-batch has more
 
 
@@ -117,10 +119,10 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
             apart = torch.tensor(float(keeps_samples_apart(model)), device=self.args.device)
         if not self.accelerator.reduce(apart * self.accelerator.is_main_process, "sum"):
             self._groups_lengths = True
-            print(
-                f"packing: it is not known that {type(model).__name__} keeps the samples of a row apart, so "
-                "micro-batches are padded and made of samples of similar length instead",
-                flush=True,
+            logger.warning(
+                "packing: it is not known that %s keeps the samples of a row apart, so micro-batches are padded and "
+                "made of samples of similar length instead",
+                type(model).__name__,
             )
             return {}
         flash = "flash" in (model.config.get_text_config()._attn_implementation or "")

@@ -1,0 +1,79 @@
+"""How a command ends: its exit code, and one sentence where it failed."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from balanced_thinking.cli.commands import COMMANDS, Command
+from balanced_thinking.cli.output import show_log, show_result
+from balanced_thinking.cli.parser import Parser
+from balanced_thinking.config.errors import UsageError
+from balanced_thinking.system.ending import clean_up_on_sigterm
+from balanced_thinking.system.signals import Terminated
+
+logger = logging.getLogger(__name__)
+DONE, FAILED, INTERRUPTED, TERMINATED = 0, 1, 130, 143  # wrong usage is argparse's SystemExit(2)
+
+
+def run_to_its_end(arguments: argparse.Namespace, parser: Parser) -> int:
+    """Run the command that was read and return its exit code. Raises SystemExit(2) for wrong usage."""
+    name, command = arguments.command, COMMANDS[arguments.command]
+    try:
+        with show_log(arguments), clean_up_on_sigterm():
+            try:
+                return _run_command(name, command, arguments)
+            except KeyboardInterrupt as stop:
+                logger.error("\nbalanced %s: stopped%s", name, command.when_stopped)
+                return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+    except UsageError as error:
+        parser.error(str(error))
+
+
+def _run_command(name: str, command: Command, arguments: argparse.Namespace) -> int:
+    from balanced_thinking.data.bad_rows import BadRowsError
+    from balanced_thinking.study.run import StudyError
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl")
+    try:
+        with bars_ended():
+            result = command.run(arguments)
+    except UsageError:
+        raise
+    except BadRowsError as error:
+        cure = "None of it was used: fix the rows, or leave them out with --on-bad-row drop."
+        logger.error("%s\n\n%s", error.table(), cure)
+        return FAILED
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except (StudyError, ValueError, OSError, FloatingPointError, ImportError) as error:
+        return _fail(name, str(error))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's own
+            raise
+        return _fail(name, f"{error}{command.saves_memory}")
+    if result is not None:
+        show_result(result)
+    return DONE
+
+
+def _fail(name: str, message: str) -> int:
+    logger.error("balanced %s: %s", name, message)
+    return FAILED
+
+
+@contextmanager
+def bars_ended() -> Iterator[None]:
+    """Ends the line of each progress bar that a failure cuts off, so that what is said next has a line of its own."""
+    try:
+        yield
+    finally:
+        if (tqdm := sys.modules.get("tqdm.std")) is not None:
+            for bar in list(getattr(tqdm.tqdm, "_instances", ())):
+                bar.close()

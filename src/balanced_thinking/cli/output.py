@@ -1,0 +1,35 @@
+"""What a command exists to print goes to standard output; all else is the log, on standard error."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from contextlib import AbstractContextManager
+
+from balanced_thinking.cli.parser import Parser
+from balanced_thinking.system.logs import log_to_stderr
+
+
+def show_result(text: object) -> None:
+    """Print a result."""
+    print(text, flush=True)
+
+
+def add_output_options(parser: Parser) -> None:
+    """`--quiet` and `--verbose`, which every command has."""
+    group = parser.add_argument_group("output").add_mutually_exclusive_group()
+    group.add_argument("-q", "--quiet", action="store_true", help="show results, warnings and errors only")
+    group.add_argument("-v", "--verbose", action="store_true", help="show details and the libraries' warnings, too")
+
+
+def show_log(arguments: argparse.Namespace) -> AbstractContextManager[None]:
+    """Within it the log is on standard error, as far as the command line asks for it."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not arguments.verbose:  # warnings of the libraries that no user of ours can act on
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if arguments.quiet or not sys.stderr.isatty():  # bars of the libraries: a log file must hold no redrawn line
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    level = logging.WARNING if arguments.quiet else logging.DEBUG if arguments.verbose else logging.INFO
+    return log_to_stderr(level)
