@@ -98,7 +98,7 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
 def whole_batch(generator: Generator, examples: list[Example]) -> list[list[int]]:
     """What an evaluation script does: `generate`, then cut each row after its stop token."""
     rows = [{"id": e.id, "prompt": prompt_messages(e), "images": list(e.images)} for e in examples]
-    inputs = {k: v.to(generator.model.device) for k, v in generator.collator.prompts(rows).items()}
+    inputs = {k: v.to(generator.model.device) for k, v in generator.collator.collate_prompts(rows).items()}
     start, stop = inputs["input_ids"].shape[1], generator.tokenizer.eos_token_id
     options = {"eos_token_id": stop, "pad_token_id": generator.tokenizer.pad_token_id}
     found = generator.model.generate(**inputs, max_new_tokens=MOST_TOKENS, do_sample=False, **options)

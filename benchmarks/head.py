@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from balanced_thinking.loss.chunked import CPU_POLICY, GPU_POLICY
+from balanced_thinking.loss.chunks import CPU_POLICY, GPU_POLICY
 from balanced_thinking.loss.linear_cross_entropy import weighted_linear_cross_entropy
 from harness import Figures, Rows, contest, measured, options_of, peak_mib, reset_peak, table
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from balanced_thinking.batch.collator import RowError, ScaleCollator
-from balanced_thinking.batch.rendering import spoken
+from balanced_thinking.batch.rendering import assistant_text
 from balanced_thinking.data.checks import check_examples
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
@@ -56,7 +56,7 @@ def test_prompt_ids_are_those_of_inference_and_the_completion_is_one_tokenizatio
     collator = ScaleCollator(processor)
     images = [] if architecture == "qwen2" else [picture]
     one = row("it looks red .", images=images)
-    batch, prompt = collator([one]), collator.prompts([one])
+    batch, prompt = collator([one]), collator.collate_prompts([one])
     size = prompt["input_ids"].shape[1]
     assert torch.equal(batch["input_ids"][0, :size], prompt["input_ids"][0])
     text = processor.apply_chat_template(
@@ -114,7 +114,7 @@ def test_dropped_samples_are_counted_and_their_pictures_leave_with_them(picture:
 @pytest.mark.parametrize("packing", [False, True])
 def test_models_in_shards_always_get_a_picture(architecture: str, packing: bool, picture: Any) -> None:
     model, processor = build_tiny(architecture)
-    options: dict[str, Any] = {"packing": packing, "rope_index": RopeIndex.of(model) if packing else None}
+    options: dict[str, Any] = {"packing": packing, "rope_index": RopeIndex.from_model(model) if packing else None}
     plain, sharded = (ScaleCollator(processor, always_picture=wanted, **options) for wanted in (False, True))
     rows = [row("short ."), row("brief .")]
     batch = sharded(rows)
@@ -275,7 +275,7 @@ def test_a_chat_template_that_drops_the_reasoning_is_refused(template: str, form
     ],
 )
 def test_what_the_assistant_says_is_found_in_every_form(completion: Any, text: str | None) -> None:
-    assert spoken(completion) == text
+    assert assistant_text(completion) == text
 
 
 @pytest.mark.parametrize(("template", "format"), [(KEEPS, "think-answer"), (KEEPS, "direct"), (TIDIES, "think-answer")])
@@ -344,7 +344,7 @@ def test_an_unreadable_picture_is_named_with_its_sample_and_its_mend(
     if name == "bomb.png":
         monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1000)
     collator, bad = ScaleCollator(build_tiny("qwen2_5_vl")[1]), row("x .", identity="seven", images=[str(path)])
-    for batch in (collator, collator.prompts):
+    for batch in (collator, collator.collate_prompts):
         message = rf"sample seven: the image .*{reason}.*expected .*--on-bad-row drop"
         with pytest.raises(RowError, match=message) as caught:
             batch([bad])

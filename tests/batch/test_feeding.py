@@ -9,7 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from balanced_thinking.batch.feeding import OneAhead
+from balanced_thinking.batch.feeding import OneBatchAhead
 from tests.tiny_training import config, losses, trainer
 
 
@@ -23,7 +23,7 @@ def test_two_micro_batches_at_most_are_on_the_device_and_each_gets_there_once(co
         return moved[-1]
 
     seen = []
-    for batch in OneAhead(on_host, move):
+    for batch in OneBatchAhead(on_host, move):
         seen.append(batch["pixel_values"])
         held = [copy for copy in moved if copy]
         assert len(held) <= 2

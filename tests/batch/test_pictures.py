@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from balanced_thinking.batch.collator import RowError, ScaleCollator
-from balanced_thinking.batch.pictures import CachedPictures
+from balanced_thinking.batch.pictures import CachedImageProcessor
 from balanced_thinking.data.images import decode_rgb, open_image
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
@@ -98,7 +98,7 @@ def test_a_full_cache_lets_go_of_what_was_not_used_for_longest(tmp_path: Path) -
     inner = build_tiny("gemma3")[1].image_processor
     pictures = [Image.new("RGB", (56, 56), (k, 0, 0)) for k in range(6)]
     size = inner([pictures[0]], return_tensors="pt")["pixel_values"].nbytes + 4096
-    cached = CachedPictures(inner, tmp_path, 3 * size, decode_rgb)
+    cached = CachedImageProcessor(inner, tmp_path, 3 * size, decode_rgb)
     for k, picture in enumerate(pictures[:3]):
         cached([picture])
         for path in tmp_path.glob("*/*"):
@@ -130,7 +130,7 @@ def test_a_picture_that_was_not_read_is_the_one_that_was(rows: list[dict[str, An
 
 def test_what_a_call_asks_for_is_part_of_an_entry(tmp_path: Path) -> None:
     inner = build_tiny("llava_next")[1].image_processor
-    cached = CachedPictures(inner, tmp_path, 2**30, decode_rgb)
+    cached = CachedImageProcessor(inner, tmp_path, 2**30, decode_rgb)
     picture = Image.new("RGB", (84, 84), "red")
     for wanted in (True, False, True):
         assert torch.equal(

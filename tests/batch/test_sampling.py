@@ -21,7 +21,13 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from trl import SFTConfig, SFTTrainer
 
 from balanced_thinking.batch.collator import ScaleCollator
-from balanced_thinking.batch.sampling import LengthSampler, RoughLengths, StepSampler, alike, even
+from balanced_thinking.batch.sampling import (
+    LengthEstimator,
+    LengthSampler,
+    StepSampler,
+    balance_by_cost,
+    group_by_length,
+)
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny
@@ -86,7 +92,7 @@ def test_steps_have_the_samples_that_they_have_without_dealing(
 
 @given(st.lists(st.integers(1, 999), min_size=1, max_size=30), st.data())
 def test_even_bins_cost_at_most_twice_what_the_best_ones_do(costs: list[int], data: st.DataObject) -> None:
-    bins = even(costs, data.draw(st.integers(1, len(costs))))
+    bins = balance_by_cost(costs, data.draw(st.integers(1, len(costs))))
     assert sorted(chain(*bins)) == list(range(len(costs)))
     if len(costs) % len(bins) == 0:
         assert {len(one) for one in bins} == {len(costs) // len(bins)}
@@ -96,7 +102,7 @@ def test_even_bins_cost_at_most_twice_what_the_best_ones_do(costs: list[int], da
 
 
 def test_like_bins_are_cut_from_the_sorted_samples() -> None:
-    assert alike([5, 1, 9, 3, 7], 2) == [[2, 4, 0], [3, 1]]
+    assert group_by_length([5, 1, 9, 3, 7], 2) == [[2, 4, 0], [3, 1]]
 
 
 def test_dealing_evens_out_packed_micro_batches_and_ranks_and_saves_padding() -> None:
@@ -200,7 +206,7 @@ def test_each_sampling_strategy_of_transformers_has_its_sampler(ragged_rows: Dat
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_rough_lengths_follow_the_true_ones(ragged_rows: Dataset, architecture: str) -> None:
     _, processor = build_tiny(architecture)
-    rough = torch.tensor(RoughLengths(ragged_rows, processor)(range(len(ragged_rows))), dtype=torch.float64)
+    rough = torch.tensor(LengthEstimator(ragged_rows, processor)(range(len(ragged_rows))), dtype=torch.float64)
     batch = ScaleCollator(processor)(list(ragged_rows))
     true = batch["attention_mask"].sum(1).to(torch.float64)
     assert torch.corrcoef(torch.stack([rough, true]))[0, 1] > 0.98
@@ -223,14 +229,14 @@ def test_pictures_count_by_their_sides_however_a_row_holds_them(tmp_path: Path) 
         "one decoded": Dataset.from_dict(text | {"image": pictures}).cast_column("image", Image()),
     }
     for case, rows in columns.items():
-        assert RoughLengths(rows, processor)([2, 0, 1]) == [10 + 16, 10 + 4, 10 + 8], case
+        assert LengthEstimator(rows, processor)([2, 0, 1]) == [10 + 16, 10 + 4, 10 + 8], case
     (tmp_path / "1.png").write_bytes(b"no picture")
-    assert RoughLengths(columns["paths"], processor)([0, 1]) == [14, 10]
-    assert RoughLengths(columns["paths"], processor.tokenizer)([0, 2]) == [10, 10]
+    assert LengthEstimator(columns["paths"], processor)([0, 1]) == [14, 10]
+    assert LengthEstimator(columns["paths"], processor.tokenizer)([0, 2]) == [10, 10]
 
 
 def test_grouping_puts_like_with_like_and_another_order_in_each_epoch(ragged_rows: Dataset) -> None:
-    lengths = RoughLengths(ragged_rows, None)(range(len(ragged_rows))) * 40
+    lengths = LengthEstimator(ragged_rows, None)(range(len(ragged_rows))) * 40
     sampler = LengthSampler(4, lengths, seed=3)
     first = list(sampler)
     assert sorted(first) == list(range(len(lengths)))
@@ -250,7 +256,7 @@ def test_of_a_picture_in_a_row_only_the_beginning_is_read() -> None:
     pictures = [[{"bytes": large, "path": None}] for _ in range(8)]
     columns = {"prompt": ["abcd" * 5] * 8, "completion": ["efgh" * 5] * 8, "images": pictures}
     features = Features({"prompt": Value("string"), "completion": Value("string"), "images": List(Image())})
-    lengths = RoughLengths(Dataset.from_dict(columns, features), build_tiny("qwen2_5_vl")[1])
+    lengths = LengthEstimator(Dataset.from_dict(columns, features), build_tiny("qwen2_5_vl")[1])
     lengths([0])
     tracemalloc.start()
     try:
@@ -269,11 +275,13 @@ def test_rows_whose_lengths_are_not_known_are_dealt_all_the_same() -> None:
 
     raw = Dataset.from_dict({"question": ["a", "b", "c", "d"]})
     prepared = raw.with_transform(lambda rows: {"prompt": rows["question"], "completion": rows["question"]})
-    assert RoughLengths(prepared, None)([0, 3]) == [0, 0]
+    assert LengthEstimator(prepared, None)([0, 3]) == [0, 0]
     for packed in (False, True):
-        order = StepSampler(SequentialSampler(raw), RoughLengths(prepared, None), 1, 4, packed=packed)
+        order = StepSampler(SequentialSampler(raw), LengthEstimator(prepared, None), 1, 4, packed=packed)
         assert sorted(chain(*order)) == [0, 1, 2, 3]
     picture = BytesIO()
     PILImage.new("RGB", (8, 8)).save(picture, "PNG")
     for column in ([{"url": "x"}], [{"bytes": picture.getvalue()}], [None], [7]):
-        assert RoughLengths(Dataset.from_dict({"prompt": ["abcd"], "image": column}), Processor())([0]) == [1], column
+        assert LengthEstimator(Dataset.from_dict({"prompt": ["abcd"], "image": column}), Processor())([0]) == [1], (
+            column
+        )

@@ -26,7 +26,7 @@ from balanced_thinking.models.load import load_model
 from balanced_thinking.runs.directory import create_run
 from balanced_thinking.study.load import load_study
 from balanced_thinking.system.files import exclusive_lock
-from balanced_thinking.training.recipe import Recipe, changes, load_recipe
+from balanced_thinking.training.recipe import Recipe, describe_changes, load_recipe
 from balanced_thinking.training.run import training_arguments
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 from tests.conftest import REPOSITORY
@@ -696,7 +696,7 @@ def test_what_is_wrong_with_the_benchmarks_is_said_before_the_model_is_loaded(
 def test_an_empty_lora_is_no_full_fine_tuning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sft", *TINY, *STEPS, "--lora", "{}", "--out", str(tmp_path / "run")]) == 1
     assert "specify `target_modules`" in capsys.readouterr().err  # PEFT knows none for this architecture
-    (told,) = changes(Recipe(), Recipe(lora={}), ())
+    (told,) = describe_changes(Recipe(), Recipe(lora={}), ())
     assert told == "lora was empty and is {}"
 
 

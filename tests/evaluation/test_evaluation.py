@@ -226,7 +226,7 @@ def test_a_checkpoint_s_own_generation_settings_play_no_part(setting: dict[str, 
     assert model.complete(examples) == plain
     assert model.model.generation_config == told  # saved with the model as it was
     rows = [{"prompt": prompt_messages(example), "images": list(example.images)} for example in examples[:1]]
-    inputs = model.collator.prompts(rows)
+    inputs = model.collator.collate_prompts(rows)
     swayed = model.model.generate(**inputs, max_new_tokens=20, do_sample=False, eos_token_id=model.stops)
     assert swayed[0, inputs["input_ids"].shape[1] :].tolist() != plain[0]  # elsewhere they do
 

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 
 from balanced_thinking.models.tiny import build_tiny
-from balanced_thinking.training.head import Exact, attach_weighted_head
+from balanced_thinking.training.head import FullPrecisionLoss, attach_weighted_head
 
 # What a model may do with its head: share the embedding's weight or keep its own, with the last norm beside it or not.
 SHARDED = ("llava_next", "qwen2_5_vl", "gemma3", "qwen2", "qwen2-untied")
@@ -51,7 +51,7 @@ def in_low_precision() -> dict[str, Any]:
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16, output_dtype=torch.bfloat16)
     model = fsdp2_prepare_model(_accelerator(MESHES["sharded"], type(model.get_decoder().layers[0]), policy), model)
     ids = torch.randint(5, 60, (2, 12), generator=torch.Generator().manual_seed(0))
-    exact = Exact(torch.full((2, 11), 1 / 3))
+    exact = FullPrecisionLoss(torch.full((2, 11), 1 / 3))
     loss = exact.loss(model(input_ids=ids, labels=ids, token_weights=exact, use_cache=False).loss)
     loss.backward()
     moved = sum(float(_whole(p.grad).abs().sum()) for p in model.parameters())

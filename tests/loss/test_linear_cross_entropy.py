@@ -15,13 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import balanced_thinking.loss.chunked as chunked_module
+from balanced_thinking.loss import chunked, chunks
 from balanced_thinking.loss.linear_cross_entropy import weighted_linear_cross_entropy
 
 TOKENS, WIDTH, VOCABULARY = 37, 16, 101
-SMALL = chunked_module.ChunkPolicy(
-    chunk_bytes=1, min_rows=5, block_bytes=VOCABULARY * 4 * 2
-)  # chunks of 5, blocks of 2
+SMALL = chunks.ChunkPolicy(chunk_bytes=1, min_rows=5, block_bytes=VOCABULARY * 4 * 2)  # chunks of 5, blocks of 2
 IMPLS = ("reference", "chunked")
 
 
@@ -107,7 +105,7 @@ def errors(case: Case, impl: str, upstream: float = 1.0) -> dict[str, float]:
 @pytest.fixture(params=["one chunk", "many chunks"])
 def chunking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "many chunks":
-        monkeypatch.setattr(chunked_module, "CPU_POLICY", SMALL)
+        monkeypatch.setattr(chunks, "CPU_POLICY", SMALL)
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -180,7 +178,7 @@ def entropy_error(case: Case, impl: str) -> float:
 
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("name", CASES)
-def test_entropy_is_told_where_it_is_asked_for(name: str, impl: str, chunking: None) -> None:
+def test_entropy_is_returned_where_it_is_asked_for(name: str, impl: str, chunking: None) -> None:
     case = case_named(name, torch.float32)
     assert entropy_error(case, impl) < 2e-6
     assert entropy_error(case.to(torch.float64), impl) < 1e-14
@@ -332,7 +330,7 @@ def test_evaluation_of_a_trainable_model_costs_one_product() -> None:
 
 
 def test_tokens_of_weight_zero_are_scored_but_not_differentiated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked_module, "CPU_POLICY", SMALL)
+    monkeypatch.setattr(chunks, "CPU_POLICY", SMALL)
     case = make_case(tokens=20, ignored=0.0)
     case = replace(case, weights_T=torch.cat([torch.ones(5), torch.zeros(15)]))
     with ProductCounter() as counter:
@@ -419,18 +417,18 @@ def test_tiny_weights_survive_float16(chunking: None) -> None:
 def test_many_low_precision_chunks_do_not_round_between(monkeypatch: pytest.MonkeyPatch) -> None:
     case = make_case(dtype=torch.bfloat16, tokens=400, ignored=0.0)
     whole = errors(case, "chunked")["head"]
-    monkeypatch.setattr(chunked_module, "CPU_POLICY", SMALL)
+    monkeypatch.setattr(chunks, "CPU_POLICY", SMALL)
     assert errors(case, "chunked")["head"] <= whole + 1e-4
 
 
 def test_chunks_are_balanced_and_within_the_policy() -> None:
     for count, most in [(0, 5), (1, 5), (5, 5), (6, 5), (37, 5), (1024, 1000)]:
-        chunks = list(chunked_module._balanced(3, 3 + count, most))
-        sizes = [rows for _, rows in chunks]
+        spans = list(chunks.balanced_spans(3, 3 + count, most))
+        sizes = [rows for _, rows in spans]
         assert sum(sizes) == count
         assert len(sizes) == -(-count // most)
         assert not sizes or max(sizes) - min(sizes) <= 1
-        assert [start for start, _ in chunks] == [3 + sum(sizes[:i]) for i in range(len(sizes))]
+        assert [start for start, _ in spans] == [3 + sum(sizes[:i]) for i in range(len(sizes))]
 
 
 WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
@@ -460,7 +458,7 @@ def test_errors_say_what_was_found_and_expected(name: str) -> None:
 
 def test_with_known_counts_nothing_is_read_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the device "meta" tensors have no values: reading one is an error."""
-    monkeypatch.setattr(chunked_module, "_product_dtype", lambda hidden_TD: hidden_TD.dtype)  # autocast knows no "meta"
+    monkeypatch.setattr(chunked, "_product_dtype", lambda hidden_TD: hidden_TD.dtype)  # autocast knows no "meta"
     hidden_TD, head_VD = (torch.randn(n, 16, device="meta", requires_grad=True) for n in (64, 40))
     labels_T, weights_T = torch.zeros(64, dtype=torch.int64, device="meta"), torch.ones(64, device="meta")
     about: dict[str, Any] = {"impl": "chunked", "softcap": 30.0, "entropy": True}
@@ -476,8 +474,8 @@ def test_with_known_counts_nothing_is_read_from_the_device(monkeypatch: pytest.M
 def test_counts_change_nothing_and_are_checked(counts: tuple[int, int], chunking: None) -> None:
     hidden_TD, head_VD = torch.randn(6, 4), torch.randn(5, 4)
     labels_T, weights_T = torch.tensor([1, -100, 2, 0, -100, 3]), torch.tensor([0.5, 0.1, 0.0, 0.2, 0.0, 0.0])
-    told = weighted_linear_cross_entropy(hidden_TD, head_VD, labels_T, weights_T, impl="chunked", counts=(4, 2))
+    counted = weighted_linear_cross_entropy(hidden_TD, head_VD, labels_T, weights_T, impl="chunked", counts=(4, 2))
     without = weighted_linear_cross_entropy(hidden_TD, head_VD, labels_T, weights_T, impl="chunked")
-    assert all(torch.equal(a, b) for a, b in zip(told, without, strict=True))
-    with pytest.raises(RuntimeError, match=r"counts is \(\d, \d\), which are not those"):
+    assert all(torch.equal(a, b) for a, b in zip(counted, without, strict=True))
+    with pytest.raises(RuntimeError, match=r"counts is \(\d, \d\), but labels_T and weights_T have other"):
         weighted_linear_cross_entropy(hidden_TD, head_VD, labels_T, weights_T, impl="chunked", counts=counts)

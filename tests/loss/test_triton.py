@@ -23,7 +23,7 @@ from tests.loss.test_linear_cross_entropy import (
 )
 
 pytest.importorskip("triton", reason="Triton is not installed (it exists for Linux only)")
-from balanced_thinking.loss import chunked, triton
+from balanced_thinking.loss import chunks, triton
 
 
 @pytest.fixture(params=["one block", "many blocks"])
@@ -53,8 +53,8 @@ def test_a_target_whose_probability_underflows_keeps_its_nll(blocks: None) -> No
 
 @pytest.mark.parametrize("chunk", [1, 5, 37])
 def test_chunks_give_what_one_gives(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    policy = chunked.ChunkPolicy(chunk_bytes=1, min_rows=chunk, block_bytes=1)
-    monkeypatch.setattr(chunked, "CPU_POLICY", policy)
+    policy = chunks.ChunkPolicy(chunk_bytes=1, min_rows=chunk, block_bytes=1)
+    monkeypatch.setattr(chunks, "CPU_POLICY", policy)
     assert max(errors(make_case(bias=True), "triton").values()) < 2e-6
 
 
@@ -66,7 +66,7 @@ def test_metrics_are_those_of_the_reference(blocks: None) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_entropy_is_told_where_it_is_asked_for(name: str, blocks: None) -> None:
+def test_entropy_is_returned_where_it_is_asked_for(name: str, blocks: None) -> None:
     assert entropy_error(case_named(name, torch.float32), "triton") < 2e-6
 
 
@@ -98,7 +98,7 @@ def test_float64_is_refused_by_name() -> None:
 def test_on_a_cpu_auto_is_the_chunked_head_and_triton_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     assert errors(make_case(dtype=torch.float64), "auto")["loss"] < 1e-14
     monkeypatch.setattr(triton.triton.knobs.runtime, "interpret", False)
-    with pytest.raises(ValueError, match="needs a GPU, and hidden_TD is on cpu: use impl='auto'"):
+    with pytest.raises(ValueError, match="needs a GPU, but hidden_TD is on cpu: use impl='auto'"):
         make_case().run("triton")
 
 
@@ -121,8 +121,8 @@ for dtype, grad, cap, entropy in itertools.product(("fp32", "bf16", "fp16"), *[(
         file.write(kernel.asm["ptx"])
         file.flush()
         command = [triton.knobs.nvidia.ptxas.path, "-v", "--gpu-name=sm_90a", file.name, "-o", "/dev/null"]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    print(*re.findall(r"(\d+) bytes spill (?:stores|loads)", told))
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    print(*re.findall(r"(\d+) bytes spill (?:stores|loads)", report))
 """
 
 

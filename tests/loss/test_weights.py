@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balanced_thinking.loss.schedules import CURVES, SCHEDULES, Flattening, Schedule
-from balanced_thinking.loss.weights import NORMALIZE, count, token_weights, weighted_counts
+from balanced_thinking.loss.schedules import CURVES, SCHEDULES, FlatteningRule, Schedule
+from balanced_thinking.loss.weights import NORMALIZE, count_examples_and_tokens, count_weighted_tokens, token_weights
 from balanced_thinking.segments import ANSWER, IGNORE, THINK
 
 # (schedule, progress, think weight from 0.9 to 0.1)
@@ -63,17 +63,17 @@ def test_adaptive_rests_until_it_moves_and_then_is_the_cosine_of_what_is_left() 
     assert adaptive.think_weight(1.0, moved_at=1.0) == pytest.approx(0.9)  # no time was left to move
 
 
-def moved_at(losses: list[float], rule: Flattening) -> float | None:
+def moved_at(losses: list[float], rule: FlatteningRule) -> float | None:
     state: dict[str, float] = {}
     for step, loss in enumerate(losses):
-        state = rule.update(state, loss, step / (len(losses) - 1), len(losses))
+        state = rule.advance_state(state, loss, step / (len(losses) - 1), len(losses))
     return state.get("moved_at")
 
 
 def test_weight_moves_when_the_think_loss_has_flattened() -> None:
     steps = range(400)
     early, late = ([0.2 + 2 * math.exp(-step / scale) for step in steps] for scale in (20, 60))
-    rule = Flattening()
+    rule = FlatteningRule()
     first, second = moved_at(early, rule), moved_at(late, rule)
     assert first is not None
     assert second is not None
@@ -83,16 +83,16 @@ def test_weight_moves_when_the_think_loss_has_flattened() -> None:
 
 def test_noise_within_a_window_does_not_move_the_weight() -> None:
     noisy = [math.exp(-step / 100) * (1.5 if step % 2 else 0.5) for step in range(400)]
-    assert moved_at(noisy, Flattening(latest=0.9)) == pytest.approx(0.9, abs=0.01)
+    assert moved_at(noisy, FlatteningRule(latest=0.9)) == pytest.approx(0.9, abs=0.01)
 
 
 def test_weight_moves_at_the_latest_moment_where_the_loss_never_flattens() -> None:
     falling = [math.exp(-step / 30) for step in range(400)]
-    assert moved_at(falling, Flattening(latest=0.6)) == pytest.approx(0.6, abs=0.01)
+    assert moved_at(falling, FlatteningRule(latest=0.6)) == pytest.approx(0.6, abs=0.01)
 
 
 def test_weight_never_moves_before_two_windows() -> None:
-    assert moved_at([1.0] * 400, Flattening()) == pytest.approx(0.1, abs=0.01)
+    assert moved_at([1.0] * 400, FlatteningRule()) == pytest.approx(0.1, abs=0.01)
 
 
 def test_unknown_schedule_names_the_nearest() -> None:
@@ -124,7 +124,7 @@ def slow_loss(segments: torch.Tensor, nll: torch.Tensor, think: float, answer: f
 def test_weights_give_the_means_of_the_method(normalize: str, rows: list[list[int]], think: float) -> None:
     segments = torch.tensor(rows)
     nll = torch.rand(segments.shape, generator=torch.Generator().manual_seed(0))
-    weights = token_weights(segments, count(segments), think, 1 - think, normalize)
+    weights = token_weights(segments, count_examples_and_tokens(segments), think, 1 - think, normalize)
     assert (weights * nll).sum().item() == pytest.approx(
         slow_loss(segments, nll, think, 1 - think, normalize), abs=1e-5
     )
@@ -134,8 +134,8 @@ def test_weights_give_the_means_of_the_method(normalize: str, rows: list[list[in
 @given(rows=rows)
 def test_micro_batches_with_global_counts_add_up_to_the_whole(normalize: str, rows: list[list[int]]) -> None:
     segments = torch.tensor(rows)
-    counts = count(segments)
-    assert torch.equal(counts, torch.stack([count(row[None]) for row in segments]).sum(0))
+    counts = count_examples_and_tokens(segments)
+    assert torch.equal(counts, torch.stack([count_examples_and_tokens(row[None]) for row in segments]).sum(0))
     whole = token_weights(segments, counts, 0.7, 0.3, normalize)
     parts = torch.cat([token_weights(row[None], counts, 0.7, 0.3, normalize) for row in segments])
     assert torch.equal(whole, parts)
@@ -143,7 +143,7 @@ def test_micro_batches_with_global_counts_add_up_to_the_whole(normalize: str, ro
 
 def test_weight_of_a_segment_does_not_depend_on_its_length() -> None:
     segments = torch.tensor([[THINK] * 9 + [ANSWER], [THINK] * 5 + [ANSWER] * 5])
-    weights = token_weights(segments, count(segments), 0.6, 0.4, "example")
+    weights = token_weights(segments, count_examples_and_tokens(segments), 0.6, 0.4, "example")
     for row, weight in zip(segments, weights, strict=True):
         assert weight[row == THINK].sum().item() == pytest.approx(0.3)
         assert weight[row == ANSWER].sum().item() == pytest.approx(0.2)
@@ -153,5 +153,5 @@ def test_weight_of_a_segment_does_not_depend_on_its_length() -> None:
 @pytest.mark.parametrize("think", [0.0, 1e-9, 0.3, 1.0])
 def test_tokens_with_a_weight_are_counted_without_looking_at_weights(normalize: str, think: float) -> None:
     segments = torch.tensor([[IGNORE, THINK, THINK, THINK, ANSWER], [IGNORE, IGNORE, THINK, ANSWER, ANSWER]])
-    weights = token_weights(segments, count(segments), think, 1 - think, normalize)
-    assert weighted_counts([4, 3], think, 1 - think, normalize) == (7, int((weights != 0).sum()))
+    weights = token_weights(segments, count_examples_and_tokens(segments), think, 1 - think, normalize)
+    assert count_weighted_tokens([4, 3], think, 1 - think, normalize) == (7, int((weights != 0).sum()))

@@ -15,7 +15,7 @@ from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation.engines.local import Generator, predict
-from balanced_thinking.models.load import load_model, load_processor, own_dtype, resolve
+from balanced_thinking.models.load import checkpoint_dtype, load_model, load_processor, resolve_model_path
 from balanced_thinking.models.tiny import ARCHITECTURES, TinySize, build_tiny
 from tests.conftest import REPOSITORY
 
@@ -32,8 +32,8 @@ def test_saved_and_loaded_again_it_answers_alike(architecture: str, tmp_path: Pa
         "prompt": prompt_messages(example),
         "images": list(example.images) if architecture != "qwen2" else [],
     }
-    before = ScaleCollator(processor).prompts([row])
-    after = ScaleCollator(loaded.processor).prompts([row])
+    before = ScaleCollator(processor).collate_prompts([row])
+    after = ScaleCollator(loaded.processor).collate_prompts([row])
     assert before.keys() == after.keys()
     for name in before:
         # Where torchvision is installed transformers loads an image processor that resizes with it: a level of 255 off.
@@ -64,7 +64,7 @@ def test_unknown_model_is_named_with_what_is_expected(name: str) -> None:
 
 
 def test_embedded_base_is_small_and_says_where_it_comes_from() -> None:
-    folder = Path(resolve("world-base"))
+    folder = Path(resolve_model_path("world-base"))
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["sha256"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
@@ -155,8 +155,8 @@ def test_a_checkpoints_dtype_is_known_before_it_is_loaded(tmp_path: Path) -> Non
     loaded.processor.save_pretrained(tmp_path / "half")
     half = load_model(str(tmp_path / "half"), dtype=torch.bfloat16).model
     get_peft_model(half, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
-    found = {name: own_dtype(str(name)) for name in ("world-base", "tiny:qwen2", tmp_path / "half")}
+    found = {name: checkpoint_dtype(str(name)) for name in ("world-base", "tiny:qwen2", tmp_path / "half")}
     assert list(found.values()) == [torch.float32, torch.float32, torch.bfloat16]
-    assert own_dtype(str(tmp_path / "adapter")) == torch.bfloat16
+    assert checkpoint_dtype(str(tmp_path / "adapter")) == torch.bfloat16
     merged = load_model(str(tmp_path / "adapter"), dtype=torch.bfloat16).model
     assert {parameter.dtype for parameter in merged.parameters()} == {torch.bfloat16}

@@ -29,8 +29,8 @@ from balanced_thinking.loss.weights import NORMALIZE
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.packing import attention
 from balanced_thinking.packing.attention import attend_by_sample, packed_rows
-from balanced_thinking.packing.layout import Layout, best_fit_decreasing, pack, unpack
-from balanced_thinking.packing.masks import two_way_masks
+from balanced_thinking.packing.layout import PackingLayout, best_fit_decreasing, pack_into_rows, unpack_to_samples
+from balanced_thinking.packing.masks import bidirectional_image_masks
 from balanced_thinking.packing.positions import RopeIndex
 from balanced_thinking.packing.probe import keeps_samples_apart
 from balanced_thinking.training.sft import ScaleSFTTrainer
@@ -61,13 +61,13 @@ def test_bins_hold_every_sample_once_and_no_more_than_fits(lengths: list[int], c
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(0, 3))
 def test_unpacking_undoes_packing(lengths: list[int], extra: int) -> None:
-    layout = Layout(best_fit_decreasing(lengths, max(lengths) + 3), lengths)
-    width = layout.width + extra
-    places = layout.places(width)
+    layout = PackingLayout(best_fit_decreasing(lengths, max(lengths) + 3), lengths)
+    width = layout.row_width + extra
+    places = layout.token_places(width)
     values = torch.arange(1, places.numel() + 1).view(places.shape).masked_fill(places < 0, 0)
     like = torch.zeros(len(layout.rows), width - 1)
-    packed = pack(values, places, like)
-    assert torch.equal(unpack(packed, places), values)
+    packed = pack_into_rows(values, places, like)
+    assert torch.equal(unpack_to_samples(packed, places), values)
     assert packed.sum() == values.sum()
 
 
@@ -81,7 +81,7 @@ def test_hidden_states_packed_and_alone_agree_to_float64(architecture: str, kind
         if not parameter.any():  # Gemma's projector begins at zero, which would hide its pictures
             torch.nn.init.normal_(parameter, std=0.05)
     rows = [row if architecture != "qwen2" else {**row, "images": []} for row in ragged_rows]
-    batch = ScaleCollator(processor, packing=True, rope_index=RopeIndex.of(model))(rows)
+    batch = ScaleCollator(processor, packing=True, rope_index=RopeIndex.from_model(model))(rows)
     places = batch["places"]
     hidden = hidden_states(model, batch)[:, :-1].flatten(0, 1)
     for sample, row in enumerate(rows):
@@ -95,7 +95,7 @@ def test_each_sample_is_attended_to_by_itself_once_a_layer(
 ) -> None:
     model, processor = build_tiny(architecture)
     rows = [row if architecture != "qwen2" else {**row, "images": []} for row in ragged_rows]
-    batch = ScaleCollator(processor, packing=True, rope_index=RopeIndex.of(model))(rows)
+    batch = ScaleCollator(processor, packing=True, rope_index=RopeIndex.from_model(model))(rows)
     seen: list[int] = []
     alone = attention.at_usual_speed
     monkeypatch.setattr(
@@ -161,7 +161,7 @@ def hidden_states(model: Any, batch: dict[str, Any], dtype: torch.dtype = torch.
         inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
     if "places" in batch and "token_type_ids" in inputs:
         config, types = model.config.get_text_config(), inputs["token_type_ids"]
-        inputs["attention_mask"] = two_way_masks(config, rows, types, dtype)
+        inputs["attention_mask"] = bidirectional_image_masks(config, rows, types, dtype)
     with torch.no_grad(), packed_rows(rows):
         return model.base_model(**inputs, use_cache=False).last_hidden_state
 
@@ -203,7 +203,7 @@ def test_packed_and_alone_have_the_same_loss_and_gradient(
 def test_packed_rows_hold_every_token_and_little_padding(architecture: str, ragged_rows: Dataset) -> None:
     model, processor = build_tiny(architecture)
     plain = ScaleCollator(processor)(list(ragged_rows))
-    packed = ScaleCollator(processor, packing=True, rope_index=RopeIndex.of(model))(list(ragged_rows))
+    packed = ScaleCollator(processor, packing=True, rope_index=RopeIndex.from_model(model))(list(ragged_rows))
     assert int((packed["segment_ids"] > 0).sum()) == int((plain["segment_ids"] > 0).sum())
     tokens = int(plain["attention_mask"].sum())
     assert tokens < packed["input_ids"].numel() < 0.7 * plain["input_ids"].numel()

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig
 
-from balanced_thinking.batch.pictures import DistinctPictures
+from balanced_thinking.batch.pictures import DistinctImageProcessor
 from balanced_thinking.data.rows import to_prompts_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.models.load import load_model
@@ -101,7 +101,7 @@ def test_repeated_pictures_give_the_features_that_processing_each_would(architec
     images = [example.images[0] for example in load(n=3)]
     images[2] = images[2].resize((140, 56))
     order = [0, 1, 1, 2, 0, 2]
-    ours = DistinctPictures(processor)([images[i] for i in order])
+    ours = DistinctImageProcessor(processor)([images[i] for i in order])
     theirs = processor([images[i].copy() for i in order], return_tensors="pt")
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():

@@ -463,7 +463,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_several_gpus_of_one_process_are_refused_before_data_is_read(
     stage: str, two_gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_run, "_load", lambda *_: pytest.fail("data was read"))
+    monkeypatch.setattr(training_run, "_load_split", lambda *_: pytest.fail("data was read"))
     with pytest.raises(ValueError, match=r"2 GPUs are visible to one process.*accelerate launch.*CUDA_VISIBLE_DEVICES"):
         training_run.train(Recipe(stage=stage), tmp_path)
     split = Recipe(stage=stage, model_options={"device_map": "auto"})  # one model on all of them is no copy of it
@@ -489,7 +489,7 @@ def test_the_clock_counts_what_was_spent_before_a_resume() -> None:
     state.stateful_callbacks[TrainingClock.KEY]["spent"] = [100.0, 50.0]  # as a checkpoint gives it back
     resumed = TrainingClock()
     resumed.on_train_begin(None, state, None)
-    assert resumed.spent()[0] > 100.0 > 60.0 > resumed.spent()[1] > 50.0
+    assert resumed.elapsed()[0] > 100.0 > 60.0 > resumed.elapsed()[1] > 50.0
 
 
 def test_a_row_cut_short_by_a_kill_is_no_obstacle_to_resuming(tmp_path: Path) -> None:
@@ -504,13 +504,13 @@ def test_a_row_cut_short_by_a_kill_is_no_obstacle_to_resuming(tmp_path: Path) ->
 
 
 def test_a_logging_step_reads_as_one_line() -> None:
-    from balanced_thinking.training.callbacks import log_line
+    from balanced_thinking.training.callbacks import format_log_line
 
     entry = {"loss": 0.25, "think_nll": 0.5, "answer_nll": 0.125, "w_think": 0.9, "tokens_per_second": 12345.6}
-    assert log_line(7, entry | {"epoch": 1.0}) == (
+    assert format_log_line(7, entry | {"epoch": 1.0}) == (
         "step 7: loss 0.25, think 0.5, answer 0.125 nats a token, weight on thinking 0.90, 12,346 tokens/s"
     )
-    assert log_line(7, {"train_runtime": 3.0}) is None
+    assert format_log_line(7, {"train_runtime": 3.0}) is None
 
 
 @pytest.mark.parametrize(("stage", "gathers", "refused"), [(3, False, True), (3, True, False), (2, False, False)])

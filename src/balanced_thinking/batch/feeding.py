@@ -18,7 +18,7 @@ def keep_on_host(loader: Any) -> Any:
     return loader
 
 
-class OneAhead(Sequence[Batch]):
+class OneBatchAhead(Sequence[Batch]):
     """The micro-batches of a step, each moved to the device just before the one in front of it is worked on.
 
     The one that was worked on is emptied, so that two at most are on the device.

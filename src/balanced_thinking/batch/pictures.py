@@ -33,7 +33,7 @@ _UNSEEN = 0.01  # of the limit is written between two looks at what other proces
 _DECODED = "upright, 16 bits to 8"  # another text makes every entry anew
 
 
-def take_pictures(features: Mapping[str, Any], places: Sequence[int], count: int) -> BatchFeature:
+def select_images(features: Mapping[str, Any], places: Sequence[int], count: int) -> BatchFeature:
     """Features of `count` pictures -> those of the pictures at `places` among them, in that order.
 
     Raises ValueError where the processor makes several entries of a picture, such as its crops, and hides which.
@@ -56,7 +56,7 @@ def take_pictures(features: Mapping[str, Any], places: Sequence[int], count: int
     return BatchFeature(taken)
 
 
-def join_pictures(features: Sequence[Mapping[str, Any]]) -> BatchFeature:
+def concatenate_images(features: Sequence[Mapping[str, Any]]) -> BatchFeature:
     """Features of single pictures -> those of all; tiles (LLaVA-NeXT's second axis) are filled up with zeros, as its
     processor does."""
     joined: dict[str, Any] = {}
@@ -74,7 +74,7 @@ def join_pictures(features: Sequence[Mapping[str, Any]]) -> BatchFeature:
     return BatchFeature(joined)
 
 
-class DistinctPictures:
+class DistinctImageProcessor:
     """Lets the processor see each distinct picture once, however often it occurs."""
 
     def __init__(self, inner: Any) -> None:
@@ -92,10 +92,10 @@ class DistinctPictures:
         key = (tuple(places), repr(sorted(kwargs.items(), key=lambda item: item[0])))
         if key not in self._seen:  # the pictures are kept beside the result, so that their ids stay theirs
             self._seen[key] = (distinct, self._inner(distinct, **kwargs))
-        return take_pictures(self._seen[key][1], [places[id(image)] for image in flat], len(distinct))
+        return select_images(self._seen[key][1], [places[id(image)] for image in flat], len(distinct))
 
 
-class CachedPictures:
+class CachedImageProcessor:
     """Keeps what the processor made of each picture in a folder, by the file's content and the processor's settings.
 
     Entries are whole or absent, whoever is killed; the folder may be deleted at any time, and shared by any number of
@@ -121,22 +121,22 @@ class CachedPictures:
 
     def __call__(self, images: Any, **kwargs: Any) -> BatchFeature:
         kwargs["return_tensors"] = "pt"
-        return join_pictures([self._one(image, kwargs) for image in make_flat_list_of_images(images)])
+        return concatenate_images([self._process_image(image, kwargs) for image in make_flat_list_of_images(images)])
 
-    def _one(self, image: Any, kwargs: dict[str, Any]) -> Mapping[str, Any]:
+    def _process_image(self, image: Any, kwargs: dict[str, Any]) -> Mapping[str, Any]:
         told = json.dumps([self._settings, content_digest(image), sorted(kwargs.items())], default=str)
         name = hashlib.sha256(told.encode()).hexdigest()
         path = self._folder / name[:2] / f"{name}.safetensors"
-        if (found := _read(path)) is not None:
+        if (found := _read_entry(path)) is not None:
             return found
         made = self._inner([self._decode(image)], **kwargs)
         try:
-            self._write(path, made)
+            self._write_entry(path, made)
         except OSError as error:  # a full disk, or the folder was deleted just now: the picture is there all the same
             warnings.warn(f"the image cache {self._folder} could not be written ({error})", stacklevel=2)
         return made
 
-    def _write(self, path: Path, features: Mapping[str, Any]) -> None:
+    def _write_entry(self, path: Path, features: Mapping[str, Any]) -> None:
         tensors = {name: value.contiguous() for name, value in features.items() if isinstance(value, Tensor)}
         size = sum(tensor.nbytes for tensor in tensors.values())
         rest = {name: json.dumps(value) for name, value in features.items() if name not in tensors}
@@ -156,7 +156,7 @@ class CachedPictures:
         stale = self._written is None or self._since_scan > _UNSEEN * self._limit
         if stale or (self._written or 0) + size > self._limit:
             self._since_scan = 0
-            entries = _entries(self._folder)
+            entries = _list_entries(self._folder)
             self._written = sum(entry_size for _, entry_size, _ in entries)
             if self._written + size > self._limit:
                 for _, entry_size, path in sorted(entries):
@@ -167,7 +167,7 @@ class CachedPictures:
         self._written = (self._written or 0) + size
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read_entry(path: Path) -> dict[str, Any] | None:
     try:
         with safe_open(path, framework="pt") as file:
             found: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -179,17 +179,17 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def _listed(folder: Path) -> list[str]:
+def _list_folder(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError:  # it was deleted, or is a file
         return []
 
 
-def _entries(folder: Path) -> list[tuple[float, int, Path]]:
+def _list_entries(folder: Path) -> list[tuple[float, int, Path]]:
     """(last use, bytes, path) of each entry; one that goes away meanwhile is left out."""
     found = []
-    for path in (folder / shard / name for shard in _listed(folder) for name in _listed(folder / shard)):
+    for path in (folder / shard / name for shard in _list_folder(folder) for name in _list_folder(folder / shard)):
         try:
             about = path.stat()
         except OSError:

@@ -47,17 +47,19 @@ def render_row(row: Mapping[str, Any], processor: Any) -> dict[str, str]:
         parts = {name: prepare_multimodal_messages(value, images=images[name]) for name, value in parts.items()}
     rendered = apply_chat_template(parts, processor)
     if "completion" in rendered:
-        said = spoken(row["completion"]) or ""
-        rendered["completion"] = _stopped(rendered["completion"], said, getattr(processor, "tokenizer", processor))
+        said = assistant_text(row["completion"]) or ""
+        rendered["completion"] = _ensure_stop_token(
+            rendered["completion"], said, getattr(processor, "tokenizer", processor)
+        )
     return rendered
 
 
-def _stopped(text: str, said: str, tokenizer: Any) -> str:
+def _ensure_stop_token(text: str, said: str, tokenizer: Any) -> str:
     """The completion with a stop token, which some chat templates leave out after what was said (LLaVA-1.5's does): a
     model that is never shown one never learns to stop."""
     end = text.rfind(said.strip())
     tail = text[end + len(said.strip()) :] if end >= 0 else text[-_TAIL:]
-    if tokenizer.eos_token is None or not _special_ids(tokenizer).isdisjoint(
+    if tokenizer.eos_token is None or not _special_token_ids(tokenizer).isdisjoint(
         tokenizer(tail, add_special_tokens=False)["input_ids"]
     ):
         return text
@@ -65,13 +67,13 @@ def _stopped(text: str, said: str, tokenizer: Any) -> str:
 
 
 @lru_cache(maxsize=8)
-def _special_ids(tokenizer: Any) -> frozenset[int]:
+def _special_token_ids(tokenizer: Any) -> frozenset[int]:
     """Gemma's end of a turn is special, but no token that the tokenizer has a name for."""
     added = (number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
     return frozenset([*tokenizer.all_special_ids, *added])
 
 
-def spoken(completion: Any) -> str | None:
+def assistant_text(completion: Any) -> str | None:
     """What the assistant says in a completion of messages, before any chat template; None where it is plain text."""
     if isinstance(completion, str):
         return None
@@ -79,7 +81,7 @@ def spoken(completion: Any) -> str | None:
     return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
 
 
-def template_drops(raw: Parsed, rendered: Parsed) -> bool:
+def template_drops_content(raw: Parsed, rendered: Parsed) -> bool:
     """Whether the rendered text lost the thinking, or the answer, that the raw one has."""
     if raw.think and not rendered.think:
         return True

@@ -26,7 +26,7 @@ _PICTURE_COLUMNS = ("image", "images")
 _CHARACTERS = 4  # of a text, to a token
 
 
-class RoughLengths:
+class LengthEstimator:
     """Roughly the tokens that rows of a dataset will have: their texts by characters, their pictures by the sides that
     stand at the beginning of a file.
 
@@ -42,14 +42,19 @@ class RoughLengths:
     def __call__(self, indices: Sequence[int]) -> list[int]:
         table = self._rows[list(indices)]
         columns = {name: table.column(name) for name in self._names}
-        rows = [{name: _stored(column[i]) for name, column in columns.items()} for i in range(len(table))]
-        tokens = [sum(_characters(row.get(name)) for name in _TEXT_COLUMNS) // _CHARACTERS for row in rows]
-        sides = [(i, side) for i, row in enumerate(rows) for picture in _pictures(row) if (side := _side(picture))]
-        for (i, _), seen in zip(sides, self._seen([side for _, side in sides]), strict=True):
+        rows = [{name: _scalar_to_python(column[i]) for name, column in columns.items()} for i in range(len(table))]
+        tokens = [sum(_count_characters(row.get(name)) for name in _TEXT_COLUMNS) // _CHARACTERS for row in rows]
+        sides = [
+            (i, side)
+            for i, row in enumerate(rows)
+            for picture in _row_images(row)
+            if (side := _image_height_width(picture))
+        ]
+        for (i, _), seen in zip(sides, self._count_image_tokens([side for _, side in sides]), strict=True):
             tokens[i] += seen
         return tokens
 
-    def _seen(self, sides: Sequence[tuple[int, int]]) -> list[int]:
+    def _count_image_tokens(self, sides: Sequence[tuple[int, int]]) -> list[int]:
         """Of pictures of these heights and widths, all at once: the processor sorts its settings anew for each call."""
         if self._of_pictures is not None and sides:
             with suppress(AttributeError, LookupError, TypeError):  # a guess stops no run
@@ -57,12 +62,12 @@ class RoughLengths:
         return [0] * len(sides)
 
 
-def _pictures(row: Mapping[str, Any]) -> list[Any]:
+def _row_images(row: Mapping[str, Any]) -> list[Any]:
     single = row.get("image")
     return [*(row.get("images") or ()), *(() if single is None else (single,))]
 
 
-def _side(picture: Any) -> tuple[int, int] | None:
+def _image_height_width(picture: Any) -> tuple[int, int] | None:
     """Height and width in pixels; None of a file that cannot be read: the collator names it."""
     if isinstance(picture, Mapping):  # as datasets store it
         picture = picture.get("path") if picture.get("bytes") is None else picture["bytes"]
@@ -72,26 +77,26 @@ def _side(picture: Any) -> tuple[int, int] | None:
         return None
 
 
-def _stored(value: pa.Scalar) -> Any:
+def _scalar_to_python(value: pa.Scalar) -> Any:
     """As Python holds it, but bytes as a file: of a picture only the beginning is read then, from the disk too."""
     if not value.is_valid or isinstance(value, pa.StringScalar):
         return value.as_py()
     if isinstance(value, pa.ListScalar):
-        return [_stored(part) for part in value]
+        return [_scalar_to_python(part) for part in value]
     if isinstance(value, pa.StructScalar):
-        return {name: _stored(part) for name, part in value.items()}
+        return {name: _scalar_to_python(part) for name, part in value.items()}
     return pa.BufferReader(value.as_buffer()) if isinstance(value, pa.BinaryScalar) else value.as_py()
 
 
-def _characters(value: Any) -> int:
+def _count_characters(value: Any) -> int:
     if isinstance(value, str):
         return len(value)
     if isinstance(value, Mapping):
-        return sum(_characters(part) for key, part in value.items() if key in ("content", "text"))
-    return sum(map(_characters, value)) if isinstance(value, Sequence) else 0
+        return sum(_count_characters(part) for key, part in value.items() if key in ("content", "text"))
+    return sum(map(_count_characters, value)) if isinstance(value, Sequence) else 0
 
 
-def even(costs: Sequence[float], bins: int) -> list[list[int]]:
+def balance_by_cost(costs: Sequence[float], bins: int) -> list[list[int]]:
     """Bins of indices, of sizes that differ by one at most, whose costs add up to nearly the same: the dearest first,
     each into the cheapest bin with room."""
     dealt: list[list[int]] = [[] for _ in range(bins)]
@@ -108,7 +113,7 @@ def even(costs: Sequence[float], bins: int) -> list[list[int]]:
     return dealt
 
 
-def alike(lengths: Sequence[int], bins: int) -> list[list[int]]:
+def group_by_length(lengths: Sequence[int], bins: int) -> list[list[int]]:
     """Bins of indices, of sizes that differ by one at most, of similar length: cut from the longest to the shortest."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     sizes = (len(order) // bins + (b < len(order) % bins) for b in range(bins))
@@ -148,9 +153,9 @@ class StepSampler(BatchRebalanceSampler):
         self._packed, self.drop_last = packed, drop_last
 
     def __len__(self) -> int:
-        return self._rounds(len(self.sampler))  # type: ignore[arg-type]
+        return self._count_rounds(len(self.sampler))  # type: ignore[arg-type]
 
-    def _rounds(self, samples: int) -> int:
+    def _count_rounds(self, samples: int) -> int:
         """Micro-batches of each rank."""
         return samples // self._round if self.drop_last else -(-samples // self._round)
 
@@ -159,23 +164,23 @@ class StepSampler(BatchRebalanceSampler):
         size = self._round * self._accumulation
         for start in range(0, len(order), size):
             step = order[start : start + size]
-            rounds = self._rounds(len(step))
+            rounds = self._count_rounds(len(step))
             step = step[: rounds * self._round]  # shorter with drop_last only
             missing = max(0, rounds * self._ranks - len(step))
-            yield from self._deal([*step, *islice(cycle(order), missing)], rounds)
+            yield from self._split_step([*step, *islice(cycle(order), missing)], rounds)
 
-    def _deal(self, step: list[int], rounds: int) -> Iterator[list[int]]:
+    def _split_step(self, step: list[int], rounds: int) -> Iterator[list[int]]:
         if rounds * self._ranks <= 1:
             yield from [step] * rounds
             return
         lengths = self.lengths(step)
         if self._packed:  # costs what its samples have together
-            mine = even(lengths, self._ranks)[self.rank]
-            batches = [[mine[i] for i in batch] for batch in even([lengths[i] for i in mine], rounds)]
+            mine = balance_by_cost(lengths, self._ranks)[self.rank]
+            batches = [[mine[i] for i in batch] for batch in balance_by_cost([lengths[i] for i in mine], rounds)]
         else:  # its longest, once for each
-            like = alike(lengths, rounds * self._ranks)
+            like = group_by_length(lengths, rounds * self._ranks)
             costs = [max(lengths[i] for i in batch) * len(batch) for batch in like]
-            batches = [like[b] for b in even(costs, self._ranks)[self.rank]]
+            batches = [like[b] for b in balance_by_cost(costs, self._ranks)[self.rank]]
         yield from ([step[i] for i in batch] for batch in batches)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.yaml import read_yaml
-from balanced_thinking.models.load import is_run
+from balanced_thinking.models.load import is_run_folder
 
 _SEED = re.compile(r"seed-\d+")
 
@@ -77,7 +77,7 @@ def locate(model: str) -> Place:
     place = place if place.name else place.absolute()  # "." has no name
     if place.name == "model" and (place.parent / "config.yaml").is_file():
         place = place.parent
-    if is_run(place):
+    if is_run_folder(place):
         return Place(str(place), str(place / "model"), place, place / "config.yaml")
     of_run = place.parent.name == "checkpoints"
     return Place(model, model, None, place.parent.parent / "config.yaml" if of_run else None)

@@ -1,6 +1,6 @@
 """SCALe itself: the weighted head, the schedules, the weights.
 
-`weighted_linear_cross_entropy` and `LossOutput` are imported when they are first used: schedules need no torch.
+`weighted_linear_cross_entropy` and `LossOutput` are imported at their first use, because schedules need no torch.
 """
 
 from __future__ import annotations

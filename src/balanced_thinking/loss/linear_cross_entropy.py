@@ -19,17 +19,16 @@ from torch import Tensor
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.loss.chunked import chunked_loss
-from balanced_thinking.loss.reference import Options, reference_loss
+from balanced_thinking.loss.reference import HeadOptions, LossParts, reference_loss
 
 __all__ = ["LossOutput", "LossOutputWithEntropy", "weighted_linear_cross_entropy"]
 
-Parts = tuple[Tensor, Tensor, Tensor, Tensor | None]  # loss, nll_T, correct_T, entropy_T where asked for
-Implementation = Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor, Options], Parts]
+Implementation = Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor, HeadOptions], LossParts]
 
 
-def _on_triton(*arguments: Any) -> Parts:
+def _run_triton(*arguments: Any) -> LossParts:
     if find_spec("triton") is None:
-        raise ValueError("impl is 'triton', but Triton is not installed; install it, or use impl='chunked'")
+        raise ValueError("impl is 'triton', but Triton is not installed; install it, or set impl='chunked'")
     from balanced_thinking.loss.triton import triton_loss
 
     return triton_loss(*arguments)
@@ -37,36 +36,37 @@ def _on_triton(*arguments: Any) -> Parts:
 
 @cache
 def _triton_works() -> bool:
-    """Whether a first kernel runs: Triton needs a C compiler and Python's headers, which small images lack."""
+    """Whether a first kernel runs. Triton needs a C compiler and Python's headers, which small containers lack."""
     if find_spec("triton") is None:
         return False
     logits, targets = torch.zeros(1, 2, device="cuda"), torch.zeros(1, dtype=torch.int64, device="cuda")
     try:
-        from balanced_thinking.loss.triton import score_
+        from balanced_thinking.loss.triton import score_in_triton_
 
-        score_(logits, targets, None, Options())
-    except Exception as error:  # whatever its compiler raises, the chunked head does the same work
-        warnings.warn(f"Triton is installed but does not run ({error}); head_impl auto takes chunked", stacklevel=2)
+        score_in_triton_(logits, targets, None, HeadOptions())
+    except Exception as error:  # its compiler may raise anything, and the chunked head does the same work
+        warnings.warn(f"Triton is installed but does not run ({error}); head_impl=auto uses chunked", stacklevel=2)
         return False
     return True
 
 
-def _best(hidden_TD: Tensor, *rest: Any) -> Parts:
+def _run_best(hidden_TD: Tensor, *rest: Any) -> LossParts:
+    """Triton on a GPU where it runs, else the chunked head."""
     on_triton = hidden_TD.is_cuda and hidden_TD.dtype != torch.float64 and _triton_works()
-    return (_on_triton if on_triton else chunked_loss)(hidden_TD, *rest)
+    return (_run_triton if on_triton else chunked_loss)(hidden_TD, *rest)
 
 
 # A new implementation is one line here.
 IMPLEMENTATIONS: dict[str, Implementation] = {
-    "auto": _best,
+    "auto": _run_best,
     "chunked": chunked_loss,
-    "triton": _on_triton,
+    "triton": _run_triton,
     "reference": reference_loss,
 }
 
 
 class LossOutput(NamedTuple):
-    """What the head returns: `loss` carries the gradient, the per-token fields are for metrics and carry none."""
+    """What the head returns. `loss` has a gradient; the per-token fields are for metrics and have none."""
 
     loss: Tensor  # scalar, weighted sum, nats
     nll_T: Tensor
@@ -74,7 +74,7 @@ class LossOutput(NamedTuple):
 
 
 class LossOutputWithEntropy(NamedTuple):
-    """`LossOutput`, and the entropy of each prediction."""
+    """`LossOutput` with the entropy of each prediction."""
 
     loss: Tensor
     nll_T: Tensor
@@ -99,33 +99,36 @@ def weighted_linear_cross_entropy(
 
     The logits are `z = logit_scale * (hidden_TD @ head_VD.T + bias_V)`, then `softcap * tanh(z / softcap)` if a
     softcap is given. The sum is plain: denominators belong in the weights. Unsupervised tokens take no part in
-    any product; a batch without a target gives a zero whose gradients are zeros.
+    any product. A batch without a target gives zero, with gradients of zero.
 
     Args:
         hidden_TD: (T, D) floating point, last hidden states. The products run in its dtype, or in autocast's.
         head_VD: (V, D) floating point, the output embedding.
         labels_T: (T,) int64; `labels_T[i]` is the target of `hidden_TD[i]` (already shifted), -100 means unsupervised.
             Other values outside [0, V) are undefined: an index error on a CPU, an nll that is not a number on a GPU.
-        weights_T: (T,) floating point, any sign, no gradient; a zero weight costs a forward only.
+        weights_T: (T,) floating point, any sign, without gradient. A token of weight zero costs a forward only.
         bias_V: (V,) floating point, or None.
         softcap: bound of the logits, in nats, above 0 (Gemma's `final_logit_softcapping`), or None.
         logit_scale: factor on the logits, before the softcap.
-        impl: "chunked" (gradients made in the forward, logits held a chunk at a time; a first derivative only, and
-            one backward a call), "triton" (the same, with one kernel between the products), "reference" (eager, all
-            supervised logits at once), or "auto": "triton" on a GPU, else "chunked".
-        entropy: whether to return the entropy of each supervised token's prediction, too.
-        counts: supervised tokens, and those of them whose weight is not zero, where the caller knows them on the host:
-            then nothing waits for a GPU, which checks them by itself (an assertion there). "reference" ignores them.
+        impl: one of
+            "chunked": gradients are computed in the forward, and logits are held a chunk at a time. It gives first
+            derivatives only, and one backward per call;
+            "triton": the same, with one kernel between the products;
+            "reference": eager, all supervised logits at once;
+            "auto": "triton" on a GPU, else "chunked".
+        entropy: whether to also return the entropy of each supervised token's prediction.
+        counts: (supervised tokens, those of them with a nonzero weight), if the caller knows them on the host. Then
+            nothing waits for a GPU, which checks them with an assertion of its own. "reference" ignores them.
 
     Returns:
-        `LossOutput(loss, nll_T, correct_T)`, with `entropy` `LossOutputWithEntropy(loss, nll_T, correct_T, entropy_T)`:
-        loss, nll and entropy in float32 (float64 for float64 inputs), in nats; the loss is differentiable in hidden,
-        head and bias. What belongs to tokens is zero for unsupervised ones.
+        `LossOutput(loss, nll_T, correct_T)`, or with `entropy` `LossOutputWithEntropy(..., entropy_T)`. Loss, nll and
+        entropy are in nats, in float32 (float64 for float64 inputs). The loss is differentiable in hidden, head and
+        bias. Per-token values are zero for unsupervised tokens.
 
     Raises:
         ValueError: unknown `impl`, or shapes, devices or options that do not fit together.
         TypeError: labels that are not int64, or other tensors that are not floating point.
-        RuntimeError: `counts` that are not those of the labels and weights.
+        RuntimeError: `counts` that do not match the labels and weights.
     """
     if impl not in IMPLEMENTATIONS:
         known = ", ".join(IMPLEMENTATIONS)
@@ -139,7 +142,7 @@ def weighted_linear_cross_entropy(
         raise ValueError("weights_T requires grad, but the loss is not differentiable in it: pass weights_T.detach()")
     if softcap is not None and not softcap > 0:
         raise ValueError(f"softcap is {softcap}: expected a number above 0, or None for no cap")
-    options = Options(softcap, logit_scale, entropy, counts)
+    options = HeadOptions(softcap, logit_scale, entropy, counts)
     parts = IMPLEMENTATIONS[impl](hidden_TD, head_VD, bias_V, labels_T, weights_T, options)
     loss, nll_T, correct_T, entropy_T = parts
     if entropy_T is None:
@@ -148,13 +151,15 @@ def weighted_linear_cross_entropy(
 
 
 def _check_dtypes_and_devices(tensors: dict[str, Tensor]) -> None:
-    """Look at metadata only, so that no value has to leave the device."""
+    """Reads metadata only, so that no value has to leave the device."""
     device = tensors["hidden_TD"].device
     for name, tensor in tensors.items():
         if name == "labels_T" and tensor.dtype != torch.int64:
-            raise TypeError(f"labels_T is {tensor.dtype}: expected torch.int64 token ids; mend it with labels.long()")
+            raise TypeError(
+                f"labels_T is {tensor.dtype}: expected torch.int64 token ids; convert them with labels.long()"
+            )
         if name != "labels_T" and not tensor.is_floating_point():
-            raise TypeError(f"{name} is {tensor.dtype}: expected a floating-point dtype; mend it with .float()")
+            raise TypeError(f"{name} is {tensor.dtype}: expected a floating-point dtype; convert it with .float()")
         if tensor.device != device:
             raise ValueError(f"{name} is on {tensor.device}: expected {device}, where hidden_TD is; move it there")
 

@@ -14,14 +14,22 @@ from torch import Tensor
 IGNORE_INDEX = -100
 
 
-class Options(NamedTuple):
-    """How logits come from products, what is told of them, and what is known before; see
-    `weighted_linear_cross_entropy`."""
+class HeadOptions(NamedTuple):
+    """Options of one call; `weighted_linear_cross_entropy` explains them."""
 
     softcap: float | None = None
     logit_scale: float = 1.0
     entropy: bool = False
     counts: tuple[int, int] | None = None
+
+
+class LossParts(NamedTuple):
+    """What every implementation returns; `entropy_T` is None unless it was asked for."""
+
+    loss: Tensor
+    nll_T: Tensor
+    correct_T: Tensor
+    entropy_T: Tensor | None
 
 
 def reference_loss(
@@ -30,10 +38,9 @@ def reference_loss(
     bias_V: Tensor | None,
     labels_T: Tensor,
     weights_T: Tensor,
-    options: Options,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Return (loss, nll_T, correct_T, entropy_T or None) as `weighted_linear_cross_entropy` defines them; autograd does
-    the gradients."""
+    options: HeadOptions,
+) -> LossParts:
+    """The parts as `weighted_linear_cross_entropy` defines them; autograd computes the gradients."""
     supervised_T = labels_T != IGNORE_INDEX
     targets_N = labels_T[supervised_T]
     bias_V = None if bias_V is None else bias_V.to(hidden_TD.dtype)
@@ -46,6 +53,7 @@ def reference_loss(
     nll_T = nll_N.new_zeros(labels_T.shape).masked_scatter(supervised_T, nll_N.detach())
     correct_T = torch.zeros_like(supervised_T).masked_scatter(supervised_T, logits_NV.argmax(1) == targets_N)
     if not options.entropy:
-        return loss, nll_T, correct_T, None
+        return LossParts(loss, nll_T, correct_T, None)
     entropy_N = torch.special.entr(logits_NV.detach().softmax(1)).sum(1)
-    return loss, nll_T, correct_T, torch.zeros_like(nll_T).masked_scatter(supervised_T, entropy_N)
+    entropy_T = torch.zeros_like(nll_T).masked_scatter(supervised_T, entropy_N)
+    return LossParts(loss, nll_T, correct_T, entropy_T)

@@ -1,10 +1,10 @@
 """Weight curves over training progress: how the weight moves from thinking to answering.
 
-A curve maps progress u in [0, 1] to the share of the way gone, from 0 (the start weight) to 1 (the end weight). To
-add one: write the function and give it a line in `CURVES`.
+A curve maps progress u in [0, 1] to a share: 0 is the start weight, 1 is the end weight. To add one, write the
+function and give it a line in `CURVES`.
 
-`adaptive` is the cosine with a start that training decides: it begins to move when the think loss has flattened (see
-`Flattening`), and still ends at its end point with the last step.
+`adaptive` is the cosine with a later start: it begins to move when the think loss has flattened (see
+`FlatteningRule`). It still reaches its end point at the last step.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from balanced_thinking.config.names import did_you_mean
 
 Curve = Callable[[float], float]
 _EXPONENTIAL_RATE = 5.0
+_WINDOWS = 20  # of a training, over which `FlatteningRule` compares means
 
 CURVES: dict[str, Curve] = {
     "cosine": lambda u: (1 - math.cos(math.pi * u)) / 2,
@@ -26,18 +28,25 @@ CURVES: dict[str, Curve] = {
     "exponential": lambda u: math.expm1(-_EXPONENTIAL_RATE * u) / math.expm1(-_EXPONENTIAL_RATE),
     "adaptive": lambda u: (1 - math.cos(math.pi * u)) / 2,
 }
-# Fixed end points under a name of their own: the whole weight on one segment throughout.
-FIXED = {"answer-only": 0.0, "think-only": 1.0}
-SCHEDULES = (*CURVES, *FIXED)
+# Schedules that keep all weight on one segment: the think weight.
+FIXED_WEIGHTS = {"answer-only": 0.0, "think-only": 1.0}
+SCHEDULES = (*CURVES, *FIXED_WEIGHTS)
+
+
+class SegmentWeights(NamedTuple):
+    """The weights of the two segments at one optimizer step."""
+
+    think: float
+    answer: float
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The think segment's weight over training; the answer's is what is left to 1.
+    """The think segment's weight over training; the answer's weight is 1 minus it.
 
-    `hold_start` and `hold_end` are the shares of training during which the weight rests at its end points; the curve
-    runs in between. Raises `ValueError` for an unknown name, weights outside [0, 1] or holds that leave no time to
-    move.
+    `hold_start` and `hold_end` are shares of training, at its start and its end, during which the weight stays
+    constant; the curve runs in between. Raises `ValueError` for an unknown name, for weights outside [0, 1] and for
+    holds that leave no time to move.
     """
 
     name: str = "cosine"
@@ -53,20 +62,20 @@ class Schedule:
             )
         for option, weight in (("think_weight_start", self.start), ("think_weight_end", self.end)):
             if not 0 <= weight <= 1:
-                raise ValueError(f"{option} is {weight}, but a weight lies between 0 and 1")
+                raise ValueError(f"{option} is {weight}, but a weight must be between 0 and 1")
         if min(self.hold_start, self.hold_end) < 0 or self.hold_start + self.hold_end >= 1:
             raise ValueError(
                 f"schedule_hold_start {self.hold_start} and schedule_hold_end {self.hold_end} must not be negative and "
-                "must sum to less than 1: the rest of training is when the weight moves"
+                "must sum to less than 1, because the weight moves in the rest of training"
             )
 
     def think_weight(self, progress: float, moved_at: float | None = None) -> float:
-        """The think weight at `progress` from 0 (first optimizer step) to 1 (last one); clamped outside.
+        """The think weight at `progress`: 0 is the first optimizer step, 1 the last one; clamped outside.
 
-        `moved_at` is the progress at which `adaptive` began to move, None before it has; the others ignore it.
+        `moved_at` is the progress at which `adaptive` began to move, None before that. Other schedules ignore it.
         """
-        if self.name in FIXED:
-            return FIXED[self.name]
+        if self.name in FIXED_WEIGHTS:
+            return FIXED_WEIGHTS[self.name]
         hold = self.hold_start
         if self.name == "adaptive":
             hold = max(hold, progress if moved_at is None else moved_at)
@@ -74,18 +83,19 @@ class Schedule:
         u = min(1.0, max(0.0, (progress - hold) / moving)) if moving > 0 else float(progress > hold)
         return self.start + (self.end - self.start) * CURVES[self.name](u)
 
-    def weights(self, progress: float, moved_at: float | None = None) -> tuple[float, float]:
-        """(think weight, answer weight), which sum to 1."""
+    def weights(self, progress: float, moved_at: float | None = None) -> SegmentWeights:
+        """Both weights at `progress`; they sum to 1."""
         think = self.think_weight(progress, moved_at)
-        return think, 1.0 - think
+        return SegmentWeights(think, 1.0 - think)
 
 
 @dataclass(frozen=True)
-class Flattening:
-    """When the think loss has flattened: over one window of the training, a twentieth, its mean falls by less than
-    `tolerance` (a share) from that of the window before.
+class FlatteningRule:
+    """Decides when the think loss has flattened.
 
-    It always says so from `latest` (a share of the training) on, so that the weight has time left to arrive.
+    A window is a twentieth of the training. The loss has flattened when its mean over a window is lower than over the
+    window before by less than `tolerance` (a share). From `latest` (a share of the training) on the answer is always
+    yes, so that the weight has time left to reach its end point.
     """
 
     tolerance: float = 0.05
@@ -96,8 +106,10 @@ class Flattening:
             if not 0 < share < 1:
                 raise ValueError(f"{option} is {share}; expected a share between 0 and 1")
 
-    def update(self, state: dict[str, float], think_nll: float, progress: float, total_steps: int) -> dict[str, float]:
-        """The state after one more step, to be kept with the checkpoint; `moved_at` in it once it has flattened."""
+    def advance_state(
+        self, state: dict[str, float], think_nll: float, progress: float, total_steps: int
+    ) -> dict[str, float]:
+        """The state after one more step, kept with the checkpoint. It has `moved_at` once the loss has flattened."""
         if "moved_at" in state:
             return state
         state = {**state, "steps": state.get("steps", 0) + 1, "sum": state.get("sum", 0.0) + think_nll}
@@ -107,6 +119,3 @@ class Flattening:
             flat = mean > (1 - self.tolerance) * before
             state = {"before": mean}
         return {"moved_at": progress} if flat or progress >= self.latest else state
-
-
-_WINDOWS = 20

@@ -1,8 +1,8 @@
-"""The weighted head on a GPU: the chunked head, with one kernel for all that lies between its products.
+"""The weighted head on a GPU: the chunked head with one kernel for everything between its products.
 
-A program of the kernel owns a row of logits. It reads the row once for the maximum, the sum of exponentials and the
-top-1 token (online, so that one pass does), and once more to write the gradient in place, where there is one. The
-weight is applied in float32, before the gradient is rounded to the products' dtype.
+Each program of the kernel handles one row of logits. It reads the row once, online, for the maximum, the sum of
+exponentials and the top-1 token. Where a gradient is needed, it reads the row again and writes the gradient in place.
+The weight is applied in float32, before the gradient is rounded to the dtype of the products.
 
 Shapes: T tokens, C tokens of a chunk, B logits of a block, D hidden size, V vocabulary.
 """
@@ -19,16 +19,17 @@ import triton.language as tl
 from torch import Tensor
 
 from balanced_thinking.loss.chunked import chunked_loss
-from balanced_thinking.loss.reference import Options
+from balanced_thinking.loss.reference import HeadOptions, LossParts
+from balanced_thinking.loss.scores import TokenScores
 
-_BLOCK = 4096  # logits that a program holds at a time, in registers: with twice as many, ptxas spills under a softcap
+_BLOCK = 4096  # logits that a program holds in registers; with twice as many, a softcap makes ptxas spill
 _WARPS = 8
 
 
 @triton.jit
-def _capped(z, softcap, SOFTCAP: tl.constexpr):
+def _cap_logits(z, softcap, SOFTCAP: tl.constexpr):
     if SOFTCAP:
-        # tanh by exponentials of what is never positive: exact to rounding, without overflow.
+        # tanh by exponentials of arguments that are never positive: exact to rounding, no overflow.
         shrunk = tl.exp(-2.0 * tl.abs(z / softcap))
         size = softcap * (1.0 - shrunk) / (1.0 + shrunk)
         z = tl.where(z < 0.0, -size, size)
@@ -55,26 +56,26 @@ def _score_row(
     row = tl.program_id(0).to(tl.int64)
     logits_V = logits_CV + row * row_stride
     target = tl.load(targets_C + row)
-    # A label outside of the vocabulary gets an nll that is not a number. Read before any program's gradient is written.
+    # A label outside of the vocabulary gets an nll of NaN. This read comes before any program writes a gradient.
     known = (target >= 0) & (target < V)
-    aim = _capped(
+    aim = _cap_logits(
         tl.load(logits_V + target, mask=known, other=float("nan")).to(tl.float32) * logit_scale, softcap, SOFTCAP
     )
 
     top, total, argmax = float("-inf"), 0.0, 0
-    mass = 0.0  # of what lies below the top: the sum of exp(z - top) * (z - top)
+    mass = 0.0  # the sum of exp(z - top) * (z - top) below the top
     for start in range(0, V, BLOCK):
         at_B = start + tl.arange(0, BLOCK)
         inside_B = at_B < V
         raw_B = tl.load(logits_V + at_B, mask=inside_B, other=0.0).to(tl.float32)
-        z_B = tl.where(inside_B, _capped(raw_B * logit_scale, softcap, SOFTCAP), float("-inf"))
+        z_B = tl.where(inside_B, _cap_logits(raw_B * logit_scale, softcap, SOFTCAP), float("-inf"))
         highest, where = tl.max(z_B, 0, return_indices=True, return_indices_tie_break_left=True)
-        argmax = tl.where(highest > top, start + where, argmax)  # on a tie the first one stays
+        argmax = tl.where(highest > top, start + where, argmax)  # on a tie the first one wins
         new_top = tl.maximum(top, highest)
         shrunk = tl.exp(top - new_top)
         exp_B = tl.exp(z_B - new_top)
         if ENTROPY:
-            fall = tl.where(total > 0.0, top - new_top, 0.0)  # there is no top before the first block
+            fall = tl.where(total > 0.0, top - new_top, 0.0)  # before the first block there is no top
             below_B = exp_B * tl.where(inside_B, z_B - new_top, 0.0)
             mass = shrunk * (mass + fall * total) + tl.sum(below_B, 0)
         total = total * shrunk + tl.sum(exp_B, 0)
@@ -91,7 +92,7 @@ def _score_row(
             at_B = start + tl.arange(0, BLOCK)
             inside_B = at_B < V
             raw_B = tl.load(logits_V + at_B, mask=inside_B, other=0.0).to(tl.float32)
-            z_B = _capped(raw_B * logit_scale, softcap, SOFTCAP)
+            z_B = _cap_logits(raw_B * logit_scale, softcap, SOFTCAP)
             grad_B = scale * (tl.exp(z_B - top) / total - tl.where(at_B == target, 1.0, 0.0))
             if SOFTCAP:
                 share_B = z_B / softcap
@@ -99,23 +100,20 @@ def _score_row(
             tl.store(logits_V + at_B, grad_B.to(logits_CV.dtype.element_ty), mask=inside_B)
 
 
-def triton_loss(hidden_TD: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Return (loss, nll_T, correct_T, entropy_T or None) as `weighted_linear_cross_entropy` defines them.
+def triton_loss(hidden_TD: Tensor, *rest: Any) -> LossParts:
+    """The parts as `weighted_linear_cross_entropy` defines them.
 
-    Raises TypeError for float64, and ValueError on a CPU, unless Triton interprets its kernels.
+    Raises TypeError for float64, and ValueError on a CPU unless Triton interprets its kernels.
     """
     if not hidden_TD.is_cuda and not triton.knobs.runtime.interpret:
-        raise ValueError(f"impl='triton' needs a GPU, and hidden_TD is on {hidden_TD.device}: use impl='auto'")
+        raise ValueError(f"impl='triton' needs a GPU, but hidden_TD is on {hidden_TD.device}: use impl='auto'")
     if hidden_TD.dtype == torch.float64:
-        raise TypeError("impl='triton' adds up in float32, and hidden_TD is torch.float64: use impl='chunked'")
-    return partial(chunked_loss, score_=score_)(hidden_TD, *rest)
+        raise TypeError("impl='triton' adds up in float32, but hidden_TD is torch.float64: use impl='chunked'")
+    return partial(chunked_loss, score_=score_in_triton_)(hidden_TD, *rest)
 
 
-def score_(
-    logits_CV: Tensor, targets_C: Tensor, scale_C: Tensor | None, options: Options
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(nll_C in float32, correct_C, entropy_C or None); overwrite the logits with `scale_C` times the gradient of the
-    nll, where given."""
+def score_in_triton_(logits_CV: Tensor, targets_C: Tensor, scale_C: Tensor | None, options: HeadOptions) -> TokenScores:
+    """As `score_in_torch_`: score a chunk, and overwrite its logits with the gradient where `scale_C` is given."""
     rows, vocabulary = logits_CV.shape
     nll_C = torch.empty(rows, dtype=torch.float32, device=logits_CV.device)
     correct_C = torch.empty(rows, dtype=torch.bool, device=logits_CV.device)
@@ -139,4 +137,4 @@ def score_(
             BLOCK=min(_BLOCK, triton.next_power_of_2(vocabulary)),
             num_warps=_WARPS if vocabulary > _BLOCK // 2 else 4,
         )
-    return nll_C, correct_C, entropy_C
+    return TokenScores(nll_C, correct_C, entropy_C)

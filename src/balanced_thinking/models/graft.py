@@ -18,7 +18,7 @@ _GEMMA_NAMES = {"pre_feedforward_layernorm": "post_attention_layernorm", "post_a
 
 
 @torch.no_grad()
-def graft_language(model: PreTrainedModel, tokenizer: Any, donor: PreTrainedModel, donor_tokenizer: Any) -> int:
+def graft_language_model(model: PreTrainedModel, tokenizer: Any, donor: PreTrainedModel, donor_tokenizer: Any) -> int:
     """Copy the donor's language model into `model`'s where names and shapes agree; return how many tensors were.
 
     Raises ValueError where nothing fits, which other widths or depths bring about.
@@ -27,11 +27,11 @@ def graft_language(model: PreTrainedModel, tokenizer: Any, donor: PreTrainedMode
     gemma = isinstance(model, Gemma3ForConditionalGeneration)
     copied = 0
     for name, own in model.named_parameters():
-        source = given.get(_donor_name(name, gemma))
+        source = given.get(_donor_parameter_name(name, gemma))
         if source is None or source.shape[1:] != own.shape[1:]:
             continue
         if "embed_tokens" in name or name == "lm_head.weight":
-            _copy_tokens(own, tokenizer, source, donor_tokenizer, own.shape[1] ** -0.5 if gemma else 1.0)
+            _copy_shared_tokens(own, tokenizer, source, donor_tokenizer, own.shape[1] ** -0.5 if gemma else 1.0)
         elif source.shape == own.shape:
             own.copy_(source - 1.0 if gemma and "norm" in name else source)
         else:
@@ -42,7 +42,7 @@ def graft_language(model: PreTrainedModel, tokenizer: Any, donor: PreTrainedMode
     return copied
 
 
-def _donor_name(name: str, gemma: bool) -> str:
+def _donor_parameter_name(name: str, gemma: bool) -> str:
     if name == "lm_head.weight":  # the donor's is tied
         return f"{_LANGUAGE}embed_tokens.weight"
     for own, other in _GEMMA_NAMES.items() if gemma else ():
@@ -51,7 +51,7 @@ def _donor_name(name: str, gemma: bool) -> str:
     return name
 
 
-def _copy_tokens(own_VD: Tensor, tokenizer: Any, source_VD: Tensor, donor_tokenizer: Any, scale: float) -> None:
+def _copy_shared_tokens(own_VD: Tensor, tokenizer: Any, source_VD: Tensor, donor_tokenizer: Any, scale: float) -> None:
     known = donor_tokenizer.get_vocab()
     pairs = [(index, known[token]) for token, index in tokenizer.get_vocab().items() if token in known]
     ours, theirs = map(list, zip(*pairs, strict=True))

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.models.graft import graft_language
+from balanced_thinking.models.graft import graft_language_model
 from balanced_thinking.models.tiny import ARCHITECTURES, ImageOnlyQwen2_5_VLProcessor, TinySize, build_tiny
 from balanced_thinking.runs.paths import RunFiles
 
@@ -22,7 +22,7 @@ _TINY = "tiny:"
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model, what prepares its input (a processor, or a tokenizer for a text-only model), and the folder or hub name
     that holds these very weights: None for random ones and for a merged adapter."""
 
@@ -38,7 +38,7 @@ def load_model(
     size: TinySize | None = None,
     image_options: Mapping[str, Any] | None = None,
     **from_pretrained: Any,
-) -> Loaded:
+) -> LoadedModel:
     """`world-base` (the embedded base), `tiny:qwen2_5_vl` (random weights), a run directory, a checkpoint's folder, an
     adapter's, or a hub name.
 
@@ -52,9 +52,9 @@ def load_model(
             raise ValueError(
                 f"image_options is {dict(image_options)}, but a tiny model has model_size.image_side for that"
             )
-        return Loaded(*_build(name.removeprefix(_TINY), seed, size, **from_pretrained))
-    path = resolve(name)
-    if (base := _base(path)) is not None:
+        return LoadedModel(*_build_tiny_model(name.removeprefix(_TINY), seed, size, **from_pretrained))
+    path = resolve_model_path(name)
+    if (base := _adapter_base(path)) is not None:
         return _load_adapter(path, base, image_options, from_pretrained)
     auto = AutoModelForImageTextToText if _has_vision(path) else AutoModelForCausalLM
     from_pretrained.setdefault("dtype", torch.float32)
@@ -64,10 +64,10 @@ def load_model(
         if from_pretrained.keys() == {"dtype"} and isinstance(from_pretrained["dtype"], torch.dtype):
             raise
         raise ValueError(f"model_options is {from_pretrained}, which from_pretrained refuses: {error}") from error
-    return Loaded(model, load_processor(path, image_options), path)
+    return LoadedModel(model, load_processor(path, image_options), path)
 
 
-def _build(
+def _build_tiny_model(
     architecture: str,
     seed: int,
     size: TinySize | None,
@@ -82,20 +82,20 @@ def _build(
     if language_from is not None:
         donor = load_model(language_from)
         tokenizers = [getattr(one, "tokenizer", one) for one in (processor, donor.processor)]
-        graft_language(model, tokenizers[0], donor.model, tokenizers[1])
+        graft_language_model(model, tokenizers[0], donor.model, tokenizers[1])
     if attn_implementation is not None:
         model.set_attn_implementation(attn_implementation)
     return model, processor
 
 
-def resolve(name: str) -> str:
+def resolve_model_path(name: str) -> str:
     """The folder of the embedded base or of a run's model, a local folder, or the name as it is for the hub. Raises for
     a missing local path."""
     if name == EMBEDDED:
         return str(files("balanced_thinking") / "models" / EMBEDDED)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return str(RunFiles(folder).model if is_run(folder) else folder)
+        return str(RunFiles(folder).model if is_run_folder(folder) else folder)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:  # a hub name is OWNER/NAME
         raise FileNotFoundError(
             f"there is no model folder {name}; expected a checkpoint's folder, a hub name such as "
@@ -105,18 +105,18 @@ def resolve(name: str) -> str:
     return name
 
 
-def own_dtype(name: str) -> torch.dtype:
+def checkpoint_dtype(name: str) -> torch.dtype:
     """The dtype that a checkpoint's configuration names, an adapter's base's: float32 where it names none."""
     if name.startswith(_TINY):
         return torch.float32
-    path = resolve(name)
-    if (base := _base(path)) is not None:
-        return own_dtype(base)
-    config = _configuration(path)
+    path = resolve_model_path(name)
+    if (base := _adapter_base(path)) is not None:
+        return checkpoint_dtype(base)
+    config = _load_config(path)
     return config.dtype or config.get_text_config().dtype or torch.float32
 
 
-def _base(path: str) -> str | None:
+def _adapter_base(path: str) -> str | None:
     """The base that the adapter in this folder names; None where it is no adapter."""
     adapter = Path(path) / "adapter_config.json"
     if not adapter.is_file():
@@ -127,7 +127,7 @@ def _base(path: str) -> str | None:
     return base
 
 
-def is_run(folder: Path) -> bool:
+def is_run_folder(folder: Path) -> bool:
     """Whether it is the directory of a run that has saved its model."""
     return any((RunFiles(folder).model / name).is_file() for name in ("config.json", "adapter_config.json"))
 
@@ -139,11 +139,11 @@ def load_processor(name: str, image_options: Mapping[str, Any] | None = None) ->
     """
     if name.startswith(_TINY):
         return build_tiny(name.removeprefix(_TINY))[1]
-    path = resolve(name)
-    if (base := _base(path)) is not None:  # its configuration is its base's
+    path = resolve_model_path(name)
+    if (base := _adapter_base(path)) is not None:  # its configuration is its base's
         if not (Path(path) / "tokenizer_config.json").is_file():
             return load_processor(base, image_options)
-        return _read_processor(path, _has_vision(resolve(base)), image_options or {})
+        return _read_processor(path, _has_vision(resolve_model_path(base)), image_options or {})
     return _read_processor(path, _has_vision(path), image_options or {})
 
 
@@ -151,7 +151,7 @@ def _read_processor(path: str, vision: bool, image_options: Mapping[str, Any]) -
     declared = Path(path) / "processor_config.json"
     kind = json.loads(declared.read_text()).get("processor_class") if declared.is_file() else None
     if kind == ImageOnlyQwen2_5_VLProcessor.__name__:
-        processor = _image_only_qwen(path, image_options)
+        processor = _load_image_only_qwen(path, image_options)
     elif vision:
         processor = AutoProcessor.from_pretrained(path, **image_options)
     else:
@@ -166,7 +166,7 @@ def _read_processor(path: str, vision: bool, image_options: Mapping[str, Any]) -
     return processor
 
 
-def _image_only_qwen(path: str, image_options: Mapping[str, Any]) -> ImageOnlyQwen2_5_VLProcessor:
+def _load_image_only_qwen(path: str, image_options: Mapping[str, Any]) -> ImageOnlyQwen2_5_VLProcessor:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     tokenizer = AutoTokenizer.from_pretrained(path)
@@ -174,7 +174,7 @@ def _image_only_qwen(path: str, image_options: Mapping[str, Any]) -> ImageOnlyQw
     return ImageOnlyQwen2_5_VLProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
 
 
-def _configuration(path: str) -> Any:
+def _load_config(path: str) -> Any:
     """Raises OSError, and says where it was looked for, where there is no model of this name."""
     try:
         return AutoConfig.from_pretrained(path)
@@ -190,23 +190,23 @@ def _configuration(path: str) -> Any:
 
 
 def _has_vision(path: str) -> bool:
-    return type(_configuration(path)) in AutoModelForImageTextToText._model_mapping
+    return type(_load_config(path)) in AutoModelForImageTextToText._model_mapping
 
 
 def _load_adapter(
     path: str, base: str, image_options: Mapping[str, Any] | None, from_pretrained: dict[str, Any]
-) -> Loaded:
+) -> LoadedModel:
     from peft import PeftModel
 
     loaded = load_model(base, image_options=image_options, **from_pretrained)
     merged = PeftModel.from_pretrained(loaded.model, path).merge_and_unload()
     if (Path(path) / "tokenizer_config.json").is_file():  # its own, which may see pictures at another size
         vision = hasattr(loaded.processor, "image_processor")
-        return Loaded(merged, _read_processor(path, vision, image_options or {}))
-    return Loaded(merged, loaded.processor)
+        return LoadedModel(merged, _read_processor(path, vision, image_options or {}))
+    return LoadedModel(merged, loaded.processor)
 
 
-def anchor(loaded: Loaded, folder: Path) -> Loaded:
+def ensure_saved(loaded: LoadedModel, folder: Path) -> LoadedModel:
     """The same model with a folder that holds it, saved there if there is none yet: an adapter's base and a reference
     model are found again by their names."""
     if loaded.source is not None:

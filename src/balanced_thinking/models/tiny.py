@@ -61,7 +61,7 @@ class TinySize:
     def head_dim(self) -> int:
         return self.hidden // self.heads
 
-    def text(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    def text_config(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         return {
             "vocab_size": (len(tokenizer) + 7) // 8 * 8,
             "hidden_size": self.hidden,
@@ -76,7 +76,7 @@ class TinySize:
             "initializer_range": 0.05,
         }
 
-    def vision(self) -> dict[str, Any]:
+    def vision_config(self) -> dict[str, Any]:
         return {
             "hidden_size": self.vision_hidden,
             "intermediate_size": 2 * self.vision_hidden,
@@ -96,18 +96,18 @@ class ImageOnlyQwen2_5_VLProcessor(Qwen2_5_VLProcessor):  # noqa: N801 (the name
         super().__init__(image_processor, tokenizer, None, chat_template=chat_template)
 
 
-def _template(name: str) -> str:
+def _read_chat_template(name: str) -> str:
     return (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
 
 
-def _qwen2_5_vl(size: TinySize) -> tuple[PreTrainedModel, Any]:
+def _build_qwen2_5_vl(size: TinySize) -> tuple[PreTrainedModel, Any]:
     tokenizer = make_tokenizer(
         ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"],
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         padding_side="right",
     )
-    tokenizer.chat_template = _template("qwen2_5_vl")
+    tokenizer.chat_template = _read_chat_template("qwen2_5_vl")
     pixels = (2 * PATCH) ** 2
     images = Qwen2VLImageProcessorPil(min_pixels=pixels, max_pixels=pixels * size.max_image_tokens)
     processor = ImageOnlyQwen2_5_VLProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
@@ -116,7 +116,7 @@ def _qwen2_5_vl(size: TinySize) -> tuple[PreTrainedModel, Any]:
     section = [half - 2 * (3 * half // 8), 3 * half // 8, 3 * half // 8]
     config = Qwen2_5_VLConfig(
         text_config={
-            **size.text(tokenizer),
+            **size.text_config(tokenizer),
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": section},
             "tie_word_embeddings": True,
         },
@@ -141,12 +141,12 @@ def _qwen2_5_vl(size: TinySize) -> tuple[PreTrainedModel, Any]:
     return Qwen2_5_VLForConditionalGeneration(config), processor
 
 
-def _llava_next(size: TinySize) -> tuple[PreTrainedModel, Any]:
+def _build_llava_next(size: TinySize) -> tuple[PreTrainedModel, Any]:
     side = size.image_side
     tokenizer = make_tokenizer(
         ["<image>"], bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>", padding_side="right"
     )
-    tokenizer.chat_template = _template("llava_next")
+    tokenizer.chat_template = _read_chat_template("llava_next")
     images = LlavaNextImageProcessorPil(
         size={"shortest_edge": side},
         crop_size={"height": side, "width": side},
@@ -161,8 +161,8 @@ def _llava_next(size: TinySize) -> tuple[PreTrainedModel, Any]:
         chat_template=tokenizer.chat_template,
     )
     config = LlavaNextConfig(
-        vision_config=CLIPVisionConfig(**size.vision(), image_size=side, projection_dim=size.vision_hidden),
-        text_config=MistralConfig(**size.text(tokenizer), sliding_window=None),
+        vision_config=CLIPVisionConfig(**size.vision_config(), image_size=side, projection_dim=size.vision_hidden),
+        text_config=MistralConfig(**size.text_config(tokenizer), sliding_window=None),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_select_strategy="default",
         vision_feature_layer=-2,
@@ -172,7 +172,7 @@ def _llava_next(size: TinySize) -> tuple[PreTrainedModel, Any]:
     return LlavaNextForConditionalGeneration(config), processor
 
 
-def _gemma3(size: TinySize) -> tuple[PreTrainedModel, Any]:
+def _build_gemma3(size: TinySize) -> tuple[PreTrainedModel, Any]:
     side = size.image_side
     names = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
     tokenizer = make_tokenizer(
@@ -184,7 +184,7 @@ def _gemma3(size: TinySize) -> tuple[PreTrainedModel, Any]:
         pad_token="<pad>",
         padding_side="left",
     )
-    tokenizer.chat_template = _template("gemma3")
+    tokenizer.chat_template = _read_chat_template("gemma3")
     tokens_per_image = (side // PATCH // 2) ** 2
     images = Gemma3ImageProcessorPil(size={"height": side, "width": side})
     processor = Gemma3Processor(
@@ -192,12 +192,12 @@ def _gemma3(size: TinySize) -> tuple[PreTrainedModel, Any]:
     )
     config = Gemma3Config(
         text_config={
-            **size.text(tokenizer),
+            **size.text_config(tokenizer),
             "head_dim": size.head_dim,
             "query_pre_attn_scalar": size.head_dim,
             "sliding_window": 512,
         },
-        vision_config={**size.vision(), "image_size": side, "vision_use_head": False},
+        vision_config={**size.vision_config(), "image_size": side, "vision_use_head": False},
         mm_tokens_per_image=tokens_per_image,
         boi_token_index=tokenizer.boi_token_id,
         eoi_token_index=tokenizer.eoi_token_id,
@@ -206,17 +206,17 @@ def _gemma3(size: TinySize) -> tuple[PreTrainedModel, Any]:
     return Gemma3ForConditionalGeneration(config), processor
 
 
-def _qwen2(size: TinySize) -> tuple[PreTrainedModel, Any]:
+def _build_qwen2(size: TinySize) -> tuple[PreTrainedModel, Any]:
     tokenizer = make_tokenizer(["<|im_start|>"], eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    tokenizer.chat_template = _template("qwen2_5")
-    return Qwen2ForCausalLM(Qwen2Config(**size.text(tokenizer), tie_word_embeddings=True)), tokenizer
+    tokenizer.chat_template = _read_chat_template("qwen2_5")
+    return Qwen2ForCausalLM(Qwen2Config(**size.text_config(tokenizer), tie_word_embeddings=True)), tokenizer
 
 
 ARCHITECTURES: dict[str, Callable[[TinySize], tuple[PreTrainedModel, Any]]] = {
-    "qwen2_5_vl": _qwen2_5_vl,
-    "llava_next": _llava_next,
-    "gemma3": _gemma3,
-    "qwen2": _qwen2,
+    "qwen2_5_vl": _build_qwen2_5_vl,
+    "llava_next": _build_llava_next,
+    "gemma3": _build_gemma3,
+    "qwen2": _build_qwen2,
 }
 
 
@@ -231,12 +231,12 @@ def build_tiny(architecture: str, *, size: TinySize | None = None, seed: int = 0
         torch.manual_seed(seed)
         model, processor = ARCHITECTURES[architecture](size or TinySize())
     tokenizer = getattr(processor, "tokenizer", processor)
-    model.generation_config.eos_token_id = _stop_tokens(tokenizer)
+    model.generation_config.eos_token_id = _stop_token_ids(tokenizer)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model, processor
 
 
-def _stop_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every token that ends a turn (Gemma's is not its end of sequence)."""
     turn = [t for t in ("<end_of_turn>",) if t in tokenizer.get_vocab()]
     return [tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(turn)]

@@ -24,7 +24,7 @@ _SENTENCES = (
 )
 
 
-def _words() -> Iterator[str]:
+def _corpus_words() -> Iterator[str]:
     texts = [_SENTENCES, *PLACES, *COLORS, *SHAPES, *SIZES, *(f"{shape}s" for shape in SHAPES), "crosses"]
     for family in FAMILIES:
         texts += [*WORDINGS[family], *PARAPHRASES[family]]
@@ -42,7 +42,7 @@ def make_tokenizer(
     """A byte-level BPE tokenizer; `specials` and `extra` (name -> token) as the architecture's processor expects
     them."""
     # Each word stands at the start and inside of a text; repeated so that every one outweighs chance pairs.
-    corpus = [f"{word} {word} {word}" for word in sorted(set(_words()))]
+    corpus = [f"{word} {word} {word}" for word in sorted(set(_corpus_words()))]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -36,14 +36,14 @@ def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]
 
 
 @dataclass(frozen=True)
-class Layout:
+class PackingLayout:
     """Which samples lie in which row, one after the other."""
 
     rows: list[list[int]]
     lengths: list[int]
 
     @property
-    def order(self) -> list[int]:
+    def sample_order(self) -> list[int]:
         """The samples as they lie, row by row."""
         return [index for row in self.rows for index in row]
 
@@ -53,10 +53,10 @@ class Layout:
         return [[self.lengths[index] for index in row] for row in self.rows]
 
     @property
-    def width(self) -> int:
+    def row_width(self) -> int:
         return max(map(sum, self.row_lengths))
 
-    def varlen(self, width: int) -> dict[str, Any]:
+    def flash_arguments(self, width: int) -> dict[str, Any]:
         """What FlashAttention's kernels ask for, under transformers' names: the edges of the samples in the flattened
         rows, and the longest sample. A row's filler is one sample more. Not given, transformers infers them from the
         positions, and waits for the device in every layer."""
@@ -66,29 +66,29 @@ class Layout:
         longest = max(lengths)
         return {"cu_seq_lens_q": edges, "cu_seq_lens_k": edges, "max_length_q": longest, "max_length_k": longest}
 
-    def join(self, samples: Sequence[Sequence[int]]) -> list[list[int]]:
+    def join_samples(self, samples: Sequence[Sequence[int]]) -> list[list[int]]:
         """A list of values for each sample -> one for each row."""
         return [[value for index in row for value in samples[index]] for row in self.rows]
 
-    def positions(self, of_samples: Tensor | None = None) -> Tensor:
+    def position_ids(self, of_samples: Tensor | None = None) -> Tensor:
         """(R, L) positions that start again with each sample. With `of_samples` (axes, E, longest), a model's own,
         (1 + axes, R, L): the plain ones first, as transformers expects them."""
         plain = [torch.arange(length) for length in self.lengths]
         if of_samples is None:
-            return self._filled([plain])[0]
+            return self._fill_rows([plain])[0]
         own = [[axis[index, :length] for index, length in enumerate(self.lengths)] for axis in of_samples]
-        return self._filled([plain, *own])
+        return self._fill_rows([plain, *own])
 
-    def _filled(self, axes: Sequence[Sequence[Tensor]]) -> Tensor:
+    def _fill_rows(self, axes: Sequence[Sequence[Tensor]]) -> Tensor:
         # Equal positions tell padding apart from the sample before it: each filler is a sample of its own.
-        filled = torch.zeros(len(axes), len(self.rows), self.width, dtype=torch.long)
+        filled = torch.zeros(len(axes), len(self.rows), self.row_width, dtype=torch.long)
         for a, samples in enumerate(axes):
             for r, row in enumerate(self.rows):
                 joined = torch.cat([samples[index] for index in row])
                 filled[a, r, : len(joined)] = joined
         return filled
 
-    def places(self, width: int) -> Tensor:
+    def token_places(self, width: int) -> Tensor:
         """(E, P): where each sample's predicted tokens lie in a flattened (R, width - 1), -1 where it has none left."""
         places = torch.full((len(self.lengths), max(self.lengths) - 1), -1)
         for r, (row, lengths) in enumerate(zip(self.rows, self.row_lengths, strict=True)):
@@ -98,13 +98,13 @@ class Layout:
         return places
 
 
-def unpack(values_RL: Tensor, places_EP: Tensor) -> Tensor:
+def unpack_to_samples(values_RL: Tensor, places_EP: Tensor) -> Tensor:
     """Values of the predicted positions, (R, L - 1), as a row for each sample, (E, P), zero where it has none left."""
     return values_RL.flatten()[places_EP.clamp(min=0)].masked_fill(places_EP < 0, 0)
 
 
-def pack(values_EP: Tensor, places_EP: Tensor, like_RL: Tensor) -> Tensor:
-    """`unpack` undone: (R, L - 1), zero where no sample lies."""
+def pack_into_rows(values_EP: Tensor, places_EP: Tensor, like_RL: Tensor) -> Tensor:
+    """`unpack_to_samples` undone: (R, L - 1), zero where no sample lies."""
     spare = like_RL.numel()  # a place past the end for what is no token
     flat = values_EP.new_zeros(spare + 1)
     flat.scatter_(0, places_EP.masked_fill(places_EP < 0, spare).flatten(), values_EP.flatten())

@@ -15,7 +15,7 @@ class RopeIndex:
         self.kind, self.config = type(model), model.config
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> RopeIndex | None:
+    def from_model(cls, model: PreTrainedModel) -> RopeIndex | None:
         """That of `model` or of the part below its head; None where positions are plain."""
         return next((cls(part) for part in (model, model.base_model) if hasattr(part, "get_rope_index")), None)
 

@@ -12,11 +12,11 @@ from transformers import PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from balanced_thinking.packing.attention import packed_rows
-from balanced_thinking.packing.layout import Layout
+from balanced_thinking.packing.layout import PackingLayout
 from balanced_thinking.packing.positions import RopeIndex
 
 # Vision models by `model_type`; others may let pictures see each other in ways that a packed row would mix up.
-TESTED = ("qwen2_5_vl", "llava_next", "gemma3")
+TESTED_MODEL_TYPES = ("qwen2_5_vl", "llava_next", "gemma3")
 _ROUNDING = 1e-3  # far below what another sample's tokens would change
 _TEXT_TOKENS = 6  # of each sample of the probe
 
@@ -28,7 +28,7 @@ def keeps_samples_apart(model: PreTrainedModel) -> bool:
     A forward of twelve tokens tells; it says nothing of pictures, so of the models that have them only those are
     trusted that our tests pack. FlashAttention's kernels keep samples apart by themselves.
     """
-    if hasattr(model.config, "vision_config") and model.config.model_type not in TESTED:
+    if hasattr(model.config, "vision_config") and model.config.model_type not in TESTED_MODEL_TYPES:
         return False
     if "flash" in (model.config.get_text_config()._attn_implementation or ""):
         return True
@@ -39,7 +39,7 @@ def keeps_samples_apart(model: PreTrainedModel) -> bool:
     model.eval()
     try:
         for ids in (text, other):
-            with packed_rows([[_TEXT_TOKENS, _TEXT_TOKENS]]), _gathered_in_forward(model):
+            with packed_rows([[_TEXT_TOKENS, _TEXT_TOKENS]]), _gather_zero3_parameters(model):
                 last.append(model.base_model(**_probe_inputs(model, ids)).last_hidden_state[0, _TEXT_TOKENS:])
     except torch.OutOfMemoryError:
         raise
@@ -51,7 +51,7 @@ def keeps_samples_apart(model: PreTrainedModel) -> bool:
 
 
 @contextmanager
-def _gathered_in_forward(model: PreTrainedModel) -> Iterator[None]:
+def _gather_zero3_parameters(model: PreTrainedModel) -> Iterator[None]:
     """ZeRO-3 shards a model as it is loaded, but gathers its parameters only once its engine is there: until then each
     module's own are gathered here, for the time of its forward."""
     if not is_deepspeed_zero3_enabled():
@@ -61,18 +61,18 @@ def _gathered_in_forward(model: PreTrainedModel) -> Iterator[None]:
 
     held: dict[torch.nn.Module, ExitStack] = {}
 
-    def gather(module: torch.nn.Module, *_: Any) -> None:
+    def gather_parameters(module: torch.nn.Module, *_: Any) -> None:
         held[module] = ExitStack()
         held[module].enter_context(deepspeed.zero.GatheredParameters(list(module.parameters(recurse=False))))
 
-    def release(module: torch.nn.Module, *_: Any) -> None:
+    def release_parameters(module: torch.nn.Module, *_: Any) -> None:
         held.pop(module).close()
 
     with ExitStack() as hooks:
         for module in model.modules():
             if next(module.parameters(recurse=False), None) is not None:
-                hooks.callback(module.register_forward_pre_hook(gather).remove)
-                hooks.callback(module.register_forward_hook(release).remove)
+                hooks.callback(module.register_forward_pre_hook(gather_parameters).remove)
+                hooks.callback(module.register_forward_hook(release_parameters).remove)
         try:
             yield
         finally:
@@ -81,7 +81,7 @@ def _gathered_in_forward(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _probe_inputs(model: PreTrainedModel, ids: Tensor) -> dict[str, Any]:
-    layout = Layout([[0, 1]], [_TEXT_TOKENS, _TEXT_TOKENS])
-    axes = layout.positions()[None].expand(3, -1, -1) if RopeIndex.of(model) else None
-    positions = layout.positions() if axes is None else torch.cat([layout.positions()[None], axes])
+    layout = PackingLayout([[0, 1]], [_TEXT_TOKENS, _TEXT_TOKENS])
+    axes = layout.position_ids()[None].expand(3, -1, -1) if RopeIndex.from_model(model) else None
+    positions = layout.position_ids() if axes is None else torch.cat([layout.position_ids()[None], axes])
     return {"input_ids": ids[None], "position_ids": positions.to(ids.device), "use_cache": False}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from balanced_thinking.loss.schedules import Flattening
+from balanced_thinking.loss.schedules import FlatteningRule
 from balanced_thinking.runs.records import MetricsRow
 from balanced_thinking.segments import THINK
 from balanced_thinking.system.files import write_atomically
@@ -35,17 +35,17 @@ _SHOWN = {
 }
 
 
-def log_line(step: int, logs: Mapping[str, Any]) -> str | None:
+def format_log_line(step: int, logs: Mapping[str, Any]) -> str | None:
     """The logging step in one line; `None` where it holds nothing to watch."""
     shown = [text.format(logs[name]) for name, text in _SHOWN.items() if isinstance(logs.get(name), (int, float))]
     return f"step {step}: {', '.join(shown)}" if shown else None
 
 
 class LogLines(TrainerCallback):
-    """`log_line` in the log, at every logging step of the first rank."""
+    """`format_log_line` in the log, at every logging step of the first rank."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if state.is_world_process_zero and (line := log_line(state.global_step, logs or {})):
+        if state.is_world_process_zero and (line := format_log_line(state.global_step, logs or {})):
             logger.info("%s", line)
 
 
@@ -78,7 +78,7 @@ class MetricsFile(TrainerCallback):
         if not state.is_world_process_zero:
             return
         lines = self.path.read_text().splitlines() if self.path.is_file() and state.global_step else []
-        kept = [line for line in lines if _step(line) <= state.global_step]
+        kept = [line for line in lines if _logged_step(line) <= state.global_step]
         write_atomically(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -100,9 +100,9 @@ class TrainingClock(TrainerCallback):
         self.before, self.began = (wall, cpu), _clocks()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        state.stateful_callbacks[self.KEY] = {"spent": self.spent()}
+        state.stateful_callbacks[self.KEY] = {"spent": self.elapsed()}
 
-    def spent(self) -> tuple[float, float]:
+    def elapsed(self) -> tuple[float, float]:
         """(wall, CPU) seconds so far."""
         (wall, cpu), (wall_began, cpu_began) = _clocks(), self.began
         return self.before[0] + wall - wall_began, self.before[1] + cpu - cpu_began
@@ -112,7 +112,7 @@ def _clocks() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-class ThinkLossFlattens(TrainerCallback):
+class ThinkLossMonitor(TrainerCallback):
     """Follows the think loss for the schedule `adaptive`, with one transfer from the device an optimizer step.
 
     What it knows lies in the trainer's own state, so that every checkpoint holds it. `reduce` sums a tensor over the
@@ -121,11 +121,11 @@ class ThinkLossFlattens(TrainerCallback):
 
     KEY = "adaptive_schedule"
 
-    def __init__(self, rule: Flattening, reduce: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, rule: FlatteningRule, reduce: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self.rule, self.reduce = rule, reduce
         self.sums: torch.Tensor | None = None
 
-    def add(self, nll: torch.Tensor, segments: torch.Tensor) -> None:
+    def add_batch(self, nll: torch.Tensor, segments: torch.Tensor) -> None:
         mask = segments == THINK
         sums = torch.stack([(nll * mask).sum(), mask.sum().to(nll.dtype)])
         self.sums = sums if self.sums is None else self.sums + sums
@@ -141,11 +141,11 @@ class ThinkLossFlattens(TrainerCallback):
         self.sums = None
         before, progress = state.stateful_callbacks.get(self.KEY, {}), state.global_step / max(1, state.max_steps - 1)
         if tokens:
-            after = self.rule.update(before, total / tokens, progress, state.max_steps)
+            after = self.rule.advance_state(before, total / tokens, progress, state.max_steps)
             state.stateful_callbacks[self.KEY] = after
 
 
-def _step(line: str) -> float:
+def _logged_step(line: str) -> float:
     """The step of a row; of one that a kill cut short, infinity: it will be written again."""
     try:
         return json.loads(line)["step"]

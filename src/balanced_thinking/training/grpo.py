@@ -17,13 +17,13 @@ from datasets import Dataset, Image, List
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
-from balanced_thinking.batch.pictures import DistinctPictures
+from balanced_thinking.batch.pictures import DistinctImageProcessor
 from balanced_thinking.data.images import open_image
 from balanced_thinking.loss.schedules import SCHEDULES, Schedule
 from balanced_thinking.scoring.scorers import get_scorer
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
-from balanced_thinking.training.rewards import REWARDS, TrlReward, check_rewards, make_rewards
-from balanced_thinking.training.safety import SafeTrainer, settle_device_defaults
+from balanced_thinking.training.rewards import REWARDS, NamedReward, check_rewards, make_rewards
+from balanced_thinking.training.safety import SafeTrainer, set_device_defaults
 from balanced_thinking.training.sft_config import option
 
 CREDIT = ("completion", "segment")
@@ -54,7 +54,7 @@ class ScaleGRPOConfig(GRPOConfig):
     dataloader_pin_memory: bool = option(True, "Pin batches in memory; only where there is a GPU.")
 
     def __post_init__(self) -> None:
-        settle_device_defaults(self)
+        set_device_defaults(self)
         super().__post_init__()
         self.rewards = {"accuracy": 1.0, "format": 0.2} if self.rewards is None else self.rewards
         check_rewards(self.rewards)
@@ -123,7 +123,7 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
             args.reward_weights = given  # TRL has read it: with other rewards the same config works again
         self._refuse_no_step()
         for reward in self.reward_funcs:
-            if isinstance(reward, TrlReward):  # a model may stop at more tokens than its tokenizer's one
+            if isinstance(reward, NamedReward):  # a model may stop at more tokens than its tokenizer's one
                 reward.stops.update(self.eos_token_ids)
         self.format, self.credit_schedule = get_format(args.reasoning_format), args.credit_schedule()
 
@@ -188,7 +188,7 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         return ids, None if images is None else [row or [] for row in images], fields
 
 
-def _named_rewards(args: ScaleGRPOConfig, tokenizer: Any) -> list[TrlReward]:
+def _named_rewards(args: ScaleGRPOConfig, tokenizer: Any) -> list[NamedReward]:
     if tokenizer is None:
         raise ValueError("named rewards read token ids: pass processing_class, or reward_funcs of your own")
     names = list(args.rewards or ())
@@ -270,7 +270,7 @@ def _each_picture_once(processor: Any) -> Iterator[None]:
         yield
         return
     original = processor.image_processor
-    processor.image_processor = DistinctPictures(original)
+    processor.image_processor = DistinctImageProcessor(original)
     try:
         yield
     finally:

@@ -28,7 +28,7 @@ class WeightedOutput(ModelOutput):
     entropy: torch.Tensor | None = None
 
 
-class Exact:
+class FullPrecisionLoss:
     """Token weights, (B, L - 1), and what the head makes of them, past the wrappers around a model: FSDP2 casts every
     tensor that it sees going in or coming out to the products' lower precision. `counts` as the head takes them."""
 
@@ -36,13 +36,13 @@ class Exact:
         self.weights_BL, self.counts = weights_BL, counts
         self.found = WeightedOutput()
 
-    def loss(self, cast: torch.Tensor) -> torch.Tensor:
+    def restore_precision(self, cast: torch.Tensor) -> torch.Tensor:
         """The loss as the head found it, with the gradient of the one that came out of the wrappers."""
         assert self.found.loss is not None
         return cast if cast.dtype == self.found.loss.dtype else cast + (self.found.loss - cast).detach()
 
 
-def logit_scale(text_config: Any) -> float:
+def read_logit_scale(text_config: Any) -> float:
     """The factor some architectures multiply their logits with, under the name each of them gives it."""
     for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
         if (scale := getattr(text_config, name, None)) is not None:
@@ -53,7 +53,7 @@ def logit_scale(text_config: Any) -> float:
     return float(scaling) if text_config.model_type == "hyperclovax" else 1.0 / float(scaling)
 
 
-def gathered(parameter: torch.Tensor) -> torch.Tensor:
+def gather_parameter(parameter: torch.Tensor) -> torch.Tensor:
     """The whole of a parameter that FSDP2 holds in shards; any other as it is.
 
     FSDP2 gathers and averages in a module's own forward and backward, and the head's never run: where the head is a
@@ -65,26 +65,28 @@ def gathered(parameter: torch.Tensor) -> torch.Tensor:
 
 
 def attach_weighted_head(model: PreTrainedModel, impl: str = "auto", entropy: bool = False) -> None:
-    """Teach `model` the call `model(..., labels=(B, L), token_weights=(B, L - 1) or Exact) -> WeightedOutput`.
+    """Teach `model` the call `model(..., labels=(B, L), token_weights=...) -> WeightedOutput`.
 
     Every other call is passed on untouched. Only supervised positions meet the head, and no logits are kept.
     """
     original = model.forward
     text_config = model.config.get_text_config()
-    scale, softcap = logit_scale(text_config), getattr(text_config, "final_logit_softcapping", None)
+    scale, softcap = read_logit_scale(text_config), getattr(text_config, "final_logit_softcapping", None)
 
     # `generate` validates its arguments against the signature, so that stays the model's own.
     @functools.wraps(type(model).forward)
-    def forward(self: Any, *args: Any, token_weights: torch.Tensor | Exact | None = None, **kwargs: Any) -> Any:
+    def forward(
+        self: Any, *args: Any, token_weights: torch.Tensor | FullPrecisionLoss | None = None, **kwargs: Any
+    ) -> Any:
         if token_weights is None:
             return original(*args, **kwargs)
-        exact = token_weights if isinstance(token_weights, Exact) else Exact(token_weights)
+        exact = token_weights if isinstance(token_weights, FullPrecisionLoss) else FullPrecisionLoss(token_weights)
         labels_BL = kwargs.pop("labels")[:, 1:]
         # Looked up on each call: PEFT and FSDP replace the parts after this function was attached.
         hidden_BLD = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
         head = self.get_output_embeddings()
         bias_V = getattr(head, "bias", None)  # PEFT's wrapper of a tied head has none
-        weight_VD, bias_V = gathered(head.weight), None if bias_V is None else gathered(bias_V)
+        weight_VD, bias_V = gather_parameter(head.weight), None if bias_V is None else gather_parameter(bias_V)
         with maybe_gather_lm_head_ctx(weight_VD, bias_V):
             output = weighted_linear_cross_entropy(
                 hidden_BLD.flatten(0, 1).to(weight_VD.device),

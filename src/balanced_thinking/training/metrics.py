@@ -15,7 +15,7 @@ EVALUATION_WEIGHTS = (0.5, 0.5)
 
 
 class SegmentTotals:
-    """Sums of a logging period, kept on the device until `read` brings them over in one transfer.
+    """Sums of a logging period, kept on the device until `compute_metrics` brings them over in one transfer.
 
     Per segment: nll (nats), correct tokens, tokens, examples' mean nlls, examples; then attended tokens, dropped
     samples and, where it is asked for, each segment's entropy (nats). The clock starts with the period's first
@@ -28,10 +28,10 @@ class SegmentTotals:
         self.started: float | None = None
         self._told = 0  # attended tokens that were counted before the period's end
 
-    def start(self) -> None:
+    def start_clock(self) -> None:
         self.started = self.started or time.perf_counter()
 
-    def add(
+    def add_batch(
         self,
         segments: torch.Tensor,
         nll: torch.Tensor,
@@ -49,23 +49,23 @@ class SegmentTotals:
         sums = torch.stack([value.to(torch.float32).to(nll.device) for value in (*rows, *rest, *entropies)])
         self.sums = sums if self.sums is None else self.sums + sums
 
-    def new_tokens(self, reduce: Any) -> int:
+    def count_new_tokens(self, reduce: Any) -> int:
         """Attended tokens, over all ranks, since it was asked last."""
         if self.sums is None:
             return 0
-        told, self._told = self._told, int(self._over_ranks(self.sums, reduce)[10])
+        told, self._told = self._told, int(self._sum_over_ranks(self.sums, reduce)[10])
         return self._told - told
 
     @staticmethod
-    def _over_ranks(sums: torch.Tensor, reduce: Any) -> list[float]:
+    def _sum_over_ranks(sums: torch.Tensor, reduce: Any) -> list[float]:
         return reduce(sums.double() if sums.device.type != "mps" else sums).tolist()
 
-    def read(self, reduce: Any, normalize: str) -> dict[str, float]:
+    def compute_metrics(self, reduce: Any, normalize: str) -> dict[str, float]:
         """The period's metrics; with them, where no weights were set, the `loss` of an evaluation. `reduce` sums a
         tensor over the ranks."""
         if self.sums is None:
             return {}
-        sums = self._over_ranks(self.sums, reduce)
+        sums = self._sum_over_ranks(self.sums, reduce)
         think, answer, (attended, dropped), entropies = sums[0:5], sums[5:10], sums[10:12], sums[12:]
         supervised = max(1.0, think[2] + answer[2])
         shown = {

@@ -23,7 +23,7 @@ _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 STAGES = ("sft", "grpo")
 # What may change when a run is resumed: none of it alters a step that was taken. A new number of steps moves what is to
 # come, the schedule and the learning rate's decay with it.
-MAY_CHANGE = {
+RESUME_MAY_CHANGE = {
     f"training.{name}"
     for name in (
         *("max_steps", "num_train_epochs", "logging_steps", "save_strategy", "save_steps", "save_total_limit"),
@@ -34,7 +34,7 @@ MAY_CHANGE = {
 }
 
 
-def _key(default: Any, text: str) -> Any:
+def _recipe_key(default: Any, text: str) -> Any:
     """A key of a recipe, and what `--help` says of it; typed as the field that it is a default of."""
     about = {"help": text}
     return field(default_factory=dict, metadata=about) if default == {} else field(default=default, metadata=about)
@@ -44,26 +44,30 @@ def _key(default: Any, text: str) -> Any:
 class Recipe:
     """One training run: its keys with their defaults, as `balanced sft --help` shows them."""
 
-    stage: str = _key("sft", "sft or grpo.")
-    model: str = _key("world-base", "world-base, tiny:<architecture>, a run, a checkpoint's folder or a hub name.")
-    data: str = _key("world", "A data set's name, NAME:PATH, a path, or a name on the hub.")
-    split: str = _key("train", "Which split of it is trained on.")
-    data_options: dict[str, Any] = _key({}, "Options of the data set.")
-    limit: int | None = _key(None, "Rows of each split to take at most; null: all.")
-    on_bad_row: str = _key("error", "What a bad row does: error, or drop to go on without it.")
-    verify_images: bool = _key(True, "Whether every picture is opened once before training.")
-    validation_split: str | None = _key(None, "The split of the evaluation loss (eval_strategy says when); null: none.")
-    validation_options: dict[str, Any] = _key({}, "Options of the data set for that split.")
-    lora: dict[str, Any] | None = _key(
+    stage: str = _recipe_key("sft", "sft or grpo.")
+    model: str = _recipe_key(
+        "world-base", "world-base, tiny:<architecture>, a run, a checkpoint's folder or a hub name."
+    )
+    data: str = _recipe_key("world", "A data set's name, NAME:PATH, a path, or a name on the hub.")
+    split: str = _recipe_key("train", "Which split of it is trained on.")
+    data_options: dict[str, Any] = _recipe_key({}, "Options of the data set.")
+    limit: int | None = _recipe_key(None, "Rows of each split to take at most; null: all.")
+    on_bad_row: str = _recipe_key("error", "What a bad row does: error, or drop to go on without it.")
+    verify_images: bool = _recipe_key(True, "Whether every picture is opened once before training.")
+    validation_split: str | None = _recipe_key(
+        None, "The split of the evaluation loss (eval_strategy says when); null: none."
+    )
+    validation_options: dict[str, Any] = _recipe_key({}, "Options of the data set for that split.")
+    lora: dict[str, Any] | None = _recipe_key(
         None, "Arguments of PEFT's LoraConfig, {} for all its defaults; null: full fine-tuning."
     )
-    model_size: dict[str, int] = _key({}, "Widths of a tiny: model.")
-    model_options: dict[str, Any] = _key({}, "Arguments of from_pretrained.")
-    image_options: dict[str, Any] = _key(
+    model_size: dict[str, int] = _recipe_key({}, "Widths of a tiny: model.")
+    model_options: dict[str, Any] = _recipe_key({}, "Arguments of from_pretrained.")
+    image_options: dict[str, Any] = _recipe_key(
         {}, "Arguments of the image processor, such as max_pixels (Qwen); they are saved with the model."
     )
-    arm: str | None = _key(None, "The run's name in tables; null: sft, scale-sft or grpo.")
-    training: dict[str, Any] = _key({}, "Training arguments, all that follow below.")
+    arm: str | None = _recipe_key(None, "The run's name in tables; null: sft, scale-sft or grpo.")
+    training: dict[str, Any] = _recipe_key({}, "Training arguments, all that follow below.")
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False)
@@ -75,9 +79,9 @@ def load_recipe(path: str | Path | None, overrides: Sequence[tuple[str, str]] = 
     An option's name is a key of the recipe (`model`), one of a mapping (`data_options.ratio`), or a training argument.
     Raises RecipeError for what is no YAML, an unknown key, a value of another kind, or an unset `$VARIABLE`.
     """
-    raw = _read(path) if path is not None else {}
+    raw = _read_recipe(path) if path is not None else {}
     for name, text in overrides:
-        _override(raw, name, text)
+        _apply_override(raw, name, text)
     return make_recipe(raw, "the recipe")
 
 
@@ -85,7 +89,7 @@ def make_recipe(raw: Mapping[str, Any], where: str) -> Recipe:
     """The recipe that a mapping says, checked as `load_recipe` does."""
     recipe = Recipe(**typed_arguments(Recipe, raw, where))
     _check_sections(recipe)
-    recipe.model, recipe.data = _expanded("model", recipe.model), _expanded("data", recipe.data)
+    recipe.model, recipe.data = _expand_variables("model", recipe.model), _expand_variables("data", recipe.data)
     return recipe
 
 
@@ -95,7 +99,7 @@ def resumed_recipe(saved: Path, config: Path | None, overrides: Sequence[tuple[s
     Raises RecipeError where it differs from the run's in more than how long, how often and where to.
     """
     recipe = load_recipe(config or saved, overrides)
-    if changed := changes(load_recipe(saved), recipe, MAY_CHANGE):
+    if changed := describe_changes(load_recipe(saved), recipe, RESUME_MAY_CHANGE):
         raise RecipeError(
             f"{saved.parent} cannot go on with another recipe: {'; '.join(changed[:3])}; start a new run with another "
             "--out"
@@ -103,14 +107,14 @@ def resumed_recipe(saved: Path, config: Path | None, overrides: Sequence[tuple[s
     return recipe
 
 
-def changes(before: Recipe, now: Recipe, but: Collection[str]) -> list[str]:
+def describe_changes(before: Recipe, now: Recipe, but: Collection[str]) -> list[str]:
     """Where two recipes differ in other keys than these, in words."""
-    old, new = _flat(asdict(before)), _flat(asdict(now))
+    old, new = _flatten_keys(asdict(before)), _flatten_keys(asdict(now))
     changed = sorted(key for key in old | new if old.get(key) != new.get(key) and key not in but)
     return [f"{key} was {_format_value(old.get(key))} and is {_format_value(new.get(key))}" for key in changed]
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+def _flatten_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     """`{"training": {"seed": 1}}` as `{"training.seed": 1}`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
@@ -120,7 +124,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _read(path: str | Path) -> dict[str, Any]:
+def _read_recipe(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise RecipeError(f"there is no recipe {path}; expected a YAML file such as recipes/world/scale-sft.yaml")
     raw = read_yaml(Path(path).read_bytes(), f"the recipe {path}") or {}
@@ -130,7 +134,7 @@ def _read(path: str | Path) -> dict[str, Any]:
     return raw
 
 
-def _override(raw: dict[str, Any], name: str, text: str) -> None:
+def _apply_override(raw: dict[str, Any], name: str, text: str) -> None:
     value = read_yaml(text, f"--{name} {text}")
     head, _, key = name.partition(".")
     known = {f.name for f in fields(Recipe)}
@@ -140,12 +144,12 @@ def _override(raw: dict[str, Any], name: str, text: str) -> None:
         raw[head] = value
         return
     mapping = raw.get(head) or {}
-    if not isinstance(mapping, dict) or head not in _mappings():
+    if not isinstance(mapping, dict) or head not in _mapping_keys():
         raise RecipeError(f"--{name} sets a key of {head}, which is no mapping; write --{head} VALUE")
     raw[head] = {**mapping, key: value}
 
 
-def _mappings() -> set[str]:
+def _mapping_keys() -> set[str]:
     return {name for name, hint in typing.get_type_hints(Recipe).items() if dict in _admitted_types(hint)}
 
 
@@ -167,7 +171,7 @@ def _check_sections(recipe: Recipe) -> None:
         recipe.model_size = typed_arguments(TinySize, recipe.model_size, "model_size")
 
 
-def _expanded(name: str, text: str) -> str:
+def _expand_variables(name: str, text: str) -> str:
     expanded = os.path.expandvars(text)
     if unset := _VARIABLE.search(expanded):
         variable = unset[1].strip("{}")

@@ -36,7 +36,7 @@ class Rollout:
 Reward = Callable[[Rollout], float]
 
 
-def accuracy(rollout: Rollout) -> float:
+def accuracy_reward(rollout: Rollout) -> float:
     """1 where the extracted answer is the right one, by the scorer; 0 otherwise, where none can be extracted, and where
     it was cut off, as in evaluation."""
     if not is_answer_complete(rollout.parsed, rollout.stopped):
@@ -44,22 +44,22 @@ def accuracy(rollout: Rollout) -> float:
     return get_scorer(rollout.scorer)(rollout.parsed.answer, rollout.answer, rollout.choices)
 
 
-def well_formed(rollout: Rollout) -> float:
+def format_reward(rollout: Rollout) -> float:
     """1 where the parser finds thinking and answer and nothing to complain about, else 0."""
     return float(rollout.parsed.well_formed and rollout.parsed.answer is not None)
 
 
-def conciseness(rollout: Rollout) -> float:
+def conciseness_reward(rollout: Rollout) -> float:
     """1 for a correct answer whose thinking keeps to the token budget, falling to 0 at twice the budget.
 
     A wrong answer earns 0 however short it is: brevity must not pay by itself.
     """
-    if accuracy(rollout) < 1:
+    if accuracy_reward(rollout) < 1:
         return 0.0
     return min(1.0, max(0.0, 2 - rollout.think_tokens / rollout.think_budget))
 
 
-REWARDS: dict[str, Reward] = {"accuracy": accuracy, "format": well_formed, "conciseness": conciseness}
+REWARDS: dict[str, Reward] = {"accuracy": accuracy_reward, "format": format_reward, "conciseness": conciseness_reward}
 
 
 def check_rewards(weights: Mapping[str, float]) -> None:
@@ -73,7 +73,7 @@ def check_rewards(weights: Mapping[str, float]) -> None:
             raise ValueError(f"rewards.{name} is {weight!r}; expected a number")
 
 
-class TrlReward:
+class NamedReward:
     """A reward as TRL calls it: columns of a batch in, one number a completion out.
 
     It decodes the token ids itself, because TRL's text lacks special tokens, and tags can be such. `stops` are the
@@ -93,9 +93,9 @@ class TrlReward:
                 "make the data with to_prompts_dataset, or give the rows an answer"
             )
         answers, choices = columns["answer"], columns.get("choices") or [()] * len(completion_ids)
-        return [self._score(*row) for row in zip(completion_ids, answers, choices, strict=True)]
+        return [self._score_completion(*row) for row in zip(completion_ids, answers, choices, strict=True)]
 
-    def _score(self, ids: Sequence[int], answer: str, choices: Sequence[str] | None) -> float:
+    def _score_completion(self, ids: Sequence[int], answer: str, choices: Sequence[str] | None) -> float:
         parsed, segments, stopped = parse_completion(ids, self.stops, self._tokenizer, self._format)
         rollout = Rollout(
             parsed,
@@ -115,6 +115,6 @@ def make_rewards(
     format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
     scorer: str = "numeric",
     think_budget: int = 256,
-) -> list[TrlReward]:
+) -> list[NamedReward]:
     """The named rewards as TRL's `reward_funcs`."""
-    return [TrlReward(name, tokenizer, get_format(format), scorer, think_budget) for name in names]
+    return [NamedReward(name, tokenizer, get_format(format), scorer, think_budget) for name in names]

@@ -20,7 +20,7 @@ from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.load import completion_format, stream_data
 from balanced_thinking.data.overlap import refuse_overlap
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
-from balanced_thinking.models.load import Loaded, anchor, load_model
+from balanced_thinking.models.load import LoadedModel, ensure_saved, load_model
 from balanced_thinking.models.tiny import TinySize
 from balanced_thinking.runs.directory import create_run, finish_run, read_provenance, refuse_existing_run
 from balanced_thinking.runs.paths import RunFiles
@@ -81,15 +81,15 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     steps stays as it is."""
     args = training_arguments(recipe, out)
     refuse_existing_run(out, resume=resume)
-    checkpoint = _checkpoint(Path(args.output_dir), args.max_steps) if resume else None
+    checkpoint = _checkpoint_to_resume(Path(args.output_dir), args.max_steps) if resume else None
     if resume and _has_all_steps(out, args.max_steps):
         logger.info("%s has taken all its %d steps; with more --max_steps it goes on", out, args.max_steps)
         return RunFiles(out).model
     owner: dict[int, str] = {}
-    data, dropped = _load(recipe, args, "training", recipe.split, recipe.data_options, owner)
+    data, dropped = _load_split(recipe, args, "training", recipe.split, recipe.data_options, owner)
     validation, validation_dropped = None, 0
     if recipe.validation_split:
-        validation, validation_dropped = _load(
+        validation, validation_dropped = _load_split(
             recipe, args, "validation", recipe.validation_split, recipe.validation_options, owner
         )
     set_seed(args.seed)
@@ -98,7 +98,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         recipe.model, seed=args.seed, size=size, image_options=recipe.image_options, **recipe.model_options
     )
     if recipe.lora is not None or (recipe.stage == "grpo" and args.beta):
-        loaded = anchor(loaded, RunFiles(out).base)
+        loaded = ensure_saved(loaded, RunFiles(out).base)
     trainer = STAGE_CLASSES[recipe.stage][1](
         loaded.model,
         args=args,
@@ -110,7 +110,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     )
     if recipe.lora is None:  # an adapter is gathered in any case
         _refuse_to_save_nothing(trainer.accelerator.state.deepspeed_plugin)
-    about = _about(recipe, args, loaded)
+    about = _describe_run(recipe, args, loaded)
     about |= {"examples": len(data), "dropped": dropped, "validation_dropped": validation_dropped}
     show_progress(trainer)
     # The directory is taken only now, so that a start that fails leaves nothing in the next one's way.
@@ -119,10 +119,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     trainer.train(resume_from_checkpoint=checkpoint)
     if recipe.stage == "sft":
         _refuse_nothing_learned(trainer.state.log_history, args)
-    wall, cpu = clock.spent()
-    _save(trainer, loaded, RunFiles(out).model)
+    wall, cpu = clock.elapsed()
+    _save_model(trainer, loaded, RunFiles(out).model)
     if trainer.is_world_process_zero():
-        finish_run(out, train_seconds=round(wall, 2), train_cpu_seconds=round(cpu, 2), **_spent(trainer))
+        finish_run(out, train_seconds=round(wall, 2), train_cpu_seconds=round(cpu, 2), **_training_totals(trainer))
     return RunFiles(out).model
 
 
@@ -141,7 +141,7 @@ def _refuse_to_save_nothing(plugin: Any) -> None:
         )
 
 
-def _about(recipe: Recipe, args: Any, loaded: Loaded) -> dict[str, Any]:
+def _describe_run(recipe: Recipe, args: Any, loaded: LoadedModel) -> dict[str, Any]:
     plain = "sft" if getattr(args, "weighting", None) == "uniform" else "scale-sft"
     return {
         "arm": recipe.arm or (plain if recipe.stage == "sft" else recipe.stage),
@@ -153,12 +153,12 @@ def _about(recipe: Recipe, args: Any, loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def _spent(trainer: Any) -> dict[str, Any]:
+def _training_totals(trainer: Any) -> dict[str, Any]:
     state, peak = trainer.state, peak_mib(str(trainer.args.device))
     return {"steps": state.global_step, "tokens": int(state.num_input_tokens_seen), "peak_mib": peak}
 
 
-def _load(
+def _load_split(
     recipe: Recipe, args: Any, name: str, split: str, options: dict[str, Any], owner: dict[int, str]
 ) -> tuple[Dataset, int]:
     """A split's rows, and how many bad ones were left out. `owner` knows the examples of the splits before it."""
@@ -186,7 +186,7 @@ def _load(
     return data, len(bad_rows)
 
 
-def _checkpoint(folder: Path, max_steps: int) -> str | None:
+def _checkpoint_to_resume(folder: Path, max_steps: int) -> str | None:
     """The last checkpoint that a step follows: from one of the last step the trainer would take another.
 
     Raises RecipeError where the run has taken more steps than it is to have.
@@ -208,7 +208,7 @@ def _refuse_nothing_learned(logs: list[dict[str, Any]], args: Any) -> None:
         )
 
 
-def _save(trainer: Any, loaded: Loaded, folder: Path) -> None:
+def _save_model(trainer: Any, loaded: LoadedModel, folder: Path) -> None:
     if trainer.is_fsdp_enabled:  # in shards, as it is by default, transformers would save no model
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(folder))

@@ -18,7 +18,7 @@ _WORKERS = 4  # that decode and process pictures while the GPU computes
 _FULL_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
-def settle_device_defaults(args: Any) -> None:
+def set_device_defaults(args: Any) -> None:
     """Before TRL's own settling: its default of bfloat16 is an error on a machine without a GPU that has it, pinned
     memory is of use with a GPU only, and so are workers: a CPU that trains has no core to spare."""
     if args.bf16 is None and not args.fp16 and not is_torch_bf16_gpu_available():
@@ -51,7 +51,7 @@ class SafeTrainer:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         bound_caches()
         super().__init__(*args, **kwargs)
-        self.add_callback(EpochOrder)  # type: ignore[attr-defined]
+        self.add_callback(EpochReporter)  # type: ignore[attr-defined]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with fast_model():
@@ -82,7 +82,7 @@ class SafeTrainer:
         return self.is_fsdp_enabled or self.is_deepspeed_enabled
 
 
-class EpochOrder(TrainerCallback):
+class EpochReporter(TrainerCallback):
     """Tells the sampler which epoch begins. Where several ranks go on in the middle of one, the loader that skips what
     was trained on does not reach it, and the first epoch's order would come again."""
 

@@ -15,18 +15,18 @@ from torch.utils.data import RandomSampler
 from trl import SFTTrainer
 
 from balanced_thinking.batch.collator import ScaleCollator
-from balanced_thinking.batch.feeding import OneAhead, keep_on_host
-from balanced_thinking.batch.sampling import LengthSampler, RoughLengths, StepSampler
-from balanced_thinking.loss.schedules import Flattening
-from balanced_thinking.loss.weights import count, token_weights, weighted_counts
+from balanced_thinking.batch.feeding import OneBatchAhead, keep_on_host
+from balanced_thinking.batch.sampling import LengthEstimator, LengthSampler, StepSampler
+from balanced_thinking.loss.schedules import FlatteningRule
+from balanced_thinking.loss.weights import count_examples_and_tokens, count_weighted_tokens, token_weights
 from balanced_thinking.packing.attention import attend_by_sample, packed_rows
-from balanced_thinking.packing.layout import pack, unpack
-from balanced_thinking.packing.masks import two_way_masks
+from balanced_thinking.packing.layout import pack_into_rows, unpack_to_samples
+from balanced_thinking.packing.masks import bidirectional_image_masks
 from balanced_thinking.packing.positions import RopeIndex
 from balanced_thinking.packing.probe import keeps_samples_apart
 from balanced_thinking.segments import IGNORE
-from balanced_thinking.training.callbacks import ThinkLossFlattens
-from balanced_thinking.training.head import Exact, attach_weighted_head
+from balanced_thinking.training.callbacks import ThinkLossMonitor
+from balanced_thinking.training.head import FullPrecisionLoss, attach_weighted_head
 from balanced_thinking.training.metrics import EVALUATION_WEIGHTS, SegmentTotals
 from balanced_thinking.training.safety import SafeTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
@@ -38,7 +38,7 @@ _ONE_ROW = 2**31  # tokens: no micro-batch has more
 def _by_sample(values: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
     """Values of the predicted positions as a row for each sample, however the batch is laid out."""
     places = batch.get("places")
-    return values if places is None else unpack(values, places)
+    return values if places is None else unpack_to_samples(values, places)
 
 
 class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
@@ -100,19 +100,19 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
                 always_picture=self._is_sharded(),
                 image_cache=args.image_cache,
                 image_cache_gib=args.image_cache_gib,
-                **(self._packing(base) if args.packing else {}),
+                **(self._packing_options(base) if args.packing else {}),
             )
         self.normalize = "token" if args.weighting == "uniform" else args.normalize
         self.schedule = args.weight_schedule()
         self._totals = {"train": SegmentTotals(), "eval": SegmentTotals()}
-        self._flattening: ThinkLossFlattens | None = None
+        self._flattening: ThinkLossMonitor | None = None
         if self.schedule.name == "adaptive" and args.weighting == "scale":
-            rule = Flattening(args.adaptive_tolerance, args.adaptive_latest)
-            self._flattening = ThinkLossFlattens(rule, lambda sums: self.accelerator.reduce(sums, "sum"))
+            rule = FlatteningRule(args.adaptive_tolerance, args.adaptive_latest)
+            self._flattening = ThinkLossMonitor(rule, self._sum_over_ranks)
             self.add_callback(self._flattening)
         attach_weighted_head(base, args.head_impl, args.log_entropy)
 
-    def _packing(self, model: Any) -> dict[str, Any]:
+    def _packing_options(self, model: Any) -> dict[str, Any]:
         """The collator's options for packing; none, and a word about it, where the model can't tell samples apart."""
         with attend_by_sample(model) as by_sample:
             # The first rank tells for all, which must sample alike: under FSDP it may be the only one with weights.
@@ -134,7 +134,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         self._attention = partial(attend_by_sample, model)
         # A dense mask costs a row's length squared; attended to one by one, samples lie in one row without filler.
         tokens = self.args.pack_tokens or (_ONE_ROW if flash or by_sample else None)
-        return {"packing": True, "pack_tokens": tokens, "rope_index": RopeIndex.of(model), "varlen": flash}
+        return {"packing": True, "pack_tokens": tokens, "rope_index": RopeIndex.from_model(model), "varlen": flash}
 
     def _refuse_parallelism(self) -> None:
         plan = self.accelerator.parallelism_config
@@ -150,7 +150,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         args, strategy = self.args, self.args.train_sampling_strategy
         if strategy == "sequential" or not isinstance(dataset, Dataset):  # a stream has no order to choose
             return super()._get_train_sampler(train_dataset)
-        lengths = RoughLengths(dataset, self.processing_class)
+        lengths = LengthEstimator(dataset, self.processing_class)
         if strategy == "group_by_length" or (self._groups_lengths and strategy == "random"):
             batch = self._train_batch_size * args.gradient_accumulation_steps
             return LengthSampler(batch, lengths(range(len(dataset))), args.seed)
@@ -188,21 +188,26 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[Any, Any]:
         batches, counts = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return OneAhead(batches, self._move), counts
+        return OneBatchAhead(batches, self._move_to_device), counts
 
-    def _move(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def _move_to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         device = self.args.device
         return batch if device.type == "cpu" else send_to_device(batch, device, non_blocking=True)
 
+    def _sum_over_ranks(self, sums: torch.Tensor) -> torch.Tensor:
+        return self.accelerator.reduce(sums, "sum")
+
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
-        """The denominators: `count` of all micro-batches of the step, over all ranks. Each micro-batch learns its own
-        number of supervised tokens of each segment."""
+        """The denominators: the step's `count_examples_and_tokens`, over all its micro-batches and all ranks.
+
+        Also writes each micro-batch's number of supervised tokens of each segment into it.
+        """
         if not batch_samples:
             return None
         counts = []
         for batch in batch_samples:
             segments = batch["segment_ids"][:, 1:]
-            counts.append(count(_by_sample(segments, batch)))
+            counts.append(count_examples_and_tokens(_by_sample(segments, batch)))
             # Known here, before the batch is moved. A collator of the user's own may have other labels than segments.
             if torch.equal(batch["labels"][:, 1:] != -100, segments != IGNORE):
                 batch["supervised"] = counts[-1][1].tolist()
@@ -217,34 +222,34 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
     ) -> Any:
         training = self.model.training
         totals = self._totals["train" if training else "eval"]
-        totals.start()
+        totals.start_clock()
         inputs = dict(inputs)
         packed_segments = inputs.pop("segment_ids")[:, 1:]
         places, rows = inputs.pop("places", None), inputs.pop("rows", None)
         segments = _by_sample(packed_segments, {"places": places})
         dropped, kept, supervised = inputs.pop("dropped"), inputs.pop("kept"), inputs.pop("supervised", None)
         if not training:
-            segments = segments.masked_fill(self._repeated(kept, len(segments))[:, None], IGNORE)
-        counts = count(segments) if num_items_in_batch is None else num_items_in_batch
+            segments = segments.masked_fill(self._repeated_samples(kept, len(segments))[:, None], IGNORE)
+        counts = count_examples_and_tokens(segments) if num_items_in_batch is None else num_items_in_batch
         think, answer = self.segment_weights() if training else EVALUATION_WEIGHTS
         normalize = self.normalize if training or self.normalize == "token" else "example"
         weights = token_weights(segments, counts, think, answer, normalize)
         if places is not None:
-            weights = pack(weights, places, packed_segments)
+            weights = pack_into_rows(weights, places, packed_segments)
             if "token_type_ids" in inputs:
                 config, types = self.model.config.get_text_config(), inputs["token_type_ids"]
-                inputs["attention_mask"] = two_way_masks(config, rows, types, self.model.dtype)
-        exact = Exact(weights, supervised and weighted_counts(supervised, think, answer, normalize))
+                inputs["attention_mask"] = bidirectional_image_masks(config, rows, types, self.model.dtype)
+        exact = FullPrecisionLoss(weights, supervised and count_weighted_tokens(supervised, think, answer, normalize))
         with packed_rows(rows):
-            loss = exact.loss(model(**inputs, token_weights=exact, use_cache=False).loss)
+            loss = exact.restore_precision(model(**inputs, token_weights=exact, use_cache=False).loss)
         found = exact.found
         of_tokens = [values for values in (found.nll, found.correct, found.entropy) if values is not None]
         nll, correct, *entropy = (_by_sample(values, {"places": places}) for values in of_tokens)
         attended = inputs["attention_mask"].sum() if places is None else (places >= 0).sum() + len(places)
-        totals.add(segments, nll, correct, [attended, dropped], *entropy)
+        totals.add_batch(segments, nll, correct, [attended, dropped], *entropy)
         totals.weights = (think, answer) if training else None
         if training and self._flattening:
-            self._flattening.add(nll, segments)
+            self._flattening.add_batch(nll, segments)
         # DDP averages gradients over the ranks, but the denominators are those of the global batch.
         loss = loss * self.accelerator.num_processes if training else loss
         if not return_outputs:
@@ -252,7 +257,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         with torch.no_grad(), packed_rows(rows):
             return loss, model(**{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False)
 
-    def _repeated(self, kept: torch.Tensor, samples: int) -> torch.Tensor:
+    def _repeated_samples(self, kept: torch.Tensor, samples: int) -> torch.Tensor:
         """(E,) which samples of an evaluation's batch came before: accelerate fills the last round of the ranks up with
         the first samples."""
         loader, repeated = self.accelerator.gradient_state, torch.zeros(samples, dtype=torch.bool, device=kept.device)
@@ -267,7 +272,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         self._totals["eval"] = SegmentTotals()
         with self._attention():
             output = super().evaluation_loop(*args, **kwargs)
-        metrics = self._totals["eval"].read(lambda sums: self.accelerator.reduce(sums, "sum"), self.normalize)
+        metrics = self._totals["eval"].compute_metrics(self._sum_over_ranks, self.normalize)
         if "loss" in metrics:
             output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_loss"] = metrics["loss"]
         return output
@@ -275,21 +280,21 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         mode = "train" if self.model.training else "eval"
         period, self._totals[mode] = self._totals[mode], SegmentTotals()
-        metrics = period.read(lambda sums: self.accelerator.reduce(sums, "sum"), self.normalize)
+        metrics = period.compute_metrics(self._sum_over_ranks, self.normalize)
         metrics.pop("loss", None)  # stands in the logs already
         tokens = int(metrics.pop("tokens", 0))
         if mode == "train":
-            self._count(tokens)
+            self._add_seen_tokens(tokens)
         if metrics:  # as TRL counts them: attended, prompt and picture included, over all ranks and the whole training
             metrics["num_tokens"] = self.state.num_input_tokens_seen
         self._metrics[mode] |= {name: [value] for name, value in metrics.items()}
         super().log(logs, start_time)
 
-    def _count(self, tokens: int) -> None:
+    def _add_seen_tokens(self, tokens: int) -> None:
         if self.args.include_num_input_tokens_seen in (False, "no"):  # else transformers counts
             self.state.num_input_tokens_seen += tokens
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         # Of a logging period that has begun: a run that goes on from here will not see them.
-        self._count(self._totals["train"].new_tokens(lambda sums: self.accelerator.reduce(sums, "sum")))
+        self._add_seen_tokens(self._totals["train"].count_new_tokens(self._sum_over_ranks))
         super()._save_checkpoint(*args, **kwargs)

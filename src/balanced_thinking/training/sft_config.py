@@ -8,9 +8,9 @@ from typing import Any
 from trl import SFTConfig
 
 from balanced_thinking.batch.collator import OVERFLOW
-from balanced_thinking.loss.schedules import SCHEDULES, Flattening, Schedule
+from balanced_thinking.loss.schedules import SCHEDULES, FlatteningRule, Schedule
 from balanced_thinking.loss.weights import NORMALIZE
-from balanced_thinking.training.safety import settle_device_defaults
+from balanced_thinking.training.safety import set_device_defaults
 
 WEIGHTING = ("scale", "uniform")
 
@@ -64,13 +64,13 @@ class ScaleSFTConfig(SFTConfig):
     dataloader_pin_memory: bool = option(True, "Pin batches in memory; only where there is a GPU.")
 
     def __post_init__(self) -> None:
-        settle_device_defaults(self)
+        set_device_defaults(self)
         super().__post_init__()
         for name, known in (("weighting", WEIGHTING), ("normalize", NORMALIZE), ("overflow", OVERFLOW)):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name} is {value!r}; known: {', '.join(known)}")
         self.weight_schedule()
-        Flattening(self.adaptive_tolerance, self.adaptive_latest)
+        FlatteningRule(self.adaptive_tolerance, self.adaptive_latest)
         self._refuse_inexact()
 
     def weight_schedule(self) -> Schedule:

@@ -62,7 +62,7 @@ class Generator(Engine):
         rows = [
             {"id": e.id, "prompt": prompt_messages(e), "images": [open_image(i) for i in e.images]} for e in examples
         ]
-        inputs: dict[str, Any] = {k: v.to(self.model.device) for k, v in self.collator.prompts(rows).items()}
+        inputs: dict[str, Any] = {k: v.to(self.model.device) for k, v in self.collator.collate_prompts(rows).items()}
         prompt_length = inputs["input_ids"].shape[1]
         limit = prompt_length + self.max_new_tokens
         ids: list[list[int]] = [[] for _ in rows]

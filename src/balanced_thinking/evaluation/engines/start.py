@@ -12,7 +12,7 @@ from balanced_thinking.evaluation.engines.local import Generator
 from balanced_thinking.evaluation.engines.server import Server
 from balanced_thinking.evaluation.engines.vllm import Vllm
 from balanced_thinking.evaluation.resume import ranks
-from balanced_thinking.models.load import load_model, load_processor, own_dtype
+from balanced_thinking.models.load import checkpoint_dtype, load_model, load_processor
 from balanced_thinking.segments import ReasoningFormat
 
 ENGINES = ("transformers", "vllm")
@@ -40,7 +40,7 @@ def resolve_dtype(dtype: str, model: str, server: str | None, engine: str) -> st
         raise ValueError(f"--server {server} has its own dtype: leave --dtype {dtype} out")
     if dtype != "auto" or server is not None or engine == "vllm":
         return dtype
-    return "float32" if ranks().device.type == "cpu" else str(own_dtype(model)).removeprefix("torch.")
+    return "float32" if ranks().device.type == "cpu" else str(checkpoint_dtype(model)).removeprefix("torch.")
 
 
 def start_engine(

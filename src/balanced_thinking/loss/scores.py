@@ -1,0 +1,76 @@
+"""What lies between the products of the chunked head, in plain torch: logits -> nll, top-1, entropy, gradient.
+
+Shapes: C tokens of a chunk, B tokens of a block of a chunk, V vocabulary. A trailing underscore marks a function that
+writes into its first argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from balanced_thinking.loss.chunks import at_least_float32, chunk_policy
+from balanced_thinking.loss.reference import HeadOptions
+
+
+class TokenScores(NamedTuple):
+    """Per token: nll (nats), whether the target is the top-1 token, and the entropy (nats) where it was asked for."""
+
+    nll_C: Tensor
+    correct_C: Tensor
+    entropy_C: Tensor | None
+
+
+# (logits_CV, targets_C, scale_C or None, options) -> scores; see `score_in_torch_`.
+ScoreFunction = Callable[[Tensor, Tensor, Tensor | None, HeadOptions], TokenScores]
+
+
+def score_in_torch_(logits_CV: Tensor, targets_C: Tensor, scale_C: Tensor | None, options: HeadOptions) -> TokenScores:
+    """Score a chunk and overwrite its logits: with `scale_C` times the gradient of the nll where `scale_C` is given.
+
+    It works block by block, so that float32 copies of low-precision logits and the softcap's derivative stay small.
+    Blocks that fit a cache are no faster: each pass is a barrier of the thread pool, which is slow on a busy machine.
+    """
+    row_bytes = logits_CV.shape[1] * at_least_float32(logits_CV.dtype).itemsize
+    rows = max(1, chunk_policy(logits_CV.device).block_bytes // row_bytes)
+    parts = []
+    for start in range(0, len(logits_CV), rows):
+        block = slice(start, start + rows)
+        scale_B = None if scale_C is None else scale_C[block]
+        parts.append(_score_block_(logits_CV[block], targets_C[block], scale_B, options))
+    nlls, corrects, entropies = zip(*parts, strict=True)
+    return TokenScores(torch.cat(nlls), torch.cat(corrects), torch.cat(entropies) if options.entropy else None)
+
+
+def _score_block_(logits_BV: Tensor, targets_B: Tensor, scale_B: Tensor | None, options: HeadOptions) -> TokenScores:
+    scores_BV = logits_BV.to(at_least_float32(logits_BV.dtype))  # the same memory, unless in low precision
+    slope_BV = _scale_and_cap_(scores_BV, options.softcap, options.logit_scale)
+    top_B, argmax_B = scores_BV.max(dim=1)
+    gap_B = top_B - scores_BV.gather(1, targets_B[:, None]).squeeze(1)
+    torch.softmax(scores_BV, dim=1, out=scores_BV)  # one fused pass; separate exp, sum and divide take 1.5x as long
+    # The top probability is at least 1/V, so its logarithm is exact where that of the target's would underflow.
+    nll_B = gap_B - scores_BV.gather(1, argmax_B[:, None]).squeeze(1).log()
+    entropy_B = torch.special.entr(scores_BV).sum(1) if options.entropy else None
+    if scale_B is not None:
+        scores_BV.scatter_(1, targets_B[:, None], scores_BV.gather(1, targets_B[:, None]) - 1.0)
+        scores_BV.mul_(scale_B[:, None])
+        if slope_BV is not None:
+            scores_BV.mul_(slope_BV)
+        if scores_BV is not logits_BV:
+            logits_BV.copy_(scores_BV)
+    return TokenScores(nll_B, argmax_B == targets_B, entropy_B)
+
+
+def _scale_and_cap_(scores_BV: Tensor, softcap: float | None, logit_scale: float) -> Tensor | None:
+    """Scale and cap the scores in place; return the cap's derivative, or None without a cap."""
+    if logit_scale != 1.0:
+        scores_BV.mul_(logit_scale)
+    if softcap is None:
+        return None
+    scores_BV.div_(softcap).tanh_()
+    slope_BV = scores_BV.square().neg_().add_(1.0)
+    scores_BV.mul_(softcap)
+    return slope_BV
