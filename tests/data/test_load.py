@@ -20,8 +20,9 @@ from balanced_thinking.data.bad_rows import PROBLEMS, BadRow, BadRowsError
 from balanced_thinking.data.checks import check_examples
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import decode_rgb, image_size, open_image
-from balanced_thinking.data.load import DATASETS, load_data, register, resolve_data
+from balanced_thinking.data.load import load_data
 from balanced_thinking.data.overlap import assert_no_overlap
+from balanced_thinking.data.registry import DATASETS, register, resolve_data
 from balanced_thinking.scoring.scorers import score_exact
 from tests.conftest import REPOSITORY
 
@@ -390,18 +391,19 @@ def test_the_world_passes_the_checks() -> None:
 
 
 def test_a_registered_module_is_a_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("balanced_thinking.data.load.DATASETS", dict(DATASETS))
+    monkeypatch.setattr("balanced_thinking.data.registry.DATASETS", dict(DATASETS))
     register("mine", "balanced_thinking.data.world")
     assert len(load_data("mine", options={"n": 2}).examples) == 2
-    for name in ("world", "a:b"):
-        with pytest.raises(ValueError, match="cannot be registered"):
+    for name, problem in (("world", "is taken by"), ("a:b", "has a colon")):
+        with pytest.raises(ValueError, match=problem):
             register(name, "other.module")
 
 
 def test_the_package_imports_without_torch_and_without_its_adapters() -> None:
     code = (
-        "import sys, balanced_thinking.data.load as d, balanced_thinking.scoring.scorers\n"
-        "assert not {'torch', 'numpy', *d.DATASETS.values()} & set(sys.modules), sorted(sys.modules)"
+        "import sys, balanced_thinking.data.load, balanced_thinking.scoring.scorers\n"
+        "from balanced_thinking.data.registry import DATASETS\n"
+        "assert not {'torch', 'numpy', *DATASETS.values()} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from balanced_thinking.data.load import DATASETS, load_data, register
+from balanced_thinking.data.load import load_data
+from balanced_thinking.data.registry import DATASETS, register
 from balanced_thinking.inspection import describe, inspect_data
 from balanced_thinking.models.tokenizer import make_tokenizer
 from tests.conftest import REPOSITORY
@@ -54,7 +55,7 @@ def test_an_option_of_its_type_passes_and_an_int_is_a_float(tmp_path: Path) -> N
 
 
 def test_only_options_with_a_plain_annotation_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("balanced_thinking.data.load.DATASETS", dict(DATASETS))
+    monkeypatch.setattr("balanced_thinking.data.registry.DATASETS", dict(DATASETS))
     levels = {
         "bare": "level=1",
         "hidden": "level: Unknown = 1",  # imported for type checkers only

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from balanced_thinking.cli import main
-from balanced_thinking.data.load import DATASETS
+from balanced_thinking.data.registry import DATASETS
 from balanced_thinking.data.world import load
 from balanced_thinking.scoring.scorers import SCORERS
 from tests.conftest import REPOSITORY

@@ -78,7 +78,6 @@ def add_conversion_options(parser: Parser) -> None:
 
 
 def run_conversion(arguments: argparse.Namespace) -> Path:
-    from balanced_thinking.data.bad_rows import BadRow
     from balanced_thinking.data.convert import write_jsonl
     from balanced_thinking.data.load import stream_data
     from balanced_thinking.inspection import read_drops
@@ -91,19 +90,17 @@ def run_conversion(arguments: argparse.Namespace) -> Path:
         raise FileExistsError(
             f"{arguments.out} is there already; add --overwrite to replace it, or choose another --out"
         )
-    bad_rows: list[BadRow] = []
     examples = stream_data(
         arguments.data,
         split=arguments.split,
         options=read_data_options(arguments.overrides),
         on_bad_row=arguments.on_bad_row,
         limit=arguments.limit,
-        bad_rows=bad_rows,
     )
     kept = _leave_out(examples, left_out, arguments.without)
     count = write_jsonl(kept, arguments.out, format=arguments.format)
     notes = [f"{count} rows"]
-    notes += [f"{len(bad_rows)} bad ones left out"] if bad_rows else []
+    notes += [f"{len(examples.bad_rows)} bad ones left out"] if examples.bad_rows else []
     notes += [f"{len(left_out)} of {arguments.without} left out"] if left_out else []
     logger.info("%s", ", ".join(notes))
     return arguments.out

@@ -12,13 +12,14 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Example:
-    """One sample, whatever data set it comes from.
+    """One sample of any data set.
 
-    id: unique within its data set. question: the prompt's text, without image placeholders.
+    id: unique in its data set. question: the text of the prompt, without image placeholders.
     images: in the order of the question; paths stay paths until the batch is built.
-    think: the reasoning without tags, None where there is none (evaluation only). answer: the answer without tags.
-    choices: the options' texts in the order shown, for scoring; () where it is open. Nothing adds them to the question.
-    meta: anything else, such as `family` (reported one by one) and `row` (where the sample stands in its file).
+    think: the reasoning without tags, None if there is none (evaluation only). answer: the answer without tags.
+    choices: the texts of the options in the order shown, for scoring; () for an open question. They are not added to
+    the question.
+    meta: anything else, such as `family` (reported separately) and `row` (the sample's position in its file).
     """
 
     id: str
@@ -31,12 +32,11 @@ class Example:
 
 
 def list_choices(choices: Sequence[Any]) -> str:
-    """The options as a question lists them: `A. dog`, a line each."""
+    """The options as a question lists them: `A. dog`, one per line."""
     return "\n".join(f"{chr(ord('A') + k)}. {choice}" for k, choice in enumerate(choices))
 
 
 def format_question(question: str, choices: Sequence[Any] = (), unit: Any = None) -> str:
-    """A question with the unit that its answer is in, and its options."""
-    return "\n".join(
-        [f"{question} (Unit: {unit})" if unit else question, *([list_choices(choices)] if choices else [])]
-    )
+    """A question, the unit of its answer, and its options."""
+    first = f"{question} (Unit: {unit})" if unit else question
+    return f"{first}\n{list_choices(choices)}" if choices else first

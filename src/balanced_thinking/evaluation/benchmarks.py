@@ -16,7 +16,7 @@ from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.yaml import check_keys, read_yaml, typed_arguments
-from balanced_thinking.data.load import result_folder_name
+from balanced_thinking.data.registry import result_folder_name
 from balanced_thinking.evaluation.prompts import get_prompt
 from balanced_thinking.scoring.scorers import get_scorer
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from balanced_thinking.cpu.attention import fast_model
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.load import check_first_row, completion_format, load_data, result_folder_name
+from balanced_thinking.data.load import check_first_row, completion_format, load_data
+from balanced_thinking.data.registry import result_folder_name
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.evaluation.engines.start import check_engine, resolve_dtype, start_engine, weights_identity

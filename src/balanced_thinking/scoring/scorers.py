@@ -28,7 +28,7 @@ class Scorer(Protocol):
 def get_scorer(name: str) -> Scorer:
     """The scorer of this name. Raises ValueError for an unknown one."""
     if name not in SCORERS:
-        raise ValueError(f"unknown scorer {name!r}{did_you_mean(name, SCORERS)}; known: {', '.join(SCORERS)}")
+        raise ValueError(f"there is no scorer {name!r}{did_you_mean(name, SCORERS)}; known: {', '.join(SCORERS)}")
     return SCORERS[name]
 
 

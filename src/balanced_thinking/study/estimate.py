@@ -8,7 +8,7 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any, NamedTuple
 
-from balanced_thinking.data.load import result_folder_name
+from balanced_thinking.data.registry import result_folder_name
 from balanced_thinking.runs.records import LedgerEntry
 from balanced_thinking.study.plan import PlannedRun, planned_chain
 

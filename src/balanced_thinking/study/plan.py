@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.data.load import result_folder_name
+from balanced_thinking.data.registry import result_folder_name
 from balanced_thinking.evaluation.benchmarks import Benchmark, read_benchmarks
 from balanced_thinking.runs.chain import follow_parents
 from balanced_thinking.training.recipe import Recipe, make_recipe

@@ -16,7 +16,6 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.yaml import typed_arguments
-from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.load import completion_format, stream_data
 from balanced_thinking.data.overlap import refuse_overlap
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
@@ -162,7 +161,6 @@ def _load_split(
     recipe: Recipe, args: Any, name: str, split: str, options: dict[str, Any], owner: dict[int, str]
 ) -> tuple[Dataset, int]:
     """A split's rows, and how many bad ones were left out. `owner` knows the examples of the splits before it."""
-    bad_rows: list[BadRow] = []
     examples = stream_data(
         recipe.data,
         split=split,
@@ -172,18 +170,17 @@ def _load_split(
         verify_images=recipe.verify_images,
         reasoned=recipe.stage == "sft" and get_format(args.reasoning_format).think_required,
         options=options,
-        bad_rows=bad_rows,
     )
     rows = refuse_overlap(examples, name, owner)
     first = next(rows, None)
     if first is None:
-        why = f"each of its {len(bad_rows)} rows is a bad one" if bad_rows else "it has no rows"
+        why = f"each of its {len(examples.bad_rows)} rows is a bad one" if examples.bad_rows else "it has no rows"
         raise ValueError(f"{recipe.data}, split {split}: there is nothing to train on, for {why}")
     rows = chain([first], rows)
     data = to_prompts_dataset(rows) if recipe.stage == "grpo" else to_dataset(rows, args.reasoning_format)
-    if bad_rows:
-        logger.info("%s: %d bad rows were left out, %d remain", split, len(bad_rows), len(data))
-    return data, len(bad_rows)
+    if examples.bad_rows:
+        logger.info("%s: %d bad rows were left out, %d remain", split, len(examples.bad_rows), len(data))
+    return data, len(examples.bad_rows)
 
 
 def _checkpoint_to_resume(folder: Path, max_steps: int) -> str | None:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from balanced_thinking.data.bad_rows import BadRowsError
-from balanced_thinking.data.load import load_data, resolve_data
+from balanced_thinking.data.load import load_data
+from balanced_thinking.data.registry import resolve_data
 from balanced_thinking.scoring.scorers import get_scorer
 
 

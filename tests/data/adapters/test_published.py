@@ -18,7 +18,8 @@ from balanced_thinking.data import tables
 from balanced_thinking.data.convert import write_jsonl
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
-from balanced_thinking.data.load import DATASETS, load_data, resolve_data
+from balanced_thinking.data.load import load_data
+from balanced_thinking.data.registry import DATASETS, resolve_data
 from balanced_thinking.data.rows import to_dataset
 from tests.conftest import REPOSITORY
 
