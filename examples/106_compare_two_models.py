@@ -4,7 +4,7 @@ import random
 
 from balanced_thinking.statistics.bootstrap import paired_bootstrap
 from balanced_thinking.statistics.intervals import (
-    holm,
+    holm_adjusted,
     mcnemar_exact,
     minimum_detectable_effect,
     paired_counts,
@@ -30,8 +30,8 @@ effect = minimum_detectable_effect(600, discordant=(only_a + only_b) / 600)
 print(f"600 items show a true difference of {100 * effect:.1f} points four times in five")
 
 # Several contrasts: adjust their p-values. Several training seeds: resample seeds and items.
-print("Holm:", holm([0.01, 0.04, 0.03]))
+print("Holm:", holm_adjusted([0.01, 0.04, 0.03]))
 seeds = {seed: {item: draw.random() < 0.40 for item in items} for seed in range(3)}
 others = {seed: {item: draw.random() < 0.45 for item in items} for seed in range(3)}
-found = paired_bootstrap(seeds, others, resamples=1000).widened()
+found = paired_bootstrap(seeds, others, resamples=1000).widened_for_seeds()
 print(f"three seeds: {100 * found.difference:+.1f} points ({100 * found.low:+.1f} to {100 * found.high:+.1f})")

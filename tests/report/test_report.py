@@ -160,7 +160,7 @@ def test_a_base_that_was_only_evaluated_is_an_arm_beside_every_seed(tmp_path: Pa
     (contrast,) = tables.contrasts
     assert (contrast.arm, contrast.points, [seed.seed for seed in contrast.seeds]) == ("Qwen2.5-VL", -50, [0, 1])
     assert [note for note in tables.notes if "Qwen" in note] == [
-        "Qwen2.5-VL, seed 0: nothing of its training is here: its answers are compared with those of every seed"
+        "Qwen2.5-VL, seed 0: no training files: its answers are compared with those of every seed"
     ]
     rows = {row.arm: row for row in tables.splits["world-test"]}
     assert [(rows[arm].seeds, rows[arm].n, rows[arm].seed_range) for arm in tables.arms] == [
@@ -197,16 +197,16 @@ def test_without_predictions_the_summary_is_counted(study: Path) -> None:
         ("metrics.jsonl", '{"step": 0}\n[1]\n\n"cut', "metrics.jsonl: 2 lines are not JSON objects"),
         ("provenance.json", '{"arm": ', "provenance.json cannot be read"),
         ("config.yaml", "a: [", "config.yaml cannot be read"),
-        ("config.yaml", "- a", "config.yaml holds list, a mapping was expected"),
+        ("config.yaml", "- a", "config.yaml holds list; expected a mapping"),
         ("provenance.json", '{"arm": "sft", "finished": null}', "the run has not finished"),
         ("eval/world-test/summary.json", '{"n": 100, "correct": 77}', "summary.json says 77 of 100 correct"),
         (
             "eval/world-test/predictions.jsonl",
             '{"id": "a", "correct": true}\n{"id": "b"}\n',
-            "1 rows lack an id or a verdict",
+            "1 rows without an id or a verdict",
         ),
         ("eval/world-test/predictions.jsonl", '{"id": "a", "correct": true}\n' * 2, "1 rows repeat an id"),
-        ("eval/world-test/predictions.jsonl", "", "eval/world-test: no prediction can be used; this page counts what"),
+        ("eval/world-test/predictions.jsonl", "", "eval/world-test: no usable prediction; the report uses the counts"),
     ],
 )
 def test_damage_is_told(study: Path, file: str, content: str, note: str) -> None:

@@ -23,7 +23,7 @@ from balanced_thinking.report.draw.forest import draw_forest, draw_times, forest
 from balanced_thinking.runs.find import find_settings
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.runs.load import load_runs
-from balanced_thinking.runs.outcomes import MALFORMED, RIGHT, SLIP, TRUNCATED, WRONG, group_of
+from balanced_thinking.runs.outcomes import MALFORMED, RIGHT, SLIP, TRUNCATED, WRONG, classify_outcome
 from balanced_thinking.runs.records import LedgerEntry, Prediction
 from tests.report.synthetic import SETTINGS, row, write_run, write_study
 
@@ -115,7 +115,7 @@ def wrong(think: str, **changes: Any) -> dict[str, Any]:
     ],
 )
 def test_every_completion_ends_in_one_group(prediction: dict[str, Any], expected: str) -> None:
-    assert group_of(Prediction(**({"id": "one"} | prediction)), "think-answer") == expected
+    assert classify_outcome(Prediction(**({"id": "one"} | prediction)), "think-answer") == expected
 
 
 def test_failure_shares_add_up_and_count_all_seeds(runs: Path) -> None:

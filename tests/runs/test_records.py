@@ -12,7 +12,7 @@ import pytest
 
 from balanced_thinking.runs import paths
 from balanced_thinking.runs.directory import create_run, finish_run, is_finished, read_provenance
-from balanced_thinking.runs.evaluations import predictions, read_summary
+from balanced_thinking.runs.evaluations import read_predictions, read_summary
 from balanced_thinking.runs.ledger import ledger_entry, read_ledger
 from balanced_thinking.runs.load import load_run
 from balanced_thinking.runs.paths import EvaluationFiles, RunFiles, StudyFiles
@@ -108,9 +108,9 @@ def test_a_run_of_before_there_were_schemas_is_read(tmp_path: Path) -> None:
     assert (run.arm, run.seed, run.train_seconds) == ("sft", 3, 2.5)
     assert [row.step for row in run.metrics] == [1]
     assert run.evaluations["world-test"].correct == {"a": True, "c": False}
-    assert any("1 rows lack an id or a verdict" in note for note in run.notes)
+    assert any("1 rows without an id or a verdict" in note for note in run.notes)
     assert read_summary(done).data == "world"
-    assert [row.id for row in predictions(done.folder, [])] == ["a", "c"]
+    assert [row.id for row in read_predictions(done.folder, [])] == ["a", "c"]
 
 
 @pytest.mark.parametrize("file", ["provenance", "summary"])

@@ -126,7 +126,7 @@ def test_widened_draws_show_the_whole_variance_between_seeds() -> None:
     """All answers of a seed alike: the mean of S seeds has the variance of one, without bias, divided by S."""
     rows = [[1] * 50, [-1] * 50, [1] * 50]
     found = paired_bootstrap(*arms(rows))
-    wide = found.widened()
+    wide = found.widened_for_seeds()
     assert np.var(wide.draws) == pytest.approx(np.var([1, -1, 1], ddof=1) / 3, rel=0.06)
     assert (wide.difference, wide.resamples, wide.seeds) == (found.difference, found.resamples, found.seeds)
     assert list(wide.draws) == sorted(wide.draws)
@@ -136,7 +136,7 @@ def test_widened_draws_show_the_whole_variance_between_seeds() -> None:
 
 def test_one_seed_shows_nothing_to_widen() -> None:
     found = paired_bootstrap(*random_arms(1, 30, 0.7, 0.5), resamples=50)
-    assert found.widened() == found
+    assert found.widened_for_seeds() == found
 
 
 def test_seeds_that_differ_widen_the_interval_and_one_seed_shows_none_of_it() -> None:

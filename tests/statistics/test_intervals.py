@@ -16,7 +16,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from balanced_thinking.statistics.intervals import (
     Tost,
-    holm,
+    holm_adjusted,
     mcnemar_exact,
     minimum_detectable_effect,
     paired_counts,
@@ -82,13 +82,13 @@ FAMILIES = [
 
 @pytest.mark.parametrize("p_values", FAMILIES)
 def test_holm_equals_statsmodels_in_the_order_given(p_values: list[float]) -> None:
-    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], abs=1e-12)
+    assert holm_adjusted(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], abs=1e-12)
 
 
 def test_holm_leaves_one_test_as_it_is_and_ties_equal() -> None:
-    assert holm([]) == []
-    assert holm([0.03]) == [0.03]
-    assert holm([0.02, 0.5, 0.02]) == pytest.approx([0.06, 0.5, 0.06])
+    assert holm_adjusted([]) == []
+    assert holm_adjusted([0.03]) == [0.03]
+    assert holm_adjusted([0.02, 0.5, 0.02]) == pytest.approx([0.06, 0.5, 0.06])
 
 
 def test_paired_counts_name_the_four_outcomes_by_id() -> None:
@@ -261,8 +261,8 @@ REFUSED = [
     (lambda: minimum_detectable_effect(10, 0.0), "discordant is 0.0"),  # systems that never differ
     (lambda: minimum_detectable_effect(10, 20), "discordant is 20"),  # per cent for a share
     (lambda: minimum_detectable_effect(10, 0.2, power=80), "power is 80"),  # per cent for a share
-    (lambda: holm([0.2, math.nan]), "p-values include nan"),  # a test that was never run
-    (lambda: holm([0.2, 1.5]), "p-values include 1.5"),  # not a probability
+    (lambda: holm_adjusted([0.2, math.nan]), "p-values include nan"),  # a test that was never run
+    (lambda: holm_adjusted([0.2, 1.5]), "p-values include 1.5"),  # not a probability
     (lambda: tost_paired(0, 0, 0, 0, 0.02), "there are 0 items"),  # nothing in common
     (lambda: tost_paired(5, -1, 0, 0, 0.02), "counts are"),  # not a count
     (lambda: tost_paired(5, 1, 0, 0, 2), "margin is 2"),  # points for a share

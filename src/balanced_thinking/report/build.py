@@ -14,7 +14,7 @@ from balanced_thinking.report.compare.tables import Tables, group, make_tables, 
 from balanced_thinking.report.draw.curves import MAX_POINTS, MIN_POINTS, PANELS, draw_curves
 from balanced_thinking.report.draw.forest import draw_forest, draw_times, forest_rows
 from balanced_thinking.report.draw.svg import Drawing
-from balanced_thinking.runs.find import find_runs, find_settings, overlooked
+from balanced_thinking.runs.find import find_overlooked_arms, find_runs, find_settings
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.runs.load import Run, load_runs
 from balanced_thinking.runs.records import LedgerEntry
@@ -105,7 +105,7 @@ def _left_out(root: Path, plan: Plan, places: Sequence[tuple[str | None, Path]])
         yield f"settings of the study without a run yet: {', '.join(absent)}"
     if beside := [arm for _, arm in find_runs(root) if settings and arm is not None]:
         yield f"not shown, because they lie beside the settings and not in one: {', '.join(dict.fromkeys(beside))}"
-    for run in (folder / arm for _, folder in places for arm in overlooked(folder)):
+    for run in (folder / arm for _, folder in places for arm in find_overlooked_arms(folder)):
         yield f"{run} is a run itself, which is not shown beside its seeds: move it to a folder of its own"
 
 

@@ -1,4 +1,4 @@
-"""A run's results on one split: counts, the verdict on every item, and the predictions while they stream by."""
+"""A run's results on one split: counts and the verdict on every item. Predictions are read one at a time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from balanced_thinking.runs.files import place, read_lines, read_mapping
-from balanced_thinking.runs.outcomes import group_of, known_format
+from balanced_thinking.runs.files import path_in_run, read_json_lines, read_mapping
+from balanced_thinking.runs.outcomes import builtin_format, classify_outcome
 from balanced_thinking.runs.paths import EvaluationFiles
 from balanced_thinking.runs.records import Prediction, RecordError, Summary, UnknownSchemaError, read_record
 
@@ -28,12 +28,11 @@ class Tally:
 
 @dataclass
 class Evaluation:
-    """One run's predictions on one split: counts and the verdict of every item, not the texts.
+    """One run's predictions on one split: counts and the verdict on every item, not the texts.
 
-    `split` is the folder's name, `<data>-<split>`. The means are in tokens. `pictured` are the items whose picture was
-    kept beside the predictions, `flawed` the malformed ones, `groups` counts of `failures.GROUPS`, `digests` what tells
-    an item from another of the same id, where the predictions give it. Without predictions there are only counts, from
-    the summary, and no groups.
+    `split` is the folder's name, `<data>-<split>`. The means are in tokens. `pictured` are the items whose picture is
+    beside the predictions, `flawed` the malformed ones. `groups` counts `outcomes.GROUPS`. `digests` distinguish items
+    with the same id, where the predictions have them. Without predictions there are only the counts of the summary.
     """
 
     split: str
@@ -52,65 +51,66 @@ class Evaluation:
     families: dict[str, Tally] = field(default_factory=dict)
 
     @property
-    def data(self) -> str | None:
-        """What was evaluated, as the summary names it; ids tell items apart within one data set only."""
+    def data_name(self) -> str | None:
+        """The data set, as the summary names it. Ids are unique within one data set only."""
         return (self.summary.data or None) if self.summary else None
 
     @property
-    def asked(self) -> str:
-        """The pair of prompt and scorer; runs of before there were prompts were asked the question alone."""
+    def prompt_and_scorer(self) -> str:
+        """The names of prompt and scorer. Old runs name no prompt: they used the question alone."""
         known = self.summary is not None and self.summary.scorer
         return f"prompt {self.summary.prompt}, scorer {self.summary.scorer}" if self.summary and known else ""
 
     @property
-    def manner(self) -> dict[str, str]:
-        """How it was asked and judged, as far as its summary says so: `{"scorer": "scorer exact", ...}`."""
-        said = {name: getattr(self.summary, name, None) for name in ("prompt", "scorer", "engine", "max_new_tokens")}
-        if not said["scorer"]:  # a prompt is half of a pair
-            del said["prompt"]
-        return {name: f"{name} {value}" for name, value in said.items() if value}
+    def protocol(self) -> dict[str, str]:
+        """How answers were generated and scored, where the summary says it: `{"scorer": "scorer exact", ...}`."""
+        names = ("prompt", "scorer", "engine", "max_new_tokens")
+        recorded = {name: getattr(self.summary, name, None) for name in names}
+        if not recorded["scorer"]:  # prompt and scorer are recorded together
+            del recorded["prompt"]
+        return {name: f"{name} {value}" for name, value in recorded.items() if value}
 
     @property
     def reasoning_format(self) -> str:
-        """The built-in format that its outputs are parsed with; `auto` where the run had one of its own."""
-        return known_format(self.summary.format if self.summary else None)
+        """The built-in format that parses its outputs; `auto` where the run had a format of its own."""
+        return builtin_format(self.summary.format if self.summary else None)
 
-    def same_items(self, other: Evaluation) -> bool:
-        """Whether an id stands for the same item in both, as far as both say so."""
-        data = {self.data, other.data} - {None}
-        return len(data) < 2 and not self.other_items(other)
+    def has_same_items(self, other: Evaluation) -> bool:
+        """Whether an id names the same item in both. What one of them does not record counts as the same."""
+        names = {self.data_name, other.data_name} - {None}
+        return len(names) < 2 and not self.count_other_items(other)
 
-    def other_items(self, other: Evaluation) -> int:
-        """How many ids are known to stand for another item there."""
+    def count_other_items(self, other: Evaluation) -> int:
+        """How many ids are known to name another item in `other`."""
         return sum(other.digests.get(item, digest) != digest for item, digest in self.digests.items())
 
-    def asked_alike(self, other: Evaluation) -> bool:
-        """Whether both were asked and judged in the same manner, as far as both say so."""
-        return all(other.manner.get(name, value) == value for name, value in self.manner.items())
+    def has_same_protocol(self, other: Evaluation) -> bool:
+        """Whether both have the same protocol. What one of them does not record counts as the same."""
+        return all(other.protocol.get(name, value) == value for name, value in self.protocol.items())
 
 
 def load_evaluation(folder: Path, notes: list[str]) -> Evaluation:
-    """Counts of one split, from its predictions when there are any, else from its summary."""
+    """Counts of one split, from its predictions, or from its summary where there are none."""
     evaluation = Evaluation(folder.name, folder, _read_summary(folder, notes))
     think_tokens = answer_tokens = 0
-    for row in predictions(folder, notes):
-        _count(evaluation, row)
+    for row in read_predictions(folder, notes):
+        _count_prediction(evaluation, row)
         think_tokens += row.think_tokens
         answer_tokens += row.answer_tokens
     n = evaluation.total.n
     if n == 0:
         if EvaluationFiles(folder).predictions.is_file() and evaluation.summary and evaluation.summary.n:
-            notes.append(f"{place(folder)}: no prediction can be used; this page counts what summary.json says")
-        return _from_summary(evaluation)
+            notes.append(f"{path_in_run(folder)}: no usable prediction; the report uses the counts of summary.json")
+        return _count_from_summary(evaluation)
     evaluation.think_tokens_mean, evaluation.answer_tokens_mean = think_tokens / n, answer_tokens / n
-    notes += _disagreements(evaluation)
+    notes += _describe_contradictions(evaluation)
     return evaluation
 
 
-def predictions(folder: Path, notes: list[str]) -> Iterator[Prediction]:
+def read_predictions(folder: Path, notes: list[str]) -> Iterator[Prediction]:
     """The rows of a split. Those that cannot be read are counted in `notes`. Raises UnknownSchemaError."""
     path, unusable = EvaluationFiles(folder).predictions, 0
-    for row in read_lines(path, notes):
+    for row in read_json_lines(path, notes):
         try:
             yield read_record(Prediction, row, str(path))
         except UnknownSchemaError:
@@ -118,7 +118,7 @@ def predictions(folder: Path, notes: list[str]) -> Iterator[Prediction]:
         except RecordError:
             unusable += 1
     if unusable:
-        notes.append(f"{place(path)}: {unusable} rows lack an id or a verdict and are not counted")
+        notes.append(f"{path_in_run(path)}: {unusable} rows without an id or a verdict are not counted")
 
 
 def read_summary(files: EvaluationFiles) -> Summary:
@@ -130,7 +130,7 @@ def _read_summary(folder: Path, notes: list[str]) -> Summary | None:
     path = EvaluationFiles(folder).summary
     values = read_mapping(path, notes)
     try:
-        return read_record(Summary, values, place(path)) if values else None
+        return read_record(Summary, values, path_in_run(path)) if values else None
     except UnknownSchemaError:
         raise
     except RecordError as error:
@@ -138,7 +138,7 @@ def _read_summary(folder: Path, notes: list[str]) -> Summary | None:
         return None
 
 
-def _count(evaluation: Evaluation, row: Prediction) -> None:
+def _count_prediction(evaluation: Evaluation, row: Prediction) -> None:
     evaluation.total.add(row.correct)
     evaluation.correct[row.id] = row.correct
     if row.digest:
@@ -149,12 +149,12 @@ def _count(evaluation: Evaluation, row: Prediction) -> None:
         evaluation.malformed += 1
         evaluation.flawed.add(row.id)
     evaluation.truncated += row.truncated
-    evaluation.groups[group_of(row, evaluation.reasoning_format)] += 1
+    evaluation.groups[classify_outcome(row, evaluation.reasoning_format)] += 1
     if row.family is not None:
         evaluation.families.setdefault(row.family, Tally()).add(row.correct)
 
 
-def _from_summary(evaluation: Evaluation) -> Evaluation:
+def _count_from_summary(evaluation: Evaluation) -> Evaluation:
     if (summary := evaluation.summary) is None:
         return evaluation
     evaluation.total = Tally(summary.n, summary.correct)
@@ -164,14 +164,14 @@ def _from_summary(evaluation: Evaluation) -> Evaluation:
     return evaluation
 
 
-def _disagreements(evaluation: Evaluation) -> Iterator[str]:
-    """Notes on a summary that contradicts its own rows, and on items that occur twice."""
-    total, where = evaluation.total, place(evaluation.folder)
+def _describe_contradictions(evaluation: Evaluation) -> Iterator[str]:
+    """Notes on a summary that contradicts its predictions, and on items that occur twice."""
+    total, where = evaluation.total, path_in_run(evaluation.folder)
     summary = evaluation.summary
     if summary is not None and (summary.n, summary.correct) != (total.n, total.correct):
         yield (
             f"{where}: summary.json says {summary.correct} of {summary.n} correct, predictions.jsonl "
-            f"{total.correct} of {total.n}; this page counts the predictions"
+            f"{total.correct} of {total.n}; the report counts the predictions"
         )
     if len(evaluation.correct) < total.n:
-        yield f"{where}: {total.n - len(evaluation.correct)} rows repeat an id; paired tests use the last of each"
+        yield f"{where}: {total.n - len(evaluation.correct)} rows repeat an id; paired tests use the last row of each"

@@ -1,11 +1,14 @@
-"""Where runs lie below a folder: `[<setting>/]<arm>/seed-<k>/`, `[<setting>/]<arm>/`, or one run. A model that was only
-evaluated is an arm, too: `<model>/eval/`."""
+"""Finds runs below a folder: `[<setting>/]<arm>/seed-<k>/`, `[<setting>/]<arm>/`, or the folder itself.
+
+A model that was only evaluated is an arm, too: `<model>/eval/`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from balanced_thinking.runs.paths import CONFIG, EVALUATIONS, METRICS, PROVENANCE
 
@@ -17,47 +20,59 @@ HOW_TO_MAKE_ONE = (
 )
 
 
-def find_settings(root: Path, named: Sequence[str]) -> list[tuple[str | None, Path]]:
-    """(setting, its folder) of every setting that has runs: those a study names, else any folder of arms.
+class SettingFolder(NamedTuple):
+    """The folder of a setting. `name` is None where the folder itself is the study's."""
 
-    The setting is None where `root` itself holds the arms.
-    """
-    there = [(name, root / name) for name in named if find_runs(root / name)]
-    if there:
-        return list(there)
+    name: str | None
+    folder: Path
+
+
+class RunFolder(NamedTuple):
+    """The folder of a run. `arm` is None where only the run itself can name its arm."""
+
+    folder: Path
+    arm: str | None
+
+
+def find_settings(root: Path, named: Sequence[str]) -> list[SettingFolder]:
+    """Every setting that has runs: those a study names, or else every folder of arms, or else `root`."""
+    present = [SettingFolder(name, root / name) for name in named if find_runs(root / name)]
+    if present:
+        return present
+    whole = [SettingFolder(None, root)]
     if find_runs(root):
-        return [(None, root)]
-    return [(folder.name, folder) for folder in folders(root) if find_runs(folder)] or [(None, root)]
+        return whole
+    return [SettingFolder(folder.name, folder) for folder in list_folders(root) if find_runs(folder)] or whole
 
 
-def find_runs(runs_dir: Path) -> list[tuple[Path, str | None]]:
-    """(folder, arm) of every run. The arm is None when `runs_dir` is itself the run: only the run can say it."""
-    places: list[tuple[Path, str | None]] = []
-    for arm_folder in folders(runs_dir):
-        seeds = _seeds(arm_folder)
+def find_runs(runs_dir: Path) -> list[RunFolder]:
+    """Every run of a study or setting; `runs_dir` itself where it is a run and holds no others."""
+    found: list[RunFolder] = []
+    for arm_folder in list_folders(runs_dir):
+        seeds = _seed_folders(arm_folder)
         here = [arm_folder] if _is_run(arm_folder) else []
-        places += [(folder, arm_folder.name) for folder in seeds or here]
-    # A study may keep its own configuration beside its arms: the folder itself counts only when nothing below does.
-    return places or ([(runs_dir, None)] if _is_run(runs_dir) else [])
+        found += [RunFolder(folder, arm_folder.name) for folder in seeds or here]
+    # A study may have its own config.yaml beside its arms. So the folder counts as a run only without runs below it.
+    return found or ([RunFolder(runs_dir, None)] if _is_run(runs_dir) else [])
 
 
-def overlooked(runs_dir: Path) -> list[str]:
-    """Arms whose own folder was trained in, too, though its seeds alone are read."""
-    arms = [arm for arm in folders(runs_dir) if any((arm / name).exists() for name in TRAINING_FILES)]
-    return [arm.name for arm in arms if _seeds(arm)]
+def find_overlooked_arms(runs_dir: Path) -> list[str]:
+    """Arms whose own folder holds a run besides its seeds. Only the seeds are read."""
+    arms = [arm for arm in list_folders(runs_dir) if any((arm / name).exists() for name in TRAINING_FILES)]
+    return [arm.name for arm in arms if _seed_folders(arm)]
 
 
-def _seeds(arm_folder: Path) -> list[Path]:
-    return [folder for folder in folders(arm_folder) if SEED_FOLDER.fullmatch(folder.name) and _is_run(folder)]
+def _seed_folders(arm_folder: Path) -> list[Path]:
+    return [folder for folder in list_folders(arm_folder) if SEED_FOLDER.fullmatch(folder.name) and _is_run(folder)]
 
 
-def folders(path: Path) -> list[Path]:
+def list_folders(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
-def nothing_found(runs_dir: Path) -> str:
+def describe_missing_runs(runs_dir: Path) -> str:
     if not runs_dir.is_dir():
         found = "it is a file" if runs_dir.exists() else "it does not exist"
     else:

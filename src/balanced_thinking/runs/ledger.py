@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.runs.files import read_lines
+from balanced_thinking.runs.files import read_json_lines
 from balanced_thinking.runs.paths import StudyFiles
 from balanced_thinking.runs.records import LedgerEntry, RecordError, UnknownSchemaError, read_record, record_values
 from balanced_thinking.system.memory import peak_mib, reset_peak
@@ -41,7 +41,7 @@ def read_ledger(root: Path, notes: list[str]) -> list[LedgerEntry]:
     """The finished parts of a study's runs; empty where the folder has no ledger. Rows that cannot be read, such as one
     that a kill cut short, are counted in `notes`. Raises UnknownSchemaError."""
     path, entries, unusable = StudyFiles(root).ledger, [], 0
-    for row in read_lines(path, notes, required=False):
+    for row in read_json_lines(path, notes, required=False):
         try:
             entries.append(read_record(LedgerEntry, row, str(path)))
         except UnknownSchemaError:

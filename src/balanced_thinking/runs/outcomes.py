@@ -1,4 +1,4 @@
-"""How a completion ended: right, wrong, or wrong in a way that can be told from its text."""
+"""How a completion ended: right, wrong, or wrong in a way that its text shows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from balanced_thinking.runs.records import Prediction
 from balanced_thinking.segments import FORMATS, parse
 
-# Every completion is in one group: the first of these that fits, apart from the order in which they are shown.
 RIGHT, TRUNCATED, MALFORMED, SLIP, WRONG = (
     "right",
     "truncated",
@@ -15,23 +14,24 @@ RIGHT, TRUNCATED, MALFORMED, SLIP, WRONG = (
     "right reasoning, wrong answer",
     "wrong answer",
 )
+# In the order of the report. Every completion is in exactly one group.
 GROUPS = (RIGHT, SLIP, WRONG, MALFORMED, TRUNCATED)
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
-def group_of(row: Prediction, reasoning_format: str) -> str:
-    """The group of one prediction."""
+def classify_outcome(row: Prediction, reasoning_format: str) -> str:
+    """The one of GROUPS to which a prediction belongs."""
     if row.correct:
         return RIGHT
     if row.truncated:
         return TRUNCATED
     if row.malformed:
         return MALFORMED
-    return SLIP if reasoned_right(row, reasoning_format) else WRONG
+    return SLIP if reasoning_concludes_right(row, reasoning_format) else WRONG
 
 
-def reasoned_right(row: Prediction, reasoning_format: str) -> bool:
-    """Whether the last sentence of the thinking names the right answer, as a word, and not the one that was given.
+def reasoning_concludes_right(row: Prediction, reasoning_format: str) -> bool:
+    """Whether the last sentence of the thinking names the right answer, as a word, and not the answer given.
 
     A single letter counts only as `option B`: `a` is a word of its own.
     """
@@ -40,14 +40,14 @@ def reasoned_right(row: Prediction, reasoning_format: str) -> bool:
         return False
     think = parse(row.completion, reasoning_format).think or ""
     last = next((text for text in reversed(SENTENCE.split(think)) if re.search(r"\w", text)), "")
-    return _names(last, gold) and not (given and _names(last, given))
+    return _names_answer(last, gold) and not (given and _names_answer(last, given))
 
 
-def _names(sentence: str, answer: str) -> bool:
+def _names_answer(sentence: str, answer: str) -> bool:
     before = r"\b(?:option|choice|answer)\s+(?:is\s+)?\(?" if len(answer) == 1 and answer.isalpha() else r"(?<!\w)"
     return re.search(rf"{before}{re.escape(answer)}(?!\w)", sentence, re.IGNORECASE) is not None
 
 
-def known_format(name: object) -> str:
-    """A format of one's own is known to the run, not to the report: then the built-in ones are tried."""
+def builtin_format(name: object) -> str:
+    """The name of a built-in format; `auto`, which tries all of them, for a format that only the run knows."""
     return name if isinstance(name, str) and name in FORMATS else "auto"

@@ -1,1 +1,1 @@
-"""Honest statistics of accuracies: intervals, paired tests, bootstrap. No torch, no SciPy."""
+"""Statistics of accuracies: intervals, paired tests, bootstrap. Without torch and SciPy."""

@@ -18,12 +18,12 @@ from balanced_thinking.statistics.intervals import Tost, check_confidence, check
 
 Floats = npt.NDArray[np.float64]
 
-BLOCK = 2**20  # draws at a time: about 32 MiB
+BLOCK = 2**20  # draws at a time, about 32 MiB
 
 
 @dataclass(frozen=True)
 class PairedBootstrap:
-    """Accuracy a minus accuracy b with its interval, p of no difference, and the resampled differences ascending."""
+    """Accuracy a minus accuracy b, its interval, p of no difference, and the sorted resampled differences."""
 
     difference: float
     low: float
@@ -35,26 +35,26 @@ class PairedBootstrap:
     confidence: float
     draws: tuple[float, ...] = field(repr=False)
 
-    def widened(self) -> PairedBootstrap:
-        """The same with all draws sqrt(S / (S - 1)) times as far from the difference; as it is with one seed.
+    def widened_for_seeds(self) -> PairedBootstrap:
+        """The same with all draws sqrt(S / (S - 1)) times as far from the difference. No change with one seed.
 
-        S seeds show (S - 1) / S of the variance between seeds, as any sample does of the variance it was drawn from
-        (Hesterberg 2015, The American Statistician 69:371-386, on the bootstrap's narrowness). What is left is that few
-        seeds tell their variance badly: where it dominates, 95 % intervals hold the truth in about 81 % (3 seeds), 87 %
-        (5) or 92 % (10) of studies.
+        S seeds show (S - 1) / S of the variance between seeds on average, as any sample does (Hesterberg 2015, The
+        American Statistician 69:371-386, on the narrowness of the bootstrap). This corrects the average. But few seeds
+        still estimate their variance poorly. Where it dominates, 95 % intervals contain the truth in about 81 % of
+        studies with 3 seeds, 87 % with 5 and 92 % with 10.
         """
         if self.seeds == 1:
             return self
         factor = sqrt(self.seeds / (self.seeds - 1))
         draws = self.difference + factor * (np.array(self.draws) - self.difference)
-        return _bootstrap(draws, self.difference, self.confidence, self.seeds, self.items)
+        return _summarize_draws(draws, self.difference, self.confidence, self.seeds, self.items)
 
     def tost(self, margin: float, alpha: float = 0.05) -> Tost:
-        """Is a as good as b within `margin`? Non-inferior where the one-sided 1 - alpha bound lies above -margin.
+        """Is a as good as b within `margin`? Non-inferior where the one-sided 1 - alpha bound is above -margin.
 
         Raises ValueError for a wrong margin or alpha.
         """
-        return Tost(margin, alpha, *_tails(self.draws, -margin, margin))
+        return Tost(margin, alpha, *_tail_shares(self.draws, -margin, margin))
 
 
 def paired_bootstrap(
@@ -67,33 +67,34 @@ def paired_bootstrap(
 ) -> PairedBootstrap:
     """Percentile interval of accuracy a minus accuracy b, from training seed -> question id -> right or wrong.
 
-    Accuracy is the mean over the seeds of each one's share. A resample draws seeds, then questions, with replacement
-    and alike for both arms. Where all seeds answer the same questions, one draw of questions serves all seeds (crossed:
-    Owen 2007, Annals of Applied Statistics 1:386-411); otherwise each drawn seed draws its own (nested: Davison and
-    Hinkley 1997, Bootstrap Methods, section 3.8). p is twice the smaller tail at 0, never below 2 / (resamples + 1).
+    Accuracy is the mean over the seeds of each seed's share. A resample draws seeds, then questions, with replacement;
+    both arms get the same draws. Where all seeds answer the same questions, one draw of questions serves all seeds
+    (crossed: Owen 2007, Annals of Applied Statistics 1:386-411). Otherwise each drawn seed draws its own (nested:
+    Davison and Hinkley 1997, Bootstrap Methods, section 3.8). p is twice the smaller tail at 0, never below
+    2 / (resamples + 1).
 
-    What the interval means with few seeds: S seeds show (S - 1) / S of the variance between seeds, so where that
-    dominates, 95 % intervals hold the truth in about 74 % (3 seeds), 83 % (5) or 90 % (10) of studies; `widened` makes
-    up for a part of that. Chance in single answers is counted up to three times (crossed) or twice (nested), so where
-    that dominates they are too wide. With one seed the interval is over questions only: it speaks of the two trained
-    models, not of the two ways to train. Where the arms never differ it has no width, unlike
-    `paired_difference_interval`.
+    The interval is too narrow with few seeds: S seeds show (S - 1) / S of the variance between seeds on average. Where
+    that variance dominates, 95 % intervals contain the truth in about 74 % of studies with 3 seeds, 83 % with 5 and
+    90 % with 10; `widened_for_seeds` corrects a part of that. Where chance in single answers dominates, the interval is
+    too wide, because that chance is counted up to three times (crossed) or twice (nested). With one seed the interval
+    is over questions only: it is about the two trained models, not about the two ways to train. Where the arms never
+    differ it has no width, unlike `paired_difference_interval`.
 
     Raises ValueError where seeds, or a seed's questions, are missing on one side or empty, or for a wrong option.
     """
     check_confidence(confidence)
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; expected 1 or more, such as 10000")
-    differences = _differences(a, b)
+    differences = _paired_differences(a, b)
     ids = [frozenset(a[key]) for key in a]
-    resample = _crossed if len(set(ids)) == 1 else _nested
+    resample = _resample_crossed if len(set(ids)) == 1 else _resample_nested
     draws = np.sort(resample(differences, resamples, np.random.Generator(np.random.PCG64(seed))))
     difference = fmean(float(difference_Q.mean()) for difference_Q in differences)
-    return _bootstrap(draws, difference, confidence, len(differences), len(frozenset().union(*ids)))
+    return _summarize_draws(draws, difference, confidence, len(differences), len(frozenset().union(*ids)))
 
 
-def _bootstrap(draws: Floats, difference: float, confidence: float, seeds: int, items: int) -> PairedBootstrap:
-    """What ascending draws say."""
+def _summarize_draws(draws: Floats, difference: float, confidence: float, seeds: int, items: int) -> PairedBootstrap:
+    """The result from draws in ascending order."""
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     ascending = tuple(draws.tolist())
     return PairedBootstrap(
@@ -103,14 +104,14 @@ def _bootstrap(draws: Floats, difference: float, confidence: float, seeds: int, 
         resamples=len(draws),
         seeds=seeds,
         items=items,
-        p_two_sided=min(1.0, 2 * min(_tails(ascending, 0.0, 0.0))),
+        p_two_sided=min(1.0, 2 * min(_tail_shares(ascending, 0.0, 0.0))),
         confidence=confidence,
         draws=ascending,
     )
 
 
-def _differences(a: Mapping[int, Mapping[str, bool]], b: Mapping[int, Mapping[str, bool]]) -> list[Floats]:
-    """1 where only a is right, -1 where only b is, else 0: one array a seed, in the order of seeds and ids."""
+def _paired_differences(a: Mapping[int, Mapping[str, bool]], b: Mapping[int, Mapping[str, bool]]) -> list[Floats]:
+    """1 where only a is right, -1 where only b is right, else 0: one array per seed, in the order of seeds and ids."""
     check_paired("seeds", a, b)
     check_items(len(a))
     for key in a:
@@ -119,40 +120,40 @@ def _differences(a: Mapping[int, Mapping[str, bool]], b: Mapping[int, Mapping[st
     return [np.array([float(a[key][i]) - float(b[key][i]) for i in sorted(a[key])]) for key in sorted(a)]
 
 
-def _crossed(differences: list[Floats], resamples: int, rng: np.random.Generator) -> Floats:
+def _resample_crossed(differences: list[Floats], resamples: int, rng: np.random.Generator) -> Floats:
     differences_SQ = np.stack(differences)
-    seed_counts_RS = _counts(resamples, len(differences), rng)
-    return (seed_counts_RS * _sums(differences_SQ, resamples, rng)).sum(axis=1) / differences_SQ.size
+    seed_counts_RS = _draw_counts(resamples, len(differences), rng)
+    return (seed_counts_RS * _resampled_sums(differences_SQ, resamples, rng)).sum(axis=1) / differences_SQ.size
 
 
-def _nested(differences: list[Floats], resamples: int, rng: np.random.Generator) -> Floats:
+def _resample_nested(differences: list[Floats], resamples: int, rng: np.random.Generator) -> Floats:
     drawn_RS = rng.integers(len(differences), size=(resamples, len(differences)))
     means_RS = np.empty(drawn_RS.shape)
     for index, difference_Q in enumerate(differences):
         chosen_RS = drawn_RS == index
-        sums = _sums(difference_Q[None], int(chosen_RS.sum()), rng)
+        sums = _resampled_sums(difference_Q[None], int(chosen_RS.sum()), rng)
         means_RS[chosen_RS] = sums[:, 0] / len(difference_Q)
     return means_RS.mean(axis=1)
 
 
-def _sums(differences_SQ: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """Sums over freshly drawn questions, (R, S): whole numbers, so exact in whichever order they are added."""
+def _resampled_sums(differences_SQ: Floats, resamples: int, rng: np.random.Generator) -> Floats:
+    """Sums over newly drawn questions, (R, S). They are sums of integers, so exact in any order of addition."""
     seeds, questions = differences_SQ.shape
     sums_RS = np.empty((resamples, seeds))
     block = max(1, BLOCK // questions)
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
-        sums_RS[start : start + rows] = _counts(rows, questions, rng) @ differences_SQ.T
+        sums_RS[start : start + rows] = _draw_counts(rows, questions, rng) @ differences_SQ.T
     return sums_RS
 
 
-def _counts(rows: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """How often each of n was drawn in n draws, (rows, n). From integers: binomial draws would hang on the machine."""
+def _draw_counts(rows: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """How often each of n was drawn in n draws, (rows, n). Binomial draws would differ between machines."""
     cells = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
     return np.bincount(cells.ravel(), minlength=rows * n).reshape(rows, n)
 
 
-def _tails(draws: tuple[float, ...], low: float, high: float) -> tuple[float, float]:
-    """Shares of the ascending draws at most `low` and at least `high`, with the sample itself as one more draw."""
+def _tail_shares(draws: tuple[float, ...], low: float, high: float) -> tuple[float, float]:
+    """Shares of the ascending draws of at most `low` and of at least `high`. The sample itself counts as a draw."""
     n = len(draws)
     return (1 + bisect_right(draws, low)) / (n + 1), (1 + n - bisect_left(draws, high)) / (n + 1)

@@ -1,4 +1,4 @@
-"""Honest statistics for accuracies: intervals, paired tests and what a sample can show. Pure Python, no SciPy.
+"""Statistics of accuracies: intervals, paired tests and the smallest detectable effect. Pure Python, no SciPy.
 
 Proportions and differences are shares from 0 to 1 (or -1 to 1), not percentage points.
 """
@@ -9,9 +9,26 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import copysign, inf, sqrt
 from statistics import NormalDist
+from typing import NamedTuple
 
 
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+class Interval(NamedTuple):
+    """The ends of a confidence interval."""
+
+    low: float
+    high: float
+
+
+class PairedCounts(NamedTuple):
+    """How many items both systems got right, only a, only b, and neither."""
+
+    both: int
+    only_a: int
+    only_b: int
+    neither: int
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """Interval of a proportion (Wilson 1927, JASA 22:209-212).
 
     Raises ValueError without items, or where `successes` is not among 0 to n.
@@ -19,24 +36,25 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     check_items(n)
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes in {n} items; expected 0 to {n}")
-    z = _z(confidence)
+    z = _two_sided_quantile(confidence)
     share, spread = successes / n, z * z / n
     center = (share + spread / 2) / (1 + spread)
     half = z * sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
     # Exact at the ends, where rounding would leave 1e-18.
-    return (max(0.0, center - half) if successes else 0.0, min(1.0, center + half) if successes < n else 1.0)
+    low = max(0.0, center - half) if successes else 0.0
+    return Interval(low, min(1.0, center + half) if successes < n else 1.0)
 
 
-def paired_counts(a_correct: Mapping[str, bool], b_correct: Mapping[str, bool]) -> tuple[int, int, int, int]:
-    """(both right, only a, only b, neither) over the items of two systems, by id.
+def paired_counts(a_correct: Mapping[str, bool], b_correct: Mapping[str, bool]) -> PairedCounts:
+    """The paired counts of two systems, from item id -> right or wrong.
 
-    Raises ValueError where there are no items, or one side lacks an id of the other.
+    Raises ValueError without items, or where an id is on one side only.
     """
     check_paired("ids", a_correct, b_correct)
     check_items(len(a_correct))
     outcomes = [(bool(a_correct[key]), bool(b_correct[key])) for key in a_correct]
     both, only_a = outcomes.count((True, True)), outcomes.count((True, False))
-    return both, only_a, outcomes.count((False, True)), outcomes.count((False, False))
+    return PairedCounts(both, only_a, outcomes.count((False, True)), outcomes.count((False, False)))
 
 
 def mcnemar_exact(b: int, c: int) -> float:
@@ -55,11 +73,11 @@ def mcnemar_exact(b: int, c: int) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm_adjusted(p_values: Sequence[float]) -> list[float]:
     """Holm-adjusted p-values, in the input's order (1979, Scandinavian Journal of Statistics 6:65-70).
 
-    Rejecting those at most alpha keeps the chance of any false rejection at most alpha, however the tests depend on
-    each other. Raises ValueError for a p-value that is not among 0 to 1.
+    Rejecting those of at most alpha keeps the chance of any false rejection at most alpha. The tests may depend on each
+    other in any way. Raises ValueError for a p-value that is not among 0 to 1.
     """
     if wrong := [p for p in p_values if not 0 <= p <= 1]:
         raise ValueError(f"p-values include {wrong[0]}; expected shares from 0 to 1")
@@ -70,32 +88,30 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def paired_difference_interval(
-    both: int, only_a: int, only_b: int, neither: int, confidence: float = 0.95
-) -> tuple[float, float]:
+def paired_difference_interval(both: int, only_a: int, only_b: int, neither: int, confidence: float = 0.95) -> Interval:
     """Interval of accuracy a minus accuracy b on the same items: `paired_difference_interval(*paired_counts(a, b))`.
 
-    Tango's score interval (1998, Statistics in Medicine 17:891-908). It leaves out 0 exactly where McNemar's asymptotic
+    Tango's score interval (1998, Statistics in Medicine 17:891-908). It excludes 0 exactly where McNemar's asymptotic
     test rejects, and has a width even where all items agree. Raises ValueError without items or for negative counts.
     """
-    n = _items_of(both, only_a, only_b, neither)
-    estimate, z = (only_a - only_b) / n, _z(confidence)
+    n = _total_items(both, only_a, only_b, neither)
+    estimate, z = (only_a - only_b) / n, _two_sided_quantile(confidence)
 
-    def limit(end: float) -> float:
-        """Where the score test begins to reject, between the estimate and this end of the scale."""
+    def find_limit(end: float) -> float:
+        """Where the score test begins to reject, between the estimate and this end of the scale, by bisection."""
         kept, rejected = estimate, end
-        if _accepts(end, only_a, only_b, n, z):
+        if _score_accepts(end, only_a, only_b, n, z):
             return end
         while (middle := (kept + rejected) / 2) not in (kept, rejected):
-            kept, rejected = (middle, rejected) if _accepts(middle, only_a, only_b, n, z) else (kept, middle)
+            kept, rejected = (middle, rejected) if _score_accepts(middle, only_a, only_b, n, z) else (kept, middle)
         return kept
 
-    return limit(-1.0), limit(1.0)
+    return Interval(find_limit(-1.0), find_limit(1.0))
 
 
 @dataclass(frozen=True)
 class Tost:
-    """Two one-sided tests of "a is as good as b", within a margin that was fixed before the data were seen.
+    """Two one-sided tests (TOST) of "a is as good as b" within a margin that was fixed before the data were seen.
 
     The margin is a share (0.02 is two points). Raises ValueError where it is not from 0 to below 1, or alpha is not
     between 0 and 0.5.
@@ -114,7 +130,7 @@ class Tost:
 
     @property
     def p(self) -> float:
-        """Of the hypothesis that the accuracies differ by the margin or more, either way."""
+        """Of the hypothesis that the accuracies differ by the margin or more, in either direction."""
         return max(self.p_non_inferior, self.p_non_superior)
 
     @property
@@ -130,43 +146,48 @@ def tost_paired(both: int, only_a: int, only_b: int, neither: int, margin: float
     """Is a as good as b within `margin` on the same items? `tost_paired(*paired_counts(a, b), margin=0.02)`.
 
     Schuirmann's two tests (1987, Journal of Pharmacokinetics and Biopharmaceutics 15:657-680), each with Tango's score:
-    equivalent where `paired_difference_interval` with confidence 1 - 2 alpha lies within the margins. Raises ValueError
+    equivalent where `paired_difference_interval` with confidence 1 - 2 alpha is inside the margins. Raises ValueError
     without items, for negative counts, or for a wrong margin or alpha.
     """
-    n, cdf = _items_of(both, only_a, only_b, neither), NormalDist().cdf
-    p_non_inferior, p_non_superior = cdf(-_score(-margin, only_a, only_b, n)), cdf(_score(margin, only_a, only_b, n))
+    n, cdf = _total_items(both, only_a, only_b, neither), NormalDist().cdf
+    p_non_inferior, p_non_superior = (
+        cdf(-_tango_score(-margin, only_a, only_b, n)),
+        cdf(_tango_score(margin, only_a, only_b, n)),
+    )
     return Tost(margin, alpha, p_non_inferior, p_non_superior)
 
 
-def _accepts(difference: float, only_a: int, only_b: int, n: int, z: float) -> bool:
-    return abs(_score(difference, only_a, only_b, n)) <= z
+def _score_accepts(difference: float, only_a: int, only_b: int, n: int, z: float) -> bool:
+    return abs(_tango_score(difference, only_a, only_b, n)) <= z
 
 
-def _score(difference: float, only_a: int, only_b: int, n: int) -> float:
+def _tango_score(difference: float, only_a: int, only_b: int, n: int) -> float:
     """Tango's score of one difference, with the constrained maximum likelihood of P(only b) in its variance."""
     linear = -only_a - only_b + (2 * n - only_a + only_b) * difference
     constant = -only_b * difference * (1 - difference)
     only_b_share = (sqrt(max(0.0, linear * linear - 8 * n * constant)) - linear) / (4 * n)
     variance = n * (2 * only_b_share + difference * (1 - difference))
     excess = only_a - only_b - n * difference
-    if variance <= 0:  # the difference allows one outcome only: this one, or it is refuted
+    if variance <= 0:  # this difference allows a single outcome: ours, or the difference is refuted
         return copysign(inf, excess) if excess else 0.0
     return excess / sqrt(variance)
 
 
 def minimum_detectable_effect(n: int, discordant: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest true difference of two accuracies that a two-sided McNemar test on n items shows with this power.
+    """The smallest true difference of two accuracies that a two-sided McNemar test on n items detects with this power.
 
     `discordant` is the share of items that only one system gets right. Normal approximation with the variance under no
     difference (Connor 1987, Biometrics 43:207-211, to first order). A difference cannot exceed `discordant`: a result
-    above it says that n items can show nothing at such agreement. Raises ValueError without items or for a wrong share.
+    above it means that n items with such agreement detect no difference at all.
+
+    Raises ValueError without items or for a wrong share.
     """
     check_items(n)
     if not 0 < discordant <= 1:
         raise ValueError(f"discordant is {discordant}; expected a share of the items above 0, at most 1")
     if not (0 < power < 1 and 0 < alpha < 1):
         raise ValueError(f"power is {power} and alpha {alpha}; expected shares such as 0.8 and 0.05")
-    return (_z(1 - alpha) + NormalDist().inv_cdf(power)) * sqrt(discordant / n)
+    return (_two_sided_quantile(1 - alpha) + NormalDist().inv_cdf(power)) * sqrt(discordant / n)
 
 
 def check_items(n: int) -> None:
@@ -178,7 +199,7 @@ def check_items(n: int) -> None:
 
 
 def check_paired(what: str, a: Collection[str | int], b: Collection[str | int]) -> None:
-    """Raises ValueError that names what is on one side only."""
+    """Raises ValueError, with some of the names, where a name is on one side only."""
     unpaired = sorted(map(str, set(a) ^ set(b)))
     if unpaired:
         shown = ", ".join(unpaired[:3]) + ", ..." * (len(unpaired) > 3)
@@ -191,12 +212,12 @@ def check_confidence(confidence: float) -> None:
         raise ValueError(f"confidence is {confidence}; expected a share such as 0.95")
 
 
-def _z(confidence: float) -> float:
+def _two_sided_quantile(confidence: float) -> float:
     check_confidence(confidence)
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
-def _items_of(*counts: int) -> int:
+def _total_items(*counts: int) -> int:
     if min(counts) < 0:
         raise ValueError(f"counts are {counts}; expected 0 or more")
     check_items(sum(counts))

@@ -14,7 +14,7 @@ from balanced_thinking.runs.load import Run
 from balanced_thinking.statistics.bootstrap import paired_bootstrap
 from balanced_thinking.statistics.intervals import (
     Tost,
-    holm,
+    holm_adjusted,
     mcnemar_exact,
     minimum_detectable_effect,
     paired_counts,
@@ -173,7 +173,7 @@ def compare(
             notes.append(
                 f"{runs[0].arm}: not compared with {base[0].arm}, no seed has comparable predictions of both on {split}"
             )
-    adjusted = holm([contrast.p for contrast in made])
+    adjusted = holm_adjusted([contrast.p for contrast in made])
     return tuple(
         replace(contrast, p_holm=p, alpha=ALPHA / len(made)) for contrast, p in zip(made, adjusted, strict=True)
     )
@@ -189,7 +189,7 @@ def _contrast(
         return Contrast(arm, base, split, seeds, one.interval, one.p, tost, None)
     # Where runs don't state their seed there is one of each arm, so the key doesn't matter.
     a, b = ({seed or 0: pair[side] for seed, *pair in answers} for side in (0, 1))
-    found = paired_bootstrap(a, b).widened()
+    found = paired_bootstrap(a, b).widened_for_seeds()
     tost = None if margin is None else found.tost(margin / 100)
     interval = 100 * found.low, 100 * found.high
     return Contrast(arm, base, split, seeds, interval, found.p_two_sided, tost, 100 * pstdev(found.draws))
@@ -219,4 +219,4 @@ def _paired(
 def _comparable(a: Run, b: Run, split: str) -> bool:
     """Whether both were evaluated on it, and, as far as they say, on the same items in the same manner."""
     ours, theirs = a.evaluations.get(split), b.evaluations.get(split)
-    return ours is not None and theirs is not None and ours.same_items(theirs) and ours.asked_alike(theirs)
+    return ours is not None and theirs is not None and ours.has_same_items(theirs) and ours.has_same_protocol(theirs)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from balanced_thinking.runs.chain import follow_parents
-from balanced_thinking.runs.load import Run, mean
+from balanced_thinking.runs.load import Run, mean_of_known
 from balanced_thinking.runs.records import LedgerEntry
 
 TRAIN = "train"
@@ -71,11 +71,11 @@ def cost_rows(groups: Sequence[Sequence[Run]], ledger: Iterable[LedgerEntry], ro
     for row in ledger:
         entries[row.run].append(row)
     runs = [run for group in groups for run in group]
-    base = mean(chain_seconds(run, runs) for run in groups[0]) if groups else None
+    base = mean_of_known(chain_seconds(run, runs) for run in groups[0]) if groups else None
     rows = []
     for group in groups:
         parts = [_parts(run, entries.get(_name(run, root), [])) for run in group]
-        total = mean(chain_seconds(run, runs) for run in group)
+        total = mean_of_known(chain_seconds(run, runs) for run in group)
         relative = total / base if total is not None and base else None
         names = dict.fromkeys(name for part in parts for name in part)
         rows += [_row(group[0].arm, name, parts, relative if name.startswith("train") else None) for name in names]
@@ -119,7 +119,7 @@ def _row(arm: str, part: str, parts: Sequence[dict[str, list[LedgerEntry]]], rel
     found = [run[part] for run in parts if part in run]
     peaks = [peak for entries in found for entry in entries if (peak := entry.peak_mib) is not None]
     wall, cpu, tokens = (
-        mean(_total(entries, key) for entries in found) for key in ("wall_seconds", "cpu_seconds", "tokens")
+        mean_of_known(_total(entries, key) for entries in found) for key in ("wall_seconds", "cpu_seconds", "tokens")
     )
     return CostRow(arm, part, len(found), wall, cpu, tokens, max(peaks, default=None), relative)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from balanced_thinking.report.compare.cost import chain_seconds
 from balanced_thinking.runs.evaluations import Evaluation, Tally
-from balanced_thinking.runs.load import Run, mean
+from balanced_thinking.runs.load import Run, mean_of_known
 from balanced_thinking.runs.outcomes import GROUPS
 from balanced_thinking.statistics.intervals import wilson_interval
 
@@ -62,7 +62,7 @@ class FailureRow:
 
 def arm_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[ArmRow, ...]:
     everything = [run for runs in groups for run in runs]
-    seconds = {runs[0].arm: mean(chain_seconds(run, everything) for run in runs) for runs in groups}
+    seconds = {runs[0].arm: mean_of_known(chain_seconds(run, everything) for run in runs) for runs in groups}
     rows = (_arm_row(runs, split, seconds[runs[0].arm], seconds[groups[0][0].arm]) for runs in groups)
     return tuple(row for row in rows if row is not None)
 
@@ -78,7 +78,7 @@ def _arm_row(runs: Sequence[Run], split: str, seconds: float | None, base_second
     return ArmRow(
         arm=runs[0].arm,
         split=split,
-        seeds=0 if runs[0].seedless else many,
+        seeds=0 if runs[0].is_seedless else many,
         n=items,
         accuracy=total.correct / total.n,
         low=low,
@@ -86,12 +86,12 @@ def _arm_row(runs: Sequence[Run], split: str, seconds: float | None, base_second
         seed_range=(min(shares), max(shares)) if many > 1 else None,
         malformed=sum(e.malformed for e in evaluations) / total.n,
         truncated=sum(e.truncated for e in evaluations) / total.n,
-        think_tokens=mean(e.think_tokens_mean for e in evaluations),
-        answer_tokens=mean(e.answer_tokens_mean for e in evaluations),
+        think_tokens=mean_of_known(e.think_tokens_mean for e in evaluations),
+        answer_tokens=mean_of_known(e.answer_tokens_mean for e in evaluations),
         train_seconds=seconds,
         relative_time=seconds / base_seconds if seconds is not None and base_seconds else None,
-        score=mean(_score(e) for e in evaluations),
-        asked=" or ".join(dict.fromkeys(e.asked for e in evaluations if e.asked)),
+        score=mean_of_known(_score(e) for e in evaluations),
+        asked=" or ".join(dict.fromkeys(e.prompt_and_scorer for e in evaluations if e.prompt_and_scorer)),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from balanced_thinking.html import data_uri
-from balanced_thinking.runs.evaluations import Evaluation, predictions
+from balanced_thinking.runs.evaluations import Evaluation, read_predictions
 from balanced_thinking.runs.load import Run
 from balanced_thinking.runs.records import Prediction
 from balanced_thinking.segments import parse
@@ -156,7 +156,7 @@ def _most_shared_seed(runs: Sequence[Run], split: str) -> tuple[int | None, list
 
 def _belongs(run: Run, group: Sequence[Run], split: str) -> bool:
     return all(
-        run.seed == other.seed and run.evaluations[split].same_items(other.evaluations[split]) for other in group
+        run.seed == other.seed and run.evaluations[split].has_same_items(other.evaluations[split]) for other in group
     )
 
 
@@ -173,7 +173,7 @@ def _draw_ids(
 
 def _rows(evaluation: Evaluation, wanted: set[str]) -> dict[str, Prediction]:
     """The full rows of the wanted items: a second pass over the file, so that 20,000 texts are never held at once."""
-    return {row.id: row for row in predictions(evaluation.folder, []) if row.id in wanted}
+    return {row.id: row for row in read_predictions(evaluation.folder, []) if row.id in wanted}
 
 
 def _sample(

@@ -156,9 +156,9 @@ def _differences(runs: Sequence[Run], split: str) -> Iterable[str]:
     """Notes where one name of a split stands for several data sets or versions of one, whose ids must not be paired, or
     for several ways of asking and judging."""
     evaluated = [run for run in runs if split in run.evaluations]
-    manners = [run.evaluations[split].manner for run in evaluated]
+    manners = [run.evaluations[split].protocol for run in evaluated]
     for what, values in (
-        ("the same data", [run.evaluations[split].data for run in evaluated]),
+        ("the same data", [run.evaluations[split].data_name for run in evaluated]),
         ("the same items", _versions([run.evaluations[split] for run in evaluated])),
         *(
             ("asked and judged alike", [manner.get(name) for manner in manners])
@@ -180,10 +180,10 @@ def _versions(evaluations: Sequence[Evaluation]) -> list[str | None]:
     firsts: list[Evaluation] = []
     found: list[str | None] = []
     for evaluation in evaluations:
-        place = next((i for i, first in enumerate(firsts) if not first.other_items(evaluation)), len(firsts))
+        place = next((i for i, first in enumerate(firsts) if not first.count_other_items(evaluation)), len(firsts))
         if place == len(firsts):
             firsts.append(evaluation)
-        differing = firsts[0].other_items(evaluation)
+        differing = firsts[0].count_other_items(evaluation)
         n = len(evaluation.digests)
         other = f", where {differing} of {n} items have another question, answer, option or picture"
         found.append(f"version {place + 1}{other * bool(differing)}" if n else None)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from balanced_thinking.report.draw.svg import ARM, DASHES, Drawing, arm_class, canvas, render
-from balanced_thinking.runs.files import number
+from balanced_thinking.runs.files import finite_number
 from balanced_thinking.runs.load import Run
 
 INCHES = (5.4, 2.9)
@@ -75,7 +75,7 @@ def draw_curves(
 
 
 def _curve(run: Run, key: str, arm: int) -> Curve | None:
-    logged = [(row.step, number(row.values[key])) for row in run.metrics if key in row.values]
+    logged = [(row.step, finite_number(row.values[key])) for row in run.metrics if key in row.values]
     finite = [(step, value) for step, value in logged if value is not None]
     if not finite:
         return None

@@ -12,7 +12,7 @@ from balanced_thinking.report.compare.contrasts import Contrast
 from balanced_thinking.report.compare.cost import chain_seconds
 from balanced_thinking.report.compare.formatting import points, seconds, span
 from balanced_thinking.report.draw.svg import ARM, INK, Drawing, arm_class, canvas, dot, name_of, render
-from balanced_thinking.runs.load import Run, mean
+from balanced_thinking.runs.load import Run, mean_of_known
 from balanced_thinking.statistics.intervals import wilson_interval
 
 INCHES_WIDE = 8.4
@@ -133,8 +133,8 @@ def _find_place(groups: Mapping[str, Sequence[Run]], arm: str, arms: Sequence[st
     ]
     if not found:
         return None
-    items = round(mean(total.n for _, total in found) or 0)
-    right = round(mean(total.correct for _, total in found) or 0)
+    items = round(mean_of_known(total.n for _, total in found) or 0)
+    right = round(mean_of_known(total.correct for _, total in found) or 0)
     seeds = tuple((seconds, total.correct / total.n) for seconds, total in found)
     return Place(arm, arms.index(arm), seeds, wilson_interval(right, items))
 
