@@ -19,7 +19,7 @@ import yaml
 
 from balanced_thinking.cli import main
 from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.config.yaml import typed_arguments
+from balanced_thinking.config.types import typed_arguments
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.engines.local import Generator
 from balanced_thinking.models.load import load_model

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.config.yaml import check_keys, read_yaml, typed_arguments
+from balanced_thinking.config.types import check_keys, typed_arguments
+from balanced_thinking.config.yaml import read_yaml
 from balanced_thinking.data.registry import result_folder_name
 from balanced_thinking.evaluation.prompts import get_prompt
 from balanced_thinking.scoring.scorers import get_scorer

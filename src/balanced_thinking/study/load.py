@@ -12,7 +12,8 @@ import yaml
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.config.yaml import check_keys, read_yaml
+from balanced_thinking.config.types import check_keys
+from balanced_thinking.config.yaml import read_yaml
 from balanced_thinking.evaluation.benchmarks import check_benchmarks
 from balanced_thinking.study.plan import ArmPair, Study
 from balanced_thinking.training.recipe import STAGES

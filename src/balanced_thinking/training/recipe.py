@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.config.yaml import _admitted_types, _format_value, check_keys, read_yaml, typed_arguments
+from balanced_thinking.config.types import _types_of_hint, check_keys, format_value, typed_arguments
+from balanced_thinking.config.yaml import read_yaml
 
 _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 STAGES = ("sft", "grpo")
@@ -111,7 +112,7 @@ def describe_changes(before: Recipe, now: Recipe, but: Collection[str]) -> list[
     """Where two recipes differ in other keys than these, in words."""
     old, new = _flatten_keys(asdict(before)), _flatten_keys(asdict(now))
     changed = sorted(key for key in old | new if old.get(key) != new.get(key) and key not in but)
-    return [f"{key} was {_format_value(old.get(key))} and is {_format_value(new.get(key))}" for key in changed]
+    return [f"{key} was {format_value(old.get(key))} and is {format_value(new.get(key))}" for key in changed]
 
 
 def _flatten_keys(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def _read_recipe(path: str | Path) -> dict[str, Any]:
         raise RecipeError(f"there is no recipe {path}; expected a YAML file such as recipes/world/scale-sft.yaml")
     raw = read_yaml(Path(path).read_bytes(), f"the recipe {path}") or {}
     if not isinstance(raw, dict):
-        raise RecipeError(f"the recipe {path} holds {_format_value(raw)}; expected keys such as `model: world-base`")
+        raise RecipeError(f"the recipe {path} holds {format_value(raw)}; expected keys such as `model: world-base`")
     check_keys(raw, (f.name for f in fields(Recipe)), f"the recipe {path}")
     return raw
 
@@ -150,7 +151,7 @@ def _apply_override(raw: dict[str, Any], name: str, text: str) -> None:
 
 
 def _mapping_keys() -> set[str]:
-    return {name for name, hint in typing.get_type_hints(Recipe).items() if dict in _admitted_types(hint)}
+    return {name for name, hint in typing.get_type_hints(Recipe).items() if dict in _types_of_hint(hint)}
 
 
 def _check_sections(recipe: Recipe) -> None:

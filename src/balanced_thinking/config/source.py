@@ -1,0 +1,101 @@
+"""The fields of dataclasses of other libraries, read from their source: importing them takes seconds."""
+
+from __future__ import annotations
+
+import ast
+import types
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from balanced_thinking.config.types import AdmittedTypes, Choices, settle_choices
+
+_NAMED: dict[str, Any] = {kind.__name__: kind for kind in (int, float, bool, str, dict, list, tuple)}
+
+
+class SourceClass(NamedTuple):
+    """A class in a file of an installed package."""
+
+    package: str
+    file: str
+    name: str
+
+
+class SourceError(ImportError):
+    """The class is not where it was expected."""
+
+
+def field_types(classes: Sequence[SourceClass], enumerations: Sequence[SourceClass] = ()) -> dict[str, AdmittedTypes]:
+    """The types of each field that a dataclass's constructor takes, as `admitted_types` gives those of an imported one.
+
+    `classes` are the dataclass's bases in their order, then itself; `enumerations` those that annotations name. Raises
+    SourceError where one of them is not in its file.
+    """
+    choices = {source.name: Choices(tuple(_values(_class(source)))) for source in enumerations}
+    found: dict[str, AdmittedTypes] = {}
+    for source in classes:
+        for statement in _class(source).body:
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                if _is_argument(statement):
+                    found[statement.target.id] = settle_choices(_types(statement.annotation, choices))
+                else:
+                    found.pop(statement.target.id, None)
+    return found
+
+
+def _class(source: SourceClass) -> ast.ClassDef:
+    for statement in _module(source.package, source.file).body:
+        if isinstance(statement, ast.ClassDef) and statement.name == source.name:
+            return statement
+    raise SourceError(f"{source.package}/{source.file} has no class {source.name}")
+
+
+@cache
+def _module(package: str, file: str) -> ast.Module:
+    spec = find_spec(package)  # of a package at the top: its parents would be imported
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if (path := Path(folder) / file).is_file():
+            return ast.parse(path.read_bytes())
+    raise SourceError(f"there is no {package}/{file}")
+
+
+def _is_argument(field: ast.AnnAssign) -> bool:
+    """Whether the constructor takes it: neither a constant of the class nor `field(init=False)`."""
+    if isinstance(field.annotation, ast.Subscript) and ast.unparse(field.annotation.value).endswith("ClassVar"):
+        return False
+    options = field.value.keywords if isinstance(field.value, ast.Call) else []
+    return not any(option.arg == "init" and ast.unparse(option.value) == "False" for option in options)
+
+
+def _types(annotation: ast.expr, choices: dict[str, Choices]) -> Iterator[Any]:
+    """The types of a union, without their arguments. What is no built-in type and no enumeration goes by its name."""
+    match annotation:
+        case ast.BinOp(left=left, right=right):
+            yield from _types(left, choices)
+            yield from _types(right, choices)
+        case ast.Constant(value=None):
+            yield types.NoneType
+        case ast.Constant(value=str() as text):
+            yield from _types(ast.parse(text, mode="eval").body, choices)
+        case ast.Subscript(value=ast.Name(id="Union"), slice=ast.Tuple(elts=members)):
+            for member in members:
+                yield from _types(member, choices)
+        case ast.Subscript(value=ast.Name(id="Optional"), slice=member):
+            yield from (*_types(member, choices), types.NoneType)
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=literal):
+            members = literal.elts if isinstance(literal, ast.Tuple) else [literal]
+            yield Choices(tuple(member.value for member in members if isinstance(member, ast.Constant)))
+        case ast.Subscript(value=value):
+            yield from _types(value, choices)
+        case ast.Name(id=name):
+            yield choices.get(name) or _NAMED.get(name, name)
+        case _:
+            yield ast.unparse(annotation)
+
+
+def _values(enumeration: ast.ClassDef) -> Iterator[Any]:
+    for statement in enumeration.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
+            yield statement.value.value

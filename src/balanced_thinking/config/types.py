@@ -1,0 +1,145 @@
+"""Values that YAML gives, checked against the types that a dataclass's fields admit. No torch."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any
+
+from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.names import did_you_mean
+
+# The types that YAML can give, as messages call them, and how one is written.
+_TYPE_NAMES = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    dict: "a mapping",
+    list: "a list",
+    types.NoneType: "null",
+}
+_EXAMPLES = {dict: "'{key: value}'", list: "'[a, b]'"}
+_MOST_SHOWN = 15  # choices that a message lists
+_COMMAS = re.compile(r"[\w.-]+(?:\s*,\s*[\w.-]+)+")
+
+# What a field admits: types, `Choices`, and the names of types that only their library can check.
+AdmittedTypes = set[Any]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The values of an enumeration or a Literal."""
+
+    values: tuple[Any, ...]
+
+
+def check_keys(
+    mapping: Mapping[str, Any], known: typing.Iterable[str], where: str, synonyms: Mapping[str, str] | None = None
+) -> None:
+    """Raise RecipeError for the first unknown key, with the one of the known that `did_you_mean` finds."""
+    known = sorted(known)
+    for key in mapping:
+        if key not in known:
+            raise RecipeError(f"{where} has the unknown key {key!r}{did_you_mean(str(key), known, synonyms)}")
+
+
+def typed_arguments(schema: type, values: Mapping[str, Any], where: str = "the training section") -> dict[str, Any]:
+    """`values` checked against a dataclass's fields. Numbers that YAML reads as text (`1e-4`) become numbers.
+
+    Raises RecipeError for an unknown key and for a value of another type than the field's annotation.
+    """
+    return convert_values(values, admitted_types(schema), where)
+
+
+def convert_values(
+    values: Mapping[str, Any],
+    admitted: Mapping[str, AdmittedTypes],
+    where: str,
+    synonyms: Mapping[str, str] | None = None,
+    prefix: str = "",
+) -> dict[str, Any]:
+    """As `typed_arguments`, with the types of each name; `prefix` is what messages write before a name."""
+    check_keys(values, admitted, where, synonyms)
+    return {name: convert_value(f"{prefix}{name}", value, admitted[name]) for name, value in values.items()}
+
+
+def admitted_types(schema: type) -> dict[str, AdmittedTypes]:
+    """The types of each field that the constructor of an imported dataclass takes."""
+    hints = typing.get_type_hints(schema)
+    return {f.name: _types_of_hint(hints[f.name]) for f in fields(schema) if f.init}
+
+
+def _types_of_hint(hint: Any) -> AdmittedTypes:
+    """The types of a union, without their arguments: {dict, NoneType} for `dict[str, int] | None`."""
+    is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    return settle_choices(_type_or_choices(kind) for kind in (typing.get_args(hint) if is_union else (hint,)))
+
+
+def _type_or_choices(hint: Any) -> Any:
+    if typing.get_origin(hint) is typing.Literal:
+        return Choices(typing.get_args(hint))
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return Choices(tuple(member.value for member in hint))
+    return typing.get_origin(hint) or hint
+
+
+def settle_choices(kinds: typing.Iterable[Any]) -> AdmittedTypes:
+    """The types without `str` where it stands beside choices of texts: it means one of them, not any text."""
+    kinds = set(kinds)
+    texts = any(isinstance(value, str) for kind in kinds if isinstance(kind, Choices) for value in kind.values)
+    return kinds - {str} if texts else kinds
+
+
+def convert_value(name: str, value: Any, kinds: AdmittedTypes) -> Any:
+    """The value as one of the types. Raises RecipeError where it is none; a type that is not known here takes it."""
+    choices = [one for kind in kinds if isinstance(kind, Choices) for one in kind.values]
+    if isinstance(value, bool) and not {bool, value} & {*kinds, *choices} and (str in kinds or "no" in choices):
+        value = "yes" if value else "no"  # YAML reads `save_strategy: no` as false
+    if type(value) in kinds - {str} or value in choices:
+        return value
+    if isinstance(value, str) and list in kinds and _COMMAS.fullmatch(value):
+        return [_as_item(item.strip()) for item in value.split(",")]
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        for kind in (int, float):
+            if kind in kinds and (number := _parse_number(value, kind)) is not None:
+                return number
+    if type(value) in kinds or not all(kind in _TYPE_NAMES or isinstance(kind, Choices) for kind in kinds):
+        return value
+    raise RecipeError(f"{name} is {format_value(value)}{_expected(value, kinds, choices)}")
+
+
+def _expected(value: Any, kinds: AdmittedTypes, choices: list[Any]) -> str:
+    if choices and isinstance(value, str):
+        known = [str(one) for one in choices]
+        shown = f"; known: {', '.join(known)}" if len(known) <= _MOST_SHOWN else ""
+        return f"{did_you_mean(value, known)}{shown}"
+    names = [text for kind, text in _TYPE_NAMES.items() if kind in kinds] + [str(one) for one in choices[:_MOST_SHOWN]]
+    fix = ": put it in quotes" if str in kinds else ""
+    example = next((f", such as {text}" for kind, text in _EXAMPLES.items() if kind in kinds), "")
+    return f"; expected {' or '.join(names)}{fix or example}"
+
+
+def _as_item(text: str) -> Any:
+    """An item of a list that is written with commas alone."""
+    return int(text) if text.isdecimal() else text
+
+
+def _parse_number(value: float | str, kind: type[int] | type[float]) -> float | None:
+    """The value as a number of this type (`1e3` is an integer); None if it is not one."""
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    if kind is float:
+        return number
+    return int(number) if number.is_integer() else None
+
+
+def format_value(value: Any) -> str:
+    """A value as YAML writes it: true, 'ten', 5; "empty" for null."""
+    return "empty" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
