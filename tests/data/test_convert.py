@@ -139,7 +139,7 @@ def test_a_picture_under_another_name_is_told(tmp_path: Path) -> None:
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("question,Answer,answer\nQ?,A,B\n")
-    with pytest.raises(ValueError, match="two columns are called answer"):
+    with pytest.raises(ValueError, match="two columns called answer"):
         load_data(str(tmp_path / "own.csv"))
 
 
@@ -155,12 +155,12 @@ def test_what_stands_beside_a_row_does_not_overwrite_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.csv", b"question;answer\nQ?;7\n", "has semicolons between its columns (question;answer); save it with"),
+        ("a.csv", b"question;answer\nQ?;7\n", "has semicolons between its columns (question;answer); expected commas"),
         ("a.csv", b"question\tanswer\nQ?\t7\n", "has tabs between its columns"),
-        ("a.csv", "question,answer\nQ?,7\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
-        ("a.jsonl", '{"question": "Q?", "answer": "7"}\n'.encode("utf-16"), "is UTF-16; save it as UTF-8"),
-        ("a.jsonl", b'{\n  "question": "Q?",\n  "answer": "7"\n}\n', "spreads a JSON object over several lines"),
-        ("a.json", b'\xef\xbb\xbf{\r\n"rows": []}', "expected one row a line, or an array"),
+        ("a.csv", "question,answer\nQ?,7\n".encode("utf-16"), "is UTF-16; expected UTF-8"),
+        ("a.jsonl", '{"question": "Q?", "answer": "7"}\n'.encode("utf-16"), "is UTF-16; expected UTF-8"),
+        ("a.jsonl", b'{\n  "question": "Q?",\n  "answer": "7"\n}\n', "has a JSON object on several lines"),
+        ("a.json", b'\xef\xbb\xbf{\r\n"rows": []}', "expected one row per line, or an array"),
     ],
 )
 def test_a_file_of_which_no_row_can_be_read_says_how_to_save_it(

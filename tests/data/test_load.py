@@ -272,7 +272,7 @@ def test_a_split_is_a_file_of_a_folder_or_a_key_of_a_row(folder: Path) -> None:
         load_data(str(folder), split="validation")
     tagged = write(folder, {**OURS, "split": "train"}, {**OURS, "split": "test"}, {**OURS, "split": "test"})
     assert [len(load_data(tagged, split=split).examples) for split in ("train", "test", "all")] == [1, 2, 3]
-    with pytest.raises(ValueError, match="no row of split 'dev'; its rows say: test, train"):
+    with pytest.raises(ValueError, match="no row of split 'dev'; its rows have: test, train"):
         load_data(tagged, split="dev")
 
 
@@ -286,7 +286,7 @@ def test_an_array_may_hold_what_only_python_writes(folder: Path) -> None:
 
 def test_a_damaged_array_is_refused_with_its_file(folder: Path) -> None:
     (folder / "data.json").write_text('[{"question": "Q"},')
-    with pytest.raises(ValueError, match=r"data\.json begins like a JSON array but is not one"):
+    with pytest.raises(ValueError, match=r"data\.json begins like a JSON array but is not valid"):
         load_data(str(folder / "data.json"))
 
 

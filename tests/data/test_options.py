@@ -20,7 +20,7 @@ REFUSED = [
     ({"data": "no/such.jsonl"}, "there is no data set and no path"),  # a path that leads nowhere
     ({"data": "jsonl:no/such.jsonl"}, "there is no file no/such.jsonl"),  # likewise with its name
     ({"data": "jsonl"}, "needs a path: write jsonl:PATH"),  # a name that wants one
-    ({"data": "puzzlevqa:."}, "holds no PuzzleVQA"),  # another folder
+    ({"data": "puzzlevqa:."}, "is not PuzzleVQA"),  # another folder
     ({"data": str(REPOSITORY / "pyproject.toml")}, "no data set recognises"),  # another kind of file
     ({"data": "world", "options": {"ration": 10}}, r"no option 'ration' \(did you mean 'ratio'\?\); known: n, seed"),
     ({"data": "world", "options": {"split": "test"}}, "no option 'split'"),  # what load_data has itself

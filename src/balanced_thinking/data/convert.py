@@ -1,4 +1,4 @@
-"""Any data set as our own JSON Lines, pictures that are no files yet beside it."""
+"""Write any data set as our own JSON Lines. Pictures that are not files are written to a folder next to it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.segments import render
 from balanced_thinking.system.files import written_atomically
@@ -16,17 +17,17 @@ _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I")
 
 
 def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None = None) -> int:
-    """Write one row an example, and return how many.
+    """Write one row per example; return their number.
 
     Args:
-        format: write `prompt` and `completion`, with reasoning and answer in this format, where there is reasoning;
-            None: write `question`, `think` and `answer` apart, which any format can be made of.
+        format: write rows with reasoning as `prompt` and `completion` in this format. None: write `question`, `think`
+            and `answer` separately, from which any format can be made.
 
-    Paths of pictures are written relative to the file where they lie below its folder, else absolute.
-    Raises ValueError for another kind of file, and where there is no example: nothing is written then.
+    Picture paths are relative if the picture is in the file's folder or below, else absolute.
+    Raises DataError, and writes nothing, for a path that does not end in .jsonl or if there is no example.
     """
     if path.suffix != ".jsonl":
-        raise ValueError(f"the file to write is {path}; expected one that ends in .jsonl")
+        raise DataError(f"the file to write is {path}; expected a name that ends in .jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     index, made = -1, path.parent / f".{path.stem}-images.partial"
     shutil.rmtree(made, ignore_errors=True)
@@ -37,8 +38,8 @@ def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None =
                 kept = {k: v for k, v in row.items() if v not in (None, [], {})}
                 file.write(json.dumps(kept, ensure_ascii=False) + "\n")
             if index < 0:
-                raise ValueError("there is no row to write; look at the data, its split and --on-bad-row")
-            if made.is_dir():  # the rows are whole: now their pictures may take the place of older ones
+                raise DataError("there is no row to write; check the data, its split and --on-bad-row")
+            if made.is_dir():  # all rows are written: now their pictures replace those of an older file
                 shutil.rmtree(_pictures_folder(path), ignore_errors=True)
                 made.rename(_pictures_folder(path))
     finally:
@@ -62,10 +63,10 @@ def _build_row(example: Example, format: str | None, path: Path, index: int, mad
 
 
 def _store_picture(image: Any, path: Path, made: Path, name: str) -> str:
-    """The path of a picture in its row; one that is no file yet is written to `made`."""
+    """The picture's path for its row. A picture that is not a file is written to the folder `made`."""
     if isinstance(image, Path):
-        folder, whole = path.parent.resolve(), image.expanduser().resolve()
-        return str(whole.relative_to(folder)) if whole.is_relative_to(folder) else str(whole)
+        folder, file = path.parent.resolve(), image.expanduser().resolve()
+        return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
     made.mkdir(exist_ok=True)
     if (encoded := getattr(image, "encoded", None)) is not None:
         name = f"{name}.{(image.format or 'png').lower()}"

@@ -1,7 +1,7 @@
-"""Free-form reasoning without tags: what stands before the sentence that gives the answer, and that answer.
+"""Split reasoning without tags: the text before the sentence that gives the answer, and that answer.
 
-Known are a last line `#### 3` (GSM8K) and short last sentences such as "So the answer is 3.", "**Final answer:** (B)",
-"Answer: B. dog". Nothing is guessed where the sentence is long, about the answer, or another one follows.
+Recognised are a last line `#### 3` (GSM8K) and short last sentences such as "So the answer is 3.", "**Final answer:**
+(B)", "Answer: B. dog". Nothing is guessed if the sentence is long, only talks about the answer, or is not the last one.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ _OPENING = re.compile(
 )
 _NEXT_SENTENCE = re.compile(r"\n|[.!?]\s+[A-Z]")
 _LETTER = re.compile(r"[A-Ha-h][.)]\s+")  # before the text of the option
-_TAIL = 400  # characters from the end in which the sentence begins
-_WORDS, _WORDS_IN_LOWER_CASE = 8, 3  # of an answer at most: "clear from the picture" is none
+_TAIL = 400  # the sentence must begin in this many last characters
+_MAX_WORDS, _MAX_WORDS_IN_LOWER_CASE = 8, 3  # of an answer: "clear from the picture" is not one
 _NO_ANSWER = {"not", "in", "on", "that", "clear", "clearly", "obvious", "unknown", "unclear", "given", "what"}
 
 
 def split_prose(text: str) -> tuple[str, str] | None:
-    """(reasoning, answer), both without outer white space; None where the last sentence gives no answer."""
+    """(reasoning, answer), both without outer white space; None if the last sentence gives no answer."""
     text = text.strip()
     openings = list(_OPENING.finditer(text, max(0, len(text) - _TAIL)))
     if not openings:
         return None
     said = text[openings[-1].end() :].strip()
     answer = said.rstrip(".").strip("*_ ").strip()
-    return (text[: openings[-1].start()].strip(), answer) if _is_short(answer, said) else None
+    return (text[: openings[-1].start()].strip(), answer) if _is_short_answer(answer, said) else None
 
 
-def _is_short(answer: str, said: str) -> bool:
+def _is_short_answer(answer: str, said: str) -> bool:
+    """Whether the text looks like an answer and no other sentence follows it."""
     letter = _LETTER.match(said)
     rest = said[letter.end() :] if letter else said
     words = (answer[letter.end() :] if letter else answer).split()
     if not words or _NEXT_SENTENCE.search(rest):
         return False
-    most = _WORDS_IN_LOWER_CASE if letter or words[0][0].islower() else _WORDS
+    most = _MAX_WORDS_IN_LOWER_CASE if letter or words[0][0].islower() else _MAX_WORDS
     return len(words) <= most and (letter is not None or words[0].casefold() not in _NO_ANSWER)

@@ -20,9 +20,9 @@ from balanced_thinking.segments import ReasoningFormat, render
 from balanced_thinking.system.ending import run_at_end
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
-# The storage of datasets' own `Image` feature, undecoded: a picture is opened once, when its batch is built.
+# Stored like the undecoded `Image` feature of `datasets`: a picture is opened once, when its batch is built.
 _IMAGES = List({"bytes": Value("binary"), "path": Value("string")})
-_ROWS_WRITTEN = 1000  # at a time
+_ROWS_PER_WRITE = 1000
 FEATURES = Features({"id": Value("string"), "prompt": _MESSAGES, "completion": _MESSAGES, "images": _IMAGES})
 PROMPT_FEATURES = Features(
     {
@@ -36,11 +36,11 @@ PROMPT_FEATURES = Features(
 
 
 def to_dataset(examples: Iterable[Example], format: str | ReasoningFormat = "think-answer") -> Dataset:
-    """The examples as a dataset for `ScaleSFTTrainer`, their completions written in the reasoning format.
+    """A dataset for `ScaleSFTTrainer`, with completions written in this reasoning format.
 
-    Rows go to a temporary file as they come and are read from there, so that any number of them fits in memory; the
-    file goes when the process ends. Without a single picture there is no column `images`, so that text-only models take
-    it.
+    Rows are written to a temporary file one batch at a time and read from it, so that any number of them fits in
+    memory. The file is deleted when the process ends. If no row has a picture, there is no column `images`, because
+    text-only models do not accept it.
     """
     return _write_dataset(
         (
@@ -57,7 +57,7 @@ def to_dataset(examples: Iterable[Example], format: str | ReasoningFormat = "thi
 
 
 def to_prompts_dataset(examples: Iterable[Example]) -> Dataset:
-    """The examples as a dataset for `ScaleGRPOTrainer`: prompts and pictures, with the answer that earns the reward."""
+    """A dataset for `ScaleGRPOTrainer`: prompts, pictures, and the right answer for the reward."""
     return _write_dataset(
         (
             {
@@ -76,22 +76,22 @@ def to_prompts_dataset(examples: Iterable[Example]) -> Dataset:
 def _write_dataset(rows: Iterator[dict[str, Any]], features: Features) -> Dataset:
     folder = Path(tempfile.mkdtemp(prefix="balanced-thinking-"))
     run_at_end(partial(shutil.rmtree, folder, ignore_errors=True))
-    file, schema, pictured = folder / "rows.arrow", features.arrow_schema, False
+    file, schema, has_pictures = folder / "rows.arrow", features.arrow_schema, False
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-        while batch := list(islice(rows, _ROWS_WRITTEN)):
-            pictured = pictured or any(row["images"] for row in batch)
+        while batch := list(islice(rows, _ROWS_PER_WRITE)):
+            has_pictures = has_pictures or any(row["images"] for row in batch)
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
     dataset = Dataset.from_file(str(file))
-    return dataset if pictured else dataset.remove_columns("images")
+    return dataset if has_pictures else dataset.remove_columns("images")
 
 
 def prompt_messages(example: Example) -> list[dict[str, str]]:
-    """The messages before the model's turn; the processor puts the pictures before the text."""
+    """The messages before the model's turn. The processor puts the pictures before the text."""
     return [{"role": "user", "content": example.question}]
 
 
 def image_cell(image: Path | Image.Image) -> dict[str, Any]:
-    """A path as it is, a picture as it was published, or as PNG bytes."""
+    """A path, or a picture's bytes: those of its file if they are known, else PNG."""
     if isinstance(image, Path):
         return {"bytes": None, "path": str(image)}
     if (encoded := getattr(image, "encoded", None)) is not None:

@@ -1,4 +1,4 @@
-"""Data sets as tables, and by their names on the hub: parquet folders and `owner/name` are read by `datasets`."""
+"""Tables: parquet folders, and data sets on the hub by their `owner/name`, both read by `datasets`."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from typing import Any
 
 from PIL import Image
 
+from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.checks import UNREADABLE
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def is_hub_name(path: str | Path) -> bool:
-    """Whether it reads `owner/name`, and there is neither such a path nor a folder `owner` here."""
+    """Whether the text is `owner/name` and there is no local path like it, nor a local folder `owner`."""
     return _HUB_NAME.fullmatch(str(path)) is not None and not Path(path).parent.is_dir()
 
 
 def is_table(path: str | Path) -> bool:
-    """Whether it is a hub name, or a folder with parquet files in it or one level below."""
-    place = Path(path).expanduser()
-    held = (next(place.glob(pattern), None) for pattern in ("*.parquet", "*/*.parquet"))
-    return is_hub_name(path) or (place.is_dir() and any(held))
+    """Whether it is a hub name, or a folder with parquet files in it or in its subfolders."""
+    folder = Path(path).expanduser()
+    found = (next(folder.glob(pattern), None) for pattern in ("*.parquet", "*/*.parquet"))
+    return is_hub_name(path) or (folder.is_dir() and any(found))
 
 
 def stream_table(path: str | Path, split: str, subset: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(place from 1, row) of a split, streamed; pictures as `{"bytes", "path"}`. Raises what `datasets` does."""
+    """Yield (position from 1, row) of a split; pictures are `{"bytes", "path"}`. Raises what `datasets` raises."""
     from datasets import Image as Picture
     from datasets import load_dataset
 
@@ -41,15 +42,15 @@ def stream_table(path: str | Path, split: str, subset: str | None = None) -> Ite
 
 
 def ensure_local_files(path: str | Path, image_root: str | Path | None, *patterns: str) -> Path:
-    """A local folder as it is; of a hub name the files that match, downloaded to the hub's cache.
+    """The local folder. For a hub name, download the matching files to the hub's cache.
 
-    Raises ValueError for a hub name without a folder of its pictures, which are published as archives or not at all.
+    Raises DataError for a hub name without `image_root`: the pictures are published as archives or not at all.
     """
     if not is_hub_name(path):
         return Path(path).expanduser()
     if image_root is None:
-        raise ValueError(
-            f"the rows of {path} come without pictures: get those, too, and name their folder by "
+        raise DataError(
+            f"the rows of {path} have no pictures; expected the folder of its pictures: get them and set "
             "--data_options.image_root FOLDER"
         )
     from huggingface_hub import snapshot_download
@@ -58,18 +59,18 @@ def ensure_local_files(path: str | Path, image_root: str | Path | None, *pattern
 
 
 def open_cell_image(cell: Any) -> Image.Image | Path | None:
-    """A table's cell as an Example's image, not decoded yet; None where it is empty. Raises what Pillow does."""
+    """A table's cell as an Example's image, not decoded yet; None for an empty cell. Raises what Pillow raises."""
     if not isinstance(cell, Mapping):
         return cell
     if cell.get("bytes") is None:
         return Path(cell["path"]) if cell.get("path") else None
     opened = Image.open(io.BytesIO(cell["bytes"]))
-    opened.encoded = cell["bytes"]  # type: ignore[attr-defined]  # so that it is stored as it was published
+    opened.encoded = cell["bytes"]  # type: ignore[attr-defined]  # to store the picture as it was published
     return opened
 
 
 def open_cell_images(*cells: Any) -> tuple[Image.Image | Path, ...] | None:
-    """The pictures of these cells; None where one cannot be read."""
+    """The pictures of these cells; None if one cannot be read."""
     try:
         return tuple(found for cell in cells if (found := open_cell_image(cell)) is not None)
     except UNREADABLE:

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import mean, median
 
-from balanced_thinking.data.adapters.jsonl import PROSE
 from balanced_thinking.data.bad_rows import bad_rows_table
 from balanced_thinking.data.prose import split_prose
+from balanced_thinking.data.schemas import PROSE
 from balanced_thinking.inspection.facts import Inspection
 from balanced_thinking.inspection.twins import Twin
 

@@ -70,7 +70,7 @@ def iconqa_visual(doc: Doc) -> list[Image.Image]:
 
 def iconqa_docs(docs: Any) -> Any:
     """Without the rows that lack pictures of their options, as `balanced eval` leaves them out; says how many."""
-    kept = docs.filter(lambda doc: not isinstance(iconqa.from_table(0, dict(doc)), BadRow))
+    kept = docs.filter(lambda doc: not isinstance(iconqa.read_table_row(0, dict(doc)), BadRow))
     logger.warning(
         "balanced_iconqa: %d of %d rows lack pictures of their options: left out", len(docs) - len(kept), len(docs)
     )
@@ -78,7 +78,7 @@ def iconqa_docs(docs: Any) -> Any:
 
 
 def _iconqa(doc: Doc) -> Example:
-    example = iconqa.from_table(0, dict(doc))
+    example = iconqa.read_table_row(0, dict(doc))
     assert isinstance(example, Example), "iconqa_docs has left the others out"
     return example
 

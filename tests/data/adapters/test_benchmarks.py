@@ -102,7 +102,7 @@ def test_iconqa_reads_all_types_in_order_and_names_bad_items(tmp_path: Path) -> 
     assert loaded.examples[0].question == "Which ?\nA. picture 2\nB. picture 3"
     assert [row.problems for row in loaded.bad_rows] == [("unknown_schema",), ("invalid_json",)]
     assert resolve_data(str(tmp_path))[0] == "iconqa"
-    with pytest.raises(ValueError, match="holds no IconQA"):
+    with pytest.raises(ValueError, match="is not IconQA"):
         load_data(f"iconqa:{tmp_path}", split="test")
     with pytest.raises(ValueError, match="did you mean 'choose_txt'"):
         load_data(f"iconqa:{tmp_path}", split="val", options={"types": "choose_text"})

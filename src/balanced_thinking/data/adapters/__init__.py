@@ -1,1 +1,1 @@
-"""One module for each data set as its authors publish it, and `jsonl` for one's own."""
+"""One module for each published data set, as its authors publish it, and `jsonl` for your own files."""

@@ -1,7 +1,7 @@
 """ChartQA: the authors' folder (`<split>/<split>_human.json`, `_augmented.json`, `png/`), or a table of the hub.
 
-Answers are numbers or words, without reasoning; score them with `--scorer relaxed`. The hub's columns may be
-HuggingFaceM4's (`query`, `label`) or lmms-lab's (`question`, `answer`, `type`).
+Answers are numbers or words, without reasoning. Score them with `--scorer relaxed`. The hub's columns may be those of
+HuggingFaceM4 (`query`, `label`) or lmms-lab (`question`, `answer`, `type`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.data.bad_rows import BadRow
+from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.records import read_records
 from balanced_thinking.data.tables import is_table, open_cell_images, stream_table
@@ -26,25 +26,25 @@ def recognises(path: Path) -> bool:
 
 
 def load(path: str | Path, *, split: str = "test") -> Iterator[Example | BadRow]:
-    """One `Example` or `BadRow` for each question of the split. Raises ValueError for another folder or split."""
+    """Yield one `Example` or `BadRow` per question of the split. Raises DataError for another folder or split."""
     if is_table(path):
         for row, cells in stream_table(path, split):
-            yield _from_table(row, cells)
+            yield _read_table_row(row, cells)
         return
     folder = Path(path).expanduser() / split
     files = [file for part in PARTS if (file := folder / f"{split}_{part}.json").is_file()]
     if not files:
-        raise ValueError(f"{folder} holds no ChartQA: expected {split}_human.json or {split}_augmented.json in it")
+        raise DataError(f"{folder} is not ChartQA: expected {split}_human.json or {split}_augmented.json in it")
     for part, file in ((file.stem.removeprefix(f"{split}_"), file) for file in files):
         for row, item in read_records(file):
-            yield item if isinstance(item, BadRow) else _from_file(folder, part, row, item)
+            yield item if isinstance(item, BadRow) else _read_file_row(folder, part, row, item)
 
 
-def _from_file(folder: Path, part: str, row: int, item: dict[str, Any]) -> Example | BadRow:
-    return _example(f"{part}-{row:05d}", row, item, part, (folder / "png" / str(item.get("imgname")),))
+def _read_file_row(folder: Path, part: str, row: int, item: dict[str, Any]) -> Example | BadRow:
+    return _build_example(f"{part}-{row:05d}", row, item, part, (folder / "png" / str(item.get("imgname")),))
 
 
-def _from_table(row: int, item: dict[str, Any]) -> Example | BadRow:
+def _read_table_row(row: int, item: dict[str, Any]) -> Example | BadRow:
     machine = item.get("human_or_machine")
     part = PARTS[machine] if isinstance(machine, int) else str(item.get("type") or "").removesuffix("_test")
     cell = item.get("image")
@@ -53,10 +53,10 @@ def _from_table(row: int, item: dict[str, Any]) -> Example | BadRow:
     if not found:
         problem = "missing_image" if found == () else "broken_image"
         return BadRow(row, (problem,), str(item.get("query") or item.get("question")), name)
-    return _example(name, row, item, part, found)
+    return _build_example(name, row, item, part, found)
 
 
-def _example(name: str, row: int, item: dict[str, Any], part: str, images: tuple[Any, ...]) -> Example | BadRow:
+def _build_example(name: str, row: int, item: dict[str, Any], part: str, images: tuple[Any, ...]) -> Example | BadRow:
     question, answer = item.get("query") or item.get("question"), item.get("label", item.get("answer"))
     answer = answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
     if not question or not isinstance(answer, str | int | float):

@@ -1,10 +1,10 @@
-"""IconQA as its authors publish it: a folder an item, `[<split>/]<type>/<id>/` with `data.json` and its pictures.
+"""IconQA as its authors publish it: one folder per item, `[<split>/]<type>/<id>/`, with `data.json` and its pictures.
 
-Items of `choose_txt` and `choose_img` are answered by a letter; the pictures of the options of `choose_img` follow the
-question's, in order. Those of `fill_in_blank` are answered by a text. There is no reasoning: the set is for evaluation.
-A folder without splits, as the public examples are, counts as `test`.
+The answer of `choose_txt` and `choose_img` is a letter; the options' pictures of `choose_img` follow the question's
+picture, in order. The answer of `fill_in_blank` is a text. There is no reasoning: the set is for evaluation. A folder
+without splits, such as the public examples, is read as `test`.
 
-Of the hub's table, items of `choose_img` with more options than it has columns of pictures are bad rows.
+In the hub's table, items of `choose_img` with more options than picture columns are bad rows.
 """
 
 from __future__ import annotations
@@ -14,56 +14,54 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.data.bad_rows import BadRow
+from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example, format_question
+from balanced_thinking.data.options import check_known
 from balanced_thinking.data.tables import is_table, open_cell_images, stream_table
 
 HUB = ("lmms-lab/ICON-QA",)
 TYPES = ("choose_img", "choose_txt", "fill_in_blank")
 SPLITS = ("train", "val", "test")
-_MOST_PICTURES = 5  # of options that a table has columns for
+_TABLE_CHOICE_PICTURES = 5  # columns for the options' pictures
 
 
 def recognises(path: Path) -> bool:
-    """Whether it is a folder with at least one of the types, below a split or not."""
+    """Whether it is a folder that has at least one of the types, perhaps in a split's folder."""
     return any((path / place / kind).is_dir() for place in ("", *SPLITS) for kind in TYPES)
 
 
 def load(
     path: str | Path, *, split: str = "test", types: str | Sequence[str] | None = None
 ) -> Iterator[Example | BadRow]:
-    """One `Example` or `BadRow` for each item of the split, of these types or all of them.
+    """Yield one `Example` or `BadRow` per item of the split, of these types or of all.
 
-    Raises ValueError for a folder without items and for unknown splits and types.
+    Raises DataError for a folder without items and for an unknown split or type.
     """
     chosen = [types] if isinstance(types, str) else list(types or TYPES)
     for kind in chosen:
-        if kind not in TYPES:
-            raise ValueError(f"IconQA has no type {kind!r}{did_you_mean(kind, TYPES)}; known: {', '.join(TYPES)}")
-    if split not in SPLITS:
-        raise ValueError(f"IconQA has no split {split!r}{did_you_mean(split, SPLITS)}; known: {', '.join(SPLITS)}")
+        check_known("IconQA", "type", kind, TYPES)
+    check_known("IconQA", "split", split, SPLITS)
     if is_table(path):
         for row, cells in stream_table(path, split):
             if cells.get("ques_type") in chosen:
-                yield from_table(row, cells)
+                yield read_table_row(row, cells)
         return
     folder = Path(path).expanduser()
     place = folder if split == "test" and any((folder / kind).is_dir() for kind in TYPES) else folder / split
     if place != folder and not place.is_dir() and any((folder / kind).is_dir() for kind in TYPES):
-        raise ValueError(f"{folder} has no split {split!r}: a folder of types counts as 'test'")
+        raise DataError(f"{folder} has no split {split!r}: a folder of types without splits is read as 'test'")
     if not any((place / kind).is_dir() for kind in TYPES):
-        raise ValueError(f"{place} holds no IconQA: expected <type>/<id>/data.json, the types being {', '.join(TYPES)}")
+        raise DataError(f"{place} is not IconQA: expected <type>/<id>/data.json with a type of {', '.join(TYPES)}")
     row = 0
     for kind in chosen:
         for item in sorted(
             (place / kind).glob("*/data.json"), key=lambda file: (len(file.parent.name), file.parent.name)
         ):
             row += 1
-            yield _example(kind, row, item)
+            yield _read_item_folder(kind, row, item)
 
 
-def _example(kind: str, row: int, file: Path) -> Example | BadRow:
+def _read_item_folder(kind: str, row: int, file: Path) -> Example | BadRow:
     identity = f"{kind}-{file.parent.name}"
     try:
         item = json.loads(file.read_text(encoding="utf-8"))
@@ -75,14 +73,16 @@ def _example(kind: str, row: int, file: Path) -> Example | BadRow:
     images = [file.parent / "image.png"]
     if kind == "choose_img":
         images += [file.parent / str(name) for name in choices]
-    return _built(identity, kind, row, item, choices, tuple(images))
+    return _build_example(identity, kind, row, item, choices, tuple(images))
 
 
-def from_table(row: int, item: dict[str, Any]) -> Example | BadRow:
-    """A row with the hub's columns."""
+def read_table_row(row: int, item: dict[str, Any]) -> Example | BadRow:
+    """Read a row with the hub's columns."""
     kind = item["ques_type"]
     identity = f"{kind}-{item.get('question_id') or row}"
-    shown = open_cell_images(item.get("query_image"), *(item.get(f"choice_image_{k}") for k in range(_MOST_PICTURES)))
+    shown = open_cell_images(
+        item.get("query_image"), *(item.get(f"choice_image_{k}") for k in range(_TABLE_CHOICE_PICTURES))
+    )
     if not shown or not item.get("query_image"):
         return BadRow(row, ("broken_image" if shown is None else "missing_image",), str(item.get("question")), identity)
     texts = str(item.get("choices") or "")
@@ -92,10 +92,10 @@ def from_table(row: int, item: dict[str, Any]) -> Example | BadRow:
     answer = str(item.get("answer"))
     if choices:
         item |= {"answer": choices.index(answer) if answer in choices else int(answer) if answer.isdigit() else answer}
-    return _built(identity, kind, row, item, choices, shown)
+    return _build_example(identity, kind, row, item, choices, shown)
 
 
-def _built(
+def _build_example(
     identity: str, kind: str, row: int, item: dict[str, Any], choices: list[Any], images: tuple[Any, ...]
 ) -> Example | BadRow:
     answer = item.get("answer")

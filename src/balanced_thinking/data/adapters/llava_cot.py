@@ -1,7 +1,7 @@
-"""LLaVA-CoT-100k (Xkev/LLaVA-CoT-100k): `train.jsonl` and the folders of its picture archive beside it.
+"""LLaVA-CoT-100k (Xkev/LLaVA-CoT-100k): `train.jsonl`, and next to it the folders of its picture archive.
 
-A conversation may have several exchanges; each becomes an example of its own, `<id>-<k>`, with the same picture, as the
-authors train on them.
+A conversation may have several exchanges. As in the authors' training, each becomes one example, `<id>-<k>`, with the
+same picture.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.data.adapters import jsonl
-from balanced_thinking.data.bad_rows import BadRow
+from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import check_train_split
 from balanced_thinking.data.records import read_records
@@ -19,15 +19,15 @@ from balanced_thinking.data.tables import ensure_local_files
 
 HUB = ("Xkev/LLaVA-CoT-100k",)
 FILE = "train.jsonl"
-_PEEKED = 2**16
+_START_BYTES = 2**16
 
 
 def recognises(path: Path) -> bool:
     """Whether it is a folder with a `train.jsonl` whose answers are written in LLaVA-CoT's tags."""
-    if jsonl.split_files(path) != [path / FILE]:  # with other splits it is a folder of one's own
+    if jsonl.find_split_files(path) != [path / FILE]:  # a folder with other splits, too, is a user's own
         return False
     with (path / FILE).open("rb") as stream:
-        return b"<SUMMARY>" in stream.read(_PEEKED)
+        return b"<SUMMARY>" in stream.read(_START_BYTES)
 
 
 def load(
@@ -36,21 +36,21 @@ def load(
     split: str = "train",
     image_root: str | Path | None = None,
 ) -> Iterator[Example | BadRow]:
-    """One `Example` or `BadRow` for each exchange. Raises ValueError for another folder or split."""
+    """Yield one `Example` or `BadRow` per exchange. Raises DataError for another folder or split."""
     check_train_split("LLaVA-CoT-100k", split)
     folder = ensure_local_files(path, image_root, FILE)
     if not (folder / FILE).is_file():
-        raise ValueError(f"{folder} holds no LLaVA-CoT-100k: expected {FILE} in it")
+        raise DataError(f"{folder} is not LLaVA-CoT-100k: expected {FILE} in it")
     root = Path(image_root).expanduser() if image_root is not None else folder
     for row, record in read_records(folder / FILE):
         if isinstance(record, BadRow):
             yield record
         else:
-            yield from (jsonl.example(row, one, "llava-cot", root) for one in _exchanges(row, record))
+            yield from (jsonl.read_row(row, one, "llava-cot", root) for one in _split_exchanges(row, record))
 
 
-def _exchanges(row: int, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A row for each pair of turns; a row that is no list of pairs goes on as it is."""
+def _split_exchanges(row: int, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One row per pair of turns. A row whose turns are not pairs stays as it is."""
     turns = record.get("conversations")
     if not isinstance(turns, list) or len(turns) <= 2 or len(turns) % 2:
         yield record

@@ -1,7 +1,7 @@
 """MathVista (AI4Math/MathVista): the authors' folder (`<split>.json` and `images/`), or the hub's table.
 
-Options are listed with letters, the answer is an option's text, a number or a list; the unit stands in the question.
-There is no reasoning. The answers of `test` are withheld: its rows are bad ones (`no_answer`).
+The question lists its options with letters and gives the unit. The answer is an option's text, a number or a list.
+There is no reasoning. The answers of `test` are withheld, so its rows are bad rows (`no_answer`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.data.bad_rows import BadRow
+from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example, format_question
+from balanced_thinking.data.options import check_known
 from balanced_thinking.data.records import read_named_objects
 from balanced_thinking.data.tables import is_table, open_cell_images, stream_table
 
-TEST = {"split": "testmini"}  # what a leak is looked for among
+TEST = {"split": "testmini"}  # the items that `--against` compares with
 HUB = ("AI4Math/MathVista",)
 SPLITS = ("testmini", "test")
 
@@ -27,22 +27,21 @@ def recognises(path: Path) -> bool:
 
 
 def load(path: str | Path, *, split: str = "testmini") -> Iterator[Example | BadRow]:
-    """One `Example` or `BadRow` for each problem of the split. Raises ValueError for another folder or split."""
-    if split not in SPLITS:
-        raise ValueError(f"MathVista has no split {split!r}{did_you_mean(split, SPLITS)}; known: {', '.join(SPLITS)}")
+    """Yield one `Example` or `BadRow` per problem of the split. Raises DataError for another folder or split."""
+    check_known("MathVista", "split", split, SPLITS)
     if is_table(path):
         for row, cells in stream_table(path, split):
-            yield _example(row, cells, open_cell_images(cells.get("decoded_image")))
+            yield _build_example(row, cells, open_cell_images(cells.get("decoded_image")))
         return
     folder = Path(path).expanduser()
     file = folder / f"{split}.json"
     if not file.is_file():
-        raise ValueError(f"{folder} holds no MathVista: expected {file.name} in it")
+        raise DataError(f"{folder} is not MathVista: expected {file.name} in it")
     for row, (_, item) in enumerate(read_named_objects(file), 1):
-        yield item if isinstance(item, BadRow) else _example(row, item, (folder / str(item.get("image")),))
+        yield item if isinstance(item, BadRow) else _build_example(row, item, (folder / str(item.get("image")),))
 
 
-def _example(row: int, item: dict[str, Any], images: tuple[Any, ...] | None) -> Example | BadRow:
+def _build_example(row: int, item: dict[str, Any], images: tuple[Any, ...] | None) -> Example | BadRow:
     name = str(item.get("pid") or row)
     if not images:
         return BadRow(row, ("missing_image" if images == () else "broken_image",), str(item.get("image")), name)

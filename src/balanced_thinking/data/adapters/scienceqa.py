@@ -1,9 +1,10 @@
 """ScienceQA as its authors publish it: `problems.json`, `pid_splits.json` and `images/<split>/<pid>/image.png`.
 
-The question carries its context and its lettered options, the answer is the option's letter, the reasoning is lecture
-and solution. By default only items with a picture are read: of the test split 2,017, which the literature reports on.
+The question has its context and its lettered options. The answer is the option's letter, the reasoning is lecture and
+solution. By default only items with a picture are read, in the test split the 2,017 that publications report on.
 
-The hub's tables (derek-thomas/ScienceQA, or lmms-lab's with a `subset`) have the same columns; their items go by place.
+The hub's tables (derek-thomas/ScienceQA, or lmms-lab's with a `subset`) have the same columns. Their items are named by
+their position.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.data.bad_rows import BadRow
+from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example, format_question
+from balanced_thinking.data.options import check_known
 from balanced_thinking.data.tables import is_table, open_cell_images, stream_table
 
 HUB = ("derek-thomas/ScienceQA", "lmms-lab/ScienceQA")
-TEST = {"split": "test", "pictures_only": False}  # what a leak is looked for among
+TEST = {"split": "test", "pictures_only": False}  # the items that `--against` compares with
 FILES = ("problems.json", "pid_splits.json")
 
 
@@ -31,31 +32,30 @@ def recognises(path: Path) -> bool:
 def load(
     path: str | Path, *, split: str = "train", pictures_only: bool = True, subset: str | None = None
 ) -> Iterator[Example | BadRow]:
-    """One `Example` or `BadRow` for each item of the split. `subset` names a configuration of the hub's.
+    """Yield one `Example` or `BadRow` per item of the split. `subset` names a configuration of the hub's data set.
 
-    Raises ValueError for another folder or split.
+    Raises DataError for another folder or split.
     """
     if is_table(path):
         for row, item in stream_table(path, split, subset):
             if item.get("image") or not pictures_only:
-                yield _example(row, f"{split}-{row:05d}", item, open_cell_images(item.get("image")))
+                yield _build_example(row, f"{split}-{row:05d}", item, open_cell_images(item.get("image")))
         return
     folder = Path(path).expanduser()
     if not recognises(folder):
-        raise ValueError(f"{folder} holds no ScienceQA: expected {' and '.join(FILES)} in it")
+        raise DataError(f"{folder} is not ScienceQA: expected {' and '.join(FILES)} in it")
     problems, splits = (json.loads((folder / name).read_text(encoding="utf-8")) for name in FILES)
-    if split not in splits:
-        raise ValueError(f"ScienceQA has no split {split!r}{did_you_mean(split, splits)}; known: {', '.join(splits)}")
+    check_known("ScienceQA", "split", split, splits)
     for row, pid in enumerate(splits[split], start=1):
         item = problems.get(pid)
         if not isinstance(item, dict):
-            yield BadRow(row, ("unknown_schema",), f"problems.json has no such item, but {item!r}", pid)
+            yield BadRow(row, ("unknown_schema",), f"problems.json has {item!r} under this id", pid)
         elif item.get("image") or not pictures_only:
             place = folder / "images" / item.get("split", split) / pid
-            yield _example(row, pid, item, (place / item["image"],) if item.get("image") else ())
+            yield _build_example(row, pid, item, (place / item["image"],) if item.get("image") else ())
 
 
-def _example(row: int, pid: str, item: dict[str, Any], images: tuple[Any, ...] | None) -> Example | BadRow:
+def _build_example(row: int, pid: str, item: dict[str, Any], images: tuple[Any, ...] | None) -> Example | BadRow:
     choices, answer = item.get("choices"), item.get("answer")
     if images is None:
         return BadRow(row, ("broken_image",), str(item.get("question")), pid)

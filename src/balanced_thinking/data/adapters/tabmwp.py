@@ -1,6 +1,6 @@
 """TabMWP (lupantech/PromptPG): `problems_<split>.json` and a picture of each table, `tables/<pid>.png`.
 
-Options are listed with letters, the answer is an option's text or a number; its unit stands in the question. The
+The question lists its options with letters and gives the unit. The answer is an option's text or a number. The
 reasoning is the published solution.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.data.bad_rows import BadRow
+from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example, format_question
+from balanced_thinking.data.options import check_known
 from balanced_thinking.data.records import read_named_objects
 
 SPLITS = ("train", "dev", "test", "dev1k", "test1k")
@@ -24,18 +24,17 @@ def recognises(path: Path) -> bool:
 
 
 def load(path: str | Path, *, split: str = "train") -> Iterator[Example | BadRow]:
-    """One `Example` or `BadRow` for each problem of the split. Raises ValueError for another folder or split."""
+    """Yield one `Example` or `BadRow` per problem of the split. Raises DataError for another folder or split."""
     folder = Path(path).expanduser()
-    if split not in SPLITS:
-        raise ValueError(f"TabMWP has no split {split!r}{did_you_mean(split, SPLITS)}; known: {', '.join(SPLITS)}")
+    check_known("TabMWP", "split", split, SPLITS)
     file = folder / f"problems_{split}.json"
     if not file.is_file():
-        raise ValueError(f"{folder} holds no TabMWP for split {split!r}: expected {file.name} in it")
+        raise DataError(f"{folder} is not TabMWP with the split {split!r}: expected {file.name} in it")
     for row, (pid, item) in enumerate(read_named_objects(file), 1):
-        yield item if isinstance(item, BadRow) else _example(folder, row, pid, item)
+        yield item if isinstance(item, BadRow) else _build_example(folder, row, pid, item)
 
 
-def _example(folder: Path, row: int, pid: str, item: dict[str, Any]) -> Example | BadRow:
+def _build_example(folder: Path, row: int, pid: str, item: dict[str, Any]) -> Example | BadRow:
     if not item.get("question") or item.get("answer") in (None, ""):
         return BadRow(row, ("unknown_schema",), f"keys: {', '.join(item)}", pid)
     choices = tuple(map(str, item.get("choices") or ()))

@@ -1,6 +1,6 @@
-"""VLAA-Thinking (UCSC-VLAA/VLAA-Thinking): JSON Lines under the name of JSON, pictures at `images/`.
+"""VLAA-Thinking (UCSC-VLAA/VLAA-Thinking): JSON Lines in files that are called .json, pictures in `images/`.
 
-The part `sft` has reasoned answers; `grpo` has the right answer alone, and is read without reasoning.
+The part `sft` has reasoned answers. The part `grpo` has only the right answers and is read without reasoning.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.adapters import jsonl
-from balanced_thinking.data.bad_rows import BadRow
+from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.options import check_train_split
+from balanced_thinking.data.options import check_known, check_train_split
 from balanced_thinking.data.records import read_records
 from balanced_thinking.data.tables import ensure_local_files
 
@@ -33,23 +32,22 @@ def load(
     part: str = "sft",
     image_root: str | Path | None = None,
 ) -> Iterator[Example | BadRow]:
-    """One `Example` or `BadRow` for each row of the part. Raises ValueError for another folder, split or part."""
+    """Yield one `Example` or `BadRow` per row of the part. Raises DataError for another folder, split or part."""
     check_train_split("VLAA-Thinking", split)
-    if part not in PARTS:
-        raise ValueError(f"VLAA-Thinking has no part {part!r}{did_you_mean(part, PARTS)}; known: {', '.join(PARTS)}")
+    check_known("VLAA-Thinking", "part", part, PARTS)
     folder = ensure_local_files(path, image_root, PARTS[part])
     if not (folder / PARTS[part]).is_file():
-        raise ValueError(f"{folder} holds no part {part!r} of VLAA-Thinking: expected {PARTS[part]} in it")
+        raise DataError(f"{folder} has no part {part!r} of VLAA-Thinking: expected {PARTS[part]} in it")
     root = Path(image_root).expanduser() if image_root is not None else folder / "images"
     for row, record in read_records(folder / PARTS[part]):
-        one = record if isinstance(record, BadRow) else _row(record, part)
-        yield one if isinstance(one, BadRow) else jsonl.example(row, one, f"vlaa-{part}", root)
+        one = record if isinstance(record, BadRow) else _to_jsonl_record(record, part)
+        yield one if isinstance(one, BadRow) else jsonl.read_row(row, one, f"vlaa-{part}", root)
 
 
-def _row(record: dict[str, Any], part: str) -> dict[str, Any]:
-    """The row as `jsonl` knows it: a completion where it reasons, else the right answer."""
+def _to_jsonl_record(record: dict[str, Any], part: str) -> dict[str, Any]:
+    """The row in a schema of `jsonl`: with a completion if it has reasoning, else with the right answer."""
     kept = {key: value for key, value in record.items() if key not in ("question", "answer", "ds_answer", "gt")}
-    said, right = record.get("answer") or record.get("ds_answer"), record.get("gt")
-    if part == "sft" and said:
-        return kept | {"prompt": record.get("question"), "completion": said, "gt": right}
-    return kept | {"question": record.get("question"), "answer": right if right is not None else said}
+    completion, right = record.get("answer") or record.get("ds_answer"), record.get("gt")
+    if part == "sft" and completion:
+        return kept | {"prompt": record.get("question"), "completion": completion, "gt": right}
+    return kept | {"question": record.get("question"), "answer": right if right is not None else completion}
