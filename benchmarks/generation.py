@@ -29,8 +29,8 @@ from balanced_thinking.cpu.attention import fast_model
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.data.world import load
-from balanced_thinking.evaluation.engines.local import Generator
-from balanced_thinking.evaluation.results import in_batches
+from balanced_thinking.evaluation.engines.local import LocalEngine
+from balanced_thinking.evaluation.results import batches_by_length
 from harness import Figures, contest, measured, options_of, peak_mib, reset_peak, table
 from sft_step import BATCHES, build
 
@@ -41,7 +41,7 @@ MEDIAN_TOKENS, SPREAD, MOST_TOKENS = 128, 0.6, 512
 class EndsWhenTold(LogitsProcessor):
     """Lets each row say its stop token after a number of tokens of its own, told by its prompt, and never before."""
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: LocalEngine) -> None:
         self.stop, self.padding = generator.tokenizer.eos_token_id, generator.tokenizer.pad_token_id
         self.starts: int | None = None
 
@@ -63,7 +63,7 @@ def tokens_of(prompt_ids: tuple[int, ...]) -> int:
 
 def measure(name: str, options: argparse.Namespace) -> Figures:
     model, processor = build(options.size, options.device)
-    generator = Generator(model.to(options.device), processor, max_new_tokens=MOST_TOKENS)
+    generator = LocalEngine(model.to(options.device), processor, max_new_tokens=MOST_TOKENS)
     examples = list(load(split="test", n=options.examples))
     generate = model.generate
 
@@ -74,7 +74,7 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
     answers: list[int] = [0] * len(examples)
     batches = [list(range(i, min(i + options.batch, len(examples)))) for i in range(0, len(examples), options.batch)]
     if name == "ours":
-        batches = in_batches(examples, options.batch)
+        batches = batches_by_length(examples, options.batch)
     complete = generator.complete if name == "ours" else lambda chunk: whole_batch(generator, chunk)
     before, wall, cpu = 0.0, 0.0, 0.0
     with fast_model() if name == "ours" else nullcontext():
@@ -95,7 +95,7 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
 
 
 @torch.inference_mode()
-def whole_batch(generator: Generator, examples: list[Example]) -> list[list[int]]:
+def whole_batch(generator: LocalEngine, examples: list[Example]) -> list[list[int]]:
     """What an evaluation script does: `generate`, then cut each row after its stop token."""
     rows = [{"id": e.id, "prompt": prompt_messages(e), "images": list(e.images)} for e in examples]
     inputs = {k: v.to(generator.model.device) for k, v in generator.collator.collate_prompts(rows).items()}

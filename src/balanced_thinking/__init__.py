@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from balanced_thinking.data.example import Example
     from balanced_thinking.data.load import load_data
     from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
+    from balanced_thinking.evaluation.benchmarks import Benchmark
+    from balanced_thinking.evaluation.engines.start import EngineOptions
     from balanced_thinking.evaluation.run import evaluate
     from balanced_thinking.loss.linear_cross_entropy import LossOutput, weighted_linear_cross_entropy
     from balanced_thinking.loss.schedules import Schedule
-    from balanced_thinking.models.load import load_model
+    from balanced_thinking.models.load import LoadedModel, load_model
     from balanced_thinking.segments import Parsed, parse, render
     from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer
     from balanced_thinking.training.sft import ScaleSFTTrainer
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "Benchmark": "evaluation.benchmarks",
+    "EngineOptions": "evaluation.engines.start",
     "Example": "data.example",
+    "LoadedModel": "models.load",
     "LossOutput": "loss.linear_cross_entropy",
     "Parsed": "segments",
     "ScaleCollator": "batch.collator",
@@ -45,7 +50,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "Benchmark",
+    "EngineOptions",
     "Example",
+    "LoadedModel",
     "LossOutput",
     "Parsed",
     "ScaleCollator",

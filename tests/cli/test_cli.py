@@ -21,7 +21,7 @@ from balanced_thinking.cli import main
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.types import typed_arguments
 from balanced_thinking.data.example import Example
-from balanced_thinking.evaluation.engines.local import Generator
+from balanced_thinking.evaluation.engines.local import LocalEngine
 from balanced_thinking.models.load import load_model
 from balanced_thinking.runs.directory import create_run
 from balanced_thinking.study.load import load_study
@@ -266,7 +266,7 @@ def test_two_processes_do_not_evaluate_to_one_folder(tmp_path: Path, capsys: pyt
     out.mkdir()
     with exclusive_lock(out):
         assert main(command) == 1
-    assert f"another process evaluates to {out}; wait for its end" in capsys.readouterr().err
+    assert f"another process evaluates to {out}; wait until it ends" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == [".lock"]
     assert main(command) == 0
 
@@ -274,31 +274,33 @@ def test_two_processes_do_not_evaluate_to_one_folder(tmp_path: Path, capsys: pyt
 def test_results_that_came_while_a_model_was_loaded_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    other = '{"n": 1, "correct": 1}'
+
     def load(name: str, **options: object) -> object:
-        (tmp_path / "summary.json").write_text("{}")  # another process came to its end
+        (tmp_path / "summary.json").write_text(other)  # another process was faster
         return load_model(name, **options)
 
     monkeypatch.setattr("balanced_thinking.evaluation.engines.start.load_model", load)
     command = ["eval", "--model", "world-base", "--data", "world", "--data_options.n", "1", "--max-new-tokens", "4"]
     assert main([*command, "--out", str(tmp_path)]) == 1
-    assert "already holds results" in capsys.readouterr().err
-    assert (tmp_path / "summary.json").read_text() == "{}"
+    assert "already holds results of another evaluation" in capsys.readouterr().err
+    assert (tmp_path / "summary.json").read_text() == other
 
 
 def test_overwriting_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    complete, asked = Generator.complete, []
+    complete, asked = LocalEngine.complete, []
     command = ["eval", "--model", "world-base", "--data", "world", "--data_options.n", "3", "--max-new-tokens", "4"]
     command += ["--batch-size", "1", "--out", str(tmp_path)]
     assert main(command) == 0
     before = (tmp_path / "summary.json").read_text()
 
-    def failing(self: Generator, chunk: list[Example]) -> list[list[int]]:
+    def failing(self: LocalEngine, chunk: list[Example]) -> list[list[int]]:
         asked.extend(example.id for example in chunk)
         if len(asked) == 3 and len(chunk) == 1:
             raise KeyboardInterrupt
         return complete(self, chunk)
 
-    monkeypatch.setattr(Generator, "complete", failing)
+    monkeypatch.setattr(LocalEngine, "complete", failing)
     assert main([*command, "--overwrite"]) == 130
     assert (tmp_path / "summary.json").read_text() == before  # until the new ones are whole
     assert main([*command, "--overwrite"]) == 0
@@ -339,7 +341,7 @@ def test_weights_are_loaded_in_the_dtype_of_the_checkpoint_on_a_gpu_alone(
 
     monkeypatch.setattr("balanced_thinking.evaluation.engines.start.load_model", load)
     elsewhere = SimpleNamespace(device=torch.device(device), print=print, is_main_process=True, num_processes=1)
-    monkeypatch.setattr("balanced_thinking.evaluation.engines.start.ranks", lambda: elsewhere)
+    monkeypatch.setattr("balanced_thinking.evaluation.engines.start.evaluation_ranks", lambda: elsewhere)
     command = ["eval", "--model", str(half), "--data", "world", "--data_options.n", "1", "--max-new-tokens", "4"]
     assert main([*command, "--dtype", asked, "--out", str(tmp_path / "out")]) == 0
     assert found == [f"torch.{expected}"]
@@ -409,8 +411,8 @@ def test_results_are_not_overwritten_unless_told_and_use_the_format_of_the_run(
     assert main([*again, "--out", str(tmp_path / "out")]) == 0
     same, timed = json.loads((tmp_path / "out/summary.json").read_text()), {"wall_seconds": 0, "cpu_seconds": 0}
     assert same | timed == kept | timed
-    assert main(again) == 1
-    assert str(summary.parent) in capsys.readouterr().err
+    assert main(again) == 0
+    assert f"{summary.parent} holds these results already" in capsys.readouterr().err
     assert main([*command, "--format", "boxed"]) == 1
     error = capsys.readouterr().err
     assert str(summary.parent) in error
@@ -620,9 +622,10 @@ def test_a_benchmark_says_by_itself_what_a_bad_row_does(tmp_path: Path, capsys: 
     words += ["--out", str(tmp_path / "out")]
     assert main(words) == 1
     assert "b.jsonl: 1 bad row" in capsys.readouterr().err
-    assert json.loads((tmp_path / "out/a-test/summary.json").read_text())["dropped"] == 1
+    assert not (tmp_path / "out").exists()  # nothing is generated before all data were read
     assert main([*words, "--on-bad-row", "drop"]) == 0  # fills what one leaves out
-    assert json.loads((tmp_path / "out/b-test/summary.json").read_text())["dropped"] == 1
+    for name in ("a-test", "b-test"):
+        assert json.loads((tmp_path / "out" / name / "summary.json").read_text())["dropped"] == 1
 
 
 def test_options_of_data_beside_benchmarks_alone_are_refused(tmp_path: Path) -> None:
@@ -721,7 +724,7 @@ def test_what_stops_a_command_is_told_in_one_line(
     def fail(*_: object, **__: object) -> None:
         raise failure
 
-    monkeypatch.setattr("balanced_thinking.evaluation.run.evaluate_on_each", fail)
+    monkeypatch.setattr("balanced_thinking.evaluation.run.evaluate_benchmarks", fail)
     assert main(["eval", "--model", "world-base", "--data", "world"]) == code
     error = capsys.readouterr().err
     assert said in error
@@ -731,11 +734,11 @@ def test_what_stops_a_command_is_told_in_one_line(
 def test_options_may_be_spelt_as_keys_of_recipes_are(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
-    def note(model: str, benchmarks: list[Any], **_: object) -> list[Path]:
+    def note(model: str, benchmarks: list[Any], **_: object) -> list[Any]:
         seen["benchmark"] = benchmarks[0]
-        return [Path("out")]
+        return [SimpleNamespace(folder=Path("out"))]
 
-    monkeypatch.setattr("balanced_thinking.evaluation.run.evaluate_on_each", note)
+    monkeypatch.setattr("balanced_thinking.evaluation.run.evaluate_benchmarks", note)
     words = ["--max_new_tokens", "7", "--on_bad_row=drop", "--data_options.n", "3", "--batch-size", "2"]
     assert main(["eval", "--model", "world-base", "--data", "world", *words]) == 0
     found = seen["benchmark"]

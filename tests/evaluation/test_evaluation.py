@@ -14,20 +14,32 @@ import torch
 from PIL import Image
 
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.registry import result_folder_name
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation import results, resume
-from balanced_thinking.evaluation.engines.engine import Judge
-from balanced_thinking.evaluation.engines.local import Ended, Generator, predict
-from balanced_thinking.evaluation.results import digest_of, evaluate_examples, in_batches, summarize
-from balanced_thinking.evaluation.run import label
+from balanced_thinking.evaluation.benchmarks import Benchmark
+from balanced_thinking.evaluation.completion_scorer import CompletionScorer
+from balanced_thinking.evaluation.engines.local import FinishedSequences, LocalEngine
+from balanced_thinking.evaluation.results import answer_task, batches_by_length, summarize
+from balanced_thinking.evaluation.task import Task, item_digest
 from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.segments import get_format
 from balanced_thinking.statistics.intervals import wilson_interval
 from tests.conftest import ARCHITECTURES
 
 
-def generator(architecture: str, max_new_tokens: int = 12) -> Generator:
-    return Generator(*build_tiny(architecture), max_new_tokens=max_new_tokens)
+def evaluate_examples(model: Any, examples: Any, out: Path, **about: Any) -> Any:
+    """`answer_task` on a task of these examples; the limit is the engine's own."""
+    named = {"split": "test", "model_name": "tiny", "weights": ""} | about
+    chosen = {name: about[name] for name in ("batch_size", "scorer") if name in about}
+    benchmark = Benchmark(about.get("data", "x"), max_new_tokens=model.max_new_tokens, **chosen)
+    task = Task(benchmark, named["split"], examples, get_format("think-answer"), named["model_name"], named["weights"])
+    return answer_task(model, task, out)
+
+
+def generator(architecture: str, max_new_tokens: int = 12) -> LocalEngine:
+    return LocalEngine(*build_tiny(architecture), max_new_tokens=max_new_tokens)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -40,7 +52,7 @@ def test_a_sample_is_answered_alike_alone_and_in_a_batch(architecture: str) -> N
         assert model.complete([example]) == [ids]
 
 
-def restless(architecture: str, max_new_tokens: int) -> Generator:
+def restless(architecture: str, max_new_tokens: int) -> LocalEngine:
     """A model that never says the same twice: its weights are large and its head shares none with the embedding."""
     model = generator(architecture, max_new_tokens)
     for name, parameter in model.model.double().named_parameters():
@@ -61,8 +73,8 @@ def test_rows_that_have_ended_leave_the_batch_and_the_others_say_what_they_would
     examples.append(Example("none", "which color ?", (), None, "red"))
     model = restless(architecture, max_new_tokens=30)
     alone = [model.complete([example])[0] for example in examples]
-    model.stops = sorted({said[at] for said, at in zip(alone, (3, 6, 12, 20), strict=False)})
-    expected = [said[: next((i for i, t in enumerate(said) if t in model.stops), 29) + 1] for said in alone]
+    model.scorer.stops = sorted({said[at] for said, at in zip(alone, (3, 6, 12, 20), strict=False)})
+    expected = [said[: next((i for i, t in enumerate(said) if t in model.scorer.stops), 29) + 1] for said in alone]
     assert len({len(said) for said in expected}) >= 4
     generate, sizes = model._generate, []
     monkeypatch.setattr(model, "_generate", lambda i, *a: sizes.append(len(i["input_ids"])) or generate(i, *a))
@@ -94,7 +106,7 @@ def test_rows_that_have_ended_leave_the_batch_and_the_others_say_what_they_would
 def test_outputs_are_judged_by_the_parser(text: str, stopped: bool, expected: dict[str, bool]) -> None:
     model = generator("qwen2")
     ids = model.tokenizer(text).input_ids + [model.tokenizer.eos_token_id] * stopped
-    prediction = model.score(Example("one", "?", (), None, "red"), ids)
+    prediction = model.scorer.score_completion(Example("one", "?", (), None, "red"), ids)
     assert {name: getattr(prediction, name) for name in expected} == expected
     assert prediction.completion == text
     assert prediction.think_tokens + prediction.answer_tokens == len(ids)
@@ -111,8 +123,8 @@ def test_outputs_are_judged_by_the_parser(text: str, stopped: bool, expected: di
     ],
 )
 def test_an_answer_that_was_cut_off_is_never_right(text: str, format: str, correct: bool) -> None:
-    model = Generator(*build_tiny("qwen2"), reasoning_format=format)
-    prediction = model.score(Example("one", "?", (), None, "red"), model.tokenizer(text).input_ids)
+    model = LocalEngine(*build_tiny("qwen2"), reasoning_format=format)
+    prediction = model.scorer.score_completion(Example("one", "?", (), None, "red"), model.tokenizer(text).input_ids)
     assert (prediction.prediction, prediction.correct, prediction.truncated) == ("red", correct, True)
 
 
@@ -156,12 +168,12 @@ def test_results_are_named_after_the_data_and_the_split(
 ) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert label(data, "test") == expected
+    assert result_folder_name(data, "test") == expected
 
 
 @pytest.mark.parametrize(("split", "expected"), [("dev/easy", "mine-dev-easy"), ("../../x", "mine-..-..-x")])
 def test_results_of_any_split_lie_in_one_folder(split: str, expected: str) -> None:
-    assert label("mine.jsonl", split) == expected
+    assert result_folder_name("mine.jsonl", split) == expected
 
 
 def test_every_sample_is_kept_in_order_and_the_summary_counts_them(tmp_path: Path) -> None:
@@ -196,7 +208,7 @@ def test_an_item_is_told_by_its_pictures_wherever_they_lie(tmp_path: Path) -> No
     paths = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
     for path, color in zip(paths, ("red", "red", "blue"), strict=True):
         Image.new("RGB", (8, 8), color).save(path)
-    same, moved, other = (digest_of(Example("one", "which color ?", (path,), None, "red")) for path in paths)
+    same, moved, other = (item_digest(Example("one", "which color ?", (path,), None, "red")) for path in paths)
     assert same == moved != other
 
 
@@ -209,16 +221,16 @@ def test_generation_is_greedy_and_repeatable() -> None:
     examples = list(load(split="test", n=2))
     model = generator("gemma3")
     torch.manual_seed(1)
-    first = [p.completion for p in predict(model, examples)]
+    first = model.complete(examples)
     torch.manual_seed(2)
-    assert [p.completion for p in predict(model, examples)] == first
+    assert model.complete(examples) == first
 
 
 @pytest.mark.parametrize("setting", [{"repetition_penalty": 1.5}, {"min_new_tokens": 20}, {"no_repeat_ngram_size": 1}])
 def test_a_checkpoint_s_own_generation_settings_play_no_part(setting: dict[str, Any]) -> None:
     examples = [next(load(split="test", n=1, seed=seed)) for seed in range(3)]
     model = generator("qwen2_5_vl", max_new_tokens=20)  # says one token again and again, then another one
-    model.stops = [model.complete(examples[:1])[0][-1]]
+    model.scorer.stops = [model.complete(examples[:1])[0][-1]]
     plain = model.complete(examples)
     for name, value in setting.items():
         setattr(model.model.generation_config, name, value)
@@ -227,7 +239,7 @@ def test_a_checkpoint_s_own_generation_settings_play_no_part(setting: dict[str, 
     assert model.model.generation_config == told  # saved with the model as it was
     rows = [{"prompt": prompt_messages(example), "images": list(example.images)} for example in examples[:1]]
     inputs = model.collator.collate_prompts(rows)
-    swayed = model.model.generate(**inputs, max_new_tokens=20, do_sample=False, eos_token_id=model.stops)
+    swayed = model.model.generate(**inputs, max_new_tokens=20, do_sample=False, eos_token_id=model.scorer.stops)
     assert swayed[0, inputs["input_ids"].shape[1] :].tolist() != plain[0]  # elsewhere they do
 
 
@@ -251,8 +263,8 @@ def test_a_generation_ends_where_the_format_closes_the_answer(text: str, format:
     tokenizer = build_tiny("qwen2")[1]
     prompt = tokenizer("<answer>which</answer> ?").input_ids
     rows = torch.tensor([prompt + tokenizer(text).input_ids])
-    judge = Judge(tokenizer, [], format)
-    assert Ended(judge, len(prompt), 1000)(rows, None).tolist() == [expected]
+    scorer = CompletionScorer(tokenizer, (), format)
+    assert FinishedSequences(scorer, len(prompt), 1000)(rows, None).tolist() == [expected]
 
 
 def test_rows_that_have_answered_stop_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +293,7 @@ def test_rows_that_have_answered_stop_and_the_others_go_on(monkeypatch: pytest.M
     found = model.complete([Example(str(i), "which ?", (), None, "red") for i in range(2)])
     assert [model.tokenizer.decode(ids) for ids in found] == [short, long]
     assert longest < 60
-    assert not model.score(Example("0", "which ?", (), None, "red"), found[0]).truncated
+    assert not model.scorer.score_completion(Example("0", "which ?", (), None, "red"), found[0]).truncated
 
 
 def test_an_evaluation_that_was_stopped_goes_on_and_gives_the_same(
@@ -330,7 +342,7 @@ def test_the_seconds_of_an_evaluation_that_was_stopped_are_those_of_all_its_trie
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, batches = generator("qwen2"), []
-    monkeypatch.setattr(resume, "_clocks", lambda: (10.0 * len(batches), 3.0 * len(batches)))
+    monkeypatch.setattr(resume, "_clocks", lambda: resume.Seconds(10.0 * len(batches), 3.0 * len(batches)))
 
     def complete(chunk: list[Example]) -> list[list[int]]:
         """A batch takes ten seconds; the process is killed in the third one and, started again, in the fifth."""
@@ -377,7 +389,7 @@ def test_what_was_answered_outlives_a_failure_of_the_last_write(
     about: dict[str, Any] = {"data": "world", "split": "test", "model_name": "tiny", "batch_size": 2}
     model = generator("qwen2_5_vl")
     with monkeypatch.context() as patch:
-        patch.setattr(results, "_keep_pictures", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+        patch.setattr(results, "_write_pictures", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
         with pytest.raises(OSError, match="no space left"):
             evaluate_examples(model, examples, tmp_path, **about)
     monkeypatch.setattr(model, "complete", lambda chunk: pytest.fail("it was answered already"))
@@ -386,7 +398,7 @@ def test_what_was_answered_outlives_a_failure_of_the_last_write(
 
 def test_batches_hold_every_example_once_and_like_lengths_together() -> None:
     examples = [Example(str(i), "word " * (i * 7 % 10), (), None, "red") for i in range(10)]
-    batches = in_batches(examples, 3)
+    batches = batches_by_length(examples, 3)
     assert sorted(index for batch in batches for index in batch) == list(range(10))
     lengths = [len(examples[index].question) for batch in batches for index in batch]
     assert lengths == sorted(lengths, reverse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from balanced_thinking.evaluation.model import locate
+from balanced_thinking.evaluation.model import locate_model
 
 RECIPE = "training: {reasoning_format: boxed}\n"
 
@@ -24,28 +24,28 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["mine", "mine/", "mine/model", "mine/model/"])
 def test_a_run_and_its_model_are_one_and_the_same(name: str, run: Path) -> None:
-    found = locate(name)
+    found = locate_model(name)
     assert (found.name, found.folder, found.format) == ("mine", "mine/model", "boxed")
-    assert found.results() == run / "eval"
+    assert found.results_folder() == run / "eval"
 
 
 def test_a_model_is_its_runs_seen_from_inside(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run.absolute()
     monkeypatch.chdir(whole / "model")
-    assert (locate(".").format, locate(".").results()) == ("boxed", whole / "eval")
+    assert (locate_model(".").format, locate_model(".").results_folder()) == ("boxed", whole / "eval")
 
 
 def test_a_checkpoint_answers_in_its_runs_format_and_its_results_are_its_own(run: Path) -> None:
-    found = locate("mine/checkpoints/checkpoint-2")
+    found = locate_model("mine/checkpoints/checkpoint-2")
     assert (found.folder, found.run, found.format) == ("mine/checkpoints/checkpoint-2", None, "boxed")
-    assert run / "eval" != found.results()
+    assert run / "eval" != found.results_folder()
 
 
 def test_a_folder_called_model_that_no_run_made_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other/model").mkdir(parents=True)
     (tmp_path / "other/model/config.json").write_text("{}")
-    found = locate("other/model")
+    found = locate_model("other/model")
     assert (found.folder, found.run, found.format) == ("other/model", None, None)
 
 
@@ -64,14 +64,14 @@ def test_a_folder_called_model_that_no_run_made_is_itself(tmp_path: Path, monkey
 def test_results_of_models_that_no_run_made_lie_apart_beside_the_runs(model: str, folder: str, run: Path) -> None:
     (run.absolute().parent / "some/folder/final").mkdir(parents=True)
     here = run.absolute().parent
-    assert locate(model).results() == Path(folder.format(here=here.name, above=here.parent.name))
+    assert locate_model(model).results_folder() == Path(folder.format(here=here.name, above=here.parent.name))
 
 
 def test_results_of_a_base_never_go_into_a_run_of_the_same_name(run: Path) -> None:
     (run.absolute().parent / "runs/world-base").mkdir(parents=True)
     (run.absolute().parent / "runs/world-base/config.yaml").write_text(RECIPE)
     with pytest.raises(FileExistsError, match="runs/world-base, which is a run of another model; choose an --out"):
-        locate("world-base").results()
+        locate_model("world-base").results_folder()
 
 
 def test_checkpoints_of_two_arms_do_not_share_a_folder(run: Path) -> None:
@@ -79,15 +79,15 @@ def test_checkpoints_of_two_arms_do_not_share_a_folder(run: Path) -> None:
         folder = run.absolute().parent / "study" / arm / "seed-0"
         (folder / "checkpoints/checkpoint-2").mkdir(parents=True)
         (folder / "config.yaml").write_text(RECIPE)
-        found = locate(f"study/{arm}/seed-0/checkpoints/checkpoint-2")
-        assert found.results() == Path(f"runs/{arm}-seed-0-checkpoint-2/eval")
+        found = locate_model(f"study/{arm}/seed-0/checkpoints/checkpoint-2")
+        assert found.results_folder() == Path(f"runs/{arm}-seed-0-checkpoint-2/eval")
 
 
 def test_results_of_two_models_of_one_name_are_not_mixed(run: Path) -> None:
     place = run.absolute().parent / "runs/final/eval/world-test"
     place.mkdir(parents=True)
-    (place / "summary.json").write_text('{"model": "some/final"}')
+    (place / "summary.json").write_text('{"model": "some/final", "n": 1, "correct": 0}')
     for name in ("some/final", f"{run.absolute().parent}/some/final"):
-        assert locate(name).results() == Path("runs/final/eval")
+        assert locate_model(name).results_folder() == Path("runs/final/eval")
     with pytest.raises(FileExistsError, match="runs/final, which holds those of some/final; choose an --out"):
-        locate("other/final").results()
+        locate_model("other/final").results_folder()

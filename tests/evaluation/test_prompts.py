@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from balanced_thinking.data.example import Example
-from balanced_thinking.evaluation.prompts import PROMPTS, asked, get_prompt
+from balanced_thinking.evaluation.prompts import PROMPTS, apply_prompt, get_prompt
 from balanced_thinking.segments import FORMATS, get_format, parse
 
 COLOURS = Example("1", "Which colour?\nA. red\nB. blue", (), None, "A", choices=("red", "blue"))
@@ -14,7 +14,7 @@ OPEN = Example("2", "How many?", (), None, "2")
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_what_the_instruction_shows_is_read_as_the_format_says(format: str) -> None:
-    told = asked(OPEN, "instructed", get_format(format)).question
+    told = apply_prompt(OPEN, "instructed", get_format(format)).question
     assert told.startswith(OPEN.question)
     shown = parse(told.split("exactly in this form:\n")[1], format)
     assert (shown.answer, shown.problems) == ("your final answer", ())
@@ -30,12 +30,12 @@ def test_what_the_instruction_shows_is_read_as_the_format_says(format: str) -> N
     ],
 )
 def test_lmms_adds_its_line(name: str, line: str) -> None:
-    assert asked(COLOURS, name, get_format("direct")).question == COLOURS.question + line
+    assert apply_prompt(COLOURS, name, get_format("direct")).question == COLOURS.question + line
 
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_a_prompt_changes_the_question_alone(name: str) -> None:
-    put = asked(COLOURS, name, get_format("think-answer"))
+    put = apply_prompt(COLOURS, name, get_format("think-answer"))
     assert (put.id, put.answer, put.choices, put.images) == (COLOURS.id, "A", COLOURS.choices, ())
     assert (put.question == COLOURS.question) == (name == "question")
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from peft import LoraConfig, get_peft_model
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.data.world import load
-from balanced_thinking.evaluation.engines.local import Generator, predict
+from balanced_thinking.evaluation.engines.local import LocalEngine
 from balanced_thinking.models.load import checkpoint_dtype, load_model, load_processor, resolve_model_path
 from balanced_thinking.models.tiny import ARCHITECTURES, TinySize, build_tiny
 from tests.conftest import REPOSITORY
@@ -76,14 +77,19 @@ def sentences(text: str) -> set[str]:
     return {sentence.strip() for sentence in text.split(" .") if sentence.strip()}
 
 
+def scored(model: LocalEngine, examples: list[Any]) -> list[Any]:
+    pairs = zip(examples, model.complete(examples), strict=True)
+    return [model.scorer.score_completion(example, ids) for example, ids in pairs]
+
+
 def test_embedded_base_sees_and_answers_at_once() -> None:
     loaded = load_model("world-base")
-    model = Generator(loaded.model, loaded.processor, "direct", max_new_tokens=80)
+    model = LocalEngine(loaded.model, loaded.processor, "direct", max_new_tokens=80)
     examples = list(load(split="validation", n=80, style="direct"))
-    right = sum(prediction.correct for prediction in predict(model, examples, batch_size=80))
+    right = sum(prediction.correct for prediction in scored(model, examples))
     assert right >= 40  # chance is about 20
     seen = list(load(split="validation", n=16, style="describe"))
-    said = [sentences(prediction.completion) for prediction in predict(model, seen)]
+    said = [sentences(prediction.completion) for prediction in scored(model, seen)]
     true = [sentences(example.answer) for example in seen]
     assert sum(len(a & b) for a, b in zip(said, true, strict=True)) >= 0.85 * sum(map(len, true))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from balanced_thinking.data.example import Example
-from balanced_thinking.evaluation.engines.engine import Judge
+from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.scoring.scorers import SCORERS, get_scorer
 
@@ -65,14 +65,14 @@ def test_the_gold_itself_is_right(name: str) -> None:
 )
 def test_only_the_raw_scorer_reads_the_whole_output(scorer: str, expected: float) -> None:
     tokenizer = build_tiny("qwen2")[1]
-    judge = Judge(tokenizer, [])
     ids = [*tokenizer("<think>It barks.</think><answer>B</answer>").input_ids, tokenizer.eos_token_id]
-    prediction = judge.score(Example("1", "?", (), None, "B", ("cat", "dog")), ids, scorer)
+    example = Example("1", "?", (), None, "B", ("cat", "dog"))
+    prediction = CompletionScorer(tokenizer).score_completion(example, ids, scorer)
     assert (prediction.score, prediction.correct) == (expected, expected == 1.0)
 
 
 def test_a_partial_score_is_kept_and_is_not_right() -> None:
     tokenizer = build_tiny("qwen2")[1]
     ids = [*tokenizer("<think>a</think><answer>13</answer>").input_ids, tokenizer.eos_token_id]
-    prediction = Judge(tokenizer, []).score(Example("1", "?", (), None, "12"), ids, "anls")
+    prediction = CompletionScorer(tokenizer).score_completion(Example("1", "?", (), None, "12"), ids, "anls")
     assert (prediction.score, prediction.correct) == (0.5, False)

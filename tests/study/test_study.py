@@ -12,8 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import fields, replace
-from inspect import signature
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +24,6 @@ import yaml
 from balanced_thinking.cli import main
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.evaluation.benchmarks import Benchmark
-from balanced_thinking.evaluation.run import evaluate
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.runs.paths import LEDGER
 from balanced_thinking.study import run as study_run
@@ -397,8 +395,7 @@ def test_all_evaluations_have_one_default_batch_size(capsys: pytest.CaptureFixtu
         main(["eval", "--help"])
     told = re.search(r"samples generated together\s+\(default: (\d+)\)", capsys.readouterr().out)
     assert told is not None
-    by_function = signature(evaluate).parameters["batch_size"].default
-    assert Benchmark("world").batch_size == by_function == int(told[1])
+    assert Benchmark("world").batch_size == int(told[1])
 
 
 def test_a_study_runs_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,12 +477,12 @@ def test_the_ledger_counts_a_continued_training_whole_and_gpu_seconds_on_a_gpu(
 
 def test_a_run_is_asked_as_its_benchmark_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = {"limit": 7, "on_bad_row": "drop", "batch_size": 3, "max_new_tokens": 4, "prompt": "instructed"}
-    own |= {"scorer": "anls", "options": {"n": 2}}
+    own |= {"scorer": "anls", "options": {"n": 2}, "format": "direct"}
     assert {*own, "data", "splits"} == {field.name for field in fields(Benchmark)}
     asked: dict[str, Any] = {}
 
-    def evaluate(model: str, data: str, **how: Any) -> Any:
-        asked.update(how)
+    def evaluate(model: str, benchmark: Benchmark, split: str) -> Any:
+        asked.update(asdict(benchmark), split=split)
         return SimpleNamespace(n=7, think_tokens_mean=3.0, answer_tokens_mean=1.0, wall_seconds=8.5, cpu_seconds=7.25)
 
     monkeypatch.setattr("balanced_thinking.evaluation.run.evaluate", evaluate)
@@ -493,7 +490,7 @@ def test_a_run_is_asked_as_its_benchmark_says(tmp_path: Path, monkeypatch: pytes
     (tmp_path / node.name).mkdir(parents=True)
     (tmp_path / node.name / "provenance.json").write_text('{"finished": "now"}')
     worker.complete_run(tmp_path, node)
-    assert asked == {"split": "test", **own}
+    assert asked == {"split": "test", "splits": ("test",), "data": "world", **own}
     (row,) = read_ledger(tmp_path, [])
     assert (row.tokens, row.wall_seconds, row.cpu_seconds) == (28, 8.5, 7.25)
 

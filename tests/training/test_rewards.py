@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from balanced_thinking.data.example import Example
-from balanced_thinking.evaluation.engines.engine import Judge
+from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.models.tokenizer import make_tokenizer
 from balanced_thinking.segments import THINK, parse
 from balanced_thinking.training.rewards import REWARDS, Rollout, check_rewards, make_rewards
@@ -78,8 +78,8 @@ def test_a_cut_off_answer_earns_what_evaluation_gives_it() -> None:
         reward.stops.add(tokenizer.convert_tokens_to_ids("B"))  # a stop of the model's that the tokenizer does not name
     for end, earned in {"": 0.0, "<eos>": 1.0, "B": 1.0, "</answer>": 1.0, "2": 0.0}.items():
         ids = tokenizer(f"<think>x</think><answer>1{end}", add_special_tokens=False)["input_ids"]
-        judge = Judge(tokenizer, rewards[0].stops)
-        assert judge.score(Example("0", "", (), None, "1"), ids).score == earned, end
+        scorer = CompletionScorer(tokenizer, rewards[0].stops)
+        assert scorer.score_completion(Example("0", "", (), None, "1"), ids).score == earned, end
         assert [reward(completion_ids=[ids], answer=["1"]) for reward in rewards] == [[earned]] * 2, end
 
 

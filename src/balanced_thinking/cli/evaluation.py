@@ -63,12 +63,13 @@ def add_evaluation_options(parser: Parser) -> None:
     parser.epilog = "Options of the data set follow as --data_options.NAME value."
 
 
-def run_evaluation(arguments: argparse.Namespace) -> Path:
+def run_evaluation(arguments: argparse.Namespace) -> Path | None:
     from balanced_thinking.config.errors import RecipeError
     from balanced_thinking.evaluation.benchmarks import Benchmark, load_benchmarks
-    from balanced_thinking.evaluation.run import evaluate_on_each
+    from balanced_thinking.evaluation.engines.start import EngineOptions
+    from balanced_thinking.evaluation.run import evaluate_benchmarks
 
-    names = ("limit", "on_bad_row", "batch_size", "max_new_tokens", "prompt", "scorer")
+    names = ("limit", "on_bad_row", "batch_size", "max_new_tokens", "prompt", "scorer", "format")
     shared = {name: getattr(arguments, name) for name in names} | {"splits": (arguments.split,)}
     options = read_data_options(arguments.overrides)
     data = arguments.data or []
@@ -79,15 +80,9 @@ def run_evaluation(arguments: argparse.Namespace) -> Path:
         benchmarks += load_benchmarks(arguments.benchmarks, **shared)
     if not benchmarks:
         raise RecipeError("there is nothing to evaluate on: name it with --data, or several with --benchmarks")
-    places = evaluate_on_each(
-        arguments.model,
-        benchmarks,
-        out=arguments.out,
-        format=arguments.format,
-        overwrite=arguments.overwrite,
-        server=arguments.server,
-        served=arguments.served_model,
-        engine=arguments.engine,
-        dtype=arguments.dtype,
+    engine = EngineOptions(arguments.engine, arguments.server, arguments.served_model, arguments.dtype)
+    evaluated = evaluate_benchmarks(
+        arguments.model, benchmarks, engine=engine, out=arguments.out, overwrite=arguments.overwrite
     )
-    return places[0] if len(places) == 1 else places[0].parent
+    folder = evaluated[0].folder
+    return folder if len(evaluated) == 1 or folder is None else folder.parent

@@ -17,18 +17,26 @@ from typing import Any
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.types import check_keys, typed_arguments
 from balanced_thinking.config.yaml import read_yaml
+from balanced_thinking.data.example import Example
 from balanced_thinking.data.registry import result_folder_name
 from balanced_thinking.evaluation.prompts import get_prompt
 from balanced_thinking.scoring.scorers import get_scorer
 
 ON_BAD_ROW = ("error", "drop")
+_IN_MEMORY = "examples"  # what results call a list of them
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One data set that a model is evaluated on; `limit`, `on_bad_row` and `options` as `load_data` takes them."""
+    """Data that a model is evaluated on, and how.
 
-    data: str
+    data: as `load_data` takes it, or a list of examples. limit, on_bad_row, options: as `load_data` takes them.
+    splits: those that `balanced eval` and studies run on. prompt, scorer: names of `prompts.PROMPTS` and
+    `scoring.scorers.SCORERS`. batch_size: samples generated together. max_new_tokens: the limit of an output.
+    format: the reasoning format of the outputs, by name or definition; None: the run's, else think-answer.
+    """
+
+    data: str | Sequence[Example]
     splits: tuple[str, ...] = ("test",)
     options: dict[str, Any] = field(default_factory=dict)
     limit: int | None = None
@@ -37,6 +45,16 @@ class Benchmark:
     max_new_tokens: int = 512
     prompt: str = "question"
     scorer: str = "exact"
+    format: str | dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """What results call the data."""
+        return self.data if isinstance(self.data, str) else _IN_MEMORY
+
+    def folder_name(self, split: str) -> str:
+        """The name of the folder of its results, `<data>-<split>`."""
+        return result_folder_name(self.data, split) if isinstance(self.data, str) else f"{_IN_MEMORY}-{split}"
 
 
 def load_benchmarks(path: Path, **defaults: Any) -> list[Benchmark]:
@@ -76,13 +94,13 @@ def _splits(options: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]
 
 def check_benchmarks(benchmarks: Sequence[Benchmark], where: str) -> None:
     """Raises RecipeError unless every result has a folder of its own, and every prompt and scorer exists."""
-    labels = [result_folder_name(benchmark.data, split) for benchmark in benchmarks for split in benchmark.splits]
-    for name in labels:
-        if labels.count(name) > 1:
+    names = [benchmark.folder_name(split) for benchmark in benchmarks for split in benchmark.splits]
+    for name in names:
+        if names.count(name) > 1:
             raise RecipeError(f"{where}: two benchmarks would share the folder {name!r}; rename one of the files")
     for benchmark in benchmarks:
         try:
             get_prompt(benchmark.prompt)
             get_scorer(benchmark.scorer)
         except ValueError as error:
-            raise RecipeError(f"{where}: evaluate.{benchmark.data}: {error}") from None
+            raise RecipeError(f"{where}: evaluate.{benchmark.name}: {error}") from None

@@ -1,28 +1,30 @@
-"""Where an evaluated model lies, and what the run that it is of says about it."""
+"""The model that is evaluated: what results call it, where it is loaded from, and what the run that made it says."""
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.yaml import read_yaml
-from balanced_thinking.models.load import is_run_folder
+from balanced_thinking.models.load import LoadedModel, is_run_folder
+from balanced_thinking.runs.evaluations import read_summary
+from balanced_thinking.runs.paths import CHECKPOINTS, EVALUATIONS, MODEL, SUMMARY, EvaluationFiles, RunFiles
 
 _SEED = re.compile(r"seed-\d+")
 
 
 @dataclass(frozen=True)
-class Place:
-    """A model: `name` as results call it, `folder` (or hub name) that is loaded, `run` whose model it is (None: it is
-    no run's), and the run's recipe, `config`, where there is one."""
+class EvaluatedModel:
+    """`name` as results call it, `folder` (or hub name) that is loaded, `run` that it is the model of (None: of none),
+    and `config`, the run's recipe, where there is one. `loaded` is a model that is in memory already."""
 
     name: str
     folder: str
-    run: Path | None
-    config: Path | None
+    run: Path | None = None
+    config: Path | None = None
+    loaded: LoadedModel | None = None
 
     @property
     def format(self) -> str | dict[str, Any] | None:
@@ -33,24 +35,25 @@ class Place:
         training = config.get("training") if isinstance(config, dict) else None
         return training.get("reasoning_format") if isinstance(training, dict) else None
 
-    def results(self) -> Path:
+    def results_folder(self) -> Path:
         """The folder of its results, unless another one is named: in its run, or beside the runs in a folder of its
-        own, so that a report shows it as an arm. Raises FileExistsError where that one is a run, or another model's."""
+        own, so that a report shows it as an arm. Raises FileExistsError where that is a run, or another model's."""
         if self.run is not None:
-            return self.run / "eval"
-        folder = Path("runs") / self._own_name()
-        if any((folder / name).exists() for name in ("config.yaml", "provenance.json")):
+            return RunFiles(self.run).evaluations
+        folder = Path("runs") / self._folder_name()
+        files = RunFiles(folder)
+        if files.config.exists() or files.provenance.exists():
             raise FileExistsError(
                 f"results of {self.name} would go to {folder}, which is a run of another model; choose an --out"
             )
-        for other in _evaluated(folder):
-            if _whole(other) != _whole(self.name):
+        for other in _models_evaluated_in(folder):
+            if _same_place(other) != _same_place(self.name):
                 raise FileExistsError(
                     f"results of {self.name} would go to {folder}, which holds those of {other}; choose an --out"
                 )
-        return folder / "eval"
+        return files.evaluations
 
-    def _own_name(self) -> str:
+    def _folder_name(self) -> str:
         """The last part of its name, a checkpoint's with its run's before it, a seed's with its arm's."""
         place = Path(self.name).expanduser()
         parts = [place.resolve().name if place.is_dir() else self.name.rpartition("/")[2]]
@@ -60,24 +63,35 @@ class Place:
         return re.sub(r"[^\w.+=-]+", "-", "-".join(parts)).lstrip(".")
 
 
-def _evaluated(folder: Path) -> list[str]:
-    """The models of whose results a folder has any."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("eval/*/summary.json"))]
-    return [str(about["model"]) for about in found if isinstance(about, dict) and about.get("model")]
+def _models_evaluated_in(folder: Path) -> list[str]:
+    """The models whose results a folder holds."""
+    summaries = sorted(folder.glob(f"{EVALUATIONS}/*/{SUMMARY}"))
+    return [name for path in summaries if (name := read_summary(EvaluationFiles(path.parent)).model)]
 
 
-def _whole(name: str) -> Path:
-    """One and the same for all names of a local folder; a hub name is as good as a path of its own."""
+def _same_place(name: str) -> Path:
+    """Equal for all names of a local folder. A hub name counts as a path of its own."""
     return Path(name).expanduser().resolve()
 
 
-def locate(model: str) -> Place:
-    """A run directory, the folder `model` in one (which is the run's), a run's checkpoint, or any other model."""
+def locate_model(model: str | LoadedModel) -> EvaluatedModel:
+    """A run directory, the folder `model` in one (which is the run's), a run's checkpoint, any other model's folder or
+    hub name, or a model in memory. Raises ValueError for anything else."""
+    if isinstance(model, LoadedModel):
+        name = model.source or getattr(model.model.config, "_name_or_path", "") or type(model.model).__name__
+        return EvaluatedModel(name, "", loaded=model)
+    if not isinstance(model, str | Path):
+        raise ValueError(
+            f"the model is a {type(model).__name__}; expected a path, a hub name, or a model with its processor as "
+            "`load_model` returns it (`LoadedModel(model, processor)`)"
+        )
     place = Path(model).expanduser()
     place = place if place.name else place.absolute()  # "." has no name
-    if place.name == "model" and (place.parent / "config.yaml").is_file():
+    if place.name == MODEL and RunFiles(place.parent).config.is_file():
         place = place.parent
+    files = RunFiles(place)
     if is_run_folder(place):
-        return Place(str(place), str(place / "model"), place, place / "config.yaml")
-    of_run = place.parent.name == "checkpoints"
-    return Place(model, model, None, place.parent.parent / "config.yaml" if of_run else None)
+        return EvaluatedModel(str(place), str(files.model), place, files.config)
+    of_run = place.parent.name == CHECKPOINTS
+    config = RunFiles(place.parent.parent).config if of_run else None
+    return EvaluatedModel(str(model), str(model), None, config)

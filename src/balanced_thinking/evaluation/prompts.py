@@ -39,7 +39,7 @@ def get_prompt(name: str) -> Prompt:
     return PROMPTS[name]
 
 
-def asked(example: Example, prompt: str, format: ReasoningFormat) -> Example:
+def apply_prompt(example: Example, prompt: str, format: ReasoningFormat) -> Example:
     """The example with its question put as the prompt puts it."""
     return replace(example, question=get_prompt(prompt)(example, format))
 

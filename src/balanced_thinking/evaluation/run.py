@@ -1,212 +1,229 @@
-"""Evaluate one model on one split of one data set, or of several."""
+"""Evaluate a model: the one path of Python, the command line and a study's workers."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from balanced_thinking.cpu.attention import fast_model
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.load import check_first_row, completion_format, load_data
-from balanced_thinking.data.registry import result_folder_name
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks
-from balanced_thinking.evaluation.engines.engine import Engine
-from balanced_thinking.evaluation.engines.start import check_engine, resolve_dtype, start_engine, weights_identity
-from balanced_thinking.evaluation.model import Place, locate
-from balanced_thinking.evaluation.prompts import asked, get_prompt
-from balanced_thinking.evaluation.results import evaluate_examples, task_of
-from balanced_thinking.evaluation.resume import alone, ranks
-from balanced_thinking.runs.records import Summary
-from balanced_thinking.scoring.scorers import get_scorer
+from balanced_thinking.evaluation.engines.engine import NOTHING_TO_EVALUATE, Engine
+from balanced_thinking.evaluation.engines.local import LocalEngine
+from balanced_thinking.evaluation.engines.start import (
+    EngineOptions,
+    dtype_name,
+    loaded_weights_identity,
+    read_engine,
+    resolve_dtype,
+    start_engine,
+    weights_identity,
+)
+from balanced_thinking.evaluation.model import EvaluatedModel, locate_model
+from balanced_thinking.evaluation.results import answer_task, read_results
+from balanced_thinking.evaluation.resume import evaluation_ranks, exclusive_folder, shared_temporary_folder
+from balanced_thinking.evaluation.task import Task, load_task_data
+from balanced_thinking.models.load import LoadedModel
+from balanced_thinking.runs.records import RecordError, Summary
 from balanced_thinking.segments import get_format
 from balanced_thinking.system.progress import track
 
 logger = logging.getLogger(__name__)
+_COMPARED = ("model", "data", "split", "prompt", "scorer", "format", "dtype", "engine", "max_new_tokens")
 
 
-def evaluate_on_each(
-    model: str,
-    benchmarks: Sequence[Benchmark],
-    *,
-    out: Path | None = None,
-    format: str | Mapping[str, Any] | None = None,
-    overwrite: bool = False,
-    server: str | None = None,
-    served: str | None = None,
-    engine: str = "transformers",
-    dtype: str = "auto",
-) -> list[Path]:
-    """`evaluate` on each split of each benchmark, the model loaded once; the results' folders, which `out` holds where
-    there are several. Stopped and started again, it goes on: results of the same task stay as they are.
+@dataclass(frozen=True)
+class Evaluated:
+    """A finished evaluation. `folder` holds its files; None where it was kept in memory only."""
 
-    Whatever is wrong with what was asked is said before the model is loaded. Raises as `evaluate` does.
-    """
-    found = locate(model)
-    format = format or found.format or "think-answer"
-    check_engine(engine, server)
-    dtype = resolve_dtype(dtype, found.folder, server, engine)
-    check_benchmarks(benchmarks, "what to evaluate on")
-    pairs = [(benchmark, split) for benchmark in benchmarks for split in benchmark.splits]
-    parent = found.results() if out is None else out
-    alone = len(pairs) == 1 and out is not None
-    places = [parent if alone else parent / result_folder_name(benchmark.data, split) for benchmark, split in pairs]
-    shared: dict[str, Any] = {"format": format, "overwrite": overwrite}
-    shared |= {"server": server, "served": served, "engine": engine, "dtype": dtype}
-    calls = []
-    for (benchmark, split), place in zip(pairs, places, strict=True):
-        own = {f.name: getattr(benchmark, f.name) for f in fields(benchmark) if f.name not in ("data", "splits")}
-        call: dict[str, Any] = {"data": benchmark.data, "split": split, **own, **shared}
-        if len(pairs) > 1 and not overwrite and (task := _finished(place)) and task == _task(found, call):
-            logger.info("%s holds these results already", place)
-            continue
-        _free(place, overwrite)
-        check_first_row(
-            benchmark.data,
-            split,
-            benchmark.options,
-            format=completion_format(format),
-            on_bad_row=benchmark.on_bad_row,
-            limit=benchmark.limit,
-        )
-        calls.append((call, place))
-    judge: Engine | None = None
-    for call, place in calls:
-        judge = judge or start_engine(
-            found.folder, server, served, engine, dtype, get_format(format), call["max_new_tokens"]
-        )
-        judge.max_new_tokens = call["max_new_tokens"]
-        evaluate(model, out=place, judge=judge, **call)
-    return places
-
-
-def _task(model: Place, call: Mapping[str, Any]) -> str:
-    """What `evaluate` with these arguments would call its results."""
-    read = ("data", "split", "format", "prompt", "limit", "on_bad_row", "options")
-    examples, _ = _examples(**{name: call[name] for name in read})
-    weights = weights_identity(model.folder, call["server"], call["served"], call["engine"])
-    how = [*(call[name] for name in ("data", "split", "prompt", "scorer")), repr(get_format(call["format"]))]
-    return task_of(examples, [model.name, weights, *how, call["max_new_tokens"], call["dtype"]])
-
-
-def _examples(
-    data: str,
-    split: str,
-    format: str | Mapping[str, Any],
-    prompt: str,
-    limit: int | None,
-    on_bad_row: str,
-    options: Mapping[str, Any] | None,
-) -> tuple[list[Example], int]:
-    """The examples as they are asked, and how many bad rows were left out."""
-    loaded = load_data(
-        data,
-        split=split,
-        format=completion_format(format),
-        limit=limit,
-        on_bad_row=on_bad_row,
-        verify_images=True,
-        options=options,
-    )
-    return [asked(example, prompt, get_format(format)) for example in loaded.examples], loaded.dropped
-
-
-def _finished(place: Path) -> str | None:
-    """The task of the results that a folder holds."""
-    path = place / "summary.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return found.get("task") if isinstance(found, dict) else None
+    summary: Summary
+    folder: Path | None
 
 
 def evaluate(
-    model: str,
-    data: str,
-    *,
+    model: str | LoadedModel,
+    benchmark: str | Benchmark | Sequence[Example],
     split: str = "test",
-    out: Path | None = None,
-    format: str | Mapping[str, Any] | None = None,
-    prompt: str = "question",
-    scorer: str = "exact",
-    batch_size: int = 64,
-    max_new_tokens: int = 512,
-    limit: int | None = None,
-    on_bad_row: str = "error",
-    options: dict[str, Any] | None = None,
-    overwrite: bool = False,
-    server: str | None = None,
-    served: str | None = None,
-    engine: str = "transformers",
-    dtype: str = "auto",
-    judge: Engine | None = None,
+    *,
+    engine: EngineOptions | Engine | str | None = None,
+    out: Path | str | None = None,
 ) -> Summary:
-    """Answer one split, score the answers, and write every sample and the summary to a folder.
+    """Answer one split, score the answers, and keep every sample.
+
+    A second call with the same arguments and folder returns the finished result; a call that was stopped continues.
 
     Args:
-        model: a run directory (or the folder `model` in it), a checkpoint's folder, `world-base`, or a hub name.
-        data, split: as `load_data` takes them.
-        out: the folder; default: `eval/<label>` inside the run that `model` is of, else inside `runs/<its name>`.
-        server: address of an OpenAI-compatible server that serves `model`, of which only the tokenizer is loaded then.
-        served: the model's name on the server, where it serves several.
-        engine: `transformers`, or `vllm` where it is installed: who generates in this process.
-        prompt, scorer: names of `prompts.PROMPTS` and `scorers.SCORERS`: how it is asked and judged.
-        dtype: of the weights, one of `DTYPES`; auto: on a GPU what the checkpoint says, on a CPU float32.
-        judge: the model, where it is loaded already.
-        overwrite: replace the results that the folder holds, once the new ones are whole; what this very evaluation
-            has answered before it was stopped is kept.
-        format: of the outputs; default: what the run was trained with, else think-answer.
+        model: a run directory, a checkpoint's folder, `world-base`, a hub name, or a model with its processor in
+            memory, as `load_model` returns it.
+        benchmark: a data set's name or path, a list of examples, or a `Benchmark`, which also says how they are asked,
+            generated and scored.
+        split: the split of the data.
+        engine: `transformers` (the default), `vllm`, the address of an OpenAI-compatible server, `EngineOptions`, or an
+            engine of one's own.
+        out: the folder of the results. Default: `eval/<data>-<split>` inside the run that `model` is of, else inside
+            `runs/<its name>`. A model or examples in memory: none, the result is returned only.
+
+    Returns the summary, whose `predictions` are the samples.
 
     Raises:
-        FileExistsError: the folder already holds results. BlockingIOError: another process evaluates to it.
-        ValueError: an unknown name, or nothing to evaluate.
+        FileExistsError: the folder holds the results of another evaluation.
+        BlockingIOError: another process evaluates to it.
+        BadRowsError: the data has bad rows. ValueError: an unknown name, or nothing to evaluate.
     """
-    get_scorer(scorer)
-    get_prompt(prompt)
-    check_engine(engine, server)
-    found = locate(model)
-    dtype = resolve_dtype(dtype, found.folder, server, engine)
-    format = format or found.format or "think-answer"
-    reasoning = get_format(format)
-    out = _free(out or found.results() / result_folder_name(data, split), overwrite)
-    examples, dropped = _examples(data, split, format, prompt, limit, on_bad_row, options)
-    if dropped:
-        logger.info("%d bad %s left out", dropped, "row was" if dropped == 1 else "rows were")
+    chosen = benchmark if isinstance(benchmark, Benchmark) else Benchmark(benchmark)
+    folder = None if out is None else Path(out)
+    return evaluate_benchmarks(model, [replace(chosen, splits=(split,))], engine=engine, out=folder)[0].summary
+
+
+def evaluate_benchmarks(
+    model: str | LoadedModel,
+    benchmarks: Sequence[Benchmark],
+    *,
+    engine: EngineOptions | Engine | str | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> list[Evaluated]:
+    """`evaluate` on each split of each benchmark. The model is loaded once, and only if a result is missing.
+
+    `out` holds a folder for each result where there are several. `overwrite` replaces results once the new ones are
+    complete. All data are read, and whatever is wrong with them is reported, before the model is loaded.
+    """
+    source = _Source.of(model, engine)
+    check_benchmarks(benchmarks, "what to evaluate on")
+    pairs = [(benchmark, split) for benchmark in benchmarks for split in benchmark.splits]
+    tasks = [source.make_task(benchmark, split) for benchmark, split in pairs]
+    folders = _result_folders(source.model, pairs, out)
+    found = [_reusable_results(task, folder, overwrite) for task, folder in zip(tasks, folders, strict=True)]
+    evaluated = []
     with fast_model():
-        judge = judge or start_engine(found.folder, server, served, engine, dtype, reasoning, max_new_tokens)
-        judge.refuse(examples)  # before there is a folder
-        with alone(out):
-            summary = evaluate_examples(
-                judge,
-                examples,
-                _free(out, overwrite),  # another process may have come to its end meanwhile
-                data=data,
-                split=split,
-                model_name=found.name,
-                batch_size=batch_size,
-                prompt=prompt,
-                scorer=scorer,
-                dropped=dropped,
-                dtype=dtype,
-                weights=weights_identity(found.folder, server, served, engine),
-                progress=lambda predictions: _progress(predictions, split, len(examples)),
-            )
-    logger.info("%s, %s", data, describe(summary))
+        for task, folder, finished in zip(tasks, folders, found, strict=True):
+            if finished is not None:
+                logger.info("%s holds these results already: %s", folder, result_line(finished))
+            summary = finished or _run_task(source, task, folder, overwrite)
+            evaluated.append(Evaluated(summary, folder))
+    return evaluated
+
+
+@dataclass
+class _Source:
+    """The model and what generates with it, started when it is first needed."""
+
+    model: EvaluatedModel
+    options: EngineOptions
+    weights: str
+    dtype: str
+    engine: Engine | None = None
+
+    @classmethod
+    def of(cls, model: str | LoadedModel, engine: EngineOptions | Engine | str | None) -> _Source:
+        """Raises ValueError where the two do not fit together."""
+        located = locate_model(model)
+        if isinstance(engine, Engine):
+            return cls(located, EngineOptions(), f"{engine.name} {type(engine).__name__}", "", engine)
+        if located.loaded is not None:
+            if engine is not None:
+                raise ValueError(f"the model is in memory and generates there: leave engine={engine!r} out")
+            own = located.loaded.model
+            local = LocalEngine(own, located.loaded.processor)
+            return cls(located, EngineOptions(), loaded_weights_identity(own), dtype_name(own.dtype), local)
+        options = resolve_dtype(read_engine(engine), located.folder)
+        return cls(located, options, weights_identity(options, located.folder), options.dtype)
+
+    def make_task(self, benchmark: Benchmark, split: str) -> Task:
+        """Its data read and checked."""
+        format = benchmark.format or self.model.format or "think-answer"
+        loaded = load_task_data(benchmark, split, format)
+        if not loaded.examples:
+            raise ValueError(f"{benchmark.name}, split {split!r}: {NOTHING_TO_EVALUATE}")
+        if loaded.dropped:
+            logger.info("%d bad %s left out", loaded.dropped, "row was" if loaded.dropped == 1 else "rows were")
+        return Task(
+            benchmark=benchmark,
+            split=split,
+            examples=loaded.examples,
+            format=get_format(format),
+            model=self.model.name,
+            weights=self.weights,
+            dtype=self.dtype,
+            dropped=loaded.dropped,
+        )
+
+    def start(self) -> Engine:
+        self.engine = self.engine or start_engine(self.options, self.model.folder)
+        return self.engine
+
+
+def _result_folders(
+    model: EvaluatedModel, pairs: Sequence[tuple[Benchmark, str]], out: Path | None
+) -> list[Path | None]:
+    """`out` itself holds a single result."""
+    if out is not None and len(pairs) == 1:
+        return [out]
+    folders: list[Path | None] = []
+    for benchmark, split in pairs:
+        in_memory = model.loaded is not None or not isinstance(benchmark.data, str)
+        if out is None and in_memory:
+            folders.append(None)
+        else:
+            folders.append((out or model.results_folder()) / benchmark.folder_name(split))
+    return folders
+
+
+def _reusable_results(task: Task, folder: Path | None, overwrite: bool) -> Summary | None:
+    """The finished results of this very task. Raises FileExistsError where the folder holds others."""
+    if folder is None or overwrite:
+        return None
+    try:
+        summary = read_results(folder)
+    except RecordError as error:
+        raise FileExistsError(f"{error}; choose another --out, or replace these results with --overwrite") from error
+    if summary is None:
+        return None
+    if summary.task == task.identity:
+        return summary
+    raise FileExistsError(
+        f"{folder} already holds results of another evaluation ({_first_difference(summary, task)}); choose another "
+        "--out, or replace them with --overwrite"
+    )
+
+
+def _first_difference(summary: Summary, task: Task) -> str:
+    """Where the results differ from those of the task, as far as the summary says."""
+    chosen = task.benchmark
+    asked = {"model": task.model, "data": task.data, "split": task.split, "format": task.format.name}
+    asked |= {"prompt": chosen.prompt, "scorer": chosen.scorer, "dtype": task.dtype}
+    asked["max_new_tokens"] = str(chosen.max_new_tokens)
+    for name in _COMPARED:
+        if name in asked and (was := str(getattr(summary, name))) != asked[name]:
+            return f"{name} was {was or 'not stated'} and is {asked[name]}"
+    return "the same settings, with other weights, other items or another version of balanced-thinking"
+
+
+def _run_task(source: _Source, task: Task, folder: Path | None, overwrite: bool) -> Summary:
+    engine = source.start()
+    engine.refuse_unanswerable(task.examples)  # before there is a folder
+    with ExitStack() as stack:
+        place = stack.enter_context(shared_temporary_folder()) if folder is None else folder
+        stack.enter_context(exclusive_folder(place))
+        # Another process may have finished in the meantime.
+        finished = _reusable_results(task, folder, overwrite)
+        progress = partial(_show_progress, split=task.split, total=len(task.examples))
+        summary = finished or answer_task(engine, task, place, progress=progress)
+    logger.info("%s, %s", task.data, result_line(summary))
     return summary
 
 
-def _free(out: Path, overwrite: bool) -> Path:
-    if (out / "summary.json").exists() and not overwrite:
-        raise FileExistsError(f"{out} already holds results; add --overwrite to replace them, or choose another --out")
-    return out
+def _show_progress(rows: Iterable[Any], split: str, total: int) -> Iterable[Any]:
+    share = -(-total // evaluation_ranks().num_processes)
+    return track(rows, f"{split}: samples answered", total=share, at_once=True)
 
 
-def _progress(predictions: Iterable[Any], split: str, total: int) -> Iterable[Any]:
-    return track(predictions, f"{split}: samples answered", total=-(-total // ranks().num_processes), at_once=True)
-
-
-def describe(summary: Summary) -> str:
+def result_line(summary: Summary) -> str:
     """The result in one line."""
     n = summary.n
     graded = f", {summary.scorer} {summary.score:.3f}" if abs(summary.score - summary.accuracy) > 1e-9 else ""

@@ -85,7 +85,7 @@ class _FaultFinder:
             else:
                 one, split = run.evaluations[part]
                 how = {"format": format, "on_bad_row": one.on_bad_row, "limit": one.limit}
-                yield from self._data_faults(f"evaluate.{one.data}", one.data, split, one.options, how)
+                yield from self._data_faults(f"evaluate.{one.data}", one.name, split, one.options, how)
 
     def _training_faults(self, recipe: Recipe, folder: Path, format: Any) -> Iterator[str]:
         from balanced_thinking.training.run import training_arguments

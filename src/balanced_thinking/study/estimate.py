@@ -8,7 +8,6 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any, NamedTuple
 
-from balanced_thinking.data.registry import result_folder_name
 from balanced_thinking.runs.records import LedgerEntry
 from balanced_thinking.study.plan import PlannedRun, planned_chain
 
@@ -58,7 +57,7 @@ class _PartKinds:
         """The kind of a run's part, which all seeds share."""
         run = self.runs[name]
         steps = _planned_steps(run) if part == "train" else 0
-        used = [one for one in run.benchmarks if part in [result_folder_name(one.data, split) for split in one.splits]]
+        used = [one for one in run.benchmarks if part in [one.folder_name(split) for split in one.splits]]
         *before, own = planned_chain(list(self.runs.values()), name)
         recipes = [_recipe_without_seeds(one, any_steps=False) for one in before]
         recipes.append(_recipe_without_seeds(own, any_steps=steps > 0))

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.data.registry import result_folder_name
 from balanced_thinking.evaluation.benchmarks import Benchmark, read_benchmarks
 from balanced_thinking.runs.chain import follow_parents
 from balanced_thinking.training.recipe import Recipe, make_recipe
@@ -66,7 +65,7 @@ class PlannedRun:
     def evaluations(self) -> dict[str, PlannedEvaluation]:
         """Its evaluations by the name of their result folder."""
         pairs = (PlannedEvaluation(one, split) for one in self.benchmarks for split in one.splits)
-        return {result_folder_name(pair.benchmark.data, pair.split): pair for pair in pairs}
+        return {pair.benchmark.folder_name(pair.split): pair for pair in pairs}
 
 
 @dataclass(frozen=True)

@@ -71,24 +71,13 @@ def restart_if_recipe_changed(folder: Path, run: PlannedRun) -> None:
 
 
 def _evaluate_split(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
-    from balanced_thinking.evaluation.resume import ranks
+    from balanced_thinking.evaluation.resume import evaluation_ranks
     from balanced_thinking.evaluation.run import evaluate
 
-    summary = evaluate(
-        str(folder),
-        benchmark.data,
-        split=split,
-        prompt=benchmark.prompt,
-        scorer=benchmark.scorer,
-        batch_size=benchmark.batch_size,
-        max_new_tokens=benchmark.max_new_tokens,
-        limit=benchmark.limit,
-        on_bad_row=benchmark.on_bad_row,
-        options=dict(benchmark.options),
-    )
+    summary = evaluate(str(folder), benchmark, split)
     tokens = round(summary.n * (summary.think_tokens_mean + summary.answer_tokens_mean))
     seconds = {"wall_seconds": round(summary.wall_seconds, 2), "cpu_seconds": round(summary.cpu_seconds, 2)}
-    return {"tokens": tokens, "device": str(ranks().device)} | seconds
+    return {"tokens": tokens, "device": str(evaluation_ranks().device)} | seconds
 
 
 def _training_record(folder: Path) -> dict[str, Any]:

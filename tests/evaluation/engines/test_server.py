@@ -20,11 +20,14 @@ from balanced_thinking.cli import main
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.world import load
+from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.evaluation.engines import server
-from balanced_thinking.evaluation.engines.server import Server
-from balanced_thinking.evaluation.engines.vllm import Vllm
-from balanced_thinking.evaluation.results import evaluate_examples
+from balanced_thinking.evaluation.engines.server import ServerEngine
+from balanced_thinking.evaluation.engines.vllm import VllmEngine
+from balanced_thinking.evaluation.results import answer_task
+from balanced_thinking.evaluation.task import Task
 from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.segments import get_format
 
 
 class Stub:
@@ -84,26 +87,26 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
 def test_an_answer_ends_where_one_in_this_process_would(stub: Any) -> None:
     closed = "<think>a</think><answer>red</answer>"
     stub.message = {"content": f"{closed} no wait <answer>blue</answer>"}
-    judged = judge(stub)
+    engine = engine_of(stub)
     example = Example("one", "which ?", (), None, "red")
-    prediction = judged.score(example, judged.complete([example])[0])
+    prediction = engine.scorer.score_completion(example, engine.complete([example])[0])
     assert (prediction.completion, prediction.correct, prediction.truncated) == (closed, True, False)
 
 
 def test_of_several_models_one_has_to_be_named(stub: Any) -> None:
     stub.models = ["base", "mine"]
     with pytest.raises(ValueError, match="serves base, mine; say which one with --served-model"):
-        judge(stub)
-    assert judge(stub, served="mine").served == "mine"
+        engine_of(stub)
+    assert engine_of(stub, served_model="mine").served_model == "mine"
 
 
-def judge(stub: Any, **options: Any) -> Server:
-    return Server(stub.address, build_tiny("qwen2")[1], max_new_tokens=77, **options)
+def engine_of(stub: Any, **options: Any) -> ServerEngine:
+    return ServerEngine(stub.address, build_tiny("qwen2")[1], max_new_tokens=77, **options)
 
 
 def test_pictures_come_before_the_text_and_arrive_as_they_are(stub: Any) -> None:
     example = next(load(split="test", n=1))
-    judge(stub).complete([example])
+    engine_of(stub).complete([example])
     (asked,) = stub.asked
     assert (asked["model"], asked["temperature"], asked["max_tokens"]) == ("tiny", 0.0, 77)
     assert asked["repetition_penalty"] == 1.0  # not the checkpoint's own
@@ -117,8 +120,9 @@ def test_answers_are_scored_as_those_of_a_model_in_this_process(stub: Any, tmp_p
     examples = list(load(split="test", n=6))
     stub.golds = {example.question: example.answer for example in examples[:4]}
     right = sum(example.answer == stub.golds.get(example.question, "red") for example in examples)
-    summary = evaluate_examples(
-        judge(stub), examples, tmp_path, data="w", split="test", model_name="tiny", batch_size=3
+    benchmark = Benchmark("w", batch_size=3, max_new_tokens=77)
+    summary = answer_task(
+        engine_of(stub), Task(benchmark, "test", examples, get_format("think-answer"), "tiny"), tmp_path
     )
     assert (summary.n, summary.correct, summary.malformed, summary.truncated) == (6, right, 0, 0)
     assert len(stub.asked) == 6
@@ -127,16 +131,16 @@ def test_answers_are_scored_as_those_of_a_model_in_this_process(stub: Any, tmp_p
 
 def test_an_answer_that_was_cut_off_counts_as_truncated(stub: Any) -> None:
     stub.finish, stub.message = "length", {"content": "<think>red and"}
-    judged = judge(stub)
+    engine = engine_of(stub)
     example = Example("one", "which ?", (), None, "red")
-    prediction = judged.score(example, judged.complete([example])[0])
+    prediction = engine.scorer.score_completion(example, engine.complete([example])[0])
     assert (prediction.truncated, prediction.malformed, prediction.correct) == (True, True, False)
 
 
 def test_a_busy_server_is_asked_again(stub: Any) -> None:
-    judged = judge(stub)
+    engine = engine_of(stub)
     stub.fail = [(503, "loading"), (429, "slow down")]
-    assert judged.complete([Example("one", "which ?", (), None, "red")])
+    assert engine.complete([Example("one", "which ?", (), None, "red")])
     assert not stub.fail
 
 
@@ -153,29 +157,29 @@ def test_a_busy_server_is_asked_again(stub: Any) -> None:
     ],
 )
 def test_what_the_server_says_is_told(fail: Any, message: Any, error: Any, said: str, stub: Any) -> None:
-    judged = judge(stub)
+    engine = engine_of(stub)
     stub.fail, stub.message = list(fail), message
     with pytest.raises(error, match=said):
-        judged.complete([Example("one", "which ?", (), None, "red")])
+        engine.complete([Example("one", "which ?", (), None, "red")])
 
 
 @pytest.mark.parametrize("answer", ['["a"]', '{"error": "a"}', '{"data": [{}]}', "null"])
 def test_a_server_that_lists_no_models_is_told(answer: str, stub: Any) -> None:
     stub.fail = [(200, answer)]
     with pytest.raises(ConnectionError, match=r"/models gave no list of models: .*is the server OpenAI-compatible"):
-        judge(stub)
+        engine_of(stub)
 
 
 def test_a_wrong_address_is_told(stub: Any) -> None:
     with pytest.raises(ValueError, match="expected an address such as http"):
-        Server("localhost:8000", build_tiny("qwen2")[1])
-    with pytest.raises(ConnectionError, match="is the server up, and the address right"):
-        Server("http://127.0.0.1:9/v1", build_tiny("qwen2")[1])
+        ServerEngine("localhost:8000", build_tiny("qwen2")[1])
+    with pytest.raises(ConnectionError, match="is the server running, and the address right"):
+        ServerEngine("http://127.0.0.1:9/v1", build_tiny("qwen2")[1])
 
 
 def test_a_key_comes_from_the_environment(stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    Server(stub.address, build_tiny("qwen2")[1])
+    ServerEngine(stub.address, build_tiny("qwen2")[1])
     assert stub.key == "Bearer secret"
 
 
@@ -213,10 +217,10 @@ def test_vllm_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     tokenizer = build_tiny("qwen2")[1]
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ValueError, match=r"balanced-thinking\[vllm\]"):
-        Vllm("somewhere", tokenizer)
+        VllmEngine("somewhere", tokenizer)
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match="is an adapter"):
-        Vllm(str(tmp_path), tokenizer)
+        VllmEngine(str(tmp_path), tokenizer)
 
 
 def test_from_the_command_line(stub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

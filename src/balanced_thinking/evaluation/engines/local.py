@@ -13,22 +13,21 @@ from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt_messages
-from balanced_thinking.evaluation.engines.engine import Engine, Judge
-from balanced_thinking.runs.records import Prediction
-from balanced_thinking.scoring.completion import ends_after_answer
+from balanced_thinking.evaluation.completion_scorer import CompletionScorer
+from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.segments import ReasoningFormat, generated_segments
 
-# A closing tag and what stands around it: no built-in tag takes more tokens.
+# A closing tag and the text around it: no built-in tag takes more tokens.
 _TAG_TOKENS = 16
 
 
-class Generator(Engine):
-    """Greedy answers of a model in this process to batches of examples.
+class LocalEngine(Engine):
+    """A model in this process, which answers batches of examples.
 
     Args:
-        model: a generating model in evaluation mode; processor: what prepares its input.
-        reasoning_format: how thoughts and answer are told apart.
-        max_new_tokens: where a completion is cut off (and counted as truncated).
+        model: a generating model. processor: prepares its input; of a text-only model, its tokenizer.
+        reasoning_format: name or definition of the format of the outputs.
+        max_new_tokens: the limit of a completion; a longer one counts as truncated.
     """
 
     def __init__(
@@ -40,12 +39,13 @@ class Generator(Engine):
     ) -> None:
         stops = model.generation_config.eos_token_id
         stops = [stops] if isinstance(stops, int) else list(stops or [])
-        super().__init__(getattr(processor, "tokenizer", processor), stops, reasoning_format, max_new_tokens)
-        self.model, self.collator = model.eval(), ScaleCollator(processor, self.format)
+        tokenizer = getattr(processor, "tokenizer", processor)
+        super().__init__(CompletionScorer(tokenizer, stops, reasoning_format), max_new_tokens)
+        self.model, self.collator = model.eval(), ScaleCollator(processor, self.scorer.format)
 
-    def refuse(self, examples: Sequence[Example]) -> None:
-        """Raises ValueError where there is no example, or one has a picture that the model would never see."""
-        super().refuse(examples)
+    def refuse_unanswerable(self, examples: Sequence[Example]) -> None:
+        """Raises ValueError where there is no example, or one has a picture and the model takes text only."""
+        super().refuse_unanswerable(examples)
         sees = hasattr(self.collator.processor, "image_processor")
         if pictured := [example.id for example in examples if example.images and not sees]:
             raise ValueError(
@@ -55,9 +55,9 @@ class Generator(Engine):
 
     @torch.inference_mode()
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
-        """The generated token ids, without padding and up to and including the stop token.
+        """The generated token ids, without padding, up to and including the stop token.
 
-        Once half of the rows have ended, they are taken out of the batch: a row costs no more than twice its tokens.
+        Once half of the sequences are finished, they leave the batch: a sequence costs at most twice its own tokens.
         """
         rows = [
             {"id": e.id, "prompt": prompt_messages(e), "images": [open_image(i) for i in e.images]} for e in examples
@@ -66,38 +66,38 @@ class Generator(Engine):
         prompt_length = inputs["input_ids"].shape[1]
         limit = prompt_length + self.max_new_tokens
         ids: list[list[int]] = [[] for _ in rows]
-        live = list(range(len(rows)))
-        while live:
-            ended = Ended(self, prompt_length, limit)
-            found = self._generate(inputs, limit - inputs["input_ids"].shape[1], ended)
-            written = found.sequences[:, prompt_length:].tolist()
-            for place, end in ended.ends.items():
-                ids[live[place]] = written[place][:end]
-            left = [place for place in range(len(live)) if place not in ended.ends]
-            live = [live[place] for place in left]
-            inputs = self._without_others(found, inputs["attention_mask"], left) if live else {}
+        active = list(range(len(rows)))
+        while active:
+            finished = FinishedSequences(self.scorer, prompt_length, limit)
+            output = self._generate(inputs, limit - inputs["input_ids"].shape[1], finished)
+            written = output.sequences[:, prompt_length:].tolist()
+            for row, length in finished.lengths.items():
+                ids[active[row]] = written[row][:length]
+            remaining = [row for row in range(len(active)) if row not in finished.lengths]
+            active = [active[row] for row in remaining]
+            inputs = self._inputs_of_remaining(output, inputs["attention_mask"], remaining) if active else {}
         return ids
 
-    def _generate(self, inputs: Mapping[str, Any], max_new_tokens: int, ended: Ended) -> Any:
+    def _generate(self, inputs: Mapping[str, Any], max_new_tokens: int, finished: FinishedSequences) -> Any:
         config = GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            eos_token_id=self.stops,
+            eos_token_id=self.scorer.stops,
             pad_token_id=self.tokenizer.pad_token_id,
             return_dict_in_generate=True,
         )
-        stopping = StoppingCriteriaList([ended])
-        with _without_defaults(self.model):
+        stopping = StoppingCriteriaList([finished])
+        with _without_own_settings(self.model):
             return self.model.generate(**inputs, generation_config=config, stopping_criteria=stopping)
 
-    def _without_others(self, found: Any, mask_BL: torch.Tensor, left: list[int]) -> dict[str, Any]:
-        """What generates on with the rows that are left."""
-        index = torch.tensor(left, device=mask_BL.device)
-        name = "cache" if "cache" in found else "past_key_values"  # before transformers 5.24
-        ids_BL, cache = found.sequences[index], found[name]
+    def _inputs_of_remaining(self, output: Any, mask_BL: torch.Tensor, remaining: list[int]) -> dict[str, Any]:
+        """The inputs with which generation continues for the remaining rows."""
+        index = torch.tensor(remaining, device=mask_BL.device)
+        name = "cache" if "cache" in output else "past_key_values"  # before transformers 5.24
+        ids_BL, cache = output.sequences[index], output[name]
         cache.batch_select_indices(index)
         for part in self.model.modules():
-            if getattr(part, "rope_deltas", None) is not None:  # Qwen's positions: the model itself keeps a row's shift
+            if getattr(part, "rope_deltas", None) is not None:  # Qwen: the model keeps each row's shift of positions
                 part.rope_deltas = part.rope_deltas[index]
         written = ids_BL.shape[1] - mask_BL.shape[1]
         mask_BL = torch.nn.functional.pad(mask_BL[index], (0, written), value=1)
@@ -105,9 +105,9 @@ class Generator(Engine):
 
 
 @contextmanager
-def _without_defaults(model: Any) -> Iterator[None]:
-    """Greedy means greedy: `generate` takes what its options leave open from the checkpoint's own settings, such as
-    Qwen's repetition penalty, which counts the prompt's option letters as repeated."""
+def _without_own_settings(model: Any) -> Iterator[None]:
+    """`generate` takes what its options leave open from the checkpoint's own settings. Qwen's repetition penalty would
+    count the prompt's option letters as repeated, and greedy would not be greedy."""
     own, model.generation_config = model.generation_config, GenerationConfig()
     try:
         yield
@@ -115,48 +115,37 @@ def _without_defaults(model: Any) -> Iterator[None]:
         model.generation_config = own
 
 
-class Ended(StoppingCriteria):
-    """Ends a row of a generation at a stop token, at the first closing tag of an answer with nothing wrong before it,
-    and at `limit` tokens, prompt included. Once half of the rows have ended it ends all, so that one can go on without
-    them."""
+class FinishedSequences(StoppingCriteria):
+    """Finishes a sequence at a stop token, at the first closing tag of a well-formed answer, and at `limit` tokens,
+    prompt included. Once half of the sequences are finished it stops the batch, which continues without them."""
 
-    def __init__(self, judge: Judge, prompt_length: int, limit: int) -> None:
-        self.judge, self.prompt_length, self.limit = judge, prompt_length, limit
-        self.tag = judge.format.answer_close if ends_after_answer(judge.format) else ""
-        self.ends: dict[int, int] = {}  # row -> tokens until it ended; what follows is filling
+    def __init__(self, scorer: CompletionScorer, prompt_length: int, limit: int) -> None:
+        self.scorer, self.prompt_length, self.limit = scorer, prompt_length, limit
+        self.lengths: dict[int, int] = {}  # row -> its generated tokens; what follows is filler
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         written = input_ids[:, self.prompt_length :]
-        if not self._half(written):  # else it is asked once more after the end, as on Apple's GPUs
-            for row in self._ending(written):
-                self.ends.setdefault(row, written.shape[1])
-        done = [self._half(written) or row in self.ends for row in range(len(written))]
+        if not self._half_finished(written):  # on Apple's GPUs it is called once more after the end
+            for row in self._finished_rows(written):
+                self.lengths.setdefault(row, written.shape[1])
+        done = [self._half_finished(written) or row in self.lengths for row in range(len(written))]
         return torch.tensor(done, device=input_ids.device)
 
-    def _half(self, written: torch.Tensor) -> bool:
-        return 2 * len(self.ends) >= len(written)
+    def _half_finished(self, written: torch.Tensor) -> bool:
+        return 2 * len(self.lengths) >= len(written)
 
-    def _ending(self, written: torch.Tensor) -> Iterator[int]:
-        """The rows that end with what is written, those that ended before among them."""
+    def _finished_rows(self, written: torch.Tensor) -> Iterator[int]:
+        """The rows that are finished by now; earlier ones may be among them."""
         if written.shape[1] >= self.limit - self.prompt_length:
             yield from range(len(written))
             return
         last = written[:, -1].tolist()
-        yield from (row for row, token in enumerate(last) if token in self.judge.stops)
-        if not self.tag:
+        yield from (row for row, token in enumerate(last) if token in self.scorer.stops)
+        if not (tag := self.scorer.closing_tag):
             return
-        tails = self.judge.tokenizer.batch_decode(written[:, -_TAG_TOKENS:], skip_special_tokens=False)
-        for row in [row for row, tail in enumerate(tails) if self.tag in tail and row not in self.ends]:
-            parsed, _ = generated_segments(written[row].tolist(), self.judge.tokenizer, self.judge.format)
-            if self.judge.ends(parsed):
+        tokenizer = self.scorer.tokenizer
+        tails = tokenizer.batch_decode(written[:, -_TAG_TOKENS:], skip_special_tokens=False)
+        for row in [row for row, tail in enumerate(tails) if tag in tail and row not in self.lengths]:
+            parsed, _ = generated_segments(written[row].tolist(), tokenizer, self.scorer.format)
+            if self.scorer.is_finished(parsed):
                 yield row
-
-
-def predict(
-    generator: Generator, examples: Sequence[Example], *, batch_size: int = 64, scorer: str = "exact"
-) -> Iterator[Prediction]:
-    """Predictions in the order of the examples."""
-    for start in range(0, len(examples), batch_size):
-        chunk = examples[start : start + batch_size]
-        for example, ids in zip(chunk, generator.complete(chunk), strict=True):
-            yield generator.score(example, ids, scorer)

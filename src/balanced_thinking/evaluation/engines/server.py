@@ -1,7 +1,7 @@
-"""Answers of a model behind an OpenAI-compatible server, such as `vllm serve` or SGLang.
+"""Completions of a model behind an OpenAI-compatible server, such as `vllm serve` or SGLang.
 
-The server batches by itself, so a batch here is so many requests at a time. Completions come back as text and are
-tokenized again with the model's own tokenizer, so that tokens are counted as everywhere else.
+The server forms its own batches; a batch here is the number of requests at a time. Completions come back as text. The
+model's own tokenizer tokenizes them again, so that tokens are counted as in every engine.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt_messages
+from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.html import data_uri
 from balanced_thinking.segments import ReasoningFormat
@@ -30,91 +31,91 @@ _FIRST_PAUSE_SECONDS = 1.0
 _BUSY = (429, 500, 502, 503, 504)
 
 
-class Server(Engine):
-    """Greedy answers from a server.
+class ServerEngine(Engine):
+    """A model behind an OpenAI-compatible server.
 
     Args:
-        address: of the API, up to and including its version, as in `http://localhost:8000/v1`.
+        base_url: of the API with its version, such as `http://localhost:8000/v1`.
         tokenizer: of the model that is served.
-        served: the model's name there; default: the only one that the server lists.
+        served_model: the model's name there; default: the only one that the server lists.
         timeout_seconds: for one answer.
 
     A key is taken from the environment, `OPENAI_API_KEY`.
     """
 
-    engine = "server"
+    name = "server"
 
     def __init__(
         self,
-        address: str,
+        base_url: str,
         tokenizer: Any,
         reasoning_format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
         max_new_tokens: int = 512,
         *,
-        served: str | None = None,
+        served_model: str | None = None,
         timeout_seconds: float = 600.0,
     ) -> None:
-        super().__init__(tokenizer, [], reasoning_format, max_new_tokens)
-        if not address.startswith(("http://", "https://")):
-            raise ValueError(f"the server is {address!r}; expected an address such as http://localhost:8000/v1")
-        self.address, self.timeout_seconds = address.rstrip("/"), timeout_seconds
+        super().__init__(CompletionScorer(tokenizer, (), reasoning_format), max_new_tokens)
+        if not base_url.startswith(("http://", "https://")):
+            raise ValueError(f"the server is {base_url!r}; expected an address such as http://localhost:8000/v1")
+        self.base_url, self.timeout_seconds = base_url.rstrip("/"), timeout_seconds
         self._key = os.environ.get("OPENAI_API_KEY", "EMPTY")
         self._stop = threading.Event()
-        self.served = served or self._only_model()
+        self.served_model = served_model or self._only_listed_model()
 
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
         self._stop.clear()
         pool = ThreadPoolExecutor(max_workers=min(_REQUESTS, len(examples)))
         try:
-            return list(pool.map(self._one, examples))
+            return list(pool.map(self._complete_one, examples))
         except BaseException:
             self._stop.set()  # those that wait to ask again give up
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _one(self, example: Example) -> list[int]:
+    def _complete_one(self, example: Example) -> list[int]:
         request = {
-            "model": self.served,
-            "messages": messages(example),
+            "model": self.served_model,
+            "messages": chat_messages(example),
             "temperature": 0.0,
             "repetition_penalty": 1.0,  # vLLM and SGLang: else the checkpoint's own applies
             "max_tokens": self.max_new_tokens,
             "skip_special_tokens": False,  # vLLM and SGLang: some formats' tags are special tokens
         }
-        answer = self._ask("/chat/completions", request)
+        answer = self._request("/chat/completions", request)
         try:
             choice = answer["choices"][0]
             message = {**choice["message"]}
         except (KeyError, IndexError, TypeError) as error:
-            raise ConnectionError(f"{self.address} gave no choice: {str(answer)[:300]}") from error
+            raise ConnectionError(f"{self.base_url} gave no choice: {str(answer)[:300]}") from error
         for name in ("reasoning", "reasoning_content"):
             if message.get(name):
                 raise ValueError(
-                    f"{self.address} took the reasoning out of the answer (`{name}`), which the parser must see: "
+                    f"{self.base_url} took the reasoning out of the answer (`{name}`), which the parser must see: "
                     "start it without a reasoning parser"
                 )
-        return self.ids_of(message.get("content") or "", choice.get("finish_reason") == "stop")
+        return self.tokenize_completion(message.get("content") or "", choice.get("finish_reason") == "stop")
 
-    def _only_model(self) -> str:
-        listed = self._ask("/models")
+    def _only_listed_model(self) -> str:
+        listed = self._request("/models")
         try:
             names = [model["id"] for model in listed["data"]]
         except (KeyError, TypeError) as error:
             raise ConnectionError(
-                f"{self.address}/models gave no list of models: {str(listed)[:300]}; is the server OpenAI-compatible?"
+                f"{self.base_url}/models gave no list of models: {str(listed)[:300]}; is the server OpenAI-compatible?"
             ) from error
         if len(names) != 1:
             raise ValueError(
-                f"{self.address} serves {', '.join(names) or 'no model'}; say which one with --served-model"
+                f"{self.base_url} serves {', '.join(names) or 'no model'}; say which one with --served-model"
             )
         return names[0]
 
-    def _ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def _request(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The server's JSON; asks again where it is busy. Raises ConnectionError with what it said."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
-        request = urllib.request.Request(self.address + path, data, headers)
+        request = urllib.request.Request(self.base_url + path, data, headers)
         for attempt in range(_TRIES):
             try:
                 with urllib.request.urlopen(request, timeout=self.timeout_seconds) as answer:
@@ -122,32 +123,32 @@ class Server(Engine):
             except urllib.error.HTTPError as error:
                 said = error.read()[:500].decode(errors="replace")
                 if error.code not in _BUSY or attempt == _TRIES - 1:
-                    raise ConnectionError(f"{self.address}{path} answered {error.code}: {said}") from error
+                    raise ConnectionError(f"{self.base_url}{path} answered {error.code}: {said}") from error
             except TimeoutError as error:
                 raise ConnectionError(
-                    f"{self.address} gave no answer in {self.timeout_seconds:.0f} seconds; ask for less at a time with "
-                    "--batch-size or --max-new-tokens"
+                    f"{self.base_url} gave no answer in {self.timeout_seconds:.0f} seconds; ask for less at a time "
+                    "with --batch-size or --max-new-tokens"
                 ) from error
             except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is one; no JSON is another
                 if attempt == _TRIES - 1 or isinstance(error, ValueError | http.client.InvalidURL):
                     raise ConnectionError(
-                        f"{self.address}{path} cannot be read ({error}); is the server up, and the address right?"
+                        f"{self.base_url}{path} cannot be read ({error}); is the server running, and the address right?"
                     ) from error
             if self._stop.wait(_FIRST_PAUSE_SECONDS * 2**attempt):
                 break
-        raise ConnectionError(f"{self.address}{path} was not asked again: another request failed")
+        raise ConnectionError(f"{self.base_url}{path} was not asked again: another request failed")
 
 
-def messages(example: Example) -> list[dict[str, Any]]:
+def chat_messages(example: Example) -> list[dict[str, Any]]:
     """The prompt as the API takes it: pictures as data, before the text, as the processors put them."""
     found: list[dict[str, Any]] = [dict(message) for message in prompt_messages(example)]
-    pictures = [{"type": "image_url", "image_url": {"url": _as_data(image)}} for image in example.images]
+    pictures = [{"type": "image_url", "image_url": {"url": _png_data_uri(image)}} for image in example.images]
     if pictures:
         found[0]["content"] = [*pictures, {"type": "text", "text": found[0]["content"]}]
     return found
 
 
-def _as_data(image: Any) -> str:
+def _png_data_uri(image: Any) -> str:
     buffer = io.BytesIO()
     open_image(image).save(buffer, format="PNG", compress_level=1)
     return data_uri(buffer.getvalue())

@@ -1,70 +1,100 @@
-"""Start the engine that a user asked for, and resolve the dtype of its weights."""
+"""Which engine generates: what was asked for, checked, and started once it is needed."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.evaluation.engines.engine import Engine
-from balanced_thinking.evaluation.engines.local import Generator
-from balanced_thinking.evaluation.engines.server import Server
-from balanced_thinking.evaluation.engines.vllm import Vllm
-from balanced_thinking.evaluation.resume import ranks
+from balanced_thinking.evaluation.engines.local import LocalEngine
+from balanced_thinking.evaluation.engines.server import ServerEngine
+from balanced_thinking.evaluation.engines.vllm import VllmEngine
+from balanced_thinking.evaluation.resume import evaluation_ranks
 from balanced_thinking.models.load import checkpoint_dtype, load_model, load_processor
-from balanced_thinking.segments import ReasoningFormat
 
 ENGINES = ("transformers", "vllm")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def weights_identity(folder: str, server: str | None, served: str | None, engine: str) -> str:
-    """Tells who answers from who answered before."""
-    return f"{server} {served} {engine} {_file_stamps(folder)}"
+@dataclass(frozen=True)
+class EngineOptions:
+    """What generates the completions.
+
+    name: one of `ENGINES`, in this process. server: the address of an OpenAI-compatible server that serves the model
+    instead, of which only the tokenizer is loaded then. served_model: the model's name there, where it serves several.
+    dtype: of the weights, one of `DTYPES`; auto: on a GPU what the checkpoint says, on a CPU float32.
+    """
+
+    name: str = "transformers"
+    server: str | None = None
+    served_model: str | None = None
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.name not in ENGINES:
+            suggestion = did_you_mean(self.name, ENGINES)
+            raise ValueError(f"there is no engine {self.name!r}{suggestion}; known: {', '.join(ENGINES)}")
+        if self.dtype not in DTYPES:
+            raise ValueError(
+                f"there is no dtype {self.dtype!r}{did_you_mean(self.dtype, DTYPES)}; known: {', '.join(DTYPES)}"
+            )
+        if self.server is not None and self.name != "transformers":
+            raise ValueError(f"--server {self.server} generates by itself: leave --engine {self.name} out")
+        if self.server is not None and self.dtype != "auto":
+            raise ValueError(f"--server {self.server} has its own dtype: leave --dtype {self.dtype} out")
 
 
-def check_engine(engine: str, server: str | None) -> None:
-    if engine not in ENGINES:
-        raise ValueError(f"there is no engine {engine!r}{did_you_mean(engine, ENGINES)}; known: {', '.join(ENGINES)}")
-    if engine != "transformers" and server is not None:
-        raise ValueError(f"--server {server} generates by itself: leave --engine {engine} out")
+def read_engine(engine: EngineOptions | str | None) -> EngineOptions:
+    """The options that a short form means: None, one of `ENGINES`, or a server's address."""
+    if isinstance(engine, EngineOptions):
+        return engine
+    if engine is not None and engine.startswith(("http://", "https://")):
+        return EngineOptions(server=engine)
+    return EngineOptions(name=engine or "transformers")
 
 
-def resolve_dtype(dtype: str, model: str, server: str | None, engine: str) -> str:
-    """The dtype of the weights, settled before they are loaded, because it tells one evaluation from another; a server
-    has its own, and vLLM decides by itself where it is left to it."""
-    if dtype not in DTYPES:
-        raise ValueError(f"there is no dtype {dtype!r}{did_you_mean(dtype, DTYPES)}; known: {', '.join(DTYPES)}")
-    if server is not None and dtype != "auto":
-        raise ValueError(f"--server {server} has its own dtype: leave --dtype {dtype} out")
-    if dtype != "auto" or server is not None or engine == "vllm":
-        return dtype
-    return "float32" if ranks().device.type == "cpu" else str(checkpoint_dtype(model)).removeprefix("torch.")
+def resolve_dtype(options: EngineOptions, model: str) -> EngineOptions:
+    """The options with a dtype, which is known before the weights are loaded, because it is a part of what an
+    evaluation is. A server has its own; vLLM decides where it is left to it."""
+    if options.dtype != "auto" or options.server is not None or options.name == "vllm":
+        return options
+    on_cpu = evaluation_ranks().device.type == "cpu"
+    return replace(options, dtype="float32" if on_cpu else dtype_name(checkpoint_dtype(model)))
 
 
-def start_engine(
-    model: str,
-    server: str | None,
-    served: str | None,
-    engine: str,
-    dtype: str,
-    format: ReasoningFormat,
-    max_new_tokens: int,
-) -> Engine:
-    if server is not None or engine == "vllm":
+def start_engine(options: EngineOptions, model: str) -> Engine:
+    """Load a model, or reach its server. Raises ValueError and ConnectionError where that fails."""
+    if options.server is not None or options.name == "vllm":
         processor = load_processor(model)
         tokenizer = getattr(processor, "tokenizer", processor)
-        if server is None:
-            return Vllm(model, tokenizer, format, max_new_tokens, dtype=dtype)
-        return Server(server, tokenizer, format, max_new_tokens, served=served)
-    loaded = load_model(model, **({} if dtype == "float32" else {"dtype": getattr(torch, dtype)}))
-    return Generator(loaded.model.to(ranks().device), loaded.processor, format, max_new_tokens)
+        if options.server is None:
+            return VllmEngine(model, tokenizer, dtype=options.dtype)
+        return ServerEngine(options.server, tokenizer, served_model=options.served_model)
+    chosen = {} if options.dtype == "float32" else {"dtype": getattr(torch, options.dtype)}
+    loaded = load_model(model, **chosen)
+    return LocalEngine(loaded.model.to(evaluation_ranks().device), loaded.processor)
 
 
-def _file_stamps(folder: str) -> str:
-    """Tells a local model's weights and processor from those that lay in its folder before."""
-    place = Path(folder)
+def weights_identity(options: EngineOptions, model: str) -> str:
+    """Distinguishes the weights that answer from those that answered before: a server, or a folder's files."""
+    place = Path(model)
     patterns = ("*.safetensors", "*.bin", "*config.json") if place.is_dir() else ()
     files = sorted(file for pattern in patterns for file in place.glob(pattern))
-    return " ".join(f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
+    stamps = " ".join(f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
+    return f"{options.server} {options.served_model} {options.name} {stamps}"
+
+
+@torch.no_grad()
+def loaded_weights_identity(model: Any) -> str:
+    """The same for a model in memory: sums over its tensors, which any training step changes."""
+    wide = ((name, value.double()) for name, value in model.named_parameters())
+    return " ".join(f"{name}:{value.sum().item()}:{value.abs().sum().item()}" for name, value in wide)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """torch.float32 -> `float32`"""
+    return str(dtype).removeprefix("torch.")

@@ -1,5 +1,5 @@
-"""Answers of a model that vLLM runs in this process (the extra `[vllm]`, a GPU): it batches and schedules by itself, so
-that large evaluations take a fraction of the time."""
+"""Completions of a model that vLLM runs in this process (the extra `[vllm]`, a GPU). vLLM batches and schedules by
+itself, so that large evaluations take a fraction of the time."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.data.example import Example
+from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.evaluation.engines.engine import Engine
-from balanced_thinking.evaluation.engines.server import messages
+from balanced_thinking.evaluation.engines.server import chat_messages
 from balanced_thinking.segments import ReasoningFormat
 
 
-class Vllm(Engine):
-    """Greedy answers of vLLM, tokenized again as a server's are.
+class VllmEngine(Engine):
+    """A model that vLLM runs; its text is tokenized again, as a server's is.
 
     Args:
-        model: a whole model's folder or hub name; tokenizer: its own. dtype: of the weights; auto: as vLLM decides.
+        model: folder or hub name of a complete model. tokenizer: its own. dtype: of the weights; auto: as vLLM decides.
 
     Raises ValueError where vLLM is not installed, and for an adapter.
     """
 
-    engine = "vllm"
+    name = "vllm"
 
     def __init__(
         self,
@@ -33,11 +34,11 @@ class Vllm(Engine):
         *,
         dtype: str = "auto",
     ) -> None:
-        super().__init__(tokenizer, [], reasoning_format, max_new_tokens)
+        super().__init__(CompletionScorer(tokenizer, (), reasoning_format), max_new_tokens)
         if (Path(model) / "adapter_config.json").is_file():
             raise ValueError(
-                f"{model} is an adapter, and vLLM in this process runs whole models: merge it, or serve its base with "
-                "--enable-lora and name that server with --server"
+                f"{model} is an adapter, and vLLM in this process runs complete models: merge it, or serve its base "
+                "with --enable-lora and name that server with --server"
             )
         try:
             from vllm import LLM
@@ -48,7 +49,7 @@ class Vllm(Engine):
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
         from vllm import SamplingParams
 
-        how = SamplingParams(temperature=0.0, max_tokens=self.max_new_tokens, skip_special_tokens=False)
-        found = self._llm.chat([messages(example) for example in examples], how, use_tqdm=False)
-        said = [one.outputs[0] for one in found]
-        return [self.ids_of(one.text, one.finish_reason == "stop") for one in said]
+        sampling = SamplingParams(temperature=0.0, max_tokens=self.max_new_tokens, skip_special_tokens=False)
+        found = self._llm.chat([chat_messages(example) for example in examples], sampling, use_tqdm=False)
+        outputs = [request.outputs[0] for request in found]
+        return [self.tokenize_completion(output.text, output.finish_reason == "stop") for output in outputs]

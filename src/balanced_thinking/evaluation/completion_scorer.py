@@ -1,0 +1,74 @@
+"""What becomes of a completion, whoever generated it: parsed by the training's own parser, and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from balanced_thinking.data.example import Example
+from balanced_thinking.runs.records import Prediction
+from balanced_thinking.scoring.completion import (
+    ends_after_answer,
+    has_text_after_answer,
+    is_answer_complete,
+    parse_completion,
+)
+from balanced_thinking.scoring.scorers import RAW_OUTPUT_SCORERS, get_scorer
+from balanced_thinking.segments import ANSWER, THINK, Parsed, ReasoningFormat, get_format
+
+
+class CompletionScorer:
+    """Parses and scores completions.
+
+    Args:
+        tokenizer: the model's.
+        stops: the ids of the tokens that end its turn, besides the tokenizer's own.
+        reasoning_format: name or definition of the format of the outputs.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        stops: Sequence[int] = (),
+        reasoning_format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
+    ) -> None:
+        self.tokenizer, self.stops = tokenizer, sorted({*stops, tokenizer.eos_token_id})
+        self.format = get_format(reasoning_format)
+
+    @property
+    def closing_tag(self) -> str:
+        """The tag after which a completion may end early; empty where the format allows text after the answer."""
+        return self.format.answer_close if ends_after_answer(self.format) else ""
+
+    def is_finished(self, parsed: Parsed) -> bool:
+        """Whether generation may stop here: the answer is closed and the parser has no complaint."""
+        return parsed.answer is not None and not parsed.problems and has_text_after_answer(parsed)
+
+    def score_completion(self, example: Example, ids: list[int], scorer: str = "exact") -> Prediction:
+        """The prediction in generated token ids, which may end with a stop token."""
+        parsed, segments, stopped = parse_completion(ids, self.stops, self.tokenizer, self.format)
+        text = parsed.text if scorer in RAW_OUTPUT_SCORERS else parsed.answer
+        complete = is_answer_complete(parsed, stopped) or scorer in RAW_OUTPUT_SCORERS
+        if scorer == "official":  # ScienceQA's script guesses where an answer is missing
+            text, complete = (text if complete else None), True
+        score = get_scorer(scorer)(text, example.answer, example.choices) if complete else 0.0
+        return Prediction(
+            id=example.id,
+            question=example.question,
+            gold=example.answer,
+            prediction=parsed.answer,
+            correct=score >= 1.0,
+            score=score,
+            problems=list(parsed.problems),
+            malformed=parsed.answer is None,
+            truncated=not stopped and not self._closes_answer(parsed),
+            think_tokens=segments.count(THINK),
+            answer_tokens=segments.count(ANSWER) + stopped,
+            completion=parsed.text,
+            family=example.meta.get("family"),
+            choices=list(example.choices),
+        )
+
+    def _closes_answer(self, parsed: Parsed) -> bool:
+        format = get_format(parsed.format) if self.format.name == "auto" else self.format
+        return ends_after_answer(format) and has_text_after_answer(parsed)

@@ -1,0 +1,102 @@
+"""One evaluation: which examples are put to which model in which way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.data.bad_rows import BadRow, BadRowsError
+from balanced_thinking.data.checks import check_examples
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.load import LoadedData, completion_format, load_data
+from balanced_thinking.evaluation.benchmarks import Benchmark
+from balanced_thinking.evaluation.prompts import apply_prompt
+from balanced_thinking.segments import ReasoningFormat, get_format
+
+FormatName = str | Mapping[str, Any]  # of a built-in format, or the definition of another
+
+
+@dataclass(frozen=True)
+class Task:
+    """One evaluation. `examples` are as the prompt puts them; `weights` distinguishes the model's weights from those of
+    another time; `dropped` counts bad rows that were left out."""
+
+    benchmark: Benchmark
+    split: str
+    examples: Sequence[Example]
+    format: ReasoningFormat
+    model: str
+    weights: str = ""
+    dtype: str = ""
+    dropped: int = 0
+
+    @property
+    def data(self) -> str:
+        """The data's name in results."""
+        return self.benchmark.name
+
+    @cached_property
+    def identity(self) -> str:
+        """Equal for two evaluations that must give the same results: same examples, model, settings and version."""
+        chosen, shape = self.benchmark, repr(self.format)
+        how = [self.data, self.split, chosen.prompt, chosen.scorer, shape, chosen.max_new_tokens, self.dtype]
+        asked = [self.model, self.weights, *how]
+        return short_digest(json.dumps([asked, _examples_digest(self.examples), metadata.version("balanced-thinking")]))
+
+
+def load_task_data(benchmark: Benchmark, split: str, format: FormatName) -> LoadedData:
+    """The examples of one split as its prompt puts them; every picture was opened once. Raises as `load_data` does."""
+    loaded, shape = _load_examples(benchmark, split, format), get_format(format)
+    return LoadedData([apply_prompt(one, benchmark.prompt, shape) for one in loaded.examples], loaded.bad_rows)
+
+
+def _load_examples(benchmark: Benchmark, split: str, format: FormatName) -> LoadedData:
+    if isinstance(benchmark.data, str):
+        return load_data(
+            benchmark.data,
+            split=split,
+            format=completion_format(format),
+            limit=benchmark.limit,
+            on_bad_row=benchmark.on_bad_row,
+            verify_images=True,
+            options=benchmark.options,
+        )
+    rows = list(check_examples(benchmark.data[: benchmark.limit], verify_images=True))
+    bad_rows = tuple(row for row in rows if isinstance(row, BadRow))
+    if bad_rows and benchmark.on_bad_row == "error":
+        raise BadRowsError(benchmark.name, bad_rows)
+    return LoadedData([row for row in rows if isinstance(row, Example)], bad_rows)
+
+
+def item_digest(example: Example) -> str:
+    """Of everything about an example that its score depends on; the same wherever its pictures are."""
+    pictures = [_picture_identity(image.read_bytes() if isinstance(image, Path) else image) for image in example.images]
+    return short_digest(repr((example.question, example.answer, example.choices, pictures)))
+
+
+def short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _examples_digest(examples: Sequence[Example]) -> str:
+    """Of everything about the examples that their scores depend on; picture files by size and time."""
+    digest = hashlib.sha256()
+    for example in examples:
+        pictures = [_picture_identity(image) for image in example.images]
+        digest.update(repr((example.id, example.question, example.answer, example.choices, pictures)).encode())
+    return digest.hexdigest()
+
+
+def _picture_identity(image: Any) -> str:
+    # Not `content_digest`: predictions keep these digests, and a report pairs old ones with new ones by them.
+    if isinstance(image, Path):
+        about = image.stat()
+        return f"{image} {about.st_size} {about.st_mtime_ns}"
+    data = image if isinstance(image, bytes) else getattr(image, "encoded", None) or image.tobytes()
+    return hashlib.sha256(data).hexdigest()

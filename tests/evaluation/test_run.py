@@ -1,0 +1,196 @@
+"""`evaluate`, the one path of Python, the command line and studies."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from balanced_thinking import Benchmark, Example, evaluate, load_model
+from balanced_thinking.cli import main
+from balanced_thinking.data.bad_rows import BadRowsError
+from balanced_thinking.data.world import load
+from balanced_thinking.evaluation import run, task
+from balanced_thinking.evaluation.completion_scorer import CompletionScorer
+from balanced_thinking.evaluation.engines import start
+from balanced_thinking.evaluation.engines.engine import Engine
+from balanced_thinking.evaluation.engines.start import EngineOptions, read_engine
+from balanced_thinking.evaluation.run import evaluate_benchmarks
+from balanced_thinking.models.load import LoadedModel
+from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.runs.records import SCHEMA
+
+SMALL = Benchmark("world", options={"n": 3}, max_new_tokens=4)
+
+
+def tiny(architecture: str = "qwen2_5_vl") -> LoadedModel:
+    return LoadedModel(*build_tiny(architecture))
+
+
+def questions(n: int = 3) -> list[Example]:
+    return [Example(str(i), "which color ?", (), None, "red") for i in range(n)]
+
+
+class Parrot(Engine):
+    """Answers red, and counts what it is asked."""
+
+    name = "parrot"
+
+    def __init__(self) -> None:
+        super().__init__(CompletionScorer(build_tiny("qwen2")[1]))
+        self.asked: list[str] = []
+
+    def complete(self, examples: Any) -> list[list[int]]:
+        self.asked += [example.id for example in examples]
+        return [self.tokenize_completion("<think>a</think><answer>red</answer>", True) for _ in examples]
+
+
+def test_its_signature_is_the_documented_one() -> None:
+    parameters = signature(evaluate).parameters
+    assert list(parameters) == ["model", "benchmark", "split", "engine", "out"]
+    assert parameters["split"].default == "test"
+    assert all(parameters[name].kind is parameters[name].KEYWORD_ONLY for name in ("engine", "out"))
+
+
+def test_a_loaded_model_answers_a_list_of_examples_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    examples = list(load(split="test", n=3))
+    summary = evaluate(tiny(), Benchmark(examples, max_new_tokens=4))
+    assert (summary.n, summary.data, summary.schema) == (3, "examples", SCHEMA)
+    assert [prediction.id for prediction in summary.predictions] == [example.id for example in examples]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_of_examples_alone_is_a_benchmark() -> None:
+    engine = Parrot()
+    summary = evaluate("world-base", questions(), engine=engine)
+    assert (summary.n, summary.correct, summary.engine) == (3, 3, "parrot")
+    assert summary.max_new_tokens == Benchmark("world").max_new_tokens == engine.max_new_tokens
+
+
+def test_bad_examples_are_refused_or_dropped_as_bad_rows() -> None:
+    rows = [*questions(2), Example("empty", "", (), None, "red")]
+    with pytest.raises(BadRowsError, match="no_question"):
+        evaluate("world-base", rows, engine=Parrot())
+    assert evaluate("world-base", Benchmark(rows, on_bad_row="drop"), engine=Parrot()).dropped == 1
+    with pytest.raises(ValueError, match="there is nothing to evaluate"):
+        evaluate("world-base", [], engine=Parrot())
+
+
+def test_a_second_call_returns_the_finished_result(tmp_path: Path) -> None:
+    first, second = Parrot(), Parrot()
+    done = evaluate("world-base", questions(), engine=first, out=tmp_path)
+    again = evaluate("world-base", questions(), engine=second, out=tmp_path)
+    assert again == done
+    assert again.predictions == done.predictions
+    assert (len(first.asked), second.asked) == (3, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"benchmark": Benchmark(questions(), scorer="numeric")}, "scorer was exact and is numeric"),
+        ({"benchmark": Benchmark(questions(), max_new_tokens=9)}, "max_new_tokens was 512 and is 9"),
+        ({"benchmark": questions(2)}, "other weights, other items"),
+        ({"split": "val"}, "split was test and is val"),
+        ({"model": "elsewhere"}, "model was world-base and is elsewhere"),
+    ],
+)
+def test_results_of_another_evaluation_stay_and_the_difference_is_named(
+    change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    call: dict[str, Any] = {"model": "world-base", "benchmark": questions()}
+    evaluate(**call, engine=Parrot(), out=tmp_path)
+    before = (tmp_path / "summary.json").read_bytes()
+    with pytest.raises(FileExistsError, match=f"already holds results of another evaluation .*{said}.*--overwrite"):
+        evaluate(**(call | change), engine=Parrot(), out=tmp_path)
+    assert (tmp_path / "summary.json").read_bytes() == before
+
+
+def test_results_that_cannot_be_read_stay(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text('{"schema": 99}')
+    with pytest.raises(FileExistsError, match=r"schema 99; .*upgrade; choose another --out"):
+        evaluate("world-base", questions(), engine=Parrot(), out=tmp_path)
+
+
+def test_a_model_in_memory_is_known_by_its_weights(tmp_path: Path) -> None:
+    loaded, benchmark = tiny("qwen2"), Benchmark(questions(), max_new_tokens=3)
+    done = evaluate(loaded, benchmark, out=tmp_path)
+    assert evaluate(loaded, benchmark, out=tmp_path) == done
+    with torch.no_grad():
+        next(loaded.model.parameters()).add_(1e-3)
+    with pytest.raises(FileExistsError, match="other weights"):
+        evaluate(loaded, benchmark, out=tmp_path)
+
+
+def test_data_are_read_once_and_the_model_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, loaded = [], []
+    load_data, load_any = task.load_data, start.load_model
+    monkeypatch.setattr(task, "load_data", lambda data, **how: read.append(how["split"]) or load_data(data, **how))
+    monkeypatch.setattr(start, "load_model", lambda name, **how: loaded.append(name) or load_any(name, **how))
+    benchmarks = [replace(SMALL, splits=("test", "test_compositional"))]
+    found = evaluate_benchmarks("world-base", benchmarks, out=tmp_path)
+    assert (read, loaded) == (["test", "test_compositional"], ["world-base"])
+    assert [one.folder for one in found] == [tmp_path / "world-test", tmp_path / "world-test_compositional"]
+    evaluate_benchmarks("world-base", benchmarks, out=tmp_path)
+    assert loaded == ["world-base"]  # everything is finished
+
+
+def test_python_and_the_command_line_give_the_same_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate("world-base", SMALL, out=tmp_path / "python")
+    words = ["--data_options.n", "3", "--max-new-tokens", "4", "--out", str(tmp_path / "command")]
+    command = ["eval", "--model", "world-base", "--data", "world", *words]
+    assert main(command) == 0
+    files = [(tmp_path / name / "predictions.jsonl").read_bytes() for name in ("python", "command")]
+    assert files[0] == files[1]
+    both = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("python", "command")]
+    assert both[0]["task"] == both[1]["task"]
+    assert main(command) == 0  # again: the finished result
+    assert main([*command, "--scorer", "numeric"]) == 1
+    assert "scorer was exact and is numeric" in capsys.readouterr().err
+    assert main([*command, "--scorer", "numeric", "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [
+        (None, EngineOptions()),
+        ("vllm", EngineOptions("vllm")),
+        ("http://localhost:8000/v1", EngineOptions(server="http://localhost:8000/v1")),
+        (EngineOptions(dtype="bfloat16"), EngineOptions(dtype="bfloat16")),
+    ],
+)
+def test_an_engine_has_short_forms(engine: Any, expected: EngineOptions) -> None:
+    assert read_engine(engine) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "engine", "said"),
+    [
+        ("world-base", "vlm", "no engine 'vlm' (did you mean 'vllm'?)"),
+        (tiny, "vllm", "the model is in memory and generates there"),
+        (
+            lambda: build_tiny("qwen2")[0],
+            None,
+            "is a Qwen2ForCausalLM; expected a path, a hub name",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_data_are_read(
+    model: Any, engine: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "load_task_data", lambda *_: pytest.fail("data was read"))
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the message is compared below)
+        evaluate(model if isinstance(model, str) else model(), "world", engine=engine)
+    assert said in str(caught.value)
+
+
+def test_load_model_gives_what_evaluate_takes(tmp_path: Path) -> None:
+    loaded = load_model("world-base")
+    summary = evaluate(loaded, Benchmark(questions(1), format="direct", max_new_tokens=4), out=tmp_path)
+    assert (summary.model, summary.format, summary.dtype) == (loaded.source, "direct", "float32")
