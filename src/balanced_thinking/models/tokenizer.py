@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from balanced_thinking.data.world.questions import FAMILIES, PARAPHRASES, WORDINGS
+from balanced_thinking.data.world.questions import FAMILIES
 from balanced_thinking.data.world.scene import COLORS, PLACES, SHAPES, SIZES
+from balanced_thinking.data.world.wordings import PARAPHRASES, WORDINGS
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _SENTENCES = (

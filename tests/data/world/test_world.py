@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.world import DIRECT_HINT, MIXTURES, SPLITS, STYLES, bucket, load
-from balanced_thinking.data.world.questions import FAMILIES, PARAPHRASES, WORDINGS
+from balanced_thinking.data.world import DIRECT_HINT, MIXTURES, SPLITS, STYLES, hash_bucket, load
+from balanced_thinking.data.world.questions import FAMILIES
 from balanced_thinking.data.world.scene import HELD_OUT_PAIRS, PLACES, Scene, Tile
+from balanced_thinking.data.world.wordings import PARAPHRASES, WORDINGS
 from balanced_thinking.models.tokenizer import make_tokenizer
 from tests.data.world import solver
 
@@ -68,7 +69,7 @@ def test_every_tile_is_read_back_from_the_picture(split: str, reasoned: dict[str
 
 
 def test_pictures_are_rgb_of_84_pixels_on_each_side() -> None:
-    image = _scene(BOARD).render()
+    image = _scene(BOARD).draw_picture()
     assert (image.mode, image.size) == ("RGB", (84, 84))
 
 
@@ -230,7 +231,9 @@ def test_a_description_names_every_cell_once() -> None:
     ],
 )
 def test_the_solver_notices_a_false_sentence(key: str, text: str) -> None:
-    wrong = solver.falsehoods(_scene(key).render(), text, "which shape has the tile at northwest ? A circle B cross")
+    wrong = solver.falsehoods(
+        _scene(key).draw_picture(), text, "which shape has the tile at northwest ? A circle B cross"
+    )
     assert wrong[-1:] == [text.removesuffix(" .").split(" . ")[-1]]
 
 
@@ -251,7 +254,7 @@ def test_no_scene_and_no_picture_of_a_split_occurs_in_another(
 def test_no_hash_of_a_scene_is_shared_by_two_splits(reasoned: dict[str, list[Example]]) -> None:
     """Scenes rarely repeat, so a leak of whole ranges of hashes would hardly show as equal scenes."""
     hashed = ("train", "validation", "test", "test_paraphrase")
-    buckets = {split: {bucket(_scene(example.meta["scene"])) for example in reasoned[split]} for split in hashed}
+    buckets = {split: {hash_bucket(_scene(example.meta["scene"])) for example in reasoned[split]} for split in hashed}
     for one, other in combinations(hashed, 2):
         assert not buckets[one] & buckets[other], (one, other)
 

@@ -1,38 +1,39 @@
-"""The embedded world: visual questions with exact answers and truthful traces, made from a seed, with nothing to
-download.
+"""The embedded world: visual questions with exact answers and true traces, made from a seed, without a download.
 
     for example in load(split="train", n=1000, ratio=40): ...
 
-`ratio` sets how many think tokens a trace has for each answer token (tags and the end of the turn included), 10, 40
-or 150 in our studies. Splits never share a scene: `train`, `validation`, `test` and `test_paraphrase` (unseen
-wording) take scenes by a hash of their content; `test_compositional` shows colour-shape pairs (in about three tiles of
-four), and `test_longer` numbers of objects, that the others never show.
+`ratio` is the number of think tokens per answer token, with tags and the end of the turn: 10, 40 or 150 in our studies.
+
+Splits never share a scene. `train`, `validation`, `test` and `test_paraphrase` (unseen wordings) divide the scenes by a
+hash of their content. `test_compositional` has pairs of color and shape that the other splits never show, in about
+three tiles of four. `test_longer` has more objects than the others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.world import traces
-from balanced_thinking.data.world.questions import FAMILIES, PARAPHRASES, WORDINGS, Draft, Maker
+from balanced_thinking.data.options import check_known
+from balanced_thinking.data.world import skills, traces
+from balanced_thinking.data.world.questions import FAMILIES, QuestionDraft
+from balanced_thinking.data.world.sampler import SceneSampler
 from balanced_thinking.data.world.scene import COLORS, HELD_OUT_PAIRS, SHAPES, Scene
+from balanced_thinking.data.world.wordings import PARAPHRASES, WORDINGS
 
 PAIRS = tuple(product(COLORS, SHAPES))
 SEEN_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT_PAIRS)
-# For `test_compositional`: each color and each shape has one held-out pair among five, so a held-out one that counts
-# twelvefold is 12 of 16 draws, with any color or shape asked for as without.
+# For `test_compositional`. Each color and each shape has five pairs, of which one is held out. Listed twelve times, it
+# is drawn in 12 of 16 cases, also where a color or a shape is given.
 NOVEL_PAIRS = (*SEEN_PAIRS, *sorted(HELD_OUT_PAIRS) * 12)
-# Tags and the end of the turn: `<think>` `</think>` around the thoughts, `<answer>` `</answer>` and the stop around
-# the answer.
+# Tokens besides the text: `<think>` and `</think>`; `<answer>`, `</answer>` and the end of the turn.
 THINK_OVERHEAD, ANSWER_OVERHEAD = 2, 3
-# The base's mixtures: it answers at once, names what it sees, and has read the kind of sentences that traces are made
-# of; then it also takes, one by one, the steps that traces are made of, goes on from what it has said, and says again
-# what it was told.
+# What the embedded base model learns. "base": answer at once, name what is in the picture, and read sentences like
+# those of traces. The others add: single steps of a trace, steps that follow from earlier text, and repeating a text.
 MIXTURES = {
     "base": {"direct": 0.6, "describe": 0.2, "remark": 0.2},
     "base-skills": {"direct": 0.3, "describe": 0.15, "remark": 0.1, "skill": 0.45},
@@ -46,8 +47,8 @@ _REMARK_WORDS = 45
 
 
 @dataclass(frozen=True)
-class Split:
-    """What a split may show. `buckets` are hundredths of the hash space of scenes that belong to it."""
+class SplitRules:
+    """What a split may show. `buckets`: the hundredths of the hash space whose scenes belong to it."""
 
     buckets: range
     objects: tuple[int, int] = (3, 5)
@@ -56,12 +57,12 @@ class Split:
 
 
 SPLITS = {
-    "train": Split(range(30, 100)),
-    "validation": Split(range(20, 30)),
-    "test": Split(range(10)),
-    "test_paraphrase": Split(range(10, 20), wordings="paraphrase"),
-    "test_compositional": Split(range(100), novel_pairs=True),
-    "test_longer": Split(range(100), objects=(6, 8)),
+    "train": SplitRules(range(30, 100)),
+    "validation": SplitRules(range(20, 30)),
+    "test": SplitRules(range(10)),
+    "test_paraphrase": SplitRules(range(10, 20), wordings="paraphrase"),
+    "test_compositional": SplitRules(range(100), novel_pairs=True),
+    "test_longer": SplitRules(range(100), objects=(6, 8)),
 }
 
 
@@ -75,30 +76,25 @@ def load(
     style: str = "reasoning",
     families: Sequence[str] | None = None,
 ) -> Iterator[Example]:
-    """`n` examples of a split, the same for the same arguments on every machine.
+    """Yield `n` examples of a split. The same arguments give the same examples on every machine.
 
     `style`: `reasoning` (a trace and an answer), `direct` (the answer at once), `describe` and `remark` (text about the
-    picture), `skill` (one step of a trace by itself), `account` (every cell, then such steps), `quote` (words to be
-    said again), or a mixture of `MIXTURES`, what the embedded base is trained on.
-    `path` is ignored: the world lives in no file.
+    picture), `skill` (one step of a trace by itself), `account` (every cell, then such steps), `quote` (words to
+    repeat), or one of `MIXTURES`, on which the embedded base is trained.
+    `path` is ignored, because the world needs no file.
     """
-    _check("split", split, SPLITS)
-    _check("style", style, STYLES)
+    check_known("the embedded world", "split", split, SPLITS)
+    check_known("the embedded world", "style", style, STYLES)
     names = tuple(families or FAMILIES)
     for family in names:
-        _check("family", family, FAMILIES)
+        check_known("the embedded world", "family", family, FAMILIES)
     for index in range(n):
         rng = random.Random(f"{split}/{seed}/{index}")
-        yield _example(f"{split}-{seed}-{index:06d}", names[index % len(names)], split, ratio, style, rng)
+        yield _make_example(f"{split}-{seed}-{index:06d}", names[index % len(names)], split, ratio, style, rng)
 
 
-def _check(kind: str, name: str, known: Iterable[str]) -> None:
-    if name not in known:
-        raise ValueError(f"the embedded world has no {kind} {name!r}; known: {', '.join(known)}")
-
-
-def _example(identity: str, family: str, split: str, ratio: float, style: str, rng: random.Random) -> Example:
-    draft = draw(family, SPLITS[split], rng)
+def _make_example(identity: str, family: str, split: str, ratio: float, style: str, rng: random.Random) -> Example:
+    draft = draw_in_split(family, SPLITS[split], rng)
     wordings = PARAPHRASES if SPLITS[split].wordings == "paraphrase" else WORDINGS
     question = rng.choice(wordings[family]).format(**draft.slots)
     if style in MIXTURES:
@@ -106,32 +102,32 @@ def _example(identity: str, family: str, split: str, ratio: float, style: str, r
     think, answer, choices = None, draft.answer, draft.choices
     if style == "reasoning":
         budget = ratio * (len(answer.split()) + ANSWER_OVERHEAD) - THINK_OVERHEAD
-        think = traces.think(draft.scene, question, draft.steps, round(budget))
+        think = traces.write_trace(draft.scene, question, draft.steps, round(budget))
     elif style == "direct":
         question = f"{question} {DIRECT_HINT}"
     elif style == "describe":
-        question, answer, choices = "describe the picture .", traces.describe(draft.scene, rng), ()
+        question, answer, choices = "describe the picture .", traces.describe_cells(draft.scene, rng), ()
     elif style == "skill":
-        (question, answer), choices = traces.skill(draft.scene, rng), ()
+        (question, answer), choices = skills.ask_skill(draft.scene, rng), ()
     elif style == "account":
-        question, answer, choices = "what is there ?", traces.account(draft.scene, _REMARK_WORDS, rng), ()
+        question, answer, choices = "what is there ?", traces.write_account(draft.scene, _REMARK_WORDS, rng), ()
     elif style == "quote":
-        (question, answer), choices = traces.quote(draft.scene, rng), ()
+        (question, answer), choices = skills.ask_repetition(draft.scene, rng), ()
     else:
-        question, answer, choices = "what more is there ?", traces.remark(draft.scene, _REMARK_WORDS, rng), ()
+        question, answer, choices = "what more is there ?", traces.write_remarks(draft.scene, _REMARK_WORDS, rng), ()
     meta = {"family": family, "scene": draft.scene.key}
-    return Example(identity, question, (draft.scene.render(),), think, answer, choices, meta)
+    return Example(identity, question, (draft.scene.draw_picture(),), think, answer, choices, meta)
 
 
-def draw(family: str, split: Split, rng: random.Random) -> Draft:
-    """A draft whose scene belongs to the split: drawn again until its hash, and its pairs, say so."""
+def draw_in_split(family: str, split: SplitRules, rng: random.Random) -> QuestionDraft:
+    """Draw again until the scene belongs to the split, by its hash and its pairs of color and shape."""
     while True:
-        draft = FAMILIES[family](Maker(rng, NOVEL_PAIRS if split.novel_pairs else SEEN_PAIRS, split.objects))
+        draft = FAMILIES[family](SceneSampler(rng, NOVEL_PAIRS if split.novel_pairs else SEEN_PAIRS, split.objects))
         novel = any((tile.color, tile.shape) in HELD_OUT_PAIRS for _, tile in draft.scene.tiles)
-        if novel == split.novel_pairs and bucket(draft.scene) in split.buckets:
+        if novel == split.novel_pairs and hash_bucket(draft.scene) in split.buckets:
             return draft
 
 
-def bucket(scene: Scene) -> int:
-    """The scene's place among 100 by a hash of its content, the same on every machine."""
+def hash_bucket(scene: Scene) -> int:
+    """A number below 100 from a hash of the scene's content, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(scene.key.encode(), digest_size=8).digest(), "big") % 100

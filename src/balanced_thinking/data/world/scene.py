@@ -1,8 +1,8 @@
 """Scenes of the embedded world: tiles on a grid, their names in words, and their pictures.
 
-A cell is 28 pixels wide, one visual token of Qwen2.5-VL (2 x 2 merged patches of 14 pixels), and the board has a dark
-frame, so that each cell looks like the place where it lies. Both let a model of a million parameters learn to name
-what it sees.
+A cell is 28 pixels wide, which is one visual token of Qwen2.5-VL (2 x 2 merged patches of 14 pixels). A dark frame
+around the board makes the picture of a cell show its place. With both, a model of a million parameters can learn to
+name what it sees.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SUPERSAMPLING = 4
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """What one cell holds: a shape of a size, a digit, or (`hidden`) the question mark of a pattern."""
+    """The content of a cell: a shape with a size, a digit, or (`is_hidden`) the question mark of a pattern."""
 
     color: str = ""
     shape: str = ""
@@ -48,20 +48,20 @@ class Tile:
     digit: int | None = None
 
     @property
-    def hidden(self) -> bool:
+    def is_hidden(self) -> bool:
         return not self.color
 
     @property
     def name(self) -> str:
         """The tile in words: `large red circle`, `red 7` or `question mark`."""
-        if self.hidden:
+        if self.is_hidden:
             return "question mark"
         return f"{self.color} {self.digit}" if self.digit is not None else f"{self.size} {self.color} {self.shape}"
 
     @property
-    def noun(self) -> str:
-        """The shortest full name without the size: `red circle`, `red 7`."""
-        return self.name if self.digit is not None or self.hidden else f"{self.color} {self.shape}"
+    def short_name(self) -> str:
+        """The name without the size: `red circle`, `red 7`."""
+        return self.name if self.digit is not None or self.is_hidden else f"{self.color} {self.shape}"
 
 
 HIDDEN = Tile()
@@ -69,7 +69,7 @@ HIDDEN = Tile()
 
 @dataclass(frozen=True)
 class Scene:
-    """A 3 x 3 grid, row by row; `None` is an empty cell."""
+    """A 3 x 3 grid, row by row; None is an empty cell."""
 
     cells: tuple[Tile | None, ...]
 
@@ -80,15 +80,15 @@ class Scene:
 
     @property
     def key(self) -> str:
-        """One string per picture: equal keys, equal pixels."""
+        """A text that identifies the picture: equal keys have equal pixels."""
         return "|".join("-" if tile is None else tile.name for tile in self.cells)
 
-    def render(self) -> Image.Image:
+    def draw_picture(self) -> Image.Image:
         """The scene as an RGB picture of 84 x 84 pixels."""
         pixels = np.empty((ROWS * CELL_PIXELS, COLUMNS * CELL_PIXELS, 3), dtype=np.uint8)
         for i, tile in enumerate(self.cells):
             top, left = (i // COLUMNS) * CELL_PIXELS, (i % COLUMNS) * CELL_PIXELS
-            pixels[top : top + CELL_PIXELS, left : left + CELL_PIXELS] = _sprite(tile)
+            pixels[top : top + CELL_PIXELS, left : left + CELL_PIXELS] = _draw_cell(tile)
         for edge in (
             np.s_[:_FRAME_PIXELS],
             np.s_[-_FRAME_PIXELS:],
@@ -99,14 +99,14 @@ class Scene:
         return Image.fromarray(pixels)
 
 
-def place(cell: int) -> str:
-    """A cell's name, row by row; one word, so that it is one token."""
+def place_name(cell: int) -> str:
+    """The name of a cell: one word, so that it is one token."""
     return PLACES[cell]
 
 
 @cache
-def _sprite(tile: Tile | None) -> np.ndarray:
-    """One cell's pixels, drawn large and scaled down so that edges are smooth."""
+def _draw_cell(tile: Tile | None) -> np.ndarray:
+    """The pixels of one cell, drawn larger and scaled down, so that edges are smooth."""
     side = CELL_PIXELS * _SUPERSAMPLING
     image = Image.new("RGB", (side, side), _BACKGROUND)
     draw = ImageDraw.Draw(image)
@@ -117,9 +117,9 @@ def _sprite(tile: Tile | None) -> np.ndarray:
 
 
 def _draw_tile(draw: ImageDraw.ImageDraw, tile: Tile, side: int) -> None:
-    if tile.hidden or tile.digit is not None:
-        text, ink = ("?", _INK) if tile.hidden else (str(tile.digit), COLORS[tile.color])
-        # Pillow's own scalable font: no font file of the system is needed, so every machine draws the same digits.
+    if tile.is_hidden or tile.digit is not None:
+        text, ink = ("?", _INK) if tile.is_hidden else (str(tile.digit), COLORS[tile.color])
+        # Pillow's own scalable font needs no font file of the system, so every machine draws the same digits.
         draw.text(
             (side / 2, side / 2), text, fill=ink, anchor="mm", font_size=side * 0.8, stroke_width=3, stroke_fill=ink
         )
