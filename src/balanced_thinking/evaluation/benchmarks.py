@@ -1,5 +1,5 @@
-"""Benchmarks: what a model is evaluated on, how it is asked and judged. As YAML, a file of its own for `balanced eval
---benchmarks FILE`, or `evaluate` in a study:
+"""Benchmarks: the data that a model is evaluated on, with prompt, scorer and limits. As YAML they are a file for
+`balanced eval --benchmarks FILE`, or `evaluate` in a study:
 
     scienceqa:data/scienceqa: {scorer: official}
     data/chartqa: {splits: [val, test], prompt: question, scorer: relaxed, max_new_tokens: 1024}
@@ -58,7 +58,7 @@ class Benchmark:
 
 
 def load_benchmarks(path: Path, **defaults: Any) -> list[Benchmark]:
-    """The benchmarks in a YAML file; `defaults` are what it leaves out. Raises RecipeError for anything else in it."""
+    """The benchmarks in a YAML file; `defaults` fill what it leaves out. Raises RecipeError for anything else in it."""
     if not path.is_file():
         raise RecipeError(f"there is no file {path}; expected YAML such as `data/chartqa: {{scorer: relaxed}}`")
     found = read_yaml(path.read_bytes(), str(path))
@@ -68,7 +68,7 @@ def load_benchmarks(path: Path, **defaults: Any) -> list[Benchmark]:
 
 
 def read_benchmarks(evaluate: Mapping[str, Mapping[str, Any] | None], **defaults: Any) -> Iterator[Benchmark]:
-    """The benchmarks of a mapping from data to options. Raises RecipeError for a key or value that cannot be."""
+    """The benchmarks of a mapping from data to options. Raises RecipeError for an unknown key or a wrong value."""
     for data, options in evaluate.items():
         where = f"evaluate.{data}"
         check_keys(options or {}, (f.name for f in fields(Benchmark) if f.name != "data"), where)
@@ -79,10 +79,10 @@ def read_benchmarks(evaluate: Mapping[str, Mapping[str, Any] | None], **defaults
                 raise RecipeError(f"{where}: {name} is {own[name]}; expected at least 1")
         if own.get("on_bad_row", "error") not in ON_BAD_ROW:
             raise RecipeError(f"{where}: on_bad_row is {own['on_bad_row']!r}; expected {' or '.join(ON_BAD_ROW)}")
-        yield Benchmark(data=str(data), **{**defaults, **own, **_splits(options or {}, where)})
+        yield Benchmark(data=str(data), **{**defaults, **own, **_read_splits(options or {}, where)})
 
 
-def _splits(options: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
+def _read_splits(options: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
     if "splits" not in options:
         return {}
     splits = options["splits"]

@@ -1,6 +1,6 @@
-"""Prompts: how an example's question is put to the model. To add one, write a function, name it in `PROMPTS`.
+"""Prompts: the text of a question as the model gets it. To add one, write a function and name it in `PROMPTS`.
 
-A benchmark's figure belongs to a pair of a prompt and a scorer (`docs/data.md` lists the usual ones); every summary and
+A benchmark's figure belongs to a pair of a prompt and a scorer; `docs/data.md` lists the usual pairs. Every summary and
 report names both.
 """
 
@@ -16,19 +16,19 @@ from balanced_thinking.segments import ReasoningFormat, render
 Prompt = Callable[[Example, ReasoningFormat], str]
 
 
-def question(example: Example, format: ReasoningFormat) -> str:
-    """The question as the adapter writes it, options included: what models are trained on here."""
+def plain_question(example: Example, format: ReasoningFormat) -> str:
+    """The question as the adapter writes it, options included; training uses the same text."""
     return example.question
 
 
-def instructed(example: Example, format: ReasoningFormat) -> str:
-    """The question, and what an output must look like: for models that were not trained on the format."""
+def question_with_format(example: Example, format: ReasoningFormat) -> str:
+    """The question and the form of the output, for models that were not trained on the format."""
     shape = render("your reasoning, step by step", "your final answer", format)
     return f"{example.question}\n\nWrite your output exactly in this form:\n{shape}"
 
 
-def _with(line: str) -> Prompt:
-    """The question with lmms-eval 0.7.3's line of a benchmark behind it, which leaves no room to reason."""
+def _question_then(line: str) -> Prompt:
+    """The question, then lmms-eval 0.7.3's line for a benchmark, which leaves no room to reason."""
     return lambda example, format: f"{example.question}\n{line}"
 
 
@@ -40,14 +40,14 @@ def get_prompt(name: str) -> Prompt:
 
 
 def apply_prompt(example: Example, prompt: str, format: ReasoningFormat) -> Example:
-    """The example with its question put as the prompt puts it."""
+    """The example with the question that the prompt makes of it."""
     return replace(example, question=get_prompt(prompt)(example, format))
 
 
 PROMPTS: dict[str, Prompt] = {
-    "question": question,
-    "instructed": instructed,
-    "lmms-scienceqa": _with("Answer with the option's letter from the given choices directly."),
-    "lmms-chartqa": _with("Answer the question with a single word."),
-    "lmms-vqa": _with("Answer the question using a single word or phrase."),
+    "question": plain_question,
+    "instructed": question_with_format,
+    "lmms-scienceqa": _question_then("Answer with the option's letter from the given choices directly."),
+    "lmms-chartqa": _question_then("Answer the question with a single word."),
+    "lmms-vqa": _question_then("Answer the question using a single word or phrase."),
 }
