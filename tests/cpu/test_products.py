@@ -15,8 +15,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from balanced_thinking.cpu import products
-from balanced_thinking.cpu.attention import fast_model
-from balanced_thinking.cpu.products import fast_products, rounds_as_float32
+from balanced_thinking.cpu.attention import fast_products_and_attention
+from balanced_thinking.cpu.products import are_fast_products_exact, fast_products
 
 
 def test_products_are_no_less_exact_than_float32() -> None:
@@ -77,15 +77,15 @@ def test_products_that_round_to_bfloat16_are_refused(allowed: str, monkeypatch: 
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    rounds_as_float32.cache_clear()
+    are_fast_products_exact.cache_clear()
     try:
         torch.set_float32_matmul_precision(allowed)
-        assert not rounds_as_float32()
+        assert not are_fast_products_exact()
         torch.set_float32_matmul_precision("highest")
         with products.fast_products():
             assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"
     finally:
-        rounds_as_float32.cache_clear()
+        are_fast_products_exact.cache_clear()
         torch.set_float32_matmul_precision(before[0])
         torch.backends.mkldnn.matmul.fp32_precision = before[1]
 
@@ -105,7 +105,7 @@ class Precisions(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.skipif(not rounds_as_float32(), reason="the faster products are not used here")
+@pytest.mark.skipif(not are_fast_products_exact(), reason="the faster products are not used here")
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("length", [40, 1200])
 def test_fused_attention_is_kept_from_the_faster_products_where_it_is_short(length: int, checkpointed: bool) -> None:
@@ -116,7 +116,7 @@ def test_fused_attention_is_kept_from_the_faster_products_where_it_is_short(leng
     def attend(*inputs: torch.Tensor) -> torch.Tensor:
         return ALL_ATTENTION_FUNCTIONS["sdpa"](torch.nn.Module(), *inputs, None)[0]
 
-    with fast_model(), fast_model(), Precisions() as found:
+    with fast_products_and_attention(), fast_products_and_attention(), Precisions() as found:
         output = checkpoint(attend, *inputs, use_reentrant=False) if checkpointed else attend(*inputs)
         (output.flatten(0, 2) @ weight).sum().backward()
     assert len(found.attention) == (3 if checkpointed else 2)
@@ -141,7 +141,7 @@ print(peak_mib() - before)
 """
 
 
-@pytest.mark.skipif(not rounds_as_float32(), reason="the faster products are not used here")
+@pytest.mark.skipif(not are_fast_products_exact(), reason="the faster products are not used here")
 def test_a_thousand_shapes_of_products_are_not_all_kept() -> None:
     """Unless the user asks for that."""
     chosen = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")

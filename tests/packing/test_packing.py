@@ -22,17 +22,17 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.batch.sampling import LengthSampler
-from balanced_thinking.cpu.attention import fast_model
+from balanced_thinking.cpu.attention import fast_products_and_attention
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.loss.weights import NORMALIZE
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.packing import attention
-from balanced_thinking.packing.attention import attend_by_sample, packed_rows
+from balanced_thinking.packing.attention import packed_rows, use_per_sample_attention
 from balanced_thinking.packing.layout import PackingLayout, best_fit_decreasing, pack_into_rows, unpack_to_samples
 from balanced_thinking.packing.masks import bidirectional_image_masks
 from balanced_thinking.packing.positions import RopeIndex
-from balanced_thinking.packing.probe import keeps_samples_apart
+from balanced_thinking.packing.probe import isolates_samples
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from tests.conftest import ARCHITECTURES
 from tests.tiny_training import GradNorms, config, losses, trainer
@@ -97,11 +97,11 @@ def test_each_sample_is_attended_to_by_itself_once_a_layer(
     rows = [row if architecture != "qwen2" else {**row, "images": []} for row in ragged_rows]
     batch = ScaleCollator(processor, packing=True, rope_index=RopeIndex.from_model(model))(rows)
     seen: list[int] = []
-    alone = attention.at_usual_speed
+    alone = attention.run_at_usual_speed
     monkeypatch.setattr(
-        attention, "at_usual_speed", lambda length, attend: seen.append(length) or alone(length, attend)
+        attention, "run_at_usual_speed", lambda length, attend: seen.append(length) or alone(length, attend)
     )
-    with attend_by_sample(model) as by_sample:
+    with use_per_sample_attention(model) as by_sample:
         assert by_sample
         hidden_states(model, batch, torch.float32)
     assert sorted(seen) == sorted(2 * [length for row in batch["rows"] for length in row])  # two layers
@@ -116,8 +116,8 @@ def test_attention_of_a_sample_is_that_of_its_own_row(length: int, window: int |
         torch.randn(2, heads, length + 30, 8, generator=rng, dtype=torch.float64, requires_grad=True)
         for heads in (4, 2, 2)
     )
-    found, _ = attention.attend(torch.nn.Module(), query, key, value, attention.Samples(rows, window))
-    for row, span in attention.Samples(rows).spans():
+    found, _ = attention.per_sample_attention(torch.nn.Module(), query, key, value, attention.PackedMask(rows, window))
+    for row, span in attention.PackedMask(rows).sample_spans():
         n = span.stop - span.start
         seen = torch.ones(n, n, dtype=torch.bool).tril().triu(1 - (window or n))
         q, k, v = query[row, :, span], key[row, :, span].repeat_interleave(2, 0), value[row, :, span]
@@ -146,7 +146,7 @@ def test_shorter_samples_in_a_row_cost_no_more_in_the_backward() -> None:
     for samples in (8, 64):
         query, key, value = torch.randn(3, 2, 2, 512, 4).requires_grad_()
         rows = [[512 // samples] * samples, [512 // samples] * (samples - 1)]
-        found, _ = attention.attend(torch.nn.Module(), query, key, value, attention.Samples(rows))
+        found, _ = attention.per_sample_attention(torch.nn.Module(), query, key, value, attention.PackedMask(rows))
         with Written() as count:
             found.sum().backward()
         written[samples] = count.elements
@@ -228,7 +228,7 @@ def test_only_dense_masks_and_a_bound_ask_for_several_rows(
 
 @pytest.mark.parametrize("architecture", EVERY)
 def test_what_lies_before_a_sample_in_its_row_does_not_touch_it(architecture: str) -> None:
-    assert keeps_samples_apart(build_tiny(architecture)[0])
+    assert isolates_samples(build_tiny(architecture)[0])
 
 
 def varlen_attention(module: Any, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any) -> Any:
@@ -298,7 +298,7 @@ def test_a_model_that_mixes_samples_is_padded_in_groups_of_like_length(
     )
     model, processor = build_tiny("llava_next")
     model.set_attn_implementation("eager")  # else we attend sample by sample, whatever the masks
-    assert not keeps_samples_apart(model)
+    assert not isolates_samples(model)
     args = config(tmp_path, packing=True, per_device_train_batch_size=2)
     run = ScaleSFTTrainer(model, args, train_dataset=world_rows, processing_class=processor)
     assert not run.data_collator.packing
@@ -337,12 +337,12 @@ def test_packing_leaves_a_user_s_own_attention_alone() -> None:
     model, _ = build_tiny("qwen2")
     ALL_ATTENTION_FUNCTIONS["sdpa"] = partial(sdpa_attention_forward)
     try:
-        with fast_model(), attend_by_sample(model) as by_sample:
+        with fast_products_and_attention(), use_per_sample_attention(model) as by_sample:
             assert not by_sample
             assert model.config._attn_implementation == "sdpa"
     finally:
         del ALL_ATTENTION_FUNCTIONS["sdpa"]
-    with fast_model(), attend_by_sample(model) as by_sample:
+    with fast_products_and_attention(), use_per_sample_attention(model) as by_sample:
         assert by_sample
 
 

@@ -133,8 +133,8 @@ def test_credit_by_segment_follows_the_schedule(rows: Dataset, tmp_path: Path) -
     seen: list[tuple[float, float]] = []
     args = config(tmp_path, credit="segment", schedule="linear", think_weight_start=0.8, think_weight_end=0.2)
     run = trainer("qwen2_5_vl", rows, args)
-    credit = run._credit
-    run._credit = lambda: seen.append(credit()) or credit()  # type: ignore[method-assign]
+    credit = run._credit_weights
+    run._credit_weights = lambda: seen.append(credit()) or credit()  # type: ignore[method-assign]
     run.train()
     assert seen == [pytest.approx((0.8, 0.2)), pytest.approx((0.2, 0.8))]
 

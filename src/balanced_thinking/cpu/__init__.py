@@ -1,1 +1,1 @@
-"""Faster float32 on a CPU: oneDNN's products where they round as float32 does, and attention beside them."""
+"""Faster float32 on a CPU: oneDNN where it rounds as float32 does, and attention that it does not slow down."""

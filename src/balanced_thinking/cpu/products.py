@@ -1,9 +1,10 @@
-"""Float32 products on a CPU at oneDNN's speed, where its rounding is that of float32.
+"""Float32 products on a CPU at oneDNN's speed, where oneDNN rounds as float32 does.
 
-torch multiplies float32 matrices with MKL, which took 1.0 to 2 times as long as oneDNN on the Intel and AMD machines
-with AVX-512 that we measured. oneDNN is reached by allowing bfloat16 products, which it makes use of only on some
-machines (AMX): so the error is probed once a process, and where it is not float32's, nothing is changed. Nor is it
-where there is a GPU: torch has one setting for both, and the GPU's products are the user's business.
+torch multiplies float32 matrices with MKL. On the Intel and AMD machines with AVX-512 that we measured, MKL took 1.0 to
+2 times as long as oneDNN. torch uses oneDNN once bfloat16 products are allowed, and oneDNN really computes in bfloat16
+only on some machines (AMX). So the error is measured once per process, and nothing is changed where it is larger than
+that of float32. Nothing is changed beside a GPU either: torch has one setting for both, and the GPU's products are the
+user's choice.
 """
 
 from __future__ import annotations
@@ -17,67 +18,71 @@ from typing import Any
 
 import torch
 
-# oneDNN compiles a product for each shape and keeps 1,024 of them, torch as many copies, half a MiB each; ragged data
-# has new shapes in nearly every micro-batch. oneDNN's cache alone is as fast, with room for a batch of 32 samples.
+# oneDNN compiles a product for each shape and keeps 1,024 of them; torch keeps as many copies, of half a MiB each.
+# Samples of many lengths bring new shapes in nearly every micro-batch. oneDNN's cache alone is as fast, and 256 entries
+# hold the shapes of a batch of 32 samples.
 _CACHES = {"LRU_CACHE_CAPACITY": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
 _FASTER: ContextVar[bool] = ContextVar("faster", default=False)
-# Inner sizes short and long, so that a rounding of the inputs and one of the sums would both show.
+# Short and long inner sizes, so that both a rounding of the inputs and one of the sums would show.
 _PROBED_MKN = ((256, 128, 384), (128, 2048, 512))
-_TOLERANCE = 4.0  # times the error of the products as they are: the order of summation may differ, no more
+_TOLERANCE = 4.0  # times the error of plain products: only the order of summation may differ
 
 
-def bound_caches() -> None:
-    """Let a process of many shapes hold a gigabyte less, unless its user says how large the caches may be. They are
-    read when oneDNN is first used: before a model runs, that is."""
+def limit_onednn_caches() -> None:
+    """Save a gigabyte in a process with many shapes, unless the user's environment sets the sizes of the caches.
+
+    Call it before a model runs: the sizes are read when oneDNN is first used.
+    """
     for name, capacity in _CACHES.items():
         os.environ.setdefault(name, capacity)
 
 
 @contextmanager
 def fast_products() -> Iterator[None]:
-    """Within it float32 products on a CPU go the faster way if that one rounds as float32 does; the setting that was
-    found is put back."""
-    bound_caches()
-    if torch.cuda.is_available() or not rounds_as_float32():
+    """Within it float32 products on a CPU use oneDNN if it rounds as float32 does; settings are restored afterwards."""
+    limit_onednn_caches()
+    if torch.cuda.is_available() or not are_fast_products_exact():
         yield
         return
     token = _FASTER.set(True)
     try:
-        with _fast():
+        with _allow_fast_products():
             yield
     finally:
         _FASTER.reset(token)
 
 
-def faster_now() -> bool:
-    """Whether products go the faster way here because of `fast_products`."""
+def are_products_fast() -> bool:
+    """Whether we are inside `fast_products` and it has an effect on this machine."""
     return _FASTER.get()
 
 
 @contextmanager
 def plain_products() -> Iterator[None]:
-    """Within it they go the way that torch goes by default."""
-    with _restored():
-        if _precision() is not None:
+    """Within it products run as they do in torch by default."""
+    with _restore_settings():
+        if _general_precision() is not None:
             torch.set_float32_matmul_precision("highest")
-        _onednn().fp32_precision = "ieee"
+        _onednn_settings().fp32_precision = "ieee"
         yield
 
 
 @cache
-def rounds_as_float32() -> bool:
-    """Whether the faster products exist here and are no less exact than IEEE's, against float64. What the user allows
-    at the time plays no part: the answer is kept for the process."""
+def are_fast_products_exact() -> bool:
+    """Whether oneDNN's products exist here and are no less exact than IEEE float32, against float64.
+
+    The answer is kept for the process and does not depend on the user's current settings.
+    """
     if not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
     rng = torch.Generator().manual_seed(0)
     for m, k, n in _PROBED_MKN:
         left_MK, right_KN = torch.randn(m, k, generator=rng), torch.randn(k, n, generator=rng)
         truth_MN = left_MK.double() @ right_KN.double()
-        with _restored():
-            _onednn().fp32_precision = "ieee"
+        with _restore_settings():
+            _onednn_settings().fp32_precision = "ieee"
             plain = (left_MK @ right_KN - truth_MN).abs().max()
-        with _fast():
+        with _allow_fast_products():
             fast = (left_MK @ right_KN - truth_MN).abs().max()
         if fast > _TOLERANCE * plain:
             return False
@@ -85,19 +90,19 @@ def rounds_as_float32() -> bool:
 
 
 @contextmanager
-def _fast() -> Iterator[None]:
-    with _restored():
-        if _precision() is None:
-            _onednn().fp32_precision = "bf16"
-        else:  # set alone, oneDNN's would contradict the general setting, which torch then refuses to tell
+def _allow_fast_products() -> Iterator[None]:
+    with _restore_settings():
+        if _general_precision() is None:
+            _onednn_settings().fp32_precision = "bf16"
+        else:  # alone, oneDNN's setting would contradict the general one, and torch would then refuse to report that
             torch.set_float32_matmul_precision("medium")
         yield
 
 
 @contextmanager
-def _restored() -> Iterator[None]:
-    """Puts back what was found: the general setting, and those of oneDNN and CUDA, which may say something else."""
-    onednn, cuda, general = _onednn(), torch.backends.cuda.matmul, _precision()
+def _restore_settings() -> Iterator[None]:
+    """Restore the general setting afterwards, and those of oneDNN and CUDA, which may differ from it."""
+    onednn, cuda, general = _onednn_settings(), torch.backends.cuda.matmul, _general_precision()
     found = onednn.fp32_precision, cuda.fp32_precision
     try:
         yield
@@ -107,13 +112,13 @@ def _restored() -> Iterator[None]:
         onednn.fp32_precision, cuda.fp32_precision = found
 
 
-def _precision() -> str | None:
-    """torch's general setting; None where the user's finer ones contradict it."""
+def _general_precision() -> str | None:
+    """torch's general setting; None where the user's specific settings contradict it."""
     try:
         return torch.get_float32_matmul_precision()
     except RuntimeError:
         return None
 
 
-def _onednn() -> Any:
-    return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # torch makes it when it is imported
+def _onednn_settings() -> Any:
+    return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # torch creates it at import

@@ -1,8 +1,8 @@
-"""Samples of different lengths in rows without padding, with positions of their own: none attends to another.
+"""Samples of different lengths share rows without padding. Each has its own positions; none attends to another.
 
-Each sample is attended to by itself (`attention`), or transformers tells the samples of a row apart by positions that
-start again, as it does in every attention implementation that it offers; Qwen's three-axis rotary positions are the
-model's own, taken sample by sample.
+Attention runs sample by sample (`attention`), or transformers separates the samples of a row by their positions, which
+start again with each sample. All of its attention implementations do that. Qwen's three-axis rotary positions come from
+the model itself, sample by sample.
 
 Shapes: E samples, R rows, L positions of a row, P predicted tokens of the longest sample (all but its first).
 """
@@ -19,8 +19,7 @@ from torch import Tensor
 
 
 def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Bins of indices: longest first, each into the fullest bin that it fits in. A longer one than `capacity` has a bin
-    of its own."""
+    """Bins of indices: longest first, each into the fullest bin that has room. One longer than `capacity` is alone."""
     bins: list[list[int]] = []
     room: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
@@ -37,29 +36,35 @@ def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]
 
 @dataclass(frozen=True)
 class PackingLayout:
-    """Which samples lie in which row, one after the other."""
+    """Which samples are in which row, in their order.
+
+    `rows` holds the indices of the samples, `lengths` the length of each sample by its index.
+    """
 
     rows: list[list[int]]
     lengths: list[int]
 
     @property
     def sample_order(self) -> list[int]:
-        """The samples as they lie, row by row."""
+        """The indices of the samples, row by row."""
         return [index for row in self.rows for index in row]
 
     @property
     def row_lengths(self) -> list[list[int]]:
-        """The samples' lengths, row by row."""
+        """The lengths of the samples, row by row."""
         return [[self.lengths[index] for index in row] for row in self.rows]
 
     @property
     def row_width(self) -> int:
+        """Tokens of the longest row."""
         return max(map(sum, self.row_lengths))
 
     def flash_arguments(self, width: int) -> dict[str, Any]:
-        """What FlashAttention's kernels ask for, under transformers' names: the edges of the samples in the flattened
-        rows, and the longest sample. A row's filler is one sample more. Not given, transformers infers them from the
-        positions, and waits for the device in every layer."""
+        """Arguments of FlashAttention, under transformers' names: the edges of the samples in the flattened rows.
+
+        The filler at the end of a row counts as one more sample. Without these arguments transformers infers them from
+        the positions, and waits for the device in every layer.
+        """
         rows = ([*lengths, width - sum(lengths)] for lengths in self.row_lengths)
         lengths = [length for row in rows for length in row if length]
         edges = torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32)
@@ -67,12 +72,15 @@ class PackingLayout:
         return {"cu_seq_lens_q": edges, "cu_seq_lens_k": edges, "max_length_q": longest, "max_length_k": longest}
 
     def join_samples(self, samples: Sequence[Sequence[int]]) -> list[list[int]]:
-        """A list of values for each sample -> one for each row."""
+        """One list of values per sample -> one list per row."""
         return [[value for index in row for value in samples[index]] for row in self.rows]
 
     def position_ids(self, of_samples: Tensor | None = None) -> Tensor:
-        """(R, L) positions that start again with each sample. With `of_samples` (axes, E, longest), a model's own,
-        (1 + axes, R, L): the plain ones first, as transformers expects them."""
+        """(R, L) positions that start again with each sample.
+
+        `of_samples` (axes, E, longest) are a model's own positions. With them the result is (1 + axes, R, L): the plain
+        positions first, as transformers expects them.
+        """
         plain = [torch.arange(length) for length in self.lengths]
         if of_samples is None:
             return self._fill_rows([plain])[0]
@@ -80,7 +88,7 @@ class PackingLayout:
         return self._fill_rows([plain, *own])
 
     def _fill_rows(self, axes: Sequence[Sequence[Tensor]]) -> Tensor:
-        # Equal positions tell padding apart from the sample before it: each filler is a sample of its own.
+        # Position 0 throughout separates the filler from the sample before it: each filler token is its own sample.
         filled = torch.zeros(len(axes), len(self.rows), self.row_width, dtype=torch.long)
         for a, samples in enumerate(axes):
             for r, row in enumerate(self.rows):
@@ -89,7 +97,7 @@ class PackingLayout:
         return filled
 
     def token_places(self, width: int) -> Tensor:
-        """(E, P): where each sample's predicted tokens lie in a flattened (R, width - 1), -1 where it has none left."""
+        """(E, P): index of each sample's predicted tokens in a flattened (R, width - 1), -1 beyond the sample's end."""
         places = torch.full((len(self.lengths), max(self.lengths) - 1), -1)
         for r, (row, lengths) in enumerate(zip(self.rows, self.row_lengths, strict=True)):
             for index, start in zip(row, accumulate(lengths, initial=0), strict=False):
@@ -99,13 +107,13 @@ class PackingLayout:
 
 
 def unpack_to_samples(values_RL: Tensor, places_EP: Tensor) -> Tensor:
-    """Values of the predicted positions, (R, L - 1), as a row for each sample, (E, P), zero where it has none left."""
+    """Values of the predicted positions, (R, L - 1) -> a row per sample, (E, P), zero beyond the sample's end."""
     return values_RL.flatten()[places_EP.clamp(min=0)].masked_fill(places_EP < 0, 0)
 
 
 def pack_into_rows(values_EP: Tensor, places_EP: Tensor, like_RL: Tensor) -> Tensor:
-    """`unpack_to_samples` undone: (R, L - 1), zero where no sample lies."""
-    spare = like_RL.numel()  # a place past the end for what is no token
+    """The inverse of `unpack_to_samples`: (R, L - 1) like `like_RL`, zero where there is no sample."""
+    spare = like_RL.numel()  # one index past the end receives what is not a token
     flat = values_EP.new_zeros(spare + 1)
     flat.scatter_(0, places_EP.masked_fill(places_EP < 0, spare).flatten(), values_EP.flatten())
     return flat[:spare].view_as(like_RL)

@@ -9,14 +9,14 @@ from transformers import PreTrainedModel
 
 
 class RopeIndex:
-    """A model's own `get_rope_index` without its weights: the collator carries it into data-loader workers."""
+    """A model's own `get_rope_index` without its weights, so that the collator can take it into data-loader workers."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.kind, self.config = type(model), model.config
 
     @classmethod
     def from_model(cls, model: PreTrainedModel) -> RopeIndex | None:
-        """That of `model` or of the part below its head; None where positions are plain."""
+        """From `model` or the part below its head; None where positions are plain."""
         return next((cls(part) for part in (model, model.base_model) if hasattr(part, "get_rope_index")), None)
 
     def __call__(self, **inputs: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Does a model keep the samples of a packed row apart? A short forward answers."""
+"""Does a model isolate the samples of a packed row from each other? A short forward finds out."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from balanced_thinking.packing.attention import packed_rows
 from balanced_thinking.packing.layout import PackingLayout
 from balanced_thinking.packing.positions import RopeIndex
 
-# Vision models by `model_type`; others may let pictures see each other in ways that a packed row would mix up.
+# Vision models by `model_type` that our tests pack. In others images may attend to each other across samples.
 TESTED_MODEL_TYPES = ("qwen2_5_vl", "llava_next", "gemma3")
-_ROUNDING = 1e-3  # far below what another sample's tokens would change
+_ROUNDING = 1e-3  # relative; the tokens of another sample would change far more
 _TEXT_TOKENS = 6  # of each sample of the probe
 
 
 @torch.no_grad()
-def keeps_samples_apart(model: PreTrainedModel) -> bool:
-    """Whether what a sample's tokens become does not depend on what lies before it in its row.
+def isolates_samples(model: PreTrainedModel) -> bool:
+    """Whether a sample's hidden states are independent of the samples before it in its row.
 
-    A forward of twelve tokens tells; it says nothing of pictures, so of the models that have them only those are
-    trusted that our tests pack. FlashAttention's kernels keep samples apart by themselves.
+    A forward of twelve tokens finds out. It has no images, so a vision model must also be one that our tests pack.
+    FlashAttention isolates samples by itself.
     """
     if hasattr(model.config, "vision_config") and model.config.model_type not in TESTED_MODEL_TYPES:
         return False
@@ -44,7 +44,7 @@ def keeps_samples_apart(model: PreTrainedModel) -> bool:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError):
-        return False  # it does not take such positions at all
+        return False  # it does not accept such positions at all
     finally:
         model.train(training)
     return bool((last[0] - last[1]).abs().max() <= _ROUNDING * last[0].abs().max())
@@ -52,8 +52,10 @@ def keeps_samples_apart(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def _gather_zero3_parameters(model: PreTrainedModel) -> Iterator[None]:
-    """ZeRO-3 shards a model as it is loaded, but gathers its parameters only once its engine is there: until then each
-    module's own are gathered here, for the time of its forward."""
+    """Gather each module's parameters during its forward under ZeRO-3.
+
+    ZeRO-3 shards a model when it is loaded, but gathers parameters by itself only once its engine exists.
+    """
     if not is_deepspeed_zero3_enabled():
         yield
         return
@@ -76,7 +78,7 @@ def _gather_zero3_parameters(model: PreTrainedModel) -> Iterator[None]:
         try:
             yield
         finally:
-            for left in held.values():  # where a forward failed
+            for left in held.values():  # after a forward that failed
                 left.close()
 
 

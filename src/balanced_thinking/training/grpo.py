@@ -28,7 +28,7 @@ from balanced_thinking.training.sft_config import option
 
 CREDIT = ("completion", "segment")
 _SCHEDULES = [name for name in SCHEDULES if name != "adaptive"]  # which follows a think loss
-_OF_PICTURES = ("pixel_values", "image_grid_thw", "image_sizes")
+_IMAGE_INPUTS = ("pixel_values", "image_grid_thw", "image_sizes")
 
 
 @dataclass
@@ -114,8 +114,8 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
                 model,
                 reward_funcs,
                 args,
-                _undecoded(train_dataset),
-                _undecoded(eval_dataset),
+                _keep_images_encoded(train_dataset),
+                _keep_images_encoded(eval_dataset),
                 processing_class=processing_class,
                 **kwargs,
             )
@@ -137,8 +137,8 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
                 "no step; lower per_device_train_batch_size or steps_per_generation"
             )
 
-    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
-        return EpochSampler(
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSeededSampler:
+        return EpochSeededSampler(
             self.train_dataset if dataset is None else dataset,
             mini_repeat_count=self.num_generations,
             batch_size=self.args.generation_batch_size // self.num_generations,
@@ -152,8 +152,8 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         opened: dict[Any, Any] = {}
-        with _each_picture_once(self.processing_class), _padded_on_the_left(self._tokenizer):
-            output = super()._generate_and_score_completions([_with_pictures(row, opened) for row in inputs])
+        with _process_each_image_once(self.processing_class), _padded_on_the_left(self._tokenizer):
+            output = super()._generate_and_score_completions([_with_opened_images(row, opened) for row in inputs])
         mask_BT = output["completion_mask"].bool()
         # Where truncated completions are masked from the loss, they are still what was generated.
         written_BT = output["completion_ids"] != self._tokenizer.pad_token_id
@@ -162,11 +162,11 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         found = [generated_segments(ids, self._tokenizer, self.format) for ids in completions]
         self._log_segments(found)
         if self.args.credit == "segment":
-            shares_BT = credit_shares([segments for _, segments in found], mask_BT.shape[1], *self._credit())
+            shares_BT = credit_shares([segments for _, segments in found], mask_BT.shape[1], *self._credit_weights())
             output["advantages"] = output["advantages"].unsqueeze(1) * shares_BT.to(output["advantages"])
         return output
 
-    def _credit(self) -> tuple[float, float]:
+    def _credit_weights(self) -> tuple[float, float]:
         return self.credit_schedule.weights(self.state.global_step / max(1, self.state.max_steps - 1))
 
     def _log_segments(self, found: Sequence[tuple[Any, Sequence[int]]]) -> None:
@@ -178,7 +178,7 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
 
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         def forward(**inputs: Any) -> Any:
-            return model(**_without_empty_pictures(inputs))
+            return model(**_without_empty_images(inputs))
 
         return super()._get_per_token_logps_and_entropies(forward, *args, **kwargs)
 
@@ -195,7 +195,7 @@ def _named_rewards(args: ScaleGRPOConfig, tokenizer: Any) -> list[NamedReward]:
     return make_rewards(names, tokenizer, args.reasoning_format, args.reward_scorer, args.think_budget)
 
 
-class EpochSampler(RepeatSampler):
+class EpochSeededSampler(RepeatSampler):
     """TRL's sampler with an order that the epoch alone decides: TRL's own starts from its first order again when a run
     is resumed in a later epoch."""
 
@@ -210,12 +210,12 @@ class EpochSampler(RepeatSampler):
         return super().__iter__()
 
 
-def _without_empty_pictures(inputs: dict[str, Any]) -> dict[str, Any]:
+def _without_empty_images(inputs: dict[str, Any]) -> dict[str, Any]:
     """A slice of a batch can hold rows without pictures only; the models refuse tensors of no pictures."""
     pixels = inputs.get("pixel_values")
     if pixels is None or len(pixels):
         return inputs
-    return {name: value for name, value in inputs.items() if name not in _OF_PICTURES}
+    return {name: value for name, value in inputs.items() if name not in _IMAGE_INPUTS}
 
 
 def credit_shares(segments: Sequence[Sequence[int]], length: int, think: float, answer: float) -> torch.Tensor:
@@ -234,7 +234,7 @@ def credit_shares(segments: Sequence[Sequence[int]], length: int, think: float, 
     return torch.tensor(rows)
 
 
-def _undecoded(dataset: Any) -> Any:
+def _keep_images_encoded(dataset: Any) -> Any:
     """The dataset with pictures as stored bytes or paths, so that a row repeated for a group is not decoded again."""
     if not isinstance(dataset, Dataset):
         return dataset
@@ -246,16 +246,16 @@ def _undecoded(dataset: Any) -> Any:
     return dataset
 
 
-def _with_pictures(row: Mapping[str, Any], opened: dict[Any, Any]) -> dict[str, Any]:
+def _with_opened_images(row: Mapping[str, Any], opened: dict[Any, Any]) -> dict[str, Any]:
     """The row with its pictures opened: equal references give one and the same picture."""
     references = row.get("images", [row["image"]] if row.get("image") is not None else [])
     plain = {name: value for name, value in row.items() if name not in ("image", "images")}
     if references is None or not {"image", "images"} & row.keys():
         return plain | ({"images": []} if "images" in row else {})
-    return plain | {"images": [_opened(reference, opened) for reference in references]}
+    return plain | {"images": [_open_once(reference, opened) for reference in references]}
 
 
-def _opened(reference: Any, opened: dict[Any, Any]) -> Any:
+def _open_once(reference: Any, opened: dict[Any, Any]) -> Any:
     key = (reference.get("path"), reference.get("bytes")) if isinstance(reference, Mapping) else reference
     key = id(key) if hasattr(key, "getbbox") else key  # a picture that is open already
     if key not in opened:
@@ -264,7 +264,7 @@ def _opened(reference: Any, opened: dict[Any, Any]) -> Any:
 
 
 @contextmanager
-def _each_picture_once(processor: Any) -> Iterator[None]:
+def _process_each_image_once(processor: Any) -> Iterator[None]:
     """For a generation cycle, let the processor process one and the same picture once, however often it occurs."""
     if not hasattr(processor, "image_processor"):
         yield

@@ -10,8 +10,8 @@ from peft import PeftModel
 from transformers import TrainerCallback
 from transformers.utils import is_torch_bf16_gpu_available
 
-from balanced_thinking.cpu.attention import fast_model
-from balanced_thinking.cpu.products import bound_caches
+from balanced_thinking.cpu.attention import fast_products_and_attention
+from balanced_thinking.cpu.products import limit_onednn_caches
 from balanced_thinking.system.process import usable_cores
 
 _WORKERS = 4  # that decode and process pictures while the GPU computes
@@ -49,12 +49,12 @@ class SafeTrainer:
     is_deepspeed_enabled: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        bound_caches()
+        limit_onednn_caches()
         super().__init__(*args, **kwargs)
         self.add_callback(EpochReporter)  # type: ignore[attr-defined]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        with fast_model():
+        with fast_products_and_attention():
             return super().train(*args, **kwargs)  # type: ignore[misc]
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:

@@ -19,11 +19,11 @@ from balanced_thinking.batch.feeding import OneBatchAhead, keep_on_host
 from balanced_thinking.batch.sampling import LengthEstimator, LengthSampler, StepSampler
 from balanced_thinking.loss.schedules import FlatteningRule
 from balanced_thinking.loss.weights import count_examples_and_tokens, count_weighted_tokens, token_weights
-from balanced_thinking.packing.attention import attend_by_sample, packed_rows
+from balanced_thinking.packing.attention import packed_rows, use_per_sample_attention
 from balanced_thinking.packing.layout import pack_into_rows, unpack_to_samples
 from balanced_thinking.packing.masks import bidirectional_image_masks
 from balanced_thinking.packing.positions import RopeIndex
-from balanced_thinking.packing.probe import keeps_samples_apart
+from balanced_thinking.packing.probe import isolates_samples
 from balanced_thinking.segments import IGNORE
 from balanced_thinking.training.callbacks import ThinkLossMonitor
 from balanced_thinking.training.head import FullPrecisionLoss, attach_weighted_head
@@ -114,9 +114,9 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
 
     def _packing_options(self, model: Any) -> dict[str, Any]:
         """The collator's options for packing; none, and a word about it, where the model can't tell samples apart."""
-        with attend_by_sample(model) as by_sample:
+        with use_per_sample_attention(model) as by_sample:
             # The first rank tells for all, which must sample alike: under FSDP it may be the only one with weights.
-            apart = torch.tensor(float(keeps_samples_apart(model)), device=self.args.device)
+            apart = torch.tensor(float(isolates_samples(model)), device=self.args.device)
         if not self.accelerator.reduce(apart * self.accelerator.is_main_process, "sum"):
             self._groups_lengths = True
             logger.warning(
@@ -131,7 +131,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
                 f"pack_tokens is {self.args.pack_tokens}, but FlashAttention takes one row of all samples; leave it "
                 "out, and bound the memory by per_device_train_batch_size"
             )
-        self._attention = partial(attend_by_sample, model)
+        self._attention = partial(use_per_sample_attention, model)
         # A dense mask costs a row's length squared; attended to one by one, samples lie in one row without filler.
         tokens = self.args.pack_tokens or (_ONE_ROW if flash or by_sample else None)
         return {"packing": True, "pack_tokens": tokens, "rope_index": RopeIndex.from_model(model), "varlen": flash}
