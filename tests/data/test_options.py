@@ -11,7 +11,7 @@ import pytest
 
 from balanced_thinking.data.load import load_data
 from balanced_thinking.data.registry import DATASETS, register
-from balanced_thinking.inspection import describe, inspect_data
+from balanced_thinking.inspection import describe_inspection, inspect_data
 from balanced_thinking.models.tokenizer import make_tokenizer
 from tests.conftest import REPOSITORY
 
@@ -86,7 +86,7 @@ def test_words_and_tokens_tell_the_same_ratio_of_thinking_to_answer(ratio: int) 
     told = []
     for tokenizer in (None, make_tokenizer(eos_token="<eos>")):
         options = {"n": 80, "ratio": ratio}
-        text = describe(inspect_data("world", split="test", options=options, processor=tokenizer))
+        text = describe_inspection(inspect_data("world", split="test", options=options, processor=tokenizer))
         told.append([float(number) for number in re.findall(r"(?:mean|median|spend|and) ([\d.]+)", text)])
     words, tokens = told
     assert len(words) == 8  # think, answer: mean and median; the loss's two shares; the ratio's mean and median

@@ -1,4 +1,4 @@
-"""A look at the data: each planted fault is found and named, twins too the page shows what the data says as text."""
+"""Data inspection: each planted fault and duplicate is found and named; the page shows all data as text."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from PIL import Image, ImageDraw
 
 from balanced_thinking.cli import main
 from balanced_thinking.data.world import load
-from balanced_thinking.inspection import advice, describe, inspect_data, write_page
+from balanced_thinking.inspection import describe_inspection, inspect_data, list_changes, write_page
 from balanced_thinking.inspection.page import SHOWN_SAMPLES
-from balanced_thinking.inspection.text import cuts_of
+from balanced_thinking.inspection.summary import count_cut_answers
 from balanced_thinking.models.load import load_processor
 
 
 def drawing(seed: int) -> Image.Image:
-    """A picture of many parts, so that its look is its own."""
+    """A picture of many parts, so that no other picture looks like it."""
     board = next(load(n=1, seed=seed)).images[0].resize((168, 168))
     ImageDraw.Draw(board).line([(0, seed * 9), (168, 168 - seed * 7)], fill="white", width=6)
     return board
@@ -84,29 +84,29 @@ def test_every_planted_fault_is_found_and_named(tmp_path: Path) -> None:
     assert problems["6"] == ("answer_not_in_choices",)
     assert problems["0"] == ("duplicate_id",)
     assert len(found.bad_rows) == 7
-    assert [(twin.id, twin.other) for twin in found.twins] == [("8", "0")]
+    assert [(one.id, one.other) for one in found.repeats] == [("8", "0")]
     assert [(leak.id, leak.other, leak.kind) for leak in found.leaks] == [
         ("10", "0", "picture"),
         ("11", "1", "near_picture"),  # larger
         ("12", "2", "near_picture"),  # compressed
     ]
-    said = describe(found)
+    text = describe_inspection(found)
     for part in (
         "13 examples, 7 bad rows",
         "10: the same picture as 0 of scienceqa:",
         "8: the same question as 0",
     ):
-        assert part in said
-    told = "\n".join(advice(found))
+        assert part in text
+    changes = "\n".join(list_changes(found))
     for part in (
-        "take the 3 samples out that are in a test split",
-        "mend the 7 bad rows",
+        "remove the 3 samples that are in a test split",
+        "fix the 7 bad rows",
         "1 samples have no reasoning",
     ):
-        assert part in told
+        assert part in changes
 
 
-def test_what_is_found_can_be_taken_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_found_can_be_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [row(tmp_path, seed) for seed in range(8)]
     rows[1]["answer"] = "\ud800"
     rows[2] |= {"image": rows[0]["image"], "question": rows[0]["question"]}
@@ -127,10 +127,10 @@ def test_what_is_found_can_be_taken_out(tmp_path: Path, capsys: pytest.CaptureFi
     kept = [json.loads(line)["id"] for line in clean.read_text().splitlines()]
     assert kept == ["0", "4", "6", "7"]  # the good row of id 0 stays
     again = inspect_data(str(clean), against=[against])
-    assert (again.leaks, again.twins, again.bad_rows) == ([], [], ())
+    assert (again.leaks, again.repeats, again.bad_rows) == ([], [], ())
 
 
-def test_a_table_of_another_kind_takes_nothing_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_with_other_columns_removes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "rows.csv").write_text("name,age\n")
     path = write(tmp_path, [row(tmp_path, 1)])
     words = ["convert", path, "--without", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "out.jsonl")]
@@ -151,10 +151,10 @@ def test_test_items_without_an_answer_are_compared(tmp_path: Path) -> None:
     path = write(tmp_path, [row(tmp_path, seed) for seed in (3, 4)])
     found = inspect_data(path, against=[place := mathvista(tmp_path / "tests", drawing(4))])
     assert [leak.id for leak in found.leaks] == ["4"]
-    assert f"compared with {place} (1 test items)" in describe(found)
+    assert f"compared with {place} (1 test items)" in describe_inspection(found)
 
 
-def test_a_benchmark_of_which_nothing_can_be_read_is_no_all_clear(tmp_path: Path) -> None:
+def test_a_benchmark_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     place = mathvista(tmp_path / "tests", drawing(4))
     (tmp_path / "tests" / "testmini.json").write_text('{"1": {"pid": "1"}}')
     with pytest.raises(ValueError, match="none of the 1 rows of its test split can be read"):
@@ -173,23 +173,23 @@ def test_questions_of_a_test_split_are_found_with_and_without_pictures(tmp_path:
     (tmp_path / "tests" / "pid_splits.json").write_text(json.dumps({"test": ["0", "t"]}))
     found = inspect_data(write(tmp_path, rows), against=[place])
     assert [(leak.id, leak.other) for leak in found.leaks] == [("1", "0"), ("2", "t")]
-    assert [(twin.id, twin.other) for twin in found.asked] == [("0", "0")]
-    assert any("question alone give the answer away" in line for line in advice(found))
+    assert [(one.id, one.other) for one in found.shared_questions] == [("0", "0")]
+    assert any("question alone may reveal the answer" in line for line in list_changes(found))
 
 
-def test_formats_of_completions_are_told(tmp_path: Path) -> None:
+def test_formats_of_completions_are_reported(tmp_path: Path) -> None:
     completion = "<think>\\nI look.\\n</think>\\n\\nB"
     rows = [{"id": str(k), "prompt": "What ?", "completion": completion} for k in range(3)]
     rows.append({"id": "4", "prompt": "What ?", "completion": r"I look. \boxed{B}"})
     found = inspect_data(write(tmp_path, rows))
-    assert "completions written as: deepseek-r1 3, boxed 1" in describe(found)
-    (line,) = [line for line in advice(found) if "written as" in line]
-    assert line.endswith("one format, think-answer: reasoning_format: deepseek-r1 keeps the most frequent")
+    assert "completions written as: deepseek-r1 3, boxed 1" in describe_inspection(found)
+    (line,) = [line for line in list_changes(found) if "written as" in line]
+    assert line.endswith("all of them as think-answer: reasoning_format: deepseek-r1 keeps the most frequent one")
     same = inspect_data(write(tmp_path, rows[:3]), format="deepseek-r1")
-    assert not any("written as" in line for line in advice(same))
+    assert not any("written as" in line for line in list_changes(same))
 
 
-def test_sums_of_other_numbers_are_no_repetition(tmp_path: Path) -> None:
+def test_sums_of_other_numbers_are_not_repeats(tmp_path: Path) -> None:
     sums = [
         ("12 + 5?", "17"),
         ("12 - 5?", "7"),
@@ -201,22 +201,22 @@ def test_sums_of_other_numbers_are_no_repetition(tmp_path: Path) -> None:
         ("12  +  5?", "17"),
     ]
     rows = [{"question": question, "answer": answer, "think": "I reckon."} for question, answer in sums]
-    (twin,) = inspect_data(write(tmp_path, rows)).twins
-    assert (twin.id, twin.other) == ("mine-000008", "mine-000001")
+    (one,) = inspect_data(write(tmp_path, rows)).repeats
+    assert (one.id, one.other) == ("mine-000008", "mine-000001")
 
 
-def test_a_benchmark_without_its_pictures_is_no_all_clear(tmp_path: Path) -> None:
+def test_a_benchmark_without_its_pictures_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path, [row(tmp_path, seed) for seed in (3, 4)])
     place = benchmark(tmp_path / "tests", [drawing(3), drawing(9)])
     first, second = (tmp_path / "tests" / "images" / "test" / str(k) / "image.png" for k in range(2))
     second.unlink()
-    assert "2 test items, 1 of their pictures are missing" in describe(inspect_data(path, against=[place]))
+    assert "2 test items, 1 of their pictures are missing" in describe_inspection(inspect_data(path, against=[place]))
     first.unlink()
-    with pytest.raises(ValueError, match="none of its 2 test pictures is there"):
+    with pytest.raises(ValueError, match="all 2 test pictures are missing"):
         inspect_data(path, against=[place])
 
 
-def test_a_table_of_other_data_takes_nothing_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_of_other_data_removes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, [row(tmp_path, 1)])
     table = tmp_path / "rows.csv"
     table.write_text("row,id,problem,detail\n1,elsewhere,repeated,\n2,unsaid,,\n")
@@ -250,10 +250,10 @@ def test_lengths_with_pictures_are_those_of_the_batch(tmp_path: Path) -> None:
     rows = to_dataset(load_data(path).examples)
     for sample, one in zip(found.samples, rows, strict=True):
         batch = ScaleCollator(processor)([one])
-        assert sample.whole == batch["input_ids"].numel()
+        assert sample.total == batch["input_ids"].numel()
         assert sample.think + sample.answer <= int((batch["labels"] != -100).sum())
-    assert cuts_of(found) == [(512, 1)]
-    assert any(line.startswith("max_length: 1024 cuts nothing") for line in advice(found))
+    assert count_cut_answers(found) == [(512, 1)]
+    assert any(line.startswith("max_length: 1024 cuts nothing") for line in list_changes(found))
 
 
 def test_the_page_shows_the_data_as_text_and_runs_nothing(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_the_page_shows_the_data_as_text_and_runs_nothing(tmp_path: Path) -> Non
     rows[1]["answer"] = "<b>C</b>"
     html = write_page(inspect_data(write(tmp_path, rows)), tmp_path / "page.html").read_text()
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; co" in html
-    assert '<p class="asked">&lt;script&gt;' in html
+    assert '<p class="question">&lt;script&gt;' in html
     assert "\nB. cat</p>" in html
     assert "<script" not in html
     assert "<img src=x" not in html
@@ -281,19 +281,19 @@ def test_inspect_writes_its_page_from_the_command_line(tmp_path: Path, capsys: p
     assert page.is_file()
 
 
-def test_empty_data_is_not_praised(tmp_path: Path) -> None:
-    assert advice(inspect_data(write(tmp_path, []))) == ["there is no row: look at the file and the split"]
-    (line,) = advice(inspect_data(write(tmp_path, [{"question": "What ?", "answer": ""}])))
-    assert line == "mend the 1 bad rows (no_answer 1), for there is no good one"
+def test_empty_data_is_not_called_fine(tmp_path: Path) -> None:
+    assert list_changes(inspect_data(write(tmp_path, []))) == ["there is no row: check the file and the split"]
+    (line,) = list_changes(inspect_data(write(tmp_path, [{"question": "What ?", "answer": ""}])))
+    assert line == "fix the 1 bad rows (no_answer 1): there is no good one"
 
 
-def test_reasoning_under_a_name_that_nothing_reads_is_told(tmp_path: Path) -> None:
+def test_reasoning_under_an_unread_name_is_reported(tmp_path: Path) -> None:
     path = write(tmp_path, [{"question": "What ?", "answer": "B", "rationale": "I look.", "source": "web"}])
-    (line,) = advice(inspect_data(path))
-    assert "(under think or reasoning; nothing reads the texts under rationale)" in line
+    (line,) = list_changes(inspect_data(path))
+    assert "(it is read under think or reasoning; not under rationale)" in line
 
 
-def test_the_page_shows_samples_from_everywhere(tmp_path: Path) -> None:
+def test_the_page_shows_samples_from_the_complete_data(tmp_path: Path) -> None:
     rows = [{"id": f"<{k}>", "question": "What ?", "answer": str(k)} for k in range(SHOWN_SAMPLES * 2 - 1)]
     html = write_page(inspect_data(write(tmp_path, rows)), tmp_path / "page.html").read_text()
     assert html.count("<article") == SHOWN_SAMPLES
@@ -308,8 +308,8 @@ def test_inspect_names_both_of_its_files(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out.endswith(f"\n{table}\n\n{page}\n")
 
 
-def test_answers_in_prose_are_told(tmp_path: Path) -> None:
+def test_answers_in_prose_are_reported(tmp_path: Path) -> None:
     rows = [{"prompt": "How many?", "completion": text} for text in ("I count. So the answer is 3.", "I give up.")]
-    told = advice(inspect_data(path := write(tmp_path, rows)))
-    assert "1 of them end in a sentence that gives the answer: --data_options.format prose reads it" in told
+    changes = list_changes(inspect_data(path := write(tmp_path, rows)))
+    assert "1 of them end in a sentence that gives the answer: --data_options.format prose reads it" in changes
     assert len(inspect_data(path, options={"format": "prose"}).samples) == 1

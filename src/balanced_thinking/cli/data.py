@@ -45,7 +45,7 @@ def add_inspection_options(parser: Parser) -> None:
 
 
 def run_inspection(arguments: argparse.Namespace) -> None:
-    from balanced_thinking.inspection import describe, inspect_data, write_drops, write_page
+    from balanced_thinking.inspection import describe_inspection, inspect_data, write_page, write_removals
     from balanced_thinking.models.load import load_processor
 
     found = inspect_data(
@@ -57,9 +57,9 @@ def run_inspection(arguments: argparse.Namespace) -> None:
         processor=load_processor(arguments.model) if arguments.model else None,
         against=arguments.against or (),
     )
-    show_result(describe(found))
+    show_result(describe_inspection(found))
     if arguments.rows:
-        show_result(f"\n{write_drops(found, arguments.rows)}")
+        show_result(f"\n{write_removals(found, arguments.rows)}")
     if arguments.html:
         show_result(f"\n{write_page(found, arguments.html)}")
 
@@ -80,10 +80,10 @@ def add_conversion_options(parser: Parser) -> None:
 def run_conversion(arguments: argparse.Namespace) -> Path:
     from balanced_thinking.data.convert import write_jsonl
     from balanced_thinking.data.load import stream_data
-    from balanced_thinking.inspection import read_drops
+    from balanced_thinking.inspection import read_removals
     from balanced_thinking.segments import get_format
 
-    left_out = read_drops(arguments.without) if arguments.without else frozenset()
+    left_out = read_removals(arguments.without) if arguments.without else frozenset()
     if arguments.format:
         get_format(arguments.format)
     if arguments.out.exists() and not arguments.overwrite:

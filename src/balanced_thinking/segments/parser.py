@@ -21,7 +21,7 @@ from balanced_thinking.segments.scan import END_OF_TURN, TagScan, strip_span, th
 IGNORE, THINK, ANSWER = 0, 1, 2
 
 PROBLEMS: dict[str, str] = {
-    "no_think": "there is no thinking, but the format requires it (in tables: think or reasoning)",
+    "no_think": "there is no thinking, but the format requires it (in a table: the column think or reasoning)",
     "empty_think": "the thinking is empty",
     "missing_open_think": "the thinking is closed but was never opened",
     "unclosed_think": "the thinking is never closed: truncated, or the closing tag was forgotten",
@@ -30,7 +30,7 @@ PROBLEMS: dict[str, str] = {
     "text_before_think": "there is text before the thinking",
     "text_between": "there is text between the thinking and the answer",
     "answer_inside_think": "the only answer is inside the thinking, so it counts as a draft",
-    "no_answer": "there is no answer (in tables: answer)",
+    "no_answer": "there is no answer (in a table: the column answer)",
     "empty_answer": "the answer is empty",
     "unclosed_answer": "the answer is never closed: truncated, or the closing tag was forgotten",
     "multiple_answers": "there is more than one answer outside thinking; the last one counts",

@@ -1,0 +1,95 @@
+"""What to change in the data before training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from balanced_thinking.data.prose import split_prose
+from balanced_thinking.data.schemas import PROSE
+from balanced_thinking.inspection.facts import Inspection
+from balanced_thinking.inspection.summary import MAX_LENGTHS, count_formats, make_printable, median_ratio
+
+_OWN_META = {"row", "family", "read_as"}  # keys of meta that adapters write
+_SLACK = 1.05  # the counted total leaves out the tokens around a picture
+_LONG_RATIO = 20  # from here on the answer gets less than 5 % of plain SFT's loss
+
+
+def list_changes(found: Inspection) -> list[str]:
+    """One line per change, most urgent first."""
+    changes = [
+        *_advise_on_leaks(found),
+        *_advise_on_bad_rows(found),
+        *([f"remove {len(found.repeats)} samples that occur twice"] if found.repeats else []),
+        *_advise_on_format(found),
+        *_advise_on_reasoning(found),
+        *_advise_on_length(found),
+    ]
+    if found.leaks or found.repeats:
+        changes.append(
+            f"balanced inspect {found.data} ... --rows rows.csv lists these samples, and balanced convert {found.data} "
+            "--without rows.csv --out clean.jsonl removes them"
+        )
+    return changes or ["nothing needs to be changed"]
+
+
+def _advise_on_leaks(found: Inspection) -> Iterator[str]:
+    if not found.samples and not found.bad_rows:
+        yield "there is no row: check the file and the split"
+    if found.leaks:
+        yield f"remove the {len(found.leaks)} samples that are in a test split: they would raise the benchmark's score"
+    if found.shared_questions:
+        yield (
+            f"check the {len(found.shared_questions)} samples that ask a test item's question about another picture: "
+            "the question alone may reveal the answer"
+        )
+
+
+def _advise_on_bad_rows(found: Inspection) -> Iterator[str]:
+    if not found.bad_rows:
+        return
+    counts = Counter(name for bad in found.bad_rows for name in bad.problems)
+    named = ", ".join(f"{name} {n}" for name, n in counts.most_common())
+    otherwise = ", or leave them out with --on-bad-row drop" if found.samples else ": there is no good one"
+    yield f"fix the {len(found.bad_rows)} bad rows ({named}){otherwise}"
+    if prose := sum("no_answer" in bad.problems and split_prose(bad.text) is not None for bad in found.bad_rows):
+        yield f"{prose} of them end in a sentence that gives the answer: --data_options.format prose reads it"
+
+
+def _advise_on_format(found: Inspection) -> Iterator[str]:
+    """Which format to train in, if the completions in the data are written in another one."""
+    written = count_formats(found).most_common()
+    if not written or written == [(found.format, len(found.samples))] or written[0][0] == PROSE:
+        return
+    named = ", ".join(f"{name} {n}" for name, n in written)
+    kept = "the most frequent one" if len(written) > 1 else "it"
+    yield (
+        f"completions are written as {named}, but training writes all of them as {found.format}: "
+        f"reasoning_format: {written[0][0]} keeps {kept}"
+    )
+
+
+def _advise_on_reasoning(found: Inspection) -> Iterator[str]:
+    if found.samples and not found.with_reasoning:
+        texts = ", ".join(sorted(_find_unread_keys(found)))
+        hint = f" (it is read under think or reasoning; not under {make_printable(texts)})" if texts else ""
+        yield f"there is no reasoning to train on{hint}: the data can be used for evaluation and for GRPO"
+    elif missing := len(found.samples) - len(found.with_reasoning):
+        yield f"{missing} samples have no reasoning: add it, or leave them out"
+    if (ratio := median_ratio(found)) is not None and ratio >= _LONG_RATIO:
+        yield (
+            f"with a median ratio of {ratio:.0f}, the answer gets {1 - (found.think_share or 0):.1%} of plain SFT's "
+            "loss: compare the weightings scale and uniform with `balanced study`"
+        )
+
+
+def _advise_on_length(found: Inspection) -> Iterator[str]:
+    if longest := max((sample.total or 0 for sample in found.samples), default=0):
+        fitting = next((length for length in MAX_LENGTHS if length >= _SLACK * longest), None)
+        yield f"max_length: {fitting or 'null'} cuts nothing (the longest sample has about {longest} tokens)"
+
+
+def _find_unread_keys(found: Inspection) -> set[str]:
+    """Keys of the rows that have texts of several words and are not read."""
+    values = ((key, value) for sample in found.samples for key, value in sample.example.meta.items())
+    return {key for key, value in values if key not in _OWN_META and isinstance(value, str) and " " in value.strip()}

@@ -1,0 +1,72 @@
+"""The lengths of a sample: of its reasoning, of its answer, and of everything that the model reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.images import image_size
+from balanced_thinking.data.rows import prompt_messages
+from balanced_thinking.segments import ANSWER, THINK, get_format, parse, render, token_segments
+
+
+class SegmentLengths(NamedTuple):
+    """Tokens or words of a completion's reasoning and answer. The answer includes the end of the turn."""
+
+    think: int
+    answer: int
+
+
+class LengthMeasure(NamedTuple):
+    """A function from a completion and its format to its lengths, and their unit: `tokens` or `words`."""
+
+    measure: Callable[[str, str], SegmentLengths]
+    unit: str
+
+
+def choose_measure(tokenizer: Any) -> LengthMeasure:
+    """Count tokens with a tokenizer, words without one (None)."""
+
+    def measure_tokens(text: str, format: str) -> SegmentLengths:
+        offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        segments = token_segments(parse(text, format), offsets)
+        return SegmentLengths(segments.count(THINK), segments.count(ANSWER) + 1)
+
+    return LengthMeasure(_measure_words, "words") if tokenizer is None else LengthMeasure(measure_tokens, "tokens")
+
+
+def _measure_words(text: str, format: str) -> SegmentLengths:
+    words = {THINK: 0, ANSWER: 0}
+    for span in parse(text, format).spans:
+        words[span.segment] += _count_words(text[span.start : span.end], format)
+    return SegmentLengths(words[THINK], words[ANSWER] + 1)
+
+
+def _count_words(text: str, format: str) -> int:
+    """The number of words; each tag of the format counts as one."""
+    fmt = get_format(format)
+    tags = sorted(filter(None, (*fmt.tag_kinds(), *fmt.wrap)), key=len, reverse=True)
+    return len(re.sub("|".join(map(re.escape, tags)) or r"(?!)", " tag ", text).split())
+
+
+def count_all_tokens(example: Example, format: str, processor: Any) -> int | None:
+    """Tokens of prompt, pictures and completion together; None if the processor cannot count a picture's tokens.
+
+    No picture is processed. Some tokens are not counted, such as those that Gemma puts around a picture.
+    """
+    if processor is None or (example.images and not hasattr(processor, "_get_num_multimodal_tokens")):
+        return None
+    from balanced_thinking.batch.rendering import render_row
+
+    completion = [{"role": "assistant", "content": render(example.think, example.answer, format)}]
+    row = {"id": example.id, "prompt": prompt_messages(example), "completion": completion}
+    texts = render_row(row | {"images": list(example.images)}, processor)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    count = sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts.values())
+    if example.images:
+        sizes = [image_size(image)[::-1] for image in example.images]
+        # The text has one placeholder for each picture already.
+        count += sum(processor._get_num_multimodal_tokens(image_sizes=sizes).num_image_tokens) - len(sizes)
+    return count
