@@ -6,6 +6,7 @@ import dataclasses
 import re
 import shlex
 import unicodedata
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import yaml
 import balanced_thinking
 from balanced_thinking import ScaleGRPOConfig, ScaleSFTConfig
 from balanced_thinking.cli.commands import read_command_line
-from balanced_thinking.config.yaml import typed_arguments
+from balanced_thinking.config.types import typed_arguments
 from balanced_thinking.segments import FORMATS
 from balanced_thinking.training.recipe import Recipe, load_recipe
 from tests.test_layout import FLOORS
@@ -111,10 +112,7 @@ def test_python_on_every_page_compiles(name: str) -> None:
         compile(block, name, "exec")
 
 
-FIRST = [(name, k) for name in RUN for k, block in enumerate(python_blocks(name)) if "evaluate(" not in block]
-
-
-@pytest.mark.parametrize(("name", "place"), FIRST)
+@pytest.mark.parametrize(("name", "place"), [(name, k) for name in RUN for k in range(len(python_blocks(name)))])
 def test_python_of_the_first_pages_runs(name: str, place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     block = re.sub(r'"n": (?:64|100|400)', '"n": 8', python_blocks(name)[place])
@@ -222,3 +220,14 @@ def test_the_architecture_page_lists_every_room_on_its_floor() -> None:
     assert floors == {floor: set(rooms) for floor, rooms in enumerate(FLOORS, 1)}
     described = set(re.findall(r"(?m)^\| `(\w+)(?:/|\.py)` \|", page))
     assert described == {room for rooms in FLOORS for room in rooms}
+
+
+def test_the_places_where_things_are_added_exist() -> None:
+    page = by_name["docs/architecture.md"].read_text(encoding="utf-8")
+    table = page[page.index("## Adding things") :]
+    names = re.findall(r"`((?:\w+\.)+)(\w+)(?:\(.*?\))?`", table)
+    rooms = {room for floor in FLOORS for room in floor}
+    ours = [(f"balanced_thinking.{module[:-1]}", name) for module, name in names if module.split(".")[0] in rooms]
+    assert len(ours) >= 9
+    assert [place for place in ours if not hasattr(import_module(place[0]), place[1])] == []
+    assert [path for path in re.findall(r"`(tests/\S+\.py)`", table) if not (REPOSITORY / path).is_file()] == []

@@ -32,8 +32,8 @@ def add_evaluation_options(parser: Parser) -> None:
     parser.add_argument(
         "--benchmarks",
         type=Path,
-        help="data sets with splits, prompt and scorer of their own, as YAML (docs/data.md); the options below fill "
-        "what one leaves out",
+        help="data sets with splits, prompt and scorer of their own, as YAML (docs/evaluation.md); the options below "
+        "fill what one leaves out",
     )
     parser.add_argument("--split", default="test", help="which split of it")
     parser.add_argument(
