@@ -61,7 +61,7 @@ def test_a_folder_that_cannot_be_locked_is_named_with_what_to_do(
 ) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with (
-        pytest.raises(ImportError, match=r"no module fcntl.*on Windows run the command in WSL"),
+        pytest.raises(ImportError, match=r"the module fcntl exists.*on Windows run the command in WSL"),
         exclusive_lock(tmp_path),
     ):
         pass

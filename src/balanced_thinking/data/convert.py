@@ -11,7 +11,7 @@ from typing import Any
 from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.segments import render
-from balanced_thinking.system.files import written_atomically
+from balanced_thinking.system.files import open_atomically
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I")
 
@@ -32,7 +32,7 @@ def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None =
     index, made = -1, path.parent / f".{path.stem}-images.partial"
     shutil.rmtree(made, ignore_errors=True)
     try:
-        with written_atomically(path) as file:
+        with open_atomically(path) as file:
             for index, example in enumerate(examples):
                 row = _build_row(example, format, path, index, made)
                 kept = {k: v for k, v in row.items() if v not in (None, [], {})}

@@ -20,7 +20,7 @@ from balanced_thinking.runs.paths import EvaluationFiles
 from balanced_thinking.runs.records import Prediction, Summary, record_values
 from balanced_thinking.scoring.scorers import get_scorer
 from balanced_thinking.statistics.intervals import wilson_interval
-from balanced_thinking.system.files import write_atomically, written_atomically
+from balanced_thinking.system.files import open_atomically, write_atomically
 
 # Pictures of this many samples are kept beside the predictions, for the report's sample browser.
 _KEPT_PICTURES = 64
@@ -130,7 +130,7 @@ def _answer_rows(engine: Engine, task: Task, answers: SavedAnswers) -> Iterator[
 
 def _write_results(examples: Sequence[Example], summary: Summary, files: EvaluationFiles) -> None:
     _write_pictures(examples, files)
-    with written_atomically(files.predictions) as file:
+    with open_atomically(files.predictions) as file:
         for prediction in summary.predictions:
             file.write(json.dumps(record_values(prediction), ensure_ascii=False) + "\n")
     write_atomically(files.summary, json.dumps(record_values(summary), indent=2) + "\n")

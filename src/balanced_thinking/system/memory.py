@@ -1,4 +1,4 @@
-"""Peak memory of a part of what a process does: a GPU's where it works on one, else the process's own. MiB."""
+"""Peak memory of a part of a process, in MiB: that of a GPU, or that of the process itself."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _PROC = Path("/proc/self")
 
 
 def reset_peak() -> None:
-    """Let the peak begin anew. Where the system can't do that, the process's own peak stays that of its whole life."""
+    """Start a new measurement. On systems without a reset, the process's peak counts from its start."""
     import torch
 
     if torch.cuda.is_initialized():
         for device in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):
-        (_PROC / "clear_refs").write_text("5")  # Linux: VmHWM starts again from what is resident now
+        (_PROC / "clear_refs").write_text("5")  # Linux: VmHWM starts again from the memory now in use
 
 
 def peak_mib(device: str = "cpu") -> int:
-    """The largest memory since the last reset: allocated on a CUDA device, or resident of this process."""
+    """The peak since the last reset: memory allocated on a CUDA device, or resident memory of this process."""
     if device.startswith("cuda"):
         import torch
 
