@@ -10,10 +10,10 @@ __all__ = ["write_report"]
 def write_report(runs_dir: Path | str, html_path: Path | str, markdown_path: Path | str | None = None) -> Path:
     """Read `RUNS/[<setting>/]<arm>/seed-<k>/` (or `.../<arm>/`, or one run), write the report, return the page's path.
 
-    Contrasts and margin come from `RUNS/study.yaml` where there is one. With `markdown_path`, the same numbers go there
-    as Markdown, and beside it as CSV: the arms (`.csv`) and their contrasts (`-contrasts.csv`). Whatever an unfinished
-    run lacks is told on the page. Raises ValueError when `runs_dir` holds no run, and where one of these files would be
-    written over another.
+    Contrasts and margin come from `RUNS/study.yaml` where there is one. `markdown_path` is for the same numbers as
+    Markdown. Beside it two CSV files are written: the arms (`.csv`) and their contrasts (`-contrasts.csv`). The page
+    names what an unfinished run lacks. Raises ValueError when `runs_dir` holds no run, and where two of these files
+    would have the same path.
     """
     # Imported here so that `balanced --help`, which imports this module, does not wait for matplotlib.
     from balanced_thinking.report.build import load_report
@@ -28,15 +28,15 @@ def write_report(runs_dir: Path | str, html_path: Path | str, markdown_path: Pat
         texts[path.with_name(f"{path.stem}-contrasts.csv")] = render_contrasts_csv
         if len(texts) < 4:
             raise ValueError(
-                f"the page {html_path}, the Markdown {markdown_path} and the .csv beside it would be one file; name "
-                "them with --html and --markdown so that they end in .html and .md"
+                f"the page {html_path}, the Markdown {markdown_path} and the .csv beside it would be the "
+                "same file; choose names that end in .html and .md with --html and --markdown"
             )
     report = load_report(Path(runs_dir))
     for path, render in texts.items():
-        _write(path, render(report))
+        _write_text(path, render(report))
     return Path(html_path)
 
 
-def _write(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

@@ -1,33 +1,35 @@
-"""Everything a report shows: one section for each setting of a study, and what all of them say together."""
+"""Collects everything a report shows: one section for each setting of a study, and a comparison of all settings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from balanced_thinking.report.compare.contrasts import Contrast
 from balanced_thinking.report.compare.cost import cost_rows
 from balanced_thinking.report.compare.plan import Plan, load_plan
 from balanced_thinking.report.compare.samples import MAX_BYTES, SAMPLES, Samples, choose_samples
-from balanced_thinking.report.compare.tables import Tables, group, make_tables, order_arms
+from balanced_thinking.report.compare.tables import Tables, group_by_arm, make_tables, order_arms
 from balanced_thinking.report.draw.curves import MAX_POINTS, MIN_POINTS, PANELS, draw_curves
-from balanced_thinking.report.draw.forest import draw_forest, draw_times, forest_rows
+from balanced_thinking.report.draw.forest import draw_forest, forest_rows
 from balanced_thinking.report.draw.svg import Drawing
-from balanced_thinking.runs.find import find_overlooked_arms, find_runs, find_settings
+from balanced_thinking.report.draw.times import draw_times
+from balanced_thinking.runs.find import SettingFolder, find_overlooked_arms, find_runs, find_settings
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.runs.load import Run, load_runs
 from balanced_thinking.runs.records import LedgerEntry
 from balanced_thinking.system.progress import track
 
-# Points of all curves of a page together.
+# Of all curves of a page together.
 POINTS = 60_000
 MIN_SAMPLES = 8
 
 
 @dataclass(frozen=True)
 class Section:
-    """One setting; `name` is None where the study has none. `key` starts the ids of its parts."""
+    """One setting. `name` is None where the study has no settings. `key` is the prefix of its ids on the page."""
 
     name: str | None
     key: str
@@ -38,9 +40,23 @@ class Section:
     samples: Samples
 
 
+class SettingContrasts(NamedTuple):
+    """The contrasts of one setting; its name is empty where the study has no settings."""
+
+    name: str
+    contrasts: tuple[Contrast, ...]
+
+
+class NamedContrast(NamedTuple):
+    """One contrast, with the setting or split it belongs to."""
+
+    name: str
+    contrast: Contrast
+
+
 @dataclass(frozen=True)
 class Report:
-    """All of it. `arms` is the union over the settings and fixes every colour; `overall` is drawn for several only."""
+    """A complete report. `arms` of all settings fix the colours. `overall` is None for a single setting."""
 
     arms: tuple[str, ...]
     sections: tuple[Section, ...]
@@ -49,32 +65,35 @@ class Report:
     notes: tuple[str, ...]
 
     @property
-    def several(self) -> bool:
+    def has_several_settings(self) -> bool:
         return len(self.sections) > 1
 
     @property
     def all_notes(self) -> list[str]:
-        """The study's, and every section's with the name of its setting."""
+        """The study's notes, and those of every section after the name of its setting."""
         named = [(section.name, note) for section in self.sections for note in section.tables.notes]
         return [*self.notes, *(f"{name}: {note}" if name else note for name, note in named)]
 
     @property
-    def by_setting(self) -> list[tuple[str, tuple[Contrast, ...]]]:
-        return [(section.name or "", section.tables.contrasts) for section in self.sections]
+    def contrasts_by_setting(self) -> list[SettingContrasts]:
+        """The contrasts on each setting's main split."""
+        return [SettingContrasts(section.name or "", section.tables.contrasts) for section in self.sections]
 
     @property
-    def largest(self) -> tuple[Contrast, ...]:
-        """The contrasts of the setting that has most: their rule speaks for all."""
-        return max((contrasts for _, contrasts in self.by_setting), key=len)
+    def most_contrasts(self) -> tuple[Contrast, ...]:
+        """The contrasts of the setting that has most of them. The rule printed for them covers all settings."""
+        return max((contrasts for _, contrasts in self.contrasts_by_setting), key=len)
 
     @property
-    def contrasts(self) -> list[tuple[str, Contrast]]:
-        """(setting, contrast) on each setting's main split."""
-        return [(name, contrast) for name, contrasts in self.by_setting for contrast in contrasts]
+    def contrasts(self) -> list[NamedContrast]:
+        """Every contrast on each setting's main split."""
+        return [
+            NamedContrast(name, contrast) for name, contrasts in self.contrasts_by_setting for contrast in contrasts
+        ]
 
 
 @dataclass(frozen=True)
-class _Shared:
+class _ReportContext:
     """What all sections of a report have in common."""
 
     root: Path
@@ -89,36 +108,36 @@ def load_report(root: Path) -> Report:
     plan = load_plan(root)
     places = find_settings(root, plan.settings)
     runs = {name: load_runs(folder) for name, folder in places}
-    notes = [*plan.notes, *_left_out(root, plan, places)]
+    notes = [*plan.notes, *_describe_left_out(root, plan, places)]
     arms = order_arms([run for found in runs.values() for run in found], plan)
-    shared = _Shared(root, plan, arms, read_ledger(root, notes), len(runs))
-    sections = _sections(runs, shared)
+    shared = _ReportContext(root, plan, arms, read_ledger(root, notes), len(runs))
+    sections = _make_sections(runs, shared)
     overall = {section.name or "": section.tables.contrasts for section in sections}
     forest = draw_forest(forest_rows(overall, arms), plan.margin, "overall-forest") if len(sections) > 1 else None
     return Report(arms, sections, plan.margin, forest, tuple(notes))
 
 
-def _left_out(root: Path, plan: Plan, places: Sequence[tuple[str | None, Path]]) -> Iterator[str]:
-    """Notes on what the page does not show."""
+def _describe_left_out(root: Path, plan: Plan, places: Sequence[SettingFolder]) -> Iterator[str]:
+    """Notes on runs and settings that the report does not show."""
     settings = [name for name, _ in places if name is not None]
     if absent := [name for name in plan.settings if settings and name not in settings]:
         yield f"settings of the study without a run yet: {', '.join(absent)}"
     if beside := [arm for _, arm in find_runs(root) if settings and arm is not None]:
-        yield f"not shown, because they lie beside the settings and not in one: {', '.join(dict.fromkeys(beside))}"
+        yield f"not shown, because they are beside the settings and not inside one: {', '.join(dict.fromkeys(beside))}"
     for run in (folder / arm for _, folder in places for arm in find_overlooked_arms(folder)):
-        yield f"{run} is a run itself, which is not shown beside its seeds: move it to a folder of its own"
+        yield f"{run} is itself a run. It is not shown, because it contains seeds: move it to a folder of its own"
 
 
-def _sections(runs: Mapping[str | None, Sequence[Run]], shared: _Shared) -> tuple[Section, ...]:
+def _make_sections(runs: Mapping[str | None, Sequence[Run]], shared: _ReportContext) -> tuple[Section, ...]:
     steps = track(runs.items(), "comparing")
     several = len(runs) > 1
     return tuple(
-        _section(name, f"s{index}-" if several else "", found, shared) for index, (name, found) in enumerate(steps)
+        _make_section(name, f"s{index}-" if several else "", found, shared) for index, (name, found) in enumerate(steps)
     )
 
 
-def _section(name: str | None, key: str, runs: Sequence[Run], shared: _Shared) -> Section:
-    """`key` starts the ids of the section's parts; a page's samples and points are shared out among its sections."""
+def _make_section(name: str | None, key: str, runs: Sequence[Run], shared: _ReportContext) -> Section:
+    """`key` is the prefix of the section's ids. All sections share the page's number of samples and points."""
     arms, root, margin = shared.arms, shared.root, shared.plan.margin
     tables = make_tables(runs, shared.plan, arms, lambda groups: cost_rows(groups, shared.ledger, root))
     main, limit = tables.main_split, max(MIN_SAMPLES, -(-SAMPLES // shared.settings))
@@ -128,7 +147,7 @@ def _section(name: str | None, key: str, runs: Sequence[Run], shared: _Shared) -
         key=key,
         tables=tables,
         forest=draw_forest(forest_rows(tables.by_split, arms), margin, f"{key}forest"),
-        times=draw_times(group(runs), arms, main, f"{key}times") if main else None,
+        times=draw_times(group_by_arm(runs), arms, main, f"{key}times") if main else None,
         curves=tuple(draw_curves(runs, arms, prefix=key, points=points)),
         samples=choose_samples(runs, arms, main, root, limit=limit, size=MAX_BYTES // shared.settings),
     )

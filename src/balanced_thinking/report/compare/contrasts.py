@@ -1,4 +1,4 @@
-"""Two arms on the same items: exact tests seed by seed, a bootstrap over seeds and items, and what both show together.
+"""Compares two arms on the same items: exact tests for each seed, a bootstrap over seeds and items, and a verdict.
 
 Points are percentage points of accuracy, the arm minus its baseline.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist, pstdev
+from typing import NamedTuple
 
 from balanced_thinking.runs.load import Run
 from balanced_thinking.statistics.bootstrap import paired_bootstrap
@@ -24,20 +25,28 @@ from balanced_thinking.statistics.intervals import (
 
 ALPHA = 0.05
 POWER = 0.8
-# Below this many seeds the bootstrap knows too little of the spread between seeds to be trusted alone: all seeds must
-# point the same way, and this many show the difference by themselves. Not a share of them: of four seeds, three are
-# harder to have than two of three, and more seeds would show less.
+# With fewer seeds than FEW_SEEDS, the bootstrap estimates the spread between seeds too poorly to decide alone. Then all
+# seeds must point the same way, and MIN_SIGNIFICANT_SEEDS of them must be significant on their own. This is not a share
+# of the seeds: three of four are harder to reach than two of three, so more seeds would lower the power.
 FEW_SEEDS = 5
-ALONE = 2
-# A study that would miss a true difference of this many points has too little power.
+MIN_SIGNIFICANT_SEEDS = 2
+# A study that would often miss a true difference of this many points has too little power.
 DETECTABLE_POINTS = 3.0
 
 Answers = Mapping[str, bool]
 
 
+class PairedAnswers(NamedTuple):
+    """For one seed, item id -> right or wrong of both arms, on the same items."""
+
+    seed: int | None
+    arm: Answers
+    base: Answers
+
+
 @dataclass(frozen=True)
 class SeedContrast:
-    """Two arms on the same items with one seed: how many items both, one or neither of them got right."""
+    """Two arms on the same items with one seed: on how many items both, one or neither of them is right."""
 
     seed: int | None
     both: int
@@ -72,10 +81,10 @@ class SeedContrast:
 class Contrast:
     """One arm against another on `split`.
 
-    `interval` (95 %), `p` and `tost` take all seeds together: by bootstrap, or, with one seed or without a single
-    disagreement, from that seed's counts. `p_holm` is `p` adjusted over the contrasts of the split, `alpha` the level
-    of one seed's own test, `spread` the standard error in points, where there is a bootstrap. `tost` is None without a
-    margin.
+    `interval` (95 %), `p` and `tost` are over all seeds, from a bootstrap. With one seed, or without any disagreement,
+    they are from one seed's counts. `p_holm` is `p` adjusted over the contrasts of the split. `alpha` is the level of
+    the tests of single seeds. `spread` is the standard error in points, None without a bootstrap. `tost` is None
+    without a margin.
     """
 
     arm: str
@@ -111,42 +120,43 @@ class Contrast:
 
     @property
     def significant_seeds(self) -> int:
-        """How many seeds show a difference by themselves."""
+        """How many seeds are significant on their own."""
         return sum(seed.p < self.alpha for seed in self.seeds)
 
     @property
-    def same_way(self) -> bool:
+    def seeds_agree(self) -> bool:
+        """Whether all seeds point the same way."""
         return all(s.points > 0 for s in self.seeds) or all(s.points < 0 for s in self.seeds)
 
     @property
-    def shown(self) -> bool:
-        """Whether a difference was shown; `wording.rule` says how that is decided."""
+    def is_significant(self) -> bool:
+        """Whether the difference counts as significant. `wording.verdict_rule` explains the rule in words."""
         few = 1 < len(self.seeds) < FEW_SEEDS
-        return self.likely and (not few or self.significant_seeds >= ALONE)
+        return self.passes_pooled_test and (not few or self.significant_seeds >= MIN_SIGNIFICANT_SEEDS)
 
     @property
-    def likely(self) -> bool:
-        """Whether only more seeds are wanting, or nothing."""
-        # The more seeds, the likelier that one of them points the other way by chance: asking for all would make a
-        # difference of 2.5 points harder to show with 20 seeds than with 5.
-        return self.p_holm < ALPHA and (self.same_way or len(self.seeds) >= FEW_SEEDS)
+    def passes_pooled_test(self) -> bool:
+        """Whether the test over all seeds is significant. With few seeds, they must also point the same way."""
+        # With more seeds it is more likely that one points the other way by chance. If all had to agree, a difference
+        # of 2.5 points would be harder to show with 20 seeds than with 5.
+        return self.p_holm < ALPHA and (self.seeds_agree or len(self.seeds) >= FEW_SEEDS)
 
     @property
-    def discordant(self) -> float:
-        """The share of items, from 0 to 1, that only one of the two got right."""
+    def discordant_share(self) -> float:
+        """The share of items, from 0 to 1, on which only one of the two is right."""
         return sum(s.only_arm + s.only_base for s in self.seeds) / sum(s.n for s in self.seeds)
 
     @property
     def detectable_points(self) -> float | None:
-        """The smallest true difference that a study like this shows in 4 cases of 5; None where none could be.
+        """The smallest true difference that a study like this finds in 4 cases of 5; None where it can find none.
 
-        With one seed its own test sets it, else the standard error: it is wide enough with few seeds that what is asked
-        of them one by one hardly ever decides.
+        With one seed it follows from that seed's test, otherwise from the standard error. With few seeds the standard
+        error is so large that the tests of single seeds hardly ever decide.
         """
-        if self.discordant == 0:
+        if self.discordant_share == 0:
             return None
-        one = minimum_detectable_effect(self.n, self.discordant, power=POWER, alpha=self.alpha)
-        if one > self.discordant and len(self.seeds) < FEW_SEEDS:
+        one = minimum_detectable_effect(self.n, self.discordant_share, power=POWER, alpha=self.alpha)
+        if one > self.discordant_share and len(self.seeds) < FEW_SEEDS:
             return None
         if self.spread is None:
             return 100 * one
@@ -157,21 +167,22 @@ class Contrast:
         return None if self.tost is None else 100 * self.tost.margin
 
 
-def compare(
+def compare_arms(
     pairs: Sequence[tuple[Sequence[Run], Sequence[Run]]], split: str, margin: float | None, notes: list[str]
 ) -> tuple[Contrast, ...]:
-    """The contrast of every (arm's runs, baseline's runs) that share a seed and items, p adjusted over all of them.
+    """The contrast of every pair (the arm's runs, the baseline's runs), with p adjusted over all of them.
 
-    `margin` is in points. What cannot be compared, or only in part, is told in `notes`.
+    Pairs without a common seed and common items have none. `margin` is in points. `notes` get what cannot be compared,
+    or only in part.
     """
     made = []
     for runs, base in pairs:
-        answers = list(_paired(runs, base, split, notes))
+        answers = list(_paired_answers(runs, base, split, notes))
         if answers:
-            made.append(_contrast(runs[0].arm, base[0].arm, split, answers, margin))
+            made.append(_make_contrast(runs[0].arm, base[0].arm, split, answers, margin))
         else:
             notes.append(
-                f"{runs[0].arm}: not compared with {base[0].arm}, no seed has comparable predictions of both on {split}"
+                f"{runs[0].arm}: not compared with {base[0].arm} on {split}: no seed has comparable predictions of both"
             )
     adjusted = holm_adjusted([contrast.p for contrast in made])
     return tuple(
@@ -179,31 +190,27 @@ def compare(
     )
 
 
-def _contrast(
-    arm: str, base: str, split: str, answers: Sequence[tuple[int | None, Answers, Answers]], margin: float | None
-) -> Contrast:
-    seeds = tuple(SeedContrast(seed, *paired_counts(ours, theirs)) for seed, ours, theirs in answers)
+def _make_contrast(arm: str, base: str, split: str, answers: Sequence[PairedAnswers], margin: float | None) -> Contrast:
+    seeds = tuple(SeedContrast(each.seed, *paired_counts(each.arm, each.base)) for each in answers)
     if len(seeds) == 1 or not any(seed.only_arm + seed.only_base for seed in seeds):
         one = min(seeds, key=lambda seed: seed.n)
         tost = None if margin is None else tost_paired(*one.counts, margin=margin / 100)
         return Contrast(arm, base, split, seeds, one.interval, one.p, tost, None)
-    # Where runs don't state their seed there is one of each arm, so the key doesn't matter.
-    a, b = ({seed or 0: pair[side] for seed, *pair in answers} for side in (0, 1))
-    found = paired_bootstrap(a, b).widened_for_seeds()
+    # Where runs have not recorded their seed there is one of each arm, so any key will do.
+    ours, theirs = {each.seed or 0: each.arm for each in answers}, {each.seed or 0: each.base for each in answers}
+    found = paired_bootstrap(ours, theirs).widened_for_seeds()
     tost = None if margin is None else found.tost(margin / 100)
     interval = 100 * found.low, 100 * found.high
     return Contrast(arm, base, split, seeds, interval, found.p_two_sided, tost, 100 * pstdev(found.draws))
 
 
-def _paired(
-    runs: Sequence[Run], base: Sequence[Run], split: str, notes: list[str]
-) -> Iterable[tuple[int | None, Answers, Answers]]:
-    """(seed, the arm's verdicts, the baseline's) on the items that both answered."""
+def _paired_answers(runs: Sequence[Run], base: Sequence[Run], split: str, notes: list[str]) -> Iterable[PairedAnswers]:
+    """The answers of both arms for every common seed, on the items that both answered."""
     baseline, seen = {run.seed: run for run in base}, set[tuple[Path, Path]]()
     for run in runs:
         other = baseline.get(run.seed)
-        # Two models that were not trained here stand beside every seed: their answers are compared once.
-        if other is None or (pair := (run.folder, other.folder)) in seen or not _comparable(run, other, split):
+        # Two seedless models are repeated for every seed. Their answers are compared once.
+        if other is None or (pair := (run.folder, other.folder)) in seen or not _are_comparable(run, other, split):
             continue
         seen.add(pair)
         ours, theirs = (each.evaluations[split].correct for each in (run, other))
@@ -213,10 +220,10 @@ def _paired(
         if len(common) < max(len(ours), len(theirs)):
             shared = f"the {len(common)} items of {split} that both answered"
             notes.append(f"{run.label}: compared with {base[0].arm} on {shared}")
-        yield run.seed, {i: ours[i] for i in common}, {i: theirs[i] for i in common}
+        yield PairedAnswers(run.seed, {i: ours[i] for i in common}, {i: theirs[i] for i in common})
 
 
-def _comparable(a: Run, b: Run, split: str) -> bool:
-    """Whether both were evaluated on it, and, as far as they say, on the same items in the same manner."""
+def _are_comparable(a: Run, b: Run, split: str) -> bool:
+    """Whether both were evaluated on the split, on the same items and with the same protocol, as far as recorded."""
     ours, theirs = a.evaluations.get(split), b.evaluations.get(split)
     return ours is not None and theirs is not None and ours.has_same_items(theirs) and ours.has_same_protocol(theirs)

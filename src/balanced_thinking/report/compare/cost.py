@@ -1,4 +1,4 @@
-"""What training and evaluating cost: a run's time together with the runs it started from, and a study's ledger.
+"""The cost of training and evaluation, from a study's ledger and the runs' own records.
 
 Times are seconds, memory is MiB.
 """
@@ -19,7 +19,7 @@ TRAIN = "train"
 
 @dataclass(frozen=True)
 class CostRow:
-    """Means over the runs of one arm; `peak_mib` is the highest. `relative` is the wall time against the baseline's."""
+    """Means over the runs of one arm; `peak_mib` is the maximum. `relative` is training time against the baseline's."""
 
     arm: str
     part: str
@@ -38,14 +38,14 @@ def training_chain(run: Run, runs: Sequence[Run]) -> list[Run]:
 
 
 def chain_seconds(run: Run, runs: Sequence[Run]) -> float | None:
-    """Training time of the whole chain; None where a part of it is not known."""
+    """Training time of the complete chain; None where a part of it is not known."""
     parts = [part.train_seconds for part in training_chain(run, runs)]
     known = [seconds for seconds in parts if seconds is not None]
     return sum(known) if len(known) == len(parts) else None
 
 
 def _find_parent(run: Run, runs: Sequence[Run]) -> Run | None:
-    """The run whose folder the recipe's `model` names; by its last two folders where the study was moved."""
+    """The run whose folder is the recipe's `model`. After a study was moved, the last two folders must match."""
     model = run.config.get("model")
     if not isinstance(model, str) or not model or "\0" in model:
         return None
@@ -56,8 +56,8 @@ def _find_parent(run: Run, runs: Sequence[Run]) -> Run | None:
     return next(exact, next(moved, None))
 
 
-def orphans(runs: Sequence[Run]) -> list[str]:
-    """Notes on runs of a second stage whose first one is not here, so that its time is not counted."""
+def describe_missing_parents(runs: Sequence[Run]) -> list[str]:
+    """Notes on runs of a second stage whose first stage is not here, so that its time is not counted."""
     return [
         f"{run.label}: starts from {run.config.get('model')}, which is not among these runs; its time is not counted"
         for run in runs
@@ -66,7 +66,7 @@ def orphans(runs: Sequence[Run]) -> list[str]:
 
 
 def cost_rows(groups: Sequence[Sequence[Run]], ledger: Iterable[LedgerEntry], root: Path) -> tuple[CostRow, ...]:
-    """For each arm its training and its evaluations; the baseline is the first. Without ledger: what runs recorded."""
+    """The costs of each arm; the first group is the baseline. Without a ledger, from the runs' own records."""
     entries: dict[str, list[LedgerEntry]] = defaultdict(list)
     for row in ledger:
         entries[row.run].append(row)
@@ -74,32 +74,32 @@ def cost_rows(groups: Sequence[Sequence[Run]], ledger: Iterable[LedgerEntry], ro
     base = mean_of_known(chain_seconds(run, runs) for run in groups[0]) if groups else None
     rows = []
     for group in groups:
-        parts = [_parts(run, entries.get(_name(run, root), [])) for run in group]
+        parts = [_entries_by_part(run, entries.get(_ledger_name(run, root), [])) for run in group]
         total = mean_of_known(chain_seconds(run, runs) for run in group)
         relative = total / base if total is not None and base else None
         names = dict.fromkeys(name for part in parts for name in part)
-        rows += [_row(group[0].arm, name, parts, relative if name.startswith("train") else None) for name in names]
+        rows += [_cost_row(group[0].arm, name, parts, relative if name.startswith("train") else None) for name in names]
     return tuple(rows)
 
 
-def _name(run: Run, root: Path) -> str:
-    """As the ledger names it: the run's folder below the study's."""
+def _ledger_name(run: Run, root: Path) -> str:
+    """The run's name in the ledger: its folder below the study's."""
     folder, above = run.folder.resolve(), root.resolve()
     return folder.relative_to(above).as_posix() if folder.is_relative_to(above) else ""
 
 
-def _parts(run: Run, entries: Sequence[LedgerEntry]) -> dict[str, list[LedgerEntry]]:
-    """A run's entries by part: `training (grpo)`, `evaluation`. An entry counts all that its part took, so of a part
-    that was done again the last one stands."""
+def _entries_by_part(run: Run, entries: Sequence[LedgerEntry]) -> dict[str, list[LedgerEntry]]:
+    """A run's entries by part: `training (grpo)`, `evaluation`. Of a part that was done again, the last entry counts,
+    because an entry covers everything that its part took."""
     latest = {entry.part: entry for entry in entries}
-    training = [latest.pop(TRAIN)] if TRAIN in latest else _recorded(run)
+    training = [latest.pop(TRAIN)] if TRAIN in latest else _entries_from_run(run)
     evaluation = list(latest.values())
     parts = {f"training ({run.stage})": training, "evaluation": evaluation}
     return {name: found for name, found in parts.items() if found}
 
 
-def _recorded(run: Run) -> list[LedgerEntry]:
-    """What the run itself recorded, as a ledger would have it."""
+def _entries_from_run(run: Run) -> list[LedgerEntry]:
+    """The run's own record of its training, as a ledger entry."""
     known = run.provenance
     if known is None or run.train_seconds is None:
         return []
@@ -115,16 +115,17 @@ def _recorded(run: Run) -> list[LedgerEntry]:
     ]
 
 
-def _row(arm: str, part: str, parts: Sequence[dict[str, list[LedgerEntry]]], relative: float | None) -> CostRow:
+def _cost_row(arm: str, part: str, parts: Sequence[dict[str, list[LedgerEntry]]], relative: float | None) -> CostRow:
     found = [run[part] for run in parts if part in run]
     peaks = [peak for entries in found for entry in entries if (peak := entry.peak_mib) is not None]
     wall, cpu, tokens = (
-        mean_of_known(_total(entries, key) for entries in found) for key in ("wall_seconds", "cpu_seconds", "tokens")
+        mean_of_known(_sum_known(entries, key) for entries in found)
+        for key in ("wall_seconds", "cpu_seconds", "tokens")
     )
     return CostRow(arm, part, len(found), wall, cpu, tokens, max(peaks, default=None), relative)
 
 
-def _total(entries: Sequence[LedgerEntry], key: str) -> float | None:
-    """The evaluations of one run add up."""
+def _sum_known(entries: Sequence[LedgerEntry], key: str) -> float | None:
+    """The sum over a run's entries; None where no entry has the value."""
     known = [value for entry in entries if (value := getattr(entry, key)) is not None]
     return sum(known) if known else None

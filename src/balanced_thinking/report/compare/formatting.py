@@ -6,32 +6,32 @@ MISSING = "–"
 MINUS, THIN = "−", "\u202f"
 
 
-def percent(share: float | None, digits: int = 1) -> str:
+def format_percent(share: float | None, digits: int = 1) -> str:
     """0.405 -> `40.5 %`"""
     return MISSING if share is None else f"{100 * share:.{digits}f}{THIN}%"
 
 
-def span(shares: tuple[float, float], digits: int = 1) -> str:
+def format_range(shares: tuple[float, float], digits: int = 1) -> str:
     """(0.381, 0.43) -> `38.1 to 43.0 %`"""
-    return f"{100 * shares[0]:.{digits}f} to {percent(shares[1], digits)}"
+    return f"{100 * shares[0]:.{digits}f} to {format_percent(shares[1], digits)}"
 
 
-def points(value: float) -> str:
+def format_points(value: float) -> str:
     """3.21 -> `+3.2`, -0.5 -> `−0.5`"""
     return f"{value:+.1f}".replace("-", MINUS)
 
 
-def count(value: float | None) -> str:
+def format_count(value: float | None) -> str:
     """12345.6 -> `12,346`"""
     return MISSING if value is None else f"{value:,.0f}"
 
 
-def cost_seconds(value: float | None) -> str:
+def format_cost_seconds(value: float | None) -> str:
     """Seconds for a table of costs: 754.31 -> `754`, 7.43 -> `7.4`"""
     return MISSING if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def seconds(value: float | None) -> str:
+def format_duration(value: float | None) -> str:
     """754 -> `12 min 34 s`, 7260 -> `2 h 1 min`"""
     if value is None:
         return MISSING
@@ -42,35 +42,35 @@ def seconds(value: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{value:.3g} s"
 
 
-def times(value: float | None) -> str:
+def format_ratio(value: float | None) -> str:
     """1.234 -> `1.23 ×`"""
     return MISSING if value is None else f"{value:.2f} ×"
 
 
-def p_value(p: float) -> str:
+def format_p(p: float) -> str:
     """0.0341 -> `0.034`, 0.00001 -> `< 0.001`"""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def p_phrase(p: float) -> str:
     """0.0341 -> `p = 0.034`, 0.00001 -> `p < 0.001`"""
-    return f"p {p_value(p)}" if p < 0.001 else f"p = {p_value(p)}"
+    return f"p {format_p(p)}" if p < 0.001 else f"p = {format_p(p)}"
 
 
 def seed_name(seed: int | None) -> str:
     return "seed not stated" if seed is None else f"seed {seed}"
 
 
-def margin(points: float | None) -> str:
+def format_margin(points: float | None) -> str:
     """1.0 -> `1 point`, 2.5 -> `2.5 points`"""
     return MISSING if points is None else f"{points:g} point{'' if points == 1 else 's'}"
 
 
-def detectable(value: float | None) -> str:
-    """Points that a study can show; none where the arms never disagree."""
+def format_detectable(value: float | None) -> str:
+    """5.91 -> `5.9`, None -> a dash: no difference is detectable where the arms never disagree."""
     return MISSING if value is None else f"{value:.1f}"
 
 
-def interval(low_high: tuple[float, float]) -> str:
+def format_interval(low_high: tuple[float, float]) -> str:
     """(-0.31, 2.4) points -> `−0.3 to +2.4`"""
-    return " to ".join(map(points, low_high))
+    return " to ".join(map(format_points, low_high))

@@ -1,4 +1,4 @@
-"""What a study fixed before it ran: its contrasts, its margin and the order of its settings, arms and benchmarks."""
+"""What a study fixed before it ran: its contrasts, its margin, and the order of settings, arms and benchmarks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ MAIN_SPLIT = "test"
 
 @dataclass(frozen=True)
 class Plan:
-    """`contrasts` are (arm, baseline) pairs, `margin` is in points, `benchmarks` are (data, split) pairs; empty or None
-    where no study says it."""
+    """`contrasts` are (arm, baseline) pairs, `margin` is in points, `benchmarks` are (data, split) pairs.
+
+    Fields are empty or None where there is no study or it does not define them.
+    """
 
     contrasts: tuple[tuple[str, str], ...] = ()
     margin: float | None = None
@@ -31,57 +33,57 @@ def load_plan(root: Path) -> Plan:
     """The plan in `study.yaml` of a study's folder, or of the study that `root` is a setting of."""
     path = root / PLAN
     if path.is_file():
-        return _read(path)
+        return _read_plan(path)
     above = root.resolve().parent / PLAN
-    plan = _read(above) if above.is_file() else Plan()
+    plan = _read_plan(above) if above.is_file() else Plan()
     return plan if root.resolve().name in plan.settings else Plan()
 
 
-def _read(path: Path) -> Plan:
+def _read_plan(path: Path) -> Plan:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError) as error:
         return Plan(notes=(f"{PLAN} cannot be read ({type(error).__name__}): its contrasts and margin are not used",))
     if not isinstance(raw, dict):
-        return Plan(notes=(f"{PLAN} holds {type(raw).__name__}, a mapping was expected",))
-    pairs, unusable = _pairs(raw.get("contrasts"))
-    notes = [f"{PLAN}: {unusable} contrasts are no [arm, baseline] pairs"] if unusable else []
+        return Plan(notes=(f"{PLAN} holds {type(raw).__name__}; expected a mapping",))
+    pairs, unusable = _usable_pairs(raw.get("contrasts"))
+    notes = [f"{PLAN}: {unusable} contrasts are not [arm, baseline] pairs"] if unusable else []
     margin = raw.get("margin")
     if margin is not None and not (isinstance(margin, int | float) and 0 <= margin < 100):
-        notes.append(f"{PLAN}: margin is {margin!r}, points from 0 to below 100 were expected")
+        notes.append(f"{PLAN}: margin is {margin!r}; expected points from 0 to below 100")
         margin = None
-    settings, benchmarks = raw.get("settings"), _benchmarks(raw)
-    return Plan(pairs, margin, _names(settings), _names(raw.get("arms")), benchmarks, tuple(notes))
+    settings, benchmarks = raw.get("settings"), _benchmark_order(raw)
+    return Plan(pairs, margin, _mapping_keys(settings), _mapping_keys(raw.get("arms")), benchmarks, tuple(notes))
 
 
-def _pairs(value: Any) -> tuple[tuple[tuple[str, str], ...], int]:
-    """The usable pairs, each once, and how many entries are none."""
+def _usable_pairs(value: Any) -> tuple[tuple[tuple[str, str], ...], int]:
+    """The usable pairs without repetitions, and the number of unusable entries."""
     entries = value if isinstance(value, list) else []
     usable = [entry for entry in entries if isinstance(entry, list) and len(entry) == 2]
     return tuple(dict.fromkeys((str(arm), str(base)) for arm, base in usable)), len(entries) - len(usable)
 
 
-def _benchmarks(raw: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Those of the study in its order, then those that only settings have."""
-    varied = (part for _, part in _entries(raw, "settings"))
+def _benchmark_order(raw: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The (data, split) pairs of the study in its order, then those that only settings have."""
+    varied = (part for _, part in _section_items(raw, "settings"))
     found = [
         (str(data), str(split))
         for part in (raw, *varied)
-        for data, options in _entries(part, "evaluate")
-        for split in _splits(options)
+        for data, options in _section_items(part, "evaluate")
+        for split in _split_names(options)
     ]
     return tuple(dict.fromkeys(found))
 
 
-def _entries(part: Any, key: str) -> Iterable[tuple[Any, Any]]:
+def _section_items(part: Any, key: str) -> Iterable[tuple[Any, Any]]:
     value = part.get(key) if isinstance(part, dict) else None
     return value.items() if isinstance(value, dict) else ()
 
 
-def _splits(options: Any) -> list[Any]:
+def _split_names(options: Any) -> list[Any]:
     splits = options.get("splits", MAIN_SPLIT) if isinstance(options, dict) else MAIN_SPLIT
     return splits if isinstance(splits, list) else [splits]
 
 
-def _names(value: Any) -> tuple[str, ...]:
+def _mapping_keys(value: Any) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, dict) else ()

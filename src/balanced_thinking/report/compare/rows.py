@@ -1,4 +1,4 @@
-"""The rows of a report about one split: its arms, how their completions failed, and question families."""
+"""The rows of a report on one split: arms, failures and question families."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from balanced_thinking.statistics.intervals import wilson_interval
 class ArmRow:
     """One arm on one split, all its seeds together. Rates and accuracies are shares from 0 to 1, times are seconds.
 
-    `seeds` is 0 for a model that was not trained here. `n` counts items of one seed. `low` and `high` are the Wilson
-    95 % interval at `n` items: the seeds answer the same items, so counting each answer as a new item would make the
-    interval too narrow. `train_seconds` includes the runs that a run started from. `asked` names the prompts and
-    scorers; `score` is None where summaries don't give it.
+    `seeds` is 0 for a model that was not trained here. `n` counts the items of one seed. `low` and `high` are the
+    Wilson 95 % interval for `n` items. Seeds answer the same items, so more items would make it too narrow.
+    `train_seconds` includes the runs that a run started from. `asked` names the prompts and scorers. `score` is None
+    where no summary has it.
     """
 
     arm: str
@@ -44,7 +44,7 @@ class ArmRow:
 
 @dataclass(frozen=True)
 class FamilyRow:
-    """One question family: items per arm and seed, and each arm's accuracy (None where it has no such items)."""
+    """One question family: its items per arm and seed, and each arm's accuracy (None without such items)."""
 
     family: str
     n: int
@@ -53,7 +53,7 @@ class FamilyRow:
 
 @dataclass(frozen=True)
 class FailureRow:
-    """One arm's completions by `failures.GROUPS`, as shares of all, in that order."""
+    """One arm's completions: the share of each of `outcomes.GROUPS`, in that order."""
 
     arm: str
     n: int
@@ -61,6 +61,7 @@ class FailureRow:
 
 
 def arm_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[ArmRow, ...]:
+    """One row for each arm with results on the split; the first group is the baseline."""
     everything = [run for runs in groups for run in runs]
     seconds = {runs[0].arm: mean_of_known(chain_seconds(run, everything) for run in runs) for runs in groups}
     rows = (_arm_row(runs, split, seconds[runs[0].arm], seconds[groups[0][0].arm]) for runs in groups)
@@ -68,10 +69,10 @@ def arm_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[ArmRow, ...]:
 
 
 def _arm_row(runs: Sequence[Run], split: str, seconds: float | None, base_seconds: float | None) -> ArmRow | None:
-    evaluations = [e for run in _once(runs) if (e := run.evaluations.get(split)) is not None and e.total.n]
+    evaluations = [e for run in _distinct_runs(runs) if (e := run.evaluations.get(split)) is not None and e.total.n]
     if not evaluations:
         return None
-    many, total = len(evaluations), _pool(e.total for e in evaluations)
+    many, total = len(evaluations), _pool_tallies(e.total for e in evaluations)
     items = round(total.n / many)
     low, high = wilson_interval(round(total.correct / many), items)
     shares = [e.total.correct / e.total.n for e in evaluations]
@@ -90,27 +91,29 @@ def _arm_row(runs: Sequence[Run], split: str, seconds: float | None, base_second
         answer_tokens=mean_of_known(e.answer_tokens_mean for e in evaluations),
         train_seconds=seconds,
         relative_time=seconds / base_seconds if seconds is not None and base_seconds else None,
-        score=mean_of_known(_score(e) for e in evaluations),
+        score=mean_of_known(_mean_score(e) for e in evaluations),
         asked=" or ".join(dict.fromkeys(e.prompt_and_scorer for e in evaluations if e.prompt_and_scorer)),
     )
 
 
-def _score(evaluation: Evaluation) -> float | None:
-    """None where the summary gives none, as those of before there were graded scorers."""
-    return (evaluation.summary.score or None) if evaluation.summary else None
+def _mean_score(evaluation: Evaluation) -> float | None:
+    """The summary's mean score; None where it has none, as before there were graded scorers."""
+    summary = evaluation.summary
+    # A mean of 0 with correct answers is a default of the record, not a score.
+    return None if summary is None or (summary.correct and not summary.score) else summary.score
 
 
-def _once(runs: Sequence[Run]) -> list[Run]:
-    """Each run once: a model that was not trained here stands beside every seed."""
+def _distinct_runs(runs: Sequence[Run]) -> list[Run]:
+    """Each run once. The list repeats a seedless model for every seed."""
     return list({run.folder: run for run in runs}.values())
 
 
 def failure_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[FailureRow, ...]:
-    """Of the arms that have predictions: a summary alone doesn't tell the groups."""
+    """How the completions of each arm ended. Arms without predictions have no row."""
     rows = []
     for runs in groups:
         counted: Counter[str] = Counter()
-        for run in _once(runs):
+        for run in _distinct_runs(runs):
             if split in run.evaluations:
                 counted.update(run.evaluations[split].groups)
         if n := counted.total():
@@ -121,16 +124,16 @@ def failure_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[FailureRo
 def family_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[FamilyRow, ...]:
     evaluations = [[e for run in runs if (e := run.evaluations.get(split)) is not None] for runs in groups]
     names = sorted({name for arm in evaluations for evaluation in arm for name in evaluation.families})
-    return tuple(_family(name, evaluations) for name in names)
+    return tuple(_family_row(name, evaluations) for name in names)
 
 
-def _family(name: str, evaluations: Sequence[Sequence[Evaluation]]) -> FamilyRow:
-    totals = [_pool(e.families[name] for e in arm if name in e.families) for arm in evaluations]
+def _family_row(name: str, evaluations: Sequence[Sequence[Evaluation]]) -> FamilyRow:
+    totals = [_pool_tallies(e.families[name] for e in arm if name in e.families) for arm in evaluations]
     items = max(evaluation.families[name].n for arm in evaluations for evaluation in arm if name in evaluation.families)
     return FamilyRow(name, items, tuple(total.correct / total.n if total.n else None for total in totals))
 
 
-def _pool(tallies: Iterable[Tally]) -> Tally:
+def _pool_tallies(tallies: Iterable[Tally]) -> Tally:
     pooled = Tally()
     for tally in tallies:
         pooled.n, pooled.correct = pooled.n + tally.n, pooled.correct + tally.correct

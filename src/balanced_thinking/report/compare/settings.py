@@ -1,4 +1,4 @@
-"""What runs say of their settings and of themselves, arm beside arm."""
+"""The settings and provenance of runs, with one column per arm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from balanced_thinking.runs.load import Run
 
 @dataclass(frozen=True)
 class SettingRow:
-    """One key, and for each arm the distinct values that its runs give it."""
+    """One key, and for each arm the distinct values that its runs have for it."""
 
     key: str
     values: tuple[tuple[str, ...], ...]
@@ -22,18 +22,21 @@ class SettingRow:
 
 
 def setting_rows(groups: Sequence[Sequence[Run]], pick: Callable[[Run], Mapping[str, Any]]) -> tuple[SettingRow, ...]:
-    flat = [[dict(_flatten(pick(run))) for run in runs] for runs in groups]
+    """One row for each key of the mappings that `pick` returns, nested keys as `a.b`. `groups` are the arms' runs."""
+    flat = [[dict(_flatten_mapping(pick(run))) for run in runs] for runs in groups]
     keys = dict.fromkeys(key for runs in flat for run in runs for key in run)
-    return tuple(SettingRow(key, tuple(_distinct(run.get(key, "") for run in runs) for runs in flat)) for key in keys)
+    return tuple(
+        SettingRow(key, tuple(_distinct_values(run.get(key, "") for run in runs) for runs in flat)) for key in keys
+    )
 
 
-def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+def _flatten_mapping(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
     for key, value in mapping.items():
         if isinstance(value, dict) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from _flatten_mapping(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", "" if value is None else str(value)
 
 
-def _distinct(values: Iterable[str]) -> tuple[str, ...]:
+def _distinct_values(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value for value in values if value))

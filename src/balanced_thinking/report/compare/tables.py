@@ -1,4 +1,4 @@
-"""The numbers of a report as plain rows: which arms and splits there are, in which order, and what is compared."""
+"""The numbers of one setting: its arms and splits, their order, and what is compared with what."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from balanced_thinking.report.compare.contrasts import Contrast, compare
-from balanced_thinking.report.compare.cost import CostRow, orphans
+from balanced_thinking.report.compare.contrasts import Contrast, compare_arms
+from balanced_thinking.report.compare.cost import CostRow, describe_missing_parents
 from balanced_thinking.report.compare.plan import MAIN_SPLIT, Plan
 from balanced_thinking.report.compare.rows import ArmRow, FailureRow, FamilyRow, arm_rows, failure_rows, family_rows
 from balanced_thinking.report.compare.settings import SettingRow, setting_rows
@@ -24,10 +24,10 @@ Costing = Callable[[Sequence[Sequence[Run]]], tuple[CostRow, ...]]
 
 @dataclass(frozen=True)
 class Leader:
-    """The most accurate arm of a split; `second` is its contrast with the next. `best` only if it beats every other."""
+    """The most accurate arm of a split, and its contrast with the next. `best` only if it beats every other arm."""
 
     arm: str
-    second: Contrast
+    runner_up: Contrast
     best: bool
 
 
@@ -57,16 +57,16 @@ class Tables:
 def make_tables(
     runs: Sequence[Run], plan: Plan = NO_PLAN, arms: Sequence[str] = (), costs: Costing | None = None
 ) -> Tables:
-    """The tables of at least one run. `arms` is an order that several settings share; `costs` reads a ledger."""
-    groups = group(runs)
+    """The tables of at least one run. `arms` is the order that all settings share. `costs` makes the rows of costs."""
+    groups = group_by_arm(runs)
     arms = tuple(arm for arm in arms or order_arms(runs, plan) if arm in groups)
     splits = _order_splits(runs, plan)
     main = splits[0] if splits else None
-    notes = [f"{run.label}: {note}" for run in runs for note in run.notes] + orphans(runs)
-    notes += [note for split in splits for note in _differences(runs, split)]
+    notes = [f"{run.label}: {note}" for run in runs for note in run.notes] + describe_missing_parents(runs)
+    notes += [note for split in splits for note in _describe_differences(runs, split)]
     ordered = [groups[arm] for arm in arms]
-    pairs = _pairs(groups, arms, plan, notes)
-    by_split = {split: compare(pairs, split, plan.margin, notes) for split in splits}
+    pairs = _pairs_to_compare(groups, arms, plan, notes)
+    by_split = {split: compare_arms(pairs, split, plan.margin, notes) for split in splits}
     rows = {split: arm_rows(ordered, split) for split in splits}
     return Tables(
         arms=arms,
@@ -74,7 +74,7 @@ def make_tables(
         main_split=main,
         contrasts=by_split[main] if main else (),
         by_split=by_split,
-        leaders={s: leader for s in splits if (leader := _leader(groups, rows[s], s, plan.margin)) is not None},
+        leaders={s: leader for s in splits if (leader := _find_leader(groups, rows[s], s, plan.margin)) is not None},
         splits=rows,
         families=family_rows(ordered, main) if main else (),
         failures=failure_rows(ordered, main) if main else (),
@@ -85,8 +85,8 @@ def make_tables(
     )
 
 
-def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs of every arm."""
+def group_by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs by arm."""
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.arm].append(run)
@@ -95,14 +95,14 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 def order_arms(runs: Sequence[Run], plan: Plan) -> tuple[str, ...]:
     """The baseline, then the arms in the study's order, then others by name."""
-    groups = group(runs)
-    base, rank = _baseline(groups), {arm: place for place, arm in enumerate(plan.arms)}
+    groups = group_by_arm(runs)
+    base, rank = _find_baseline(groups), {arm: place for place, arm in enumerate(plan.arms)}
     return (base, *sorted(groups.keys() - {base}, key=lambda arm: (rank.get(arm, len(rank)), arm)))
 
 
 def _order_splits(runs: Sequence[Run], plan: Plan) -> list[str]:
-    """The folders of results: as the study's benchmarks and their splits follow each other, then tests, by name."""
-    # By what the summaries say, for a folder's name depends on where the study was started.
+    """The result folders: in the order of the study's benchmarks, then test splits, then others by name."""
+    # From the summaries, because a folder's name depends on the directory in which the study was started.
     planned = {pair: place for place, pair in enumerate(plan.benchmarks)}
     ranks: dict[str, int] = {}
     for name, found in ((name, found) for run in runs for name, found in run.evaluations.items()):
@@ -112,10 +112,10 @@ def _order_splits(runs: Sequence[Run], plan: Plan) -> list[str]:
     return sorted(ranks, key=lambda name: (ranks[name], name.rpartition("-")[2] != MAIN_SPLIT, name))
 
 
-def _pairs(
+def _pairs_to_compare(
     groups: Mapping[str, Sequence[Run]], arms: Sequence[str], plan: Plan, notes: list[str]
 ) -> list[tuple[Sequence[Run], Sequence[Run]]]:
-    """The study's contrasts, else every arm against the baseline."""
+    """The study's contrasts, or every arm against the baseline where there is no study."""
     named = plan.contrasts or tuple((arm, arms[0]) for arm in arms[1:])
     absent = [f"{arm} with {base}" for arm, base in named if arm not in groups or base not in groups]
     if absent:
@@ -123,21 +123,21 @@ def _pairs(
     return [(groups[arm], groups[base]) for arm, base in named if arm in groups and base in groups]
 
 
-def _leader(
+def _find_leader(
     groups: Mapping[str, Sequence[Run]], rows: Sequence[ArmRow], split: str, margin: float | None
 ) -> Leader | None:
-    """The leading arm of the split, compared with every other: p is adjusted over all of these comparisons."""
+    """The most accurate arm of the split, compared with every other. p is adjusted over these comparisons."""
     first, *others = [row.arm for row in sorted(rows, key=lambda row: -row.accuracy)] or [""]
-    contrasts = compare([(groups[first], groups[arm]) for arm in others], split, margin, [])
+    contrasts = compare_arms([(groups[first], groups[arm]) for arm in others], split, margin, [])
     if not contrasts or contrasts[0].base != others[0]:
         return None
-    best = len(contrasts) == len(others) and all(c.shown and c.points > 0 for c in contrasts)
+    best = len(contrasts) == len(others) and all(c.is_significant and c.points > 0 for c in contrasts)
     return Leader(first, contrasts[0], best)
 
 
-def _baseline(groups: Mapping[str, Sequence[Run]]) -> str:
-    """The arm named `sft`, else the plain one (uniform weights, from no other arm), else the first by name."""
-    plain = {arm for arm, runs in groups.items() if _weighting(runs[0]) == "uniform" and runs[0].stage == "sft"}
+def _find_baseline(groups: Mapping[str, Sequence[Run]]) -> str:
+    """The arm `sft`; or else one with uniform weights that starts from no other arm; or else the first by name."""
+    plain = {arm for arm, runs in groups.items() if _run_weighting(runs[0]) == "uniform" and runs[0].stage == "sft"}
     uniform = iter(sorted(plain))
     return BASELINE_ARM if BASELINE_ARM in groups else next(uniform, min(groups))
 
@@ -147,22 +147,21 @@ def _provenance_values(run: Run) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name != "schema"}
 
 
-def _weighting(run: Run) -> object:
+def _run_weighting(run: Run) -> object:
     training = run.config.get("training")
     return training.get("weighting") if isinstance(training, dict) else None
 
 
-def _differences(runs: Sequence[Run], split: str) -> Iterable[str]:
-    """Notes where one name of a split stands for several data sets or versions of one, whose ids must not be paired, or
-    for several ways of asking and judging."""
+def _describe_differences(runs: Sequence[Run], split: str) -> Iterable[str]:
+    """Notes on runs that have other data, other items or another protocol on the split: they must not be paired."""
     evaluated = [run for run in runs if split in run.evaluations]
-    manners = [run.evaluations[split].protocol for run in evaluated]
+    protocols = [run.evaluations[split].protocol for run in evaluated]
     for what, values in (
         ("the same data", [run.evaluations[split].data_name for run in evaluated]),
-        ("the same items", _versions([run.evaluations[split] for run in evaluated])),
+        ("the same items", _data_versions([run.evaluations[split] for run in evaluated])),
         *(
-            ("asked and judged alike", [manner.get(name) for manner in manners])
-            for name in dict.fromkeys(name for manner in manners for name in manner)
+            ("the same evaluation settings", [protocol.get(name) for protocol in protocols])
+            for name in dict.fromkeys(name for protocol in protocols for name in protocol)
         ),
     ):
         labels: dict[str, list[str]] = defaultdict(list)
@@ -171,12 +170,14 @@ def _differences(runs: Sequence[Run], split: str) -> Iterable[str]:
                 labels[value].append(run.label)
         if len(labels) > 1:
             found = "; ".join(f"{value} ({', '.join(named)})" for value, named in labels.items())
-            yield f"{split} is not {what} in all runs: {found}; only runs that agree are compared item by item"
+            yield f"{split}: the runs do not have {what}: {found}; only runs that agree are compared item by item"
 
 
-def _versions(evaluations: Sequence[Evaluation]) -> list[str | None]:
-    """The version of the data that each saw: where an id stands for another question, answer, option or picture than
-    it does in the first, it is another version."""
+def _data_versions(evaluations: Sequence[Evaluation]) -> list[str | None]:
+    """For each evaluation the version of its data, described for a note; None where items have no digests.
+
+    Two versions differ in the question, answer, options or picture of at least one id.
+    """
     firsts: list[Evaluation] = []
     found: list[str | None] = []
     for evaluation in evaluations:

@@ -1,4 +1,4 @@
-"""Training curves; `_N` counts logged steps."""
+"""Draws training curves. The suffix `_N` counts logged steps."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from balanced_thinking.report.draw.svg import ARM, DASHES, Drawing, arm_class, canvas, render
+from balanced_thinking.report.draw.svg import ARM, DASHES, Drawing, arm_class, figure_to_svg, new_canvas
 from balanced_thinking.runs.files import finite_number
 from balanced_thinking.runs.load import Run
 
 INCHES = (5.4, 2.9)
-# Points drawn of one curve; where a page has many, fewer of each, so that it stays small.
+# Points of one curve. A page with many curves draws fewer points of each, so that it stays small.
 MAX_POINTS, MIN_POINTS = 300, 40
 # The bold line is a mean over this share of the steps.
 SMOOTHING = 0.06
-# From this ratio of the largest to the smallest value on, a logarithmic axis shows what a linear one would flatten.
+# Above this ratio of the largest to the smallest value, the axis is logarithmic.
 LOG_RATIO = 50
 
 
@@ -53,7 +53,7 @@ PANELS = (
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's values of one quantity over steps; `skipped` counts values that are no finite numbers."""
+    """One run's values of one quantity over steps. `skipped` counts values that are not finite."""
 
     arm: int
     steps: np.ndarray
@@ -64,17 +64,17 @@ class Curve:
 def draw_curves(
     runs: Sequence[Run], arms: Sequence[str], *, prefix: str = "", points: int = MAX_POINTS
 ) -> list[Drawing]:
-    """A drawing for every quantity of PANELS that some run logged. `arms` fixes each arm's colour, `prefix` the ids."""
+    """One drawing for each quantity of PANELS that a run logged. `arms` fixes the colours, `prefix` the ids."""
     drawings = []
     runs = sorted(runs, key=lambda run: arms.index(run.arm))
     for panel in PANELS:
-        curves = [curve for run in runs if (curve := _curve(run, panel.key, arms.index(run.arm))) is not None]
+        curves = [curve for run in runs if (curve := _read_curve(run, panel.key, arms.index(run.arm))) is not None]
         if curves:
-            drawings.append(_draw(panel, curves, arms, prefix, points))
+            drawings.append(_draw_panel(panel, curves, arms, prefix, points))
     return drawings
 
 
-def _curve(run: Run, key: str, arm: int) -> Curve | None:
+def _read_curve(run: Run, key: str, arm: int) -> Curve | None:
     logged = [(row.step, finite_number(row.values[key])) for row in run.metrics if key in row.values]
     finite = [(step, value) for step, value in logged if value is not None]
     if not finite:
@@ -83,40 +83,40 @@ def _curve(run: Run, key: str, arm: int) -> Curve | None:
     return Curve(arm, steps_N, values_N, len(logged) - len(finite))
 
 
-def _draw(panel: Panel, curves: Sequence[Curve], arms: Sequence[str], prefix: str, points: int) -> Drawing:
-    alternative = _describe(panel, curves, arms)
-    with canvas(*INCHES) as (figure, axes):
+def _draw_panel(panel: Panel, curves: Sequence[Curve], arms: Sequence[str], prefix: str, points: int) -> Drawing:
+    alternative = _describe_panel(panel, curves, arms)
+    with new_canvas(*INCHES) as (figure, axes):
         log = panel.may_be_log and _spans_decades(curves)
         if log:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(lambda value, position: f"{value:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
         for curve in curves:
-            _plot(axes, curve, points)
+            _plot_curve(axes, curve, points)
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("log scale" if log else "")
         axes.margins(x=0.01)
-        svg = render(figure, f"{prefix}{panel.key}", alternative)
+        svg = figure_to_svg(figure, f"{prefix}{panel.key}", alternative)
     return Drawing(panel.title, panel.unit, svg, alternative)
 
 
-def _plot(axes: Axes, curve: Curve, points: int) -> None:
-    """The raw values thin and faint; over them, in bold, their running mean."""
-    steps_N, values_N = thinned(curve.steps, points), thinned(curve.values, points)
+def _plot_curve(axes: Axes, curve: Curve, points: int) -> None:
+    """The raw values as a thin line, and over them their running mean as a bold one."""
+    steps_N, values_N = thin_out(curve.steps, points), thin_out(curve.values, points)
     dashes = DASHES[curve.arm % len(DASHES)]
-    # The baseline is drawn wider, so that it shows beside a dashed line that runs over it.
+    # The baseline is wider, so that it is visible under a dashed line.
     width = 2.6 if curve.arm == 0 else 1.6
     gid = arm_class(curve.arm)
     if len(values_N) < 12:
         axes.plot(steps_N, values_N, color=ARM, linewidth=width, linestyle=dashes, gid=gid)
         return
     axes.plot(steps_N, values_N, color=ARM, linewidth=0.7, alpha=0.35, gid=gid)
-    axes.plot(steps_N, smooth(values_N), color=ARM, linewidth=width, linestyle=dashes, gid=gid)
+    axes.plot(steps_N, running_mean(values_N), color=ARM, linewidth=width, linestyle=dashes, gid=gid)
 
 
-def smooth(values_N: np.ndarray) -> np.ndarray:
-    """The centred running mean over SMOOTHING of the points; at the ends over the points there are."""
+def running_mean(values_N: np.ndarray) -> np.ndarray:
+    """The centred running mean over a share SMOOTHING of the points, over fewer points at the ends."""
     half = max(1, round(len(values_N) * SMOOTHING / 2))
     sums = np.concatenate([[0.0], np.cumsum(values_N)])
     index_N = np.arange(len(values_N))
@@ -124,8 +124,8 @@ def smooth(values_N: np.ndarray) -> np.ndarray:
     return (sums[high_N] - sums[low_N]) / (high_N - low_N)
 
 
-def thinned(values_N: np.ndarray, points: int) -> np.ndarray:
-    """At most `points` values: means of equal stretches."""
+def thin_out(values_N: np.ndarray, points: int) -> np.ndarray:
+    """At most `points` values: the means of consecutive parts of equal length."""
     if len(values_N) <= points:
         return values_N
     return np.array([part.mean() for part in np.array_split(values_N, points)])
@@ -136,20 +136,20 @@ def _spans_decades(curves: Iterable[Curve]) -> bool:
     return bool(values.min() > 0 and values.max() / values.min() > LOG_RATIO)
 
 
-def _describe(panel: Panel, curves: Sequence[Curve], arms: Sequence[str]) -> str:
-    """What the drawing shows, in words: where every arm starts and ends."""
+def _describe_panel(panel: Panel, curves: Sequence[Curve], arms: Sequence[str]) -> str:
+    """The drawing in words, for screen readers: where every arm starts and ends."""
     by_arm: dict[int, list[Curve]] = defaultdict(list)
     for curve in curves:
         by_arm[curve.arm].append(curve)
-    ends = "; ".join(f"{arms[arm]} {_ends(group)}" for arm, group in sorted(by_arm.items()))
+    ends = "; ".join(f"{arms[arm]} {_describe_ends(group)}" for arm, group in sorted(by_arm.items()))
     skipped = sum(curve.skipped for curve in curves)
     warning = f" {skipped} values were not finite and are left out." if skipped else ""
     return f"{panel.title}, {panel.unit}, over training steps: {ends}.{warning}"
 
 
-def _ends(curves: Sequence[Curve]) -> str:
-    first = float(np.mean([smooth(curve.values)[0] for curve in curves]))
-    last = float(np.mean([smooth(curve.values)[-1] for curve in curves]))
+def _describe_ends(curves: Sequence[Curve]) -> str:
+    first = float(np.mean([running_mean(curve.values)[0] for curve in curves]))
+    last = float(np.mean([running_mean(curve.values)[-1] for curve in curves]))
     step = max(float(curve.steps[-1]) for curve in curves)
     seeds = f", mean of {len(curves)} seeds" if len(curves) > 1 else ""
     return f"from {first:.3g} to {last:.3g} at step {step:.0f}{seeds}"

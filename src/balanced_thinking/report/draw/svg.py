@@ -1,8 +1,8 @@
 """Matplotlib's drawings as SVG that takes its colours from the page, so that one drawing serves dark and light.
 
-Matplotlib draws in two placeholder colours; `render` turns INK into `currentColor` and drops ARM and fonts, so that the
-page's rules for `.arm-0`, `.arm-1` ... paint the lines. It also turns style attributes into plain SVG ones, because the
-page's content security policy forbids style attributes.
+Matplotlib draws in two placeholder colours. `figure_to_svg` turns INK into `currentColor` and drops ARM and fonts. So
+the page's rules for `.arm-0`, `.arm-1` ... paint the lines. It also turns style attributes into plain SVG attributes,
+because the page's content security policy forbids style attributes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 INK, ARM = "#010203", "#040506"
 SVG = "http://www.w3.org/2000/svg"
 DASHES = ("solid", (0, (6, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
-COLORS = 8  # page.css has as many
+COLORS = 8  # as many as in page.css
+INCHES_WIDE = 8.4  # of a figure as wide as the page
 LABEL_LENGTH = 44  # characters of a name in a drawing
 
 RC = {
@@ -50,7 +51,7 @@ RC = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A finished figure: trusted SVG markup and what it shows in words."""
+    """A finished figure: its SVG, which the page trusts, and the same in words."""
 
     title: str
     unit: str
@@ -59,41 +60,41 @@ class Drawing:
 
 
 @contextmanager
-def canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of so many inches in our style."""
+def new_canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of this size in inches, in our style."""
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.add_subplot()
 
 
-def render(figure: Figure, key: str, alternative: str) -> str:
-    """The figure as SVG made fit for a page; `key` must differ between the page's drawings."""
+def figure_to_svg(figure: Figure, key: str, alternative: str) -> str:
+    """The figure as SVG for a page. `key` must be unique among the page's drawings."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _restyle(buffer.getvalue(), re.sub(r"\W", "-", key), alternative)
+    return _restyle_svg(buffer.getvalue(), re.sub(r"\W", "-", key), alternative)
 
 
 def arm_class(arm: int) -> str:
     return f"arm-{arm % COLORS}"
 
 
-def name_of(text: str) -> str:
-    """A name fit for a drawing: on one line, without control characters (XML has none), of bounded length."""
+def short_name(text: str) -> str:
+    """A name for a drawing: one line, limited length, without control characters, which XML does not allow."""
     plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return plain if len(plain) <= LABEL_LENGTH else f"{plain[: LABEL_LENGTH - 1]}…"
 
 
-def dot(axes: Axes, x: float, y: float, size: float, arm: int, **options: Any) -> None:
-    """A disc of this diameter in points: a line of no length with round ends, which needs no marker definitions."""
+def draw_dot(axes: Axes, x: float, y: float, size: float, arm: int, **options: Any) -> None:
+    """A disc of this diameter in points: a line of length 0 with round ends, which needs no marker definitions."""
     axes.plot([x, x], [y, y], color=ARM, linewidth=size, solid_capstyle="round", gid=arm_class(arm), **options)
 
 
-def _restyle(svg: bytes, key: str, alternative: str) -> str:
-    """Matplotlib's SVG made fit for a page: no style attributes, no clashing ids, our colours, and a description."""
+def _restyle_svg(svg: bytes, key: str, alternative: str) -> str:
+    """Matplotlib's SVG without style attributes, with unique ids, our colours and a description."""
     ET.register_namespace("", SVG)
     root = ET.fromstring(svg)
-    # Marks of the ticks have no size, so their definitions and uses only cost bytes.
-    _drop(root, {f"{{{SVG}}}{tag}" for tag in ("metadata", "style", "use")})
+    # Tick marks have no size, so their definitions and uses only cost bytes.
+    _drop_tags(root, {f"{{{SVG}}}{tag}" for tag in ("metadata", "style", "use")})
     for element in root.iter():
         _restyle_element(element, key)
     for size in ("width", "height"):
@@ -103,12 +104,12 @@ def _restyle(svg: bytes, key: str, alternative: str) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
-def _drop(parent: ET.Element, tags: set[str]) -> None:
+def _drop_tags(parent: ET.Element, tags: set[str]) -> None:
     for child in list(parent):
         if child.tag in tags:
             parent.remove(child)
         else:
-            _drop(child, tags)
+            _drop_tags(child, tags)
 
 
 def _restyle_element(element: ET.Element, key: str) -> None:
@@ -120,18 +121,18 @@ def _restyle_element(element: ET.Element, key: str) -> None:
     if "clip-path" in element.attrib:
         element.set("clip-path", element.attrib["clip-path"].replace("#", f"#{key}-"))
     if "d" in element.attrib:
-        element.set("d", _rounded(element.attrib["d"]))
+        element.set("d", _round_coordinates(element.attrib["d"]))
     for declaration in element.attrib.pop("style", "").split(";"):
         attribute, _, value = declaration.partition(":")
-        _set(element, attribute.strip(), value.strip())
+        _set_attribute(element, attribute.strip(), value.strip())
 
 
-def _set(element: ET.Element, attribute: str, value: str) -> None:
+def _set_attribute(element: ET.Element, attribute: str, value: str) -> None:
     if attribute in ("", "font") or value == ARM:
         return
     element.set(attribute, value.replace(INK, "currentColor"))
 
 
-def _rounded(path: str) -> str:
-    """Coordinates to a tenth of a point, on one line."""
+def _round_coordinates(path: str) -> str:
+    """The path with coordinates rounded to a tenth of a point, on one line."""
     return " ".join(re.sub(r"-?\d+\.\d+", lambda found: f"{float(found[0]):.1f}", path).split())

@@ -1,54 +1,56 @@
-"""The report as one HTML page that opens offline: one script of our own, nothing from outside, every text escaped."""
+"""The report as one HTML page that opens offline: one script of ours, nothing from outside, every text escaped."""
 
 from __future__ import annotations
 
 from markupsafe import Markup
 
 from balanced_thinking.html import content_security_policy, read_asset, template_environment
-from balanced_thinking.report.build import Report
+from balanced_thinking.report.build import NamedContrast, Report
 from balanced_thinking.report.compare import formatting
 from balanced_thinking.report.compare.contrasts import Contrast
 from balanced_thinking.report.write import wording
 from balanced_thinking.runs.outcomes import GROUPS
 
 _ASSETS = "balanced_thinking.report.write"
-WORDS = (
-    formatting.percent,
-    formatting.span,
-    formatting.points,
-    formatting.interval,
-    formatting.detectable,
-    formatting.margin,
-    formatting.count,
-    formatting.seconds,
-    formatting.cost_seconds,
-    formatting.times,
-    formatting.p_value,
+FILTERS = (
+    formatting.format_percent,
+    formatting.format_range,
+    formatting.format_points,
+    formatting.format_interval,
+    formatting.format_detectable,
+    formatting.format_margin,
+    formatting.format_count,
+    formatting.format_duration,
+    formatting.format_cost_seconds,
+    formatting.format_ratio,
+    formatting.format_p,
     formatting.seed_name,
-    wording.headline,
-    wording.evidence,
-    wording.within_margin,
-    wording.as_good,
-    wording.equal,
-    wording.power,
-    wording.weakness,
-    wording.weak_settings,
-    wording.leading,
-    wording.rule,
-    wording.pairs,
-    wording.limits,
+    wording.verdict_headline,
+    wording.verdict_evidence,
+    wording.margin_sentence,
+    wording.non_inferiority_cell,
+    wording.equivalence_cell,
+    wording.significance_cell,
+    wording.power_sentence,
+    wording.low_power_warning,
+    wording.low_power_settings,
+    wording.leader_sentence,
+    wording.verdict_rule,
+    wording.protocol_sentence,
+    wording.describe_limits,
 )
 
 
 def render_page(report: Report) -> str:
-    """The whole page. Only our own style sheet, script and drawings enter it unescaped."""
+    """The complete page. Only our own style sheet, script and drawings are not escaped."""
     css, js = (read_asset(_ASSETS, name) for name in ("page.css", "page.js"))
     environment = template_environment(_ASSETS)
-    environment.filters |= {word.__name__: word for word in WORDS} | {"trusted": Markup}
-    environment.globals |= {"groups": GROUPS, "named": named}
+    environment.filters |= {word.__name__: word for word in FILTERS} | {"trusted": Markup}
+    environment.globals |= {"groups": GROUPS, "name_contrasts": name_contrasts}
     template = environment.get_template("page.html.j2")
     return template.render(report=report, css=Markup(css), js=Markup(js), policy=content_security_policy(css, js))
 
 
-def named(name: str, contrasts: tuple[Contrast, ...]) -> list[tuple[str, Contrast]]:
-    return [(name, contrast) for contrast in contrasts]
+def name_contrasts(name: str, contrasts: tuple[Contrast, ...]) -> list[NamedContrast]:
+    """The contrasts with one name, as the rows of a table."""
+    return [NamedContrast(name, contrast) for contrast in contrasts]
