@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from balanced_thinking.batch.collator import ScaleCollator
+    from balanced_thinking.config.errors import BalancedThinkingError
     from balanced_thinking.data.example import Example
     from balanced_thinking.data.load import load_data
     from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "BalancedThinkingError": "config.errors",
     "Benchmark": "evaluation.benchmarks",
     "EngineOptions": "evaluation.engines.start",
     "Example": "data.example",
@@ -50,6 +52,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BalancedThinkingError",
     "Benchmark",
     "EngineOptions",
     "Example",

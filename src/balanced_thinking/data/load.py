@@ -152,8 +152,8 @@ def check_first_row(
 ) -> None:
     """Check that a split has a good row, and read no further than the first one.
 
-    Arguments are those of `load_data`. Raises DataError if the data, the split or an option does not exist or no row is
-    good, and BadRowsError if a bad row precedes the first good one and `on_bad_row` is `error`.
+    Arguments are those of `load_data`. Raises DataError if the data, the split or an option does not exist, or if no
+    row is good. With `on_bad_row="error"`, a bad row before the first good one raises BadRowsError.
     """
     rows = stream_data(data, split=split, format=format, on_bad_row=on_bad_row, limit=limit, options=options)
     if next(rows, None) is None:

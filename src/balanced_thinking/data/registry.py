@@ -77,7 +77,7 @@ def resolve_data(data: str) -> DataSource:
 def result_folder_name(data: str, split: str) -> str:
     """The name of a result's folder, `<data>-<split>`, in which each data set has its own name.
 
-    A named data set is called by its name, a path by its file's stem, or by its folder's name if the stem is the split.
+    A named data set is called by its name, a path by its file's stem. If the stem is the split, its folder names it.
     A slash in the split's name becomes a dash, because reports look for results in one folder, not deeper.
     """
     folder = split.replace("/", "-")

@@ -1,4 +1,4 @@
-"""Counts and lines about an inspection, for the text and the page alike."""
+"""Counts and lines about an inspection, used by the text and by the page."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 | name | semantics of | given |
 | --- | --- | --- |
 | `lmms` | lmms-eval 0.7.3, ScienceQA | the extracted answer |
-| `lmms-raw` | the same | the whole output, as lmms-eval would see it |
+| `lmms-raw` | the same | the complete output, as lmms-eval reads it |
 | `anls` | lmms-eval 0.7.3, IconQA (average normalised Levenshtein similarity, 0 below 0.5) | the extracted answer |
 | `relaxed` | ChartQA: numbers within 5 %, else equal except for case | the extracted answer |
 | `official` | ScienceQA's own script: a letter; anything else earns the chance of a guess | the extracted answer |

@@ -174,7 +174,7 @@ _BUILT_IN = (
         example="Two reds, one blue.\n\n\\boxed{Two}",
     ),
     ReasoningFormat(
-        name="direct", description="no thinking: the whole text is the answer", think_required=False, example="Two"
+        name="direct", description="no thinking: the complete text is the answer", think_required=False, example="Two"
     ),
 )
 

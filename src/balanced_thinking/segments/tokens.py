@@ -13,9 +13,9 @@ from balanced_thinking.segments.parser import ANSWER, THINK, Parsed, parse
 def token_segments(parsed: Parsed, offsets: Sequence[tuple[int, int]]) -> list[int]:
     """THINK or ANSWER for each token, given the (start, end) character offsets of the tokens of `parsed.text`.
 
-    A token across the border belongs to the segment of its first non-space character. A token of zero width (an EOS
-    that the tokenizer added) belongs to the segment of the token before it, or of the next one at the start. Without an
-    answer all is THINK. Raises ValueError for offsets beyond the text.
+    A token across the border belongs to the segment of its first non-space character. A token of zero width, such as an
+    added EOS, belongs to the segment of the token before it. At the start it belongs to that of the next one. Without
+    an answer all is THINK. Raises ValueError for offsets beyond the text.
     """
     length = len(parsed.text)
     if any(end > length for _, end in offsets):

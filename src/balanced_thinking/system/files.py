@@ -10,7 +10,7 @@ from typing import TextIO
 
 @contextmanager
 def exclusive_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Lock a folder against other processes that use this lock. The system releases it however this process ends.
+    """Lock a folder against other processes that use this lock. It is released when this process ends, even by a crash.
 
     Raises BlockingIOError if another process has the lock and `wait` is false, and ImportError on Windows.
     """
