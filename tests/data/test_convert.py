@@ -1,4 +1,4 @@
-"""Converting: what is written is read back as it was, from every adapter and from a table of one's own."""
+"""Conversion: what is written is read back unchanged, from every adapter and from a user's own table."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def table(folder: Path, rows: list[dict[str, Any]]) -> str:
     return str(folder / "mine.csv")
 
 
-def test_a_table_of_ones_own_becomes_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_users_table_becomes_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = {"image": "a.png", "question": 'Which, "this"\nor that?', "reasoning": "It is red.", "answer": "B"}
     path = table(tmp_path, [row | {"choices": "blue | red"}, {"question": "And now?", "answer": "7"}])
     first, second = load_data(path).examples
@@ -96,14 +96,14 @@ def test_a_table_with_a_bad_row_names_its_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ['"Q,2', 'Q,"2', '"question,answer'])
-def test_a_quote_that_is_never_closed_swallows_nothing_silently(tmp_path: Path, line: str) -> None:
+def test_a_quote_that_is_never_closed_is_an_error(tmp_path: Path, line: str) -> None:
     rows = ["Q0,1", line, "Q2,3", "Q3,4"]
     (tmp_path / "open.csv").write_text("\n".join(["question,answer", *rows]) + "\n")
     with pytest.raises(ValueError, match=r"open\.csv, line 3: .*close the quote"):
         load_data(str(tmp_path / "open.csv"), on_bad_row="drop")
 
 
-def test_one_oversized_cell_costs_its_own_row(tmp_path: Path) -> None:
+def test_one_oversized_cell_makes_one_bad_row(tmp_path: Path) -> None:
     rows = ["question,answer", "Q0,1", f"{'x' * (2**24 + 1)},2", "Q2,3"]
     (tmp_path / "big.csv").write_text("\n".join(rows) + "\n")
     loaded = load_data(str(tmp_path / "big.csv"), on_bad_row="drop")
@@ -111,7 +111,7 @@ def test_one_oversized_cell_costs_its_own_row(tmp_path: Path) -> None:
     assert [bad.problems for bad in loaded.bad_rows] == [("invalid_csv",)]
 
 
-def test_columns_are_known_however_they_are_capitalised(tmp_path: Path) -> None:
+def test_column_names_may_have_capital_letters(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     (tmp_path / "own.csv").write_text("Image, Question,REASONING,Answer\na.png | b.png,Q?,I look.,B\n")
@@ -120,7 +120,7 @@ def test_columns_are_known_however_they_are_capitalised(tmp_path: Path) -> None:
     assert [image.name for image in example.images] == ["a.png", "b.png"]
 
 
-def test_a_picture_under_another_name_is_told(tmp_path: Path) -> None:
+def test_a_picture_under_another_name_is_a_bad_row(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("img,question,answer\na.png,Q?,B\n")
     loaded = load_data(str(tmp_path / "own.csv"), on_bad_row="drop")
     assert [(bad.problems, bad.text) for bad in loaded.bad_rows] == [(("unread_image",), "img: a.png")]
@@ -143,7 +143,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
         load_data(str(tmp_path / "own.csv"))
 
 
-def test_what_stands_beside_a_row_does_not_overwrite_it(tmp_path: Path) -> None:
+def test_other_columns_do_not_overwrite_a_row(tmp_path: Path) -> None:
     example = Example("1", "Q?", (), None, "7", meta={"answer": "zzz", "split": "val", "id": 9, "family": "f"})
     write_jsonl([example], tmp_path / "out.jsonl", format="think-answer")
     (read,) = load_data(str(tmp_path / "out.jsonl")).examples
@@ -163,7 +163,7 @@ def test_what_stands_beside_a_row_does_not_overwrite_it(tmp_path: Path) -> None:
         ("a.json", b'\xef\xbb\xbf{\r\n"rows": []}', "expected one row per line, or an array"),
     ],
 )
-def test_a_file_of_which_no_row_can_be_read_says_how_to_save_it(
+def test_an_unreadable_file_is_an_error_that_says_how_to_save_it(
     name: str, content: bytes, said: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -171,7 +171,7 @@ def test_a_file_of_which_no_row_can_be_read_says_how_to_save_it(
         load_data(str(tmp_path / name), on_bad_row="drop")
 
 
-def test_a_lonely_brace_is_one_bad_row(tmp_path: Path) -> None:
+def test_a_single_brace_is_one_bad_row(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"question": "Q?", "answer": "7"}\n{\n')
     loaded = load_data(str(tmp_path / "a.jsonl"), on_bad_row="drop")
     assert (len(loaded.examples), [bad.row for bad in loaded.bad_rows]) == (1, [2])
@@ -183,7 +183,7 @@ def test_empty_rows_of_a_spreadsheet_are_skipped_and_endings_may_be_capitals(tmp
     assert [(example.question, example.meta["row"]) for example in loaded.examples] == [("Q?", 2), ("R?", 5)]
 
 
-def test_no_row_makes_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_rows_no_file_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.csv").write_text("question,answer\n")
     assert main(["convert", str(tmp_path / "a.csv"), "--out", str(tmp_path / "a.jsonl")]) == 1
     assert "there is no row to write" in capsys.readouterr().err

@@ -185,7 +185,7 @@ BAD = [
     ({**OURS, "image": 3}, "broken_image", "3"),  # no path
     ({**OURS, "image": "https://example.com/a.png"}, "remote_image", "https://"),  # never fetched
     ({**OURS, "image": "data:image/png;base64,AAAA"}, "remote_image", "data:"),  # not a file either
-    ({**OURS, "choices": ["1", "3"]}, "answer_not_in_choices", "2 not in 1, 3"),  # gold is no choice
+    ({**OURS, "choices": ["1", "3"]}, "answer_not_in_choices", "2 not in 1, 3"),  # gold is not a choice
     ({**OURS, "answer": "C", "choices": ["1", "3"]}, "answer_not_in_choices", "C not in"),  # a letter too far
     ({**OURS, "answer": "\ud800"}, "lone_surrogate", "\ud800"),  # no text that can be written
     ({"prompt": "Q", "completion": "<think>Two reds"}, "unclosed_think", "<think>Two reds"),  # truncated
@@ -314,7 +314,7 @@ def test_names_paths_and_layouts_resolve(folder: Path) -> None:
         ("First<image>then which", "First\nthen which"),
     ],
 )
-def test_words_beside_a_placeholder_stay_apart(folder: Path, question: str, expected: str) -> None:
+def test_words_next_to_a_placeholder_stay_separate(folder: Path, question: str, expected: str) -> None:
     (example,) = load_data(write(folder, {**OURS, "question": question})).examples
     assert example.question == expected
 
@@ -352,7 +352,7 @@ def test_ten_choices_have_ten_letters(folder: Path) -> None:
     assert load_data(write(folder, {**many, "answer": "K"}), on_bad_row="drop").dropped == 1
 
 
-def test_a_turned_photograph_stands_upright(tmp_path: Path) -> None:
+def test_a_rotated_photograph_becomes_upright(tmp_path: Path) -> None:
     photo, turned = Image.new("RGB", (8, 4), "red"), Image.Exif()
     turned[ExifTags.Base.Orientation] = 6
     photo.save(tmp_path / "photo.jpg", exif=turned)
@@ -418,7 +418,7 @@ def test_overlap_is_found_by_id_and_by_question_about_the_same_files() -> None:
 
 
 @needs_puzzles
-def test_every_published_puzzle_loads_whole() -> None:
+def test_every_published_puzzle_loads_completely() -> None:
     examples = load_data(str(PUZZLES), split="all", verify_images=True).examples
     assert set(Counter(example.meta["family"] for example in examples).values()) == {50}
     assert len({example.id for example in examples}) == 1000

@@ -1,4 +1,4 @@
-"""What a user asks of data: names, options and their types, progress, and the lengths that `inspect` tells."""
+"""Data as a user names them: names, options and their types, progress, and the lengths that `inspect` reports."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED)
-def test_what_cannot_be_loaded_says_what_was_expected(arguments: dict[str, Any], message: str) -> None:
+def test_an_error_of_loading_says_what_was_expected(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_data(**arguments)
 
@@ -82,12 +82,12 @@ def test_rows_that_take_long_are_counted(caplog: pytest.LogCaptureFixture, monke
 
 
 @pytest.mark.parametrize("ratio", [10, 40])
-def test_words_and_tokens_tell_the_same_ratio_of_thinking_to_answer(ratio: int) -> None:
-    told = []
+def test_words_and_tokens_give_the_same_ratio_of_thinking_to_answer(ratio: int) -> None:
+    numbers = []
     for tokenizer in (None, make_tokenizer(eos_token="<eos>")):
         options = {"n": 80, "ratio": ratio}
         text = describe_inspection(inspect_data("world", split="test", options=options, processor=tokenizer))
-        told.append([float(number) for number in re.findall(r"(?:mean|median|spend|and) ([\d.]+)", text)])
-    words, tokens = told
+        numbers.append([float(number) for number in re.findall(r"(?:mean|median|spend|and) ([\d.]+)", text)])
+    words, tokens = numbers
     assert len(words) == 8  # think, answer: mean and median; the loss's two shares; the ratio's mean and median
     assert words == pytest.approx(tokens, rel=0.15)

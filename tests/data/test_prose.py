@@ -39,7 +39,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("text", "expected"), CASES)
-def test_the_last_sentence_gives_the_answer_or_nothing_does(text: str, expected: tuple[str, str] | None) -> None:
+def test_only_the_last_sentence_can_give_the_answer(text: str, expected: tuple[str, str] | None) -> None:
     assert split_prose(text) == expected
 
 
@@ -58,7 +58,7 @@ def test_prose_is_converted_to_a_format_and_read_back(tmp_path: Path) -> None:
     assert {e.meta["read_as"] for e in found} == {"deepseek-r1"}
 
 
-def test_without_being_asked_nothing_is_guessed(tmp_path: Path) -> None:
+def test_without_the_option_nothing_is_guessed(tmp_path: Path) -> None:
     (tmp_path / "free.jsonl").write_text(json.dumps({"prompt": "?", "completion": "I count. The answer is 3."}) + "\n")
     loaded = load_data(str(tmp_path / "free.jsonl"), on_bad_row="drop")
     assert (loaded.examples, loaded.dropped) == ([], 1)

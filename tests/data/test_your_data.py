@@ -1,4 +1,4 @@
-"""The walk of `docs/your-data.md`, to the letter, except the model and a few steps."""
+"""The commands of `docs/your-data.md`, exactly as written, except for the model and a few steps."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_the_gold_itself_is_right(name: str) -> None:
     ("scorer", "expected"),
     [("exact", 1.0), ("lmms", 1.0), ("lmms-raw", 0.0), ("anls", 1.0)],
 )
-def test_only_the_raw_scorer_reads_the_whole_output(scorer: str, expected: float) -> None:
+def test_only_the_raw_scorer_reads_the_complete_output(scorer: str, expected: float) -> None:
     tokenizer = build_tiny("qwen2")[1]
     ids = [*tokenizer("<think>It barks.</think><answer>B</answer>").input_ids, tokenizer.eos_token_id]
     example = Example("1", "?", (), None, "B", ("cat", "dog"))
@@ -71,7 +71,7 @@ def test_only_the_raw_scorer_reads_the_whole_output(scorer: str, expected: float
     assert (prediction.score, prediction.correct) == (expected, expected == 1.0)
 
 
-def test_a_partial_score_is_kept_and_is_not_right() -> None:
+def test_a_partial_score_is_kept_and_is_not_correct() -> None:
     tokenizer = build_tiny("qwen2")[1]
     ids = [*tokenizer("<think>a</think><answer>13</answer>").input_ids, tokenizer.eos_token_id]
     prediction = CompletionScorer(tokenizer).score_completion(Example("1", "?", (), None, "12"), ids, "anls")

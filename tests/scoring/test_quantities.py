@@ -37,7 +37,7 @@ SAME = [
     (r"\boxed{12}", "12"),  # boxed
     (r"\boxed{5\text{ cm}}", "5 cm"),  # boxed with its unit
     ("½", "0.5"),  # one character
-    ("2½", "2.5"),  # behind a whole number
+    ("2½", "2.5"),  # behind a integer
     ("1 1/2", "1.5"),  # mixed
     (r"1\frac{1}{2}", "3/2"),  # mixed in LaTeX
     ("-1 1/2", "-1.5"),  # the sign is the whole number's
@@ -97,11 +97,11 @@ DIFFERENT = [
     ("2/1", "1/2"),  # upside down
     ("1/0", "0"),  # no quotient
     ("1/0", "1/0.0"),  # not even with itself
-    ("50 %", "50"),  # a percentage is no number
+    ("50 %", "50"),  # a percentage is not a number
     ("0.5 %", "0.5"),  # nor this
     ("5 cm", "5 m"),  # another unit
     ("5 cm", "0.05 m"),  # units are names
-    ("5 cm", "5 cm^2"),  # a length is no area
+    ("5 cm", "5 cm^2"),  # a length is not an area
     ("5 m^2", "5 m^3"),  # an area no volume
     ("$5", "€5"),  # another currency
     ("12 apples", "12 pears"),  # other things
@@ -116,7 +116,7 @@ DIFFERENT = [
     ("2+2", "4"),  # none
     ("2*2", "4"),  # none
     ("5!", "5"),  # factorial
-    ("2^3", "2"),  # a power is no unit
+    ("2^3", "2"),  # a power is not a unit
     ("3²", "3"),  # nor here
     ("5x^2", "5"),  # algebra
     ("3xy", "3"),  # algebra
@@ -147,7 +147,7 @@ DIFFERENT = [
     ("x = 5", "6"),  # an equation
     ("１２", "12"),  # full-width digits are another text
     ("five", "5"),  # no words for digits
-    ("B", "2"),  # a letter is no number
+    ("B", "2"),  # a letter is not a number
     ("A", "B"),  # nor another letter
     ("__import__('os').getpid()", "1"),  # never run
 ]
@@ -193,13 +193,13 @@ def test_these_are_the_same_quantity(prediction: str, gold: str) -> None:
 
 
 @pytest.mark.parametrize(("prediction", "gold"), DIFFERENT)
-def test_these_are_not(prediction: str | None, gold: str) -> None:
+def test_these_are_different_quantities(prediction: str | None, gold: str) -> None:
     assert score_numeric(prediction, gold) == 0.0
     if prediction is not None:
         assert score_numeric(gold, prediction) == 0.0
 
 
-def test_a_number_that_two_choices_share_is_no_answer() -> None:
+def test_a_number_that_two_choices_share_is_not_an_answer() -> None:
     assert score_numeric("5", "5 cm", ("5 cm", "5 m")) == 0.0
     assert score_numeric("5 centimeters", "5 cm", ("5 cm", "5 m")) == 1.0
     assert score_numeric("5", "5 cm", ("5 cm", "6 cm")) == 1.0
@@ -230,7 +230,7 @@ def test_symmetric(a: str, b: str) -> None:
 
 @settings(deadline=500)
 @given(st.text(alphabet="0123456789+-*/^{}\\.,%$e cmfratx", max_size=60))
-def test_any_text_is_read_soon(text: str) -> None:
+def test_any_text_is_read_quickly(text: str) -> None:
     found = read_quantity(text)
     assert found is None or any(digit in text for digit in "0123456789")
 
@@ -241,7 +241,7 @@ def test_a_letter_never_matches_another_letter(a: str, b: str) -> None:
 
 
 @pytest.mark.parametrize("unit", ["1,", "1 ", r"\frac{", "1/", "$", "e1", "m ", "^2", "-"])
-def test_hostile_repetition_ends_soon(unit: str) -> None:
+def test_hostile_repetition_is_read_quickly(unit: str) -> None:
     start = time.process_time()
     for count in (20_000, 64 // len(unit), 30):
         assert score_numeric(unit * count, "5") == 0.0

@@ -85,7 +85,7 @@ DIFFERENT = [
     ("(a)", "B."),  # another letter in other clothes
     ("A. dog", "B. dog"),  # same text, another letter
     ("B. cat", "B. dog"),  # same letter, another text
-    ("dog", "B"),  # a text without choices says nothing of letters
+    ("dog", "B"),  # without choices a text does not match a letter
     ("B or C", "B"),  # two options
     ("B, C", "B"),  # two options
     ("b dog", "B"),  # no mark after the letter
@@ -95,7 +95,7 @@ DIFFERENT = [
     ("C. briggsae", "C. elegans"),  # another species
     ("I", "1"),  # a roman number
     ("13", "12"),  # another number
-    ("1.2", "12"),  # a decimal point is no noise
+    ("1.2", "12"),  # a decimal point is not noise
     (".5", "5"),  # a leading one neither
     ("-5", "5"),  # sign
     ("12 %", "12"),  # unit
@@ -123,8 +123,8 @@ WITH_CHOICES = [
     ("dog", "B", ANIMALS, 1),  # text for a letter
     ("The answer is dog.", "B", ANIMALS, 1),  # in a sentence
     ("B. dog", "dog", ANIMALS, 1),  # both
-    ("B. doggy", "B", ANIMALS, 1),  # the letter decides over a text that is no choice
-    ("B. cat", "B", ANIMALS, 0),  # a letter with another choice's text is no answer
+    ("B. doggy", "B", ANIMALS, 1),  # the letter decides over a text that is not a choice
+    ("B. cat", "B", ANIMALS, 0),  # a letter with another choice's text is not an answer
     ("B. cat", "cat", ANIMALS, 0),  # to neither side
     ("cat", "B", ANIMALS, 0),  # another text
     ("A", "dog", ANIMALS, 0),  # another letter
@@ -133,36 +133,36 @@ WITH_CHOICES = [
     ("c", "A red bird", ANIMALS, 1),  # a choice of several words
     ("C", "4", NUMBERS, 1),  # letter for a number
     ("4.0", "C", NUMBERS, 1),  # number for a letter
-    ("3", "4", NUMBERS, 0),  # a number is no place: 4 is the third choice
-    ("(C) 6", "4", NUMBERS, 0),  # the right letter beside a wrong number
+    ("3", "4", NUMBERS, 0),  # a number is not a place: 4 is the third choice
+    ("(C) 6", "4", NUMBERS, 0),  # the right letter next to a wrong number
     ("B. dog", "B", ("A", "B", "C"), 1),  # choices that are bare labels
     ("C", "B", ("A", "B", "C"), 0),  # still another letter
     ("A", "B", ("B", "A"), 0),  # letters in another order are texts
     ("(A) B", "B", ("B", "A"), 1),  # also behind their place
-    ("(A) C", "B", ("B", "C"), 0),  # where a place and a text that differ are no answer
+    ("(A) C", "B", ("B", "C"), 0),  # a position and a text that differ are not an answer
     ("B", "dog", ("(A) cat", "(B) dog"), 1),  # choices with labels of their own
     ("B", "C. elegans", ("E. coli", "C. elegans"), 1),  # a choice that looks like another option
     ("C. elegans", "B", ("E. coli", "C. elegans"), 1),  # and the other way round
-    ("horse", "horse", ANIMALS, 1),  # gold is no choice: compared as texts
+    ("horse", "horse", ANIMALS, 1),  # gold is not a choice: compared as texts
     ("A", "horse", ANIMALS, 0),  # likewise
 ]
 
 
 @pytest.mark.parametrize(("prediction", "gold"), SAME)
-def test_these_say_the_same(prediction: str, gold: str) -> None:
+def test_these_answers_match(prediction: str, gold: str) -> None:
     assert score_exact(prediction, gold) == 1.0
     assert score_exact(gold, prediction) == 1.0
 
 
 @pytest.mark.parametrize(("prediction", "gold"), DIFFERENT)
-def test_these_do_not(prediction: str | None, gold: str) -> None:
+def test_these_answers_do_not_match(prediction: str | None, gold: str) -> None:
     assert score_exact(prediction, gold) == 0.0
     if prediction is not None:
         assert score_exact(gold, prediction) == 0.0
 
 
 @pytest.mark.parametrize(("prediction", "gold", "choices", "score"), WITH_CHOICES)
-def test_choices_tie_letters_to_texts(prediction: str, gold: str, choices: tuple[str, ...], score: int) -> None:
+def test_choices_connect_letters_and_texts(prediction: str, gold: str, choices: tuple[str, ...], score: int) -> None:
     assert score_exact(prediction, gold, choices) == score
 
 
@@ -212,7 +212,7 @@ def test_any_text_gets_zero_or_one(text: str) -> None:
 
 
 @pytest.mark.parametrize("unit", [r"\text{", "(", "$", "the answer is ", "**", "1,", "a. ", "9", "option ", "' "])
-def test_hostile_repetition_ends_soon(unit: str) -> None:
+def test_hostile_repetition_is_read_quickly(unit: str) -> None:
     """Without a bound on layers or a backtracking expression this would take minutes."""
     assert score_exact(unit * 20_000 + "}" * 20_000, "dog") == 0.0
     assert score_exact(unit * 20_000, "dog", ANIMALS) == 0.0

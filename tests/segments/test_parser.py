@@ -35,7 +35,7 @@ CASES: dict[str, list[tuple[str, str | None, str | None, str]]] = {
         ("<think>r", "r", None, "unclosed_think no_answer"),  # truncated in thought
         ("<think>", None, None, "empty_think unclosed_think no_answer"),  # truncated at once
         ("<think>r</think><answer>B", "r", "B", "unclosed_answer"),  # truncated in the answer
-        ("<think>r</think><answer>B<|im_end|>", "r", "B", "unclosed_answer"),  # the end token is no answer
+        ("<think>r</think><answer>B<|im_end|>", "r", "B", "unclosed_answer"),  # the end token is not an answer
         ("<think>r</think><answer>B</s></answer>", "r", "B</s>", ""),  # inside its tags it is
         ("<think>r</think><answer>", "r", None, "empty_answer unclosed_answer"),  # truncated at its tag
         ("<think>r</think><answer> </answer>", "r", None, "empty_answer"),  # blank answer
@@ -206,8 +206,8 @@ def test_auto_recognises_every_example(name: str) -> None:
 RECOGNISED = [
     ("B", "think-answer"),  # no marker: malformed, never a direct answer
     ("<think>r", "deepseek-r1"),  # cut in thought
-    ("<think>so \\boxed{A}", "deepseek-r1"),  # a draft box in unclosed thinking is no boxed answer
-    ("<think>r</think><answer>B", "think-answer"),  # an unclosed answer tag is no free answer
+    ("<think>so \\boxed{A}", "deepseek-r1"),  # a draft box in unclosed thinking is not a boxed answer
+    ("<think>r</think><answer>B", "think-answer"),  # an unclosed answer tag is not a free answer
     ("<think>r <answer>B</answer></think>", "think-answer"),  # nor is a missing one
     ("<think>the ### Rationales: section</think><answer>B</answer>", "think-answer"),  # a heading inside thinking
     ("r \\boxed{B}", "boxed"),  # a box without think tags
@@ -238,7 +238,7 @@ def test_a_custom_box_after_think_tags_counts_braces() -> None:
     assert (parsed.think, parsed.answer, parsed.problems) == ("r \\boxed{A}", "x^{2}", ())
 
 
-def test_a_tag_that_begins_like_another_is_told_from_it() -> None:
+def test_a_tag_that_begins_like_another_is_distinguished_from_it() -> None:
     spec = {"think_open": "##", "think_close": "###", "answer_open": "A:"}
     parsed = parse("## r ### A: B", spec)
     assert (parsed.think, parsed.answer, parsed.problems) == ("r", "B", ())

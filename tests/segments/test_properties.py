@@ -135,7 +135,7 @@ def test_every_sequence_of_four_tags_keeps_every_promise() -> None:
 
 
 def test_think_answer_is_well_formed_exactly_where_a_backtracking_expression_matches() -> None:
-    """The slow reference: one think block without think tags (drafts may stand in it), then one answer without tags."""
+    """The slow reference: one think block without think tags (drafts may be in it), then one answer without tags."""
     reference = re.compile(r"<think>(?:(?!</?think>).)+</think><answer>x+</answer>")
     tags = ("<think>", "</think>", "<answer>", "</answer>", "x")
     rng = random.Random(0)
@@ -190,7 +190,7 @@ def seconds(text: str, name: str) -> float:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_four_times_the_text_takes_no_sixteen_times_as_long(name: str) -> None:
+def test_parsing_time_is_linear(name: str) -> None:
     for piece in ADVERSARIES:
         for prefix in ("", "<think>r</think>", "<think>r</think><answer>B</answer>"):
             short = max(seconds(prefix + piece * 1_000, name), 1e-3)

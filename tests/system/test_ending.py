@@ -1,4 +1,4 @@
-"""What a process that is asked to end leaves behind."""
+"""Clean-up of a process that is terminated."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ def worker_command(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("command", [sft_command, worker_command])
-def test_a_terminated_process_takes_its_temporary_rows_with_it(
-    command: Callable[[Path], list[str]], tmp_path: Path
-) -> None:
+def test_a_terminated_process_deletes_its_temporary_rows(command: Callable[[Path], list[str]], tmp_path: Path) -> None:
     words, temporary = command(tmp_path), tmp_path / "temporary"
     temporary.mkdir()
     process = subprocess.Popen(
@@ -59,7 +57,7 @@ def test_a_terminated_process_takes_its_temporary_rows_with_it(
     assert not list(temporary.glob("balanced-thinking-*"))
 
 
-def test_a_signal_inside_a_callback_that_swallows_exceptions_ends_the_process(tmp_path: Path) -> None:
+def test_a_signal_inside_a_callback_that_catches_exceptions_ends_the_process(tmp_path: Path) -> None:
     """A library's `__del__` or hook would keep an exception to itself, and the training would go on."""
     code = """
 import os, pathlib, signal, sys
@@ -80,7 +78,7 @@ print("it went on")
     assert (tmp_path / "cleaned").exists()
 
 
-def test_a_handler_of_somebody_else_stays_and_ours_goes() -> None:
+def test_a_foreign_handler_stays_and_ours_is_removed() -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

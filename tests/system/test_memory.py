@@ -1,4 +1,4 @@
-"""Peak memory: of one part of a process, not of its whole life."""
+"""Peak memory: of one part of a process, not since its start."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ def test_a_published_folder_is_recognised_and_read(
         load_data(str(tmp_path), split="dev")
 
 
-def test_withheld_answers_are_named(tmp_path: Path) -> None:
+def test_withheld_answers_are_bad_rows(tmp_path: Path) -> None:
     mathvista(tmp_path)
     loaded = load_data(str(tmp_path), split="test", on_bad_row="drop")
     assert [row.problems for row in loaded.bad_rows] == [("no_answer",)]
@@ -374,14 +374,14 @@ def test_a_table_is_converted_with_its_pictures_as_they_are(tmp_path: Path) -> N
     assert not list(tmp_path.glob(".out*"))
 
 
-def test_ones_own_folder_in_llava_cots_tags_stays_ones_own(tmp_path: Path) -> None:
+def test_a_users_folder_in_llava_cots_tags_is_not_taken_for_llava_cot(tmp_path: Path) -> None:
     llava_cot(tmp_path)
     dump(tmp_path / "test.jsonl", [], lines=True)
     assert resolve_data(str(tmp_path))[0] == "jsonl"
 
 
 @pytest.mark.parametrize(("name", "file"), [("tabmwp", "problems_train.json"), ("mathvista", "testmini.json")])
-def test_items_that_are_no_objects_are_named(name: str, file: str, tmp_path: Path) -> None:
+def test_items_that_are_not_objects_are_bad_rows(name: str, file: str, tmp_path: Path) -> None:
     split = "train" if name == "tabmwp" else "testmini"
     dump(tmp_path / file, {"1": "text"})
     loaded = load_data(f"{name}:{tmp_path}", split=split, on_bad_row="drop")
@@ -391,7 +391,7 @@ def test_items_that_are_no_objects_are_named(name: str, file: str, tmp_path: Pat
         load_data(f"{name}:{tmp_path}", split=split)
 
 
-def test_a_path_that_is_there_is_no_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_path_is_not_a_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner" / "name").mkdir(parents=True)
     assert not tables.is_hub_name("owner/name")
@@ -410,7 +410,7 @@ def test_200_000_rows_are_indexed_within_a_minute_and_a_gibibyte(tmp_path: Path)
     assert found["mib"]["median"] < 1024
 
 
-def test_every_data_set_says_what_it_takes() -> None:
+def test_every_data_set_lists_its_options() -> None:
     from importlib import import_module
 
     for name, module in DATASETS.items():

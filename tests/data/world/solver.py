@@ -1,4 +1,4 @@
-"""A second opinion on the embedded world, from nothing but a picture's pixels and a question's text.
+"""A second opinion on the embedded world, from a picture's pixels and a question's text alone.
 
 `solve` answers questions, `falsehoods` finds the sentences of a text that the picture does not bear out. Neither
 imports the world: words, colors and grammar are written down again here, so that an error there can't hide itself.
@@ -249,7 +249,7 @@ def solve(image: Image.Image, question: str) -> str:
 
 @dataclass
 class Story:
-    """A board, the question asked about it, and the sentences told so far, all true."""
+    """A board, the question asked about it, and the sentences so far, all true."""
 
     board: Board
     question: str

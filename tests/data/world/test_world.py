@@ -133,8 +133,8 @@ def test_an_account_is_true_sentence_by_sentence(split: str) -> None:
         board = solver.read(_image(example))
         sentences = example.answer.removesuffix(" .").split(" . ")
         assert len(sentences) > len(PLACES)
-        told = [sentence for sentence in sentences if not _true_by_itself(board, sentence)]
-        assert not solver.falsehoods(_image(example), " . ".join(told) + " ."), example.answer
+        facts = [sentence for sentence in sentences if not _true_by_itself(board, sentence)]
+        assert not solver.falsehoods(_image(example), " . ".join(facts) + " ."), example.answer
 
 
 def _true_by_itself(board: solver.Board, sentence: str) -> bool:
@@ -151,9 +151,9 @@ def test_a_quote_repeats_its_words_after_what_is_true() -> None:
     """The words come last; cells that come before them are true."""
     named = 0
     for example in load(n=80, style="quote"):
-        told = example.question.removesuffix(" once more ?").removesuffix(" what is there and")
-        assert example.answer.endswith(told)
-        cells = example.answer.removesuffix(told).strip()
+        words = example.question.removesuffix(" once more ?").removesuffix(" what is there and")
+        assert example.answer.endswith(words)
+        cells = example.answer.removesuffix(words).strip()
         assert not cells or not solver.falsehoods(_image(example), cells)
         named += bool(cells)
     assert 5 < named < 30
@@ -252,7 +252,7 @@ def test_no_scene_and_no_picture_of_a_split_occurs_in_another(
 
 
 def test_no_hash_of_a_scene_is_shared_by_two_splits(reasoned: dict[str, list[Example]]) -> None:
-    """Scenes rarely repeat, so a leak of whole ranges of hashes would hardly show as equal scenes."""
+    """Scenes rarely repeat, so a leak of complete ranges of hashes would hardly show as equal scenes."""
     hashed = ("train", "validation", "test", "test_paraphrase")
     buckets = {split: {hash_bucket(_scene(example.meta["scene"])) for example in reasoned[split]} for split in hashed}
     for one, other in combinations(hashed, 2):
@@ -282,7 +282,7 @@ def test_most_questions_of_the_compositional_split_ask_about_a_held_out_pair(fam
     assert 0.60 < asked / 400 < 0.90
 
 
-def test_longer_scenes_hold_more_objects_than_any_of_training(reasoned: dict[str, list[Example]]) -> None:
+def test_longer_scenes_have_more_objects_than_any_of_training(reasoned: dict[str, list[Example]]) -> None:
     objects: dict[tuple[str, bool], set[int]] = {}
     for split in ("train", "test_longer"):
         for example in reasoned[split]:
@@ -329,22 +329,22 @@ def test_a_longer_run_begins_with_the_shorter_one() -> None:
     assert list(map(_plain, load(n=8))) == list(map(_plain, load(n=24)))[:8]
 
 
-def test_direct_questions_carry_the_hint_and_no_thoughts() -> None:
+def test_direct_questions_have_the_hint_and_no_thoughts() -> None:
     for example in load(n=24, style="direct"):
         assert example.question.endswith(f" {DIRECT_HINT}")
         assert example.think is None
 
 
 @pytest.mark.parametrize("mixture", MIXTURES)
-def test_a_base_mixture_holds_all_its_styles(mixture: str) -> None:
+def test_a_base_mixture_has_all_its_styles(mixture: str) -> None:
     questions = [example.question for example in load(n=400, style=mixture)]
-    told = {
+    hints = {
         "direct": DIRECT_HINT,
         "describe": "describe the picture .",
         "remark": "what more is there ?",
         "account": "what is there ?",
     }
-    shares = {style: sum(q.endswith(hint) for q in questions) / 400 for style, hint in told.items()}
+    shares = {style: sum(q.endswith(hint) for q in questions) / 400 for style, hint in hints.items()}
     shares["quote"] = sum(q.endswith("once more ?") for q in questions) / 400
     shares["skill"] = 1 - sum(shares.values())
     assert shares == pytest.approx(dict.fromkeys(shares, 0.0) | MIXTURES[mixture], abs=0.08)
