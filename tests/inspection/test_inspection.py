@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from balanced_thinking.cli import main
 from balanced_thinking.data.world import load
-from balanced_thinking.inspection import describe_inspection, inspect_data, list_changes, write_page
+from balanced_thinking.inspection import advise_changes, describe_inspection, inspect_data, write_page
 from balanced_thinking.inspection.page import SHOWN_SAMPLES
 from balanced_thinking.inspection.summary import count_cut_answers
 from balanced_thinking.models.load import load_processor
@@ -97,7 +97,7 @@ def test_every_planted_fault_is_found_and_named(tmp_path: Path) -> None:
         "8: the same question as 0",
     ):
         assert part in text
-    changes = "\n".join(list_changes(found))
+    changes = "\n".join(advise_changes(found))
     for part in (
         "remove the 3 samples that are in a test split",
         "fix the 7 bad rows",
@@ -174,7 +174,7 @@ def test_questions_of_a_test_split_are_found_with_and_without_pictures(tmp_path:
     found = inspect_data(write(tmp_path, rows), against=[place])
     assert [(leak.id, leak.other) for leak in found.leaks] == [("1", "0"), ("2", "t")]
     assert [(one.id, one.other) for one in found.shared_questions] == [("0", "0")]
-    assert any("question alone may reveal the answer" in line for line in list_changes(found))
+    assert any("question alone may reveal the answer" in line for line in advise_changes(found))
 
 
 def test_formats_of_completions_are_reported(tmp_path: Path) -> None:
@@ -183,10 +183,10 @@ def test_formats_of_completions_are_reported(tmp_path: Path) -> None:
     rows.append({"id": "4", "prompt": "What ?", "completion": r"I look. \boxed{B}"})
     found = inspect_data(write(tmp_path, rows))
     assert "completions written as: deepseek-r1 3, boxed 1" in describe_inspection(found)
-    (line,) = [line for line in list_changes(found) if "written as" in line]
+    (line,) = [line for line in advise_changes(found) if "written as" in line]
     assert line.endswith("all of them as think-answer: reasoning_format: deepseek-r1 keeps the most frequent one")
     same = inspect_data(write(tmp_path, rows[:3]), format="deepseek-r1")
-    assert not any("written as" in line for line in list_changes(same))
+    assert not any("written as" in line for line in advise_changes(same))
 
 
 def test_sums_of_other_numbers_are_not_repeats(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_lengths_with_pictures_are_those_of_the_batch(tmp_path: Path) -> None:
         assert sample.total == batch["input_ids"].numel()
         assert sample.think + sample.answer <= int((batch["labels"] != -100).sum())
     assert count_cut_answers(found) == [(512, 1)]
-    assert any(line.startswith("max_length: 1024 cuts nothing") for line in list_changes(found))
+    assert any(line.startswith("max_length: 1024 cuts nothing") for line in advise_changes(found))
 
 
 def test_the_page_shows_the_data_as_text_and_runs_nothing(tmp_path: Path) -> None:
@@ -282,14 +282,14 @@ def test_inspect_writes_its_page_from_the_command_line(tmp_path: Path, capsys: p
 
 
 def test_empty_data_is_not_called_fine(tmp_path: Path) -> None:
-    assert list_changes(inspect_data(write(tmp_path, []))) == ["there is no row: check the file and the split"]
-    (line,) = list_changes(inspect_data(write(tmp_path, [{"question": "What ?", "answer": ""}])))
+    assert advise_changes(inspect_data(write(tmp_path, []))) == ["there is no row: check the file and the split"]
+    (line,) = advise_changes(inspect_data(write(tmp_path, [{"question": "What ?", "answer": ""}])))
     assert line == "fix the 1 bad rows (no_answer 1): there is no good one"
 
 
 def test_reasoning_under_an_unread_name_is_reported(tmp_path: Path) -> None:
     path = write(tmp_path, [{"question": "What ?", "answer": "B", "rationale": "I look.", "source": "web"}])
-    (line,) = list_changes(inspect_data(path))
+    (line,) = advise_changes(inspect_data(path))
     assert "(it is read under think or reasoning; not under rationale)" in line
 
 
@@ -310,6 +310,6 @@ def test_inspect_names_both_of_its_files(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_answers_in_prose_are_reported(tmp_path: Path) -> None:
     rows = [{"prompt": "How many?", "completion": text} for text in ("I count. So the answer is 3.", "I give up.")]
-    changes = list_changes(inspect_data(path := write(tmp_path, rows)))
+    changes = advise_changes(inspect_data(path := write(tmp_path, rows)))
     assert "1 of them end in a sentence that gives the answer: --data_options.format prose reads it" in changes
     assert len(inspect_data(path, options={"format": "prose"}).samples) == 1

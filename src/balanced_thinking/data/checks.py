@@ -106,7 +106,7 @@ def _can_open(source: Path | io.BytesIO) -> bool:
         with Image.open(source) as image:
             if image.format == "PNG":
                 image.verify()  # its checksums are enough
-            elif not (image.format == "JPEG" and _last_bytes(source) == b"\xff\xd9"):  # the mark at a JPEG's end
+            elif not (image.format == "JPEG" and _last_two_bytes(source) == b"\xff\xd9"):  # the mark at a JPEG's end
                 image.draft("L", (1, 1))  # decode a JPEG at an eighth of its size
                 image.load()
     except UNREADABLE:
@@ -114,7 +114,7 @@ def _can_open(source: Path | io.BytesIO) -> bool:
     return True
 
 
-def _last_bytes(source: Path | io.BytesIO) -> bytes:
+def _last_two_bytes(source: Path | io.BytesIO) -> bytes:
     """The last two bytes."""
     with source.open("rb") if isinstance(source, Path) else io.BytesIO(source.getvalue()) as file:
         file.seek(-2, os.SEEK_END)

@@ -31,7 +31,7 @@ class Example:
     meta: dict[str, Any] = field(default_factory=dict)
 
 
-def list_choices(choices: Sequence[Any]) -> str:
+def format_choices(choices: Sequence[Any]) -> str:
     """The options as a question lists them: `A. dog`, one per line."""
     return "\n".join(f"{chr(ord('A') + k)}. {choice}" for k, choice in enumerate(choices))
 
@@ -39,4 +39,4 @@ def list_choices(choices: Sequence[Any]) -> str:
 def format_question(question: str, choices: Sequence[Any] = (), unit: Any = None) -> str:
     """A question, the unit of its answer, and its options."""
     first = f"{question} (Unit: {unit})" if unit else question
-    return f"{first}\n{list_choices(choices)}" if choices else first
+    return f"{first}\n{format_choices(choices)}" if choices else first

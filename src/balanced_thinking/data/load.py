@@ -177,13 +177,13 @@ def load_test_items(data: str) -> BenchmarkItems:
     return BenchmarkItems(examples, len(rows) - len(examples))
 
 
-def completion_format(reasoning_format: str | Mapping[str, Any] | None) -> str | Mapping[str, Any]:
+def choose_read_format(training_format: str | Mapping[str, Any] | None) -> str | Mapping[str, Any]:
     """The format to read completions with, given the format that a run trains in.
 
     A custom format reads its own completions. For a built-in one the tags decide, so that data in one format can train
     another.
     """
-    return reasoning_format if isinstance(reasoning_format, Mapping) else "auto"
+    return training_format if isinstance(training_format, Mapping) else "auto"
 
 
 def _load_rows(

@@ -37,7 +37,7 @@ def check_known(owner: str, kind: str, name: str, known: Iterable[str]) -> None:
         raise DataError(f"{owner} has no {kind} {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
 
 
-def check_train_split(name: str, split: str) -> None:
+def require_train_split(name: str, split: str) -> None:
     """Raise DataError for another split of a data set that is published as training data only."""
     if split not in ("train", "all"):
         raise DataError(f"{name} has no split {split!r}, because it is training data only; use --split train")

@@ -45,7 +45,7 @@ def read_records(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
                 yield row, _parse_line(row, line)
 
 
-def check_file_start(file: Path) -> None:
+def refuse_unreadable_file(file: Path) -> None:
     """Raise DataError if the beginning of a file shows that none of its rows can be read."""
     with file.open("rb") as stream:
         start = stream.read(_START_BYTES)

@@ -8,7 +8,7 @@ from typing import Any
 from balanced_thinking.data.example import Example
 from balanced_thinking.runs.records import Prediction
 from balanced_thinking.scoring.completion import (
-    ends_after_answer,
+    ends_with_answer_tag,
     has_text_after_answer,
     is_answer_complete,
     parse_completion,
@@ -38,7 +38,7 @@ class CompletionScorer:
     @property
     def closing_tag(self) -> str:
         """The tag after which a completion may end early; empty where the format allows text after the answer."""
-        return self.format.answer_close if ends_after_answer(self.format) else ""
+        return self.format.answer_close if ends_with_answer_tag(self.format) else ""
 
     def is_finished(self, parsed: Parsed) -> bool:
         """Whether generation may stop here: the answer is closed and the parser has no complaint."""
@@ -71,4 +71,4 @@ class CompletionScorer:
 
     def _closes_answer(self, parsed: Parsed) -> bool:
         format = get_format(parsed.format) if self.format.name == "auto" else self.format
-        return ends_after_answer(format) and has_text_after_answer(parsed)
+        return ends_with_answer_tag(format) and has_text_after_answer(parsed)

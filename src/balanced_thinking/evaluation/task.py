@@ -14,7 +14,7 @@ from typing import Any
 from balanced_thinking.data.bad_rows import BadRow, BadRowsError
 from balanced_thinking.data.checks import check_examples
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.load import LoadedData, completion_format, load_data
+from balanced_thinking.data.load import LoadedData, choose_read_format, load_data
 from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.evaluation.prompts import apply_prompt
 from balanced_thinking.segments import ReasoningFormat, get_format
@@ -61,7 +61,7 @@ def _load_examples(benchmark: Benchmark, split: str, format: FormatName) -> Load
         return load_data(
             benchmark.data,
             split=split,
-            format=completion_format(format),
+            format=choose_read_format(format),
             limit=benchmark.limit,
             on_bad_row=benchmark.on_bad_row,
             verify_images=True,

@@ -5,7 +5,7 @@ print(describe_inspection(found))
 write_page(found, Path("my-data.html"))
 """
 
-from balanced_thinking.inspection.advice import list_changes
+from balanced_thinking.inspection.advice import advise_changes
 from balanced_thinking.inspection.facts import Inspection, inspect_data
 from balanced_thinking.inspection.page import write_page
 from balanced_thinking.inspection.removals import read_removals, write_removals
@@ -13,9 +13,9 @@ from balanced_thinking.inspection.text import describe_inspection
 
 __all__ = [
     "Inspection",
+    "advise_changes",
     "describe_inspection",
     "inspect_data",
-    "list_changes",
     "read_removals",
     "write_page",
     "write_removals",

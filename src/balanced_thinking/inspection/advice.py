@@ -15,7 +15,7 @@ _SLACK = 1.05  # the counted total leaves out the tokens around a picture
 _LONG_RATIO = 20  # from here on the answer gets less than 5 % of plain SFT's loss
 
 
-def list_changes(found: Inspection) -> list[str]:
+def advise_changes(found: Inspection) -> list[str]:
     """One line per change, most urgent first."""
     changes = [
         *_advise_on_leaks(found),

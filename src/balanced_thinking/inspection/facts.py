@@ -12,7 +12,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import image_size
 from balanced_thinking.data.load import BenchmarkItems, load_data, load_test_items
 from balanced_thinking.inspection.duplicates import Duplicate, find_leaks, find_repeats, fingerprint_example
-from balanced_thinking.inspection.lengths import choose_measure, count_all_tokens
+from balanced_thinking.inspection.lengths import choose_length_measure, count_all_tokens
 from balanced_thinking.segments import render
 from balanced_thinking.system.progress import track
 
@@ -76,7 +76,7 @@ def inspect_data(
     """
     benchmarks = {name: load_test_items(name) for name in against}
     loaded = load_data(data, split=split, limit=limit, on_bad_row="drop", verify_images=True, options=options)
-    measure, unit = choose_measure(getattr(processor, "tokenizer", processor))
+    measure, unit = choose_length_measure(getattr(processor, "tokenizer", processor))
     compared = tuple(_describe_benchmark(name, items) for name, items in benchmarks.items())
     samples, fingerprints = [], []
     for example in track(loaded.examples, f"{data}, {split}"):

@@ -26,7 +26,7 @@ class LengthMeasure(NamedTuple):
     unit: str
 
 
-def choose_measure(tokenizer: Any) -> LengthMeasure:
+def choose_length_measure(tokenizer: Any) -> LengthMeasure:
     """Count tokens with a tokenizer, words without one (None)."""
 
     def measure_tokens(text: str, format: str) -> SegmentLengths:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from balanced_thinking.data.bad_rows import PROBLEMS, RowError
 from balanced_thinking.data.images import open_image
 from balanced_thinking.html import content_security_policy, data_uri, read_asset, template_environment
-from balanced_thinking.inspection.advice import list_changes
+from balanced_thinking.inspection.advice import advise_changes
 from balanced_thinking.inspection.facts import Inspection, Sample
 from balanced_thinking.inspection.summary import (
     count_cut_answers,
@@ -50,7 +50,7 @@ def write_page(found: Inspection, path: Path) -> Path:
             found=found,
             css=Markup(css),
             policy=content_security_policy(css, ""),
-            changes=list_changes(found),
+            changes=advise_changes(found),
             contents=summarize_contents(found) if found.samples else [],
             lengths=summarize_lengths(found),
             cuts=count_cut_answers(found),

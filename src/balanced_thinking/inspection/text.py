@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import mean, median
 
 from balanced_thinking.data.bad_rows import bad_rows_table
-from balanced_thinking.inspection.advice import list_changes
+from balanced_thinking.inspection.advice import advise_changes
 from balanced_thinking.inspection.duplicates import Duplicate
 from balanced_thinking.inspection.facts import Inspection
 from balanced_thinking.inspection.summary import (
@@ -46,7 +46,7 @@ def describe_inspection(found: Inspection) -> str:
     lines += _duplicate_lines(found.leaks, "samples are in a benchmark's test split")
     lines += _duplicate_lines(found.shared_questions, "samples ask a test item's question about another picture")
     lines += ["", f"compared with {', '.join(found.benchmarks)}"] if found.benchmarks else []
-    return "\n".join([*lines, "", *(f"-> {line}" for line in list_changes(found))])
+    return "\n".join([*lines, "", *(f"-> {line}" for line in advise_changes(found))])
 
 
 def _loss_share_line(found: Inspection) -> str:

@@ -27,7 +27,7 @@ def is_answer_complete(parsed: Parsed, stopped: bool) -> bool:
     return stopped or has_text_after_answer(parsed)
 
 
-def ends_after_answer(format: ReasoningFormat) -> bool:
+def ends_with_answer_tag(format: ReasoningFormat) -> bool:
     """Whether a completion ends with the tag that closes its answer.
 
     It does not where prose, a wrapping tag or the text around a box may follow.

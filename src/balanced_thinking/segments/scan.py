@@ -57,7 +57,7 @@ class TagScan:
         self._scan_tags()
         self.answer = self._find_final_answer()
         self.close = self._find_last_close()
-        self.border = self._find_border()
+        self.border = self._find_answer_border()
 
     def _scan_tags(self) -> None:
         tags, pattern = _compile_tags(self.fmt)
@@ -157,7 +157,7 @@ class TagScan:
             return None
         return next((close for close in reversed(self.closes) if close[1] <= limit), None)
 
-    def _find_border(self) -> int:
+    def _find_answer_border(self) -> int:
         if self.answer is None:
             return len(self.text)
         if self.fmt.prose:
@@ -168,16 +168,16 @@ class TagScan:
 @lru_cache(maxsize=64)
 def _compile_tags(fmt: ReasoningFormat) -> tuple[dict[str, str], re.Pattern[str]]:
     tags = fmt.tag_kinds()
-    return tags, _match_any(tags)
+    return tags, _pattern_of_any(tags)
 
 
 @lru_cache(maxsize=64)
 def think_tag_pattern(fmt: ReasoningFormat) -> re.Pattern[str]:
     """Matches the format's thinking tags only."""
-    return _match_any(tag for tag, kind in fmt.tag_kinds().items() if kind.startswith("think"))
+    return _pattern_of_any(tag for tag, kind in fmt.tag_kinds().items() if kind.startswith("think"))
 
 
-def _match_any(tags: Iterable[str]) -> re.Pattern[str]:
+def _pattern_of_any(tags: Iterable[str]) -> re.Pattern[str]:
     # Longest first, because one tag may begin like another. Without any tag: a pattern that never matches.
     return re.compile("|".join(re.escape(tag) for tag in sorted(tags, key=len, reverse=True)) or r"(?!)")
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.yaml import read_yaml
-from balanced_thinking.data.load import check_first_row, completion_format
+from balanced_thinking.data.load import check_first_row, choose_read_format
 from balanced_thinking.segments import get_format
 from balanced_thinking.study.load import make_study, to_yaml
 from balanced_thinking.study.plan import PlannedRun, Study
@@ -78,7 +78,7 @@ class _FaultFinder:
         self._seen: dict[str, str | None] = {}
 
     def run_faults(self, run: PlannedRun, root: Path) -> Iterator[str]:
-        format = completion_format(run.recipe.training.get("reasoning_format"))
+        format = choose_read_format(run.recipe.training.get("reasoning_format"))
         for part in missing_parts(root, run):
             if part == "train":
                 yield from self._training_faults(run.recipe, root / run.name, format)

@@ -16,7 +16,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.types import typed_arguments
-from balanced_thinking.data.load import completion_format, stream_data
+from balanced_thinking.data.load import choose_read_format, stream_data
 from balanced_thinking.data.overlap import refuse_overlap
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
 from balanced_thinking.models.load import LoadedModel, ensure_saved, load_model
@@ -164,7 +164,7 @@ def _load_split(
     examples = stream_data(
         recipe.data,
         split=split,
-        format=completion_format(recipe.training.get("reasoning_format")),
+        format=choose_read_format(recipe.training.get("reasoning_format")),
         limit=recipe.limit,
         on_bad_row=recipe.on_bad_row,
         verify_images=recipe.verify_images,

@@ -23,7 +23,7 @@ from typing import Any
 
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.records import CLAIMED, check_file_start, read_records
+from balanced_thinking.data.records import CLAIMED, read_records, refuse_unreadable_file
 from balanced_thinking.data.schemas import PLACEHOLDER, RowProblemError, read_content, to_list, to_text
 
 SUFFIXES = (".jsonl", ".json", ".csv")
@@ -62,7 +62,7 @@ def load(
         DataError: the file does not exist, or has no row of this split.
     """
     file = _find_file(Path(path).expanduser(), split)
-    check_file_start(file)
+    refuse_unreadable_file(file)
     root = Path(image_root).expanduser() if image_root is not None else file.parent
     other_splits: set[str] = set()
     empty = True
@@ -130,10 +130,10 @@ def _remove_placeholders(question: str, images: int) -> str:
     count = question.count(PLACEHOLDER)
     if count not in (0, images):
         raise RowProblemError(f"{count} placeholders, {images} images: {question}", "image_count")
-    return _PLACEHOLDERS.sub(_choose_gap, question).strip()
+    return _PLACEHOLDERS.sub(_placeholder_gap, question).strip()
 
 
-def _choose_gap(removed: re.Match[str]) -> str:
+def _placeholder_gap(removed: re.Match[str]) -> str:
     """What replaces a placeholder: the widest white space next to it, or a new line between two words."""
     before, after = removed.string[: removed.start()][-1:], removed.string[removed.end() :][:1]
     between_words = "\n" if before.isalnum() and after.isalnum() else ""

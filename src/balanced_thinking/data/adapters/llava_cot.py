@@ -13,7 +13,7 @@ from typing import Any
 from balanced_thinking.data.adapters import jsonl
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.options import check_train_split
+from balanced_thinking.data.options import require_train_split
 from balanced_thinking.data.records import read_records
 from balanced_thinking.data.tables import ensure_local_files
 
@@ -37,7 +37,7 @@ def load(
     image_root: str | Path | None = None,
 ) -> Iterator[Example | BadRow]:
     """Yield one `Example` or `BadRow` per exchange. Raises DataError for another folder or split."""
-    check_train_split("LLaVA-CoT-100k", split)
+    require_train_split("LLaVA-CoT-100k", split)
     folder = ensure_local_files(path, image_root, FILE)
     if not (folder / FILE).is_file():
         raise DataError(f"{folder} is not LLaVA-CoT-100k: expected {FILE} in it")

@@ -11,7 +11,7 @@ from pathlib import Path
 from balanced_thinking.data.adapters import jsonl
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.options import check_train_split
+from balanced_thinking.data.options import require_train_split
 from balanced_thinking.data.tables import ensure_local_files
 
 HUB = ("HuanjinYao/Mulberry-SFT",)
@@ -25,7 +25,7 @@ def recognises(path: Path) -> bool:
 
 def load(path: str | Path, *, split: str = "train", image_root: str | Path | None = None) -> Iterator[Example | BadRow]:
     """Yield one `Example` or `BadRow` per row. Raises DataError for another folder or split."""
-    check_train_split("Mulberry-SFT", split)
+    require_train_split("Mulberry-SFT", split)
     folder = ensure_local_files(path, image_root, FILE)
     if not recognises(folder):
         raise DataError(f"{folder} is not Mulberry-SFT: expected {FILE} in it")

@@ -94,7 +94,7 @@ def load(
 
 
 def _make_example(identity: str, family: str, split: str, ratio: float, style: str, rng: random.Random) -> Example:
-    draft = draw_in_split(family, SPLITS[split], rng)
+    draft = draw_question_in_split(family, SPLITS[split], rng)
     wordings = PARAPHRASES if SPLITS[split].wordings == "paraphrase" else WORDINGS
     question = rng.choice(wordings[family]).format(**draft.slots)
     if style in MIXTURES:
@@ -119,7 +119,7 @@ def _make_example(identity: str, family: str, split: str, ratio: float, style: s
     return Example(identity, question, (draft.scene.draw_picture(),), think, answer, choices, meta)
 
 
-def draw_in_split(family: str, split: SplitRules, rng: random.Random) -> QuestionDraft:
+def draw_question_in_split(family: str, split: SplitRules, rng: random.Random) -> QuestionDraft:
     """Draw again until the scene belongs to the split, by its hash and its pairs of color and shape."""
     while True:
         draft = FAMILIES[family](SceneSampler(rng, NOVEL_PAIRS if split.novel_pairs else SEEN_PAIRS, split.objects))
