@@ -226,7 +226,8 @@ def _show_progress(rows: Iterable[Any], split: str, total: int) -> Iterable[Any]
 def result_line(summary: Summary) -> str:
     """The result in one line."""
     n = summary.n
-    graded = f", {summary.scorer} {summary.score:.3f}" if abs(summary.score - summary.accuracy) > 1e-9 else ""
+    score = summary.accuracy if summary.score is None else summary.score
+    graded = f", {summary.scorer} {score:.3f}" if abs(score - summary.accuracy) > 1e-9 else ""
     return (
         f"{summary.split}: accuracy {summary.accuracy:.1%} (95 % interval {summary.wilson_low:.1%} to "
         f"{summary.wilson_high:.1%}, n = {n}){graded}, malformed {summary.malformed / n:.1%}, truncated "

@@ -63,10 +63,10 @@ class Summary:
     """The result on one split.
 
     n: scored items. malformed: outputs without an answer that can be extracted. truncated: outputs that were cut off.
-    dropped: bad rows of the data, which are not among `n`. score: the mean. dtype: of the weights. items: identifies
-    the questions, options, answers and pictures as they were asked. task: identifies the whole evaluation. Seconds
-    include all tries of an evaluation that was stopped, except the batch that the stop interrupted; CPU seconds are one
-    rank's. predictions: the samples, in memory only.
+    dropped: bad rows of the data, which are not among `n`. score: the mean; files from before there were graded scorers
+    have none. dtype: of the weights. items: identifies the questions, options, answers and pictures as they were asked.
+    task: identifies the whole evaluation. Seconds include all tries of an evaluation that was stopped, except the batch
+    that the stop interrupted; CPU seconds are one rank's. predictions: the samples, in memory only.
     """
 
     schema: int = SCHEMA
@@ -86,7 +86,7 @@ class Summary:
     wall_seconds: float = 0.0
     model: str = ""
     dropped: int = 0
-    score: float = 0.0
+    score: float | None = None
     prompt: str = "question"
     dtype: str = ""
     cpu_seconds: float = 0.0

@@ -115,6 +115,14 @@ def test_seeds_are_pooled_without_narrowing_the_interval(study: Path) -> None:
     assert scale.relative_time == 1.0
 
 
+def test_a_mean_score_of_zero_is_a_score_and_a_missing_one_is_not(tmp_path: Path) -> None:
+    for arm, score in (("sft", {"score": 0.0}), ("scale-sft", {})):
+        path = write_run(tmp_path / arm / "seed-0", [False] * 4) / "eval/world-test/summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | score))
+    rows = make_tables(load_runs(tmp_path)).splits["world-test"]
+    assert [row.score for row in rows] == [0.0, None]
+
+
 def test_families_have_the_accuracy_of_every_arm(study: Path) -> None:
     rows = {family.family: family for family in make_tables(load_runs(study)).families}
     assert rows["count"].n == rows["spatial"].n == 50

@@ -91,16 +91,9 @@ def _arm_row(runs: Sequence[Run], split: str, seconds: float | None, base_second
         answer_tokens=mean_of_known(e.answer_tokens_mean for e in evaluations),
         train_seconds=seconds,
         relative_time=seconds / base_seconds if seconds is not None and base_seconds else None,
-        score=mean_of_known(_mean_score(e) for e in evaluations),
+        score=mean_of_known(e.summary.score for e in evaluations if e.summary is not None),
         asked=" or ".join(dict.fromkeys(e.prompt_and_scorer for e in evaluations if e.prompt_and_scorer)),
     )
-
-
-def _mean_score(evaluation: Evaluation) -> float | None:
-    """The summary's mean score; None where it has none, as before there were graded scorers."""
-    summary = evaluation.summary
-    # A mean of 0 with correct answers is a default of the record, not a score.
-    return None if summary is None or (summary.correct and not summary.score) else summary.score
 
 
 def _distinct_runs(runs: Sequence[Run]) -> list[Run]:
