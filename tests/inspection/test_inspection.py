@@ -99,9 +99,9 @@ def test_every_planted_fault_is_found_and_named(tmp_path: Path) -> None:
         assert part in text
     changes = "\n".join(advise_changes(found))
     for part in (
-        "remove the 3 samples that are in a test split",
-        "fix the 7 bad rows",
-        "1 samples have no reasoning",
+        "remove the samples that are in a test split (3)",
+        "fix the bad rows (missing_image 1",
+        "reasoning is missing in 1 of 13 samples",
     ):
         assert part in changes
 
@@ -284,7 +284,7 @@ def test_inspect_writes_its_page_from_the_command_line(tmp_path: Path, capsys: p
 def test_empty_data_is_not_called_fine(tmp_path: Path) -> None:
     assert advise_changes(inspect_data(write(tmp_path, []))) == ["there is no row: check the file and the split"]
     (line,) = advise_changes(inspect_data(write(tmp_path, [{"question": "What ?", "answer": ""}])))
-    assert line == "fix the 1 bad rows (no_answer 1): there is no good one"
+    assert line == "fix the bad rows (no_answer 1): there is no good one"
 
 
 def test_reasoning_under_an_unread_name_is_reported(tmp_path: Path) -> None:
@@ -311,5 +311,5 @@ def test_inspect_names_both_of_its_files(tmp_path: Path, capsys: pytest.CaptureF
 def test_answers_in_prose_are_reported(tmp_path: Path) -> None:
     rows = [{"prompt": "How many?", "completion": text} for text in ("I count. So the answer is 3.", "I give up.")]
     changes = advise_changes(inspect_data(path := write(tmp_path, rows)))
-    assert "1 of them end in a sentence that gives the answer: --data_options.format prose reads it" in changes
+    assert "--data_options.format prose reads the bad rows that end in a sentence with the answer (1)" in changes
     assert len(inspect_data(path, options={"format": "prose"}).samples) == 1

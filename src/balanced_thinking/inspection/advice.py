@@ -20,7 +20,7 @@ def advise_changes(found: Inspection) -> list[str]:
     changes = [
         *_advise_on_leaks(found),
         *_advise_on_bad_rows(found),
-        *([f"remove {len(found.repeats)} samples that occur twice"] if found.repeats else []),
+        *([f"remove the samples that repeat an earlier one ({len(found.repeats)})"] if found.repeats else []),
         *_advise_on_format(found),
         *_advise_on_reasoning(found),
         *_advise_on_length(found),
@@ -37,10 +37,10 @@ def _advise_on_leaks(found: Inspection) -> Iterator[str]:
     if not found.samples and not found.bad_rows:
         yield "there is no row: check the file and the split"
     if found.leaks:
-        yield f"remove the {len(found.leaks)} samples that are in a test split: they would raise the benchmark's score"
+        yield f"remove the samples that are in a test split ({len(found.leaks)}): they raise the benchmark's score"
     if found.shared_questions:
         yield (
-            f"check the {len(found.shared_questions)} samples that ask a test item's question about another picture: "
+            f"check the samples that ask a test item's question about another picture ({len(found.shared_questions)}): "
             "the question alone may reveal the answer"
         )
 
@@ -51,9 +51,9 @@ def _advise_on_bad_rows(found: Inspection) -> Iterator[str]:
     counts = Counter(name for bad in found.bad_rows for name in bad.problems)
     named = ", ".join(f"{name} {n}" for name, n in counts.most_common())
     otherwise = ", or leave them out with --on-bad-row drop" if found.samples else ": there is no good one"
-    yield f"fix the {len(found.bad_rows)} bad rows ({named}){otherwise}"
+    yield f"fix the bad rows ({named}){otherwise}"
     if prose := sum("no_answer" in bad.problems and split_prose(bad.text) is not None for bad in found.bad_rows):
-        yield f"{prose} of them end in a sentence that gives the answer: --data_options.format prose reads it"
+        yield f"--data_options.format prose reads the bad rows that end in a sentence with the answer ({prose})"
 
 
 def _advise_on_format(found: Inspection) -> Iterator[str]:
@@ -75,7 +75,7 @@ def _advise_on_reasoning(found: Inspection) -> Iterator[str]:
         hint = f" (it is read under think or reasoning; not under {make_printable(texts)})" if texts else ""
         yield f"there is no reasoning to train on{hint}: the data can be used for evaluation and for GRPO"
     elif missing := len(found.samples) - len(found.with_reasoning):
-        yield f"{missing} samples have no reasoning: add it, or leave them out"
+        yield f"reasoning is missing in {missing} of {len(found.samples)} samples: add it, or leave them out"
     if (ratio := median_ratio(found)) is not None and ratio >= _LONG_RATIO:
         yield (
             f"with a median ratio of {ratio:.0f}, the answer gets {1 - (found.think_share or 0):.1%} of plain SFT's "

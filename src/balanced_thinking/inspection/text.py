@@ -42,9 +42,9 @@ def describe_inspection(found: Inspection) -> str:
         for cut in cuts:
             share = cut.samples / len(found.samples)
             lines.append(f"max_length {cut.max_length} would cut off {cut.samples} answers ({share:.1%})")
-    lines += _duplicate_lines(found.repeats, "samples occur twice")
-    lines += _duplicate_lines(found.leaks, "samples are in a benchmark's test split")
-    lines += _duplicate_lines(found.shared_questions, "samples ask a test item's question about another picture")
+    lines += _duplicate_lines(found.repeats, "samples that repeat an earlier one")
+    lines += _duplicate_lines(found.leaks, "samples that are in a benchmark's test split")
+    lines += _duplicate_lines(found.shared_questions, "samples that ask a test item's question about another picture")
     lines += ["", f"compared with {', '.join(found.benchmarks)}"] if found.benchmarks else []
     return "\n".join([*lines, "", *(f"-> {line}" for line in advise_changes(found))])
 
@@ -69,7 +69,7 @@ def _duplicate_lines(duplicates: Sequence[Duplicate], title: str) -> list[str]:
         return []
     more = len(duplicates) - _SHOWN_DUPLICATES
     shown = [f"  {describe_duplicate(one)}" for one in duplicates[:_SHOWN_DUPLICATES]]
-    return ["", f"{len(duplicates)} {title}:", *shown, *([f"  ... and {more} more"] if more > 0 else [])]
+    return ["", f"{title}: {len(duplicates)}", *shown, *([f"  ... and {more} more"] if more > 0 else [])]
 
 
 def describe_duplicate(one: Duplicate) -> str:
