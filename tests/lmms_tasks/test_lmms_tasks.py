@@ -50,7 +50,7 @@ def test_a_converted_file_is_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     examples = load_data("world", split="test", options={"n": 3}).examples
     write_jsonl(examples, Path("test.jsonl"))
     for example, doc in zip(examples, map(yaml.safe_load, Path("test.jsonl").read_text().splitlines()), strict=True):
-        assert utils.question(doc) == example.question
+        assert utils.question_text(doc) == example.question
         assert [picture.size for picture in utils.jsonl_visual(doc)] == [image.size for image in example.images]
         assert utils.jsonl_results(doc, [THOUGHT.format(example.answer)]) == {"exact": 1.0, "malformed": 0.0}
         assert utils.jsonl_results(doc, [THOUGHT.format("neither")]) == {"exact": 0.0, "malformed": 0.0}

@@ -1,2 +1,4 @@
-"""Tasks that plug a reasoning checkpoint into lmms-eval (0.7): `balanced_scienceqa_img`, `balanced_chartqa`, and
-`balanced_jsonl` for a `test.jsonl` of one's own. See docs/lmms-eval.md."""
+"""Tasks with which lmms-eval (0.7) evaluates a reasoning checkpoint. See docs/lmms-eval.md.
+
+`balanced_scienceqa_img`, `balanced_chartqa`, `balanced_iconqa`, and `balanced_jsonl` for a `test.jsonl` of your own.
+"""

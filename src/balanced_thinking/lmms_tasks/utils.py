@@ -1,7 +1,7 @@
-"""What the tasks in this folder tell lmms-eval: its own prompts and scores, of the answer that our parser extracts.
+"""The functions of the tasks in this folder: lmms-eval's prompts and scores, for the answer that our parser extracts.
 
-lmms-eval scores a perfect `<think>...</think><answer>B</answer>` as wrong: it takes the thoughts away, but leaves the
-answer in its tags. `malformed` is the share of outputs without an answer that can be extracted.
+lmms-eval scores a perfect `<think>...</think><answer>B</answer>` as wrong, because it removes the thoughts but not the
+answer's tags. `malformed` is the share of outputs from which no answer can be extracted.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 Doc = dict[str, Any]
 
 
-def _answer(results: list[str]) -> tuple[str, float]:
-    """The extracted answer, "" where there is none, and whether there is none."""
+def _extract_answer(results: list[str]) -> tuple[str, float]:
+    """(answer, malformed): the extracted answer and 0.0, or "" and 1.0 if there is none."""
     answer = parse(results[0], "auto").answer
     return answer or "", float(answer is None)
 
@@ -33,14 +33,14 @@ def _answer(results: list[str]) -> tuple[str, float]:
 def scienceqa_results(doc: Doc, results: list[str]) -> dict[str, float]:
     from lmms_eval.tasks.scienceqa.utils import sqa_process_results
 
-    answer, malformed = _answer(results)
+    answer, malformed = _extract_answer(results)
     return {**sqa_process_results(doc, [answer]), "malformed": malformed}
 
 
 def chartqa_results(doc: Doc, results: list[str]) -> dict[str, float]:
     from lmms_eval.tasks.chartqa.utils import chartqa_process_results
 
-    answer, malformed = _answer(results)
+    answer, malformed = _extract_answer(results)
     return {**chartqa_process_results(doc, [answer]), "malformed": malformed}
 
 
@@ -69,7 +69,7 @@ def iconqa_visual(doc: Doc) -> list[Image.Image]:
 
 
 def iconqa_docs(docs: Any) -> Any:
-    """Without the rows that lack pictures of their options, as `balanced eval` leaves them out; says how many."""
+    """Leave out rows without pictures of their options, as `balanced eval` does, and log their number."""
     kept = docs.filter(lambda doc: not isinstance(iconqa.read_table_row(0, dict(doc)), BadRow))
     logger.warning(
         "balanced_iconqa: %d of %d rows lack pictures of their options: left out", len(docs) - len(kept), len(docs)
@@ -77,23 +77,23 @@ def iconqa_docs(docs: Any) -> Any:
     return kept
 
 
-def _iconqa(doc: Doc) -> Example:
+def _to_example(doc: Doc) -> Example:
     example = iconqa.read_table_row(0, dict(doc))
-    assert isinstance(example, Example), "iconqa_docs has left the others out"
+    assert isinstance(example, Example), "iconqa_docs left out the others"
     return example
 
 
 def iconqa_text(doc: Doc, lmms_eval_specific_kwargs: Any = None) -> str:
-    return _iconqa(doc).question
+    return _to_example(doc).question
 
 
 def iconqa_target(doc: Doc) -> str:
-    """A letter where there are options, else the answer."""
-    return _iconqa(doc).answer
+    """The letter of an option, or the answer if there are no options."""
+    return _to_example(doc).answer
 
 
 def iconqa_results(doc: Doc, results: list[str]) -> dict[str, float]:
-    (answer, malformed), example = _answer(results), _iconqa(doc)
+    (answer, malformed), example = _extract_answer(results), _to_example(doc)
     return {
         "anls": score_anls(answer, example.answer),
         "exact": score_exact(answer, example.answer, example.choices),
@@ -105,7 +105,7 @@ def chartqa_visual(doc: Doc) -> list[Image.Image]:
     return [doc["image"].convert("RGB")]
 
 
-def question(doc: Doc, lmms_eval_specific_kwargs: Any = None) -> str:
+def question_text(doc: Doc, lmms_eval_specific_kwargs: Any = None) -> str:
     return doc["question"]
 
 
@@ -114,5 +114,5 @@ def jsonl_visual(doc: Doc) -> list[Image.Image]:
 
 
 def jsonl_results(doc: Doc, results: list[str]) -> dict[str, float]:
-    answer, malformed = _answer(results)
+    answer, malformed = _extract_answer(results)
     return {"exact": score_exact(answer, doc["answer"], doc.get("choices") or ()), "malformed": malformed}
