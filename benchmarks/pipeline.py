@@ -26,7 +26,7 @@ from datasets import Dataset, Image, List
 from PIL import Image as Pictures
 from torch.utils.data import DataLoader
 
-from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.batch.collator import ImageCache, ScaleCollator
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import TinySize, build_tiny
@@ -49,7 +49,9 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
     _, processor = build_tiny("qwen2_5_vl", size=TinySize(max_image_tokens=IMAGE_TOKENS))
     with tempfile.TemporaryDirectory() as folder:
         data = rows(Path(folder), options.samples, options.side)
-        collator: Any = ScaleCollator(processor, image_cache=f"{folder}/cache" if name == "cached" else None)
+        collator: Any = ScaleCollator(
+            processor, image_cache=ImageCache(f"{folder}/cache") if name == "cached" else None
+        )
         if name == "trl":
             from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 

@@ -137,7 +137,8 @@ class Counts:
         self.to_come -= 1
         if self.to_come < 0:
             # Read at the end only: a GPU is not waited for.
-            attended = sum(map(sum, inputs["rows"])) if "rows" in inputs else inputs["attention_mask"].sum()
+            rows = inputs["batch_info"].row_lengths if "batch_info" in inputs else None
+            attended = inputs["attention_mask"].sum() if rows is None else sum(map(sum, rows))
             supervised = (inputs["labels"][:, 1:] != -100).sum()
             found = [torch.as_tensor(n, device=supervised.device) for n in (inputs["input_ids"].numel(), attended)]
             self.counts = self.counts.to(supervised.device) + torch.stack([*found, supervised])

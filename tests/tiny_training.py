@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from balanced_thinking.batch.info import BATCH_INFO
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
@@ -51,6 +52,11 @@ def config(out: Path, **options: Any) -> ScaleSFTConfig:
 def trainer(architecture: str, rows: Dataset, args: ScaleSFTConfig, **options: Any) -> ScaleSFTTrainer:
     model, processor = build_tiny(architecture)
     return ScaleSFTTrainer(model, args, train_dataset=rows, processing_class=processor, **copy.copy(options))
+
+
+def model_inputs(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch without what only the trainer reads."""
+    return {name: value for name, value in batch.items() if name != BATCH_INFO}
 
 
 def logged(trained: Any, name: str) -> list[float]:

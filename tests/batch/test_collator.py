@@ -14,8 +14,9 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from balanced_thinking.batch.collator import RowError, ScaleCollator
+from balanced_thinking.batch.collator import Packing, ScaleCollator
 from balanced_thinking.batch.rendering import assistant_text
+from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.checks import check_examples
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
@@ -26,6 +27,7 @@ from balanced_thinking.packing.positions import RopeIndex
 from balanced_thinking.segments import ANSWER, THINK, ReasoningFormat, get_format, parse, render
 from balanced_thinking.segments.trim import split_think, trim_think
 from tests.conftest import ARCHITECTURES
+from tests.tiny_training import model_inputs
 
 LONG = " ".join(f"sentence number {i} says what is seen ." for i in range(40))
 
@@ -105,7 +107,7 @@ def test_too_long_a_sample_is_named_with_its_length(picture: Any) -> None:
 def test_dropped_samples_are_counted_and_their_pictures_leave_with_them(picture: Any) -> None:
     collator = ScaleCollator(build_tiny("qwen2_5_vl")[1], max_length=64, overflow="drop")
     batch = collator([row("short ."), row(LONG, images=[picture]), row("brief .", images=[picture])])
-    assert batch["dropped"] == 1
+    assert batch["batch_info"].dropped == 1
     assert batch["input_ids"].shape[0] == 2
     assert batch["image_grid_thw"].shape[0] == 1
 
@@ -114,14 +116,14 @@ def test_dropped_samples_are_counted_and_their_pictures_leave_with_them(picture:
 @pytest.mark.parametrize("packing", [False, True])
 def test_models_in_shards_always_get_a_picture(architecture: str, packing: bool, picture: Any) -> None:
     model, processor = build_tiny(architecture)
-    options: dict[str, Any] = {"packing": packing, "rope_index": RopeIndex.from_model(model) if packing else None}
-    plain, sharded = (ScaleCollator(processor, always_picture=wanted, **options) for wanted in (False, True))
+    packs = Packing(rope_index=RopeIndex.from_model(model)) if packing else None
+    plain, sharded = (ScaleCollator(processor, packing=packs, always_image=wanted) for wanted in (False, True))
     rows = [row("short ."), row("brief .")]
     batch = sharded(rows)
     assert "pixel_values" in batch
     assert "pixel_values" not in plain(rows)
     assert (batch["labels"] != -100).sum() == (plain(rows)["labels"] != -100).sum()  # the blank one teaches nothing
-    assert batch["kept"].tolist() == [0, 1]
+    assert batch["batch_info"].kept == (0, 1)
     rows = [row("short ."), row("brief .", images=[picture])]
     assert sharded(rows)["input_ids"].tolist() == plain(rows)["input_ids"].tolist()
 
@@ -131,7 +133,7 @@ def test_a_batch_with_nothing_left_is_short_though_what_was_dropped_was_not(pict
     batch = collator([row(LONG, images=[picture])])
     assert batch["input_ids"].shape[1] < 64
     assert "pixel_values" not in batch
-    assert (batch["kept"].tolist(), int(batch["dropped"])) == ([], 1)
+    assert (batch["batch_info"].kept, batch["batch_info"].dropped) == ((), 1)
     assert not (batch["labels"] != -100).any()
 
 
@@ -258,7 +260,7 @@ KEEPS = TURNS.replace("TEXT", "{{ message.content }}<odd-stop>")
 def test_a_chat_template_that_drops_the_reasoning_is_refused(template: str, format: str) -> None:
     collator = _collator(template, format)
     text = render("it is red .", "red", format)
-    message = r"sample one: the chat template dropped the reasoning.*keeps it.*plain text"
+    message = r"sample one: the chat template dropped the reasoning.*keeps them.*plain text"
     with pytest.raises(RowError, match=message):
         collator([row("") | {"completion": [{"role": "assistant", "content": text}]}])
     plain = {"id": "one", "prompt": "which color ?", "completion": text}
@@ -294,7 +296,7 @@ def test_messages_train_the_last_turn_only(picture: Any) -> None:
     collator = ScaleCollator(build_tiny("qwen2_5_vl")[1])
     one = row("it is red .", images=[picture])
     messages = {"id": "one", "messages": one["prompt"] + one["completion"], "images": one["images"]}
-    for name, value in collator([one]).items():
+    for name, value in model_inputs(collator([one])).items():
         assert torch.equal(collator([messages])[name], value), name
 
 
@@ -306,7 +308,7 @@ def test_null_and_empty_columns_are_as_good_as_absent_ones(picture: Any) -> None
     for nothing in (None, []):
         for joined in (plain, messages | {"prompt": None, "completion": None}):
             batch = collator([joined | {"images": nothing, "image": picture}])
-            assert all(torch.equal(batch[name], value) for name, value in collator([one]).items())
+            assert all(torch.equal(batch[name], value) for name, value in model_inputs(collator([one])).items())
 
 
 def test_pictures_may_be_files_bytes_or_objects(picture: Any, tmp_path: Path) -> None:
@@ -331,7 +333,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_an_unreadable_picture_is_named_with_its_sample_and_its_mend(
+def test_an_unreadable_picture_is_named_with_its_sample_and_its_fix(
     name: str, picture: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content, reason = UNREADABLE[name]
@@ -365,7 +367,8 @@ def test_workers_give_the_same_batches(world_rows: Dataset) -> None:
     here = list(DataLoader(world_rows, batch_size=4, collate_fn=collator))
     there = list(DataLoader(world_rows, batch_size=4, collate_fn=collator, num_workers=2))
     for a, b in zip(here, there, strict=True):
-        assert all(torch.equal(a[name], b[name]) for name in a)
+        assert all(torch.equal(a[name], b[name]) for name in model_inputs(a))
+        assert a["batch_info"].kept == b["batch_info"].kept == (0, 1, 2, 3)
 
 
 @pytest.mark.parametrize("packing", [False, True])
@@ -374,7 +377,7 @@ def test_a_first_token_is_predicted_by_nothing(packing: bool) -> None:
     _, tokenizer = build_tiny("qwen2")
     text = "<think>a b</think><answer>c</answer>"
     rows = [{"id": str(i), "prompt": "", "completion": text} for i in range(2)]
-    batch = ScaleCollator(tokenizer, packing=packing, pack_tokens=999)(rows)
+    batch = ScaleCollator(tokenizer, packing=Packing(999) if packing else None)(rows)
     length = len(tokenizer(text + tokenizer.eos_token)["input_ids"])
     assert (batch["labels"] == -100).sum() == 2
     assert (batch["segment_ids"] > 0).sum() == 2 * (length - 1)

@@ -11,13 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from balanced_thinking.batch.collator import RowError, ScaleCollator
+from balanced_thinking.batch.collator import ImageCache, ScaleCollator
 from balanced_thinking.batch.pictures import CachedImageProcessor
+from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.images import decode_rgb, open_image
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny
 from tests.conftest import ARCHITECTURES
+from tests.tiny_training import model_inputs
 
 
 @pytest.fixture
@@ -54,13 +56,13 @@ def test_a_cached_batch_is_the_batch_and_is_processed_once(
     processor = build_tiny(architecture)[1]
     plain = ScaleCollator(processor)(rows)
     seen = processed(monkeypatch, processor)
-    collator = ScaleCollator(processor, image_cache=tmp_path / "cache")
+    collator = ScaleCollator(processor, image_cache=ImageCache(tmp_path / "cache"))
     again = pickle.loads(pickle.dumps(collator))  # as a data-loader worker gets it
     decoded = []
     monkeypatch.setattr(Image.Image, "convert", lambda self, mode: decoded.append(1) or _convert(self, mode))
     for batch in (collator(rows), collator(rows[::-1]), again(rows)):
         assert batch.keys() == plain.keys()
-    for name, value in plain.items():
+    for name, value in model_inputs(plain).items():
         assert torch.equal(batch[name], value), name
     assert sum(seen) == 4
     assert len(decoded) <= 8  # once or twice on the way to the cache, never on the way from it
@@ -73,20 +75,20 @@ _convert = Image.Image.convert
 def test_other_settings_and_another_content_are_other_entries(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     processor = build_tiny("qwen2_5_vl")[1]
-    ScaleCollator(processor, image_cache=folder)(rows)
+    ScaleCollator(processor, image_cache=ImageCache(folder))(rows)
     assert len(list(folder.glob("*/*.safetensors"))) == 4
     processor.image_processor.image_mean = [0.1, 0.2, 0.3]
-    other = ScaleCollator(processor, image_cache=folder)(rows)
+    other = ScaleCollator(processor, image_cache=ImageCache(folder))(rows)
     assert torch.equal(other["pixel_values"], ScaleCollator(processor)(rows)["pixel_values"])
     Image.new("RGB", (84, 84), "red").save(rows[0]["images"][0])  # the same name, another picture
-    changed = ScaleCollator(processor, image_cache=folder)(rows)
+    changed = ScaleCollator(processor, image_cache=ImageCache(folder))(rows)
     assert torch.equal(changed["pixel_values"], ScaleCollator(processor)(rows)["pixel_values"])
     assert len(list(folder.glob("*/*.safetensors"))) == 9
 
 
 @pytest.mark.parametrize("damage", [b"", b"not an entry", None], ids=["emptied", "overwritten", "deleted"])
 def test_a_damaged_entry_is_made_again(damage: bytes | None, rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    collator = ScaleCollator(build_tiny("gemma3")[1], image_cache=tmp_path / "cache")
+    collator = ScaleCollator(build_tiny("gemma3")[1], image_cache=ImageCache(tmp_path / "cache"))
     whole = collator(rows)
     for path in (tmp_path / "cache").glob("*/*"):
         path.unlink() if damage is None else path.write_bytes(damage)
@@ -94,7 +96,7 @@ def test_a_damaged_entry_is_made_again(damage: bytes | None, rows: list[dict[str
     assert torch.equal(collator(rows)["pixel_values"], whole["pixel_values"])
 
 
-def test_a_full_cache_lets_go_of_what_was_not_used_for_longest(tmp_path: Path) -> None:
+def test_a_full_cache_deletes_the_least_recently_used(tmp_path: Path) -> None:
     inner = build_tiny("gemma3")[1].image_processor
     pictures = [Image.new("RGB", (56, 56), (k, 0, 0)) for k in range(6)]
     size = inner([pictures[0]], return_tensors="pt")["pixel_values"].nbytes + 4096
@@ -112,7 +114,7 @@ def test_a_full_cache_lets_go_of_what_was_not_used_for_longest(tmp_path: Path) -
 
 
 def test_a_broken_picture_is_named_with_a_cache_too(rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    collator = ScaleCollator(build_tiny("qwen2_5_vl")[1], image_cache=tmp_path / "cache")
+    collator = ScaleCollator(build_tiny("qwen2_5_vl")[1], image_cache=ImageCache(tmp_path / "cache"))
     path = Path(rows[0]["images"][0])
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(RowError, match=r"0\.png cannot be read"):

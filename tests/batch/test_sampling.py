@@ -180,7 +180,9 @@ def test_packed_micro_batches_are_dealt_evenly_and_padded_ones_alike(ragged_rows
     for packing in (False, True):
         run = trainer("qwen2_5_vl", ragged_rows, config(tmp_path, packing=packing, **size))
         batches = list(run.get_train_dataloader())
-        tokens[packing] = [sum(map(sum, b["rows"])) if packing else int(b["attention_mask"].sum()) for b in batches]
+        tokens[packing] = [
+            sum(map(sum, b["batch_info"].row_lengths)) if packing else int(b["attention_mask"].sum()) for b in batches
+        ]
     assert sum(tokens[True]) == sum(tokens[False])
     assert max(tokens[True]) < 0.7 * max(tokens[False])
 

@@ -52,7 +52,7 @@ def in_low_precision() -> dict[str, Any]:
     model = fsdp2_prepare_model(_accelerator(MESHES["sharded"], type(model.get_decoder().layers[0]), policy), model)
     ids = torch.randint(5, 60, (2, 12), generator=torch.Generator().manual_seed(0))
     exact = FullPrecisionLoss(torch.full((2, 11), 1 / 3))
-    loss = exact.loss(model(input_ids=ids, labels=ids, token_weights=exact, use_cache=False).loss)
+    loss = exact.restore_precision(model(input_ids=ids, labels=ids, token_weights=exact, use_cache=False).loss)
     loss.backward()
     moved = sum(float(_whole(p.grad).abs().sum()) for p in model.parameters())
     return {"loss": loss.detach(), "nll": exact.found.nll, "moved": moved}

@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import flash_attention_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.batch.collator import Packing, ScaleCollator
 from balanced_thinking.batch.sampling import LengthSampler
 from balanced_thinking.cpu.attention import fast_products_and_attention
 from balanced_thinking.data.rows import to_dataset
@@ -35,7 +35,7 @@ from balanced_thinking.packing.positions import RopeIndex
 from balanced_thinking.packing.probe import isolates_samples
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from tests.conftest import ARCHITECTURES
-from tests.tiny_training import GradNorms, config, losses, trainer
+from tests.tiny_training import GradNorms, config, losses, model_inputs, trainer
 
 EVERY = (*ARCHITECTURES, "qwen2")
 
@@ -63,7 +63,7 @@ def test_bins_hold_every_sample_once_and_no_more_than_fits(lengths: list[int], c
 def test_unpacking_undoes_packing(lengths: list[int], extra: int) -> None:
     layout = PackingLayout(best_fit_decreasing(lengths, max(lengths) + 3), lengths)
     width = layout.row_width + extra
-    places = layout.token_places(width)
+    places = layout.token_indices(width)
     values = torch.arange(1, places.numel() + 1).view(places.shape).masked_fill(places < 0, 0)
     like = torch.zeros(len(layout.rows), width - 1)
     packed = pack_into_rows(values, places, like)
@@ -81,8 +81,8 @@ def test_hidden_states_packed_and_alone_agree_to_float64(architecture: str, kind
         if not parameter.any():  # Gemma's projector begins at zero, which would hide its pictures
             torch.nn.init.normal_(parameter, std=0.05)
     rows = [row if architecture != "qwen2" else {**row, "images": []} for row in ragged_rows]
-    batch = ScaleCollator(processor, packing=True, rope_index=RopeIndex.from_model(model))(rows)
-    places = batch["places"]
+    batch = ScaleCollator(processor, packing=Packing(rope_index=RopeIndex.from_model(model)))(rows)
+    places = batch["batch_info"].token_indices
     hidden = hidden_states(model, batch)[:, :-1].flatten(0, 1)
     for sample, row in enumerate(rows):
         alone = hidden_states(model, ScaleCollator(processor)([row]))[0, :-1]
@@ -95,7 +95,7 @@ def test_each_sample_is_attended_to_by_itself_once_a_layer(
 ) -> None:
     model, processor = build_tiny(architecture)
     rows = [row if architecture != "qwen2" else {**row, "images": []} for row in ragged_rows]
-    batch = ScaleCollator(processor, packing=True, rope_index=RopeIndex.from_model(model))(rows)
+    batch = ScaleCollator(processor, packing=Packing(rope_index=RopeIndex.from_model(model)))(rows)
     seen: list[int] = []
     alone = attention.run_at_usual_speed
     monkeypatch.setattr(
@@ -104,7 +104,9 @@ def test_each_sample_is_attended_to_by_itself_once_a_layer(
     with use_per_sample_attention(model) as by_sample:
         assert by_sample
         hidden_states(model, batch, torch.float32)
-    assert sorted(seen) == sorted(2 * [length for row in batch["rows"] for length in row])  # two layers
+    assert sorted(seen) == sorted(
+        2 * [length for row in batch["batch_info"].row_lengths for length in row]
+    )  # two layers
 
 
 @pytest.mark.parametrize("length", [40, 1100])
@@ -154,12 +156,11 @@ def test_shorter_samples_in_a_row_cost_no_more_in_the_backward() -> None:
 
 
 def hidden_states(model: Any, batch: dict[str, Any], dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    ours = ("segment_ids", "labels", "dropped", "kept", "places", "rows")
-    inputs = {k: v for k, v in batch.items() if k not in ours}
-    rows = batch.get("rows")
+    inputs = {k: v for k, v in model_inputs(batch).items() if k not in ("segment_ids", "labels")}
+    rows = batch["batch_info"].row_lengths
     if "pixel_values" in inputs:
         inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
-    if "places" in batch and "token_type_ids" in inputs:
+    if rows is not None and "token_type_ids" in inputs:
         config, types = model.config.get_text_config(), inputs["token_type_ids"]
         inputs["attention_mask"] = bidirectional_image_masks(config, rows, types, dtype)
     with torch.no_grad(), packed_rows(rows):
@@ -203,7 +204,7 @@ def test_packed_and_alone_have_the_same_loss_and_gradient(
 def test_packed_rows_hold_every_token_and_little_padding(architecture: str, ragged_rows: Dataset) -> None:
     model, processor = build_tiny(architecture)
     plain = ScaleCollator(processor)(list(ragged_rows))
-    packed = ScaleCollator(processor, packing=True, rope_index=RopeIndex.from_model(model))(list(ragged_rows))
+    packed = ScaleCollator(processor, packing=Packing(rope_index=RopeIndex.from_model(model)))(list(ragged_rows))
     assert int((packed["segment_ids"] > 0).sum()) == int((plain["segment_ids"] > 0).sum())
     tokens = int(plain["attention_mask"].sum())
     assert tokens < packed["input_ids"].numel() < 0.7 * plain["input_ids"].numel()
@@ -221,9 +222,10 @@ def test_only_dense_masks_and_a_bound_ask_for_several_rows(
     args = config(tmp_path, packing=True, pack_tokens=pack_tokens, max_length=None)
     run = ScaleSFTTrainer(model, args, train_dataset=ragged_rows, processing_class=processor)
     batch = run.data_collator(list(ragged_rows))
-    places, tokens = batch["input_ids"].numel(), sum(map(sum, batch["rows"]))
+    rows = batch["batch_info"].row_lengths
+    places, tokens = batch["input_ids"].numel(), sum(map(sum, rows))
     several = pack_tokens is not None or kind == "eager"
-    assert (len(batch["rows"]) > 1, places > tokens) == (several, several)
+    assert (len(rows) > 1, places > tokens) == (several, several)
 
 
 @pytest.mark.parametrize("architecture", EVERY)
@@ -302,7 +304,7 @@ def test_a_model_that_mixes_samples_is_padded_in_groups_of_like_length(
     args = config(tmp_path, packing=True, per_device_train_batch_size=2)
     run = ScaleSFTTrainer(model, args, train_dataset=world_rows, processing_class=processor)
     assert not run.data_collator.packing
-    assert "it is not known that LlavaNext" in caplog.text
+    assert "packing is off, because LlavaNext" in caplog.text
     assert isinstance(run._get_train_sampler(run.train_dataset), LengthSampler)
 
 

@@ -104,8 +104,7 @@ def test_entropy_is_logged_where_it_is_asked_for(packing: bool, world_rows: Data
     model, processor = build_tiny("qwen2_5_vl")
     batch = ScaleCollator(processor)(list(world_rows))
     segments = batch.pop("segment_ids")[:, 1:]
-    for name in ("dropped", "kept"):
-        batch.pop(name)
+    batch.pop("batch_info")
     with torch.no_grad():
         logits = model.eval()(**batch).logits[:, :-1]
     entropy = torch.distributions.Categorical(logits=logits).entropy()

@@ -1,1 +1,1 @@
-"""From rows to tensors: rendering, pictures, collating, sampling, feeding."""
+"""From rows to tensors: rendering, images, collating, sampling, feeding."""

@@ -1,5 +1,7 @@
-"""Micro-batches of a step on their way to the device: pictures are large, and accumulation over many micro-batches must
-not hold those of all at once."""
+"""Moves the micro-batches of a step to the device one at a time.
+
+Images are large, so gradient accumulation must not hold those of all micro-batches on the device at once.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,16 @@ Batch = dict[str, Any]
 
 
 def keep_on_host(loader: Any) -> Any:
-    """The data loader, but that its batches stay where they were made until somebody moves them."""
+    """The data loader, changed to leave its batches on the host."""
     if isinstance(loader, DataLoaderShard):
         loader.device = None
     return loader
 
 
 class OneBatchAhead(Sequence[Batch]):
-    """The micro-batches of a step, each moved to the device just before the one in front of it is worked on.
+    """The micro-batches of a step; each moves to the device just before the batch ahead of it is used.
 
-    The one that was worked on is emptied, so that two at most are on the device.
+    A used batch is emptied, so that at most two are on the device.
     """
 
     def __init__(self, batches: Sequence[Batch], move: Callable[[Batch], Batch]) -> None:
@@ -41,5 +43,5 @@ class OneBatchAhead(Sequence[Batch]):
             if k < len(self._batches):
                 ahead = self._move(self._batches[k])
             yield current
-            if current is not self._batches[k - 1]:  # the copy on the device; on a CPU there is none
+            if current is not self._batches[k - 1]:  # a copy on the device; on a CPU there is none
                 current.clear()

@@ -1,7 +1,7 @@
-"""Which samples go into a micro-batch together: chosen by length, without tokenizing a text or decoding a picture.
+"""Which samples share a micro-batch: chosen by length, without tokenizing a text or decoding an image.
 
-The loss of an optimizer step does not depend on how its samples are cut into micro-batches and ranks, so `StepSampler`
-is free to deal them out. `LengthSampler` goes further and decides which samples make up a step.
+The loss of an optimizer step does not depend on how its samples are divided among micro-batches and ranks, so
+`StepSampler` is free to divide them. `LengthSampler` also decides which samples make up a step.
 """
 
 from __future__ import annotations
@@ -22,43 +22,45 @@ from balanced_thinking.data.checks import UNREADABLE
 from balanced_thinking.data.images import image_size
 
 _TEXT_COLUMNS = ("messages", "prompt", "completion")
-_PICTURE_COLUMNS = ("image", "images")
-_CHARACTERS = 4  # of a text, to a token
+_IMAGE_COLUMNS = ("image", "images")
+_CHARACTERS_PER_TOKEN = 4
 
 
 class LengthEstimator:
-    """Roughly the tokens that rows of a dataset will have: their texts by characters, their pictures by the sides that
-    stand at the beginning of a file.
+    """Estimates the tokens of dataset rows: texts by their characters, images by the size in the file's header.
 
     Args:
-        dataset: in TRL's columns. processor: the model's; what it cannot say of pictures counts nothing.
+        dataset: in TRL's columns.
+        processor: the model's. If it cannot say how many tokens an image has, images count as 0.
     """
 
     def __init__(self, dataset: Dataset, processor: Any) -> None:
-        self._rows = dataset.with_format("arrow")  # as stored: no picture is decoded
-        self._names = [name for name in (*_TEXT_COLUMNS, *_PICTURE_COLUMNS) if name in dataset.column_names]
-        self._of_pictures = getattr(processor, "_get_num_multimodal_tokens", None)
+        self._rows = dataset.with_format("arrow")  # as stored, so that no image is decoded
+        self._names = [name for name in (*_TEXT_COLUMNS, *_IMAGE_COLUMNS) if name in dataset.column_names]
+        self._count_multimodal = getattr(processor, "_get_num_multimodal_tokens", None)
 
     def __call__(self, indices: Sequence[int]) -> list[int]:
         table = self._rows[list(indices)]
         columns = {name: table.column(name) for name in self._names}
         rows = [{name: _scalar_to_python(column[i]) for name, column in columns.items()} for i in range(len(table))]
-        tokens = [sum(_count_characters(row.get(name)) for name in _TEXT_COLUMNS) // _CHARACTERS for row in rows]
+        tokens = [
+            sum(_count_characters(row.get(name)) for name in _TEXT_COLUMNS) // _CHARACTERS_PER_TOKEN for row in rows
+        ]
         sides = [
             (i, side)
             for i, row in enumerate(rows)
-            for picture in _row_images(row)
-            if (side := _image_height_width(picture))
+            for image in _row_images(row)
+            if (side := _image_height_width(image))
         ]
-        for (i, _), seen in zip(sides, self._count_image_tokens([side for _, side in sides]), strict=True):
-            tokens[i] += seen
+        for (i, _), image_tokens in zip(sides, self._count_image_tokens([side for _, side in sides]), strict=True):
+            tokens[i] += image_tokens
         return tokens
 
     def _count_image_tokens(self, sides: Sequence[tuple[int, int]]) -> list[int]:
-        """Of pictures of these heights and widths, all at once: the processor sorts its settings anew for each call."""
-        if self._of_pictures is not None and sides:
-            with suppress(AttributeError, LookupError, TypeError):  # a guess stops no run
-                return self._of_pictures(image_sizes=sides).num_image_tokens
+        """For images of these heights and widths. One call for all, because each call is slow."""
+        if self._count_multimodal is not None and sides:
+            with suppress(AttributeError, LookupError, TypeError):  # an estimate must not stop a run
+                return self._count_multimodal(image_sizes=sides).num_image_tokens
         return [0] * len(sides)
 
 
@@ -67,18 +69,18 @@ def _row_images(row: Mapping[str, Any]) -> list[Any]:
     return [*(row.get("images") or ()), *(() if single is None else (single,))]
 
 
-def _image_height_width(picture: Any) -> tuple[int, int] | None:
-    """Height and width in pixels; None of a file that cannot be read: the collator names it."""
-    if isinstance(picture, Mapping):  # as datasets store it
-        picture = picture.get("path") if picture.get("bytes") is None else picture["bytes"]
+def _image_height_width(image: Any) -> tuple[int, int] | None:
+    """Height and width in pixels; None for a file that cannot be read, which the collator reports."""
+    if isinstance(image, Mapping):  # as `datasets` stores it
+        image = image.get("path") if image.get("bytes") is None else image["bytes"]
     try:
-        return image_size(picture)[::-1]
+        return image_size(image)[::-1]
     except (AttributeError, TypeError, *UNREADABLE):
         return None
 
 
 def _scalar_to_python(value: pa.Scalar) -> Any:
-    """As Python holds it, but bytes as a file: of a picture only the beginning is read then, from the disk too."""
+    """The value in Python, but bytes as a file: then only the beginning of an image is read, from disk too."""
     if not value.is_valid or isinstance(value, pa.StringScalar):
         return value.as_py()
     if isinstance(value, pa.ListScalar):
@@ -97,10 +99,12 @@ def _count_characters(value: Any) -> int:
 
 
 def balance_by_cost(costs: Sequence[float], bins: int) -> list[list[int]]:
-    """Bins of indices, of sizes that differ by one at most, whose costs add up to nearly the same: the dearest first,
-    each into the cheapest bin with room."""
+    """Bins of indices with nearly equal total cost; bin sizes differ by at most one.
+
+    The most expensive comes first, each into the cheapest bin that has room.
+    """
     dealt: list[list[int]] = [[] for _ in range(bins)]
-    size, larger = divmod(len(costs), bins)  # so many bins take one more
+    size, larger = divmod(len(costs), bins)  # `larger` bins take one more
     totals = [(0.0, b) for b in range(bins)]
     for index in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
         total, chosen = heappop(totals)
@@ -114,29 +118,34 @@ def balance_by_cost(costs: Sequence[float], bins: int) -> list[list[int]]:
 
 
 def group_by_length(lengths: Sequence[int], bins: int) -> list[list[int]]:
-    """Bins of indices, of sizes that differ by one at most, of similar length: cut from the longest to the shortest."""
+    """Bins of indices of similar length, cut from the longest to the shortest; bin sizes differ by at most one."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     sizes = (len(order) // bins + (b < len(order) % bins) for b in range(bins))
     return [order[start:stop] for start, stop in pairwise(accumulate(sizes, initial=0))]
 
 
 class StepSampler(BatchRebalanceSampler):
-    """Micro-batches of one rank. An optimizer step has the samples that it has without this sampler (but for those
-    that fill up an epoch's last step on several ranks); which of its micro-batches, and whose, holds which of them
-    goes by length: packed ones get about the same number of tokens, so that none is much larger than the others; padded
-    ones samples of similar length, so that little is padding. Either way no rank waits long for another. A step whose
-    samples are all in one micro-batch is left as it is.
+    """Micro-batches of one rank, divided by length.
 
-    Trainer hands on a batch sampler of this base class as it is; accelerate seeds the order that it finds in `sampler`,
-    and tells it the epoch.
+    An optimizer step has the same samples as without this sampler, except those that fill up an epoch's last step on
+    several ranks. Only their division among micro-batches and ranks changes, so that no rank waits long for another:
+
+    - packed micro-batches get about the same number of tokens;
+    - padded ones get samples of similar length, so that there is little padding;
+    - a step with a single micro-batch stays as it is.
+
+    transformers' Trainer accepts a batch sampler of this base class. accelerate seeds the order of its `sampler`, and
+    sets the epoch.
 
     Args:
-        sampler: the order of the samples. lengths: indices -> rough tokens of each.
-        batch_size: samples of a micro-batch. accumulation: micro-batches of a step on each of `ranks`.
-        packed: whether a micro-batch costs what its samples have together, or what padding makes of them.
+        sampler: the order of the samples.
+        lengths: indices -> estimated tokens of each.
+        batch_size: samples of a micro-batch.
+        accumulation: micro-batches of a step on each of `ranks`.
+        packed: whether rows are packed, so that a micro-batch costs the sum of its lengths, without padding.
     """
 
-    def __init__(  # none of the base's work is done here
+    def __init__(  # the base's own is not called, as nothing of it is used
         self,
         sampler: Sampler[int],
         lengths: Callable[[Sequence[int]], Sequence[int]],
@@ -156,7 +165,7 @@ class StepSampler(BatchRebalanceSampler):
         return self._count_rounds(len(self.sampler))  # type: ignore[arg-type]
 
     def _count_rounds(self, samples: int) -> int:
-        """Micro-batches of each rank."""
+        """Micro-batches per rank."""
         return samples // self._round if self.drop_last else -(-samples // self._round)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -174,19 +183,21 @@ class StepSampler(BatchRebalanceSampler):
             yield from [step] * rounds
             return
         lengths = self.lengths(step)
-        if self._packed:  # costs what its samples have together
+        if self._packed:  # costs the sum of its lengths
             mine = balance_by_cost(lengths, self._ranks)[self.rank]
             batches = [[mine[i] for i in batch] for batch in balance_by_cost([lengths[i] for i in mine], rounds)]
-        else:  # its longest, once for each
-            like = group_by_length(lengths, rounds * self._ranks)
-            costs = [max(lengths[i] for i in batch) * len(batch) for batch in like]
-            batches = [like[b] for b in balance_by_cost(costs, self._ranks)[self.rank]]
+        else:  # costs its longest sample, times its samples
+            similar = group_by_length(lengths, rounds * self._ranks)
+            costs = [max(lengths[i] for i in batch) * len(batch) for batch in similar]
+            batches = [similar[b] for b in balance_by_cost(costs, self._ranks)[self.rank]]
         yield from ([step[i] for i in batch] for batch in batches)
 
 
 class LengthSampler(LengthGroupedSampler):
-    """transformers' sampler, which puts samples of similar length into one step, with an order that the seed and the
-    epoch alone decide, so that resuming is exact."""
+    """transformers' sampler of samples of similar length, with an order that depends on seed and epoch only.
+
+    So resuming is exact.
+    """
 
     def __init__(self, batch_size: int, lengths: Sequence[int], seed: int) -> None:
         super().__init__(batch_size, lengths=list(lengths), generator=torch.Generator())

@@ -96,7 +96,7 @@ class PackingLayout:
                 filled[a, r, : len(joined)] = joined
         return filled
 
-    def token_places(self, width: int) -> Tensor:
+    def token_indices(self, width: int) -> Tensor:
         """(E, P): index of each sample's predicted tokens in a flattened (R, width - 1), -1 beyond the sample's end."""
         places = torch.full((len(self.lengths), max(self.lengths) - 1), -1)
         for r, (row, lengths) in enumerate(zip(self.rows, self.row_lengths, strict=True)):

@@ -1,32 +1,48 @@
-"""What a trainer logs about the two segments, added up on the device and read once a logging step."""
+"""What a trainer logs about the two segments: added up on the device, and read once per logging step."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
+from balanced_thinking.loss.schedules import SegmentWeights
 from balanced_thinking.loss.weights import SEGMENTS
 
 # Evaluation never follows the schedule, so that its loss can be compared over time.
-EVALUATION_WEIGHTS = (0.5, 0.5)
+EVALUATION_WEIGHTS = SegmentWeights(0.5, 0.5)
+Reduce = Callable[[torch.Tensor], torch.Tensor]  # sums a tensor over the ranks
+
+
+class _SegmentSums(NamedTuple):
+    """Sums over the samples of a logging period, for one segment."""
+
+    nll: float  # nats, over tokens
+    correct: float  # tokens whose target is the top-1 token
+    tokens: float
+    mean_nll: float  # nats, over examples
+    examples: float
+
+
+_FIELDS = len(_SegmentSums._fields)
+_ATTENDED, _DROPPED, _ENTROPIES = (2 * _FIELDS + i for i in range(3))  # indices, behind the sums of both segments
 
 
 class SegmentTotals:
-    """Sums of a logging period, kept on the device until `compute_metrics` brings them over in one transfer.
+    """Sums of a logging period, kept on the device until `compute_metrics` transfers them at once.
 
-    Per segment: nll (nats), correct tokens, tokens, examples' mean nlls, examples; then attended tokens, dropped
-    samples and, where it is asked for, each segment's entropy (nats). The clock starts with the period's first
-    micro-batch, so that evaluating and saving are not counted.
+    They are the `_SegmentSums` of both segments, attended tokens, dropped samples and, where it is asked for, the
+    entropy (nats) of each segment. The clock starts with the first micro-batch of the period, so that evaluating and
+    saving are not counted.
     """
 
     def __init__(self) -> None:
         self.sums: torch.Tensor | None = None
-        self.weights: tuple[float, float] | None = None
+        self.weights: SegmentWeights | None = None
         self.started: float | None = None
-        self._told = 0  # attended tokens that were counted before the period's end
+        self._counted_tokens = 0  # attended tokens that were counted before the end of the period
 
     def start_clock(self) -> None:
         self.started = self.started or time.perf_counter()
@@ -36,9 +52,11 @@ class SegmentTotals:
         segments: torch.Tensor,
         nll: torch.Tensor,
         correct: torch.Tensor,
-        rest: Sequence[torch.Tensor],
+        attended: torch.Tensor,
+        dropped: int,
         entropy: torch.Tensor | None = None,
     ) -> None:
+        """Add a micro-batch: tensors of a row per sample, its attended tokens, and how many samples it dropped."""
         rows = []
         for segment in SEGMENTS:
             mask = segments == segment
@@ -46,52 +64,54 @@ class SegmentTotals:
             means_B = nll_B / tokens_B.clamp(min=1)
             rows += [nll_B.sum(), (correct & mask).sum(), tokens_B.sum(), means_B.sum(), (tokens_B > 0).sum()]
         entropies = [] if entropy is None else [(entropy * (segments == segment)).sum() for segment in SEGMENTS]
-        sums = torch.stack([value.to(torch.float32).to(nll.device) for value in (*rows, *rest, *entropies)])
+        rows += [attended, torch.full_like(attended, dropped), *entropies]
+        sums = torch.stack([value.to(torch.float32).to(nll.device) for value in rows])
         self.sums = sums if self.sums is None else self.sums + sums
 
-    def count_new_tokens(self, reduce: Any) -> int:
-        """Attended tokens, over all ranks, since it was asked last."""
+    def count_new_tokens(self, reduce: Reduce) -> int:
+        """Attended tokens over all ranks since the last call."""
         if self.sums is None:
             return 0
-        told, self._told = self._told, int(self._sum_over_ranks(self.sums, reduce)[10])
-        return self._told - told
+        before, self._counted_tokens = self._counted_tokens, int(self._sum_over_ranks(self.sums, reduce)[_ATTENDED])
+        return self._counted_tokens - before
 
     @staticmethod
-    def _sum_over_ranks(sums: torch.Tensor, reduce: Any) -> list[float]:
+    def _sum_over_ranks(sums: torch.Tensor, reduce: Reduce) -> list[float]:
         return reduce(sums.double() if sums.device.type != "mps" else sums).tolist()
 
-    def compute_metrics(self, reduce: Any, normalize: str) -> dict[str, float]:
-        """The period's metrics; with them, where no weights were set, the `loss` of an evaluation. `reduce` sums a
-        tensor over the ranks."""
+    def compute_metrics(self, reduce: Reduce, normalize: str) -> dict[str, float]:
+        """The metrics of the period; where no weights were set, also the `loss` of an evaluation."""
         if self.sums is None:
             return {}
         sums = self._sum_over_ranks(self.sums, reduce)
-        think, answer, (attended, dropped), entropies = sums[0:5], sums[5:10], sums[10:12], sums[12:]
-        supervised = max(1.0, think[2] + answer[2])
-        shown = {
-            "mean_token_accuracy": (think[1] + answer[1]) / supervised,
-            "dropped": dropped,
-            "tokens": attended - self._told,
+        think, answer = _SegmentSums(*sums[:_FIELDS]), _SegmentSums(*sums[_FIELDS:_ATTENDED])
+        attended, entropies = sums[_ATTENDED], sums[_ENTROPIES:]
+        supervised = max(1.0, think.tokens + answer.tokens)
+        metrics = {
+            "mean_token_accuracy": (think.correct + answer.correct) / supervised,
+            "dropped": sums[_DROPPED],
+            "tokens": attended - self._counted_tokens,
         }
-        for name, (nll, correct, n, *_) in {"think": think, "answer": answer}.items():
-            if n:
-                shown |= {f"{name}_nll": nll / n, f"{name}_accuracy": correct / n}
+        for name, segment in {"think": think, "answer": answer}.items():
+            if segment.tokens:
+                metrics[f"{name}_nll"] = segment.nll / segment.tokens
+                metrics[f"{name}_accuracy"] = segment.correct / segment.tokens
         if entropies:
-            shown["entropy"] = sum(entropies) / supervised  # as TRL counts it
-            shown["think_entropy"], shown["answer_entropy"] = (
-                total / max(1.0, n) for total, n in zip(entropies, (think[2], answer[2]), strict=True)
+            metrics["entropy"] = sum(entropies) / supervised  # as TRL defines it
+            metrics["think_entropy"], metrics["answer_entropy"] = (
+                total / max(1.0, segment.tokens) for total, segment in zip(entropies, (think, answer), strict=True)
             )
         if self.weights is None:
-            return shown | {"loss": self._evaluation_loss(think, answer, normalize)}
-        # Plain SFT gives each segment what its length is worth.
-        share = think[2] / supervised
+            return metrics | {"loss": self._evaluation_loss(think, answer, normalize)}
+        # In plain SFT the weight of a segment is its share of the tokens.
+        share = think.tokens / supervised
         w_think, w_answer = (share, 1 - share) if normalize == "token" else self.weights
         seconds = time.perf_counter() - (self.started or 0.0)
-        return shown | {"w_think": w_think, "w_answer": w_answer, "tokens_per_second": attended / seconds}
+        return metrics | {"w_think": w_think, "w_answer": w_answer, "tokens_per_second": attended / seconds}
 
     @staticmethod
-    def _evaluation_loss(think: list[float], answer: list[float], normalize: str) -> float:
+    def _evaluation_loss(think: _SegmentSums, answer: _SegmentSums, normalize: str) -> float:
         if normalize == "token":
-            return (think[0] + answer[0]) / max(1.0, think[2] + answer[2])
+            return (think.nll + answer.nll) / max(1.0, think.tokens + answer.tokens)
         pairs = zip(EVALUATION_WEIGHTS, (think, answer), strict=True)
-        return sum(weight * means / max(1.0, n) for weight, (*_, means, n) in pairs)
+        return sum(weight * segment.mean_nll / max(1.0, segment.examples) for weight, segment in pairs)

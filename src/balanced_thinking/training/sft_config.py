@@ -7,7 +7,7 @@ from typing import Any
 
 from trl import SFTConfig
 
-from balanced_thinking.batch.collator import OVERFLOW
+from balanced_thinking.batch.completions import OVERFLOW
 from balanced_thinking.loss.schedules import SCHEDULES, FlatteningRule, Schedule
 from balanced_thinking.loss.weights import NORMALIZE
 from balanced_thinking.training.safety import set_device_defaults

@@ -1,0 +1,104 @@
+"""Completions -> token ids with a segment each, within `max_length`.
+
+A completion is tokenized once, as a whole. Its segments come from the character offsets of that tokenization, so the
+token ids are those of plain tokenization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from balanced_thinking.batch.rendering import assistant_text, template_drops_content
+from balanced_thinking.data.bad_rows import RowError
+from balanced_thinking.segments import Parsed, ReasoningFormat, get_format, parse, token_segments
+from balanced_thinking.segments.trim import SENTENCE_GAPS, WORD_GAPS, split_think, trim_think
+
+OVERFLOW = ("error", "drop", "trim_think")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One tokenized completion: ids and segments, both of its length."""
+
+    ids: list[int]
+    segments: list[int]
+
+
+@dataclass(frozen=True)
+class CompletionEncoder:
+    """Parses, tokenizes and shortens completions. The fields are as `ScaleCollator` documents them."""
+
+    tokenizer: Any
+    format: ReasoningFormat
+    max_length: int | None
+    overflow: str
+
+    def __post_init__(self) -> None:
+        if self.overflow not in OVERFLOW:
+            raise ValueError(f"overflow is {self.overflow!r}; known: {', '.join(OVERFLOW)}")
+
+    def encode_completion(self, row: Mapping[str, Any], text: str, prompt_length: int) -> Completion | None:
+        """The completion of a row, rendered as `text`; None where the overflow policy drops the sample.
+
+        Raises RowError for a row without an answer, one that the chat template changed, and one that is too long.
+        """
+        parsed = self._parse_completion(row, text)
+        completion = self._tokenize_parsed(parsed)
+        length = prompt_length + len(completion.ids)
+        if self.max_length is None or length <= self.max_length:
+            return completion
+        if self.overflow == "drop":
+            return None
+        trimmed = (
+            self._trim_reasoning(parsed, self.max_length - prompt_length) if self.overflow == "trim_think" else None
+        )
+        if trimmed is None:
+            trim = "overflow=trim_think to shorten its reasoning, " if self.overflow == "error" else ""
+            raise RowError(
+                f"sample {row['id']} has {length} tokens ({prompt_length} of them prompt and images), but max_length "
+                f"is {self.max_length}; raise max_length, or set {trim}overflow=drop to leave such samples out"
+            )
+        return trimmed
+
+    def _parse_completion(self, row: Mapping[str, Any], text: str) -> Parsed:
+        """Parse the rendered completion, and check that it still says what the row says."""
+        parsed, raw = parse(text, self.format), assistant_text(row["completion"])
+        if raw is not None and raw not in text and template_drops_content(parse(raw, self.format), parsed):
+            raise RowError(
+                f"sample {row['id']}: the chat template dropped the reasoning, or changed the answer: "
+                f"{raw[:80]!r} became {text[:80]!r}; pass a chat template that keeps them (the processor's "
+                "`chat_template`), or prompts and completions as plain text"
+            )
+        if parsed.answer is None:
+            raise RowError(
+                f"sample {row['id']}: no answer was found in its completion ({', '.join(parsed.problems)}) with "
+                f"reasoning_format {self.format.name!r}: {text[:80]!r}; fix the row, choose the data's "
+                "reasoning_format, or load the data with --on-bad-row drop"
+            )
+        return parsed
+
+    def _tokenize_parsed(self, parsed: Parsed) -> Completion:
+        encoded = self.tokenizer(parsed.text, add_special_tokens=False, return_offsets_mapping=True)
+        return Completion(encoded["input_ids"], token_segments(parsed, encoded["offset_mapping"]))
+
+    def _trim_reasoning(self, parsed: Parsed, room: int) -> Completion | None:
+        """The longest trimmed completion of at most `room` tokens.
+
+        Cuts at sentences; at words where no complete sentence fits. None where nothing fits.
+        """
+        format = get_format(parsed.format) if self.format.name == "auto" else self.format
+        for pattern in (SENTENCE_GAPS, WORD_GAPS):
+            units = split_think(parsed, pattern, format)
+            best, low, high = None, 1, len(units) - 1
+            while low <= high:
+                middle = (low + high) // 2
+                candidate = self._tokenize_parsed(parse(trim_think(parsed, middle, units), self.format))
+                if len(candidate.ids) <= room:
+                    best, low = candidate, middle + 1
+                else:
+                    high = middle - 1
+            if best is not None:
+                return best
+        return None
