@@ -8,7 +8,7 @@ import pytest
 
 from balanced_thinking.system import progress
 from balanced_thinking.system.logs import LOGGER, log_to_stderr
-from balanced_thinking.system.progress import counted, shows_bars, track
+from balanced_thinking.system.progress import count_progress, shows_bars, track_progress
 
 
 class Clock:
@@ -28,7 +28,7 @@ def lines(
     """What is said of `n` pieces of work that take so many seconds each."""
     monkeypatch.setattr(progress, "time", Clock(seconds))
     with log_to_stderr():
-        assert list(track(iter(range(n)), "samples", **how)) == list(range(n))
+        assert list(track_progress(iter(range(n)), "samples", **how)) == list(range(n))
     return capsys.readouterr().err.splitlines()
 
 
@@ -60,7 +60,7 @@ def test_lines_are_plain_where_there_is_no_terminal(
 ) -> None:
     monkeypatch.setattr(progress, "time", Clock(10.0))
     with log_to_stderr():
-        list(track(range(40), "samples", at_once=True))
+        list(track_progress(range(40), "samples", at_once=True))
     assert not {"\r", "\x1b"} & set(capsys.readouterr().err)
 
 
@@ -71,7 +71,7 @@ def test_a_terminal_gets_a_bar_and_no_lines(
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with log_to_stderr(), counted("samples", 40, at_once=True) as advance:
+    with log_to_stderr(), count_progress("samples", 40, at_once=True) as advance:
         for _ in range(40):
             advance()
     out, err = capsys.readouterr()

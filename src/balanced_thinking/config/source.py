@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from balanced_thinking.config.types import AdmittedTypes, Choices, settle_choices
+from balanced_thinking.config.types import AdmittedTypes, Choices, drop_redundant_text
 
 _NAMED: dict[str, Any] = {kind.__name__: kind for kind in (int, float, bool, str, dict, list, tuple)}
 
@@ -39,7 +39,7 @@ def field_types(classes: Sequence[SourceClass], enumerations: Sequence[SourceCla
         for statement in _class(source).body:
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
                 if _is_argument(statement):
-                    found[statement.target.id] = settle_choices(_types(statement.annotation, choices))
+                    found[statement.target.id] = drop_redundant_text(_types(statement.annotation, choices))
                 else:
                     found.pop(statement.target.id, None)
     return found

@@ -1,4 +1,4 @@
-"""Values that YAML gives, checked against the types that a dataclass's fields admit. No torch."""
+"""Check values from YAML against the types that a dataclass's fields allow. No torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
 
-# The types that YAML can give, as messages call them, and how one is written.
+# The types that YAML can give, as messages call them, and examples of how to write them.
 _TYPE_NAMES = {
     int: "an integer",
     float: "a number",
@@ -27,7 +27,7 @@ _EXAMPLES = {dict: "'{key: value}'", list: "'[a, b]'"}
 _MOST_SHOWN = 15  # choices that a message lists
 _COMMAS = re.compile(r"[\w.-]+(?:\s*,\s*[\w.-]+)+")
 
-# What a field admits: types, `Choices`, and the names of types that only their library can check.
+# What a field allows: types, `Choices`, and the names of types that only their library can check.
 AdmittedTypes = set[Any]
 
 
@@ -41,7 +41,7 @@ class Choices:
 def check_keys(
     mapping: Mapping[str, Any], known: typing.Iterable[str], where: str, synonyms: Mapping[str, str] | None = None
 ) -> None:
-    """Raise RecipeError for the first unknown key, with the one of the known that `did_you_mean` finds."""
+    """Raise RecipeError for the first unknown key, with the known key that `did_you_mean` suggests."""
     known = sorted(known)
     for key in mapping:
         if key not in known:
@@ -63,21 +63,21 @@ def convert_values(
     synonyms: Mapping[str, str] | None = None,
     prefix: str = "",
 ) -> dict[str, Any]:
-    """As `typed_arguments`, with the types of each name; `prefix` is what messages write before a name."""
+    """`values` checked against the types of each name. Messages write `prefix` before a name."""
     check_keys(values, admitted, where, synonyms)
     return {name: convert_value(f"{prefix}{name}", value, admitted[name]) for name, value in values.items()}
 
 
 def admitted_types(schema: type) -> dict[str, AdmittedTypes]:
-    """The types of each field that the constructor of an imported dataclass takes."""
+    """The types of each field in the constructor of an imported dataclass."""
     hints = typing.get_type_hints(schema)
-    return {f.name: _types_of_hint(hints[f.name]) for f in fields(schema) if f.init}
+    return {f.name: _annotation_types(hints[f.name]) for f in fields(schema) if f.init}
 
 
-def _types_of_hint(hint: Any) -> AdmittedTypes:
+def _annotation_types(hint: Any) -> AdmittedTypes:
     """The types of a union, without their arguments: {dict, NoneType} for `dict[str, int] | None`."""
     is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-    return settle_choices(_type_or_choices(kind) for kind in (typing.get_args(hint) if is_union else (hint,)))
+    return drop_redundant_text(_type_or_choices(kind) for kind in (typing.get_args(hint) if is_union else (hint,)))
 
 
 def _type_or_choices(hint: Any) -> Any:
@@ -88,32 +88,32 @@ def _type_or_choices(hint: Any) -> Any:
     return typing.get_origin(hint) or hint
 
 
-def settle_choices(kinds: typing.Iterable[Any]) -> AdmittedTypes:
-    """The types without `str` where it stands beside choices of texts: it means one of them, not any text."""
+def drop_redundant_text(kinds: typing.Iterable[Any]) -> AdmittedTypes:
+    """Drop `str` if there are also choices of texts, because it then means one of these and not any text."""
     kinds = set(kinds)
     texts = any(isinstance(value, str) for kind in kinds if isinstance(kind, Choices) for value in kind.values)
     return kinds - {str} if texts else kinds
 
 
 def convert_value(name: str, value: Any, kinds: AdmittedTypes) -> Any:
-    """The value as one of the types. Raises RecipeError where it is none; a type that is not known here takes it."""
+    """The value as one of the types. Raises RecipeError if it fits none; an unknown type accepts any value."""
     choices = [one for kind in kinds if isinstance(kind, Choices) for one in kind.values]
     if isinstance(value, bool) and not {bool, value} & {*kinds, *choices} and (str in kinds or "no" in choices):
         value = "yes" if value else "no"  # YAML reads `save_strategy: no` as false
     if type(value) in kinds - {str} or value in choices:
         return value
     if isinstance(value, str) and list in kinds and _COMMAS.fullmatch(value):
-        return [_as_item(item.strip()) for item in value.split(",")]
+        return [_parse_item(item.strip()) for item in value.split(",")]
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         for kind in (int, float):
             if kind in kinds and (number := _parse_number(value, kind)) is not None:
                 return number
     if type(value) in kinds or not all(kind in _TYPE_NAMES or isinstance(kind, Choices) for kind in kinds):
         return value
-    raise RecipeError(f"{name} is {format_value(value)}{_expected(value, kinds, choices)}")
+    raise RecipeError(f"{name} is {format_value(value)}{_describe_expected(value, kinds, choices)}")
 
 
-def _expected(value: Any, kinds: AdmittedTypes, choices: list[Any]) -> str:
+def _describe_expected(value: Any, kinds: AdmittedTypes, choices: list[Any]) -> str:
     if choices and isinstance(value, str):
         known = [str(one) for one in choices]
         shown = f"; known: {', '.join(known)}" if len(known) <= _MOST_SHOWN else ""
@@ -124,8 +124,8 @@ def _expected(value: Any, kinds: AdmittedTypes, choices: list[Any]) -> str:
     return f"; expected {' or '.join(names)}{fix or example}"
 
 
-def _as_item(text: str) -> Any:
-    """An item of a list that is written with commas alone."""
+def _parse_item(text: str) -> Any:
+    """An item of a list that is written with commas and without brackets."""
     return int(text) if text.isdecimal() else text
 
 

@@ -22,7 +22,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import check_known, check_options
 from balanced_thinking.data.registry import DataSource, import_adapter, resolve_data
 from balanced_thinking.data.splits import check_split, select_split
-from balanced_thinking.system.progress import track
+from balanced_thinking.system.progress import track_progress
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def stream_data(
     else:
         rows = _load_rows(source, split, {"format": format}, own)
     checked = check_examples(rows, verify_images=verify_images, reasoned=reasoned)
-    return DataStream(data, track(islice(checked, limit), f"rows of {data} read"), on_bad_row == "error")
+    return DataStream(data, track_progress(islice(checked, limit), f"rows of {data} read"), on_bad_row == "error")
 
 
 def check_first_row(
@@ -170,7 +170,7 @@ def load_test_items(data: str) -> BenchmarkItems:
     """
     source = resolve_data(data)
     options = dict(getattr(import_adapter(source.dataset), "TEST", {}))
-    rows = list(track(_load_rows(source, options.pop("split", "test"), {}, options), f"rows of {data} read"))
+    rows = list(track_progress(_load_rows(source, options.pop("split", "test"), {}, options), f"rows of {data} read"))
     examples = [row for row in rows if isinstance(row, Example)]
     if not examples:
         raise DataError(f"{data}: none of the {len(rows)} rows of its test split can be read")

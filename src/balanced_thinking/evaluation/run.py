@@ -31,7 +31,7 @@ from balanced_thinking.evaluation.task import Task, load_task_data
 from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.runs.records import RecordError, Summary
 from balanced_thinking.segments import get_format
-from balanced_thinking.system.progress import track
+from balanced_thinking.system.progress import track_progress
 
 logger = logging.getLogger(__name__)
 _COMPARED = ("model", "data", "split", "prompt", "scorer", "format", "dtype", "engine", "max_new_tokens")
@@ -220,7 +220,7 @@ def _run_task(source: _Source, task: Task, folder: Path | None, overwrite: bool)
 
 def _show_progress(rows: Iterable[Any], split: str, total: int) -> Iterable[Any]:
     share = -(-total // evaluation_ranks().num_processes)
-    return track(rows, f"{split}: samples answered", total=share, at_once=True)
+    return track_progress(rows, f"{split}: samples answered", total=share, at_once=True)
 
 
 def result_line(summary: Summary) -> str:

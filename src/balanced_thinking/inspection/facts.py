@@ -14,7 +14,7 @@ from balanced_thinking.data.load import BenchmarkItems, load_data, load_test_ite
 from balanced_thinking.inspection.duplicates import Duplicate, find_leaks, find_repeats, fingerprint_example
 from balanced_thinking.inspection.lengths import choose_length_measure, count_all_tokens
 from balanced_thinking.segments import render
-from balanced_thinking.system.progress import track
+from balanced_thinking.system.progress import track_progress
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ def inspect_data(
     measure, unit = choose_length_measure(getattr(processor, "tokenizer", processor))
     compared = tuple(_describe_benchmark(name, items) for name, items in benchmarks.items())
     samples, fingerprints = [], []
-    for example in track(loaded.examples, f"{data}, {split}"):
+    for example in track_progress(loaded.examples, f"{data}, {split}"):
         think, answer = measure(render(example.think, example.answer, format), format) if example.think else (0, 0)
         samples.append(Sample(example, think, answer, count_all_tokens(example, format, processor)))
         fingerprints.append(fingerprint_example(example, hash_pictures=bool(against)))
     leaks: list[Duplicate] = []
     for name, items in benchmarks.items():
-        tests = [fingerprint_example(example) for example in track(items.examples, name)]
+        tests = [fingerprint_example(example) for example in track_progress(items.examples, name)]
         leaks += find_leaks(fingerprints, tests, name)
     return Inspection(
         data=data,

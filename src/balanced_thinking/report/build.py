@@ -20,7 +20,7 @@ from balanced_thinking.runs.find import SettingFolder, find_overlooked_arms, fin
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.runs.load import Run, load_runs
 from balanced_thinking.runs.records import LedgerEntry
-from balanced_thinking.system.progress import track
+from balanced_thinking.system.progress import track_progress
 
 # Of all curves of a page together.
 POINTS = 60_000
@@ -129,7 +129,7 @@ def _describe_left_out(root: Path, plan: Plan, places: Sequence[SettingFolder]) 
 
 
 def _make_sections(runs: Mapping[str | None, Sequence[Run]], shared: _ReportContext) -> tuple[Section, ...]:
-    steps = track(runs.items(), "comparing")
+    steps = track_progress(runs.items(), "comparing")
     several = len(runs) > 1
     return tuple(
         _make_section(name, f"s{index}-" if several else "", found, shared) for index, (name, found) in enumerate(steps)

@@ -23,7 +23,7 @@ from balanced_thinking.runs.records import (
     read_metrics_row,
     read_record,
 )
-from balanced_thinking.system.progress import track
+from balanced_thinking.system.progress import track_progress
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def load_runs(runs_dir: Path) -> list[Run]:
     places = find_runs(runs_dir)
     if not places:
         raise ValueError(describe_missing_runs(runs_dir))
-    runs = [load_run(folder, arm) for folder, arm in track(places, "reading runs")]
+    runs = [load_run(folder, arm) for folder, arm in track_progress(places, "reading runs")]
     return sorted(_repeat_at_each_seed(runs), key=lambda run: (run.arm, -1 if run.seed is None else run.seed))
 
 

@@ -27,7 +27,7 @@ from balanced_thinking.study.schedule import Schedule
 from balanced_thinking.study.worker import missing_parts
 from balanced_thinking.system.files import write_atomically
 from balanced_thinking.system.process import usable_cores
-from balanced_thinking.system.progress import counted
+from balanced_thinking.system.progress import count_progress
 from balanced_thinking.system.signals import defer_signals, sigterm_as_interrupt
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
     if schedule.waiting:
         to_go = f"{len(schedule.waiting)} of {len(runs)} runs to go"
         logger.info("%s, %d at a time; each writes %s/<run>/%s", to_go, jobs, root, LOG)
-    with sigterm_as_interrupt(), counted("runs", len(runs), done=ended, at_once=True, lines=False) as advance:
+    with sigterm_as_interrupt(), count_progress("runs", len(runs), done=ended, at_once=True, lines=False) as advance:
         try:
             while schedule.waiting or schedule.running:
                 _start_workers(schedule, root, jobs)

@@ -1,7 +1,7 @@
-"""What a command says while it works. Our modules write to the loggers below `balanced_thinking`; a program shows them.
+"""The log. Our modules write to loggers below `balanced_thinking`; the program decides what is shown.
 
-The commands and the study's workers are such programs: they show the log on standard error. The library itself adds no
-handler, so that a program that imports it decides what is shown.
+The commands and the study's workers show the log on standard error. The library itself adds no handler, so that a
+program that imports it can decide.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LOGGER = "balanced_thinking"
 
 
 class StderrHandler(logging.Handler):
-    """Writes to the standard error of the moment, above a progress bar that is drawn there."""
+    """Writes to the current standard error, above a progress bar if one is drawn there."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -33,9 +33,9 @@ class StderrHandler(logging.Handler):
 
 @contextmanager
 def log_to_stderr(level: int = logging.INFO) -> Iterator[None]:
-    """Within it the log from `level` on is shown on standard error.
+    """Inside this context, log records from `level` on are shown on standard error.
 
-    Of several ranks the first one alone reports what it does. The others show their errors, with their rank.
+    With several ranks, only the first one shows all records. The others show their errors, with their rank.
     """
     logger, handler, rank = logging.getLogger(LOGGER), StderrHandler(), process_rank()
     handler.setFormatter(logging.Formatter(f"rank {rank}: %(message)s" if rank else "%(message)s"))

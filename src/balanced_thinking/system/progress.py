@@ -1,4 +1,4 @@
-"""Progress: a bar where standard error is a terminal, else a line in the log now and then."""
+"""Progress: a bar if standard error is a terminal, else occasional lines in the log."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from balanced_thinking.system.process import process_rank
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-# Between two lines: at least the first, at most the second, and in between whenever another tenth is done.
+# Time between two lines: at least the first, at most the second. In between, a line for each tenth of the work.
 _LEAST_SECONDS, _MOST_SECONDS = 5.0, 30.0
-_QUIET_SECONDS = 2.0  # what is done by then shows no bar
+_QUIET_SECONDS = 2.0  # shorter work shows no bar
 
 
-def track(items: Iterable[T], what: str, *, total: int | None = None, at_once: bool = False) -> Iterator[T]:
-    """The items one by one, counted as `counted` does. `total` is how many there are, where they have no length."""
+def track_progress(items: Iterable[T], what: str, *, total: int | None = None, at_once: bool = False) -> Iterator[T]:
+    """Pass on the items and report progress as `count_progress` does. `total`: their number if they have no length."""
     if total is None and isinstance(items, Sized):
         total = len(items)
-    with counted(what, total, at_once=at_once) as advance:
+    with count_progress(what, total, at_once=at_once) as advance:
         for item in items:
             yield item
             advance()
 
 
 @contextmanager
-def counted(
+def count_progress(
     what: str, total: int | None = None, *, done: int = 0, at_once: bool = False, lines: bool = True
 ) -> Iterator[Callable[[], Any]]:
-    """Within it, a function to call after each piece of work, `done` of `total` having been done before.
+    """Gives a function to call after each piece of work. `done` of `total` pieces are done already.
 
-    A bar shows from the third second on, so that short work shows none, or `at_once`. Without `lines` nothing takes
-    the place of a bar: for work whose every piece has a line of its own.
+    A bar appears after two seconds, so that short work shows none; with `at_once` it appears immediately. Without a
+    terminal, `lines=False` suppresses the log lines, for work that logs each piece itself.
     """
     if not shows_bars():
         yield _Lines(what, total, done).advance if lines else lambda: None
@@ -52,14 +52,13 @@ def counted(
 
 
 def shows_bars() -> bool:
-    """Whether progress is drawn: on a terminal or in a notebook, by the first rank, unless the log's own level hides it
-    (`--quiet`)."""
+    """Whether to draw bars: on a terminal or in a notebook, in the first rank, and unless `--quiet` hides the log."""
     drawn = sys.stderr.isatty() or "ipykernel" in sys.modules
     return drawn and process_rank() == 0 and logging.getLogger(LOGGER).level <= logging.INFO
 
 
 class _Lines:
-    """One line in the log now and then."""
+    """Occasional lines in the log."""
 
     def __init__(self, what: str, total: int | None, done: int) -> None:
         self.what, self.total, self.done = what, total, done
@@ -83,7 +82,7 @@ class _Lines:
 
 
 class _Bar:
-    """rich's bar on standard error, which goes away when the work is done."""
+    """A bar of rich on standard error, which disappears when the work is done."""
 
     def __init__(self, what: str, total: int | None, done: int) -> None:
         from rich.console import Console

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.config.types import _types_of_hint, check_keys, format_value, typed_arguments
+from balanced_thinking.config.types import _annotation_types, check_keys, format_value, typed_arguments
 from balanced_thinking.config.yaml import read_yaml
 
 _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
@@ -151,7 +151,7 @@ def _apply_override(raw: dict[str, Any], name: str, text: str) -> None:
 
 
 def _mapping_keys() -> set[str]:
-    return {name for name, hint in typing.get_type_hints(Recipe).items() if dict in _types_of_hint(hint)}
+    return {name for name, hint in typing.get_type_hints(Recipe).items() if dict in _annotation_types(hint)}
 
 
 def _check_sections(recipe: Recipe) -> None:
