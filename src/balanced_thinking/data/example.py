@@ -14,12 +14,15 @@ from PIL import Image
 class Example:
     """One sample of any data set.
 
-    id: unique in its data set. question: the text of the prompt, without image placeholders.
-    images: in the order of the question; paths stay paths until the batch is built.
-    think: the reasoning without tags, None if there is none (evaluation only). answer: the answer without tags.
-    choices: the texts of the options in the order shown, for scoring; () for an open question. They are not added to
-    the question.
-    meta: anything else, such as `family` (reported separately) and `row` (the sample's position in its file).
+    Attributes:
+        id: unique in its data set.
+        question: the text of the prompt, without image placeholders.
+        images: in the order of the question; paths stay paths until the batch is built.
+        think: the reasoning without tags, None if there is none (evaluation only).
+        answer: the answer without tags.
+        choices: the texts of the options in the order shown, for scoring; () for an open question. They are not added
+            to the question.
+        meta: anything else, such as `family` (reported separately) and `row` (the sample's position in its file).
     """
 
     id: str

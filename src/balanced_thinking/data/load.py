@@ -94,8 +94,8 @@ def load_data(
             data without splits are divided into `train`, `validation` and `test` by a hash of the pictures (`splits`).
 
     Raises:
-        BadRowsError: there are bad rows. DataError: an unknown name, split or option, an option of a wrong type, or a
-            path without data.
+        BadRowsError: there are bad rows.
+        DataError: an unknown name, split or option, an option of a wrong type, or a path without data.
     """
     stream = stream_data(
         data,

@@ -30,10 +30,17 @@ _IN_MEMORY = "examples"  # what results call a list of them
 class Benchmark:
     """Data that a model is evaluated on, and how.
 
-    data: as `load_data` takes it, or a list of examples. limit, on_bad_row, options: as `load_data` takes them.
-    splits: those that `balanced eval` and studies run on. prompt, scorer: names of `prompts.PROMPTS` and
-    `scoring.scorers.SCORERS`. batch_size: samples generated together. max_new_tokens: the limit of an output.
-    format: the reasoning format of the outputs, by name or definition; None: the run's, else think-answer.
+    Attributes:
+        data: as `load_data` takes it, or a list of examples.
+        splits: those that `balanced eval` and studies run on.
+        options: of the data set, as `load_data` takes them.
+        limit: rows to take at most.
+        on_bad_row: `error`, or `drop` to continue without bad rows.
+        batch_size: samples generated together.
+        max_new_tokens: tokens after which an output is cut off.
+        prompt: a name of `prompts.PROMPTS`.
+        scorer: a name of `scoring.scorers.SCORERS`.
+        format: the reasoning format of the outputs, by name or definition; None: the run's, else think-answer.
     """
 
     data: str | Sequence[Example]

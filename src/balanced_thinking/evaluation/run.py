@@ -73,7 +73,8 @@ def evaluate(
     Raises:
         FileExistsError: the folder holds the results of another evaluation.
         BlockingIOError: another process evaluates to it.
-        BadRowsError: the data has bad rows. ValueError: an unknown name, or nothing to evaluate.
+        BadRowsError: the data has bad rows.
+        ValueError: an unknown name, or nothing to evaluate.
     """
     chosen = benchmark if isinstance(benchmark, Benchmark) else Benchmark(benchmark)
     folder = None if out is None else Path(out)

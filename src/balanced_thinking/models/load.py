@@ -23,8 +23,13 @@ _TINY = "tiny:"
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model, what prepares its input (a processor, or a tokenizer for a text-only model), and the folder or hub name
-    that holds these very weights: None for random ones and for a merged adapter."""
+    """A model and what prepares its input.
+
+    Attributes:
+        model: the transformers model.
+        processor: its processor, or the tokenizer of a text-only model.
+        source: the folder or hub name that holds these very weights; None for random ones and for a merged adapter.
+    """
 
     model: Any
     processor: Any

@@ -24,9 +24,12 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 class EngineOptions:
     """What generates the completions.
 
-    name: one of `ENGINES`, in this process. server: the address of an OpenAI-compatible server that serves the model
-    instead, of which only the tokenizer is loaded then. served_model: the model's name there, where it serves several.
-    dtype: of the weights, one of `DTYPES`; auto: on a GPU what the checkpoint says, on a CPU float32.
+    Attributes:
+        name: one of `ENGINES`, in this process.
+        server: the address of an OpenAI-compatible server that serves the model instead. Then only the model's
+            tokenizer is loaded here.
+        served_model: the model's name there, needed if it serves several.
+        dtype: of the weights, one of `DTYPES`; auto: on a GPU what the checkpoint says, on a CPU float32.
     """
 
     name: str = "transformers"
