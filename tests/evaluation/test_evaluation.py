@@ -26,6 +26,7 @@ from balanced_thinking.evaluation.task import Task, item_digest
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import get_format
 from balanced_thinking.statistics.intervals import wilson_interval
+from balanced_thinking.system.process import Clock
 from tests.conftest import ARCHITECTURES
 
 
@@ -342,7 +343,7 @@ def test_the_seconds_of_an_evaluation_that_was_stopped_are_those_of_all_its_trie
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, batches = generator("qwen2"), []
-    monkeypatch.setattr(resume, "_clocks", lambda: resume.Seconds(10.0 * len(batches), 3.0 * len(batches)))
+    monkeypatch.setattr(resume, "read_clock", lambda: Clock(10.0 * len(batches), 3.0 * len(batches)))
 
     def complete(chunk: list[Example]) -> list[list[int]]:
         """A batch takes ten seconds; the process is killed in the third one and, started again, in the fifth."""

@@ -110,7 +110,7 @@ def test_a_grafted_model_knows_the_donors_words(architecture: str) -> None:
 
 
 def test_a_graft_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="nothing of the donor's language model fits"):
+    with pytest.raises(ValueError, match="no tensor of the donor's language model fits"):
         load_model("tiny:llava_next", size=TinySize(hidden=64), language_from="world-base")
     with pytest.raises(ValueError, match="known: language_from"):
         load_model("tiny:llava_next", languages_from="world-base")

@@ -488,7 +488,7 @@ def test_the_clock_counts_what_was_spent_before_a_resume() -> None:
     state.stateful_callbacks[TrainingClock.KEY]["spent"] = [100.0, 50.0]  # as a checkpoint gives it back
     resumed = TrainingClock()
     resumed.on_train_begin(None, state, None)
-    assert resumed.elapsed()[0] > 100.0 > 60.0 > resumed.elapsed()[1] > 50.0
+    assert resumed.time_spent().wall_seconds > 100.0 > 60.0 > resumed.time_spent().cpu_seconds > 50.0
 
 
 def test_a_row_cut_short_by_a_kill_is_no_obstacle_to_resuming(tmp_path: Path) -> None:
@@ -507,7 +507,7 @@ def test_a_logging_step_reads_as_one_line() -> None:
 
     entry = {"loss": 0.25, "think_nll": 0.5, "answer_nll": 0.125, "w_think": 0.9, "tokens_per_second": 12345.6}
     assert format_log_line(7, entry | {"epoch": 1.0}) == (
-        "step 7: loss 0.25, think 0.5, answer 0.125 nats a token, weight on thinking 0.90, 12,346 tokens/s"
+        "step 7: loss 0.25, think 0.5, answer 0.125 nats per token, weight on thinking 0.90, 12,346 tokens/s"
     )
     assert format_log_line(7, {"train_runtime": 3.0}) is None
 

@@ -11,30 +11,20 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, parse_flag_from_env
 
 from balanced_thinking.system.files import exclusive_lock, write_atomically
+from balanced_thinking.system.process import Clock, read_clock
 
 Row = dict[str, Any]
 _PATIENCE = timedelta(days=1)  # of a rank that has answered its share: the others may generate for long
-
-
-class Seconds(NamedTuple):
-    """Time on the wall clock, and of the CPU."""
-
-    wall: float
-    cpu: float
-
-    def since(self, earlier: Seconds) -> Seconds:
-        return Seconds(self.wall - earlier.wall, self.cpu - earlier.cpu)
 
 
 def evaluation_ranks() -> PartialState:
@@ -84,7 +74,7 @@ class SavedAnswers:
 
     def __init__(self, out: Path, identity: str, batches: Sequence[Sequence[int]]) -> None:
         self._out, self._ranks = out, evaluation_ranks()
-        self._began = self._last = _clocks()
+        self._began = self._last = read_clock()
         found, self._before = _read_earlier_tries(out, identity)
         self._ranks.wait_for_everyone()  # before any file is replaced
         unanswered = [rest for batch in batches if (rest := [i for i in batch if i not in found])]
@@ -99,15 +89,14 @@ class SavedAnswers:
         self._file = path.open("a", encoding="utf-8")
 
     def append_batch(self, rows: Mapping[int, Row]) -> None:
-        now = _clocks()
+        now = read_clock()
         self._file.write(_batch_line(now.since(self._last), rows))
         self._file.flush()
         self._last = now
 
-    def spent_seconds(self) -> Seconds:
+    def spent_seconds(self) -> Clock:
         """Of this try and of earlier ones."""
-        spent = _clocks().since(self._began)
-        return Seconds(self._before.wall + spent.wall, self._before.cpu + spent.cpu)
+        return self._before.plus(read_clock().since(self._began))
 
     def close(self) -> None:
         self._file.close()
@@ -120,10 +109,6 @@ class SavedAnswers:
                 file.unlink(missing_ok=True)
 
 
-def _clocks() -> Seconds:
-    return Seconds(time.perf_counter(), time.process_time())
-
-
 def _file_name(rank: int | str) -> str:
     return f".resume-{rank}.jsonl"
 
@@ -132,24 +117,24 @@ def _files_in(out: Path) -> set[Path]:
     return set(out.glob(_file_name("*")))
 
 
-def _batch_line(seconds: Seconds, rows: Mapping[int, Row]) -> str:
+def _batch_line(seconds: Clock, rows: Mapping[int, Row]) -> str:
     return json.dumps([*seconds, list(rows.items())], ensure_ascii=False) + "\n"
 
 
-def _read_earlier_tries(out: Path, identity: str) -> tuple[dict[int, Row], Seconds]:
+def _read_earlier_tries(out: Path, identity: str) -> tuple[dict[int, Row], Clock]:
     """The rows that earlier tries at the task have written, and the seconds of the rank that took longest."""
     found: dict[int, Row] = {}
-    longest = Seconds(0.0, 0.0)
+    longest = Clock()
     for file in _files_in(out):
         batches = list(_read_batches(file, identity))
         for _, rows in batches:
             found |= dict(rows)
-        spent = Seconds(sum(seconds.wall for seconds, _ in batches), sum(seconds.cpu for seconds, _ in batches))
+        spent = Clock(sum(batch.wall_seconds for batch, _ in batches), sum(batch.cpu_seconds for batch, _ in batches))
         longest = max(longest, spent)
     return found, longest
 
 
-def _read_batches(file: Path, identity: str) -> Iterator[tuple[Seconds, list[tuple[int, Row]]]]:
+def _read_batches(file: Path, identity: str) -> Iterator[tuple[Clock, list[tuple[int, Row]]]]:
     """The batches of a rank's file, if it is of this task. One that a kill cut short is left out."""
     lines = file.read_text(encoding="utf-8", errors="replace").split("\n")  # splitlines would also split at U+2028
     for line in lines[1:] if lines[0] == identity else ():
@@ -157,4 +142,4 @@ def _read_batches(file: Path, identity: str) -> Iterator[tuple[Seconds, list[tup
             wall, cpu, rows = json.loads(line)
         except (ValueError, TypeError):
             continue
-        yield Seconds(wall, cpu), rows
+        yield Clock(wall, cpu), rows

@@ -1,7 +1,7 @@
-"""A language model's weights for a tiny model of another architecture: it has read, and need only learn to see.
+"""Copies a language model's weights into a tiny model of another architecture, which then only has to learn to see.
 
-Tokens are matched by what they spell. The donor (Qwen2.5) and the decoders it is grafted on share their layers but for
-biases, which are left out, and for Gemma 3's scaled embeddings, zero-centred norms and second pair of norms.
+Tokens are matched by their text. The donor (Qwen2.5) and the decoders have the same layers, with two exceptions:
+biases, which are not copied, and Gemma 3, which scales embeddings, centres norms at zero and has two more of them.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from torch import Tensor
 from transformers import Gemma3ForConditionalGeneration, PreTrainedModel
 
 _LANGUAGE = "model.language_model."
-# Gemma 3 norms the input of its feed-forward part under another name; its norms of outputs have no counterpart.
+# Gemma 3 names the norm of its feed-forward input otherwise; the donor has no counterpart of its output norms.
 _GEMMA_NAMES = {"pre_feedforward_layernorm": "post_attention_layernorm", "post_attention_layernorm": None}
 
 
 @torch.no_grad()
 def graft_language_model(model: PreTrainedModel, tokenizer: Any, donor: PreTrainedModel, donor_tokenizer: Any) -> int:
-    """Copy the donor's language model into `model`'s where names and shapes agree; return how many tensors were.
+    """Copy the donor's language model into `model` where names and shapes agree; return the number of copied tensors.
 
-    Raises ValueError where nothing fits, which other widths or depths bring about.
+    Raises ValueError where nothing fits, because widths or depths differ.
     """
-    given = {name: value for name, value in donor.named_parameters() if name.startswith(_LANGUAGE)}
+    donated = {name: value for name, value in donor.named_parameters() if name.startswith(_LANGUAGE)}
     gemma = isinstance(model, Gemma3ForConditionalGeneration)
     copied = 0
     for name, own in model.named_parameters():
-        source = given.get(_donor_parameter_name(name, gemma))
+        source = donated.get(_donor_parameter_name(name, gemma))
         if source is None or source.shape[1:] != own.shape[1:]:
             continue
         if "embed_tokens" in name or name == "lm_head.weight":
@@ -38,12 +38,14 @@ def graft_language_model(model: PreTrainedModel, tokenizer: Any, donor: PreTrain
             continue
         copied += 1
     if not copied:
-        raise ValueError("nothing of the donor's language model fits: choose its widths and depths in model_size")
+        raise ValueError(
+            "no tensor of the donor's language model fits: set model_size to the donor's widths and depths"
+        )
     return copied
 
 
 def _donor_parameter_name(name: str, gemma: bool) -> str:
-    if name == "lm_head.weight":  # the donor's is tied
+    if name == "lm_head.weight":  # the donor's is tied to its embeddings
         return f"{_LANGUAGE}embed_tokens.weight"
     for own, other in _GEMMA_NAMES.items() if gemma else ():
         if f".{own}." in name:

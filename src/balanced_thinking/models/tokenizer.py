@@ -1,6 +1,6 @@
-"""The tiny models' tokenizer: byte-level BPE like the real ones, so that any text in any script survives a round trip.
+"""The tokenizer of the tiny models: byte-level BPE like the real ones, so that any text survives a round trip.
 
-Its merges are learned from the embedded world's own words, so that each of them is one token.
+Its merges are learned from the words of the embedded world, so that each of these is one token.
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ def _corpus_words() -> Iterator[str]:
 def make_tokenizer(
     specials: Sequence[str] = (), extra: Mapping[str, str] | None = None, **kwargs: str
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer; `specials` and `extra` (name -> token) as the architecture's processor expects
-    them."""
-    # Each word stands at the start and inside of a text; repeated so that every one outweighs chance pairs.
+    """A byte-level BPE tokenizer.
+
+    `specials` and `extra` (name -> token) are the special tokens that the architecture's processor expects.
+    """
+    # Each word both at the start and inside of a text, repeated so that it outweighs accidental pairs.
     corpus = [f"{word} {word} {word}" for word in sorted(set(_corpus_words()))]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -1,9 +1,11 @@
-"""The cores that this process may use, and the current time."""
+"""The cores that this process may use, its rank, and the time."""
 
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 # How torchrun (and `accelerate launch`), Intel MPI, Open MPI and MVAPICH name a process's rank.
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
@@ -19,6 +21,23 @@ def usable_cores() -> int:
 def process_rank() -> int:
     """This process's rank among those that a launcher started, as it says in the environment; 0 where there is none."""
     return next((int(rank) for name in _RANKS if (rank := os.environ.get(name, "")).isdecimal()), 0)
+
+
+class Clock(NamedTuple):
+    """Time on the wall clock and CPU time of this process: a reading, or what passed between two readings."""
+
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    def since(self, earlier: Clock) -> Clock:
+        return Clock(self.wall_seconds - earlier.wall_seconds, self.cpu_seconds - earlier.cpu_seconds)
+
+    def plus(self, other: Clock) -> Clock:
+        return Clock(self.wall_seconds + other.wall_seconds, self.cpu_seconds + other.cpu_seconds)
+
+
+def read_clock() -> Clock:
+    return Clock(time.perf_counter(), time.process_time())
 
 
 def utc_now() -> str:

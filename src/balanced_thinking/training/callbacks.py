@@ -1,11 +1,10 @@
-"""What a run writes while it trains: one readable line and one row of `metrics.jsonl` a logging step."""
+"""What a run writes at each logging step: a readable line in the log, and a row of `metrics.jsonl`."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,19 @@ from balanced_thinking.loss.schedules import FlatteningRule
 from balanced_thinking.runs.records import MetricsRow
 from balanced_thinking.segments import THINK
 from balanced_thinking.system.files import write_atomically
+from balanced_thinking.system.process import Clock, read_clock
 from balanced_thinking.system.progress import shows_bars
 
 logger = logging.getLogger(__name__)
-# What a person watches, in the order shown: key of the log, and how it reads.
+# What the readable line shows, in this order: key of the log, and its text.
 _SHOWN = {
     "loss": "loss {:.4g}",
     "eval_loss": "held-out loss {:.4g}",
     "reward": "reward {:.3f}",
     "think_nll": "think {:.4g}",
-    "answer_nll": "answer {:.4g} nats a token",
+    "answer_nll": "answer {:.4g} nats per token",
     "eval_think_nll": "think {:.4g}",
-    "eval_answer_nll": "answer {:.4g} nats a token",
+    "eval_answer_nll": "answer {:.4g} nats per token",
     "w_think": "weight on thinking {:.2f}",
     "grad_norm": "gradient norm {:.3g}",
     "tokens_per_second": "{:,.0f} tokens/s",
@@ -36,7 +36,7 @@ _SHOWN = {
 
 
 def format_log_line(step: int, logs: Mapping[str, Any]) -> str | None:
-    """The logging step in one line; `None` where it holds nothing to watch."""
+    """The logging step in one line; `None` where it has nothing to show."""
     shown = [text.format(logs[name]) for name, text in _SHOWN.items() if isinstance(logs.get(name), (int, float))]
     return f"step {step}: {', '.join(shown)}" if shown else None
 
@@ -69,7 +69,7 @@ def show_progress(trainer: Any) -> None:
 
 
 class MetricsFile(TrainerCallback):
-    """Writes every logging step to `metrics.jsonl`; a resumed run drops the steps that it will take again."""
+    """Writes every logging step to `metrics.jsonl`. A resumed run first removes the steps that it will repeat."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -88,35 +88,27 @@ class MetricsFile(TrainerCallback):
 
 
 class TrainingClock(TrainerCallback):
-    """Wall and CPU seconds of the training, those before a resume included: every checkpoint holds them."""
+    """Time that the training has taken, including the time before a resume: every checkpoint holds it."""
 
     KEY = "training_clock"
 
     def __init__(self) -> None:
-        self.before, self.began = (0.0, 0.0), _clocks()
+        self.before, self.began = Clock(), read_clock()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        wall, cpu = state.stateful_callbacks.get(self.KEY, {}).get("spent", (0.0, 0.0))
-        self.before, self.began = (wall, cpu), _clocks()
+        self.before, self.began = Clock(*state.stateful_callbacks.get(self.KEY, {}).get("spent", ())), read_clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        state.stateful_callbacks[self.KEY] = {"spent": self.elapsed()}
+        state.stateful_callbacks[self.KEY] = {"spent": self.time_spent()}
 
-    def elapsed(self) -> tuple[float, float]:
-        """(wall, CPU) seconds so far."""
-        (wall, cpu), (wall_began, cpu_began) = _clocks(), self.began
-        return self.before[0] + wall - wall_began, self.before[1] + cpu - cpu_began
-
-
-def _clocks() -> tuple[float, float]:
-    return time.perf_counter(), time.process_time()
+    def time_spent(self) -> Clock:
+        return self.before.plus(read_clock().since(self.began))
 
 
 class ThinkLossMonitor(TrainerCallback):
-    """Follows the think loss for the schedule `adaptive`, with one transfer from the device an optimizer step.
+    """Follows the think loss for the schedule `adaptive`, with one transfer from the device per optimizer step.
 
-    What it knows lies in the trainer's own state, so that every checkpoint holds it. `reduce` sums a tensor over the
-    ranks.
+    Its state is part of the trainer's state, so that every checkpoint holds it. `reduce` sums a tensor over the ranks.
     """
 
     KEY = "adaptive_schedule"
@@ -126,12 +118,13 @@ class ThinkLossMonitor(TrainerCallback):
         self.sums: torch.Tensor | None = None
 
     def add_batch(self, nll: torch.Tensor, segments: torch.Tensor) -> None:
+        """Add the nll (nats) of a micro-batch's tokens."""
         mask = segments == THINK
         sums = torch.stack([(nll * mask).sum(), mask.sum().to(nll.dtype)])
         self.sums = sums if self.sums is None else self.sums + sums
 
     def moved_at(self, state: Any) -> float | None:
-        """The progress at which the weight began to move, None before."""
+        """The progress at which the weight began to move; None before that."""
         return state.stateful_callbacks.get(self.KEY, {}).get("moved_at")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -146,7 +139,7 @@ class ThinkLossMonitor(TrainerCallback):
 
 
 def _logged_step(line: str) -> float:
-    """The step of a row; of one that a kill cut short, infinity: it will be written again."""
+    """The step of a row. Infinity for a row that a kill cut short, so that it is removed."""
     try:
         return json.loads(line)["step"]
     except ValueError:

@@ -1,5 +1,4 @@
-"""The weighted loss inside the model's own forward, so that the hooks of DDP, FSDP and ZeRO-3 fire as for any
-forward."""
+"""The weighted loss inside the model's own forward, so that the hooks of DDP, FSDP and ZeRO-3 run as usual."""
 
 from __future__ import annotations
 
@@ -19,8 +18,10 @@ from balanced_thinking.loss.linear_cross_entropy import weighted_linear_cross_en
 
 @dataclass
 class WeightedOutput(ModelOutput):
-    """Loss (the weighted sum), and per position of the shifted labels, (B, L - 1): nll (nats), whether the target was
-    top-1, and where asked for the prediction's entropy (nats)."""
+    """The weighted sum, and values per position of the shifted labels, (B, L - 1).
+
+    These are the nll (nats), whether the target was the top-1 token, and where asked for the entropy (nats).
+    """
 
     loss: torch.Tensor | None = None
     nll: torch.Tensor | None = None
@@ -29,21 +30,24 @@ class WeightedOutput(ModelOutput):
 
 
 class FullPrecisionLoss:
-    """Token weights, (B, L - 1), and what the head makes of them, past the wrappers around a model: FSDP2 casts every
-    tensor that it sees going in or coming out to the products' lower precision. `counts` as the head takes them."""
+    """Carries the token weights, (B, L - 1), to the head and its output back, around the wrappers of a model.
+
+    FSDP2 casts every tensor that goes in or comes out to the lower precision of the products; it does not see these.
+    `counts` are those of `weighted_linear_cross_entropy`.
+    """
 
     def __init__(self, weights_BL: torch.Tensor, counts: tuple[int, int] | None = None) -> None:
         self.weights_BL, self.counts = weights_BL, counts
         self.found = WeightedOutput()
 
     def restore_precision(self, cast: torch.Tensor) -> torch.Tensor:
-        """The loss as the head found it, with the gradient of the one that came out of the wrappers."""
+        """The loss as the head computed it, with the gradient of `cast`, the one that came out of the wrappers."""
         assert self.found.loss is not None
         return cast if cast.dtype == self.found.loss.dtype else cast + (self.found.loss - cast).detach()
 
 
 def read_logit_scale(text_config: Any) -> float:
-    """The factor some architectures multiply their logits with, under the name each of them gives it."""
+    """The factor on the logits, under the name that each architecture gives it; 1 where there is none."""
     for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
         if (scale := getattr(text_config, name, None)) is not None:
             return float(scale)
@@ -54,10 +58,10 @@ def read_logit_scale(text_config: Any) -> float:
 
 
 def gather_parameter(parameter: torch.Tensor) -> torch.Tensor:
-    """The whole of a parameter that FSDP2 holds in shards; any other as it is.
+    """The complete parameter where FSDP2 holds it in shards; any other parameter unchanged.
 
-    FSDP2 gathers and averages in a module's own forward and backward, and the head's never run: where the head is a
-    unit by itself (a vision model that ties no weights), its gradient is averaged here, over every axis of the mesh.
+    FSDP2 gathers and averages in a module's own forward and backward, but the head's never run. So where the head is an
+    FSDP unit (in a vision model with untied weights), its gradient is averaged here, over every axis of the mesh.
     """
     if not isinstance(parameter, DTensor):
         return parameter
@@ -65,15 +69,16 @@ def gather_parameter(parameter: torch.Tensor) -> torch.Tensor:
 
 
 def attach_weighted_head(model: PreTrainedModel, impl: str = "auto", entropy: bool = False) -> None:
-    """Teach `model` the call `model(..., labels=(B, L), token_weights=...) -> WeightedOutput`.
+    """Add the call `model(..., labels=(B, L), token_weights=(B, L - 1)) -> WeightedOutput` to `model`.
 
-    Every other call is passed on untouched. Only supervised positions meet the head, and no logits are kept.
+    `token_weights` may also be a `FullPrecisionLoss`. Calls without them are passed on unchanged. Only supervised
+    positions go through the head, and no logits are kept.
     """
     original = model.forward
     text_config = model.config.get_text_config()
     scale, softcap = read_logit_scale(text_config), getattr(text_config, "final_logit_softcapping", None)
 
-    # `generate` validates its arguments against the signature, so that stays the model's own.
+    # `generate` checks its arguments against the signature, so the signature stays the model's own.
     @functools.wraps(type(model).forward)
     def forward(
         self: Any, *args: Any, token_weights: torch.Tensor | FullPrecisionLoss | None = None, **kwargs: Any
@@ -82,10 +87,10 @@ def attach_weighted_head(model: PreTrainedModel, impl: str = "auto", entropy: bo
             return original(*args, **kwargs)
         exact = token_weights if isinstance(token_weights, FullPrecisionLoss) else FullPrecisionLoss(token_weights)
         labels_BL = kwargs.pop("labels")[:, 1:]
-        # Looked up on each call: PEFT and FSDP replace the parts after this function was attached.
+        # Looked up on each call, because PEFT and FSDP replace these parts later.
         hidden_BLD = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
         head = self.get_output_embeddings()
-        bias_V = getattr(head, "bias", None)  # PEFT's wrapper of a tied head has none
+        bias_V = getattr(head, "bias", None)  # PEFT's wrapper of a tied head has no such attribute
         weight_VD, bias_V = gather_parameter(head.weight), None if bias_V is None else gather_parameter(bias_V)
         with maybe_gather_lm_head_ctx(weight_VD, bias_V):
             output = weighted_linear_cross_entropy(
@@ -100,8 +105,8 @@ def attach_weighted_head(model: PreTrainedModel, impl: str = "auto", entropy: bo
                 entropy=entropy,
                 counts=exact.counts,
             )
-        loss, *of_tokens = output
-        exact.found = WeightedOutput(loss, *(values_T.view_as(labels_BL) for values_T in of_tokens))
+        loss, *token_values = output
+        exact.found = WeightedOutput(loss, *(values_T.view_as(labels_BL) for values_T in token_values))
         return WeightedOutput(**exact.found)
 
     model.forward = types.MethodType(forward, model)

@@ -2,8 +2,8 @@
 
     make_rewards({"accuracy": 1.0, "format": 0.2}, tokenizer)
 
-To add one: write a function of a `Rollout` and give it a line in `REWARDS`. None of them runs or parses a model's text
-as code, and all read the answer with the parser that training and evaluation use.
+To add one, write a function of a `Rollout` and give it a line in `REWARDS`. No reward runs a model's text as code. All
+read the answer with the parser that training and evaluation use.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from balanced_thinking.segments import THINK, Parsed, ReasoningFormat, get_forma
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion beside what a reward may look at. `think_tokens` counts those that were generated, tags
-    included; `stopped` tells that the model ended its turn itself, and was not cut off."""
+    """One completion, and what else a reward may look at.
+
+    `think_tokens` counts the generated tokens, tags included. `stopped`: the model ended its turn and was not cut off.
+    """
 
     parsed: Parsed
     think_tokens: int
@@ -37,22 +39,21 @@ Reward = Callable[[Rollout], float]
 
 
 def accuracy_reward(rollout: Rollout) -> float:
-    """1 where the extracted answer is the right one, by the scorer; 0 otherwise, where none can be extracted, and where
-    it was cut off, as in evaluation."""
+    """The scorer's verdict on the extracted answer; 0 where it is missing or was cut off, as in evaluation."""
     if not is_answer_complete(rollout.parsed, rollout.stopped):
         return 0.0
     return get_scorer(rollout.scorer)(rollout.parsed.answer, rollout.answer, rollout.choices)
 
 
 def format_reward(rollout: Rollout) -> float:
-    """1 where the parser finds thinking and answer and nothing to complain about, else 0."""
+    """1 where the parser finds thinking and answer and no problem, else 0."""
     return float(rollout.parsed.well_formed and rollout.parsed.answer is not None)
 
 
 def conciseness_reward(rollout: Rollout) -> float:
-    """1 for a correct answer whose thinking keeps to the token budget, falling to 0 at twice the budget.
+    """1 for a correct answer whose thinking is within the token budget, falling to 0 at twice the budget.
 
-    A wrong answer earns 0 however short it is: brevity must not pay by itself.
+    A wrong answer gets 0 however short it is, so that brevity alone is not rewarded.
     """
     if accuracy_reward(rollout) < 1:
         return 0.0
@@ -63,21 +64,21 @@ REWARDS: dict[str, Reward] = {"accuracy": accuracy_reward, "format": format_rewa
 
 
 def check_rewards(weights: Mapping[str, float]) -> None:
-    """Raises ValueError for an unknown reward, a weight that is no number, or none at all."""
+    """Raises ValueError for an unknown reward, a weight that is not a number, and an empty mapping."""
     if not weights:
-        raise ValueError(f"rewards is empty; expected weights of some of: {', '.join(REWARDS)}")
+        raise ValueError(f"rewards is empty; expected a weight for at least one of: {', '.join(REWARDS)}")
     for name, weight in weights.items():
         if name not in REWARDS:
             raise ValueError(f"there is no reward {name!r}{did_you_mean(name, REWARDS)}; known: {', '.join(REWARDS)}")
         if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not math.isfinite(weight):
-            raise ValueError(f"rewards.{name} is {weight!r}; expected a number")
+            raise ValueError(f"rewards.{name} is {weight!r}; expected a finite number")
 
 
 class NamedReward:
-    """A reward as TRL calls it: columns of a batch in, one number a completion out.
+    """A reward as TRL calls it: columns of a batch -> one number per completion.
 
-    It decodes the token ids itself, because TRL's text lacks special tokens, and tags can be such. `stops` are the
-    tokens that end a turn: the tokenizer's, and those that the trainer adds because its model stops there, too.
+    It decodes the token ids itself: TRL's text lacks special tokens, and tags can be special tokens. `stops` are the
+    tokens that end a turn: the tokenizer's, and those that the trainer adds because its model also stops there.
     """
 
     def __init__(self, name: str, tokenizer: Any, format: ReasoningFormat, scorer: str, think_budget: int) -> None:

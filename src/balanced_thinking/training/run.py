@@ -118,7 +118,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     trainer.train(resume_from_checkpoint=checkpoint)
     if recipe.stage == "sft":
         _refuse_nothing_learned(trainer.state.log_history, args)
-    wall, cpu = clock.elapsed()
+    wall, cpu = clock.time_spent()
     _save_model(trainer, loaded, RunFiles(out).model)
     if trainer.is_world_process_zero():
         finish_run(out, train_seconds=round(wall, 2), train_cpu_seconds=round(cpu, 2), **_training_totals(trainer))

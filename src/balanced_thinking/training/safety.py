@@ -1,4 +1,4 @@
-"""What both trainers add to transformers' own: sound resuming, a stop before a bad update, a CPU's faster products."""
+"""What both trainers add to transformers': exact resuming, a stop before a bad update, faster products on a CPU."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from balanced_thinking.cpu.attention import fast_products_and_attention
 from balanced_thinking.cpu.products import limit_onednn_caches
 from balanced_thinking.system.process import usable_cores
 
-_WORKERS = 4  # that decode and process pictures while the GPU computes
+_WORKERS = 4  # processes that decode and process images while the GPU computes
 _FULL_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def set_device_defaults(args: Any) -> None:
-    """Before TRL's own settling: its default of bfloat16 is an error on a machine without a GPU that has it, pinned
-    memory is of use with a GPU only, and so are workers: a CPU that trains has no core to spare."""
+    """Set what depends on the device, before TRL applies its own defaults.
+
+    TRL's default of bfloat16 is an error on a machine without a GPU that supports it. Pinned memory helps only beside a
+    GPU; so do workers, because a CPU that trains has no cores left for them.
+    """
     if args.bf16 is None and not args.fp16 and not is_torch_bf16_gpu_available():
         args.bf16 = False
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
@@ -29,18 +32,21 @@ def set_device_defaults(args: Any) -> None:
 
 
 def refuse_several_gpus(args: Any) -> None:
-    """Raises ValueError where one process sees several GPUs: transformers would share each batch among replicas
-    (`nn.DataParallel`), whose losses it averages. TRL refuses that too, but once data and model are loaded."""
+    """Raises ValueError where one process sees several GPUs.
+
+    transformers would divide each batch among replicas (`nn.DataParallel`) and average their losses. TRL refuses that
+    too, but only after it has loaded data and model.
+    """
     if args.n_gpu > 1:
         raise ValueError(
-            f"{args.n_gpu} GPUs are visible to one process, which cannot train exactly on all: start one process for "
-            "each with `accelerate launch -m balanced_thinking.cli sft ...` (or grpo), or show it one with "
+            f"{args.n_gpu} GPUs are visible to one process, but one process cannot train exactly on several: start one "
+            "per GPU with `accelerate launch -m balanced_thinking.cli sft ...` (or grpo), or make one GPU visible with "
             "CUDA_VISIBLE_DEVICES=0"
         )
 
 
 class SafeTrainer:
-    """A mixin before a `Trainer`: loads every tensor of a checkpoint, stops before an update that is not finite."""
+    """A mixin for a `Trainer`: loads every tensor of a checkpoint, and stops before an update that is not finite."""
 
     args: Any
     model: Any
@@ -51,7 +57,7 @@ class SafeTrainer:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         limit_onednn_caches()
         super().__init__(*args, **kwargs)
-        self.add_callback(EpochReporter)  # type: ignore[attr-defined]
+        self.add_callback(EpochSetter)  # type: ignore[attr-defined]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with fast_products_and_attention():
@@ -59,47 +65,49 @@ class SafeTrainer:
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
-        # float16 overflows now and then: its gradient scaler skips such a step by itself. DeepSpeed may have no norm.
+        # float16 overflows now and then, and its gradient scaler skips such a step. DeepSpeed may have no norm.
         if norm is not None and not self.args.fp16 and not torch.isfinite(torch.as_tensor(norm)):
             raise FloatingPointError(
-                f"the gradient norm is {float(norm)} at optimizer step {self.state.global_step}: stopped before the "
-                "update, so the last checkpoint is sound; lower learning_rate or max_grad_norm, or look at the samples "
-                "of this step"
+                f"the gradient norm is {float(norm)} at optimizer step {self.state.global_step}; expected a finite "
+                "number. Training stopped before this update, so the last checkpoint is usable: lower learning_rate or "
+                "max_grad_norm, or look at the samples of this step"
             )
         return norm
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        whole = self.model if model is None else model
-        if self._is_sharded() or not load_weights(resume_from_checkpoint, whole):
+        target = self.model if model is None else model
+        if self._is_sharded() or not load_full_weights(resume_from_checkpoint, target):
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
 
     def _load_best_model(self) -> None:
-        if self._is_sharded() or not load_weights(self.state.best_model_checkpoint, self.model):
+        if self._is_sharded() or not load_full_weights(self.state.best_model_checkpoint, self.model):
             super()._load_best_model()  # type: ignore[misc]
 
     def _is_sharded(self) -> bool:
-        """Then a parameter is not whole, and the weights are for FSDP or DeepSpeed to load."""
+        """Whether parameters are sharded, so that FSDP or DeepSpeed must load the weights."""
         return self.is_fsdp_enabled or self.is_deepspeed_enabled
 
 
-class EpochReporter(TrainerCallback):
-    """Tells the sampler which epoch begins. Where several ranks go on in the middle of one, the loader that skips what
-    was trained on does not reach it, and the first epoch's order would come again."""
+class EpochSetter(TrainerCallback):
+    """Sets the epoch of the sampler.
+
+    When several ranks resume within an epoch, the loader that skips the earlier batches does not set it. Without this,
+    the order of the first epoch would come again.
+    """
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
         if hasattr(train_dataloader, "set_epoch"):
             train_dataloader.set_epoch(int(state.epoch or 0))
 
 
-def load_weights(checkpoint: str, model: Any) -> bool:
-    """Load a fully fine-tuned `checkpoint` strictly; False, and nothing is loaded, for an adapter or where no whole
-    weights lie there.
+def load_full_weights(checkpoint: str, model: Any) -> bool:
+    """Load every tensor of a fully fine-tuned `checkpoint`; False without loading for an adapter or sharded weights.
 
-    transformers' own loader reads the file's keys as they are, but `save_pretrained` renames most of a VLM's, so that
-    it silently loads 1 of 57 tensors of Qwen2.5-VL (transformers #43701). `from_pretrained` knows the renaming.
+    transformers' own loader reads the keys of the file as they are, but `save_pretrained` renames most keys of a VLM.
+    So it silently loads 1 of 57 tensors of Qwen2.5-VL (transformers #43701). `from_pretrained` knows the renaming.
     """
-    whole = any((Path(checkpoint) / name).is_file() for name in _FULL_WEIGHTS)
-    if isinstance(model, PeftModel) or not whole:
+    complete = any((Path(checkpoint) / name).is_file() for name in _FULL_WEIGHTS)
+    if isinstance(model, PeftModel) or not complete:
         return False
     saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
     model.load_state_dict(saved.state_dict(), strict=True)
