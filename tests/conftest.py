@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
+from tests.skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401, hooks of pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a hub
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined; with a GPU, too
