@@ -128,6 +128,19 @@ def test_a_model_in_memory_is_known_by_its_weights(tmp_path: Path) -> None:
         evaluate(loaded, benchmark, out=tmp_path)
 
 
+def test_a_model_in_memory_keeps_its_mode_and_is_answered_without_dropout() -> None:
+    loaded, benchmark = tiny("qwen2"), Benchmark(questions(1), max_new_tokens=3)
+    model = loaded.model.train()
+    model.model.layers[0].eval()
+    modes = {name: part.training for name, part in model.named_modules()}
+    during: list[bool] = []
+    model.register_forward_pre_hook(lambda part, _: during.append(part.training))
+    evaluate(loaded, benchmark)
+    assert during
+    assert not any(during)
+    assert {name: part.training for name, part in model.named_modules()} == modes
+
+
 def test_data_are_read_once_and_the_model_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, loaded = [], []
     load_data, load_any = task.load_data, start.load_model

@@ -41,7 +41,7 @@ class LocalEngine(Engine):
         stops = [stops] if isinstance(stops, int) else list(stops or [])
         tokenizer = getattr(processor, "tokenizer", processor)
         super().__init__(CompletionScorer(tokenizer, stops, reasoning_format), max_new_tokens)
-        self.model, self.collator = model.eval(), ScaleCollator(processor, self.scorer.format)
+        self.model, self.collator = model, ScaleCollator(processor, self.scorer.format)
 
     def refuse_unanswerable(self, examples: Sequence[Example]) -> None:
         """Raises ValueError where there is no example, or one has a picture and the model takes text only."""
@@ -87,7 +87,7 @@ class LocalEngine(Engine):
             return_dict_in_generate=True,
         )
         stopping = StoppingCriteriaList([finished])
-        with _without_own_settings(self.model):
+        with _evaluation_mode(self.model), _without_own_settings(self.model):
             return self.model.generate(**inputs, generation_config=config, stopping_criteria=stopping)
 
     def _inputs_of_remaining(self, output: Any, mask_BL: torch.Tensor, remaining: list[int]) -> dict[str, Any]:
@@ -102,6 +102,18 @@ class LocalEngine(Engine):
         written = ids_BL.shape[1] - mask_BL.shape[1]
         mask_BL = torch.nn.functional.pad(mask_BL[index], (0, written), value=1)
         return {"input_ids": ids_BL, "attention_mask": mask_BL, name: cache}
+
+
+@contextmanager
+def _evaluation_mode(model: Any) -> Iterator[None]:
+    """Dropout is off within; afterwards every part is in the mode that its user left it in."""
+    training = [part for part in model.modules() if part.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 @contextmanager
