@@ -75,8 +75,8 @@ def test_prompt_ids_are_those_of_inference_and_the_completion_is_one_tokenizatio
     )
     assert prompt["input_ids"][0].tolist() == list(direct["input_ids"][0])
     completion = batch["input_ids"][0, size:].tolist()
-    whole = collator.tokenizer.decode(completion)
-    assert completion == collator.tokenizer(whole, add_special_tokens=False)["input_ids"]
+    completion_text = collator.tokenizer.decode(completion)
+    assert completion == collator.tokenizer(completion_text, add_special_tokens=False)["input_ids"]
     assert "it looks red ." in decoded(collator, batch, 0, THINK)
     assert "<answer>red</answer>" in decoded(collator, batch, 0, ANSWER)
 

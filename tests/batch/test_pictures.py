@@ -89,11 +89,11 @@ def test_other_settings_and_another_content_are_other_entries(rows: list[dict[st
 @pytest.mark.parametrize("damage", [b"", b"not an entry", None], ids=["emptied", "overwritten", "deleted"])
 def test_a_damaged_entry_is_made_again(damage: bytes | None, rows: list[dict[str, Any]], tmp_path: Path) -> None:
     collator = ScaleCollator(build_tiny("gemma3")[1], image_cache=ImageCache(tmp_path / "cache"))
-    whole = collator(rows)
+    first = collator(rows)
     for path in (tmp_path / "cache").glob("*/*"):
         path.unlink() if damage is None else path.write_bytes(damage)
-    assert torch.equal(collator(rows)["pixel_values"], whole["pixel_values"])
-    assert torch.equal(collator(rows)["pixel_values"], whole["pixel_values"])
+    assert torch.equal(collator(rows)["pixel_values"], first["pixel_values"])
+    assert torch.equal(collator(rows)["pixel_values"], first["pixel_values"])
 
 
 def test_a_full_cache_deletes_the_least_recently_used(tmp_path: Path) -> None:

@@ -84,8 +84,8 @@ def test_steps_have_the_samples_that_they_have_without_dealing(
     sampler = StepSampler(SequentialSampler(range(samples)), ragged, batch, accumulation, ranks, 0, packed=packed)
     assert len(sampler) == len(dealt(samples, batch, accumulation, ranks, packed=packed)[0])
     ours, theirs = steps(found, accumulation), steps(without, accumulation)
-    whole = ours if ranks == 1 else ours[:-1]  # accelerate fills the last one up with more samples than ranks need
-    assert whole == theirs[: len(whole)]
+    complete = ours if ranks == 1 else ours[:-1]  # accelerate fills the last one up with more samples than ranks need
+    assert complete == theirs[: len(complete)]
     if not drop_last:
         assert set(chain(*ours)) == set(range(samples))
 
@@ -163,18 +163,20 @@ def test_a_run_that_accumulates_learns_as_one_that_does_not_and_resumes_exactly(
         "save_strategy": "steps",
         "save_steps": 4,
     }
-    whole = trainer("qwen2_5_vl", ragged_rows, config(tmp_path / "whole", **options))
+    one_batch = trainer("qwen2_5_vl", ragged_rows, config(tmp_path / "one_batch", **options))
     dealing = trainer("qwen2_5_vl", ragged_rows, config(tmp_path / "dealt", **options, **split))
-    for run in (whole, dealing):
+    for run in (one_batch, dealing):
         run.train()
-    assert losses(dealing) == pytest.approx(losses(whole), rel=1e-5)
-    assert len(losses(whole)) == 6  # three steps an epoch: the checkpoint lies in the middle of the second
+    assert losses(dealing) == pytest.approx(losses(one_batch), rel=1e-5)
+    assert len(losses(one_batch)) == 6  # three steps an epoch: the checkpoint is in the middle of the second
     again = trainer("qwen2_5_vl", ragged_rows, config(tmp_path / "dealt", **options, **split))
     again.train(resume_from_checkpoint=str(tmp_path / "dealt" / "checkpoint-4"))
     assert losses(again)[4:] == losses(dealing)[4:]
 
 
-def test_packed_micro_batches_are_dealt_evenly_and_padded_ones_alike(ragged_rows: Dataset, tmp_path: Path) -> None:
+def test_packed_micro_batches_are_balanced_and_padded_ones_grouped_by_length(
+    ragged_rows: Dataset, tmp_path: Path
+) -> None:
     size = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 11, "max_length": None}
     tokens = {}
     for packing in (False, True):

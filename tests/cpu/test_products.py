@@ -43,7 +43,7 @@ def test_the_setting_is_put_back_even_after_an_error(found: str) -> None:
 
 
 @pytest.mark.parametrize("found", ["highest", "high", "medium", "bf16 for oneDNN alone"])
-def test_torch_tells_its_precision_within_and_after_as_before(found: str) -> None:
+def test_torch_reports_its_precision_within_and_after_as_before(found: str) -> None:
     """torch.compile asks for it."""
     settings = torch.backends.mkldnn.matmul
     before = torch.get_float32_matmul_precision(), settings.fp32_precision
@@ -53,7 +53,7 @@ def test_torch_tells_its_precision_within_and_after_as_before(found: str) -> Non
             with fast_products():
                 assert torch.get_float32_matmul_precision() in (found, "medium")
             assert torch.get_float32_matmul_precision() == found
-        else:  # torch does not tell outside either
+        else:  # torch does not report it outside either
             settings.fp32_precision = "bf16"
             with fast_products():
                 assert settings.fp32_precision == "bf16"

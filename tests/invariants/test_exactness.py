@@ -39,9 +39,9 @@ def one_step(architecture: str, rows: Dataset, out: Path, batch: int, normalize:
 def test_eight_by_one_equals_two_by_four_equals_one_by_eight(
     architecture: str, normalize: str, world_rows: Dataset, tmp_path: Path
 ) -> None:
-    whole = one_step(architecture, world_rows, tmp_path, 8, normalize)
+    one_batch = one_step(architecture, world_rows, tmp_path, 8, normalize)
     for batch in (4, 1):
-        assert one_step(architecture, world_rows, tmp_path, batch, normalize) == pytest.approx(whole, rel=1e-6)
+        assert one_step(architecture, world_rows, tmp_path, batch, normalize) == pytest.approx(one_batch, rel=1e-6)
 
 
 def on_two_ranks(*words: str) -> None:
@@ -86,18 +86,18 @@ def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
     alone.train()
     assert json.loads((tmp_path / "streamed.json").read_text()) == pytest.approx(losses(alone), rel=1e-6)
 
-    told = json.loads((tmp_path / "told.json").read_text())
-    one = logs_and_evaluation(world_rows, tmp_path / "told-alone", batch=8)
-    assert len(told) == len(one) == 8  # six steps, the evaluation, the end
-    for theirs, ours in zip(told, one, strict=True):
+    logs = json.loads((tmp_path / "logs.json").read_text())
+    one = logs_and_evaluation(world_rows, tmp_path / "logs-alone", batch=8)
+    assert len(logs) == len(one) == 8  # six steps, the evaluation, the end
+    for theirs, ours in zip(logs, one, strict=True):
         assert theirs == pytest.approx(ours, rel=1e-4), (theirs, ours)
     assert one[-1]["eval_dropped"] >= 1
 
     resumed = json.loads((tmp_path / "resumed.json").read_text())
     assert set(resumed) == {"random", "group_by_length"}
-    for strategy, (whole, again) in resumed.items():
-        assert len(whole) == 8
-        assert again[6:] == whole[6:], strategy
+    for strategy, (undisturbed, again) in resumed.items():
+        assert len(undisturbed) == 8
+        assert again[6:] == undisturbed[6:], strategy
     # Which rank gets which sample of a step goes by length; which samples a step has does not.
     epochs = {"max_steps": -1, "num_train_epochs": 2, "per_device_train_batch_size": 2}
     in_order = trainer("qwen2_5_vl", world_rows.select(range(8)), config(tmp_path / "in-order", **epochs))

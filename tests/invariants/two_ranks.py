@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
     stream = config(folder / "stream", per_device_train_batch_size=4, max_steps=2, packing=True)
     streamed = trainer("qwen2_5_vl", rows.to_iterable_dataset(), stream)
     streamed.train()
-    told = logs_and_evaluation(rows, folder / "told", batch=4)
+    logs = logs_and_evaluation(rows, folder / "logs", batch=4)
     resumed = {}
     for strategy in ("random", "group_by_length"):
         about = {
@@ -54,14 +54,14 @@ def main(folder: Path) -> None:
             "train_sampling_strategy": strategy,
         }
         about |= {"save_strategy": "steps", "save_steps": 3, "learning_rate": 1e-3}
-        whole = trainer("qwen2_5_vl", rows.select(range(8)), config(folder / strategy, **about))
-        whole.train()
+        undisturbed = trainer("qwen2_5_vl", rows.select(range(8)), config(folder / strategy, **about))
+        undisturbed.train()
         again = trainer("qwen2_5_vl", rows.select(range(8)), config(folder / strategy, **about))
         again.train(resume_from_checkpoint=str(folder / strategy / "checkpoint-6"))
-        resumed[strategy] = (losses(whole), losses(again))
+        resumed[strategy] = (losses(undisturbed), losses(again))
     if run.is_world_process_zero():
         (folder / "resumed.json").write_text(json.dumps(resumed))
-        (folder / "told.json").write_text(json.dumps(told))
+        (folder / "logs.json").write_text(json.dumps(logs))
         (folder / "streamed.json").write_text(json.dumps(losses(streamed)))
         (folder / "found.json").write_text(json.dumps(found))
 

@@ -41,7 +41,7 @@ def gradients(case: str, half: int | None = None, mesh: tuple[int, int] | None =
         inputs = {"input_ids": ids[micro_batch], "attention_mask": torch.ones_like(ids[micro_batch])}
         loss = model(**inputs, labels=ids[micro_batch], token_weights=weights[micro_batch], use_cache=False).loss
         (loss if half is None else 2 * loss).backward()  # ranks are averaged
-    return {name: _whole(p.grad) for name, p in model.named_parameters() if p.grad is not None}
+    return {name: _gather_full(p.grad) for name, p in model.named_parameters() if p.grad is not None}
 
 
 def in_low_precision() -> dict[str, Any]:
@@ -54,11 +54,11 @@ def in_low_precision() -> dict[str, Any]:
     exact = FullPrecisionLoss(torch.full((2, 11), 1 / 3))
     loss = exact.restore_precision(model(input_ids=ids, labels=ids, token_weights=exact, use_cache=False).loss)
     loss.backward()
-    moved = sum(float(_whole(p.grad).abs().sum()) for p in model.parameters())
+    moved = sum(float(_gather_full(p.grad).abs().sum()) for p in model.parameters())
     return {"loss": loss.detach(), "nll": exact.found.nll, "moved": moved}
 
 
-def _whole(grad: torch.Tensor) -> torch.Tensor:
+def _gather_full(grad: torch.Tensor) -> torch.Tensor:
     return grad.full_tensor() if isinstance(grad, DTensor) else grad
 
 

@@ -33,7 +33,7 @@ def task(file: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_task_names_functions_that_exist_and_leaves_the_output_whole(file: Path) -> None:
+def test_a_task_names_functions_that_exist_and_leaves_the_output_complete(file: Path) -> None:
     config = task(file)
     assert config["task"] == file.stem
     assert config["reasoning_tags"] == "none"

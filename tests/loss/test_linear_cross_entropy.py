@@ -416,9 +416,9 @@ def test_tiny_weights_survive_float16(chunking: None) -> None:
 
 def test_many_low_precision_chunks_do_not_round_between(monkeypatch: pytest.MonkeyPatch) -> None:
     case = make_case(dtype=torch.bfloat16, tokens=400, ignored=0.0)
-    whole = errors(case, "chunked")["head"]
+    one_chunk = errors(case, "chunked")["head"]
     monkeypatch.setattr(chunks, "CPU_POLICY", SMALL)
-    assert errors(case, "chunked")["head"] <= whole + 1e-4
+    assert errors(case, "chunked")["head"] <= one_chunk + 1e-4
 
 
 def test_chunks_are_balanced_and_within_the_policy() -> None:

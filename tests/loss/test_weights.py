@@ -132,13 +132,13 @@ def test_weights_give_the_means_of_the_method(normalize: str, rows: list[list[in
 
 @pytest.mark.parametrize("normalize", NORMALIZE)
 @given(rows=rows)
-def test_micro_batches_with_global_counts_add_up_to_the_whole(normalize: str, rows: list[list[int]]) -> None:
+def test_micro_batches_with_global_counts_add_up_to_the_global_batch(normalize: str, rows: list[list[int]]) -> None:
     segments = torch.tensor(rows)
     counts = count_examples_and_tokens(segments)
     assert torch.equal(counts, torch.stack([count_examples_and_tokens(row[None]) for row in segments]).sum(0))
-    whole = token_weights(segments, counts, 0.7, 0.3, normalize)
+    together = token_weights(segments, counts, 0.7, 0.3, normalize)
     parts = torch.cat([token_weights(row[None], counts, 0.7, 0.3, normalize) for row in segments])
-    assert torch.equal(whole, parts)
+    assert torch.equal(together, parts)
 
 
 def test_weight_of_a_segment_does_not_depend_on_its_length() -> None:

@@ -22,7 +22,7 @@ from tests.conftest import REPOSITORY
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_saved_and_loaded_again_it_answers_alike(architecture: str, tmp_path: Path) -> None:
+def test_saved_and_loaded_again_it_gives_the_same_logits(architecture: str, tmp_path: Path) -> None:
     model, processor = build_tiny(architecture)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
@@ -118,8 +118,8 @@ def test_a_graft_that_does_not_fit_is_refused() -> None:
 
 def test_image_options_set_how_many_tokens_a_picture_gets_and_are_saved(tmp_path: Path) -> None:
     picture = next(load(n=1)).images[0].resize((280, 280))
-    whole, small = (load_model("world-base", image_options=o).processor for o in ({}, {"max_pixels": 84 * 84}))
-    sides = [one.image_processor(picture, return_tensors="pt")["image_grid_thw"].tolist() for one in (whole, small)]
+    full_size, small = (load_model("world-base", image_options=o).processor for o in ({}, {"max_pixels": 84 * 84}))
+    sides = [one.image_processor(picture, return_tensors="pt")["image_grid_thw"].tolist() for one in (full_size, small)]
     assert sides == [[[1, 8, 8]], [[1, 6, 6]]]
     small.save_pretrained(tmp_path)
     load_model("world-base").model.save_pretrained(tmp_path)

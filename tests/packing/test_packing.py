@@ -194,10 +194,10 @@ def test_packed_and_alone_have_the_same_loss_and_gradient(
         )
         assert run.data_collator.packing
         assert packed == pytest.approx(loss, rel=1e-5)
-        # Some gradients are zero but for rounding, such as those of a key's bias: judge these by the whole.
-        whole = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
+        # Some gradients are zero except for rounding, such as those of a key's bias: compare these with the total norm.
+        total = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
         for name, gradient in gradients.items():
-            assert (found[name] - gradient).norm() <= 1e-5 * max(gradient.norm(), 0.01 * whole), name
+            assert (found[name] - gradient).norm() <= 1e-5 * max(gradient.norm(), 0.01 * total), name
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -229,16 +229,16 @@ def test_only_dense_masks_and_a_bound_ask_for_several_rows(
 
 
 @pytest.mark.parametrize("architecture", EVERY)
-def test_what_lies_before_a_sample_in_its_row_does_not_touch_it(architecture: str) -> None:
+def test_what_precedes_a_sample_in_its_row_does_not_change_it(architecture: str) -> None:
     assert isolates_samples(build_tiny(architecture)[0])
 
 
 def varlen_attention(module: Any, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any) -> Any:
-    """What FlashAttention computes from the samples' edges, and a record of what it was given."""
-    told = {name: kwargs[name] for name in ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")}
-    GIVEN.append(told | {"mask": mask})
+    """What FlashAttention computes from the samples' edges, and a record of what it was passed."""
+    passed = {name: kwargs[name] for name in ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")}
+    GIVEN.append(passed | {"mask": mask})
     key, value = (repeat_kv(x, query.shape[1] // key.shape[1]) for x in (key, value))
-    spans = [slice(start, stop) for start, stop in pairwise(told["cu_seq_lens_q"].tolist())]
+    spans = [slice(start, stop) for start, stop in pairwise(passed["cu_seq_lens_q"].tolist())]
     pieces = [
         F.scaled_dot_product_attention(
             *(x[:, :, span] for x in (query, key, value)), is_causal=True, scale=kwargs["scaling"]
@@ -262,7 +262,7 @@ def flash_stub() -> str:
 @pytest.mark.parametrize("multiple", [None, 64])
 @pytest.mark.parametrize("batch", [8, 1])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_flash_attention_is_told_where_samples_begin(
+def test_flash_attention_learns_where_samples_begin(
     architecture: str, batch: int, multiple: int | None, flash_stub: str, world_rows: Dataset, tmp_path: Path
 ) -> None:
     options = {"packing": True, "per_device_train_batch_size": batch, "pad_to_multiple_of": multiple}
@@ -273,16 +273,16 @@ def test_flash_attention_is_told_where_samples_begin(
     run.train()
     lengths = {int(ScaleCollator(processor)([row])["attention_mask"].sum()) for row in world_rows}
     assert len(GIVEN) == 2  # layers, of one micro-batch
-    for told in GIVEN:
-        found = told["cu_seq_lens_q"].diff().tolist()
+    for passed in GIVEN:
+        found = passed["cu_seq_lens_q"].diff().tolist()
         assert set(found[:batch]) <= lengths
         assert len(found) - batch in ((0,) if multiple is None else (0, 1))  # a filler
         assert sum(found) % (multiple or 1) == 0
-        assert told["mask"] is None
-        assert told["cu_seq_lens_q"].dtype == torch.int32
-        assert told["cu_seq_lens_k"] is told["cu_seq_lens_q"]
-        assert told["max_length_q"] == told["max_length_k"] == max(found)
-        assert type(told["max_length_q"]) is int  # else it would have to come from the device
+        assert passed["mask"] is None
+        assert passed["cu_seq_lens_q"].dtype == torch.int32
+        assert passed["cu_seq_lens_k"] is passed["cu_seq_lens_q"]
+        assert passed["max_length_q"] == passed["max_length_k"] == max(found)
+        assert type(passed["max_length_q"]) is int  # else it would have to come from the device
     plain.train()
     if architecture != "gemma3":  # FlashAttention reads its pictures one way
         assert losses(run) == pytest.approx(losses(plain), rel=1e-6)
@@ -330,9 +330,9 @@ def test_packing_leaves_the_model_s_attention_as_it_was(
     run.evaluate()
     assert model._attn_implementation == "sdpa"
     assert seen == ["sdpa_by_sample"] * 2
-    whole = trainer("gemma3", ragged_rows, config(tmp_path, max_length=None))
-    whole.train()
-    assert losses(run) == pytest.approx(losses(whole), rel=1e-5)
+    undisturbed = trainer("gemma3", ragged_rows, config(tmp_path, max_length=None))
+    undisturbed.train()
+    assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-5)
 
 
 def test_packing_leaves_a_user_s_own_attention_alone() -> None:
@@ -360,11 +360,11 @@ def test_a_config_serves_two_trainers(ragged_rows: Dataset, tmp_path: Path) -> N
 
 def test_packed_training_resumes_exactly(ragged_rows: Dataset, tmp_path: Path) -> None:
     options = {"max_steps": 4, "per_device_train_batch_size": 3, "packing": True, "max_length": None}
-    whole = trainer("qwen2_5_vl", ragged_rows, config(tmp_path, **options, save_strategy="steps", save_steps=2))
-    whole.train()
+    undisturbed = trainer("qwen2_5_vl", ragged_rows, config(tmp_path, **options, save_strategy="steps", save_steps=2))
+    undisturbed.train()
     resumed = trainer("qwen2_5_vl", ragged_rows, config(tmp_path / "again", **options))
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-    assert losses(resumed)[-2:] == losses(whole)[-2:]
+    assert losses(resumed)[-2:] == losses(undisturbed)[-2:]
 
 
 def test_evaluation_packs_too_and_finds_the_same(ragged_rows: Dataset, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_credit_by_segment_is_what_the_loss_gets(
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_the_reference_is_the_checkpoint_that_the_stage_starts_from(lora: bool, rows: Dataset, tmp_path: Path) -> None:
     base, processor = build_tiny("qwen2_5_vl", seed=0)
-    with torch.no_grad():  # stands for SFT: weights that no builder and no hub would give again
+    with torch.no_grad():  # as after SFT: weights that no builder and no hub could restore
         for parameter in base.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
     base.save_pretrained(tmp_path / "sft")
@@ -185,15 +185,17 @@ def test_the_reference_is_the_checkpoint_that_the_stage_starts_from(lora: bool, 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_resumed_run_equals_the_undisturbed_one(architecture: str, lora: bool, rows: Dataset, tmp_path: Path) -> None:
-    # Two steps an epoch: the checkpoint lies in the middle of the second one.
+    # Two steps an epoch: the checkpoint is in the middle of the second one.
     options = {"max_steps": 5, "save_strategy": "steps", "save_steps": 3, "max_completion_length": 6}
     peft = {"peft_config": LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])} if lora else {}
-    whole = trainer(architecture, rows, config(tmp_path, **options), **peft)
-    whole.train()
+    undisturbed = trainer(architecture, rows, config(tmp_path, **options), **peft)
+    undisturbed.train()
     resumed = trainer(architecture, rows, config(tmp_path / "again", **options), **peft)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
-    assert losses(resumed)[-2:] == losses(whole)[-2:]
-    for (name, a), (_, b) in zip(whole.model.state_dict().items(), resumed.model.state_dict().items(), strict=True):
+    assert losses(resumed)[-2:] == losses(undisturbed)[-2:]
+    for (name, a), (_, b) in zip(
+        undisturbed.model.state_dict().items(), resumed.model.state_dict().items(), strict=True
+    ):
         assert torch.equal(a, b), name
 
 

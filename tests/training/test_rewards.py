@@ -28,7 +28,7 @@ CASES = [
     ("<think>x</think><answer>13</answer>", "12", (), 0.0, 1.0),  # near is not equal
     ("<think>x</think><answer>__import__('os')</answer>", "1", (), 0.0, 1.0),  # text is never run
     ("<think>x</think><answer>6*7</answer>", "42", (), 0.0, 1.0),  # nor computed
-    ("<think>x <answer>B</answer>", "B", (), 0.0, 0.0),  # a draft inside thinking is no answer
+    ("<think>x <answer>B</answer>", "B", (), 0.0, 0.0),  # a draft inside thinking is not an answer
     ("<think>x <answer>A</answer></think><answer>B</answer>", "B", (), 1.0, 1.0),  # the answer outside counts
     ("<answer>B</answer>", "B", (), 1.0, 0.0),  # right without thinking
     ("<think>x</think>B", "B", (), 0.0, 0.0),  # no answer tags
@@ -38,7 +38,7 @@ CASES = [
     ("", "B", (), 0.0, 0.0),  # nothing
     ("<think>x</think><answer>1", "1", (), 0.0, 0.0),  # cut off: it may have become 12
     ("<think>x</think><answer>B ", "B", (), 0.0, 0.0),  # a space does not end an answer
-    ("<think>x</think><answer>B<|im_end|>", "B", (), 1.0, 0.0),  # the turn has ended, so the answer is whole
+    ("<think>x</think><answer>B<|im_end|>", "B", (), 1.0, 0.0),  # the turn has ended, so the answer is complete
 ]
 
 

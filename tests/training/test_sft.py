@@ -62,9 +62,9 @@ def test_weights_follow_the_schedule_step_by_step(world_rows: Dataset, tmp_path:
 def test_adaptive_schedule_moves_late_arrives_and_resumes_with_its_state(world_rows: Dataset, tmp_path: Path) -> None:
     options = {"schedule": "adaptive", "max_steps": 12, "adaptive_latest": 0.7, "adaptive_tolerance": 0.01}
     rows, saving = world_rows.remove_columns("images"), {"save_strategy": "steps", "save_steps": 9}
-    whole = trainer("qwen2", rows, config(tmp_path, **options, **saving))
-    whole.train()
-    weights = logged(whole, "w_think")
+    undisturbed = trainer("qwen2", rows, config(tmp_path, **options, **saving))
+    undisturbed.train()
+    weights = logged(undisturbed, "w_think")
     moved = next(step for step, weight in enumerate(weights) if weight < 0.9)
     assert weights[:moved] == pytest.approx([0.9] * moved)
     assert moved >= 8  # the loss fell until then
@@ -72,7 +72,7 @@ def test_adaptive_schedule_moves_late_arrives_and_resumes_with_its_state(world_r
     resumed = trainer("qwen2", rows, config(tmp_path / "again", **options, **saving))
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-9"))
     assert logged(resumed, "w_think")[-3:] == weights[-3:]
-    assert losses(resumed)[-3:] == losses(whole)[-3:]
+    assert losses(resumed)[-3:] == losses(undisturbed)[-3:]
 
 
 def test_adaptive_schedule_does_not_depend_on_how_the_batch_was_cut(world_rows: Dataset, tmp_path: Path) -> None:
@@ -136,16 +136,16 @@ def test_plain_sft_logs_the_share_that_each_segment_gets_by_its_length(world_row
 def test_the_head_knows_its_counts_unless_a_collator_left_labels_out(
     packing: bool, world_rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, original = [], head.weighted_linear_cross_entropy
+    counts_given, original = [], head.weighted_linear_cross_entropy
 
     def listening(*tensors: Any, counts: Any, **options: Any) -> Any:
-        told.append(counts)
+        counts_given.append(counts)
         return original(*tensors, counts=counts, **options)
 
     monkeypatch.setattr(head, "weighted_linear_cross_entropy", listening)
     rows = world_rows.remove_columns("images")
-    whole = trainer("qwen2", rows, config(tmp_path, packing=packing))
-    collator = whole.data_collator
+    unmasked = trainer("qwen2", rows, config(tmp_path, packing=packing))
+    collator = unmasked.data_collator
 
     def masking(rows: Any) -> Any:
         batch = collator(rows)
@@ -153,11 +153,11 @@ def test_the_head_knows_its_counts_unless_a_collator_left_labels_out(
         return batch
 
     masked = trainer("qwen2", rows, config(tmp_path), data_collator=masking)
-    for run in (whole, masked):
+    for run in (unmasked, masked):
         run.train()
     supervised = int((collator(list(rows))["labels"] != -100).sum())
-    assert told == [(supervised, supervised), None]
-    assert 0 < losses(masked)[0] < losses(whole)[0]
+    assert counts_given == [(supervised, supervised), None]
+    assert 0 < losses(masked)[0] < losses(unmasked)[0]
 
 
 def test_metrics_cost_one_transfer_per_logging_step(
@@ -200,7 +200,7 @@ def test_evaluation_loss_does_not_follow_the_schedule(world_rows: Dataset, tmp_p
 def test_evaluation_loss_depends_neither_on_batches_nor_on_dropped_samples(
     normalize: str, world_rows: Dataset, tmp_path: Path
 ) -> None:
-    """Three of the eight rows are too long: whichever micro-batches they fall into, the loss is that of the others."""
+    """Three of the eight rows are too long: in any micro-batch, the loss is that of the others."""
     found = []
     for batch in (1, 2, 8):
         args = config(tmp_path, normalize=normalize, overflow="drop", max_length=120, per_device_eval_batch_size=batch)
@@ -228,12 +228,12 @@ def test_tokens_are_counted_packed_as_padded_and_on_after_a_resume(world_rows: D
 
 def test_tokens_of_an_open_logging_period_are_counted_on_after_a_resume(world_rows: Dataset, tmp_path: Path) -> None:
     options = {"max_steps": 8, "per_device_train_batch_size": 2, "logging_steps": 4, "save_strategy": "steps"}
-    whole = trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path, save_steps=3, **options))
-    whole.train()
+    undisturbed = trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path, save_steps=3, **options))
+    undisturbed.train()
     again = trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path, save_steps=3, **options))
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
-    assert len(logged(whole, "num_tokens")) == 2
-    assert logged(again, "num_tokens") == logged(whole, "num_tokens")
+    assert len(logged(undisturbed, "num_tokens")) == 2
+    assert logged(again, "num_tokens") == logged(undisturbed, "num_tokens")
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -248,7 +248,7 @@ def test_a_wrapper_around_a_tied_head_trains(architecture: str, world_rows: Data
 
 
 @pytest.mark.parametrize(
-    ("model_type", "told"),
+    ("model_type", "options"),
     [
         ("cohere", {"logit_scale": 0.25}),
         ("gemma2", {"final_logit_softcapping": 3.0}),
@@ -256,11 +256,11 @@ def test_a_wrapper_around_a_tied_head_trains(architecture: str, world_rows: Data
         ("falcon_h1", {"lm_head_multiplier": 0.25}),
     ],
 )
-def test_the_loss_is_the_model_s_own_whatever_it_does_to_its_logits(model_type: str, told: dict[str, float]) -> None:
+def test_the_loss_is_the_model_s_own_whatever_it_does_to_its_logits(model_type: str, options: dict[str, float]) -> None:
     small = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 8}
     small |= {"num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0, "mamba_n_heads": 4}
     small |= {"mamba_d_head": 8, "mamba_d_ssm": 32, "mamba_d_state": 8}
-    config = AutoConfig.for_model(model_type, **{**small, **told})
+    config = AutoConfig.for_model(model_type, **{**small, **options})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
@@ -271,7 +271,7 @@ def test_the_loss_is_the_model_s_own_whatever_it_does_to_its_logits(model_type: 
         attach_weighted_head(model)
         ours = model(input_ids=ids, labels=ids, token_weights=torch.full((2, 8), 1 / 16), use_cache=False).loss
         assert float(ours) == pytest.approx(float(own), rel=1e-5)
-        neutral = {name: None if name == "final_logit_softcapping" else 1.0 for name in told}
+        neutral = {name: None if name == "final_logit_softcapping" else 1.0 for name in options}
         model.config.get_text_config().update(neutral)  # and it matters here
         attach_weighted_head(model)
         plain = model(input_ids=ids, labels=ids, token_weights=torch.full((2, 8), 1 / 16), use_cache=False).loss
@@ -279,7 +279,7 @@ def test_the_loss_is_the_model_s_own_whatever_it_does_to_its_logits(model_type: 
 
 
 def test_speed_counts_training_alone(world_rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pause between the construction and the training, or while evaluating, is no part of tokens a second."""
+    """A pause between the construction and the training, or while evaluating, is not part of tokens per second."""
     clock = {"now": 0.0}
     monkeypatch.setattr("balanced_thinking.training.metrics.time.perf_counter", lambda: clock["now"])
     run = trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path, max_steps=3))
@@ -306,7 +306,7 @@ def test_speed_counts_training_alone(world_rows: Dataset, tmp_path: Path, monkey
     assert speeds[0] > 100  # eight rows in one second
 
 
-def test_best_checkpoint_is_loaded_whole_at_the_end(world_rows: Dataset, tmp_path: Path) -> None:
+def test_best_checkpoint_is_loaded_completely_at_the_end(world_rows: Dataset, tmp_path: Path) -> None:
     options = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "max_steps": 3}
     args = config(tmp_path, load_best_model_at_end=True, learning_rate=0.5, **options)  # every step makes it worse
     run = trainer("llava_next", world_rows, args, eval_dataset=world_rows)
@@ -335,12 +335,14 @@ def test_resumed_run_equals_the_undisturbed_one(
     # Two passes over the data and a save in the middle of one, so that the sampler's place is restored as well.
     options = {"max_steps": 6, "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 3}
     peft = {"peft_config": LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"])} if lora else {}
-    whole = trainer(architecture, world_rows, config(tmp_path, **options), **peft)
-    whole.train()
+    undisturbed = trainer(architecture, world_rows, config(tmp_path, **options), **peft)
+    undisturbed.train()
     resumed = trainer(architecture, world_rows, config(tmp_path / "again", **options), **peft)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
-    assert losses(resumed)[-3:] == losses(whole)[-3:]
-    for (name, a), (_, b) in zip(whole.model.state_dict().items(), resumed.model.state_dict().items(), strict=True):
+    assert losses(resumed)[-3:] == losses(undisturbed)[-3:]
+    for (name, a), (_, b) in zip(
+        undisturbed.model.state_dict().items(), resumed.model.state_dict().items(), strict=True
+    ):
         assert torch.equal(a, b), name
 
 
@@ -465,7 +467,7 @@ def test_several_gpus_of_one_process_are_refused_before_data_is_read(
     monkeypatch.setattr(training_run, "_load_split", lambda *_: pytest.fail("data was read"))
     with pytest.raises(ValueError, match=r"2 GPUs are visible to one process.*accelerate launch.*CUDA_VISIBLE_DEVICES"):
         training_run.train(Recipe(stage=stage), tmp_path)
-    split = Recipe(stage=stage, model_options={"device_map": "auto"})  # one model on all of them is no copy of it
+    split = Recipe(stage=stage, model_options={"device_map": "auto"})  # one model on all of them is not replicated
     assert training_run.training_arguments(split, tmp_path).n_gpu == 2
 
 

@@ -40,7 +40,7 @@ class Packing:
     Args:
         row_tokens: length of a row; at least that of the longest sample, which is also the default.
         rope_index: the model's positions, if they are not plain ones.
-        flash_attention: whether to add the arguments that tell FlashAttention where samples begin.
+        flash_attention: whether to add the arguments from which FlashAttention learns where samples begin.
     """
 
     row_tokens: int | None = None

@@ -69,7 +69,7 @@ def check_rewards(weights: Mapping[str, float]) -> None:
         raise ValueError(f"rewards is empty; expected a weight for at least one of: {', '.join(REWARDS)}")
     for name, weight in weights.items():
         if name not in REWARDS:
-            raise ValueError(f"there is no reward {name!r}{did_you_mean(name, REWARDS)}; known: {', '.join(REWARDS)}")
+            raise ValueError(f"unknown reward {name!r}{did_you_mean(name, REWARDS)}; known: {', '.join(REWARDS)}")
         if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not math.isfinite(weight):
             raise ValueError(f"rewards.{name} is {weight!r}; expected a finite number")
 
