@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import statistics
 import subprocess
 import sys
@@ -31,6 +32,8 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # The report's own parts, in the order of their imports; the package itself, which writes a report, comes last.
 REPORT = ("compare", "draw", "build", "write", "__init__")
 LONGEST, MEDIAN = 300, 130
+PARAMETERS = 8  # of a function, `self` and `cls` aside
+PUBLIC_LOSS = "weighted_linear_cross_entropy"  # its contract is older than the limit
 
 
 def modules() -> dict[str, Path]:
@@ -100,3 +103,32 @@ def test_files_stay_small() -> None:
     long = {str(path.relative_to(REPOSITORY)): n for path, n in lines.items() if n > LONGEST}
     assert not long
     assert statistics.median(n for n in lines.values() if n > 10) <= MEDIAN
+
+
+def is_triton_kernel(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """A kernel takes pointers, sizes and constants one by one."""
+    return any(ast.unparse(decorator) == "triton.jit" for decorator in function.decorator_list)
+
+
+def parameters_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    arguments = function.args
+    names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    return [name for name in names if name not in ("self", "cls")]
+
+
+def test_functions_take_few_parameters() -> None:
+    many = []
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or is_triton_kernel(node):
+                continue
+            count = len(parameters_of(node))
+            if count > PARAMETERS and node.name != PUBLIC_LOSS:
+                many.append(f"{path.relative_to(REPOSITORY)}:{node.lineno} {node.name} has {count}")
+    assert not many, "\n".join(many)
+
+
+def test_the_public_loss_is_the_one_exception() -> None:
+    from balanced_thinking import weighted_linear_cross_entropy
+
+    assert len(inspect.signature(weighted_linear_cross_entropy).parameters) > PARAMETERS
