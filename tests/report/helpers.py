@@ -58,9 +58,9 @@ def compared(root: Path, seeds: list[tuple[int, int]], *, agree: int = 90, margi
 
 
 def write_items(folder: Path, digests: list[str]) -> None:
-    """A run whose predictions tell their items apart, all of them right where it is scale-sft."""
+    """A run whose predictions have these digests. All of them are right where the arm is scale-sft."""
     run = write_run(folder, [folder.parent.name == "scale-sft"] * len(digests))
     place = run / "eval" / "world-test" / "predictions.jsonl"
     rows = [json.loads(line) for line in place.read_text().splitlines()]
-    told = [row | {"digest": digest} for row, digest in zip(rows, digests, strict=True)]
-    place.write_text("".join(json.dumps(row) + "\n" for row in told))
+    rows = [row | {"digest": digest} for row, digest in zip(rows, digests, strict=True)]
+    place.write_text("".join(json.dumps(row) + "\n" for row in rows))

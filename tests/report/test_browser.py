@@ -111,15 +111,15 @@ def test_every_filter_hides_the_right_samples_and_prints_the_count(
 
 
 def test_a_click_filters_and_is_kept_in_the_address(browser: Visit, page: str, tmp_path: Path) -> None:
-    """A second script, with a hash of its own, uses the controls as a person would, and tells what it found."""
+    """A second script, with a hash of its own, uses the controls as a person would, and records what it finds."""
     text = Path(page.removeprefix("file://")).read_text(encoding="utf-8")
     steps = """
     const found = [];
-    const tell = () => found.push(location.hash + " " + document.getElementById("filter-count").textContent);
-    document.getElementById("filter-disagree").click(); tell();
+    const record = () => found.push(location.hash + " " + document.getElementById("filter-count").textContent);
+    document.getElementById("filter-disagree").click(); record();
     const family = document.getElementById("filter-family");
-    family.value = "count"; family.dispatchEvent(new Event("change", {bubbles: true})); tell();
-    document.getElementById("filter-reset").click(); tell();
+    family.value = "count"; family.dispatchEvent(new Event("change", {bubbles: true})); record();
+    document.getElementById("filter-reset").click(); record();
     document.title = found.join("; ");
     """
     open_page = tmp_path / "open.html"
@@ -127,10 +127,10 @@ def test_a_click_filters_and_is_kept_in_the_address(browser: Visit, page: str, t
     open_page.write_text(text.replace("</body>", f"<script>{steps}</script></body>"), encoding="utf-8")
     title = re.search(r"<title>(.*?)</title>", browser(open_page.as_uri())[0])
     assert title is not None
-    told = title[1].replace("&amp;", "&").split("; ")
-    assert [line.split()[0] for line in told] == ["#disagree", "#disagree&family=count", "#samples"]
-    assert told[2] == "#samples 48 of 48 samples shown"
-    shown = [int(line.split()[1]) for line in told]
+    records = title[1].replace("&amp;", "&").split("; ")
+    assert [line.split()[0] for line in records] == ["#disagree", "#disagree&family=count", "#samples"]
+    assert records[2] == "#samples 48 of 48 samples shown"
+    shown = [int(line.split()[1]) for line in records]
     assert shown[1] < shown[0] < shown[2]
 
 

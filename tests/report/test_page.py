@@ -17,7 +17,7 @@ import yaml
 from balanced_thinking.report import write_report
 from balanced_thinking.report.build import load_report
 from balanced_thinking.report.compare.tables import make_tables
-from balanced_thinking.report.write.markdown import render_csv, render_markdown
+from balanced_thinking.report.write.markdown import render_arms_csv, render_markdown
 from balanced_thinking.runs.load import load_runs
 from tests.report.helpers import SCRIPT, Page, check_only_script, report_of
 from tests.report.synthetic import row, write_run
@@ -100,7 +100,7 @@ def test_markdown_and_csv_hold_hostile_names_as_text(tmp_path: Path) -> None:
     markdown = render_markdown(load_report(tmp_path))
     assert r"=cmd\|\`x\`&lt;b&gt;" in markdown
     assert "<b>" not in markdown
-    assert "\n'=cmd|`x`<b>,world-test" in render_csv(tables.splits["world-test"])
+    assert "\n'=cmd|`x`<b>,world-test" in render_arms_csv(tables.splits["world-test"])
 
 
 @pytest.mark.parametrize(("page", "markdown"), [("report.md", "report.md"), ("report.html", "report.csv")])

@@ -24,7 +24,7 @@ def wrong(think: str, **changes: Any) -> dict[str, Any]:
         (wrong("the tile is blue .\nso its color is red ."), SLIP),
         (wrong("So it is Red."), SLIP),  # case does not matter
         (wrong("so its color is red . it is not blue ."), WRONG),  # only the last sentence concludes
-        (wrong("it is red or blue ."), WRONG),  # both are named: it cannot be told
+        (wrong("it is red or blue ."), WRONG),  # both are named, so the conclusion is unclear
         (wrong("it is bored ."), WRONG),  # part of a word
         (wrong("so there are 3 .", gold="3", prediction="4"), SLIP),
         (wrong("so there are 13 .", gold="3", prediction="4"), WRONG),

@@ -44,17 +44,17 @@ def every_crossed_resample(rows: list[list[int]]) -> Iterator[tuple[Fraction, Fr
     seeds, questions = range(len(rows)), range(len(rows[0]))
     chance = Fraction(1, len(seeds) ** len(seeds) * len(questions) ** len(questions))
     for drawn in product(seeds, repeat=len(seeds)):
-        for asked in product(questions, repeat=len(questions)):
-            total = sum(rows[seed][question] for seed in drawn for question in asked)
+        for drawn_questions in product(questions, repeat=len(questions)):
+            total = sum(rows[seed][question] for seed in drawn for question in drawn_questions)
             yield Fraction(total, len(seeds) * len(questions)), chance
 
 
 def every_nested_resample(rows: list[list[int]]) -> Iterator[tuple[Fraction, Fraction]]:
     """(difference, probability) by the definition: every drawn seed draws questions of its own."""
     one = [
-        (Fraction(sum(asked), len(row)), Fraction(1, len(rows) * len(row) ** len(row)))
+        (Fraction(sum(drawn_questions), len(row)), Fraction(1, len(rows) * len(row) ** len(row)))
         for row in rows
-        for asked in product(row, repeat=len(row))
+        for drawn_questions in product(row, repeat=len(row))
     ]
     for drawn in product(one, repeat=len(rows)):
         yield sum(x for x, _ in drawn) / len(rows), np.prod([chance for _, chance in drawn])
@@ -123,7 +123,7 @@ def test_with_five_seeds_that_differ_the_interval_covers_about_as_seldom_as_docu
 
 
 def test_widened_draws_show_the_whole_variance_between_seeds() -> None:
-    """All answers of a seed alike: the mean of S seeds has the variance of one, without bias, divided by S."""
+    """All answers of a seed are the same: the mean of S seeds has the variance of one, without bias, divided by S."""
     rows = [[1] * 50, [-1] * 50, [1] * 50]
     found = paired_bootstrap(*arms(rows))
     wide = found.widened_for_seeds()
@@ -246,7 +246,7 @@ def test_a_larger_margin_never_turns_non_inferior_into_inferior(rows: list[list[
     tests = [result.tost(margin) for margin in np.linspace(0, 0.99, 12)]
     assert [t.non_inferior for t in tests] == sorted(t.non_inferior for t in tests)
     assert [t.equivalent for t in tests] == sorted(t.equivalent for t in tests)
-    assert not tests[0].equivalent  # nothing lies within a margin of 0
+    assert not tests[0].equivalent  # nothing is within a margin of 0
 
 
 ONE = {0: {"x": True}}

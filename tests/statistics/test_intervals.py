@@ -190,7 +190,7 @@ def test_a_larger_margin_never_turns_non_inferior_into_inferior(table: tuple[int
     results = [tost_paired(*table, margin) for margin in np.linspace(0, 0.99, 12)]
     assert [r.non_inferior for r in results] == sorted(r.non_inferior for r in results)
     assert [r.equivalent for r in results] == sorted(r.equivalent for r in results)
-    assert not results[0].equivalent  # nothing lies within a margin of 0
+    assert not results[0].equivalent  # nothing is within a margin of 0
 
 
 @given(TABLES, st.floats(0, 0.99))

@@ -29,10 +29,10 @@ def test_all_faults_are_named_before_anything_runs_or_is_written(
     monkeypatch.setattr(study_run.subprocess, "Popen", never)
     with pytest.raises(RecipeError) as error:
         run_study(make_study(FAULTY), tmp_path / "s")
-    first, *told = str(error.value).splitlines()
+    first, *lines = str(error.value).splitlines()
     assert first == "some of its runs would fail:"
-    assert [line.partition(": ")[0].strip() for line in told] == ["arm 'sft', arm 'sft+grpo'"] * 2 + ["arm 'sft+grpo'"]
-    for line, fault in zip(told, ("has no split 'tset'", "no path 'tset.jsonl'", "'learing_rate' (did"), strict=True):
+    assert [line.partition(": ")[0].strip() for line in lines] == ["arm 'sft', arm 'sft+grpo'"] * 2 + ["arm 'sft+grpo'"]
+    for line, fault in zip(lines, ("has no split 'tset'", "no path 'tset.jsonl'", "'learing_rate' (did"), strict=True):
         assert fault in line
     assert not (tmp_path / "s").exists()
 

@@ -70,9 +70,9 @@ def test_a_kill_while_a_training_is_put_aside_leaves_no_checkpoint_of_it(
 def test_all_evaluations_have_one_default_batch_size(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["eval", "--help"])
-    told = re.search(r"samples generated together\s+\(default: (\d+)\)", capsys.readouterr().out)
-    assert told is not None
-    assert Benchmark("world").batch_size == int(told[1])
+    default = re.search(r"samples generated together\s+\(default: (\d+)\)", capsys.readouterr().out)
+    assert default is not None
+    assert Benchmark("world").batch_size == int(default[1])
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
@@ -100,10 +100,10 @@ def test_a_run_is_evaluated_with_the_options_of_its_benchmark(tmp_path: Path, mo
     own = {"limit": 7, "on_bad_row": "drop", "batch_size": 3, "max_new_tokens": 4, "prompt": "instructed"}
     own |= {"scorer": "anls", "options": {"n": 2}, "format": "direct"}
     assert {*own, "data", "splits"} == {field.name for field in fields(Benchmark)}
-    asked: dict[str, Any] = {}
+    used: dict[str, Any] = {}
 
     def evaluate(model: str, benchmark: Benchmark, split: str) -> Any:
-        asked.update(asdict(benchmark), split=split)
+        used.update(asdict(benchmark), split=split)
         return SimpleNamespace(n=7, think_tokens_mean=3.0, answer_tokens_mean=1.0, wall_seconds=8.5, cpu_seconds=7.25)
 
     monkeypatch.setattr("balanced_thinking.evaluation.run.evaluate", evaluate)
@@ -111,6 +111,6 @@ def test_a_run_is_evaluated_with_the_options_of_its_benchmark(tmp_path: Path, mo
     (tmp_path / node.name).mkdir(parents=True)
     (tmp_path / node.name / "provenance.json").write_text('{"finished": "now"}')
     worker.complete_run(tmp_path, node)
-    assert asked == {"split": "test", "splits": ("test",), "data": "world", **own}
+    assert used == {"split": "test", "splits": ("test",), "data": "world", **own}
     (row,) = read_ledger(tmp_path, [])
     assert (row.tokens, row.wall_seconds, row.cpu_seconds) == (28, 8.5, 7.25)

@@ -17,14 +17,19 @@ def write_report(runs_dir: Path | str, html_path: Path | str, markdown_path: Pat
     """
     # Imported here so that `balanced --help`, which imports this module, does not wait for matplotlib.
     from balanced_thinking.report.build import load_report
-    from balanced_thinking.report.write.markdown import arm_rows, render_contrasts_csv, render_csv, render_markdown
+    from balanced_thinking.report.write.markdown import (
+        all_arm_rows,
+        render_arms_csv,
+        render_contrasts_csv,
+        render_markdown,
+    )
     from balanced_thinking.report.write.page import render_page
 
     texts = {Path(html_path): render_page}
     if markdown_path is not None:
         path = Path(markdown_path)
         texts[path] = render_markdown
-        texts[path.with_suffix(".csv")] = lambda report: render_csv(arm_rows(report))
+        texts[path.with_suffix(".csv")] = lambda report: render_arms_csv(all_arm_rows(report))
         texts[path.with_name(f"{path.stem}-contrasts.csv")] = render_contrasts_csv
         if len(texts) < 4:
             raise ValueError(

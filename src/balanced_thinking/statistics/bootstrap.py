@@ -14,7 +14,7 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 
-from balanced_thinking.statistics.intervals import Tost, check_confidence, check_items, check_paired
+from balanced_thinking.statistics.intervals import Tost, check_confidence, check_item_count, check_same_keys
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,7 +41,7 @@ class PairedBootstrap:
         S seeds show (S - 1) / S of the variance between seeds on average, as any sample does (Hesterberg 2015, The
         American Statistician 69:371-386, on the narrowness of the bootstrap). This corrects the average. But few seeds
         still estimate their variance poorly. Where it dominates, 95 % intervals contain the truth in about 81 % of
-        studies with 3 seeds, 87 % with 5 and 92 % with 10.
+        studies (3 seeds), 87 % (5) or 92 % (10).
         """
         if self.seeds == 1:
             return self
@@ -74,8 +74,8 @@ def paired_bootstrap(
     2 / (resamples + 1).
 
     The interval is too narrow with few seeds: S seeds show (S - 1) / S of the variance between seeds on average. Where
-    that variance dominates, 95 % intervals contain the truth in about 74 % of studies with 3 seeds, 83 % with 5 and
-    90 % with 10; `widened_for_seeds` corrects a part of that. Where chance in single answers dominates, the interval is
+    that variance dominates, 95 % intervals contain the truth in about 74 % of studies (3 seeds), 83 % (5) or
+    90 % (10). `widened_for_seeds` corrects a part of that. Where chance in single answers dominates, the interval is
     too wide, because that chance is counted up to three times (crossed) or twice (nested). With one seed the interval
     is over questions only: it is about the two trained models, not about the two ways to train. Where the arms never
     differ it has no width, unlike `paired_difference_interval`.
@@ -112,17 +112,17 @@ def _summarize_draws(draws: Floats, difference: float, confidence: float, seeds:
 
 def _paired_differences(a: Mapping[int, Mapping[str, bool]], b: Mapping[int, Mapping[str, bool]]) -> list[Floats]:
     """1 where only a is right, -1 where only b is right, else 0: one array per seed, in the order of seeds and ids."""
-    check_paired("seeds", a, b)
-    check_items(len(a))
+    check_same_keys("seeds", a, b)
+    check_item_count(len(a))
     for key in a:
-        check_paired(f"ids of seed {key}", a[key], b[key])
-        check_items(len(a[key]))
+        check_same_keys(f"ids of seed {key}", a[key], b[key])
+        check_item_count(len(a[key]))
     return [np.array([float(a[key][i]) - float(b[key][i]) for i in sorted(a[key])]) for key in sorted(a)]
 
 
 def _resample_crossed(differences: list[Floats], resamples: int, rng: np.random.Generator) -> Floats:
     differences_SQ = np.stack(differences)
-    seed_counts_RS = _draw_counts(resamples, len(differences), rng)
+    seed_counts_RS = _draw_random_counts(resamples, len(differences), rng)
     return (seed_counts_RS * _resampled_sums(differences_SQ, resamples, rng)).sum(axis=1) / differences_SQ.size
 
 
@@ -143,11 +143,11 @@ def _resampled_sums(differences_SQ: Floats, resamples: int, rng: np.random.Gener
     block = max(1, BLOCK // questions)
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
-        sums_RS[start : start + rows] = _draw_counts(rows, questions, rng) @ differences_SQ.T
+        sums_RS[start : start + rows] = _draw_random_counts(rows, questions, rng) @ differences_SQ.T
     return sums_RS
 
 
-def _draw_counts(rows: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def _draw_random_counts(rows: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """How often each of n was drawn in n draws, (rows, n). Binomial draws would differ between machines."""
     cells = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
     return np.bincount(cells.ravel(), minlength=rows * n).reshape(rows, n)

@@ -33,7 +33,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
 
     Raises ValueError without items, or where `successes` is not among 0 to n.
     """
-    check_items(n)
+    check_item_count(n)
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes in {n} items; expected 0 to {n}")
     z = _two_sided_quantile(confidence)
@@ -50,8 +50,8 @@ def paired_counts(a_correct: Mapping[str, bool], b_correct: Mapping[str, bool]) 
 
     Raises ValueError without items, or where an id is on one side only.
     """
-    check_paired("ids", a_correct, b_correct)
-    check_items(len(a_correct))
+    check_same_keys("ids", a_correct, b_correct)
+    check_item_count(len(a_correct))
     outcomes = [(bool(a_correct[key]), bool(b_correct[key])) for key in a_correct]
     both, only_a = outcomes.count((True, True)), outcomes.count((True, False))
     return PairedCounts(both, only_a, outcomes.count((False, True)), outcomes.count((False, False)))
@@ -182,7 +182,7 @@ def minimum_detectable_effect(n: int, discordant: float, power: float = 0.8, alp
 
     Raises ValueError without items or for a wrong share.
     """
-    check_items(n)
+    check_item_count(n)
     if not 0 < discordant <= 1:
         raise ValueError(f"discordant is {discordant}; expected a share of the items above 0, at most 1")
     if not (0 < power < 1 and 0 < alpha < 1):
@@ -190,7 +190,7 @@ def minimum_detectable_effect(n: int, discordant: float, power: float = 0.8, alp
     return (_two_sided_quantile(1 - alpha) + NormalDist().inv_cdf(power)) * sqrt(discordant / n)
 
 
-def check_items(n: int) -> None:
+def check_item_count(n: int) -> None:
     """Raises ValueError without items."""
     if n <= 0:
         raise ValueError(
@@ -198,7 +198,7 @@ def check_items(n: int) -> None:
         )
 
 
-def check_paired(what: str, a: Collection[str | int], b: Collection[str | int]) -> None:
+def check_same_keys(what: str, a: Collection[str | int], b: Collection[str | int]) -> None:
     """Raises ValueError, with some of the names, where a name is on one side only."""
     unpaired = sorted(map(str, set(a) ^ set(b)))
     if unpaired:
@@ -220,5 +220,5 @@ def _two_sided_quantile(confidence: float) -> float:
 def _total_items(*counts: int) -> int:
     if min(counts) < 0:
         raise ValueError(f"counts are {counts}; expected 0 or more")
-    check_items(sum(counts))
+    check_item_count(sum(counts))
     return sum(counts)

@@ -61,7 +61,7 @@ def find_faults(study: Study, root: Path) -> list[str]:
     """Every fault once, after the arms that have it."""
     finder, found = _FaultFinder(), dict[str, list[str]]()
     for run in study.planned_runs():
-        for fault in finder.run_faults(run, root):
+        for fault in finder.faults_of_run(run, root):
             found.setdefault(fault, []).append(run.title)
     return [f"{_join_titles(list(dict.fromkeys(titles)))}: {fault}" for fault, titles in found.items()]
 
@@ -77,7 +77,7 @@ class _FaultFinder:
     def __init__(self) -> None:
         self._seen: dict[str, str | None] = {}
 
-    def run_faults(self, run: PlannedRun, root: Path) -> Iterator[str]:
+    def faults_of_run(self, run: PlannedRun, root: Path) -> Iterator[str]:
         format = choose_read_format(run.recipe.training.get("reasoning_format"))
         for part in missing_parts(root, run):
             if part == "train":

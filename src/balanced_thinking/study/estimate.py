@@ -18,8 +18,7 @@ _FIRST = (
 
 
 class PartKind(NamedTuple):
-    """What parts of equal length have in common, and the steps by which a part's time is divided (1 where it does not
-    train a given number)."""
+    """`key` is the same for parts that take equally long per step. `steps` is 1 where a part trains no given number."""
 
     key: str
     steps: int

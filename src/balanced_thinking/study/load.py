@@ -44,7 +44,7 @@ def make_study(raw: Any, where: str = "the study") -> Study:
     for kind in ("arms", "settings"):
         for name in sections.get(kind, {}):
             _check_folder_name(name, f"{where}: {kind}")
-    _name_arms_by_text(sections, where)
+    _turn_arm_names_into_text(sections, where)
     for name, varied in sections.get("settings", {}).items():
         if "seeds" in varied:
             _read_seeds(varied, f"{where}, setting {name!r}")
@@ -92,7 +92,7 @@ def _check_folder_name(name: str, where: str) -> None:
         )
 
 
-def _name_arms_by_text(sections: Mapping[str, dict[str, Any]], where: str) -> None:
+def _turn_arm_names_into_text(sections: Mapping[str, dict[str, Any]], where: str) -> None:
     """Turn every arm name into text, in place, so that `after: 10` finds the arm `10`."""
     for own in sections["arms"].values():
         if own.get("after") is not None:

@@ -11,11 +11,7 @@ import pytest
 from balanced_thinking.report.compare.contrasts import FEW_SEEDS
 from balanced_thinking.report.compare.samples import choose_samples
 from balanced_thinking.report.compare.tables import Tables, make_tables
-from balanced_thinking.report.write.wording import (
-    verdict_evidence,
-    verdict_headline,
-    verdict_rule,
-)
+from balanced_thinking.report.write.wording import explain_verdict_rule, verdict_evidence, verdict_headline
 from balanced_thinking.runs.load import load_runs
 from tests.report.helpers import compared, write_items
 from tests.report.synthetic import outcomes, row, write_evaluation, write_run
@@ -46,8 +42,10 @@ def test_arms_are_compared_unless_both_recorded_another_protocol(
 ) -> None:
     tables = differing(tmp_path, ours, theirs)
     assert bool(tables.contrasts) is not bool(note)
-    told = [found for found in tables.notes if "world-test: the runs do not have the same evaluation settings" in found]
-    assert [note in found for found in told] == [True] * bool(note)
+    notes = [
+        found for found in tables.notes if "world-test: the runs do not have the same evaluation settings" in found
+    ]
+    assert [note in found for found in notes] == [True] * bool(note)
 
 
 def test_items_of_another_version_of_the_data_are_not_paired(tmp_path: Path) -> None:
@@ -155,7 +153,7 @@ def test_p_is_adjusted_over_the_contrasts_of_a_split(study: Path) -> None:
     first, second = make_tables(load_runs(study)).contrasts
     assert [first.p, second.p] == pytest.approx([0.01171875] * 2)
     assert [first.p_holm, second.p_holm] == pytest.approx([2 * 0.01171875] * 2)
-    assert "adjusted by Holm over 2 contrasts" in verdict_rule((first, second))
+    assert "adjusted by Holm over 2 contrasts" in explain_verdict_rule((first, second))
 
 
 def test_from_five_seeds_on_the_bootstrap_decides_though_no_seed_is_significant_alone(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_likely_difference_says_why_it_is_not_significant(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("seeds", "as_good", "equal"),
     [
-        ([(3, 3)], "not shown", "not shown"),  # equal, but 76 items cannot tell
+        ([(3, 3)], "not shown", "not shown"),  # equal, but 76 items are too few
         ([(12, 0), (12, 0)], "shown", "not shown"),  # better is as good, not equal
         ([(0, 12), (0, 12)], "not shown", "not shown"),
         ([(0, 0), (0, 0)], "not shown", "not shown"),  # they always agree, which 90 items do not make certain
@@ -72,15 +72,15 @@ def test_a_likely_difference_says_why_it_is_not_significant(tmp_path: Path) -> N
 def test_non_inferiority_and_equivalence_have_a_sentence(
     tmp_path: Path, seeds: list[tuple[int, int]], as_good: str, equal: str
 ) -> None:
-    told = margin_sentence(compared(tmp_path, seeds, margin=1.0))
-    assert f"scale-sft is less than 1 point worse than sft (non-inferior): {as_good} (p" in told
-    assert f"They differ by less than 1 point (equivalent): {equal} (p" in told
+    sentence = margin_sentence(compared(tmp_path, seeds, margin=1.0))
+    assert f"scale-sft is less than 1 point worse than sft (non-inferior): {as_good} (p" in sentence
+    assert f"They differ by less than 1 point (equivalent): {equal} (p" in sentence
 
 
 def test_equivalence_within_a_wide_margin_can_be_shown(tmp_path: Path) -> None:
-    told = margin_sentence(compared(tmp_path, [(3, 3)] * 3, margin=10.0))
-    assert "less than 10 points worse than sft (non-inferior): shown" in told
-    assert "differ by less than 10 points (equivalent): shown" in told
+    sentence = margin_sentence(compared(tmp_path, [(3, 3)] * 3, margin=10.0))
+    assert "less than 10 points worse than sft (non-inferior): shown" in sentence
+    assert "differ by less than 10 points (equivalent): shown" in sentence
 
 
 def test_without_a_study_no_margin_is_made_up(study: Path) -> None:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from balanced_thinking.runs.load import Run
 from balanced_thinking.statistics.bootstrap import paired_bootstrap
 from balanced_thinking.statistics.intervals import (
+    Interval,
+    PairedCounts,
     Tost,
     holm_adjusted,
     mcnemar_exact,
@@ -36,6 +38,13 @@ DETECTABLE_POINTS = 3.0
 Answers = Mapping[str, bool]
 
 
+class RunPair(NamedTuple):
+    """The runs of an arm and of its baseline, with all their seeds."""
+
+    arm: Sequence[Run]
+    base: Sequence[Run]
+
+
 class PairedAnswers(NamedTuple):
     """For one seed, item id -> right or wrong of both arms, on the same items."""
 
@@ -55,8 +64,9 @@ class SeedContrast:
     neither: int
 
     @property
-    def counts(self) -> tuple[int, int, int, int]:
-        return self.both, self.only_arm, self.only_base, self.neither
+    def counts(self) -> PairedCounts:
+        """The arm is a, its baseline b."""
+        return PairedCounts(self.both, self.only_arm, self.only_base, self.neither)
 
     @property
     def n(self) -> int:
@@ -67,10 +77,10 @@ class SeedContrast:
         return 100 * (self.only_arm - self.only_base) / self.n
 
     @property
-    def interval(self) -> tuple[float, float]:
+    def interval(self) -> Interval:
         """The 95 % interval of `points`."""
         low, high = paired_difference_interval(*self.counts)
-        return 100 * low, 100 * high
+        return Interval(100 * low, 100 * high)
 
     @property
     def p(self) -> float:
@@ -91,7 +101,7 @@ class Contrast:
     base: str
     split: str
     seeds: tuple[SeedContrast, ...]
-    interval: tuple[float, float]
+    interval: Interval
     p: float
     tost: Tost | None
     spread: float | None
@@ -130,7 +140,7 @@ class Contrast:
 
     @property
     def is_significant(self) -> bool:
-        """Whether the difference counts as significant. `wording.verdict_rule` explains the rule in words."""
+        """Whether the difference counts as significant. `wording.explain_verdict_rule` explains the rule in words."""
         few = 1 < len(self.seeds) < FEW_SEEDS
         return self.passes_pooled_test and (not few or self.significant_seeds >= MIN_SIGNIFICANT_SEEDS)
 
@@ -167,10 +177,8 @@ class Contrast:
         return None if self.tost is None else 100 * self.tost.margin
 
 
-def compare_arms(
-    pairs: Sequence[tuple[Sequence[Run], Sequence[Run]]], split: str, margin: float | None, notes: list[str]
-) -> tuple[Contrast, ...]:
-    """The contrast of every pair (the arm's runs, the baseline's runs), with p adjusted over all of them.
+def compare_arms(pairs: Sequence[RunPair], split: str, margin: float | None, notes: list[str]) -> tuple[Contrast, ...]:
+    """The contrast of every pair, with p adjusted over all of them.
 
     Pairs without a common seed and common items have none. `margin` is in points. `notes` get what cannot be compared,
     or only in part.
@@ -200,7 +208,7 @@ def _make_contrast(arm: str, base: str, split: str, answers: Sequence[PairedAnsw
     ours, theirs = {each.seed or 0: each.arm for each in answers}, {each.seed or 0: each.base for each in answers}
     found = paired_bootstrap(ours, theirs).widened_for_seeds()
     tost = None if margin is None else found.tost(margin / 100)
-    interval = 100 * found.low, 100 * found.high
+    interval = Interval(100 * found.low, 100 * found.high)
     return Contrast(arm, base, split, seeds, interval, found.p_two_sided, tost, 100 * pstdev(found.draws))
 
 

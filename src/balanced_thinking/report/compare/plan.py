@@ -52,7 +52,7 @@ def _read_plan(path: Path) -> Plan:
     if margin is not None and not (isinstance(margin, int | float) and 0 <= margin < 100):
         notes.append(f"{PLAN}: margin is {margin!r}; expected points from 0 to below 100")
         margin = None
-    settings, benchmarks = raw.get("settings"), _benchmark_order(raw)
+    settings, benchmarks = raw.get("settings"), _planned_benchmarks(raw)
     return Plan(pairs, margin, _mapping_keys(settings), _mapping_keys(raw.get("arms")), benchmarks, tuple(notes))
 
 
@@ -63,19 +63,19 @@ def _usable_pairs(value: Any) -> tuple[tuple[tuple[str, str], ...], int]:
     return tuple(dict.fromkeys((str(arm), str(base)) for arm, base in usable)), len(entries) - len(usable)
 
 
-def _benchmark_order(raw: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+def _planned_benchmarks(raw: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     """The (data, split) pairs of the study in its order, then those that only settings have."""
-    varied = (part for _, part in _section_items(raw, "settings"))
+    varied = (part for _, part in _mapping_items(raw, "settings"))
     found = [
         (str(data), str(split))
         for part in (raw, *varied)
-        for data, options in _section_items(part, "evaluate")
+        for data, options in _mapping_items(part, "evaluate")
         for split in _split_names(options)
     ]
     return tuple(dict.fromkeys(found))
 
 
-def _section_items(part: Any, key: str) -> Iterable[tuple[Any, Any]]:
+def _mapping_items(part: Any, key: str) -> Iterable[tuple[Any, Any]]:
     value = part.get(key) if isinstance(part, dict) else None
     return value.items() if isinstance(value, dict) else ()
 

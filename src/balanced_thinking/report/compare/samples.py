@@ -102,13 +102,13 @@ def choose_samples(
         set().union(*(getattr(evaluation, name) for evaluation in evaluations.values()))
         for name in ("flawed", "pictured")
     )
-    wanted = _draw_ids(common, split_items, flawed, pictured, limit)
-    rows = {arm: _read_rows(evaluation, set(wanted)) for arm, evaluation in evaluations.items()}
-    items = _fit_into_page(size, (_make_sample(item, rows, evaluations, root) for item in wanted))
+    wanted = _choose_ids(common, split_items, flawed, pictured, limit)
+    rows = {arm: _read_wanted_predictions(evaluation, set(wanted)) for arm, evaluation in evaluations.items()}
+    items = _samples_that_fit(size, (_make_sample(item, rows, evaluations, root) for item in wanted))
     return Samples(items, chosen[0].seed, len(split_items), len(common))
 
 
-def _fit_into_page(size: int, samples: Iterable[Sample]) -> tuple[Sample, ...]:
+def _samples_that_fit(size: int, samples: Iterable[Sample]) -> tuple[Sample, ...]:
     """The first samples that fit into `size` bytes, at least one."""
     kept: list[Sample] = []
     for sample in samples:
@@ -138,7 +138,7 @@ def _fits_group(run: Run, group: Sequence[Run], split: str) -> bool:
     )
 
 
-def _draw_ids(
+def _choose_ids(
     items: Sequence[str], split_items: set[str], flawed: set[str], pictured: set[str], limit: int
 ) -> list[str]:
     """Random ids in the order of the data: first disagreements, then malformed ones, then those with a picture."""
@@ -149,7 +149,7 @@ def _draw_ids(
     return sorted(chosen, key={item: index for index, item in enumerate(items)}.__getitem__)
 
 
-def _read_rows(evaluation: Evaluation, wanted: set[str]) -> dict[str, Prediction]:
+def _read_wanted_predictions(evaluation: Evaluation, wanted: set[str]) -> dict[str, Prediction]:
     """The full rows of the wanted items, from a second pass over the file, because all texts may not fit in memory."""
     return {row.id: row for row in read_predictions(evaluation.folder, []) if row.id in wanted}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from balanced_thinking.report.compare.contrasts import Contrast, compare_arms
+from balanced_thinking.report.compare.contrasts import Contrast, RunPair, compare_arms
 from balanced_thinking.report.compare.cost import CostRow, describe_missing_parents
 from balanced_thinking.report.compare.plan import MAIN_SPLIT, Plan
 from balanced_thinking.report.compare.rows import ArmRow, FailureRow, FamilyRow, arm_rows, failure_rows, family_rows
@@ -114,13 +114,13 @@ def _order_splits(runs: Sequence[Run], plan: Plan) -> list[str]:
 
 def _pairs_to_compare(
     groups: Mapping[str, Sequence[Run]], arms: Sequence[str], plan: Plan, notes: list[str]
-) -> list[tuple[Sequence[Run], Sequence[Run]]]:
+) -> list[RunPair]:
     """The study's contrasts, or every arm against the baseline where there is no study."""
     named = plan.contrasts or tuple((arm, arms[0]) for arm in arms[1:])
     absent = [f"{arm} with {base}" for arm, base in named if arm not in groups or base not in groups]
     if absent:
         notes.append(f"contrasts of the study without runs of both arms: {'; '.join(absent)}")
-    return [(groups[arm], groups[base]) for arm, base in named if arm in groups and base in groups]
+    return [RunPair(groups[arm], groups[base]) for arm, base in named if arm in groups and base in groups]
 
 
 def _find_leader(
@@ -128,7 +128,7 @@ def _find_leader(
 ) -> Leader | None:
     """The most accurate arm of the split, compared with every other. p is adjusted over these comparisons."""
     first, *others = [row.arm for row in sorted(rows, key=lambda row: -row.accuracy)] or [""]
-    contrasts = compare_arms([(groups[first], groups[arm]) for arm in others], split, margin, [])
+    contrasts = compare_arms([RunPair(groups[first], groups[arm]) for arm in others], split, margin, [])
     if not contrasts or contrasts[0].base != others[0]:
         return None
     best = len(contrasts) == len(others) and all(c.is_significant and c.points > 0 for c in contrasts)

@@ -30,8 +30,9 @@ from balanced_thinking.report.compare.tables import Tables
 from balanced_thinking.report.write.wording import (
     describe_limits,
     equivalence_cell,
+    explain_verdict_rule,
     leader_sentence,
-    low_power_settings,
+    low_power_settings_warning,
     low_power_warning,
     margin_sentence,
     non_inferiority_cell,
@@ -40,7 +41,6 @@ from balanced_thinking.report.write.wording import (
     significance_cell,
     verdict_evidence,
     verdict_headline,
-    verdict_rule,
 )
 from balanced_thinking.runs.outcomes import GROUPS
 
@@ -87,7 +87,8 @@ def render_markdown(report: Report) -> str:
 
 def _overall_blocks(report: Report) -> list[str]:
     rows = ([setting, *_contrast_cells(contrast)] for setting, contrast in report.contrasts)
-    blocks = [f"**{escape_markdown(weak)}**"] if (weak := low_power_settings(report.contrasts_by_setting)) else []
+    warning = low_power_settings_warning(report.contrasts_by_setting)
+    blocks = [f"**{escape_markdown(warning)}**"] if warning else []
     blocks += [_markdown_list(f"{setting}: {verdict_headline(contrast)}" for setting, contrast in report.contrasts)]
     return [*blocks, *([_markdown_table(["setting", *CONTRAST_HEADER], rows)] if report.contrasts else [])]
 
@@ -125,7 +126,7 @@ def _titled_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str
     return [title, _markdown_table(header, found)] if found else []
 
 
-def arm_rows(report: Report) -> list[ArmRow]:
+def all_arm_rows(report: Report) -> list[ArmRow]:
     """Every arm on every split in every setting."""
     return [
         replace(row, setting=section.name or "")
@@ -135,7 +136,7 @@ def arm_rows(report: Report) -> list[ArmRow]:
     ]
 
 
-def render_csv(rows: Iterable[ArmRow]) -> str:
+def render_arms_csv(rows: Iterable[ArmRow]) -> str:
     """One line for each arm and split, numbers at full precision."""
     names = [field.name for field in fields(ArmRow)]
     return _to_csv(names, (asdict(row) | {"seed_range": _seed_range_text(row)} for row in rows))
@@ -200,7 +201,7 @@ def _verdict_blocks(tables: Tables) -> list[str]:
         )
         rows = ([c.arm, c.base, *_seed_cells(s)] for c in contrasts for s in c.seeds)
         blocks += _titled_table(f"### Paired counts on {escape_markdown(split)}", SEED_HEADER, rows)
-    return [*blocks, *(escape_markdown(verdict_rule(contrasts)) for contrasts in compared[:1])]
+    return [*blocks, *(escape_markdown(explain_verdict_rule(contrasts)) for contrasts in compared[:1])]
 
 
 def _contrast_cells(c: Contrast) -> list[str]:

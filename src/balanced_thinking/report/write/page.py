@@ -33,9 +33,9 @@ FILTERS = (
     wording.significance_cell,
     wording.power_sentence,
     wording.low_power_warning,
-    wording.low_power_settings,
+    wording.low_power_settings_warning,
     wording.leader_sentence,
-    wording.verdict_rule,
+    wording.explain_verdict_rule,
     wording.protocol_sentence,
     wording.describe_limits,
 )

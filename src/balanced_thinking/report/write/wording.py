@@ -29,7 +29,7 @@ from balanced_thinking.report.compare.tables import Leader, Tables
 def verdict_headline(contrast: Contrast) -> str:
     """The verdict on one contrast, in one or two sentences."""
     if contrast.passes_pooled_test and not contrast.is_significant:
-        return _almost_significant(contrast)
+        return _almost_significant_headline(contrast)
     if not contrast.is_significant:
         return f"There is no significant difference between {contrast.arm} and {contrast.base}."
     verdict = f"{contrast.arm} is {'better' if contrast.points > 0 else 'worse'} than {contrast.base}"
@@ -37,7 +37,7 @@ def verdict_headline(contrast: Contrast) -> str:
     return f"{scope}{verdict} by {abs(contrast.points):.1f} points."
 
 
-def _almost_significant(contrast: Contrast) -> str:
+def _almost_significant_headline(contrast: Contrast) -> str:
     leads = "leads" if contrast.points > 0 else "trails"
     few = f"Only {contrast.significant_seeds}" if contrast.significant_seeds else "None"
     return (
@@ -145,7 +145,7 @@ def low_power_warning(contrasts: Sequence[Contrast]) -> str:
     )
 
 
-def low_power_settings(named: Sequence[tuple[str, Sequence[Contrast]]]) -> str:
+def low_power_settings_warning(named: Sequence[tuple[str, Sequence[Contrast]]]) -> str:
     """`low_power_warning` for several settings: (name, contrasts) of each."""
     weak = [name for name, contrasts in named if low_power_warning(contrasts)]
     if not weak:
@@ -169,7 +169,7 @@ def leader_sentence(leader: Leader) -> str:
     )
 
 
-def verdict_rule(contrasts: Sequence[Contrast]) -> str:
+def explain_verdict_rule(contrasts: Sequence[Contrast]) -> str:
     """How the verdicts above were reached."""
     level, several = contrasts[0].alpha, len(contrasts) > 1
     share = f", which is {ALPHA} divided by {len(contrasts)} contrasts" if several else ""
