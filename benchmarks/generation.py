@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from balanced_thinking.cpu.attention import fast_products_and_attention
+from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.data.world import load
@@ -77,7 +77,7 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
         batches = batches_by_length(examples, options.batch)
     complete = generator.complete if name == "ours" else lambda chunk: whole_batch(generator, chunk)
     before, wall, cpu = 0.0, 0.0, 0.0
-    with fast_products_and_attention() if name == "ours" else nullcontext():
+    with fast_matmuls_and_attention() if name == "ours" else nullcontext():
         for k, batch in enumerate([batches[0][:2], *batches]):  # the first is a warm-up
             if k == 1:
                 before, wall, cpu = reset_peak(), time.perf_counter(), time.process_time()

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from balanced_thinking.cpu.attention import fast_products_and_attention
+from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from harness import options_of, record, spread
 from sft_step import BATCHES, build, make_trainer, rows
 
@@ -48,7 +48,7 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     model, processor = build(options.size, options.device)
     data = rows(BATCHES[options.size], None)
-    with tempfile.TemporaryDirectory() as folder, fast_products_and_attention():
+    with tempfile.TemporaryDirectory() as folder, fast_matmuls_and_attention():
         trainer = make_trainer("packed", options, model, processor, data, folder)
         trainer.state.max_steps = options.pairs
         batch = next(iter(trainer.get_train_dataloader()))

@@ -21,7 +21,7 @@ import torch
 from matplotlib.figure import Figure
 
 from balanced_thinking.batch.collator import ScaleCollator
-from balanced_thinking.cpu.attention import fast_products_and_attention
+from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from harness import options_of, record, spread
 from sft_step import build, make_trainer, rows
 
@@ -70,7 +70,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     found: dict[str, dict[int, list[tuple[float, float]]]] = {}
-    with tempfile.TemporaryDirectory() as folder, fast_products_and_attention():
+    with tempfile.TemporaryDirectory() as folder, fast_matmuls_and_attention():
         costs = {"training step": step_cost(options, folder), "input pipeline": pipeline_cost()}
         for name, cost in costs.items():
             cost(1)  # of warm-up

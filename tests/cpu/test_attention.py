@@ -14,7 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from balanced_thinking.cpu import products
-from balanced_thinking.cpu.attention import fast_products_and_attention
+from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from tests.tiny_training import config, losses, trainer
 
 
@@ -22,7 +22,7 @@ from tests.tiny_training import config, losses, trainer
 def faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether the faster products are used here; as on a machine that has them, unless a test asks for the other."""
     found = getattr(request, "param", True)
-    monkeypatch.setattr(products, "are_fast_products_exact", lambda: found)
+    monkeypatch.setattr(products, "are_fast_matmuls_exact", lambda: found)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     return found
 
@@ -65,7 +65,7 @@ def test_another_attention_that_is_set_meanwhile_stays(faster: bool) -> None:
         raise AssertionError
 
     try:
-        with fast_products_and_attention():
+        with fast_matmuls_and_attention():
             ALL_ATTENTION_FUNCTIONS["sdpa"] = mine
         assert ALL_ATTENTION_FUNCTIONS["sdpa"] is mine
     finally:
@@ -74,14 +74,14 @@ def test_another_attention_that_is_set_meanwhile_stays(faster: bool) -> None:
 
 @pytest.mark.parametrize("faster", [True, False], indirect=True)
 def test_attention_is_replaced_where_products_are_faster_and_nowhere_else(faster: bool) -> None:
-    with fast_products_and_attention():
+    with fast_matmuls_and_attention():
         assert (ALL_ATTENTION_FUNCTIONS["sdpa"] is not sdpa_attention_forward) == faster
         once = ALL_ATTENTION_FUNCTIONS["sdpa"]
-        with fast_products_and_attention():
+        with fast_matmuls_and_attention():
             assert ALL_ATTENTION_FUNCTIONS["sdpa"] is once
         assert ALL_ATTENTION_FUNCTIONS["sdpa"] is once
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is sdpa_attention_forward
-    with pytest.raises(KeyError), fast_products_and_attention():
+    with pytest.raises(KeyError), fast_matmuls_and_attention():
         raise KeyError
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is sdpa_attention_forward
 
@@ -91,7 +91,7 @@ def test_training_with_and_without_the_replaced_attention_is_the_same(
 ) -> None:
     found = []
     for faster in (True, False):
-        monkeypatch.setattr(products, "are_fast_products_exact", lambda faster=faster: faster)
+        monkeypatch.setattr(products, "are_fast_matmuls_exact", lambda faster=faster: faster)
         run = trainer("gemma3", world_rows, config(tmp_path, max_steps=2))
         run.train()
         found.append(losses(run))

@@ -15,8 +15,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from balanced_thinking.cpu import products
-from balanced_thinking.cpu.attention import fast_products_and_attention
-from balanced_thinking.cpu.products import are_fast_products_exact, fast_products
+from balanced_thinking.cpu.attention import fast_matmuls_and_attention
+from balanced_thinking.cpu.products import are_fast_matmuls_exact, fast_matmuls
 
 
 def test_products_are_no_less_exact_than_float32() -> None:
@@ -24,7 +24,7 @@ def test_products_are_no_less_exact_than_float32() -> None:
     left, right = torch.randn(512, 640, generator=rng), torch.randn(640, 256, generator=rng)
     truth = left.double() @ right.double()
     plain = (left @ right - truth).abs().max()
-    with fast_products():
+    with fast_matmuls():
         fast = (left @ right - truth).abs().max()
     assert fast <= 4 * plain  # bfloat16 products would be off a thousand times as much
 
@@ -35,7 +35,7 @@ def test_the_setting_is_put_back_even_after_an_error(found: str) -> None:
     before = settings.fp32_precision
     try:
         settings.fp32_precision = found
-        with pytest.raises(KeyError), fast_products():
+        with pytest.raises(KeyError), fast_matmuls():
             raise KeyError
         assert settings.fp32_precision == found
     finally:
@@ -50,12 +50,12 @@ def test_torch_reports_its_precision_within_and_after_as_before(found: str) -> N
     try:
         if found in ("highest", "high", "medium"):
             torch.set_float32_matmul_precision(found)
-            with fast_products():
+            with fast_matmuls():
                 assert torch.get_float32_matmul_precision() in (found, "medium")
             assert torch.get_float32_matmul_precision() == found
         else:  # torch does not report it outside either
             settings.fp32_precision = "bf16"
-            with fast_products():
+            with fast_matmuls():
                 assert settings.fp32_precision == "bf16"
             assert settings.fp32_precision == "bf16"
     finally:
@@ -77,15 +77,15 @@ def test_products_that_round_to_bfloat16_are_refused(allowed: str, monkeypatch: 
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    are_fast_products_exact.cache_clear()
+    are_fast_matmuls_exact.cache_clear()
     try:
         torch.set_float32_matmul_precision(allowed)
-        assert not are_fast_products_exact()
+        assert not are_fast_matmuls_exact()
         torch.set_float32_matmul_precision("highest")
-        with products.fast_products():
+        with products.fast_matmuls():
             assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"
     finally:
-        are_fast_products_exact.cache_clear()
+        are_fast_matmuls_exact.cache_clear()
         torch.set_float32_matmul_precision(before[0])
         torch.backends.mkldnn.matmul.fp32_precision = before[1]
 
@@ -105,7 +105,7 @@ class Precisions(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.skipif(not are_fast_products_exact(), reason="the faster products are not used here")
+@pytest.mark.skipif(not are_fast_matmuls_exact(), reason="the faster products are not used here")
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("length", [40, 1200])
 def test_fused_attention_is_kept_from_the_faster_products_where_it_is_short(length: int, checkpointed: bool) -> None:
@@ -116,7 +116,7 @@ def test_fused_attention_is_kept_from_the_faster_products_where_it_is_short(leng
     def attend(*inputs: torch.Tensor) -> torch.Tensor:
         return ALL_ATTENTION_FUNCTIONS["sdpa"](torch.nn.Module(), *inputs, None)[0]
 
-    with fast_products_and_attention(), fast_products_and_attention(), Precisions() as found:
+    with fast_matmuls_and_attention(), fast_matmuls_and_attention(), Precisions() as found:
         output = checkpoint(attend, *inputs, use_reentrant=False) if checkpointed else attend(*inputs)
         (output.flatten(0, 2) @ weight).sum().backward()
     assert len(found.attention) == (3 if checkpointed else 2)
@@ -129,10 +129,10 @@ def test_fused_attention_is_kept_from_the_faster_products_where_it_is_short(leng
 _MANY_SHAPES = """
 import torch
 from balanced_thinking.system.memory import peak_mib
-from balanced_thinking.cpu.products import fast_products
+from balanced_thinking.cpu.products import fast_matmuls
 
 right = torch.ones(128, 384)
-with fast_products():
+with fast_matmuls():
     torch.ones(8, 128) @ right
     before = peak_mib()
     for rows in range(9, 1009):
@@ -141,7 +141,7 @@ print(peak_mib() - before)
 """
 
 
-@pytest.mark.skipif(not are_fast_products_exact(), reason="the faster products are not used here")
+@pytest.mark.skipif(not are_fast_matmuls_exact(), reason="the faster products are not used here")
 def test_a_thousand_shapes_of_products_are_not_all_kept() -> None:
     """Unless the user asks for that."""
     chosen = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")

@@ -458,7 +458,7 @@ def test_errors_say_what_was_found_and_expected(name: str) -> None:
 
 def test_with_known_counts_nothing_is_read_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the device "meta" tensors have no values: reading one is an error."""
-    monkeypatch.setattr(chunked, "_product_dtype", lambda hidden_TD: hidden_TD.dtype)  # autocast knows no "meta"
+    monkeypatch.setattr(chunked, "_matmul_dtype", lambda hidden_TD: hidden_TD.dtype)  # autocast knows no "meta"
     hidden_TD, head_VD = (torch.randn(n, 16, device="meta", requires_grad=True) for n in (64, 40))
     labels_T, weights_T = torch.zeros(64, dtype=torch.int64, device="meta"), torch.ones(64, device="meta")
     about: dict[str, Any] = {"impl": "chunked", "softcap": 30.0, "entropy": True}

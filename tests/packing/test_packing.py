@@ -22,7 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from balanced_thinking.batch.collator import Packing, ScaleCollator
 from balanced_thinking.batch.sampling import LengthSampler
-from balanced_thinking.cpu.attention import fast_products_and_attention
+from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.loss.weights import NORMALIZE
@@ -339,12 +339,12 @@ def test_packing_leaves_a_user_s_own_attention_alone() -> None:
     model, _ = build_tiny("qwen2")
     ALL_ATTENTION_FUNCTIONS["sdpa"] = partial(sdpa_attention_forward)
     try:
-        with fast_products_and_attention(), use_per_sample_attention(model) as by_sample:
+        with fast_matmuls_and_attention(), use_per_sample_attention(model) as by_sample:
             assert not by_sample
             assert model.config._attn_implementation == "sdpa"
     finally:
         del ALL_ATTENTION_FUNCTIONS["sdpa"]
-    with fast_products_and_attention(), use_per_sample_attention(model) as by_sample:
+    with fast_matmuls_and_attention(), use_per_sample_attention(model) as by_sample:
         assert by_sample
 
 

@@ -162,9 +162,9 @@ class StepSampler(BatchRebalanceSampler):
         self._packed, self.drop_last = packed, drop_last
 
     def __len__(self) -> int:
-        return self._count_rounds(len(self.sampler))  # type: ignore[arg-type]
+        return self._micro_batches_per_rank(len(self.sampler))  # type: ignore[arg-type]
 
-    def _count_rounds(self, samples: int) -> int:
+    def _micro_batches_per_rank(self, samples: int) -> int:
         """Micro-batches per rank."""
         return samples // self._round if self.drop_last else -(-samples // self._round)
 
@@ -173,7 +173,7 @@ class StepSampler(BatchRebalanceSampler):
         size = self._round * self._accumulation
         for start in range(0, len(order), size):
             step = order[start : start + size]
-            rounds = self._count_rounds(len(step))
+            rounds = self._micro_batches_per_rank(len(step))
             step = step[: rounds * self._round]  # shorter with drop_last only
             missing = max(0, rounds * self._ranks - len(step))
             yield from self._split_step([*step, *islice(cycle(order), missing)], rounds)

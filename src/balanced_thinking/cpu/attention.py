@@ -1,4 +1,4 @@
-"""torch's fused attention at its usual speed while other products run with oneDNN.
+"""torch's fused attention at its usual speed while other matmuls run with oneDNN.
 
 Shapes: R rows, L positions of a row, H heads, D width of a head.
 """
@@ -16,23 +16,23 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from balanced_thinking.cpu.products import are_products_fast, fast_products, plain_products
+from balanced_thinking.cpu.products import are_matmuls_fast, fast_matmuls, plain_matmuls
 
-# Up to this length torch's fused attention, whose products are small, takes 1.1 to 4.5 times as long with oneDNN.
+# Up to this length torch's fused attention, whose matmuls are small, takes 1.1 to 4.5 times as long with oneDNN.
 _SLOWED_LENGTH = 1024
 _RESHAPES = 5  # at most so many nodes lie between what transformers returns and the fused attention
 _Found = TypeVar("_Found", Tensor, tuple[Tensor, Any])
 
 
 @contextmanager
-def fast_products_and_attention() -> Iterator[None]:
-    """`fast_products` for a complete model: short "sdpa" attention keeps its usual speed within this context.
+def fast_matmuls_and_attention() -> Iterator[None]:
+    """`fast_matmuls` for a complete model: short "sdpa" attention keeps its usual speed within this context.
 
     Whatever is registered as "sdpa", also a user's own function, does the work and is restored afterwards.
     """
-    with fast_products():
+    with fast_matmuls():
         found = ALL_ATTENTION_FUNCTIONS["sdpa"]
-        if not are_products_fast() or _is_wrapped(found):
+        if not are_matmuls_fast() or _is_wrapped(found):
             yield
             return
         registered = AttentionInterface()["sdpa"]  # for all instances; this instance's own entry hides it
@@ -64,18 +64,18 @@ def _attend_at_usual_speed(
     *rest: Any,
     **kwargs: Any,
 ) -> tuple[Tensor, Any]:
-    """transformers' attention interface: calls `attention`, at its usual speed within `fast_products`."""
+    """transformers' attention interface: calls `attention`, at its usual speed within `fast_matmuls`."""
     return run_at_usual_speed(key_RHLD.shape[2], partial(attention, module, query_RHLD, key_RHLD, *rest, **kwargs))
 
 
 def run_at_usual_speed(length: int, attend: Callable[[], _Found]) -> _Found:
-    """Call `attend`, without oneDNN's products where those would slow it down; the same holds for its backward.
+    """Call `attend`, without oneDNN's matmuls where those would slow it down; the same holds for its backward.
 
     `attend` returns the attention's output, or a tuple that begins with it.
     """
-    if torch.compiler.is_compiling() or length > _SLOWED_LENGTH or not are_products_fast():
+    if torch.compiler.is_compiling() or length > _SLOWED_LENGTH or not are_matmuls_fast():
         return attend()
-    with plain_products():
+    with plain_matmuls():
         found = attend()
     output = found if isinstance(found, Tensor) else found[0]
     if (node := _find_fused_backward(output.grad_fn)) is not None:
@@ -95,13 +95,13 @@ def _find_fused_backward(node: Any) -> Any:
 
 
 class _PlainBackward:
-    """Hooks that run a node's backward within `plain_products`."""
+    """Hooks that run a node's backward within `plain_matmuls`."""
 
     def __init__(self) -> None:
         self.entered = ExitStack()
 
     def enter_plain(self, _: Any) -> None:
-        self.entered.enter_context(plain_products())
+        self.entered.enter_context(plain_matmuls())
 
     def leave_plain(self, *_: Any) -> None:
         self.entered.close()

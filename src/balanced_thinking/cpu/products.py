@@ -1,4 +1,4 @@
-"""Float32 products on a CPU at oneDNN's speed, where oneDNN rounds as float32 does.
+"""Float32 matrix products (matmuls) on a CPU at oneDNN's speed, where oneDNN rounds as float32 does.
 
 torch multiplies float32 matrices with MKL. On the Intel and AMD machines with AVX-512 that we measured, MKL took 1.0 to
 2 times as long as oneDNN. torch uses oneDNN once bfloat16 products are allowed, and oneDNN really computes in bfloat16
@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 
-# oneDNN compiles a product for each shape and keeps 1,024 of them; torch keeps as many copies, of half a MiB each.
+# oneDNN compiles a matmul for each shape and keeps 1,024 of them; torch keeps as many copies, of half a MiB each.
 # Samples of many lengths bring new shapes in nearly every micro-batch. oneDNN's cache alone is as fast, and 256 entries
 # hold the shapes of a batch of 32 samples.
 _CACHES = {"LRU_CACHE_CAPACITY": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
 _FASTER: ContextVar[bool] = ContextVar("faster", default=False)
 # Short and long inner sizes, so that both a rounding of the inputs and one of the sums would show.
 _PROBED_MKN = ((256, 128, 384), (128, 2048, 512))
-_TOLERANCE = 4.0  # times the error of plain products: only the order of summation may differ
+_TOLERANCE = 4.0  # times the error of plain matmuls: only the order of summation may differ
 
 
 def limit_onednn_caches() -> None:
@@ -38,28 +38,28 @@ def limit_onednn_caches() -> None:
 
 
 @contextmanager
-def fast_products() -> Iterator[None]:
-    """Within it float32 products on a CPU use oneDNN if it rounds as float32 does; settings are restored afterwards."""
+def fast_matmuls() -> Iterator[None]:
+    """Within it float32 matmuls on a CPU use oneDNN if it rounds as float32 does; settings are restored afterwards."""
     limit_onednn_caches()
-    if torch.cuda.is_available() or not are_fast_products_exact():
+    if torch.cuda.is_available() or not are_fast_matmuls_exact():
         yield
         return
     token = _FASTER.set(True)
     try:
-        with _allow_fast_products():
+        with _allow_fast_matmuls():
             yield
     finally:
         _FASTER.reset(token)
 
 
-def are_products_fast() -> bool:
-    """Whether we are inside `fast_products` and it has an effect on this machine."""
+def are_matmuls_fast() -> bool:
+    """Whether we are inside `fast_matmuls` and it has an effect on this machine."""
     return _FASTER.get()
 
 
 @contextmanager
-def plain_products() -> Iterator[None]:
-    """Within it products run as they do in torch by default."""
+def plain_matmuls() -> Iterator[None]:
+    """Within it matmuls run as they do in torch by default."""
     with _restore_settings():
         if _general_precision() is not None:
             torch.set_float32_matmul_precision("highest")
@@ -68,8 +68,8 @@ def plain_products() -> Iterator[None]:
 
 
 @cache
-def are_fast_products_exact() -> bool:
-    """Whether oneDNN's products exist here and are no less exact than IEEE float32, against float64.
+def are_fast_matmuls_exact() -> bool:
+    """Whether oneDNN's matmuls exist here and are no less exact than IEEE float32, against float64.
 
     The answer is kept for the process and does not depend on the user's current settings.
     """
@@ -82,7 +82,7 @@ def are_fast_products_exact() -> bool:
         with _restore_settings():
             _onednn_settings().fp32_precision = "ieee"
             plain = (left_MK @ right_KN - truth_MN).abs().max()
-        with _allow_fast_products():
+        with _allow_fast_matmuls():
             fast = (left_MK @ right_KN - truth_MN).abs().max()
         if fast > _TOLERANCE * plain:
             return False
@@ -90,7 +90,7 @@ def are_fast_products_exact() -> bool:
 
 
 @contextmanager
-def _allow_fast_products() -> Iterator[None]:
+def _allow_fast_matmuls() -> Iterator[None]:
     with _restore_settings():
         if _general_precision() is None:
             _onednn_settings().fp32_precision = "bf16"

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.cpu.attention import fast_products_and_attention
+from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks
 from balanced_thinking.evaluation.engines.engine import NOTHING_TO_EVALUATE, Engine
@@ -101,7 +101,7 @@ def evaluate_benchmarks(
     folders = _result_folders(source.model, pairs, out)
     found = [_reusable_results(task, folder, overwrite) for task, folder in zip(tasks, folders, strict=True)]
     evaluated = []
-    with fast_products_and_attention():
+    with fast_matmuls_and_attention():
         for task, folder, finished in zip(tasks, folders, found, strict=True):
             if finished is not None:
                 logger.info("%s holds these results already: %s", folder, result_line(finished))

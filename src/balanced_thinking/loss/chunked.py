@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from balanced_thinking.cpu.products import fast_products
+from balanced_thinking.cpu.products import fast_matmuls
 from balanced_thinking.loss.chunks import at_least_float32, cut_into_chunks
 from balanced_thinking.loss.reference import IGNORE_INDEX, HeadOptions, LossParts
 from balanced_thinking.loss.scores import ScoreFunction, score_in_torch_
@@ -35,7 +35,7 @@ def chunked_loss(
 ) -> LossParts:
     """The parts as `weighted_linear_cross_entropy` defines them; `score_` does the work between the products."""
     call = _CallOptions(options, score_, torch.is_grad_enabled())
-    with fast_products() if hidden_TD.device.type == "cpu" else nullcontext():
+    with fast_matmuls() if hidden_TD.device.type == "cpu" else nullcontext():
         return LossParts(*_ChunkedHead.apply(hidden_TD, head_VD, bias_V, labels_T, weights_T, call))
 
 
@@ -56,7 +56,7 @@ class _ChunkedHead(torch.autograd.Function):
         weights_T: Tensor,
         call: _CallOptions,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        dtype, options = _product_dtype(hidden_TD), call.options
+        dtype, options = _matmul_dtype(hidden_TD), call.options
         needs = [call.wants_grad and need for need in ctx.needs_input_grad[:3]]
         rows_N, weighted = _select_supervised(labels_T, weights_T, options.counts)
         targets_N, weights_N = labels_T[rows_N], weights_T[rows_N].to(at_least_float32(dtype))
@@ -134,7 +134,7 @@ class _Gradients:
         if self.hidden_TD is not None:
             self.hidden_TD.index_copy_(0, rows_C, torch.mm(grad_CV, head_VD).to(self.hidden_TD.dtype))
         if self.head_VD is not None:
-            _add_product_(self.head_VD, grad_CV.t(), hidden_CD, beta=float(self.begun))
+            _add_matmul_(self.head_VD, grad_CV.t(), hidden_CD, beta=float(self.begun))
         if self.bias_V is not None:
             self.bias_V += grad_CV.sum(0, dtype=self.bias_V.dtype)
         self.begun = True
@@ -187,7 +187,7 @@ def _compute_logits(hidden_CD: Tensor, head_VD: Tensor, bias_V: Tensor | None, o
     return torch.addmm(bias_V, hidden_CD, head_VD.t(), out=out)
 
 
-def _add_product_(total_MN: Tensor, left_MK: Tensor, right_KN: Tensor, beta: float) -> None:
+def _add_matmul_(total_MN: Tensor, left_MK: Tensor, right_KN: Tensor, beta: float) -> None:
     """`beta` times the total plus left @ right, without rounding the product to the lower precision of its factors.
 
     With `beta` 0 the total may be uninitialised.
@@ -200,7 +200,7 @@ def _add_product_(total_MN: Tensor, left_MK: Tensor, right_KN: Tensor, beta: flo
         total_MN.addmm_(left_MK.to(total_MN.dtype), right_KN.to(total_MN.dtype), beta=beta)
 
 
-def _product_dtype(hidden_TD: Tensor) -> torch.dtype:
+def _matmul_dtype(hidden_TD: Tensor) -> torch.dtype:
     """Autocast's dtype where it applies (never to float64), else that of the hidden states."""
     device = hidden_TD.device.type
     if torch.is_autocast_enabled(device) and hidden_TD.dtype != torch.float64:

@@ -50,7 +50,7 @@ def _triton_works() -> bool:
     return True
 
 
-def _run_best(hidden_TD: Tensor, *rest: Any) -> LossParts:
+def _run_fastest(hidden_TD: Tensor, *rest: Any) -> LossParts:
     """Triton on a GPU where it runs, else the chunked head."""
     on_triton = hidden_TD.is_cuda and hidden_TD.dtype != torch.float64 and _triton_works()
     return (_run_triton if on_triton else chunked_loss)(hidden_TD, *rest)
@@ -58,7 +58,7 @@ def _run_best(hidden_TD: Tensor, *rest: Any) -> LossParts:
 
 # A new implementation is one line here.
 IMPLEMENTATIONS: dict[str, Implementation] = {
-    "auto": _run_best,
+    "auto": _run_fastest,
     "chunked": chunked_loss,
     "triton": _run_triton,
     "reference": reference_loss,

@@ -106,14 +106,14 @@ class PackingLayout:
         return places
 
 
-def unpack_to_samples(values_RL: Tensor, places_EP: Tensor) -> Tensor:
+def unpack_to_samples(values_RL: Tensor, indices_EP: Tensor) -> Tensor:
     """Values of the predicted positions, (R, L - 1) -> a row per sample, (E, P), zero beyond the sample's end."""
-    return values_RL.flatten()[places_EP.clamp(min=0)].masked_fill(places_EP < 0, 0)
+    return values_RL.flatten()[indices_EP.clamp(min=0)].masked_fill(indices_EP < 0, 0)
 
 
-def pack_into_rows(values_EP: Tensor, places_EP: Tensor, like_RL: Tensor) -> Tensor:
+def pack_into_rows(values_EP: Tensor, indices_EP: Tensor, like_RL: Tensor) -> Tensor:
     """The inverse of `unpack_to_samples`: (R, L - 1) like `like_RL`, zero where there is no sample."""
     spare = like_RL.numel()  # one index past the end receives what is not a token
     flat = values_EP.new_zeros(spare + 1)
-    flat.scatter_(0, places_EP.masked_fill(places_EP < 0, spare).flatten(), values_EP.flatten())
+    flat.scatter_(0, indices_EP.masked_fill(indices_EP < 0, spare).flatten(), values_EP.flatten())
     return flat[:spare].view_as(like_RL)

@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import TrainerCallback
 from transformers.utils import is_torch_bf16_gpu_available
 
-from balanced_thinking.cpu.attention import fast_products_and_attention
+from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.cpu.products import limit_onednn_caches
 from balanced_thinking.system.process import usable_cores
 
@@ -60,7 +60,7 @@ class SafeTrainer:
         self.add_callback(EpochSetter)  # type: ignore[attr-defined]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        with fast_products_and_attention():
+        with fast_matmuls_and_attention():
             return super().train(*args, **kwargs)  # type: ignore[misc]
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
