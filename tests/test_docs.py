@@ -197,12 +197,21 @@ def test_every_make_target_that_is_named_exists() -> None:
     assert named - targets == set()
 
 
-def test_the_readme_names_the_versions_that_the_tests_run_with() -> None:
-    (told,) = re.findall(r"Tested with ([^;]+);", by_name["README.md"].read_text(encoding="utf-8"))
-    pins = dict(line.split("==") for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if "==" in line)
-    pairs = re.findall(r"(\w+)\s([\d.]+)", told)
-    assert len(pairs) == 5
-    assert [(name, version) for name, version in pairs if pins[name.lower()] != version] == []
+def test_the_readme_names_the_versions_that_the_suite_passed_with() -> None:
+    table = re.search(
+        r"(?ms)^\| The suite passed with \|.*?\n\n", by_name["docs/upstream.md"].read_text(encoding="utf-8")
+    )
+    assert table is not None
+    names, _, pinned, newest, *_ = ([cell.strip() for cell in row.split("|")[2:-1]] for row in table[0].splitlines())
+    constraints = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    assert [f"{name.lower()}=={version}" for name, version in zip(names, pinned, strict=True)] == [
+        line for name in names for line in constraints if line.startswith(f"{name.lower()}==")
+    ]
+    passed = [
+        f"{name} {one}" if one == other else f"{name} {one} and {other}"
+        for name, one, other in zip(names, pinned, newest, strict=True)
+    ]
+    assert f"Tested with {', '.join(passed)}" in " ".join(by_name["README.md"].read_text(encoding="utf-8").split())
 
 
 def test_the_citation_is_of_this_version() -> None:
