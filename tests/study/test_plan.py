@@ -74,7 +74,7 @@ def test_an_arm_written_before_its_parent_still_comes_after_it() -> None:
         (changed(seeds=[-1]), r"seeds is \[-1\]; expected different integers of 0 or more"),
         (changed(arms={"a/b": {}}), "arms: 'a/b' cannot name a folder; expected letters, digits"),
         (changed(arms={"../x": {}}), "'../x' cannot name a folder"),
-        (changed(arms={".hidden": {}}), "no . in front"),
+        (changed(arms={".hidden": {}}), "no . at the start"),
         (changed(arms={"": {}}), "'' cannot name a folder"),
         (changed(arms={True: {}}), "arms: found True; expected a name, so quote it"),  # YAML's `on`
         (changed(settings={"a b": {}}), "settings: 'a b' cannot name a folder"),

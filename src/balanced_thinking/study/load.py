@@ -88,7 +88,7 @@ def _name_as_text(name: Any, where: str) -> str:
 def _check_folder_name(name: str, where: str) -> None:
     if not _FOLDER.fullmatch(name):
         raise RecipeError(
-            f"{where}: {name!r} cannot name a folder; expected letters, digits, and any of _ . + = - (no . in front)"
+            f"{where}: {name!r} cannot name a folder; expected letters, digits and any of _ . + = - (no . at the start)"
         )
 
 

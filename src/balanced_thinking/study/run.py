@@ -96,7 +96,7 @@ def _refuse_another_study(study: Study, root: Path) -> None:
     if plan.is_file() and (changed := refused_changes(load_study(plan), study, root)):
         raise StudyError(
             f"{root} holds another study: {'; '.join(changed[:3])}; choose another folder with --out, or remove the "
-            "runs that shall be done again"
+            "runs to do again"
         )
 
 
