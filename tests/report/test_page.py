@@ -17,7 +17,8 @@ import yaml
 from balanced_thinking.report import write_report
 from balanced_thinking.report.build import load_report
 from balanced_thinking.report.compare.tables import make_tables
-from balanced_thinking.report.write.markdown import render_arms_csv, render_markdown
+from balanced_thinking.report.write.markdown import render_markdown
+from balanced_thinking.report.write.spreadsheet import render_arms_csv
 from balanced_thinking.runs.load import load_runs
 from tests.report.helpers import SCRIPT, Page, check_only_script, report_of
 from tests.report.synthetic import row, write_run

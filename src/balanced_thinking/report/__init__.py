@@ -17,13 +17,9 @@ def write_report(runs_dir: Path | str, html_path: Path | str, markdown_path: Pat
     """
     # Imported here so that `balanced --help`, which imports this module, does not wait for matplotlib.
     from balanced_thinking.report.build import load_report
-    from balanced_thinking.report.write.markdown import (
-        all_arm_rows,
-        render_arms_csv,
-        render_contrasts_csv,
-        render_markdown,
-    )
+    from balanced_thinking.report.write.markdown import render_markdown
     from balanced_thinking.report.write.page import render_page
+    from balanced_thinking.report.write.spreadsheet import all_arm_rows, render_arms_csv, render_contrasts_csv
 
     texts = {Path(html_path): render_page}
     if markdown_path is not None:

@@ -1,13 +1,10 @@
-"""The report's numbers as Markdown, for a pull request or a notebook, and its tables as CSV."""
+"""The report's numbers as Markdown, for a pull request or a notebook."""
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Iterable, Sequence
 
 from balanced_thinking.report.build import Report
 from balanced_thinking.report.compare.contrasts import Contrast, SeedContrast
@@ -126,57 +123,6 @@ def _titled_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str
     return [title, _markdown_table(header, found)] if found else []
 
 
-def all_arm_rows(report: Report) -> list[ArmRow]:
-    """Every arm on every split in every setting."""
-    return [
-        replace(row, setting=section.name or "")
-        for section in report.sections
-        for rows in section.tables.splits.values()
-        for row in rows
-    ]
-
-
-def render_arms_csv(rows: Iterable[ArmRow]) -> str:
-    """One line for each arm and split, numbers at full precision."""
-    names = [field.name for field in fields(ArmRow)]
-    return _to_csv(names, (asdict(row) | {"seed_range": _seed_range_text(row)} for row in rows))
-
-
-def render_contrasts_csv(report: Report) -> str:
-    """One line for each contrast and split, numbers at full precision, differences in points."""
-    lines = [
-        _contrast_values(section.name or "", contrast)
-        for section in report.sections
-        for contrasts in section.tables.by_split.values()
-        for contrast in contrasts
-    ]
-    return _to_csv(CONTRAST_COLUMNS, (dict(zip(CONTRAST_COLUMNS, line, strict=True)) for line in lines))
-
-
-CONTRAST_COLUMNS = (
-    *("setting", "split", "arm", "base", "seeds", "items", "points", "low", "high", "p", "p_holm", "shown"),
-    *("margin", "p_non_inferior", "non_inferior", "p_equivalent", "equivalent", "detectable_points"),
-)
-
-
-def _contrast_values(setting: str, c: Contrast) -> tuple[object, ...]:
-    tost = (c.margin_points, c.tost.p_non_inferior, c.tost.non_inferior, c.tost.p, c.tost.equivalent) if c.tost else ()
-    line = (setting, c.split, c.arm, c.base, len(c.seeds), c.n, c.points, *c.interval, c.p, c.p_holm, c.is_significant)
-    return (*line, *(tost or [None] * 5), c.detectable_points)
-
-
-def _to_csv(names: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _disarm_formula(value) for key, value in row.items()} for row in rows)
-    return buffer.getvalue()
-
-
-def _seed_range_text(row: ArmRow) -> str:
-    return " to ".join(str(share) for share in row.seed_range or ())
-
-
 def escape_markdown(text: str) -> str:
     """The text on one line, escaped so that Markdown and HTML take it literally."""
     return re.sub(r"([\\`*_{}\[\]|#~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
@@ -261,8 +207,3 @@ def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 
 def _markdown_list(lines: Iterable[str]) -> str:
     return "\n".join(f"- {escape_markdown(line)}" for line in lines)
-
-
-def _disarm_formula(value: object) -> object:
-    """The value, quoted where a spreadsheet would read it as a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
