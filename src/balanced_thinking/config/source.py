@@ -1,4 +1,4 @@
-"""The fields of dataclasses of other libraries, read from their source: importing them takes seconds."""
+"""Read the fields of other libraries' dataclasses from their source, because importing them takes seconds."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ class SourceClass(NamedTuple):
 
 
 class SourceError(ImportError):
-    """The class is not where it was expected."""
+    """A class or a name is not in the file where it was expected."""
 
 
 def field_types(classes: Sequence[SourceClass], enumerations: Sequence[SourceClass] = ()) -> dict[str, AdmittedTypes]:
-    """The types of each field that a dataclass's constructor takes, as `admitted_types` gives those of an imported one.
+    """The types of each field in a dataclass's constructor, like `admitted_types` for an imported dataclass.
 
-    `classes` are the dataclass's bases in their order, then itself; `enumerations` those that annotations name. Raises
-    SourceError where one of them is not in its file.
+    classes: the bases of the dataclass in their order, then the dataclass itself. enumerations: those that its
+    annotations name. Raises SourceError if one of them is not in its file.
     """
-    choices = {source.name: Choices(tuple(_values(_class(source)))) for source in enumerations}
+    choices = {source.name: Choices(tuple(_enumeration_values(_class(source)))) for source in enumerations}
     found: dict[str, AdmittedTypes] = {}
     for source in classes:
         for statement in _class(source).body:
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
                 if _is_argument(statement):
-                    found[statement.target.id] = drop_redundant_text(_types(statement.annotation, choices))
+                    found[statement.target.id] = drop_redundant_text(_annotation_types(statement.annotation, choices))
                 else:
                     found.pop(statement.target.id, None)
     return found
@@ -54,7 +54,7 @@ def _class(source: SourceClass) -> ast.ClassDef:
 
 @cache
 def _module(package: str, file: str) -> ast.Module:
-    spec = find_spec(package)  # of a package at the top: its parents would be imported
+    spec = find_spec(package)  # only for top-level packages: it would import the parents of others
     for folder in (spec and spec.submodule_search_locations) or ():
         if (path := Path(folder) / file).is_file():
             return ast.parse(path.read_bytes())
@@ -62,40 +62,40 @@ def _module(package: str, file: str) -> ast.Module:
 
 
 def _is_argument(field: ast.AnnAssign) -> bool:
-    """Whether the constructor takes it: neither a constant of the class nor `field(init=False)`."""
+    """Whether the field is in the constructor: neither a ClassVar nor `field(init=False)`."""
     if isinstance(field.annotation, ast.Subscript) and ast.unparse(field.annotation.value).endswith("ClassVar"):
         return False
     options = field.value.keywords if isinstance(field.value, ast.Call) else []
     return not any(option.arg == "init" and ast.unparse(option.value) == "False" for option in options)
 
 
-def _types(annotation: ast.expr, choices: dict[str, Choices]) -> Iterator[Any]:
-    """The types of a union, without their arguments. What is no built-in type and no enumeration goes by its name."""
+def _annotation_types(annotation: ast.expr, choices: dict[str, Choices]) -> Iterator[Any]:
+    """The types of a union, without their arguments. A type that is neither built in nor an enumeration is its name."""
     match annotation:
         case ast.BinOp(left=left, right=right):
-            yield from _types(left, choices)
-            yield from _types(right, choices)
+            yield from _annotation_types(left, choices)
+            yield from _annotation_types(right, choices)
         case ast.Constant(value=None):
             yield types.NoneType
         case ast.Constant(value=str() as text):
-            yield from _types(ast.parse(text, mode="eval").body, choices)
+            yield from _annotation_types(ast.parse(text, mode="eval").body, choices)
         case ast.Subscript(value=ast.Name(id="Union"), slice=ast.Tuple(elts=members)):
             for member in members:
-                yield from _types(member, choices)
+                yield from _annotation_types(member, choices)
         case ast.Subscript(value=ast.Name(id="Optional"), slice=member):
-            yield from (*_types(member, choices), types.NoneType)
+            yield from (*_annotation_types(member, choices), types.NoneType)
         case ast.Subscript(value=ast.Name(id="Literal"), slice=literal):
             members = literal.elts if isinstance(literal, ast.Tuple) else [literal]
             yield Choices(tuple(member.value for member in members if isinstance(member, ast.Constant)))
         case ast.Subscript(value=value):
-            yield from _types(value, choices)
+            yield from _annotation_types(value, choices)
         case ast.Name(id=name):
             yield choices.get(name) or _NAMED.get(name, name)
         case _:
             yield ast.unparse(annotation)
 
 
-def _values(enumeration: ast.ClassDef) -> Iterator[Any]:
+def _enumeration_values(enumeration: ast.ClassDef) -> Iterator[Any]:
     for statement in enumeration.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
             yield statement.value.value
