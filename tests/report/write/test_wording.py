@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_arms_that_always_agree_are_not_called_different(tmp_path: Path) -> None
         write_run(tmp_path / arm / "seed-0", [True] * 30 + [False] * 20)
     (contrast,) = make_tables(load_runs(tmp_path)).contrasts
     assert (contrast.is_significant, contrast.detectable_points) == (False, None)
-    assert "differ on only 0.0\u202f%" in power_sentence(contrast)
+    assert "right on 0 of 50 items. That is too few" in power_sentence(contrast)
 
 
 def test_a_likely_difference_says_why_it_is_not_significant(tmp_path: Path) -> None:
@@ -105,6 +106,15 @@ def test_enough_power_is_not_complained_about_unless_the_margin_asks_for_more(tm
     assert "often miss a true difference of 0.5 points." in low_power_warning([strict])
 
 
+def test_an_arm_that_was_not_evaluated_is_no_baseline(tmp_path: Path) -> None:
+    for arm in ("a", "b"):
+        write_run(tmp_path / arm / "seed-0", [True] * 3)
+    write_run(tmp_path / "sft" / "seed-0", [True] * 3)
+    shutil.rmtree(tmp_path / "sft" / "seed-0" / "eval")
+    tables = make_tables(load_runs(tmp_path))
+    assert [(contrast.arm, contrast.base) for contrast in tables.contrasts] == [("b", "a")]
+
+
 def test_the_best_arm_is_marked_only_where_it_beats_every_other(tmp_path: Path) -> None:
     for arm, right in (("sft", 30), ("a", 50), ("b", 52)):
         write_run(tmp_path / arm / "seed-0", [True] * right + [False] * (100 - right))
@@ -113,6 +123,9 @@ def test_the_best_arm_is_marked_only_where_it_beats_every_other(tmp_path: Path) 
     assert leader_sentence(leader).startswith(
         "No arm is significantly better than all others: b leads a by +2.0 points"
     )
+    write_run(tmp_path / "b" / "seed-0", [True] * 50 + [False] * 50)
+    leader = make_tables(load_runs(tmp_path)).leaders["world-test"]
+    assert leader_sentence(leader) == "No arm leads: a and b have the same accuracy."
     write_run(tmp_path / "b" / "seed-0", [True] * 80 + [False] * 20)
     leader = make_tables(load_runs(tmp_path)).leaders["world-test"]
     assert leader.best

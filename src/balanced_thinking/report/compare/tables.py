@@ -136,7 +136,10 @@ def _find_leader(
 
 
 def _find_baseline(groups: Mapping[str, Sequence[Run]]) -> str:
-    """The arm `sft`; or else one with uniform weights that starts from no other arm; or else the first by name."""
+    """The arm `sft`; or else one with uniform weights that starts from no other arm; or else the first by name. An arm
+    that was not evaluated is the baseline only where none was: nothing could be compared with it."""
+    evaluated = {arm: runs for arm, runs in groups.items() if any(run.evaluations for run in runs)}
+    groups = evaluated or groups
     plain = {arm for arm, runs in groups.items() if _run_weighting(runs[0]) == "uniform" and runs[0].stage == "sft"}
     uniform = iter(sorted(plain))
     return BASELINE_ARM if BASELINE_ARM in groups else next(uniform, min(groups))

@@ -111,12 +111,16 @@ def _shown_or_not(yes: bool) -> str:
     return "shown" if yes else "not shown"
 
 
+def _describe_disagreement(contrast: Contrast) -> str:
+    items = round(contrast.discordant_share * contrast.n)
+    return f"Only one of {contrast.arm} and {contrast.base} is right on {items} of {contrast.n} items."
+
+
 def power_sentence(contrast: Contrast) -> str:
     """How small a difference this comparison can detect."""
     smallest = contrast.detectable_points
     if smallest is None:
-        share = format_percent(contrast.discordant_share)
-        return f"The arms differ on only {share} of the items. That is too few for any test to find a difference."
+        return f"{_describe_disagreement(contrast)} That is too few for any test to find a difference."
     not_equal = "" if contrast.is_significant else " No significant difference does not mean that the arms are equal."
     return (
         f"With this many items and seeds, and arms that disagree this often, a true difference of {smallest:.1f} "
@@ -134,7 +138,7 @@ def low_power_warning(contrasts: Sequence[Contrast]) -> str:
     main = contrasts[0]
     smallest = main.detectable_points
     if smallest is None:
-        return f"This study has too little power: {main.arm} and {main.base} hardly ever disagree."
+        return f"This study has too little power. {_describe_disagreement(main)}"
     limits = [DETECTABLE_POINTS, *filter(None, [main.margin_points])]
     missed = max((limit for limit in limits if smallest > limit), default=None)
     if missed is None:
@@ -162,6 +166,8 @@ def low_power_settings_warning(named: Sequence[tuple[str, Sequence[Contrast]]]) 
 def leader_sentence(leader: Leader) -> str:
     """Whether an arm is the best, and by how much it leads."""
     lead = leader.runner_up
+    if lead.points == 0:
+        return f"No arm leads: {lead.arm} and {lead.base} have the same accuracy."
     subject, others = (lead.arm, "every other arm") if leader.best else ("No arm", "all others")
     return (
         f"{subject} is significantly better than {others}: {lead.arm} leads {lead.base} by "
