@@ -62,13 +62,13 @@ class BadRowsError(DataError):
 
     def table(self) -> str:
         """The rows as text, at most 20 of them."""
-        return f"{self.data}: {bad_rows_table(self.rows)}"
+        return f"{self.data}: {format_bad_rows(self.rows)}"
 
 
-def bad_rows_table(rows: Sequence[BadRow]) -> str:
+def format_bad_rows(rows: Sequence[BadRow]) -> str:
     """Row number, problem and text of the first 20 bad rows, then each problem with its count and its explanation."""
     cells = [("row", "problem", "text")]
-    cells += [(str(bad.row), ", ".join(bad.problems), _shorten_text(bad)) for bad in rows[:_SHOWN_ROWS]]
+    cells += [(str(bad.row), ", ".join(bad.problems), _one_printable_line(bad)) for bad in rows[:_SHOWN_ROWS]]
     number, problem = (max(len(row[i]) for row in cells) for i in (0, 1))
     lines = [f"{len(rows)} bad row{'s' * (len(rows) != 1)}", ""]
     lines += [f"{row:>{number}}  {name:<{problem}}  {text}".rstrip() for row, name, text in cells]
@@ -78,7 +78,7 @@ def bad_rows_table(rows: Sequence[BadRow]) -> str:
     return "\n".join([*lines, "", *(f"{name} ({n}): {PROBLEMS[name]}" for name, n in counts.most_common())])
 
 
-def _shorten_text(bad: BadRow) -> str:
+def _one_printable_line(bad: BadRow) -> str:
     """One printable line: control characters in the data must not reach the terminal."""
     text = f"{bad.id}: {bad.text}" if bad.id else bad.text
     line = "".join(c if c.isprintable() else " " for c in text[: 10 * _SHOWN_CHARACTERS])

@@ -66,7 +66,7 @@ def _find_text_problems(example: Example) -> Iterator[Problem]:
     elif example.choices:
         if find_choice(read_answer(example.answer), [*map(read_answer, example.choices)]) is None:
             yield Problem("answer_not_in_choices", f"{example.answer} not in {', '.join(example.choices)}")
-    elif (letter := read_answer(example.answer).letter) and letter not in _listed_letters(example):
+    elif (letter := read_answer(example.answer).letter) and letter not in _possible_letters(example):
         text = f"{example.answer} is none of the options that the question lists"
         yield Problem("answer_not_in_choices", text)
     texts = (example.id, example.question, example.think or "", example.answer, *example.choices)
@@ -75,7 +75,7 @@ def _find_text_problems(example: Example) -> Iterator[Problem]:
             yield Problem("lone_surrogate", text)
 
 
-def _listed_letters(example: Example) -> str:
+def _possible_letters(example: Example) -> str:
     """The letters of the options that the question lists line by line; the alphabet if it lists none."""
     letters = "".join(_OPTION.findall(example.question)).casefold()
     return letters if len(letters) > 1 and _ALPHABET.startswith(letters) else _ALPHABET
@@ -90,17 +90,17 @@ def _find_image_problems(example: Example, verify: bool) -> Iterator[Problem]:
     for image in example.images:
         if not isinstance(image, Path):
             encoded = getattr(image, "encoded", None)
-            if verify and encoded is not None and not _can_open(io.BytesIO(encoded)):
+            if verify and encoded is not None and not _is_complete_picture(io.BytesIO(encoded)):
                 yield Problem("broken_image", f"{len(encoded)} bytes of {image.format}")
             continue
         # os.path: a name that no file can have (too long, a null character) is simply a missing file.
         if not os.path.isfile(image):
             yield Problem("missing_image", str(image))
-        elif verify and not _can_open(image):
+        elif verify and not _is_complete_picture(image):
             yield Problem("broken_image", str(image))
 
 
-def _can_open(source: Path | io.BytesIO) -> bool:
+def _is_complete_picture(source: Path | io.BytesIO) -> bool:
     """Whether the file is a complete picture."""
     try:
         with Image.open(source) as image:

@@ -29,49 +29,51 @@ def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None =
     if path.suffix != ".jsonl":
         raise DataError(f"the file to write is {path}; expected a name that ends in .jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
-    index, made = -1, path.parent / f".{path.stem}-images.partial"
-    shutil.rmtree(made, ignore_errors=True)
+    index, partial_folder = -1, path.parent / f".{path.stem}-images.partial"
+    shutil.rmtree(partial_folder, ignore_errors=True)
     try:
         with open_atomically(path) as file:
             for index, example in enumerate(examples):
-                row = _build_row(example, format, path, index, made)
+                row = _build_row(example, format, path, index, partial_folder)
                 kept = {k: v for k, v in row.items() if v not in (None, [], {})}
                 file.write(json.dumps(kept, ensure_ascii=False) + "\n")
             if index < 0:
                 raise DataError("there is no row to write; check the data, its split and --on-bad-row")
-            if made.is_dir():  # all rows are written: now their pictures replace those of an older file
-                shutil.rmtree(_pictures_folder(path), ignore_errors=True)
-                made.rename(_pictures_folder(path))
+            if partial_folder.is_dir():  # all rows are written: now their pictures replace those of an older file
+                shutil.rmtree(_final_pictures_folder(path), ignore_errors=True)
+                partial_folder.rename(_final_pictures_folder(path))
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(partial_folder, ignore_errors=True)
     return index + 1
 
 
-def _pictures_folder(path: Path) -> Path:
+def _final_pictures_folder(path: Path) -> Path:
     return path.with_name(f"{path.stem}-images")
 
 
-def _build_row(example: Example, format: str | None, path: Path, index: int, made: Path) -> dict[str, Any]:
+def _build_row(example: Example, format: str | None, path: Path, index: int, partial_folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"id": example.id}
     if format is None or not example.think:
         row |= {"question": example.question, "think": example.think, "answer": example.answer}
     else:
         row |= {"prompt": example.question, "completion": render(example.think, example.answer, format)}
-    pictures = [_store_picture(image, path, made, f"{index:06d}-{k}") for k, image in enumerate(example.images)]
+    pictures = [
+        _store_picture(image, path, partial_folder, f"{index:06d}-{k}") for k, image in enumerate(example.images)
+    ]
     meta = {name: value for name, value in example.meta.items() if name not in ("row", "read_as")}
     return row | {"images": pictures, "choices": list(example.choices), "meta": meta}
 
 
-def _store_picture(image: Any, path: Path, made: Path, name: str) -> str:
-    """The picture's path for its row. A picture that is not a file is written to the folder `made`."""
+def _store_picture(image: Any, path: Path, partial_folder: Path, name: str) -> str:
+    """The picture's path for its row. A picture that is not a file is written to the folder `partial_folder`."""
     if isinstance(image, Path):
         folder, file = path.parent.resolve(), image.expanduser().resolve()
         return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
-    made.mkdir(exist_ok=True)
+    partial_folder.mkdir(exist_ok=True)
     if (encoded := getattr(image, "encoded", None)) is not None:
         name = f"{name}.{(image.format or 'png').lower()}"
-        (made / name).write_bytes(encoded)
+        (partial_folder / name).write_bytes(encoded)
     else:
         name = f"{name}.png"
-        (image if image.mode in _PNG_MODES else image.convert("RGB")).save(made / name)
-    return f"{_pictures_folder(path).name}/{name}"
+        (image if image.mode in _PNG_MODES else image.convert("RGB")).save(partial_folder / name)
+    return f"{_final_pictures_folder(path).name}/{name}"

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from balanced_thinking.data.bad_rows import BadRow, BadRowsError, DataError, bad_rows_table
+from balanced_thinking.data.bad_rows import BadRow, BadRowsError, DataError, format_bad_rows
 from balanced_thinking.data.checks import check_examples
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import check_known, check_options
@@ -39,7 +39,7 @@ class LoadedData:
 
     def table(self) -> str:
         """The bad rows as text."""
-        return bad_rows_table(self.bad_rows)
+        return format_bad_rows(self.bad_rows)
 
 
 @dataclass
@@ -157,7 +157,7 @@ def check_first_row(
     """
     rows = stream_data(data, split=split, format=format, on_bad_row=on_bad_row, limit=limit, options=options)
     if next(rows, None) is None:
-        why = f": {bad_rows_table(rows.bad_rows)}" if rows.bad_rows else ""
+        why = f": {format_bad_rows(rows.bad_rows)}" if rows.bad_rows else ""
         raise DataError(f"{data}, split {split!r}, has no row to use{why}")
     if rows.bad_rows and on_bad_row == "error":
         deque(rows, maxlen=0)  # raises with all of them

@@ -14,20 +14,20 @@ def assert_no_overlap(**splits: Iterable[Example]) -> None:
 
     assert_no_overlap(train=train.examples, test=test.examples)
     """
-    owner: dict[int, str] = {}
+    split_of_key: dict[int, str] = {}
     for name, examples in splits.items():
-        for _ in refuse_overlap(examples, name, owner):
+        for _ in refuse_overlap(examples, name, split_of_key):
             pass
 
 
-def refuse_overlap(examples: Iterable[Example], name: str, owner: dict[int, str]) -> Iterator[Example]:
+def refuse_overlap(examples: Iterable[Example], name: str, split_of_key: dict[int, str]) -> Iterator[Example]:
     """Pass on the examples of a split; raise DataError for one that another split has, too.
 
-    `owner` maps what identifies an example to its split, and is extended with these examples.
+    `split_of_key` maps what identifies an example to its split, and is extended with these examples.
     """
     for example in examples:
-        for key in _identity_keys(example):
-            other = owner.setdefault(hash(key), name)
+        for key in _overlap_keys(example):
+            other = split_of_key.setdefault(hash(key), name)
             if other != name:
                 raise DataError(
                     f"splits {other!r} and {name!r} share {example.id!r}: {example.question[:80]!r}. Give each split a "
@@ -37,7 +37,7 @@ def refuse_overlap(examples: Iterable[Example], name: str, owner: dict[int, str]
         yield example
 
 
-def _identity_keys(example: Example) -> Iterator[object]:
+def _overlap_keys(example: Example) -> Iterator[object]:
     yield example.id
     if all(isinstance(image, Path) for image in example.images):
         yield example.question, example.images

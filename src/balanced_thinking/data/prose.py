@@ -30,15 +30,15 @@ def split_prose(text: str) -> tuple[str, str] | None:
     openings = list(_OPENING.finditer(text, max(0, len(text) - _TAIL)))
     if not openings:
         return None
-    said = text[openings[-1].end() :].strip()
-    answer = said.rstrip(".").strip("*_ ").strip()
-    return (text[: openings[-1].start()].strip(), answer) if _is_short_answer(answer, said) else None
+    after_opening = text[openings[-1].end() :].strip()
+    answer = after_opening.rstrip(".").strip("*_ ").strip()
+    return (text[: openings[-1].start()].strip(), answer) if _is_short_answer(answer, after_opening) else None
 
 
-def _is_short_answer(answer: str, said: str) -> bool:
+def _is_short_answer(answer: str, after_opening: str) -> bool:
     """Whether the text looks like an answer and no other sentence follows it."""
-    letter = _LETTER.match(said)
-    rest = said[letter.end() :] if letter else said
+    letter = _LETTER.match(after_opening)
+    rest = after_opening[letter.end() :] if letter else after_opening
     words = (answer[letter.end() :] if letter else answer).split()
     if not words or _NEXT_SENTENCE.search(rest):
         return False

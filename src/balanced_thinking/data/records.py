@@ -67,7 +67,7 @@ def read_named_objects(file: Path) -> Iterator[tuple[str, dict[str, Any] | BadRo
     if not isinstance(items, dict):
         raise DataError(f"{file} has a {type(items).__name__}; expected an object with an item under each name")
     for row, (name, value) in enumerate(items.items(), 1):
-        yield name, _check_object(row, value)
+        yield name, _as_object_or_bad_row(row, value)
 
 
 def _read_csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
@@ -76,7 +76,7 @@ def _read_csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         reader = csv.DictReader(stream, strict=True)
         try:
-            reader.fieldnames = names = [_column_name(name) for name in reader.fieldnames or ()]
+            reader.fieldnames = names = [_normalize_column_name(name) for name in reader.fieldnames or ()]
         except csv.Error as error:
             raise _unclosed_quote_error(file, 1, error) from error
         if len(names) == 1 and (sign := next((sign for sign in _OTHER_SEPARATORS if sign in names[0]), None)):
@@ -103,7 +103,7 @@ def _unclosed_quote_error(file: Path, line: int, error: csv.Error) -> DataError:
     return DataError(f"{file}, line {line}: {error}; close the quote that opens in this line")
 
 
-def _column_name(name: str) -> str:
+def _normalize_column_name(name: str) -> str:
     """The key for a column: `Image ` becomes `image`."""
     plain = name.strip().lower()
     return plain if plain in CLAIMED else name
@@ -126,7 +126,7 @@ def _read_array(file: Path, stream: BinaryIO) -> Iterator[tuple[int, dict[str, A
     row = 0
     try:
         for row, value in enumerate(ijson.items(stream, "item", use_float=True), 1):
-            yield row, _check_object(row, value)
+            yield row, _as_object_or_bad_row(row, value)
         return
     except (ijson.JSONError, UnicodeDecodeError):
         pass  # the standard library reads more: NaN, and integers of any length
@@ -135,15 +135,15 @@ def _read_array(file: Path, stream: BinaryIO) -> Iterator[tuple[int, dict[str, A
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} begins like a JSON array but is not valid: {error}") from error
     for position, value in enumerate(rest, row + 1):
-        yield position, _check_object(position, value)
+        yield position, _as_object_or_bad_row(position, value)
 
 
 def _parse_line(row: int, line: bytes) -> dict[str, Any] | BadRow:
     try:
-        return _check_object(row, json.loads(line))
+        return _as_object_or_bad_row(row, json.loads(line))
     except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested too deeply
         return BadRow(row, ("invalid_json",), line.decode("utf-8", errors="replace"))
 
 
-def _check_object(row: int, value: Any) -> dict[str, Any] | BadRow:
+def _as_object_or_bad_row(row: int, value: Any) -> dict[str, Any] | BadRow:
     return value if isinstance(value, dict) else BadRow(row, ("not_an_object",), str(value))

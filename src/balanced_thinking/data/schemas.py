@@ -41,14 +41,14 @@ class Exchange(NamedTuple):
 
 def read_content(record: dict[str, Any], format: str | Mapping[str, Any]) -> Content:
     """Read a row in any of the schemas. `format` is that of its completion. Raises RowProblemError."""
-    images = to_list(first_value(record, "images", "image"))
+    images = to_list(first_nonempty_value(record, "images", "image"))
     turns = _find_turns(record)
     if turns is not None:
         exchange = _read_exchange(turns)
         return _read_completion(exchange._replace(images=images or exchange.images), format)
     if record.get("question") is None:
         raise RowProblemError(f"keys: {', '.join(record)}", "unknown_schema")
-    think = first_value(record, "think", "reasoning")
+    think = first_nonempty_value(record, "think", "reasoning")
     return Content(
         question=to_text(record["question"], "question"),
         images=images,
@@ -70,10 +70,14 @@ def _read_completion(exchange: Exchange, format: str | Mapping[str, Any]) -> Con
 
 def _find_turns(record: dict[str, Any]) -> list[Any] | None:
     """The turns of a row's conversation, or of its prompt and completion; None if it has neither."""
-    turns = first_value(record, *TURN_LISTS)
+    turns = first_nonempty_value(record, *TURN_LISTS)
     if turns is not None:
         return to_list(turns)
-    prompt = first_value(record, "prompt") if "answer" in record else first_value(record, "prompt", "question")
+    prompt = (
+        first_nonempty_value(record, "prompt")
+        if "answer" in record
+        else first_nonempty_value(record, "prompt", "question")
+    )
     if prompt is None or "completion" not in record:
         return None
     return [*_to_turns(prompt, "user"), *_to_turns(record["completion"], "assistant")]
@@ -97,7 +101,7 @@ def _read_exchange(turns: list[Any]) -> Exchange:
 
 
 def _turn_role(turn: Any) -> str:
-    role = first_value(turn, "role", "from") if isinstance(turn, dict) else None
+    role = first_nonempty_value(turn, "role", "from") if isinstance(turn, dict) else None
     if role not in ROLES:
         raise RowProblemError(f"a turn without a role among {', '.join(ROLES)}: {turn}", "unknown_schema")
     return ROLES[role]
@@ -105,7 +109,7 @@ def _turn_role(turn: Any) -> str:
 
 def _read_turn(turn: dict[str, Any]) -> tuple[str, list[Any]]:
     """(text, images) of a turn; the text has a placeholder for each image part."""
-    content = first_value(turn, "content", "value")
+    content = first_nonempty_value(turn, "content", "value")
     if isinstance(content, str):
         return content, []
     parts = to_list(content)
@@ -116,7 +120,7 @@ def _read_turn(turn: dict[str, Any]) -> tuple[str, list[Any]]:
     return text, [part["image"] for part in parts if part.get("image") is not None]
 
 
-def first_value(record: Mapping[str, Any], *keys: str) -> Any:
+def first_nonempty_value(record: Mapping[str, Any], *keys: str) -> Any:
     """The first value that is not null or empty. Joined files have null for the keys that a row lacks."""
     return next((record[key] for key in keys if record.get(key) not in (None, "", [])), None)
 

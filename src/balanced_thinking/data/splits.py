@@ -34,13 +34,15 @@ def select_split(rows: Iterable[Example | BadRow], split: str, salt: bytes = SAL
 
 def belongs_to_split(example: Example, split: str, salt: bytes = SALT) -> bool:
     """Decided by its first picture, or by its question if it has none. An item whose picture is missing is in all."""
-    content = _image_bytes(example.images[0]) if example.images else example.question.encode("utf-8", "surrogatepass")
+    content = (
+        _file_or_pixel_bytes(example.images[0]) if example.images else example.question.encode("utf-8", "surrogatepass")
+    )
     if content is None:
         return True
     return int.from_bytes(hashlib.sha256(salt + content).digest()[:8], "big") % 100 in SPLITS[split]
 
 
-def _image_bytes(image: Any) -> bytes | None:
+def _file_or_pixel_bytes(image: Any) -> bytes | None:
     """A picture's file, or its pixels if it has no file; None if the file is missing."""
     if isinstance(image, Path):
         return image.read_bytes() if image.is_file() else None

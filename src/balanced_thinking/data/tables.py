@@ -21,7 +21,7 @@ def is_hub_name(path: str | Path) -> bool:
     return _HUB_NAME.fullmatch(str(path)) is not None and not Path(path).parent.is_dir()
 
 
-def is_table(path: str | Path) -> bool:
+def is_hub_or_parquet(path: str | Path) -> bool:
     """Whether it is a hub name, or a folder with parquet files in it or in its subfolders."""
     folder = Path(path).expanduser()
     found = (next(folder.glob(pattern), None) for pattern in ("*.parquet", "*/*.parquet"))

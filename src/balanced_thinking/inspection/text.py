@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean, median
 
-from balanced_thinking.data.bad_rows import bad_rows_table
+from balanced_thinking.data.bad_rows import format_bad_rows
 from balanced_thinking.inspection.advice import advise_changes
 from balanced_thinking.inspection.duplicates import Duplicate
 from balanced_thinking.inspection.facts import Inspection
@@ -32,7 +32,7 @@ def describe_inspection(found: Inspection) -> str:
     """All results in words and numbers; what to change comes last."""
     lines = [f"{found.data}, split {found.split}: {len(found.samples)} examples, {len(found.bad_rows)} bad rows"]
     if found.bad_rows:
-        lines += ["", bad_rows_table(found.bad_rows)]
+        lines += ["", format_bad_rows(found.bad_rows)]
     if found.samples:
         lines += ["", *summarize_contents(found)]
     if found.with_reasoning:

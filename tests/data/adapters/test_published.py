@@ -397,7 +397,7 @@ def test_an_existing_path_is_not_a_name_on_the_hub(tmp_path: Path, monkeypatch: 
     assert not tables.is_hub_name("owner/name")
     assert not tables.is_hub_name("owner/misspelt")
     assert tables.is_hub_name("another/name")
-    assert not tables.is_table("owner/name")
+    assert not tables.is_hub_or_parquet("owner/name")
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from typing import Any
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example, format_question
 from balanced_thinking.data.options import check_known
-from balanced_thinking.data.tables import is_table, open_cell_images, stream_table
+from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images, stream_table
 
 HUB = ("lmms-lab/ICON-QA",)
 TYPES = ("choose_img", "choose_txt", "fill_in_blank")
@@ -41,7 +41,7 @@ def load(
     for kind in chosen:
         check_known("IconQA", "type", kind, TYPES)
     check_known("IconQA", "split", split, SPLITS)
-    if is_table(path):
+    if is_hub_or_parquet(path):
         for row, cells in stream_table(path, split):
             if cells.get("ques_type") in chosen:
                 yield read_table_row(row, cells)

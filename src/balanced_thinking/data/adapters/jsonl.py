@@ -61,7 +61,7 @@ def load(
     Raises:
         DataError: the file does not exist, or has no row of this split.
     """
-    file = _find_file(Path(path).expanduser(), split)
+    file = _find_split_file(Path(path).expanduser(), split)
     refuse_unreadable_file(file)
     root = Path(image_root).expanduser() if image_root is not None else file.parent
     other_splits: set[str] = set()
@@ -76,7 +76,7 @@ def load(
         raise DataError(f"{file} has no row of split {split!r}; its rows have: {', '.join(sorted(other_splits))}")
 
 
-def _find_file(path: Path, split: str) -> Path:
+def _find_split_file(path: Path, split: str) -> Path:
     if not path.is_dir():
         if not path.is_file():
             raise DataError(f"there is no file {path}; expected a .jsonl, .json or .csv file, or a folder of them")
@@ -130,10 +130,10 @@ def _remove_placeholders(question: str, images: int) -> str:
     count = question.count(PLACEHOLDER)
     if count not in (0, images):
         raise RowProblemError(f"{count} placeholders, {images} images: {question}", "image_count")
-    return _PLACEHOLDERS.sub(_placeholder_gap, question).strip()
+    return _PLACEHOLDERS.sub(_space_in_place_of, question).strip()
 
 
-def _placeholder_gap(removed: re.Match[str]) -> str:
+def _space_in_place_of(removed: re.Match[str]) -> str:
     """What replaces a placeholder: the widest white space next to it, or a new line between two words."""
     before, after = removed.string[: removed.start()][-1:], removed.string[removed.end() :][:1]
     between_words = "\n" if before.isalnum() and after.isalnum() else ""

@@ -22,7 +22,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import check_known
 from balanced_thinking.data.records import read_records
 from balanced_thinking.data.splits import belongs_to_split, check_split
-from balanced_thinking.data.tables import is_table, open_cell_images, stream_table
+from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images, stream_table
 
 HUB = ("declare-lab/PuzzleVQA",)
 SALT = b"puzzlevqa/"
@@ -50,7 +50,7 @@ def load(
     """
     check_split(split, "PuzzleVQA")
     chosen = [families] if isinstance(families, str) else list(families or ())
-    if is_table(path):
+    if is_hub_or_parquet(path):
         yield from _load_table(path, split, chosen)
     else:
         yield from _load_folder(Path(path).expanduser(), split, chosen)

@@ -90,10 +90,10 @@ def load(
         check_known("the embedded world", "family", family, FAMILIES)
     for index in range(n):
         rng = random.Random(f"{split}/{seed}/{index}")
-        yield _make_example(f"{split}-{seed}-{index:06d}", names[index % len(names)], split, ratio, style, rng)
+        yield _draw_example(f"{split}-{seed}-{index:06d}", names[index % len(names)], split, ratio, style, rng)
 
 
-def _make_example(identity: str, family: str, split: str, ratio: float, style: str, rng: random.Random) -> Example:
+def _draw_example(identity: str, family: str, split: str, ratio: float, style: str, rng: random.Random) -> Example:
     draft = draw_question_in_split(family, SPLITS[split], rng)
     wordings = PARAPHRASES if SPLITS[split].wordings == "paraphrase" else WORDINGS
     question = rng.choice(wordings[family]).format(**draft.slots)
@@ -110,7 +110,7 @@ def _make_example(identity: str, family: str, split: str, ratio: float, style: s
     elif style == "skill":
         (question, answer), choices = skills.ask_skill(draft.scene, rng), ()
     elif style == "account":
-        question, answer, choices = "what is there ?", traces.write_account(draft.scene, _REMARK_WORDS, rng), ()
+        question, answer, choices = "what is there ?", traces.write_cells_in_order(draft.scene, _REMARK_WORDS, rng), ()
     elif style == "quote":
         (question, answer), choices = skills.ask_repetition(draft.scene, rng), ()
     else:

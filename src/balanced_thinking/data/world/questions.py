@@ -39,7 +39,7 @@ def _draw_group(sampler: SceneSampler, attribute: str, value: str, size: int, in
     return [sampler.draw_tile(lambda *tile: (tile[position] == value) == inside) for _ in range(size)]
 
 
-def _values_of(attribute: str) -> tuple[str, ...]:
+def _attribute_values(attribute: str) -> tuple[str, ...]:
     return {"color": tuple(COLORS), "shape": SHAPES, "size": SIZES}[attribute]
 
 
@@ -56,7 +56,7 @@ def ask_attribute(sampler: SceneSampler) -> QuestionDraft:
 def ask_count(sampler: SceneSampler) -> QuestionDraft:
     """How many tiles a group has."""
     asked = sampler.rng.choice(("color", "shape", "size"))
-    value = sampler.rng.choice(_values_of(asked))
+    value = sampler.rng.choice(_attribute_values(asked))
     inside = sampler.rng.randint(0, sampler.object_count)
     tiles = _draw_group(sampler, asked, value, inside, True) + _draw_group(
         sampler, asked, value, sampler.object_count - inside, False
@@ -69,7 +69,7 @@ def ask_count(sampler: SceneSampler) -> QuestionDraft:
 def ask_comparison(sampler: SceneSampler) -> QuestionDraft:
     """Whether one group has more tiles than another."""
     asked = sampler.rng.choice(("color", "shape"))
-    first, second = sampler.rng.sample(_values_of(asked), 2)
+    first, second = sampler.rng.sample(_attribute_values(asked), 2)
     more = sampler.rng.randint(1, (sampler.object_count + 1) // 2)
     fewer = sampler.rng.randint(0, more - 1)
     # "yes" is right in half of the questions. A third of the "no" are ties, so that counting is necessary.
@@ -142,7 +142,7 @@ def ask_arithmetic(sampler: SceneSampler) -> QuestionDraft:
 def ask_odd_one_out(sampler: SceneSampler) -> QuestionDraft:
     """The color or shape of the one tile that differs."""
     asked = sampler.rng.choice(("color", "shape"))
-    common, odd = sampler.rng.sample(_values_of(asked), 2)
+    common, odd = sampler.rng.sample(_attribute_values(asked), 2)
     tiles = _draw_group(sampler, asked, common, sampler.object_count - 1, True) + _draw_group(
         sampler, asked, odd, 1, True
     )
@@ -154,7 +154,7 @@ def ask_odd_one_out(sampler: SceneSampler) -> QuestionDraft:
 
 def ask_pattern(sampler: SceneSampler) -> QuestionDraft:
     """Two rows (three in the split with more objects), colored by row or by column, with one tile hidden."""
-    rows = ROWS if sampler.has_many_objects else ROWS - 1
+    rows = ROWS if sampler.exceeds_training_objects else ROWS - 1
     by_row = sampler.rng.random() < 0.5
     colors = sampler.rng.sample(tuple(COLORS), COLUMNS)
     hidden = sampler.rng.randrange(rows * COLUMNS)
@@ -183,7 +183,7 @@ def ask_multiple_choice(sampler: SceneSampler) -> QuestionDraft:
     draft = ask_attribute(sampler)
     while draft.slots["attribute"] == "size":
         draft = ask_attribute(sampler)
-    values = [v for v in _values_of(draft.slots["attribute"]) if v != draft.answer]
+    values = [v for v in _attribute_values(draft.slots["attribute"]) if v != draft.answer]
     options = [*sampler.rng.sample(values, len(LETTERS) - 1), draft.answer]
     sampler.rng.shuffle(options)
     letter = LETTERS[options.index(draft.answer)]

@@ -31,7 +31,7 @@ class SceneSampler:
         return self._count
 
     @property
-    def has_many_objects(self) -> bool:
+    def exceeds_training_objects(self) -> bool:
         """Whether there are always more objects than in training."""
         return self.objects[0] > COLUMNS + 2
 

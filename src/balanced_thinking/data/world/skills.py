@@ -31,7 +31,15 @@ class Skill(NamedTuple):
 
 def ask_skill(scene: Scene, rng: random.Random) -> Skill:
     """One step of a trace by itself."""
-    kinds = (_ask_count, _ask_cell, _ask_place, _ask_neighbour, _ask_attributes, _ask_calculation, _ask_comparison)
+    kinds = (
+        _ask_count,
+        _ask_cell_content,
+        _ask_tile_place,
+        _ask_neighbour,
+        _ask_attribute_of_all_tiles,
+        _ask_digit_calculation,
+        _ask_number_comparison,
+    )
     return rng.choice(kinds)(scene, rng)
 
 
@@ -46,7 +54,14 @@ def ask_repetition(scene: Scene, rng: random.Random) -> Skill:
 
 def random_steps(scene: Scene, rng: random.Random) -> Iterator[str]:
     """Steps in random order, without end. A neighbour's sentence follows only the sentence that locates the tile."""
-    kinds = (_ask_count, _ask_place, _ask_place, _ask_attributes, _ask_calculation, _ask_comparison)
+    kinds = (
+        _ask_count,
+        _ask_tile_place,
+        _ask_tile_place,
+        _ask_attribute_of_all_tiles,
+        _ask_digit_calculation,
+        _ask_number_comparison,
+    )
     while True:
         step = rng.choice(kinds)(scene, rng).sentence
         yield step
@@ -69,17 +84,17 @@ def _ask_count(scene: Scene, rng: random.Random) -> Skill:
     return Skill(f"counting {group_name(*group)} ?", counting_sentence(scene, *group))
 
 
-def _ask_cell(scene: Scene, rng: random.Random) -> Skill:
+def _ask_cell_content(scene: Scene, rng: random.Random) -> Skill:
     cell = rng.randrange(len(scene.cells))
     return Skill(f"what is at {place_name(cell)} ?", cell_sentence(scene, cell))
 
 
-def _ask_place(scene: Scene, rng: random.Random) -> Skill:
+def _ask_tile_place(scene: Scene, rng: random.Random) -> Skill:
     """Where a tile is whose name no other tile has."""
     names = [tile.short_name for _, tile in scene.tiles]
     unique = [(cell, tile) for cell, tile in scene.tiles if names.count(tile.short_name) == 1]
     if not unique:
-        return _ask_cell(scene, rng)
+        return _ask_cell_content(scene, rng)
     cell, tile = rng.choice(unique)
     if tile.digit is not None:
         digit = f"the {tile.color} digit"
@@ -95,22 +110,22 @@ def _ask_neighbour(scene: Scene, rng: random.Random) -> Skill:
     return Skill(f"what is {relation} {place_name(cell)} ?", neighbour_sentence(scene, cell, relation))
 
 
-def _ask_attributes(scene: Scene, rng: random.Random) -> Skill:
+def _ask_attribute_of_all_tiles(scene: Scene, rng: random.Random) -> Skill:
     attribute = rng.choice(("color", "shape"))
     shown = [(cell, getattr(tile, attribute)) for cell, tile in scene.tiles if tile.shape]
     if not shown:
-        return _ask_cell(scene, rng)
+        return _ask_cell_content(scene, rng)
     values = " , ".join(f"{place_name(cell)} is {value}" for cell, value in shown)
     return Skill(f"what {attribute} has each tile ?", f"{values} .")
 
 
-def _ask_calculation(scene: Scene, rng: random.Random) -> Skill:
+def _ask_digit_calculation(scene: Scene, rng: random.Random) -> Skill:
     a, b = rng.randint(1, 9), rng.randint(1, 9)
     if rng.random() < 0.5:
         return Skill(f"what is {a} plus {b} ?", f"{a} plus {b} is {a + b} .")
     return Skill(f"what is {max(a, b)} minus {min(a, b)} ?", f"{max(a, b)} minus {min(a, b)} is {abs(a - b)} .")
 
 
-def _ask_comparison(scene: Scene, rng: random.Random) -> Skill:
+def _ask_number_comparison(scene: Scene, rng: random.Random) -> Skill:
     a, b = rng.randint(0, 5), rng.randint(0, 5)
     return Skill(f"is {a} more than {b} ?", f"{a} is more than {b} ." if a > b else f"{a} is not more than {b} .")

@@ -25,13 +25,13 @@ def describe_cells(scene: Scene, rng: random.Random) -> str:
 
 def write_remarks(scene: Scene, words: int, rng: random.Random) -> str:
     """About `words` words on cells, relations, groups and numbers."""
-    return " ".join(_take_words(_random_facts(scene, rng), words))
+    return " ".join(_take_sentences(_random_facts(scene, rng), words))
 
 
-def write_account(scene: Scene, words: int, rng: random.Random) -> str:
+def write_cells_in_order(scene: Scene, words: int, rng: random.Random) -> str:
     """Every cell in order, then about `words` words of steps that follow from these cells."""
     cells = [cell_sentence(scene, cell) for cell in range(len(scene.cells))]
-    return " ".join([*cells, *_take_words(random_steps(scene, rng), words)])
+    return " ".join([*cells, *_take_sentences(random_steps(scene, rng), words)])
 
 
 def write_trace(scene: Scene, question: str, steps: Sequence[str], words: int) -> str:
@@ -42,7 +42,7 @@ def write_trace(scene: Scene, question: str, steps: Sequence[str], words: int) -
     end = [f"the question : {question.replace(' ?', '')} .", *steps]
     if _count_words(end) > words:
         end = list(steps)
-    return " ".join([*_take_words(_list_facts(scene), words - _count_words(end)), *end])
+    return " ".join([*_take_sentences(_list_facts(scene), words - _count_words(end)), *end])
 
 
 def _count_words(sentences: Sequence[str]) -> int:
@@ -74,7 +74,7 @@ def _random_facts(scene: Scene, rng: random.Random) -> Iterator[str]:
             yield comparison_sentence(scene, *rng.sample(GROUPS, 2))
 
 
-def _take_words(sentences: Iterator[str], words: int) -> list[str]:
+def _take_sentences(sentences: Iterator[str], words: int) -> list[str]:
     """The first sentences whose total length is closest to `words` words."""
     chosen: list[str] = []
     total = 0
