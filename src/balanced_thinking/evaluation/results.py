@@ -12,9 +12,9 @@ from accelerate.utils import gather_object
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
-from balanced_thinking.evaluation.engines.engine import NOTHING_TO_EVALUATE, Engine
+from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.evaluation.resume import Row, SavedAnswers, evaluation_ranks
-from balanced_thinking.evaluation.task import Task, item_digest, short_digest
+from balanced_thinking.evaluation.task import NOTHING_TO_EVALUATE, Task, item_digest, short_digest
 from balanced_thinking.runs.evaluations import read_predictions, read_summary
 from balanced_thinking.runs.paths import EvaluationFiles
 from balanced_thinking.runs.records import Prediction, Summary, record_values
@@ -39,7 +39,7 @@ def answer_task(engine: Engine, task: Task, out: Path, *, progress: Progress = i
     """
     get_scorer(task.benchmark.scorer)
     engine.configure(task.format, task.benchmark.max_new_tokens)
-    engine.refuse_unanswerable(task.examples)
+    refuse_unanswerable(engine, task)
     out.mkdir(parents=True, exist_ok=True)
     answers = SavedAnswers(out, task.identity, batches_by_length(task.examples, task.benchmark.batch_size))
     try:
@@ -72,13 +72,21 @@ def answer_task(engine: Engine, task: Task, out: Path, *, progress: Progress = i
     return summary
 
 
+def refuse_unanswerable(engine: Engine, task: Task) -> None:
+    """Raises ValueError where there is no example, or the engine cannot answer one."""
+    if not task.examples:
+        raise ValueError(NOTHING_TO_EVALUATE)
+    if reason := engine.reason_for_refusal(task.examples):
+        raise ValueError(reason)
+
+
 def read_results(folder: Path) -> Summary | None:
     """The results in a folder with their predictions; None where there are none. Raises RecordError for what this
     version cannot read."""
     files = EvaluationFiles(folder)
     if not files.summary.is_file():
         return None
-    return _with_predictions(read_summary(files), tuple(read_predictions(folder, [])))
+    return _attach_predictions(read_summary(files), tuple(read_predictions(folder, [])))
 
 
 def batches_by_length(examples: Sequence[Example], batch_size: int) -> list[list[int]]:
@@ -110,7 +118,7 @@ def summarize(found: Sequence[Prediction], **about: Any) -> Summary:
     )
 
 
-def _with_predictions(summary: Summary, found: tuple[Prediction, ...]) -> Summary:
+def _attach_predictions(summary: Summary, found: tuple[Prediction, ...]) -> Summary:
     return Summary(**record_values(summary) | {"predictions": found})
 
 

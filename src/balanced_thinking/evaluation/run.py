@@ -13,7 +13,7 @@ from typing import Any
 from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks
-from balanced_thinking.evaluation.engines.engine import NOTHING_TO_EVALUATE, Engine
+from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.evaluation.engines.local import LocalEngine
 from balanced_thinking.evaluation.engines.start import (
     EngineOptions,
@@ -25,9 +25,9 @@ from balanced_thinking.evaluation.engines.start import (
     weights_identity,
 )
 from balanced_thinking.evaluation.model import EvaluatedModel, locate_model
-from balanced_thinking.evaluation.results import answer_task, read_results
+from balanced_thinking.evaluation.results import answer_task, read_results, refuse_unanswerable
 from balanced_thinking.evaluation.resume import evaluation_ranks, exclusive_folder, shared_temporary_folder
-from balanced_thinking.evaluation.task import Task, load_task_data
+from balanced_thinking.evaluation.task import NOTHING_TO_EVALUATE, Task, load_task_data
 from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.runs.records import RecordError, Summary
 from balanced_thinking.segments import get_format
@@ -94,7 +94,7 @@ def evaluate_benchmarks(
     `out` holds a folder for each result where there are several. `overwrite` replaces results once the new ones are
     complete. All data are read, and whatever is wrong with them is reported, before the model is loaded.
     """
-    source = _Source.of(model, engine)
+    source = _Source.connect(model, engine)
     check_benchmarks(benchmarks, "what to evaluate on")
     pairs = [(benchmark, split) for benchmark in benchmarks for split in benchmark.splits]
     tasks = [source.make_task(benchmark, split) for benchmark, split in pairs]
@@ -104,7 +104,7 @@ def evaluate_benchmarks(
     with fast_matmuls_and_attention():
         for task, folder, finished in zip(tasks, folders, found, strict=True):
             if finished is not None:
-                logger.info("%s holds these results already: %s", folder, result_line(finished))
+                logger.info("%s holds these results already: %s", folder, summary_line(finished))
             summary = finished or _run_task(source, task, folder, overwrite)
             evaluated.append(Evaluated(summary, folder))
     return evaluated
@@ -121,7 +121,7 @@ class _Source:
     engine: Engine | None = None
 
     @classmethod
-    def of(cls, model: str | LoadedModel, engine: EngineOptions | Engine | str | None) -> _Source:
+    def connect(cls, model: str | LoadedModel, engine: EngineOptions | Engine | str | None) -> _Source:
         """Raises ValueError where the two do not fit together."""
         located = locate_model(model)
         if isinstance(engine, Engine):
@@ -154,7 +154,7 @@ class _Source:
             dropped=loaded.dropped,
         )
 
-    def start(self) -> Engine:
+    def started_engine(self) -> Engine:
         self.engine = self.engine or start_engine(self.options, self.model.folder)
         return self.engine
 
@@ -187,13 +187,14 @@ def _reusable_results(task: Task, folder: Path | None, overwrite: bool) -> Summa
         return None
     if summary.task == task.identity:
         return summary
+    difference = _first_differing_setting(summary, task)
     raise FileExistsError(
-        f"{folder} already holds results of another evaluation ({_first_difference(summary, task)}); choose another "
-        "--out, or replace them with --overwrite"
+        f"{folder} already holds results of another evaluation ({difference}); choose another --out, or replace them "
+        "with --overwrite"
     )
 
 
-def _first_difference(summary: Summary, task: Task) -> str:
+def _first_differing_setting(summary: Summary, task: Task) -> str:
     """Where the results differ from those of the task, as far as the summary says."""
     chosen = task.benchmark
     asked = {"model": task.model, "data": task.data, "split": task.split, "format": task.format.name}
@@ -206,25 +207,25 @@ def _first_difference(summary: Summary, task: Task) -> str:
 
 
 def _run_task(source: _Source, task: Task, folder: Path | None, overwrite: bool) -> Summary:
-    engine = source.start()
-    engine.refuse_unanswerable(task.examples)  # before there is a folder
+    engine = source.started_engine()
+    refuse_unanswerable(engine, task)  # before there is a folder
     with ExitStack() as stack:
         place = stack.enter_context(shared_temporary_folder()) if folder is None else folder
         stack.enter_context(exclusive_folder(place))
         # Another process may have finished in the meantime.
         finished = _reusable_results(task, folder, overwrite)
-        progress = partial(_show_progress, split=task.split, total=len(task.examples))
+        progress = partial(_with_progress, split=task.split, total=len(task.examples))
         summary = finished or answer_task(engine, task, place, progress=progress)
-    logger.info("%s, %s", task.data, result_line(summary))
+    logger.info("%s, %s", task.data, summary_line(summary))
     return summary
 
 
-def _show_progress(rows: Iterable[Any], split: str, total: int) -> Iterable[Any]:
+def _with_progress(rows: Iterable[Any], split: str, total: int) -> Iterable[Any]:
     share = -(-total // evaluation_ranks().num_processes)
     return track_progress(rows, f"{split}: samples answered", total=share, at_once=True)
 
 
-def result_line(summary: Summary) -> str:
+def summary_line(summary: Summary) -> str:
     """The result in one line."""
     n = summary.n
     score = summary.accuracy if summary.score is None else summary.score

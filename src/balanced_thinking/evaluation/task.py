@@ -19,6 +19,7 @@ from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.evaluation.prompts import apply_prompt
 from balanced_thinking.segments import ReasoningFormat, get_format
 
+NOTHING_TO_EVALUATE = "there is nothing to evaluate: the data holds no example; check --data, --split and --limit"
 FormatName = str | Mapping[str, Any]  # of a built-in format, or the definition of another
 
 

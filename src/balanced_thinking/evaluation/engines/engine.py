@@ -10,8 +10,6 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.segments import ReasoningFormat, get_format, parse
 
-NOTHING_TO_EVALUATE = "there is nothing to evaluate: the data holds no example; check --data, --split and --limit"
-
 
 class Engine(ABC):
     """Generates greedy completions. `name` is what summaries call it.
@@ -34,10 +32,9 @@ class Engine(ABC):
         """Prepare for the next evaluation, which may have another format and limit."""
         self.scorer.format, self.max_new_tokens = get_format(reasoning_format), max_new_tokens
 
-    def refuse_unanswerable(self, examples: Sequence[Example]) -> None:
-        """Raises ValueError where there is no example."""
-        if not examples:
-            raise ValueError(NOTHING_TO_EVALUATE)
+    def reason_for_refusal(self, examples: Sequence[Example]) -> str | None:
+        """Why these examples cannot be answered; None where they can. An engine that refuses some overrides it."""
+        return None
 
     @abstractmethod
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:

@@ -43,15 +43,16 @@ class LocalEngine(Engine):
         super().__init__(CompletionScorer(tokenizer, stops, reasoning_format), max_new_tokens)
         self.model, self.collator = model, ScaleCollator(processor, self.scorer.format)
 
-    def refuse_unanswerable(self, examples: Sequence[Example]) -> None:
-        """Raises ValueError where there is no example, or one has a picture and the model takes text only."""
-        super().refuse_unanswerable(examples)
+    def reason_for_refusal(self, examples: Sequence[Example]) -> str | None:
+        """An example has a picture, and the model takes text only."""
         sees = hasattr(self.collator.processor, "image_processor")
-        if pictured := [example.id for example in examples if example.images and not sees]:
-            raise ValueError(
-                f"the model takes text only, but {len(pictured)} of {len(examples)} examples have pictures "
-                f"({pictured[0]} is the first); choose a vision-language --model, or --data without pictures"
-            )
+        pictured = [example.id for example in examples if example.images]
+        if sees or not pictured:
+            return None
+        return (
+            f"the model takes text only, but {len(pictured)} of {len(examples)} examples have pictures "
+            f"({pictured[0]} is the first); choose a vision-language --model, or --data without pictures"
+        )
 
     @torch.inference_mode()
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
@@ -87,7 +88,7 @@ class LocalEngine(Engine):
             return_dict_in_generate=True,
         )
         stopping = StoppingCriteriaList([finished])
-        with _evaluation_mode(self.model), _without_own_settings(self.model):
+        with _evaluation_mode(self.model), _without_generation_defaults(self.model):
             return self.model.generate(**inputs, generation_config=config, stopping_criteria=stopping)
 
     def _inputs_of_remaining(self, output: Any, mask_BL: torch.Tensor, remaining: list[int]) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def _evaluation_mode(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _without_own_settings(model: Any) -> Iterator[None]:
+def _without_generation_defaults(model: Any) -> Iterator[None]:
     """`generate` takes what its options leave open from the checkpoint's own settings. Qwen's repetition penalty would
     count the prompt's option letters as repeated, and greedy would not be greedy."""
     own, model.generation_config = model.generation_config, GenerationConfig()
