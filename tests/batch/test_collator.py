@@ -25,7 +25,7 @@ from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.packing.positions import RopeIndex
 from balanced_thinking.segments import ANSWER, THINK, ReasoningFormat, get_format, parse, render
-from balanced_thinking.segments.trim import split_think, trim_think
+from balanced_thinking.segments.trim import split_longest_think, trim_think
 from tests.conftest import ARCHITECTURES
 from tests.tiny_training import model_inputs
 
@@ -208,7 +208,7 @@ def test_trimming_keeps_every_tag_the_answer_and_the_problems(name: str) -> None
     parsed = parse(STAGED[name], name)
     fmt = get_format(parsed.format)
     for pattern in (r"(?<=\.)\s+", r"\s+"):
-        units = split_think(parsed, re.compile(pattern), fmt)
+        units = split_longest_think(parsed, re.compile(pattern), fmt)
         assert len(units) >= 40
         for keep in range(1, len(units)):
             text = trim_think(parsed, keep, units)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balanced_thinking.scoring.quantities import read_quantity
+from balanced_thinking.scoring.quantities import parse_quantity
 from balanced_thinking.scoring.scorers import score_numeric
 
 SAME = [
@@ -231,7 +231,7 @@ def test_symmetric(a: str, b: str) -> None:
 @settings(deadline=500)
 @given(st.text(alphabet="0123456789+-*/^{}\\.,%$e cmfratx", max_size=60))
 def test_any_text_is_read_quickly(text: str) -> None:
-    found = read_quantity(text)
+    found = parse_quantity(text)
     assert found is None or any(digit in text for digit in "0123456789")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from balanced_thinking.batch.rendering import assistant_text, template_drops_content
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.segments import Parsed, ReasoningFormat, get_format, parse, token_segments
-from balanced_thinking.segments.trim import SENTENCE_GAPS, WORD_GAPS, split_think, trim_think
+from balanced_thinking.segments.trim import SENTENCE_GAPS, WORD_GAPS, split_longest_think, trim_think
 
 OVERFLOW = ("error", "drop", "trim_think")
 
@@ -90,7 +90,7 @@ class CompletionEncoder:
         """
         format = get_format(parsed.format) if self.format.name == "auto" else self.format
         for pattern in (SENTENCE_GAPS, WORD_GAPS):
-            units = split_think(parsed, pattern, format)
+            units = split_longest_think(parsed, pattern, format)
             best, low, high = None, 1, len(units) - 1
             while low <= high:
                 middle = (low + high) // 2

@@ -15,7 +15,7 @@ from PIL import Image
 
 from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.example import Example
-from balanced_thinking.scoring.answers import find_choice, read_answer
+from balanced_thinking.scoring.answers import find_choice, parse_answer
 
 # What Pillow raises for files that are missing, damaged, too large or not pictures. PNG damage is a SyntaxError.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -64,9 +64,9 @@ def _find_text_problems(example: Example) -> Iterator[Problem]:
     if not example.answer.strip():
         yield Problem("no_answer", example.question)
     elif example.choices:
-        if find_choice(read_answer(example.answer), [*map(read_answer, example.choices)]) is None:
+        if find_choice(parse_answer(example.answer), [*map(parse_answer, example.choices)]) is None:
             yield Problem("answer_not_in_choices", f"{example.answer} not in {', '.join(example.choices)}")
-    elif (letter := read_answer(example.answer).letter) and letter not in _possible_letters(example):
+    elif (letter := parse_answer(example.answer).letter) and letter not in _possible_letters(example):
         text = f"{example.answer} is none of the options that the question lists"
         yield Problem("answer_not_in_choices", text)
     texts = (example.id, example.question, example.think or "", example.answer, *example.choices)

@@ -50,7 +50,7 @@ class Answer:
 def find_choice(answer: Answer, choices: Sequence[Answer]) -> int | None:
     """Index of the choice that an answer names by its text or letter; None if it names none, or two.
 
-    A letter beyond H counts only alone, because `read_answer` does not read it as an option.
+    A letter beyond H counts only alone, because `parse_answer` does not read it as an option.
     """
     full_texts = [choice.full for choice in choices]
     texts = [choice.full if choice.text is None else choice.text for choice in choices]
@@ -71,9 +71,9 @@ def answers_match(a: Answer, b: Answer) -> bool:
     return a.text is not None and a.text == b.text
 
 
-def read_answer(text: str) -> Answer:
+def parse_answer(text: str) -> Answer:
     """Normalise an answer: remove what is wrapped around it, and separate an option's letter from its text."""
-    full = _strip_wrapping(
+    full = _strip_around_answer(
         " ".join(unicodedata.normalize("NFC", text).casefold().replace("\N{MINUS SIGN}", "-").split())
     )
     option = _OPTION.fullmatch(full)
@@ -83,7 +83,7 @@ def read_answer(text: str) -> Answer:
     return Answer(
         full if option["text"] else letter,
         letter,
-        _parse_if_number(_strip_wrapping(option["text"])) if option["text"] else None,
+        _parse_if_number(_strip_around_answer(option["text"])) if option["text"] else None,
     )
 
 
@@ -93,7 +93,7 @@ def _parse_if_number(text: str) -> str | Decimal:
     return Decimal(text.replace(",", "")) if is_number else text
 
 
-def _strip_wrapping(text: str) -> str:
+def _strip_around_answer(text: str) -> str:
     """Remove openings, wrappers and closing punctuation, one layer after the other."""
     for _ in range(_MAX_LAYERS):
         before = text

@@ -104,12 +104,12 @@ class Quantity:
     value: Fraction
     unit: str | None
 
-    def equals(self, other: Quantity) -> bool:
+    def agrees_with(self, other: Quantity) -> bool:
         """Equal values in the same unit. A side without a unit takes the other's."""
         return self.value == other.value and (None in (self.unit, other.unit) or self.unit == other.unit)
 
 
-def read_quantity(text: str) -> Quantity | None:
+def parse_quantity(text: str) -> Quantity | None:
     """The quantity that a text in lower case states; None if the text is anything else."""
     if len(text) > _MAX_CHARACTERS:
         return None
@@ -121,7 +121,7 @@ def read_quantity(text: str) -> Quantity | None:
     found = _QUANTITY.fullmatch(" ".join(text.split()))
     if found is None:
         return None
-    value, unit = _read_value(found), _read_unit(found["currency"], found["unit"])
+    value, unit = _parse_value(found), _parse_unit(found["currency"], found["unit"])
     if value is None or unit is None:
         return None
     if unit.startswith("%"):
@@ -129,7 +129,7 @@ def read_quantity(text: str) -> Quantity | None:
     return Quantity(value, unit or None)
 
 
-def _read_value(found: re.Match[str]) -> Fraction | None:
+def _parse_value(found: re.Match[str]) -> Fraction | None:
     above, below = found["over"] or found["above"], found["under"] or found["below"] or "1"
     over, under = (Fraction(re.sub("[, ]", "", part)) for part in (above, below))
     power = int(found["e"] or found["power"] or 0) + sum(
@@ -141,7 +141,7 @@ def _read_value(found: re.Match[str]) -> Fraction | None:
     return -value if found["sign"] == "-" else value
 
 
-def _read_unit(currency: str, text: str) -> str | None:
+def _parse_unit(currency: str, text: str) -> str | None:
     """The canonical name of the unit, "" if there is none; None if the words are not a unit."""
     words = text.replace(".", "").replace("%", " % ").split()
     if len(words) > _MAX_UNIT_WORDS or _NO_UNIT & set(words) or (currency and words):

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.scoring import published
-from balanced_thinking.scoring.answers import answers_match, find_choice, read_answer
-from balanced_thinking.scoring.quantities import read_quantity
+from balanced_thinking.scoring.answers import answers_match, find_choice, parse_answer
+from balanced_thinking.scoring.quantities import parse_quantity
 
 
 class Scorer(Protocol):
@@ -36,10 +36,10 @@ def score_exact(prediction: str | None, gold: str, choices: Sequence[str] = ()) 
     """1.0 if the prediction means the same as `gold`, else 0.0. None (no answer was extracted) is 0.0."""
     if prediction is None:
         return 0.0
-    ours, right = read_answer(prediction), read_answer(gold)
+    ours, right = parse_answer(prediction), parse_answer(gold)
     if ours.full == right.full:
         return float(bool(right.full))
-    read_choices = [read_answer(choice) for choice in choices]
+    read_choices = [parse_answer(choice) for choice in choices]
     index = find_choice(right, read_choices)
     return float(answers_match(ours, right) if index is None else find_choice(ours, read_choices) == index)
 
@@ -51,13 +51,15 @@ def score_numeric(prediction: str | None, gold: str, choices: Sequence[str] = ()
     """
     if score_exact(prediction, gold, choices):
         return 1.0
-    index = find_choice(read_answer(gold), [read_answer(choice) for choice in choices])
+    index = find_choice(parse_answer(gold), [parse_answer(choice) for choice in choices])
     right_text = gold if index is None else choices[index]
-    ours, right = (None if text is None else read_quantity(read_answer(text).full) for text in (prediction, right_text))
-    if ours is None or right is None or not ours.equals(right):
+    ours, right = (
+        None if text is None else parse_quantity(parse_answer(text).full) for text in (prediction, right_text)
+    )
+    if ours is None or right is None or not ours.agrees_with(right):
         return 0.0
-    options = [read_quantity(read_answer(text).full) for text in choices]
-    return float(sum(option is not None and ours.equals(option) for option in options) < 2)
+    options = [parse_quantity(parse_answer(text).full) for text in choices]
+    return float(sum(option is not None and ours.agrees_with(option) for option in options) < 2)
 
 
 SCORERS: dict[str, Scorer] = {

@@ -206,7 +206,7 @@ def _custom_format(spec: Mapping[str, Any]) -> ReasoningFormat:
     for key in spec:
         if key not in _DEFAULTS:
             raise ValueError(_unknown_name_message("key of a reasoning format", str(key), _DEFAULTS))
-    values = {key: _to_tuples(value) for key, value in spec.items()}
+    values = {key: _lists_to_tuples(value) for key, value in spec.items()}
     for key, value in values.items():
         if not _is_valid_value(key, value):
             raise ValueError(f"reasoning format: {key} must look like {_DEFAULTS[key]!r}, found {value!r}")
@@ -219,18 +219,18 @@ def _custom_format(spec: Mapping[str, Any]) -> ReasoningFormat:
 
 def _is_valid_value(key: str, value: Any) -> bool:
     if key == "stages":
-        return isinstance(value, tuple) and all(_are_strings(pair, 2) for pair in value)
+        return isinstance(value, tuple) and all(_is_tuple_of_strings(pair, 2) for pair in value)
     if key in ("wrap", "markers"):
-        return _are_strings(value, 2 if key == "wrap" else None)
+        return _is_tuple_of_strings(value, 2 if key == "wrap" else None)
     return type(value) is type(_DEFAULTS[key])
 
 
-def _are_strings(value: Any, length: int | None) -> bool:
+def _is_tuple_of_strings(value: Any, length: int | None) -> bool:
     return isinstance(value, tuple) and all(isinstance(item, str) for item in value) and length in (None, len(value))
 
 
-def _to_tuples(value: Any) -> Any:
-    return tuple(_to_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+def _lists_to_tuples(value: Any) -> Any:
+    return tuple(_lists_to_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def _unknown_name_message(what: str, name: str, known: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from balanced_thinking.segments.formats import ReasoningFormat, get_format, recognise_format
-from balanced_thinking.segments.scan import END_OF_TURN, TagScan, strip_span, think_tag_pattern
+from balanced_thinking.segments.scan import END_OF_TURN, TagScan, strip_space_and_turn_end, think_tag_pattern
 
 IGNORE, THINK, ANSWER = 0, 1, 2
 
@@ -96,7 +96,7 @@ def parse(text: str, format: str | Mapping[str, Any] | ReasoningFormat = "think-
 def _find_answer_span(scan: TagScan) -> tuple[int, int] | None:
     if scan.answer is None:
         return None
-    start, end = strip_span(scan.text, scan.answer.inner_start, scan.answer.inner_end)
+    start, end = strip_space_and_turn_end(scan.text, scan.answer.inner_start, scan.answer.inner_end)
     return (start, end) if start < end else None
 
 
@@ -112,7 +112,7 @@ def _find_think_span(scan: TagScan) -> tuple[int, int] | None:
     if opened is None and scan.fmt.think_close:
         return None
     end = scan.close[0] if scan.close else scan.border
-    start, end = strip_span(scan.text, opened[1] if opened else 0, end)
+    start, end = strip_space_and_turn_end(scan.text, opened[1] if opened else 0, end)
     return (start, end) if start < end else None
 
 
@@ -153,14 +153,14 @@ def _find_answer_problems(scan: TagScan, answer_span: tuple[int, int] | None) ->
     if scan.fmt.think_close and len(scan.answers) > 1:
         found.add("multiple_answers")
     if scan.fmt.answer_open and scan.answer:
-        if scan.close and not scan.fmt.prose and _has_text_between(scan, scan.close[1]):
+        if scan.close and not scan.fmt.prose and _has_text_before_answer(scan, scan.close[1]):
             found.add("text_between")
         if not _is_ignorable(scan.text[scan.answer.end :], scan.fmt):
             found.add("text_after_answer")
     return found
 
 
-def _has_text_between(scan: TagScan, close_end: int) -> bool:
+def _has_text_before_answer(scan: TagScan, close_end: int) -> bool:
     first_answer = next(answer.start for answer in scan.answers if answer.start >= close_end)
     return bool(scan.text[close_end:first_answer].strip())
 

@@ -57,10 +57,10 @@ class TagScan:
         self._scan_tags()
         self.answer = self._find_final_answer()
         self.close = self._find_last_close()
-        self.border = self._find_answer_border()
+        self.border = self._find_answer_start()
 
     def _scan_tags(self) -> None:
-        tags, pattern = _compile_tags(self.fmt)
+        tags, pattern = _tag_kinds_and_pattern(self.fmt)
         handlers = {
             "think_open": self._open_think,
             "think_close": self._close_think,
@@ -157,7 +157,7 @@ class TagScan:
             return None
         return next((close for close in reversed(self.closes) if close[1] <= limit), None)
 
-    def _find_answer_border(self) -> int:
+    def _find_answer_start(self) -> int:
         if self.answer is None:
             return len(self.text)
         if self.fmt.prose:
@@ -166,23 +166,23 @@ class TagScan:
 
 
 @lru_cache(maxsize=64)
-def _compile_tags(fmt: ReasoningFormat) -> tuple[dict[str, str], re.Pattern[str]]:
+def _tag_kinds_and_pattern(fmt: ReasoningFormat) -> tuple[dict[str, str], re.Pattern[str]]:
     tags = fmt.tag_kinds()
-    return tags, _pattern_of_any(tags)
+    return tags, _compile_any_of(tags)
 
 
 @lru_cache(maxsize=64)
 def think_tag_pattern(fmt: ReasoningFormat) -> re.Pattern[str]:
     """Matches the format's thinking tags only."""
-    return _pattern_of_any(tag for tag, kind in fmt.tag_kinds().items() if kind.startswith("think"))
+    return _compile_any_of(tag for tag, kind in fmt.tag_kinds().items() if kind.startswith("think"))
 
 
-def _pattern_of_any(tags: Iterable[str]) -> re.Pattern[str]:
+def _compile_any_of(tags: Iterable[str]) -> re.Pattern[str]:
     # Longest first, because one tag may begin like another. Without any tag: a pattern that never matches.
     return re.compile("|".join(re.escape(tag) for tag in sorted(tags, key=len, reverse=True)) or r"(?!)")
 
 
-def strip_span(text: str, start: int, end: int) -> tuple[int, int]:
+def strip_space_and_turn_end(text: str, start: int, end: int) -> tuple[int, int]:
     """[start, end) without outer white space and, at the end of the text, without end-of-turn tokens."""
     at_end = end == len(text)
     while end > start:

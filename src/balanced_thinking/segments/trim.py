@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from balanced_thinking.segments.formats import ReasoningFormat
 from balanced_thinking.segments.parser import Parsed
-from balanced_thinking.segments.scan import strip_span, think_tag_pattern
+from balanced_thinking.segments.scan import strip_space_and_turn_end, think_tag_pattern
 
 # What separates two units that may be cut.
 SENTENCE_GAPS = re.compile(r"(?<=[.!?\n])\s+")
@@ -23,7 +23,8 @@ def longest_think_span(parsed: Parsed, format: ReasoningFormat) -> tuple[int, in
     ]
     stretches = zip(borders[::2], [*borders[1::2], end], strict=True)
     return max(
-        (strip_span(parsed.text, *stretch) for stretch in stretches), key=lambda stretch: stretch[1] - stretch[0]
+        (strip_space_and_turn_end(parsed.text, *stretch) for stretch in stretches),
+        key=lambda stretch: stretch[1] - stretch[0],
     )
 
 
@@ -36,7 +37,7 @@ def trim_think(parsed: Parsed, keep: int, units: Sequence[tuple[int, int]]) -> s
     return parsed.text[: units[0][0]] + kept + parsed.text[units[-1][1] :]
 
 
-def split_think(parsed: Parsed, pattern: re.Pattern[str], format: ReasoningFormat) -> list[tuple[int, int]]:
+def split_longest_think(parsed: Parsed, pattern: re.Pattern[str], format: ReasoningFormat) -> list[tuple[int, int]]:
     """Character spans between the matches of `pattern` in the longest stretch of the reasoning."""
     start, end = longest_think_span(parsed, format)
     units = []

@@ -94,16 +94,16 @@ def paired_difference_interval(both: int, only_a: int, only_b: int, neither: int
     Tango's score interval (1998, Statistics in Medicine 17:891-908). It excludes 0 exactly where McNemar's asymptotic
     test rejects, and has a width even where all items agree. Raises ValueError without items or for negative counts.
     """
-    n = _total_items(both, only_a, only_b, neither)
+    n = _sum_checked_counts(both, only_a, only_b, neither)
     estimate, z = (only_a - only_b) / n, _two_sided_quantile(confidence)
 
     def find_limit(end: float) -> float:
         """Where the score test begins to reject, between the estimate and this end of the scale, by bisection."""
         kept, rejected = estimate, end
-        if _score_accepts(end, only_a, only_b, n, z):
+        if _is_within_interval(end, only_a, only_b, n, z):
             return end
         while (middle := (kept + rejected) / 2) not in (kept, rejected):
-            kept, rejected = (middle, rejected) if _score_accepts(middle, only_a, only_b, n, z) else (kept, middle)
+            kept, rejected = (middle, rejected) if _is_within_interval(middle, only_a, only_b, n, z) else (kept, middle)
         return kept
 
     return Interval(find_limit(-1.0), find_limit(1.0))
@@ -149,19 +149,19 @@ def tost_paired(both: int, only_a: int, only_b: int, neither: int, margin: float
     equivalent where `paired_difference_interval` with confidence 1 - 2 alpha is inside the margins. Raises ValueError
     without items, for negative counts, or for a wrong margin or alpha.
     """
-    n, cdf = _total_items(both, only_a, only_b, neither), NormalDist().cdf
+    n, cdf = _sum_checked_counts(both, only_a, only_b, neither), NormalDist().cdf
     p_non_inferior, p_non_superior = (
-        cdf(-_tango_score(-margin, only_a, only_b, n)),
-        cdf(_tango_score(margin, only_a, only_b, n)),
+        cdf(-_tango_statistic(-margin, only_a, only_b, n)),
+        cdf(_tango_statistic(margin, only_a, only_b, n)),
     )
     return Tost(margin, alpha, p_non_inferior, p_non_superior)
 
 
-def _score_accepts(difference: float, only_a: int, only_b: int, n: int, z: float) -> bool:
-    return abs(_tango_score(difference, only_a, only_b, n)) <= z
+def _is_within_interval(difference: float, only_a: int, only_b: int, n: int, z: float) -> bool:
+    return abs(_tango_statistic(difference, only_a, only_b, n)) <= z
 
 
-def _tango_score(difference: float, only_a: int, only_b: int, n: int) -> float:
+def _tango_statistic(difference: float, only_a: int, only_b: int, n: int) -> float:
     """Tango's score of one difference, with the constrained maximum likelihood of P(only b) in its variance."""
     linear = -only_a - only_b + (2 * n - only_a + only_b) * difference
     constant = -only_b * difference * (1 - difference)
@@ -217,7 +217,7 @@ def _two_sided_quantile(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
-def _total_items(*counts: int) -> int:
+def _sum_checked_counts(*counts: int) -> int:
     if min(counts) < 0:
         raise ValueError(f"counts are {counts}; expected 0 or more")
     check_item_count(sum(counts))

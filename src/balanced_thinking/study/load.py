@@ -60,14 +60,14 @@ def make_study(raw: Any, where: str = "the study") -> Study:
 
 def to_yaml(study: Study) -> str:
     """The study as YAML; `make_study` reads the same study back."""
-    return yaml.safe_dump(_tuples_as_lists(asdict(study)), sort_keys=False)
+    return yaml.safe_dump(_tuples_to_lists(asdict(study)), sort_keys=False)
 
 
-def _tuples_as_lists(value: Any) -> Any:
+def _tuples_to_lists(value: Any) -> Any:
     """Tuples as lists, so that YAML needs no tags."""
     if isinstance(value, dict):
-        return {key: _tuples_as_lists(item) for key, item in value.items()}
-    return [_tuples_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: _tuples_to_lists(item) for key, item in value.items()}
+    return [_tuples_to_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _read_section(value: Any, where: str) -> dict[str, Any]:
