@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from balanced_thinking.data.prose import split_prose
 from balanced_thinking.data.schemas import PROSE
 from balanced_thinking.inspection.facts import Inspection
-from balanced_thinking.inspection.summary import MAX_LENGTHS, count_formats, make_printable, median_ratio
+from balanced_thinking.inspection.summary import MAX_LENGTHS, count_formats, make_printable, median_length_ratio
 
 _OWN_META = {"row", "family", "read_as"}  # keys of meta that adapters write
 _SLACK = 1.05  # the counted total leaves out the tokens around a picture
@@ -70,16 +70,16 @@ def _advise_on_format(found: Inspection) -> Iterator[str]:
 
 
 def _advise_on_reasoning(found: Inspection) -> Iterator[str]:
-    if found.samples and not found.with_reasoning:
-        texts = ", ".join(sorted(_find_unread_keys(found)))
+    if found.samples and not found.samples_with_reasoning:
+        texts = ", ".join(sorted(_find_unread_text_keys(found)))
         hint = f" (it is read under think or reasoning; not under {make_printable(texts)})" if texts else ""
         yield f"there is no reasoning to train on{hint}: the data can be used for evaluation and for GRPO"
-    elif missing := len(found.samples) - len(found.with_reasoning):
+    elif missing := len(found.samples) - len(found.samples_with_reasoning):
         yield f"reasoning is missing in {missing} of {len(found.samples)} samples: add it, or leave them out"
-    if (ratio := median_ratio(found)) is not None and ratio >= _LONG_RATIO:
+    if (ratio := median_length_ratio(found)) is not None and ratio >= _LONG_RATIO:
         yield (
-            f"with a median ratio of {ratio:.0f}, the answer gets {1 - (found.think_share or 0):.1%} of plain SFT's "
-            "loss: compare the weightings scale and uniform with `balanced study`"
+            f"with a median ratio of {ratio:.0f}, the answer gets {1 - (found.think_loss_share or 0):.1%} of plain "
+            "SFT's loss: compare the weightings scale and uniform with `balanced study`"
         )
 
 
@@ -89,7 +89,7 @@ def _advise_on_length(found: Inspection) -> Iterator[str]:
         yield f"max_length: {fitting or 'null'} cuts nothing (the longest sample has about {longest} tokens)"
 
 
-def _find_unread_keys(found: Inspection) -> set[str]:
+def _find_unread_text_keys(found: Inspection) -> set[str]:
     """Keys of the rows that have texts of several words and are not read."""
     values = ((key, value) for sample in found.samples for key, value in sample.example.meta.items())
     return {key for key, value in values if key not in _OWN_META and isinstance(value, str) and " " in value.strip()}

@@ -123,7 +123,7 @@ def find_leaks(samples: Iterable[Fingerprint], tests: Sequence[Fingerprint], ben
         same = next((pictures[digest] for digest in one.digests if digest in pictures), None)
         if same is not None:
             yield Duplicate(one.id, same, "picture", benchmark)
-        elif (near := index.find_first(one.hashes)) is not None:
+        elif (near := index.find_first_near(one.hashes)) is not None:
             yield Duplicate(one.id, near, "near_picture", benchmark)
         elif (other := questions.get(one.words)) is not None:
             kind = "question_only" if one.digests and other.digests else "question"
@@ -141,21 +141,21 @@ class _HashIndex:
     def __init__(self, known: Sequence[tuple[PictureHash, str]]) -> None:
         self._by_band: dict[tuple[int, int], list[tuple[PictureHash, str]]] = defaultdict(list)
         for picture, identity in known:
-            for band in self._cut_bands(picture):
+            for band in self._split_into_bands(picture):
                 self._by_band[band].append((picture, identity))
 
-    def find_first(self, pictures: Iterable[PictureHash]) -> str | None:
+    def find_first_near(self, pictures: Iterable[PictureHash]) -> str | None:
         """The id of a known picture that is nearly the same as the first of these for which there is one."""
         return next((near for one in pictures if (near := self.find_near(one)) is not None), None)
 
     def find_near(self, picture: PictureHash) -> str | None:
         """The id of a known picture that is nearly the same."""
-        for band in self._cut_bands(picture):
+        for band in self._split_into_bands(picture):
             for other, identity in self._by_band.get(band, ()):
                 if picture.is_near(other):
                     return identity
         return None
 
-    def _cut_bands(self, picture: PictureHash) -> list[tuple[int, int]]:
+    def _split_into_bands(self, picture: PictureHash) -> list[tuple[int, int]]:
         width = -(-64 // self._BANDS)
         return [(k, (picture.bits >> (k * width)) & ((1 << width) - 1)) for k in range(self._BANDS)]

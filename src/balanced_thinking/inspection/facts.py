@@ -12,7 +12,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import image_size
 from balanced_thinking.data.load import BenchmarkItems, load_data, load_test_items
 from balanced_thinking.inspection.duplicates import Duplicate, find_leaks, find_repeats, fingerprint_example
-from balanced_thinking.inspection.lengths import choose_length_measure, count_all_tokens
+from balanced_thinking.inspection.lengths import choose_length_measure, count_sample_tokens
 from balanced_thinking.segments import render
 from balanced_thinking.system.progress import track_progress
 
@@ -44,14 +44,14 @@ class Inspection:
     benchmarks: tuple[str, ...] = ()  # each with what was compared
 
     @property
-    def with_reasoning(self) -> list[Sample]:
+    def samples_with_reasoning(self) -> list[Sample]:
         """The samples that have reasoning."""
         return [sample for sample in self.samples if sample.example.think]
 
     @property
-    def think_share(self) -> float | None:
+    def think_loss_share(self) -> float | None:
         """The share of plain SFT's loss that the reasoning gets; None without reasoning."""
-        think, answer = (sum(getattr(s, name) for s in self.with_reasoning) for name in ("think", "answer"))
+        think, answer = (sum(getattr(s, name) for s in self.samples_with_reasoning) for name in ("think", "answer"))
         return think / (think + answer) if think + answer else None
 
 
@@ -81,7 +81,7 @@ def inspect_data(
     samples, fingerprints = [], []
     for example in track_progress(loaded.examples, f"{data}, {split}"):
         think, answer = measure(render(example.think, example.answer, format), format) if example.think else (0, 0)
-        samples.append(Sample(example, think, answer, count_all_tokens(example, format, processor)))
+        samples.append(Sample(example, think, answer, count_sample_tokens(example, format, processor)))
         fingerprints.append(fingerprint_example(example, hash_pictures=bool(against)))
     leaks: list[Duplicate] = []
     for name, items in benchmarks.items():

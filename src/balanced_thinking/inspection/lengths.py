@@ -51,7 +51,7 @@ def _count_words(text: str, format: str) -> int:
     return len(re.sub("|".join(map(re.escape, tags)) or r"(?!)", " tag ", text).split())
 
 
-def count_all_tokens(example: Example, format: str, processor: Any) -> int | None:
+def count_sample_tokens(example: Example, format: str, processor: Any) -> int | None:
     """Tokens of prompt, pictures and completion together; None if the processor cannot count a picture's tokens.
 
     No picture is processed. Some tokens are not counted, such as those that Gemma puts around a picture.

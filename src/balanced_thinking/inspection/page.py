@@ -16,7 +16,7 @@ from balanced_thinking.inspection.advice import advise_changes
 from balanced_thinking.inspection.facts import Inspection, Sample
 from balanced_thinking.inspection.summary import (
     count_cut_answers,
-    median_ratio,
+    median_length_ratio,
     ratio_histogram,
     summarize_contents,
     summarize_lengths,
@@ -56,7 +56,7 @@ def write_page(found: Inspection, path: Path) -> Path:
             cuts=count_cut_answers(found),
             bars=bars,
             most=max((bar.samples for bar in bars), default=1),
-            ratio=median_ratio(found),
+            ratio=median_length_ratio(found),
             rows=found.bad_rows[:SHOWN_ROWS],
             problems=PROBLEMS,
             describe_duplicate=describe_duplicate,

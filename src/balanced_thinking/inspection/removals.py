@@ -25,13 +25,13 @@ _ONLY_LISTED = "asked_of_another_picture"  # a problem that does not remove its 
 def write_removals(found: Inspection, path: Path) -> Path:
     """Write every bad row, every repeated sample and every sample that is in a benchmark."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([_COLUMNS, *_table_rows(found)])
+    csv.writer(text, lineterminator="\n").writerows([_COLUMNS, *_removal_rows(found)])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.getvalue())
     return path
 
 
-def _table_rows(found: Inspection) -> Iterator[tuple[object, ...]]:
+def _removal_rows(found: Inspection) -> Iterator[tuple[object, ...]]:
     rows = {sample.example.id: sample.example.meta.get("row", "") for sample in found.samples}
     for bad in found.bad_rows:
         detail = make_printable(bad.text[:_SHOWN_CHARACTERS])

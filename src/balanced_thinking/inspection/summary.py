@@ -41,10 +41,10 @@ def count_cut_answers(found: Inspection) -> list[CutAnswers]:
 
 def length_ratios(found: Inspection) -> list[float]:
     """For each sample with reasoning, the length of the reasoning divided by that of the answer."""
-    return [sample.think / max(1, sample.answer) for sample in found.with_reasoning]
+    return [sample.think / max(1, sample.answer) for sample in found.samples_with_reasoning]
 
 
-def median_ratio(found: Inspection) -> float | None:
+def median_length_ratio(found: Inspection) -> float | None:
     """None without reasoning."""
     ratios = length_ratios(found)
     return median(ratios) if ratios else None
@@ -78,7 +78,7 @@ def summarize_contents(found: Inspection) -> list[str]:
         lines.append("families: " + ", ".join(f"{make_printable(name)} {n}" for name, n in families.most_common()))
     top, n = answers.most_common(1)[0]
     lines.append(f"answers: {len(answers)} different; the most frequent, {top!r}, is right in {n / len(examples):.0%}")
-    lines.append(f"with reasoning: {len(found.with_reasoning)} of {len(examples)}")
+    lines.append(f"with reasoning: {len(found.samples_with_reasoning)} of {len(examples)}")
     if written := count_formats(found):
         lines.append("completions written as: " + ", ".join(f"{name} {n}" for name, n in written.most_common()))
     return lines
@@ -86,9 +86,9 @@ def summarize_contents(found: Inspection) -> list[str]:
 
 def summarize_lengths(found: Inspection) -> list[str]:
     """The lengths of both segments, one line each; [] without reasoning."""
-    if not found.with_reasoning:
+    if not found.samples_with_reasoning:
         return []
-    think, answer = ([getattr(s, name) for s in found.with_reasoning] for name in ("think", "answer"))
+    think, answer = ([getattr(s, name) for s in found.samples_with_reasoning] for name in ("think", "answer"))
     return [
         f"think {found.unit}: mean {mean(think):.0f}, median {median(think):.0f}, longest {max(think)}",
         f"answer {found.unit}: mean {mean(answer):.1f}, median {median(answer):.0f}, longest {max(answer)}",

@@ -35,7 +35,7 @@ def describe_inspection(found: Inspection) -> str:
         lines += ["", format_bad_rows(found.bad_rows)]
     if found.samples:
         lines += ["", *summarize_contents(found)]
-    if found.with_reasoning:
+    if found.samples_with_reasoning:
         lines += ["", *summarize_lengths(found), _loss_share_line(found), "", *_histogram_lines(found)]
     if cuts := count_cut_answers(found):
         lines.append("")
@@ -50,7 +50,7 @@ def describe_inspection(found: Inspection) -> str:
 
 
 def _loss_share_line(found: Inspection) -> str:
-    share = found.think_share or 0.0
+    share = found.think_loss_share or 0.0
     return f"plain SFT would spend {share:.1%} of its loss on thinking and {1 - share:.1%} on the answer"
 
 
