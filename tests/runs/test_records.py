@@ -13,7 +13,7 @@ import pytest
 from balanced_thinking.runs import paths
 from balanced_thinking.runs.directory import create_run, finish_run, is_finished, read_provenance
 from balanced_thinking.runs.evaluations import read_predictions, read_summary
-from balanced_thinking.runs.ledger import ledger_entry, read_ledger
+from balanced_thinking.runs.ledger import append_ledger_entry, read_ledger
 from balanced_thinking.runs.load import load_run
 from balanced_thinking.runs.paths import EvaluationFiles, RunFiles, StudyFiles
 from balanced_thinking.runs.records import (
@@ -105,7 +105,7 @@ def test_a_run_of_before_there_were_schemas_is_read(tmp_path: Path) -> None:
     done.summary.write_text('{"n": 2, "correct": 1, "data": "world", "split": "test"}')
     run = load_run(tmp_path)
     assert is_finished(tmp_path)
-    assert (run.arm, run.seed, run.train_seconds) == ("sft", 3, 2.5)
+    assert (run.arm, run.seed, run.train_cost_seconds) == ("sft", 3, 2.5)
     assert [row.step for row in run.metrics] == [1]
     assert run.evaluations["world-test"].correct == {"a": True, "c": False}
     assert any("1 rows without an id or a verdict" in note for note in run.notes)
@@ -142,7 +142,7 @@ def test_a_run_is_created_and_finished_by_one_record(tmp_path: Path) -> None:
 
 
 def test_a_ledger_s_rows_are_records_and_one_that_a_kill_cut_short_is_noted(tmp_path: Path) -> None:
-    with ledger_entry(tmp_path, "sft/seed-0", "train") as entry:
+    with append_ledger_entry(tmp_path, "sft/seed-0", "train") as entry:
         entry.update(device="cpu", wall_seconds=2.0, cpu_seconds=1.5, steps=4)
     with StudyFiles(tmp_path).ledger.open("a") as file:
         file.write('{"run": "sft/seed-0"}\n{"run": "sft/se')

@@ -17,7 +17,7 @@ from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.study import run as study_run
 from balanced_thinking.study.load import make_study
 from balanced_thinking.study.run import prepare_folder, run_study
-from balanced_thinking.study.worker import complete_run
+from balanced_thinking.study.worker import run_missing_parts
 from tests.study.helpers import (
     SMALL,
     TIMEOUT_SECONDS,
@@ -77,7 +77,7 @@ def test_a_run_killed_at_its_writes_gives_the_same_results(tmp_path: Path) -> No
     for root in (tmp_path / "undisturbed", tmp_path / "killed"):
         prepare_folder(study, root)
         (root / run.name).mkdir(parents=True)
-    complete_run(tmp_path / "undisturbed", run)
+    run_missing_parts(tmp_path / "undisturbed", run)
 
     root, marker = tmp_path / "killed", tmp_path / "paused"
     command = [sys.executable, "-m", "balanced_thinking.study.worker", str(root), run.name]

@@ -90,7 +90,7 @@ def test_the_ledger_counts_all_of_a_continued_training_and_gpu_seconds_on_a_gpu(
     monkeypatch.setattr("balanced_thinking.runs.ledger.peak_mib", lambda on: {"cpu": 100, "cuda:0": 7}[on])
     node = replace(make_study(SMALL).planned_runs()[0], benchmarks=())
     (tmp_path / node.name).mkdir(parents=True)
-    worker.complete_run(tmp_path, node)
+    worker.run_missing_parts(tmp_path, node)
     (row,) = read_ledger(tmp_path, [])
     assert (row.wall_seconds, row.cpu_seconds) == (6.99, 5.5)
     assert (row.gpu_seconds, row.peak_mib) == ((None, 100) if device == "cpu" else (6.99, 7))
@@ -110,7 +110,7 @@ def test_a_run_is_evaluated_with_the_options_of_its_benchmark(tmp_path: Path, mo
     node = make_study(changed(evaluate={"world": own})).planned_runs()[0]
     (tmp_path / node.name).mkdir(parents=True)
     (tmp_path / node.name / "provenance.json").write_text('{"finished": "now"}')
-    worker.complete_run(tmp_path, node)
+    worker.run_missing_parts(tmp_path, node)
     assert used == {"split": "test", "splits": ("test",), "data": "world", **own}
     (row,) = read_ledger(tmp_path, [])
     assert (row.tokens, row.wall_seconds, row.cpu_seconds) == (28, 8.5, 7.25)

@@ -16,7 +16,7 @@ from balanced_thinking.report.draw.curves import MAX_POINTS, MIN_POINTS, PANELS,
 from balanced_thinking.report.draw.forest import draw_forest, forest_rows
 from balanced_thinking.report.draw.svg import Drawing
 from balanced_thinking.report.draw.times import draw_times
-from balanced_thinking.runs.find import SettingFolder, find_overlooked_arms, find_runs, find_settings
+from balanced_thinking.runs.find import SettingFolder, find_arms_with_own_run, find_runs, find_settings
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.runs.load import Run, load_runs
 from balanced_thinking.runs.records import LedgerEntry
@@ -80,7 +80,7 @@ class Report:
         return [SettingContrasts(section.name or "", section.tables.contrasts) for section in self.sections]
 
     @property
-    def most_contrasts(self) -> tuple[Contrast, ...]:
+    def contrasts_of_largest_setting(self) -> tuple[Contrast, ...]:
         """The contrasts of the setting that has most of them. The rule printed for them covers all settings."""
         return max((contrasts for _, contrasts in self.contrasts_by_setting), key=len)
 
@@ -124,7 +124,7 @@ def _describe_left_out(root: Path, plan: Plan, places: Sequence[SettingFolder]) 
         yield f"settings of the study without a run yet: {', '.join(absent)}"
     if beside := [arm for _, arm in find_runs(root) if settings and arm is not None]:
         yield f"not shown, because they are beside the settings and not inside one: {', '.join(dict.fromkeys(beside))}"
-    for run in (folder / arm for _, folder in places for arm in find_overlooked_arms(folder)):
+    for run in (folder / arm for _, folder in places for arm in find_arms_with_own_run(folder)):
         yield f"{run} is itself a run. It is not shown, because it contains seeds: move it to a folder of its own"
 
 

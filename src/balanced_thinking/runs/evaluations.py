@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from balanced_thinking.runs.files import path_in_run, read_json_lines, read_mapping
-from balanced_thinking.runs.outcomes import builtin_format, classify_outcome
+from balanced_thinking.runs.outcomes import builtin_format_or_auto, classify_outcome
 from balanced_thinking.runs.paths import EvaluationFiles
 from balanced_thinking.runs.records import Prediction, RecordError, Summary, UnknownSchemaError, read_record
 
@@ -73,25 +73,25 @@ class Evaluation:
     @property
     def reasoning_format(self) -> str:
         """The built-in format that parses its outputs; `auto` where the run had a format of its own."""
-        return builtin_format(self.summary.format if self.summary else None)
+        return builtin_format_or_auto(self.summary.format if self.summary else None)
 
-    def has_same_items(self, other: Evaluation) -> bool:
+    def agrees_on_items(self, other: Evaluation) -> bool:
         """Whether an id names the same item in both. What one of them does not record counts as the same."""
         names = {self.data_name, other.data_name} - {None}
-        return len(names) < 2 and not self.count_other_items(other)
+        return len(names) < 2 and not self.count_conflicting_ids(other)
 
-    def count_other_items(self, other: Evaluation) -> int:
+    def count_conflicting_ids(self, other: Evaluation) -> int:
         """How many ids are known to name another item in `other`."""
         return sum(other.digests.get(item, digest) != digest for item, digest in self.digests.items())
 
-    def has_same_protocol(self, other: Evaluation) -> bool:
+    def agrees_on_protocol(self, other: Evaluation) -> bool:
         """Whether both have the same protocol. What one of them does not record counts as the same."""
         return all(other.protocol.get(name, value) == value for name, value in self.protocol.items())
 
 
 def load_evaluation(folder: Path, notes: list[str]) -> Evaluation:
     """Counts of one split, from its predictions, or from its summary where there are none."""
-    evaluation = Evaluation(folder.name, folder, _read_summary(folder, notes))
+    evaluation = Evaluation(folder.name, folder, _read_summary_or_note(folder, notes))
     think_tokens = answer_tokens = 0
     for row in read_predictions(folder, notes):
         _count_prediction(evaluation, row)
@@ -126,7 +126,7 @@ def read_summary(files: EvaluationFiles) -> Summary:
     return read_record(Summary, json.loads(files.summary.read_text(encoding="utf-8")), str(files.summary))
 
 
-def _read_summary(folder: Path, notes: list[str]) -> Summary | None:
+def _read_summary_or_note(folder: Path, notes: list[str]) -> Summary | None:
     path = EvaluationFiles(folder).summary
     values = read_mapping(path, notes)
     try:

@@ -56,7 +56,7 @@ def find_runs(runs_dir: Path) -> list[RunFolder]:
     return found or ([RunFolder(runs_dir, None)] if _is_run(runs_dir) else [])
 
 
-def find_overlooked_arms(runs_dir: Path) -> list[str]:
+def find_arms_with_own_run(runs_dir: Path) -> list[str]:
     """Arms whose own folder holds a run besides its seeds. Only the seeds are read."""
     arms = [arm for arm in list_folders(runs_dir) if any((arm / name).exists() for name in TRAINING_FILES)]
     return [arm.name for arm in arms if _seed_folders(arm)]
@@ -72,7 +72,7 @@ def list_folders(path: Path) -> list[Path]:
     return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
-def describe_missing_runs(runs_dir: Path) -> str:
+def explain_missing_runs(runs_dir: Path) -> str:
     if not runs_dir.is_dir():
         found = "it is a file" if runs_dir.exists() else "it does not exist"
     else:

@@ -16,7 +16,7 @@ from balanced_thinking.system.process import utc_now
 
 
 @contextmanager
-def ledger_entry(root: Path, run: str, part: str) -> Iterator[dict[str, Any]]:
+def append_ledger_entry(root: Path, run: str, part: str) -> Iterator[dict[str, Any]]:
     """Append a row once the part is complete. The caller adds fields of `LedgerEntry` to the dictionary it gets: the
     device, and the seconds of all tries. GPU seconds are the wall seconds of a part on a GPU."""
     started = utc_now()

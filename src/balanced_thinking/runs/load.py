@@ -13,7 +13,7 @@ from typing import Any
 
 from balanced_thinking.runs.evaluations import Evaluation, load_evaluation
 from balanced_thinking.runs.files import path_in_run, read_json_lines, read_mapping
-from balanced_thinking.runs.find import SEED_FOLDER, TRAINING_FILES, describe_missing_runs, find_runs, list_folders
+from balanced_thinking.runs.find import SEED_FOLDER, TRAINING_FILES, explain_missing_runs, find_runs, list_folders
 from balanced_thinking.runs.paths import EVALUATIONS, PREDICTIONS, RunFiles
 from balanced_thinking.runs.records import (
     MetricsRow,
@@ -28,7 +28,7 @@ from balanced_thinking.system.progress import track_progress
 
 @dataclass(frozen=True)
 class Run:
-    """One arm with one seed. `train_seconds` is None where the run has not recorded it. `hashes` are SHA-256."""
+    """One arm with one seed. `train_cost_seconds` is None where the run has not recorded it. `hashes` are SHA-256."""
 
     arm: str
     seed: int | None
@@ -59,7 +59,7 @@ class Run:
         return str(self.config.get("stage") or "sft")
 
     @property
-    def train_seconds(self) -> float | None:
+    def train_cost_seconds(self) -> float | None:
         """Of this run alone, without its parents. On a CPU it is processor time, which other processes disturb less."""
         if self.provenance is None:
             return None
@@ -80,12 +80,12 @@ def load_runs(runs_dir: Path) -> list[Run]:
     """
     places = find_runs(runs_dir)
     if not places:
-        raise ValueError(describe_missing_runs(runs_dir))
+        raise ValueError(explain_missing_runs(runs_dir))
     runs = [load_run(folder, arm) for folder, arm in track_progress(places, "reading runs")]
-    return sorted(_repeat_at_each_seed(runs), key=lambda run: (run.arm, -1 if run.seed is None else run.seed))
+    return sorted(_repeat_seedless_runs(runs), key=lambda run: (run.arm, -1 if run.seed is None else run.seed))
 
 
-def _repeat_at_each_seed(runs: Sequence[Run]) -> Iterator[Run]:
+def _repeat_seedless_runs(runs: Sequence[Run]) -> Iterator[Run]:
     """The runs, with one copy of a seedless model for every seed, because arms are compared seed by seed."""
     seeds = sorted({run.seed for run in runs if run.was_trained and run.seed is not None})
     for run in runs:
@@ -102,7 +102,7 @@ def load_run(folder: Path, arm: str | None = None) -> Run:
     if not any((folder / name).exists() for name in TRAINING_FILES):
         return _load_untrained_run(folder, arm)
     files = RunFiles(folder)
-    provenance = _read_provenance(files.provenance, notes)
+    provenance = _read_provenance_or_note(files.provenance, notes)
     trained = not (provenance and provenance.finished and not provenance.train_seconds)
     config = read_mapping(files.config, notes)
     metrics = tuple(_read_metrics(files.metrics, notes, required=trained))
@@ -124,7 +124,7 @@ def load_run(folder: Path, arm: str | None = None) -> Run:
         provenance=provenance,
         metrics=metrics,
         evaluations=evaluations,
-        hashes=_hash_files(folder),
+        hashes=_hash_config_and_predictions(folder),
         notes=tuple(notes),
     )
 
@@ -134,10 +134,20 @@ def _load_untrained_run(folder: Path, arm: str | None) -> Run:
     notes = ["no training files: its answers are compared with those of every seed"]
     evaluations = {split.name: load_evaluation(split, notes) for split in list_folders(RunFiles(folder).evaluations)}
     seed = _read_seed(folder, None)
-    return Run(arm or folder.resolve().name, seed, folder, {}, None, (), evaluations, _hash_files(folder), tuple(notes))
+    return Run(
+        arm or folder.resolve().name,
+        seed,
+        folder,
+        {},
+        None,
+        (),
+        evaluations,
+        _hash_config_and_predictions(folder),
+        tuple(notes),
+    )
 
 
-def _hash_files(folder: Path) -> dict[str, str]:
+def _hash_config_and_predictions(folder: Path) -> dict[str, str]:
     """The first 16 digits of the SHA-256 of the configuration and of every split's predictions, by a label."""
     hashes = {}
     for path in [RunFiles(folder).config, *sorted(folder.glob(f"{EVALUATIONS}/*/{PREDICTIONS}"))]:
@@ -154,7 +164,7 @@ def _read_seed(folder: Path, provenance: Provenance | None) -> int | None:
     return provenance.seed if provenance else None
 
 
-def _read_provenance(path: Path, notes: list[str]) -> Provenance | None:
+def _read_provenance_or_note(path: Path, notes: list[str]) -> Provenance | None:
     values = read_mapping(path, notes)
     try:
         return read_record(Provenance, values, path_in_run(path)) if values else None

@@ -27,10 +27,10 @@ def classify_outcome(row: Prediction, reasoning_format: str) -> str:
         return TRUNCATED
     if row.malformed:
         return MALFORMED
-    return SLIP if reasoning_concludes_right(row, reasoning_format) else WRONG
+    return SLIP if only_reasoning_is_right(row, reasoning_format) else WRONG
 
 
-def reasoning_concludes_right(row: Prediction, reasoning_format: str) -> bool:
+def only_reasoning_is_right(row: Prediction, reasoning_format: str) -> bool:
     """Whether the last sentence of the thinking names the right answer, as a word, and not the answer given.
 
     A single letter counts only as `option B`: `a` is a word of its own.
@@ -48,6 +48,6 @@ def _names_answer(sentence: str, answer: str) -> bool:
     return re.search(rf"{before}{re.escape(answer)}(?!\w)", sentence, re.IGNORECASE) is not None
 
 
-def builtin_format(name: object) -> str:
+def builtin_format_or_auto(name: object) -> str:
     """The name of a built-in format; `auto`, which tries all of them, for a format that only the run knows."""
     return name if isinstance(name, str) and name in FORMATS else "auto"

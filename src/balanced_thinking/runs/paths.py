@@ -81,7 +81,7 @@ class RunFiles:
         return self.folder / CHECKPOINTS
 
     @property
-    def base(self) -> Path:
+    def base_model(self) -> Path:
         return self.folder / "base"
 
     @property

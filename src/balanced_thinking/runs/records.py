@@ -180,11 +180,11 @@ def read_record(kind: type[Record], values: Mapping[str, Any], where: str) -> Re
     """
     check_schema(values, where)
     given: dict[str, Any] = {}
-    for name, stored in _schema_of(kind).items():  # type: ignore[arg-type]
+    for name, stored in _stored_fields(kind).items():  # type: ignore[arg-type]
         if name not in values:
             if stored.required:
                 raise RecordError(f"{where} has no {name}; expected a complete {kind.__name__}")
-        elif not _is_a(values[name], stored.kinds):
+        elif not _matches_any_type(values[name], stored.kinds):
             expected = " or ".join(sorted(k.__name__ for k in stored.kinds))
             raise RecordError(f"{where}: {name} is {values[name]!r}; expected {expected}")
         elif name != "schema":
@@ -211,7 +211,7 @@ class _Stored(NamedTuple):
 
 
 @cache
-def _schema_of(kind: type) -> dict[str, _Stored]:
+def _stored_fields(kind: type) -> dict[str, _Stored]:
     """The fields that a file holds, with the types that each admits."""
     hints = typing.get_type_hints(kind)
     return {
@@ -226,7 +226,7 @@ def _types_in(hint: Any) -> frozenset[type]:
     return frozenset(typing.get_origin(option) or option for option in options)
 
 
-def _is_a(value: Any, kinds: frozenset[type]) -> bool:
+def _matches_any_type(value: Any, kinds: frozenset[type]) -> bool:
     if isinstance(value, bool):
         return bool in kinds
     if isinstance(value, int | float) and not abs(value) <= _LARGEST:

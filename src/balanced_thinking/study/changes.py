@@ -39,7 +39,7 @@ def refused_changes(old: Study, new: Study, root: Path) -> list[str]:
             found += [change for label in done for change in _evaluation_changes(label, run, other)]
         elif (run.arm, run.setting) not in kept:  # a seed may be removed and added again
             found.append(f"{run.title} has finished runs and is no longer part of it")
-    found += [change for run in now.values() for change in differences_from_finished_run(root / run.name, run)]
+    found += [change for run in now.values() for change in recipe_changes_of_finished_run(root / run.name, run)]
     return list(dict.fromkeys(found))  # seeds repeat the same changes
 
 
@@ -59,7 +59,7 @@ def _evaluation_changes(label: str, old: PlannedRun, new: PlannedRun) -> Iterato
             yield f"{old.title}, {label}: {name} was {was!r} and is {its!r}"
 
 
-def differences_from_finished_run(folder: Path, run: PlannedRun) -> list[str]:
+def recipe_changes_of_finished_run(folder: Path, run: PlannedRun) -> list[str]:
     """How the recipe of a finished run differs from the plan's.
 
     A worker that outlived its study can leave such a run, or a seed that was out of the plan for a time.
@@ -69,7 +69,7 @@ def differences_from_finished_run(folder: Path, run: PlannedRun) -> list[str]:
     return [f"{run.title}: {change}" for change in _recipe_changes(folder, run.recipe, _LOCATIONS)]
 
 
-def differences_from_unfinished_run(folder: Path, run: PlannedRun) -> list[str]:
+def recipe_changes_of_unfinished_run(folder: Path, run: PlannedRun) -> list[str]:
     """How the recipe of an unfinished run differs from the plan's. With a difference the run cannot continue."""
     if is_finished(folder) or not RunFiles(folder).config.is_file():
         return []

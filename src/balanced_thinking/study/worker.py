@@ -18,9 +18,9 @@ from typing import Any
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.runs.directory import is_finished, read_provenance
-from balanced_thinking.runs.ledger import ledger_entry
+from balanced_thinking.runs.ledger import append_ledger_entry
 from balanced_thinking.runs.paths import CONFIG, LOG, RunFiles, StudyFiles
-from balanced_thinking.study.changes import differences_from_finished_run, differences_from_unfinished_run
+from balanced_thinking.study.changes import recipe_changes_of_finished_run, recipe_changes_of_unfinished_run
 from balanced_thinking.study.load import load_study
 from balanced_thinking.study.plan import PlannedRun
 from balanced_thinking.system.ending import clean_up_on_sigterm
@@ -37,20 +37,20 @@ def missing_parts(root: Path, run: PlannedRun) -> list[str]:
     return parts + [name for name in run.evaluations if not RunFiles(folder).evaluation(name).summary.is_file()]
 
 
-def complete_run(root: Path, run: PlannedRun) -> None:
+def run_missing_parts(root: Path, run: PlannedRun) -> None:
     """Do the missing parts of a run. Each enters the ledger when it is complete."""
     folder = root / run.name
     if "train" in missing_parts(root, run):
         from balanced_thinking.training.run import train
 
-        with ledger_entry(root, run.name, "train") as entry:
+        with append_ledger_entry(root, run.name, "train") as entry:
             recipe = replace(run.recipe, model=str(root / run.after)) if run.after else run.recipe
             train(recipe, folder, resume=RunFiles(folder).config.exists())
-            entry.update(_training_record(folder))
+            entry.update(_training_cost_values(folder))
     for name, (benchmark, split) in run.evaluations.items():
         if name in missing_parts(root, run):
-            with ledger_entry(root, run.name, name) as entry:
-                entry.update(_evaluate_split(folder, benchmark, split))
+            with append_ledger_entry(root, run.name, name) as entry:
+                entry.update(_evaluate_and_measure_cost(folder, benchmark, split))
 
 
 def restart_if_recipe_changed(folder: Path, run: PlannedRun) -> None:
@@ -58,9 +58,9 @@ def restart_if_recipe_changed(folder: Path, run: PlannedRun) -> None:
 
     Raises RecipeError where such a run is finished: a worker that outlived its study can do that.
     """
-    if changed := differences_from_finished_run(folder, run):
+    if changed := recipe_changes_of_finished_run(folder, run):
         raise RecipeError(f"{folder} was finished with another recipe: {'; '.join(changed[:3])}; remove it")
-    if changed := differences_from_unfinished_run(folder, run):
+    if changed := recipe_changes_of_unfinished_run(folder, run):
         aside = next(place for k in count(1) if not (place := folder.with_name(f".{folder.name}-{k}")).exists())
         aside.mkdir()
         moved = [path for path in folder.iterdir() if path.name not in (LOG, ".lock")]
@@ -70,7 +70,7 @@ def restart_if_recipe_changed(folder: Path, run: PlannedRun) -> None:
         logger.info("%s: training starts from the beginning; the old files are in %s", "; ".join(changed), aside)
 
 
-def _evaluate_split(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
+def _evaluate_and_measure_cost(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
     from balanced_thinking.evaluation.resume import evaluation_ranks
     from balanced_thinking.evaluation.run import evaluate
 
@@ -80,7 +80,7 @@ def _evaluate_split(folder: Path, benchmark: Benchmark, split: str) -> dict[str,
     return {"tokens": tokens, "device": str(evaluation_ranks().device)} | seconds
 
 
-def _training_record(folder: Path) -> dict[str, Any]:
+def _training_cost_values(folder: Path) -> dict[str, Any]:
     """What the run recorded. Its seconds include the time before it was killed and continued."""
     about = read_provenance(folder)
     assert about is not None  # the training wrote it
@@ -95,7 +95,7 @@ def main() -> int:
     # A worker that outlived a killed study may still be running. Two processes must never write one run.
     with log_to_stderr(), clean_up_on_sigterm(), exclusive_lock(root / run.name, wait=True):
         restart_if_recipe_changed(root / run.name, run)
-        complete_run(root, run)
+        run_missing_parts(root, run)
     return 0
 
 

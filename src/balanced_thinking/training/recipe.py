@@ -80,7 +80,7 @@ def load_recipe(path: str | Path | None, overrides: Sequence[tuple[str, str]] = 
     An option's name is a key of the recipe (`model`), one of a mapping (`data_options.ratio`), or a training argument.
     Raises RecipeError for what is no YAML, an unknown key, a value of another kind, or an unset `$VARIABLE`.
     """
-    raw = _read_recipe(path) if path is not None else {}
+    raw = _read_recipe_mapping(path) if path is not None else {}
     for name, text in overrides:
         _apply_override(raw, name, text)
     return make_recipe(raw, "the recipe")
@@ -108,10 +108,10 @@ def resumed_recipe(saved: Path, config: Path | None, overrides: Sequence[tuple[s
     return recipe
 
 
-def describe_changes(before: Recipe, now: Recipe, but: Collection[str]) -> list[str]:
-    """Where two recipes differ in other keys than these, in words."""
+def describe_changes(before: Recipe, now: Recipe, ignored_keys: Collection[str]) -> list[str]:
+    """In words, where two recipes differ except in `ignored_keys`."""
     old, new = _flatten_keys(asdict(before)), _flatten_keys(asdict(now))
-    changed = sorted(key for key in old | new if old.get(key) != new.get(key) and key not in but)
+    changed = sorted(key for key in old | new if old.get(key) != new.get(key) and key not in ignored_keys)
     return [f"{key} was {format_value(old.get(key))} and is {format_value(new.get(key))}" for key in changed]
 
 
@@ -125,7 +125,7 @@ def _flatten_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _read_recipe(path: str | Path) -> dict[str, Any]:
+def _read_recipe_mapping(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise RecipeError(f"there is no recipe {path}; expected a YAML file such as recipes/world/scale-sft.yaml")
     raw = read_yaml(Path(path).read_bytes(), f"the recipe {path}") or {}
@@ -145,12 +145,12 @@ def _apply_override(raw: dict[str, Any], name: str, text: str) -> None:
         raw[head] = value
         return
     mapping = raw.get(head) or {}
-    if not isinstance(mapping, dict) or head not in _mapping_keys():
+    if not isinstance(mapping, dict) or head not in _keys_of_mapping_type():
         raise RecipeError(f"--{name} sets a key of {head}, which is no mapping; write --{head} VALUE")
     raw[head] = {**mapping, key: value}
 
 
-def _mapping_keys() -> set[str]:
+def _keys_of_mapping_type() -> set[str]:
     return {name for name, hint in typing.get_type_hints(Recipe).items() if dict in _annotation_types(hint)}
 
 

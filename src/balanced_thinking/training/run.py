@@ -97,7 +97,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         recipe.model, seed=args.seed, size=size, image_options=recipe.image_options, **recipe.model_options
     )
     if recipe.lora is not None or (recipe.stage == "grpo" and args.beta):
-        loaded = ensure_saved(loaded, RunFiles(out).base)
+        loaded = ensure_saved(loaded, RunFiles(out).base_model)
     trainer = STAGE_CLASSES[recipe.stage][1](
         loaded.model,
         args=args,

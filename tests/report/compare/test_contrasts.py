@@ -159,7 +159,7 @@ def test_p_is_adjusted_over_the_contrasts_of_a_split(study: Path) -> None:
 def test_from_five_seeds_on_the_bootstrap_decides_though_no_seed_is_significant_alone(tmp_path: Path) -> None:
     contrast = compared(tmp_path, [(7, 2), (8, 3), (6, 2), (7, 1), (8, 2)])
     assert len(contrast.seeds) == FEW_SEEDS
-    assert contrast.significant_seeds < FEW_SEEDS / 2
+    assert contrast.significant_seed_count < FEW_SEEDS / 2
     assert contrast.is_significant
     assert contrast.interval[0] > 0
     assert contrast.detectable_points == pytest.approx(2.8016 * (contrast.spread or 0), rel=1e-3)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from balanced_thinking.report.compare.cost import chain_seconds, cost_rows, training_chain
+from balanced_thinking.report.compare.cost import chain_train_seconds, cost_rows, training_chain
 from balanced_thinking.report.compare.tables import group_by_arm, make_tables
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.runs.load import load_runs
@@ -20,8 +20,8 @@ def test_a_chain_takes_its_own_time_and_its_parents_once(runs: Path) -> None:
     by_label = {run.label: run for run in found}
     child, parent = by_label["sft+grpo, seed 1"], by_label["sft, seed 1"]
     assert training_chain(child, found) == [parent, child]
-    assert chain_seconds(child, found) == child.train_seconds + parent.train_seconds
-    assert chain_seconds(parent, found) == parent.train_seconds
+    assert chain_train_seconds(child, found) == child.train_cost_seconds + parent.train_cost_seconds
+    assert chain_train_seconds(parent, found) == parent.train_cost_seconds
     rows = {row.arm: row for row in make_tables(found).splits["world-test"]}
     assert rows["sft"].relative_time == 1
     assert rows["sft+grpo"].relative_time > 5
@@ -46,7 +46,7 @@ def test_runs_that_start_from_each_other_do_not_hang_the_report(tmp_path: Path) 
         folder = write_run(tmp_path / arm / "seed-0", [True])
         (folder / "config.yaml").write_text(f"model: {tmp_path / other / 'seed-0'}\n")
     runs = load_runs(tmp_path)
-    assert [chain_seconds(run, runs) for run in runs] == [240.0, 240.0]
+    assert [chain_train_seconds(run, runs) for run in runs] == [240.0, 240.0]
 
 
 def test_costs_are_means_of_the_ledger_and_of_a_part_done_again_the_last_counts(runs: Path, tmp_path: Path) -> None:

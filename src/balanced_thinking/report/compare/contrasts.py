@@ -119,7 +119,7 @@ class Contrast:
         return sum(s.both + s.only_arm for s in self.seeds) / sum(s.n for s in self.seeds)
 
     @property
-    def base_accuracy(self) -> float:
+    def baseline_accuracy(self) -> float:
         """The baseline's share, on the same items."""
         return sum(s.both + s.only_base for s in self.seeds) / sum(s.n for s in self.seeds)
 
@@ -129,7 +129,7 @@ class Contrast:
         return min(seed.n for seed in self.seeds)
 
     @property
-    def significant_seeds(self) -> int:
+    def significant_seed_count(self) -> int:
         """How many seeds are significant on their own."""
         return sum(seed.p < self.alpha for seed in self.seeds)
 
@@ -142,10 +142,10 @@ class Contrast:
     def is_significant(self) -> bool:
         """Whether the difference counts as significant. `wording.explain_verdict_rule` explains the rule in words."""
         few = 1 < len(self.seeds) < FEW_SEEDS
-        return self.passes_pooled_test and (not few or self.significant_seeds >= MIN_SIGNIFICANT_SEEDS)
+        return self.is_significant_over_seeds and (not few or self.significant_seed_count >= MIN_SIGNIFICANT_SEEDS)
 
     @property
-    def passes_pooled_test(self) -> bool:
+    def is_significant_over_seeds(self) -> bool:
         """Whether the test over all seeds is significant. With few seeds, they must also point the same way."""
         # With more seeds it is more likely that one points the other way by chance. If all had to agree, a difference
         # of 2.5 points would be harder to show with 20 seeds than with 5.
@@ -234,4 +234,4 @@ def _paired_answers(runs: Sequence[Run], base: Sequence[Run], split: str, notes:
 def _are_comparable(a: Run, b: Run, split: str) -> bool:
     """Whether both were evaluated on the split, on the same items and with the same protocol, as far as recorded."""
     ours, theirs = a.evaluations.get(split), b.evaluations.get(split)
-    return ours is not None and theirs is not None and ours.has_same_items(theirs) and ours.has_same_protocol(theirs)
+    return ours is not None and theirs is not None and ours.agrees_on_items(theirs) and ours.agrees_on_protocol(theirs)

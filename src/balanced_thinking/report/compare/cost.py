@@ -37,9 +37,9 @@ def training_chain(run: Run, runs: Sequence[Run]) -> list[Run]:
     return follow_parents(run, lambda child: _find_parent(child, runs))
 
 
-def chain_seconds(run: Run, runs: Sequence[Run]) -> float | None:
+def chain_train_seconds(run: Run, runs: Sequence[Run]) -> float | None:
     """Training time of the complete chain; None where a part of it is not known."""
-    parts = [part.train_seconds for part in training_chain(run, runs)]
+    parts = [part.train_cost_seconds for part in training_chain(run, runs)]
     known = [seconds for seconds in parts if seconds is not None]
     return sum(known) if len(known) == len(parts) else None
 
@@ -71,18 +71,18 @@ def cost_rows(groups: Sequence[Sequence[Run]], ledger: Iterable[LedgerEntry], ro
     for row in ledger:
         entries[row.run].append(row)
     runs = [run for group in groups for run in group]
-    base = mean_of_known(chain_seconds(run, runs) for run in groups[0]) if groups else None
+    base = mean_of_known(chain_train_seconds(run, runs) for run in groups[0]) if groups else None
     rows = []
     for group in groups:
-        parts = [_entries_by_part(run, entries.get(_ledger_name(run, root), [])) for run in group]
-        total = mean_of_known(chain_seconds(run, runs) for run in group)
+        parts = [_entries_by_part(run, entries.get(_name_in_ledger(run, root), [])) for run in group]
+        total = mean_of_known(chain_train_seconds(run, runs) for run in group)
         relative = total / base if total is not None and base else None
         names = dict.fromkeys(name for part in parts for name in part)
         rows += [_cost_row(group[0].arm, name, parts, relative if name.startswith("train") else None) for name in names]
     return tuple(rows)
 
 
-def _ledger_name(run: Run, root: Path) -> str:
+def _name_in_ledger(run: Run, root: Path) -> str:
     """The run's name in the ledger: its folder below the study's."""
     folder, above = run.folder.resolve(), root.resolve()
     return folder.relative_to(above).as_posix() if folder.is_relative_to(above) else ""
@@ -92,16 +92,16 @@ def _entries_by_part(run: Run, entries: Sequence[LedgerEntry]) -> dict[str, list
     """A run's entries by part: `training (grpo)`, `evaluation`. Of a part that was done again, the last entry counts,
     because an entry covers everything that its part took."""
     latest = {entry.part: entry for entry in entries}
-    training = [latest.pop(TRAIN)] if TRAIN in latest else _entries_from_run(run)
+    training = [latest.pop(TRAIN)] if TRAIN in latest else _entries_from_provenance(run)
     evaluation = list(latest.values())
     parts = {f"training ({run.stage})": training, "evaluation": evaluation}
     return {name: found for name, found in parts.items() if found}
 
 
-def _entries_from_run(run: Run) -> list[LedgerEntry]:
+def _entries_from_provenance(run: Run) -> list[LedgerEntry]:
     """The run's own record of its training, as a ledger entry."""
     known = run.provenance
-    if known is None or run.train_seconds is None:
+    if known is None or run.train_cost_seconds is None:
         return []
     return [
         LedgerEntry(

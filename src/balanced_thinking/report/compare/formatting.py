@@ -52,12 +52,12 @@ def format_p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def p_phrase(p: float) -> str:
+def format_p_phrase(p: float) -> str:
     """0.0341 -> `p = 0.034`, 0.00001 -> `p < 0.001`"""
     return f"p {format_p(p)}" if p < 0.001 else f"p = {format_p(p)}"
 
 
-def seed_name(seed: int | None) -> str:
+def format_seed(seed: int | None) -> str:
     return "seed not stated" if seed is None else f"seed {seed}"
 
 

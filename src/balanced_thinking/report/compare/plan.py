@@ -46,17 +46,17 @@ def _read_plan(path: Path) -> Plan:
         return Plan(notes=(f"{PLAN} cannot be read ({type(error).__name__}): its contrasts and margin are not used",))
     if not isinstance(raw, dict):
         return Plan(notes=(f"{PLAN} holds {type(raw).__name__}; expected a mapping",))
-    pairs, unusable = _usable_pairs(raw.get("contrasts"))
+    pairs, unusable = _read_contrast_pairs(raw.get("contrasts"))
     notes = [f"{PLAN}: {unusable} contrasts are not [arm, baseline] pairs"] if unusable else []
     margin = raw.get("margin")
     if margin is not None and not (isinstance(margin, int | float) and 0 <= margin < 100):
         notes.append(f"{PLAN}: margin is {margin!r}; expected points from 0 to below 100")
         margin = None
     settings, benchmarks = raw.get("settings"), _planned_benchmarks(raw)
-    return Plan(pairs, margin, _mapping_keys(settings), _mapping_keys(raw.get("arms")), benchmarks, tuple(notes))
+    return Plan(pairs, margin, _keys_if_mapping(settings), _keys_if_mapping(raw.get("arms")), benchmarks, tuple(notes))
 
 
-def _usable_pairs(value: Any) -> tuple[tuple[tuple[str, str], ...], int]:
+def _read_contrast_pairs(value: Any) -> tuple[tuple[tuple[str, str], ...], int]:
     """The usable pairs without repetitions, and the number of unusable entries."""
     entries = value if isinstance(value, list) else []
     usable = [entry for entry in entries if isinstance(entry, list) and len(entry) == 2]
@@ -65,25 +65,25 @@ def _usable_pairs(value: Any) -> tuple[tuple[tuple[str, str], ...], int]:
 
 def _planned_benchmarks(raw: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     """The (data, split) pairs of the study in its order, then those that only settings have."""
-    varied = (part for _, part in _mapping_items(raw, "settings"))
+    varied = (part for _, part in _items_of_nested_mapping(raw, "settings"))
     found = [
         (str(data), str(split))
         for part in (raw, *varied)
-        for data, options in _mapping_items(part, "evaluate")
-        for split in _split_names(options)
+        for data, options in _items_of_nested_mapping(part, "evaluate")
+        for split in _benchmark_splits(options)
     ]
     return tuple(dict.fromkeys(found))
 
 
-def _mapping_items(part: Any, key: str) -> Iterable[tuple[Any, Any]]:
+def _items_of_nested_mapping(part: Any, key: str) -> Iterable[tuple[Any, Any]]:
     value = part.get(key) if isinstance(part, dict) else None
     return value.items() if isinstance(value, dict) else ()
 
 
-def _split_names(options: Any) -> list[Any]:
+def _benchmark_splits(options: Any) -> list[Any]:
     splits = options.get("splits", MAIN_SPLIT) if isinstance(options, dict) else MAIN_SPLIT
     return splits if isinstance(splits, list) else [splits]
 
 
-def _mapping_keys(value: Any) -> tuple[str, ...]:
+def _keys_if_mapping(value: Any) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, dict) else ()

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from balanced_thinking.report.compare.cost import chain_seconds
+from balanced_thinking.report.compare.cost import chain_train_seconds
 from balanced_thinking.runs.evaluations import Evaluation, Tally
 from balanced_thinking.runs.load import Run, mean_of_known
 from balanced_thinking.runs.outcomes import GROUPS
@@ -63,7 +63,7 @@ class FailureRow:
 def arm_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[ArmRow, ...]:
     """One row for each arm with results on the split; the first group is the baseline."""
     everything = [run for runs in groups for run in runs]
-    seconds = {runs[0].arm: mean_of_known(chain_seconds(run, everything) for run in runs) for runs in groups}
+    seconds = {runs[0].arm: mean_of_known(chain_train_seconds(run, everything) for run in runs) for runs in groups}
     rows = (_arm_row(runs, split, seconds[runs[0].arm], seconds[groups[0][0].arm]) for runs in groups)
     return tuple(row for row in rows if row is not None)
 
@@ -72,7 +72,7 @@ def _arm_row(runs: Sequence[Run], split: str, seconds: float | None, base_second
     evaluations = [e for run in _distinct_runs(runs) if (e := run.evaluations.get(split)) is not None and e.total.n]
     if not evaluations:
         return None
-    many, total = len(evaluations), _pool_tallies(e.total for e in evaluations)
+    many, total = len(evaluations), _add_tallies(e.total for e in evaluations)
     items = round(total.n / many)
     low, high = wilson_interval(round(total.correct / many), items)
     shares = [e.total.correct / e.total.n for e in evaluations]
@@ -121,12 +121,12 @@ def family_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[FamilyRow,
 
 
 def _family_row(name: str, evaluations: Sequence[Sequence[Evaluation]]) -> FamilyRow:
-    totals = [_pool_tallies(e.families[name] for e in arm if name in e.families) for arm in evaluations]
+    totals = [_add_tallies(e.families[name] for e in arm if name in e.families) for arm in evaluations]
     items = max(evaluation.families[name].n for arm in evaluations for evaluation in arm if name in evaluation.families)
     return FamilyRow(name, items, tuple(total.correct / total.n if total.n else None for total in totals))
 
 
-def _pool_tallies(tallies: Iterable[Tally]) -> Tally:
+def _add_tallies(tallies: Iterable[Tally]) -> Tally:
     pooled = Tally()
     for tally in tallies:
         pooled.n, pooled.correct = pooled.n + tally.n, pooled.correct + tally.correct

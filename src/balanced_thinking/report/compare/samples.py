@@ -134,7 +134,7 @@ def _runs_of_most_shared_seed(runs: Sequence[Run], split: str) -> list[Run]:
 
 def _fits_group(run: Run, group: Sequence[Run], split: str) -> bool:
     return all(
-        run.seed == other.seed and run.evaluations[split].has_same_items(other.evaluations[split]) for other in group
+        run.seed == other.seed and run.evaluations[split].agrees_on_items(other.evaluations[split]) for other in group
     )
 
 

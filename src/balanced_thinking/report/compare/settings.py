@@ -10,7 +10,7 @@ from balanced_thinking.runs.load import Run
 
 
 @dataclass(frozen=True)
-class SettingRow:
+class ValueRow:
     """One key, and for each arm the distinct values that its runs have for it."""
 
     key: str
@@ -21,12 +21,12 @@ class SettingRow:
         return len(set(self.values)) > 1
 
 
-def setting_rows(groups: Sequence[Sequence[Run]], pick: Callable[[Run], Mapping[str, Any]]) -> tuple[SettingRow, ...]:
+def value_rows(groups: Sequence[Sequence[Run]], pick: Callable[[Run], Mapping[str, Any]]) -> tuple[ValueRow, ...]:
     """One row for each key of the mappings that `pick` returns, nested keys as `a.b`. `groups` are the arms' runs."""
     flat = [[dict(_flatten_mapping(pick(run))) for run in runs] for runs in groups]
     keys = dict.fromkeys(key for runs in flat for run in runs for key in run)
     return tuple(
-        SettingRow(key, tuple(_distinct_values(run.get(key, "") for run in runs) for runs in flat)) for key in keys
+        ValueRow(key, tuple(_distinct_values(run.get(key, "") for run in runs) for runs in flat)) for key in keys
     )
 
 

@@ -11,7 +11,7 @@ from balanced_thinking.report.compare.contrasts import Contrast, RunPair, compar
 from balanced_thinking.report.compare.cost import CostRow, describe_missing_parents
 from balanced_thinking.report.compare.plan import MAIN_SPLIT, Plan
 from balanced_thinking.report.compare.rows import ArmRow, FailureRow, FamilyRow, arm_rows, failure_rows, family_rows
-from balanced_thinking.report.compare.settings import SettingRow, setting_rows
+from balanced_thinking.report.compare.settings import ValueRow, value_rows
 from balanced_thinking.runs.evaluations import Evaluation
 from balanced_thinking.runs.load import Run
 from balanced_thinking.runs.records import record_values
@@ -49,8 +49,8 @@ class Tables:
     families: tuple[FamilyRow, ...]
     failures: tuple[FailureRow, ...]
     costs: tuple[CostRow, ...]
-    config: tuple[SettingRow, ...]
-    provenance: tuple[SettingRow, ...]
+    config: tuple[ValueRow, ...]
+    provenance: tuple[ValueRow, ...]
     notes: tuple[str, ...]
 
 
@@ -63,7 +63,7 @@ def make_tables(
     splits = _order_splits(runs, plan)
     main = splits[0] if splits else None
     notes = [f"{run.label}: {note}" for run in runs for note in run.notes] + describe_missing_parents(runs)
-    notes += [note for split in splits for note in _describe_differences(runs, split)]
+    notes += [note for split in splits for note in _note_incomparable_runs(runs, split)]
     ordered = [groups[arm] for arm in arms]
     pairs = _pairs_to_compare(groups, arms, plan, notes)
     by_split = {split: compare_arms(pairs, split, plan.margin, notes) for split in splits}
@@ -79,8 +79,8 @@ def make_tables(
         families=family_rows(ordered, main) if main else (),
         failures=failure_rows(ordered, main) if main else (),
         costs=costs(ordered) if costs else (),
-        config=setting_rows(ordered, lambda run: run.config),
-        provenance=setting_rows(ordered, lambda run: {**_provenance_values(run), **run.hashes}),
+        config=value_rows(ordered, lambda run: run.config),
+        provenance=value_rows(ordered, lambda run: {**_provenance_values(run), **run.hashes}),
         notes=tuple(notes),
     )
 
@@ -155,7 +155,7 @@ def _run_weighting(run: Run) -> object:
     return training.get("weighting") if isinstance(training, dict) else None
 
 
-def _describe_differences(runs: Sequence[Run], split: str) -> Iterable[str]:
+def _note_incomparable_runs(runs: Sequence[Run], split: str) -> Iterable[str]:
     """Notes on runs that have other data, other items or another protocol on the split: they must not be paired."""
     evaluated = [run for run in runs if split in run.evaluations]
     protocols = [run.evaluations[split].protocol for run in evaluated]
@@ -184,10 +184,10 @@ def _data_versions(evaluations: Sequence[Evaluation]) -> list[str | None]:
     firsts: list[Evaluation] = []
     found: list[str | None] = []
     for evaluation in evaluations:
-        place = next((i for i, first in enumerate(firsts) if not first.count_other_items(evaluation)), len(firsts))
+        place = next((i for i, first in enumerate(firsts) if not first.count_conflicting_ids(evaluation)), len(firsts))
         if place == len(firsts):
             firsts.append(evaluation)
-        differing = firsts[0].count_other_items(evaluation)
+        differing = firsts[0].count_conflicting_ids(evaluation)
         n = len(evaluation.digests)
         other = f", where {differing} of {n} items have another question, answer, option or picture"
         found.append(f"version {place + 1}{other * bool(differing)}" if n else None)

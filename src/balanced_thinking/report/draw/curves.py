@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from balanced_thinking.report.draw.svg import ARM, DASHES, Drawing, arm_class, figure_to_svg, new_canvas
+from balanced_thinking.report.draw.svg import ARM, DASHES, Drawing, arm_css_class, figure_to_svg, new_canvas
 from balanced_thinking.runs.files import finite_number
 from balanced_thinking.runs.load import Run
 
@@ -103,11 +103,11 @@ def _draw_panel(panel: Panel, curves: Sequence[Curve], arms: Sequence[str], pref
 
 def _plot_curve(axes: Axes, curve: Curve, points: int) -> None:
     """The raw values as a thin line, and over them their running mean as a bold one."""
-    steps_N, values_N = thin_out(curve.steps, points), thin_out(curve.values, points)
+    steps_N, values_N = average_to_length(curve.steps, points), average_to_length(curve.values, points)
     dashes = DASHES[curve.arm % len(DASHES)]
     # The baseline is wider, so that it is visible under a dashed line.
     width = 2.6 if curve.arm == 0 else 1.6
-    gid = arm_class(curve.arm)
+    gid = arm_css_class(curve.arm)
     if len(values_N) < 12:
         axes.plot(steps_N, values_N, color=ARM, linewidth=width, linestyle=dashes, gid=gid)
         return
@@ -124,7 +124,7 @@ def running_mean(values_N: np.ndarray) -> np.ndarray:
     return (sums[high_N] - sums[low_N]) / (high_N - low_N)
 
 
-def thin_out(values_N: np.ndarray, points: int) -> np.ndarray:
+def average_to_length(values_N: np.ndarray, points: int) -> np.ndarray:
     """At most `points` values: the means of consecutive parts of equal length."""
     if len(values_N) <= points:
         return values_N

@@ -14,11 +14,11 @@ from balanced_thinking.report.draw.svg import (
     INCHES_WIDE,
     INK,
     Drawing,
-    arm_class,
+    arm_css_class,
     draw_dot,
     figure_to_svg,
     new_canvas,
-    short_name,
+    shorten_label,
 )
 
 ROW_INCHES = 0.27
@@ -42,7 +42,7 @@ def forest_rows(contrasts: Mapping[str, Sequence[Contrast]], arms: Sequence[str]
     rows = []
     for arm, base in pairs:
         same = [(label, c) for label, group in contrasts.items() for c in group if (c.arm, c.base) == (arm, base)]
-        titles = [f"{short_name(arm)} minus {short_name(base)}", *[None] * len(same)]
+        titles = [f"{shorten_label(arm)} minus {shorten_label(base)}", *[None] * len(same)]
         rows += [ForestRow(label, c, arms.index(arm), title) for (label, c), title in zip(same, titles, strict=False)]
     return rows
 
@@ -75,9 +75,9 @@ def _draw_rows(axes: Axes, rows: Sequence[ForestRow]) -> dict[int, str]:
     for row in rows:
         if row.title is not None:
             ticks[y], y = row.title, y + 1
-        ticks[y] = short_name(row.label) + INDENT
+        ticks[y] = shorten_label(row.label) + INDENT
         low, high = row.contrast.interval
-        axes.plot([low, high], [y, y], color=ARM, linewidth=1.8, gid=arm_class(row.arm))
+        axes.plot([low, high], [y, y], color=ARM, linewidth=1.8, gid=arm_css_class(row.arm))
         draw_dot(axes, row.contrast.points, y, 8, row.arm)
         y += 1
     return ticks

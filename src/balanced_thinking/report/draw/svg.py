@@ -74,11 +74,11 @@ def figure_to_svg(figure: Figure, key: str, alternative: str) -> str:
     return _restyle_svg(buffer.getvalue(), re.sub(r"\W", "-", key), alternative)
 
 
-def arm_class(arm: int) -> str:
+def arm_css_class(arm: int) -> str:
     return f"arm-{arm % COLORS}"
 
 
-def short_name(text: str) -> str:
+def shorten_label(text: str) -> str:
     """A name for a drawing: one line, limited length, without control characters, which XML does not allow."""
     plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return plain if len(plain) <= LABEL_LENGTH else f"{plain[: LABEL_LENGTH - 1]}…"
@@ -86,7 +86,7 @@ def short_name(text: str) -> str:
 
 def draw_dot(axes: Axes, x: float, y: float, size: float, arm: int, **options: Any) -> None:
     """A disc of this diameter in points: a line of length 0 with round ends, which needs no marker definitions."""
-    axes.plot([x, x], [y, y], color=ARM, linewidth=size, solid_capstyle="round", gid=arm_class(arm), **options)
+    axes.plot([x, x], [y, y], color=ARM, linewidth=size, solid_capstyle="round", gid=arm_css_class(arm), **options)
 
 
 def _restyle_svg(svg: bytes, key: str, alternative: str) -> str:

@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 
-from balanced_thinking.report.compare.cost import chain_seconds
+from balanced_thinking.report.compare.cost import chain_train_seconds
 from balanced_thinking.report.compare.formatting import format_duration, format_range
 from balanced_thinking.report.draw.svg import (
     ARM,
     INCHES_WIDE,
     Drawing,
-    arm_class,
+    arm_css_class,
     draw_dot,
     figure_to_svg,
     new_canvas,
-    short_name,
+    shorten_label,
 )
 from balanced_thinking.runs.load import Run, mean_of_known
 from balanced_thinking.statistics.intervals import Interval, wilson_interval
@@ -76,7 +76,7 @@ def _arm_times(groups: Mapping[str, Sequence[Run]], arm: str, arms: Sequence[str
         for run in groups[arm]
         if split in run.evaluations
         and run.evaluations[split].total.n
-        and (seconds := chain_seconds(run, everything)) is not None
+        and (seconds := chain_train_seconds(run, everything)) is not None
     ]
     if not found:
         return None
@@ -91,11 +91,11 @@ def _draw_arm_times(axes: Axes, times: ArmTimes, scale: float, *, named: bool) -
         draw_dot(axes, seconds / scale, 100 * share, 5, times.index, alpha=0.45)
     x, y = times.mean_point.seconds / scale, 100 * times.mean_point.accuracy
     low, high = times.interval
-    axes.plot([x, x], [100 * low, 100 * high], color=ARM, linewidth=1, gid=arm_class(times.index))
+    axes.plot([x, x], [100 * low, 100 * high], color=ARM, linewidth=1, gid=arm_css_class(times.index))
     draw_dot(axes, x, y, 11, times.index)
     if named:
         where: dict[str, Any] = {"xy": (x, y), "xytext": (9, 4), "textcoords": "offset points"}
-        axes.annotate(short_name(times.arm), fontsize=10, parse_math=False, **where)
+        axes.annotate(shorten_label(times.arm), fontsize=10, parse_math=False, **where)
 
 
 def _describe_times(found: Sequence[ArmTimes], split: str) -> str:

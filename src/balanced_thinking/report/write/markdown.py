@@ -20,7 +20,7 @@ from balanced_thinking.report.compare.formatting import (
     format_points,
     format_range,
     format_ratio,
-    seed_name,
+    format_seed,
 )
 from balanced_thinking.report.compare.rows import ArmRow
 from balanced_thinking.report.compare.tables import Tables
@@ -176,7 +176,7 @@ def _cost_cells(row: CostRow) -> list[str]:
 
 def _seed_cells(seed: SeedContrast) -> list[str]:
     counts = map(format_count, (seed.both, seed.only_arm, seed.only_base, seed.neither))
-    return [seed_name(seed.seed), *counts, format_points(seed.points), format_p(seed.p)]
+    return [format_seed(seed.seed), *counts, format_points(seed.points), format_p(seed.p)]
 
 
 def _arm_cells(row: ArmRow) -> list[str]:

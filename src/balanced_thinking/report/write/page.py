@@ -24,7 +24,7 @@ FILTERS = (
     formatting.format_cost_seconds,
     formatting.format_ratio,
     formatting.format_p,
-    formatting.seed_name,
+    formatting.format_seed,
     wording.verdict_headline,
     wording.verdict_evidence,
     wording.margin_sentence,

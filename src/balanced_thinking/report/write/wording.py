@@ -18,9 +18,9 @@ from balanced_thinking.report.compare.formatting import (
     format_count,
     format_interval,
     format_margin,
+    format_p_phrase,
     format_percent,
     format_points,
-    p_phrase,
 )
 from balanced_thinking.report.compare.rows import ArmRow
 from balanced_thinking.report.compare.tables import Leader, Tables
@@ -28,7 +28,7 @@ from balanced_thinking.report.compare.tables import Leader, Tables
 
 def verdict_headline(contrast: Contrast) -> str:
     """The verdict on one contrast, in one or two sentences."""
-    if contrast.passes_pooled_test and not contrast.is_significant:
+    if contrast.is_significant_over_seeds and not contrast.is_significant:
         return _almost_significant_headline(contrast)
     if not contrast.is_significant:
         return f"There is no significant difference between {contrast.arm} and {contrast.base}."
@@ -39,7 +39,7 @@ def verdict_headline(contrast: Contrast) -> str:
 
 def _almost_significant_headline(contrast: Contrast) -> str:
     leads = "leads" if contrast.points > 0 else "trails"
-    few = f"Only {contrast.significant_seeds}" if contrast.significant_seeds else "None"
+    few = f"Only {contrast.significant_seed_count}" if contrast.significant_seed_count else "None"
     return (
         f"{contrast.arm} {leads} {contrast.base} by {abs(contrast.points):.1f} points, but this does not count as "
         f"significant. {few} of the {len(contrast.seeds)} seeds differs significantly on its own; with fewer than "
@@ -49,7 +49,7 @@ def _almost_significant_headline(contrast: Contrast) -> str:
 
 def verdict_evidence(contrast: Contrast) -> str:
     """What the verdict is based on: the accuracies, their difference, its uncertainty and the test."""
-    arm, base = format_percent(contrast.arm_accuracy), format_percent(contrast.base_accuracy)
+    arm, base = format_percent(contrast.arm_accuracy), format_percent(contrast.baseline_accuracy)
     items = f"{format_count(contrast.n)} items of {contrast.split}"
     accuracies = f"{contrast.arm} answers {arm} of {items} correctly and {contrast.base} {base}."
     one = len(contrast.seeds) == 1
@@ -61,17 +61,17 @@ def _evidence_of_one_seed(contrast: Contrast, seed: SeedContrast) -> str:
     return (
         f"The difference is {format_points(seed.points)} points (95{THIN}% interval {low} to {high}). "
         f"Only {contrast.arm} is right on {format_count(seed.only_arm)} items, only {contrast.base} on "
-        f"{format_count(seed.only_base)} (exact McNemar test, {p_phrase(seed.p)}). "
+        f"{format_count(seed.only_base)} (exact McNemar test, {format_p_phrase(seed.p)}). "
         "One seed does not show how much training runs differ."
     )
 
 
 def _evidence_of_seeds(contrast: Contrast) -> str:
     low, high = map(format_points, contrast.interval)
-    by_seed = ", ".join(f"{format_points(seed.points)} ({p_phrase(seed.p)})" for seed in contrast.seeds)
+    by_seed = ", ".join(f"{format_points(seed.points)} ({format_p_phrase(seed.p)})" for seed in contrast.seeds)
     return (
         f"The mean difference over {len(contrast.seeds)} seeds is {format_points(contrast.points)} points "
-        f"(95{THIN}% interval {low} to {high}, adjusted {p_phrase(contrast.p_holm)}). "
+        f"(95{THIN}% interval {low} to {high}, adjusted {format_p_phrase(contrast.p_holm)}). "
         f"By seed, with exact McNemar tests: {by_seed}."
     )
 
@@ -83,8 +83,8 @@ def margin_sentence(contrast: Contrast) -> str:
     size, tost = format_margin(contrast.margin_points), contrast.tost
     return (
         f"{contrast.arm} is less than {size} worse than {contrast.base} (non-inferior): "
-        f"{_shown_or_not(tost.non_inferior)} ({p_phrase(tost.p_non_inferior)}). "
-        f"They differ by less than {size} (equivalent): {_shown_or_not(tost.equivalent)} ({p_phrase(tost.p)})."
+        f"{_shown_or_not(tost.non_inferior)} ({format_p_phrase(tost.p_non_inferior)}). "
+        f"They differ by less than {size} (equivalent): {_shown_or_not(tost.equivalent)} ({format_p_phrase(tost.p)})."
     )
 
 
@@ -92,14 +92,14 @@ def non_inferiority_cell(contrast: Contrast) -> str:
     """`shown (p = 0.041)` for a table, a dash without a margin."""
     if contrast.tost is None:
         return MISSING
-    return f"{_shown_or_not(contrast.tost.non_inferior)} ({p_phrase(contrast.tost.p_non_inferior)})"
+    return f"{_shown_or_not(contrast.tost.non_inferior)} ({format_p_phrase(contrast.tost.p_non_inferior)})"
 
 
 def equivalence_cell(contrast: Contrast) -> str:
     """`not shown (p = 0.756)` for a table, a dash without a margin."""
     if contrast.tost is None:
         return MISSING
-    return f"{_shown_or_not(contrast.tost.equivalent)} ({p_phrase(contrast.tost.p)})"
+    return f"{_shown_or_not(contrast.tost.equivalent)} ({format_p_phrase(contrast.tost.p)})"
 
 
 def significance_cell(contrast: Contrast) -> str:
@@ -171,7 +171,8 @@ def leader_sentence(leader: Leader) -> str:
     subject, others = (lead.arm, "every other arm") if leader.best else ("No arm", "all others")
     return (
         f"{subject} is significantly better than {others}: {lead.arm} leads {lead.base} by "
-        f"{format_points(lead.points)} points ({format_interval(lead.interval)}, adjusted {p_phrase(lead.p_holm)})."
+        f"{format_points(lead.points)} points ({format_interval(lead.interval)}, "
+        f"adjusted {format_p_phrase(lead.p_holm)})."
     )
 
 
