@@ -137,7 +137,7 @@ class Counts:
         self.to_come -= 1
         if self.to_come < 0:
             # Read at the end only: a GPU is not waited for.
-            rows = inputs["batch_info"].row_lengths if "batch_info" in inputs else None
+            rows = inputs["batch_info"].lengths_by_row if "batch_info" in inputs else None
             attended = inputs["attention_mask"].sum() if rows is None else sum(map(sum, rows))
             supervised = (inputs["labels"][:, 1:] != -100).sum()
             found = [torch.as_tensor(n, device=supervised.device) for n in (inputs["input_ids"].numel(), attended)]

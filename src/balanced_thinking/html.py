@@ -28,7 +28,7 @@ def template_environment(package: str) -> Environment:
 def content_security_policy(css: str, js: str) -> str:
     """A policy that allows only embedded pictures, exactly this style sheet and exactly this script."""
     return (
-        f"default-src 'none'; img-src data:; style-src '{_sha256_source(css)}'; script-src '{_sha256_source(js)}'; "
+        f"default-src 'none'; img-src data:; style-src '{_csp_hash(css)}'; script-src '{_csp_hash(js)}'; "
         "base-uri 'none'; form-action 'none'"
     )
 
@@ -38,5 +38,5 @@ def data_uri(data: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def _sha256_source(text: str) -> str:
+def _csp_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")

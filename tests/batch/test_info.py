@@ -28,7 +28,7 @@ def test_it_comes_out_of_a_worker_as_it_went_in(packing: Packing | None, world_r
     there = [batch[BATCH_INFO] for batch in loader]
     assert len(here) == len(there) == 4
     for expected, found in zip(here, there, strict=True):
-        assert (found.kept, found.dropped, found.row_lengths) == (expected.kept, 0, expected.row_lengths)
+        assert (found.kept, found.dropped, found.lengths_by_row) == (expected.kept, 0, expected.lengths_by_row)
         assert (found.token_indices is None) == (packing is None)
         assert packing is None or torch.equal(found.token_indices, expected.token_indices)
 
@@ -41,7 +41,7 @@ def test_it_is_pinned_and_moved_with_its_batch(monkeypatch: pytest.MonkeyPatch) 
     moved = send_to_device(pin_memory(batch), "meta", non_blocking=True)[BATCH_INFO]
     assert pinned == [(1, 8), (2, 3)]
     assert moved.token_indices.device.type == "meta"
-    assert (moved.kept, moved.dropped, moved.row_lengths, moved.supervised) == ((0, 2), 1, [[4, 4]], (3, 5))
+    assert (moved.kept, moved.dropped, moved.lengths_by_row, moved.supervised) == ((0, 2), 1, [[4, 4]], (3, 5))
     assert info.token_indices is not None
     assert info.token_indices.device.type == "cpu"  # the batch on the host keeps its own
 

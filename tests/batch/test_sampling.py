@@ -183,7 +183,8 @@ def test_packed_micro_batches_are_balanced_and_padded_ones_grouped_by_length(
         run = trainer("qwen2_5_vl", ragged_rows, config(tmp_path, packing=packing, **size))
         batches = list(run.get_train_dataloader())
         tokens[packing] = [
-            sum(map(sum, b["batch_info"].row_lengths)) if packing else int(b["attention_mask"].sum()) for b in batches
+            sum(map(sum, b["batch_info"].lengths_by_row)) if packing else int(b["attention_mask"].sum())
+            for b in batches
         ]
     assert sum(tokens[True]) == sum(tokens[False])
     assert max(tokens[True]) < 0.7 * max(tokens[False])

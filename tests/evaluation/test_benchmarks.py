@@ -126,7 +126,7 @@ def test_tokens_and_padding_are_counted_from_what_a_contestant_is_given(
     counts = step.Counts(trainer, warm_up=1)
     trainer.train()
     timed = trainer.data_collator([data[i] for i in range(4, 8)])  # the first four warm up
-    lengths = timed["batch_info"].row_lengths if "batch_info" in timed else None
+    lengths = timed["batch_info"].lengths_by_row if "batch_info" in timed else None
     tokens = sum(map(sum, lengths)) if lengths else int(timed["attention_mask"].sum())
     supervised, padding = counts.read()
     assert supervised == (timed["labels"] != -100).sum()

@@ -28,7 +28,7 @@ from balanced_thinking.data.world import load
 from balanced_thinking.loss.weights import NORMALIZE
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.packing import attention
-from balanced_thinking.packing.attention import packed_rows, use_per_sample_attention
+from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_attention
 from balanced_thinking.packing.layout import PackingLayout, best_fit_decreasing, pack_into_rows, unpack_to_samples
 from balanced_thinking.packing.masks import bidirectional_image_masks
 from balanced_thinking.packing.positions import RopeIndex
@@ -97,15 +97,15 @@ def test_each_sample_is_attended_to_by_itself_once_a_layer(
     rows = [row if architecture != "qwen2" else {**row, "images": []} for row in ragged_rows]
     batch = ScaleCollator(processor, packing=Packing(rope_index=RopeIndex.from_model(model)))(rows)
     seen: list[int] = []
-    alone = attention.run_at_usual_speed
+    alone = attention.run_without_onednn
     monkeypatch.setattr(
-        attention, "run_at_usual_speed", lambda length, attend: seen.append(length) or alone(length, attend)
+        attention, "run_without_onednn", lambda length, attend: seen.append(length) or alone(length, attend)
     )
     with use_per_sample_attention(model) as by_sample:
         assert by_sample
         hidden_states(model, batch, torch.float32)
     assert sorted(seen) == sorted(
-        2 * [length for row in batch["batch_info"].row_lengths for length in row]
+        2 * [length for row in batch["batch_info"].lengths_by_row for length in row]
     )  # two layers
 
 
@@ -157,13 +157,13 @@ def test_shorter_samples_in_a_row_cost_no_more_in_the_backward() -> None:
 
 def hidden_states(model: Any, batch: dict[str, Any], dtype: torch.dtype = torch.float64) -> torch.Tensor:
     inputs = {k: v for k, v in model_inputs(batch).items() if k not in ("segment_ids", "labels")}
-    rows = batch["batch_info"].row_lengths
+    rows = batch["batch_info"].lengths_by_row
     if "pixel_values" in inputs:
         inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
     if rows is not None and "token_type_ids" in inputs:
         config, types = model.config.get_text_config(), inputs["token_type_ids"]
         inputs["attention_mask"] = bidirectional_image_masks(config, rows, types, dtype)
-    with torch.no_grad(), packed_rows(rows):
+    with torch.no_grad(), use_packed_rows(rows):
         return model.base_model(**inputs, use_cache=False).last_hidden_state
 
 
@@ -222,7 +222,7 @@ def test_only_dense_masks_and_a_bound_ask_for_several_rows(
     args = config(tmp_path, packing=True, pack_tokens=pack_tokens, max_length=None)
     run = ScaleSFTTrainer(model, args, train_dataset=ragged_rows, processing_class=processor)
     batch = run.data_collator(list(ragged_rows))
-    rows = batch["batch_info"].row_lengths
+    rows = batch["batch_info"].lengths_by_row
     places, tokens = batch["input_ids"].numel(), sum(map(sum, rows))
     several = pack_tokens is not None or kind == "eager"
     assert (len(rows) > 1, places > tokens) == (several, several)

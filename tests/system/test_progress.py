@@ -8,7 +8,7 @@ import pytest
 
 from balanced_thinking.system import progress
 from balanced_thinking.system.logs import LOGGER, log_to_stderr
-from balanced_thinking.system.progress import count_progress, shows_bars, track_progress
+from balanced_thinking.system.progress import count_progress, should_show_bars, track_progress
 
 
 class Clock:
@@ -86,6 +86,6 @@ def test_the_level_of_the_log_hides_bars(level: str, shown: bool, monkeypatch: p
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(logging.getLogger(LOGGER), "level", getattr(logging, level))
-    assert shows_bars() == shown
+    assert should_show_bars() == shown
     monkeypatch.setenv("RANK", "1")
-    assert not shows_bars()
+    assert not should_show_bars()

@@ -195,15 +195,15 @@ class ScaleCollator:
         joined = {name: layout.join_samples(samples) for name, samples in columns.items()}
         batch: dict[str, Any] = self._columns_to_tensors(joined)
         width = batch["input_ids"].shape[1]
-        own = self._model_positions(packing.rope_index, columns, prompts) if packing.rope_index else None
+        own = self._rope_positions(packing.rope_index, columns, prompts) if packing.rope_index else None
         positions = layout.position_ids(own)
         batch["position_ids"] = torch.nn.functional.pad(positions, (0, width - positions.shape[-1]))
         batch |= layout.flash_arguments(width) if packing.flash_attention else {}
         starts = [0, *accumulate(len(row) for row in images)]
         order = [k for i in layout.sample_order for k in range(starts[i], starts[i + 1])]
         batch |= dict(select_images(prompts.image_tensors, order, len(order)) if order else {})
-        indices, row_lengths = layout.token_indices(width), layout.row_lengths
-        return batch | {BATCH_INFO: replace(info, token_indices=indices, row_lengths=row_lengths)}
+        indices, lengths_by_row = layout.token_indices(width), layout.lengths_by_row
+        return batch | {BATCH_INFO: replace(info, token_indices=indices, lengths_by_row=lengths_by_row)}
 
     def _join_columns(self, prompts: _TokenizedPrompts, completions: Sequence[Completion]) -> _Columns:
         """Ids, segments and token types of prompt + completion, a list per sample."""
@@ -222,7 +222,7 @@ class ScaleCollator:
         batch["labels"] = batch["input_ids"].masked_fill(batch["segment_ids"] == IGNORE, -100)
         return batch
 
-    def _model_positions(self, rope_index: RopeIndex, columns: _Columns, prompts: _TokenizedPrompts) -> torch.Tensor:
+    def _rope_positions(self, rope_index: RopeIndex, columns: _Columns, prompts: _TokenizedPrompts) -> torch.Tensor:
         padded = {name: self._pad_rows(columns[name], 0) for name in ("input_ids", *_TOKEN_TYPES) if name in columns}
         padded["attention_mask"] = self._pad_rows([[1] * len(row) for row in columns["input_ids"]], 0)
         if "image_grid_thw" in prompts.image_tensors:

@@ -13,7 +13,7 @@ from accelerate.data_loader import DataLoaderShard
 Batch = dict[str, Any]
 
 
-def keep_on_host(loader: Any) -> Any:
+def keep_batches_on_host(loader: Any) -> Any:
     """The data loader, changed to leave its batches on the host."""
     if isinstance(loader, DataLoaderShard):
         loader.device = None

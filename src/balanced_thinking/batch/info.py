@@ -24,14 +24,14 @@ class BatchInfo:
         kept: indices, among the collated rows, of the samples in the batch; None for all of them.
         dropped: number of rows that were left out for their length.
         token_indices: (E, P) of packed rows, from `PackingLayout.token_indices`; None for padded rows.
-        row_lengths: lengths of the samples of each packed row; None for padded rows.
+        lengths_by_row: lengths of the samples of each packed row; None for padded rows.
         supervised: number of supervised tokens of each segment, where it is known on the host.
     """
 
     kept: tuple[int, ...] | None = None
     dropped: int = 0
     token_indices: Tensor | None = None
-    row_lengths: list[list[int]] | None = None
+    lengths_by_row: list[list[int]] | None = None
     supervised: tuple[int, ...] | None = None
 
     @classmethod
@@ -55,7 +55,7 @@ class BatchInfo:
         """The inverse of `unpack_samples`, in the shape of `like`."""
         return values if self.token_indices is None else pack_into_rows(values, self.token_indices, like)
 
-    def count_tokens(self) -> Tensor:
+    def count_packed_tokens(self) -> Tensor:
         """Tokens of all samples of packed rows, as a scalar on their device."""
         assert self.token_indices is not None, "padded rows have an attention_mask"
         return (self.token_indices >= 0).sum() + len(self.token_indices)  # each sample's first token has no index

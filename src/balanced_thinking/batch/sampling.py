@@ -47,10 +47,7 @@ class LengthEstimator:
             sum(_count_characters(row.get(name)) for name in _TEXT_COLUMNS) // _CHARACTERS_PER_TOKEN for row in rows
         ]
         sides = [
-            (i, side)
-            for i, row in enumerate(rows)
-            for image in _row_images(row)
-            if (side := _image_height_width(image))
+            (i, side) for i, row in enumerate(rows) for image in _row_images(row) if (side := _read_height_width(image))
         ]
         for (i, _), image_tokens in zip(sides, self._count_image_tokens([side for _, side in sides]), strict=True):
             tokens[i] += image_tokens
@@ -69,7 +66,7 @@ def _row_images(row: Mapping[str, Any]) -> list[Any]:
     return [*(row.get("images") or ()), *(() if single is None else (single,))]
 
 
-def _image_height_width(image: Any) -> tuple[int, int] | None:
+def _read_height_width(image: Any) -> tuple[int, int] | None:
     """Height and width in pixels; None for a file that cannot be read, which the collator reports."""
     if isinstance(image, Mapping):  # as `datasets` stores it
         image = image.get("path") if image.get("bytes") is None else image["bytes"]
@@ -162,9 +159,9 @@ class StepSampler(BatchRebalanceSampler):
         self._packed, self.drop_last = packed, drop_last
 
     def __len__(self) -> int:
-        return self._micro_batches_per_rank(len(self.sampler))  # type: ignore[arg-type]
+        return self._count_micro_batches(len(self.sampler))  # type: ignore[arg-type]
 
-    def _micro_batches_per_rank(self, samples: int) -> int:
+    def _count_micro_batches(self, samples: int) -> int:
         """Micro-batches per rank."""
         return samples // self._round if self.drop_last else -(-samples // self._round)
 
@@ -173,7 +170,7 @@ class StepSampler(BatchRebalanceSampler):
         size = self._round * self._accumulation
         for start in range(0, len(order), size):
             step = order[start : start + size]
-            rounds = self._micro_batches_per_rank(len(step))
+            rounds = self._count_micro_batches(len(step))
             step = step[: rounds * self._round]  # shorter with drop_last only
             missing = max(0, rounds * self._ranks - len(step))
             yield from self._split_step([*step, *islice(cycle(order), missing)], rounds)

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from balanced_thinking.config.types import AdmittedTypes, Choices, drop_redundant_text
+from balanced_thinking.config.types import AdmittedTypes, Choices, drop_redundant_str
 
 _NAMED: dict[str, Any] = {kind.__name__: kind for kind in (int, float, bool, str, dict, list, tuple)}
 
@@ -33,27 +33,27 @@ def field_types(classes: Sequence[SourceClass], enumerations: Sequence[SourceCla
     classes: the bases of the dataclass in their order, then the dataclass itself. enumerations: those that its
     annotations name. Raises SourceError if one of them is not in its file.
     """
-    choices = {source.name: Choices(tuple(_enumeration_values(_class(source)))) for source in enumerations}
+    choices = {source.name: Choices(tuple(_enumeration_values(_find_class(source)))) for source in enumerations}
     found: dict[str, AdmittedTypes] = {}
     for source in classes:
-        for statement in _class(source).body:
+        for statement in _find_class(source).body:
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
                 if _is_argument(statement):
-                    found[statement.target.id] = drop_redundant_text(_annotation_types(statement.annotation, choices))
+                    found[statement.target.id] = drop_redundant_str(_annotation_types(statement.annotation, choices))
                 else:
                     found.pop(statement.target.id, None)
     return found
 
 
-def _class(source: SourceClass) -> ast.ClassDef:
-    for statement in _module(source.package, source.file).body:
+def _find_class(source: SourceClass) -> ast.ClassDef:
+    for statement in _parse_module(source.package, source.file).body:
         if isinstance(statement, ast.ClassDef) and statement.name == source.name:
             return statement
     raise SourceError(f"{source.package}/{source.file} has no class {source.name}")
 
 
 @cache
-def _module(package: str, file: str) -> ast.Module:
+def _parse_module(package: str, file: str) -> ast.Module:
     spec = find_spec(package)  # only for top-level packages: it would import the parents of others
     for folder in (spec and spec.submodule_search_locations) or ():
         if (path := Path(folder) / file).is_file():

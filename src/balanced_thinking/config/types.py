@@ -77,7 +77,7 @@ def admitted_types(schema: type) -> dict[str, AdmittedTypes]:
 def _annotation_types(hint: Any) -> AdmittedTypes:
     """The types of a union, without their arguments: {dict, NoneType} for `dict[str, int] | None`."""
     is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-    return drop_redundant_text(_type_or_choices(kind) for kind in (typing.get_args(hint) if is_union else (hint,)))
+    return drop_redundant_str(_type_or_choices(kind) for kind in (typing.get_args(hint) if is_union else (hint,)))
 
 
 def _type_or_choices(hint: Any) -> Any:
@@ -88,7 +88,7 @@ def _type_or_choices(hint: Any) -> Any:
     return typing.get_origin(hint) or hint
 
 
-def drop_redundant_text(kinds: typing.Iterable[Any]) -> AdmittedTypes:
+def drop_redundant_str(kinds: typing.Iterable[Any]) -> AdmittedTypes:
     """Drop `str` if there are also choices of texts, because it then means one of these and not any text."""
     kinds = set(kinds)
     texts = any(isinstance(value, str) for kind in kinds if isinstance(kind, Choices) for value in kind.values)

@@ -36,7 +36,7 @@ def fast_matmuls_and_attention() -> Iterator[None]:
             yield
             return
         registered = AttentionInterface()["sdpa"]  # for all instances; this instance's own entry hides it
-        ours = ALL_ATTENTION_FUNCTIONS["sdpa"] = partial(_attend_at_usual_speed, found)
+        ours = ALL_ATTENTION_FUNCTIONS["sdpa"] = partial(_attend_without_onednn, found)
         try:
             yield
         finally:
@@ -53,10 +53,10 @@ def is_sdpa_original() -> bool:
 
 
 def _is_wrapped(function: Any) -> bool:
-    return isinstance(function, partial) and function.func is _attend_at_usual_speed
+    return isinstance(function, partial) and function.func is _attend_without_onednn
 
 
-def _attend_at_usual_speed(
+def _attend_without_onednn(
     attention: Callable[..., tuple[Tensor, Any]],
     module: torch.nn.Module,
     query_RHLD: Tensor,
@@ -65,10 +65,10 @@ def _attend_at_usual_speed(
     **kwargs: Any,
 ) -> tuple[Tensor, Any]:
     """transformers' attention interface: calls `attention`, at its usual speed within `fast_matmuls`."""
-    return run_at_usual_speed(key_RHLD.shape[2], partial(attention, module, query_RHLD, key_RHLD, *rest, **kwargs))
+    return run_without_onednn(key_RHLD.shape[2], partial(attention, module, query_RHLD, key_RHLD, *rest, **kwargs))
 
 
-def run_at_usual_speed(length: int, attend: Callable[[], _Found]) -> _Found:
+def run_without_onednn(length: int, attend: Callable[[], _Found]) -> _Found:
     """Call `attend`, without oneDNN's matmuls where those would slow it down; the same holds for its backward.
 
     `attend` returns the attention's output, or a tuple that begins with it.
@@ -80,8 +80,8 @@ def run_at_usual_speed(length: int, attend: Callable[[], _Found]) -> _Found:
     output = found if isinstance(found, Tensor) else found[0]
     if (node := _find_fused_backward(output.grad_fn)) is not None:
         hooks = _PlainBackward()
-        node.register_prehook(hooks.enter_plain)
-        node.register_hook(hooks.leave_plain)
+        node.register_prehook(hooks.use_plain_matmuls)
+        node.register_hook(hooks.restore_matmuls)
     return found
 
 
@@ -100,8 +100,8 @@ class _PlainBackward:
     def __init__(self) -> None:
         self.entered = ExitStack()
 
-    def enter_plain(self, _: Any) -> None:
+    def use_plain_matmuls(self, _: Any) -> None:
         self.entered.enter_context(plain_matmuls())
 
-    def leave_plain(self, *_: Any) -> None:
+    def restore_matmuls(self, *_: Any) -> None:
         self.entered.close()

@@ -60,8 +60,8 @@ def are_matmuls_fast() -> bool:
 @contextmanager
 def plain_matmuls() -> Iterator[None]:
     """Within it matmuls run as they do in torch by default."""
-    with _restore_settings():
-        if _general_precision() is not None:
+    with _restore_precision_afterwards():
+        if _general_matmul_precision() is not None:
             torch.set_float32_matmul_precision("highest")
         _onednn_settings().fp32_precision = "ieee"
         yield
@@ -79,7 +79,7 @@ def are_fast_matmuls_exact() -> bool:
     for m, k, n in _PROBED_MKN:
         left_MK, right_KN = torch.randn(m, k, generator=rng), torch.randn(k, n, generator=rng)
         truth_MN = left_MK.double() @ right_KN.double()
-        with _restore_settings():
+        with _restore_precision_afterwards():
             _onednn_settings().fp32_precision = "ieee"
             plain = (left_MK @ right_KN - truth_MN).abs().max()
         with _allow_fast_matmuls():
@@ -91,8 +91,8 @@ def are_fast_matmuls_exact() -> bool:
 
 @contextmanager
 def _allow_fast_matmuls() -> Iterator[None]:
-    with _restore_settings():
-        if _general_precision() is None:
+    with _restore_precision_afterwards():
+        if _general_matmul_precision() is None:
             _onednn_settings().fp32_precision = "bf16"
         else:  # alone, oneDNN's setting would contradict the general one, and torch would then refuse to report that
             torch.set_float32_matmul_precision("medium")
@@ -100,9 +100,9 @@ def _allow_fast_matmuls() -> Iterator[None]:
 
 
 @contextmanager
-def _restore_settings() -> Iterator[None]:
+def _restore_precision_afterwards() -> Iterator[None]:
     """Restore the general setting afterwards, and those of oneDNN and CUDA, which may differ from it."""
-    onednn, cuda, general = _onednn_settings(), torch.backends.cuda.matmul, _general_precision()
+    onednn, cuda, general = _onednn_settings(), torch.backends.cuda.matmul, _general_matmul_precision()
     found = onednn.fp32_precision, cuda.fp32_precision
     try:
         yield
@@ -112,7 +112,7 @@ def _restore_settings() -> Iterator[None]:
         onednn.fp32_precision, cuda.fp32_precision = found
 
 
-def _general_precision() -> str | None:
+def _general_matmul_precision() -> str | None:
     """torch's general setting; None where the user's specific settings contradict it."""
     try:
         return torch.get_float32_matmul_precision()

@@ -59,7 +59,7 @@ def load_model(
             )
         return LoadedModel(*_build_tiny_model(name.removeprefix(_TINY), seed, size, **from_pretrained))
     path = resolve_model_path(name)
-    if (base := _adapter_base(path)) is not None:
+    if (base := _adapter_base_name(path)) is not None:
         return _load_adapter(path, base, image_options, from_pretrained)
     auto = AutoModelForImageTextToText if _has_vision(path) else AutoModelForCausalLM
     from_pretrained.setdefault("dtype", torch.float32)
@@ -115,13 +115,13 @@ def checkpoint_dtype(name: str) -> torch.dtype:
     if name.startswith(_TINY):
         return torch.float32
     path = resolve_model_path(name)
-    if (base := _adapter_base(path)) is not None:
+    if (base := _adapter_base_name(path)) is not None:
         return checkpoint_dtype(base)
     config = _load_config(path)
     return config.dtype or config.get_text_config().dtype or torch.float32
 
 
-def _adapter_base(path: str) -> str | None:
+def _adapter_base_name(path: str) -> str | None:
     """The base that the adapter in this folder names; None where it is no adapter."""
     adapter = Path(path) / "adapter_config.json"
     if not adapter.is_file():
@@ -145,7 +145,7 @@ def load_processor(name: str, image_options: Mapping[str, Any] | None = None) ->
     if name.startswith(_TINY):
         return build_tiny(name.removeprefix(_TINY))[1]
     path = resolve_model_path(name)
-    if (base := _adapter_base(path)) is not None:  # its configuration is its base's
+    if (base := _adapter_base_name(path)) is not None:  # its configuration is its base's
         if not (Path(path) / "tokenizer_config.json").is_file():
             return load_processor(base, image_options)
         return _read_processor(path, _has_vision(resolve_model_path(base)), image_options or {})

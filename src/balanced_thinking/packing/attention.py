@@ -2,7 +2,7 @@
 
 A dense mask over a row costs the row's length squared, however short its samples are. Here the "mask" that a model
 passes to its layers is a `PackedMask`, which says where the samples are, and attention runs on each of them. Outside of
-`packed_rows` it is transformers' own scaled-dot-product attention.
+`use_packed_rows` it is transformers' own scaled-dot-product attention.
 
 Shapes: R rows, L positions of a row, H heads, D width of a head, S positions of a sample.
 """
@@ -24,7 +24,7 @@ from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from balanced_thinking.cpu.attention import is_sdpa_original, run_at_usual_speed
+from balanced_thinking.cpu.attention import is_sdpa_original, run_without_onednn
 
 ATTENTION_NAME = "sdpa_by_sample"
 
@@ -48,7 +48,7 @@ class PackedMask:
                 yield row, slice(start, start + length)
                 start += length
 
-    def mask_for(self, index: int, length: int, device: torch.device) -> Tensor | None:
+    def sample_mask(self, index: int, length: int, device: torch.device) -> Tensor | None:
         """(S, S) of a sample, True where a query (first axis) attends to a key; None where it is plainly causal."""
         if self.masks is not None:
             return self.masks[index]
@@ -61,7 +61,7 @@ _ROWS: ContextVar[Sequence[Sequence[int]] | None] = ContextVar("rows", default=N
 
 
 @contextmanager
-def packed_rows(rows: Sequence[Sequence[int]] | None) -> Iterator[None]:
+def use_packed_rows(rows: Sequence[Sequence[int]] | None) -> Iterator[None]:
     """Within it the rows of a forward hold samples of these lengths; with None one sample each, as usual."""
     token = _ROWS.set(rows)
     try:
@@ -84,8 +84,8 @@ def use_per_sample_attention(model: PreTrainedModel) -> Iterator[bool]:
         config._attn_implementation = "sdpa"
 
 
-def make_packed_mask(*args: Any, local_size: int | None = None, **kwargs: Any) -> Any:
-    """transformers' mask interface: a `PackedMask` within `packed_rows`, else the usual mask."""
+def make_attention_mask(*args: Any, local_size: int | None = None, **kwargs: Any) -> Any:
+    """transformers' mask interface: a `PackedMask` within `use_packed_rows`, else the usual mask."""
     rows = _ROWS.get()
     return sdpa_mask(*args, local_size=local_size, **kwargs) if rows is None else PackedMask(rows, window=local_size)
 
@@ -110,9 +110,9 @@ def per_sample_attention(
     split = (_split_into_samples(x_RHLD, attention_mask.rows) for x_RHLD in (query_RHLD, key_RHLD, value_RHLD))
     pieces: list[list[Tensor]] = [[] for _ in attention_mask.rows]
     for index, ((row, _), query, key, value) in enumerate(zip(attention_mask.sample_spans(), *split, strict=True)):
-        mask_SS = attention_mask.mask_for(index, query.shape[2], query.device)
+        mask_SS = attention_mask.sample_mask(index, query.shape[2], query.device)
         fused = partial(F.scaled_dot_product_attention, query, key, value, attn_mask=mask_SS, dropout_p=dropout)
-        pieces[row].append(run_at_usual_speed(query.shape[2], partial(fused, is_causal=mask_SS is None, scale=scaling)))
+        pieces[row].append(run_without_onednn(query.shape[2], partial(fused, is_causal=mask_SS is None, scale=scaling)))
     length = query_RHLD.shape[2]
     rows = [F.pad(torch.cat(row, 2), (0, 0, 0, length - sum(p.shape[2] for p in row))) for row in pieces]
     return torch.cat(rows).transpose(1, 2).contiguous(), None
@@ -130,4 +130,4 @@ def _split_into_samples(x_RHLD: Tensor, rows: Sequence[Sequence[int]]) -> list[T
 
 
 AttentionInterface.register(ATTENTION_NAME, per_sample_attention)
-AttentionMaskInterface.register(ATTENTION_NAME, make_packed_mask)
+AttentionMaskInterface.register(ATTENTION_NAME, make_attention_mask)

@@ -50,14 +50,14 @@ class PackingLayout:
         return [index for row in self.rows for index in row]
 
     @property
-    def row_lengths(self) -> list[list[int]]:
+    def lengths_by_row(self) -> list[list[int]]:
         """The lengths of the samples, row by row."""
         return [[self.lengths[index] for index in row] for row in self.rows]
 
     @property
     def row_width(self) -> int:
         """Tokens of the longest row."""
-        return max(map(sum, self.row_lengths))
+        return max(map(sum, self.lengths_by_row))
 
     def flash_arguments(self, width: int) -> dict[str, Any]:
         """Arguments of FlashAttention, under transformers' names: the edges of the samples in the flattened rows.
@@ -65,7 +65,7 @@ class PackingLayout:
         The filler at the end of a row counts as one more sample. Without these arguments transformers infers them from
         the positions, and waits for the device in every layer.
         """
-        rows = ([*lengths, width - sum(lengths)] for lengths in self.row_lengths)
+        rows = ([*lengths, width - sum(lengths)] for lengths in self.lengths_by_row)
         lengths = [length for row in rows for length in row if length]
         edges = torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32)
         longest = max(lengths)
@@ -99,7 +99,7 @@ class PackingLayout:
     def token_indices(self, width: int) -> Tensor:
         """(E, P): index of each sample's predicted tokens in a flattened (R, width - 1), -1 beyond the sample's end."""
         places = torch.full((len(self.lengths), max(self.lengths) - 1), -1)
-        for r, (row, lengths) in enumerate(zip(self.rows, self.row_lengths, strict=True)):
+        for r, (row, lengths) in enumerate(zip(self.rows, self.lengths_by_row, strict=True)):
             for index, start in zip(row, accumulate(lengths, initial=0), strict=False):
                 count = self.lengths[index] - 1
                 places[index, :count] = torch.arange(count) + start + r * (width - 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from balanced_thinking.packing.attention import packed_rows
+from balanced_thinking.packing.attention import use_packed_rows
 from balanced_thinking.packing.layout import PackingLayout
 from balanced_thinking.packing.positions import RopeIndex
 
@@ -39,7 +39,7 @@ def isolates_samples(model: PreTrainedModel) -> bool:
     model.eval()
     try:
         for ids in (text, other):
-            with packed_rows([[_TEXT_TOKENS, _TEXT_TOKENS]]), _gather_zero3_parameters(model):
+            with use_packed_rows([[_TEXT_TOKENS, _TEXT_TOKENS]]), _gather_zero3_parameters(model):
                 last.append(model.base_model(**_probe_inputs(model, ids)).last_hidden_state[0, _TEXT_TOKENS:])
     except torch.OutOfMemoryError:
         raise

@@ -39,7 +39,7 @@ def count_progress(
     A bar appears after two seconds, so that short work shows none; with `at_once` it appears immediately. Without a
     terminal, `lines=False` suppresses the log lines, for work that logs each piece itself.
     """
-    if not shows_bars():
+    if not should_show_bars():
         yield _Lines(what, total, done).advance if lines else lambda: None
         return
     bar = _Bar(what, total, done)
@@ -51,7 +51,7 @@ def count_progress(
         bar.stop()
 
 
-def shows_bars() -> bool:
+def should_show_bars() -> bool:
     """Whether to draw bars: on a terminal or in a notebook, in the first rank, and unless `--quiet` hides the log."""
     drawn = sys.stderr.isatty() or "ipykernel" in sys.modules
     return drawn and process_rank() == 0 and logging.getLogger(LOGGER).level <= logging.INFO

@@ -17,7 +17,7 @@ from balanced_thinking.runs.records import MetricsRow
 from balanced_thinking.segments import THINK
 from balanced_thinking.system.files import write_atomically
 from balanced_thinking.system.process import Clock, read_clock
-from balanced_thinking.system.progress import shows_bars
+from balanced_thinking.system.progress import should_show_bars
 
 logger = logging.getLogger(__name__)
 # What the readable line shows, in this order: key of the log, and its text.
@@ -64,7 +64,7 @@ def show_progress(trainer: Any) -> None:
     if not trainer.pop_callback(ProgressCallback) and not trainer.pop_callback(PrinterCallback):
         return
     trainer.add_callback(LogLines)
-    if shows_bars() and not trainer.args.disable_tqdm:
+    if should_show_bars() and not trainer.args.disable_tqdm:
         trainer.add_callback(ProgressBar)
 
 
@@ -78,7 +78,7 @@ class MetricsFile(TrainerCallback):
         if not state.is_world_process_zero:
             return
         lines = self.path.read_text().splitlines() if self.path.is_file() and state.global_step else []
-        kept = [line for line in lines if _logged_step(line) <= state.global_step]
+        kept = [line for line in lines if _step_of_line(line) <= state.global_step]
         write_atomically(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -138,7 +138,7 @@ class ThinkLossMonitor(TrainerCallback):
             state.stateful_callbacks[self.KEY] = after
 
 
-def _logged_step(line: str) -> float:
+def _step_of_line(line: str) -> float:
     """The step of a row. Infinity for a row that a kill cut short, so that it is removed."""
     try:
         return json.loads(line)["step"]

@@ -15,12 +15,12 @@ from torch.utils.data import RandomSampler
 from trl import SFTTrainer
 
 from balanced_thinking.batch.collator import ImageCache, ScaleCollator
-from balanced_thinking.batch.feeding import OneBatchAhead, keep_on_host
+from balanced_thinking.batch.feeding import OneBatchAhead, keep_batches_on_host
 from balanced_thinking.batch.info import BATCH_INFO, BatchInfo
 from balanced_thinking.batch.sampling import LengthEstimator, LengthSampler, StepSampler
 from balanced_thinking.loss.schedules import FlatteningRule, SegmentWeights
 from balanced_thinking.loss.weights import count_examples_and_tokens, count_weighted_tokens, token_weights
-from balanced_thinking.packing.attention import packed_rows, use_per_sample_attention
+from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_attention
 from balanced_thinking.packing.masks import bidirectional_image_masks
 from balanced_thinking.segments import IGNORE
 from balanced_thinking.training.callbacks import ThinkLossMonitor
@@ -54,7 +54,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         **kwargs: Any,
     ) -> None:
         args = args or ScaleSFTConfig()
-        _refuse_arguments(kwargs)
+        _refuse_unusable_arguments(kwargs)
         if data_collator is not None and args.packing:
             raise ValueError("packing=True works in our own collator only; leave packing or data_collator out")
         # TRL packs before the collator, and text only. Ours packs in the collator, images too.
@@ -64,7 +64,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
             super().__init__(model, args, data_collator or list, processing_class=processing_class, **kwargs)
         finally:
             args.packing = packing
-        self._refuse_parallelism()
+        self._refuse_sequence_and_tensor_parallelism()
         if getattr(self, "aux_loss_enabled", False):
             raise ValueError(
                 "the model's router loss cannot be exact with segment weights; set router_aux_loss_coef=0.0"
@@ -95,7 +95,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
             self.add_callback(self._think_monitor)
         attach_weighted_head(base, args.head_impl, args.log_entropy)
 
-    def _refuse_parallelism(self) -> None:
+    def _refuse_sequence_and_tensor_parallelism(self) -> None:
         plan = self.accelerator.parallelism_config
         for name in ("cp", "sp", "tp"):
             if plan is not None and getattr(plan, f"{name}_enabled", False):
@@ -146,7 +146,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         return self.schedule.weights(self.state.global_step / max(1, self.state.max_steps - 1), moved_at)
 
     def get_train_dataloader(self) -> Any:
-        return keep_on_host(super().get_train_dataloader())
+        return keep_batches_on_host(super().get_train_dataloader())
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[Any, Any]:
         batches, counts = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -191,14 +191,14 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         inputs.pop(BATCH_INFO, None)
         segments = info.unpack_samples(row_segments)
         if not training:
-            segments = segments.masked_fill(self._repeated_samples(info, segments)[:, None], IGNORE)
+            segments = segments.masked_fill(self._mark_repeated_samples(info, segments)[:, None], IGNORE)
         weights = self.segment_weights() if training else EVALUATION_WEIGHTS
         exact = self._weigh_tokens(segments, weights, num_items_in_batch, info, row_segments)
-        attended = inputs["attention_mask"].sum() if info.token_indices is None else info.count_tokens()
-        if info.row_lengths is not None and "token_type_ids" in inputs:
+        attended = inputs["attention_mask"].sum() if info.token_indices is None else info.count_packed_tokens()
+        if info.lengths_by_row is not None and "token_type_ids" in inputs:
             config, types = self.model.config.get_text_config(), inputs["token_type_ids"]
-            inputs["attention_mask"] = bidirectional_image_masks(config, info.row_lengths, types, self.model.dtype)
-        with packed_rows(info.row_lengths):
+            inputs["attention_mask"] = bidirectional_image_masks(config, info.lengths_by_row, types, self.model.dtype)
+        with use_packed_rows(info.lengths_by_row):
             loss = exact.restore_precision(model(**inputs, token_weights=exact, use_cache=False).loss)
         found = exact.found
         token_values = [values for values in (found.nll, found.correct, found.entropy) if values is not None]
@@ -211,7 +211,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         loss = loss * self.accelerator.num_processes if training else loss
         if not return_outputs:
             return loss
-        with torch.no_grad(), packed_rows(info.row_lengths):
+        with torch.no_grad(), use_packed_rows(info.lengths_by_row):
             return loss, model(**{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False)
 
     def _weigh_tokens(
@@ -232,7 +232,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         known = count_weighted_tokens(info.supervised, *weights, normalize) if info.supervised else None
         return FullPrecisionLoss(info.pack_samples(per_sample, row_segments), known)
 
-    def _repeated_samples(self, info: BatchInfo, segments: torch.Tensor) -> torch.Tensor:
+    def _mark_repeated_samples(self, info: BatchInfo, segments: torch.Tensor) -> torch.Tensor:
         """(E,) which samples of an evaluation's batch are repetitions.
 
         accelerate fills the last round of the ranks with the first samples.
@@ -281,7 +281,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         super()._save_checkpoint(*args, **kwargs)
 
 
-def _refuse_arguments(arguments: dict[str, Any]) -> None:
+def _refuse_unusable_arguments(arguments: dict[str, Any]) -> None:
     """Raises ValueError for arguments of TRL's trainer that cannot work with segments."""
     for name, why in (("compute_loss_func", "replaces the weighted loss"), ("formatting_func", "hides the segments")):
         if arguments.get(name) is not None:
