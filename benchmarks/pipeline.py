@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader
 from balanced_thinking.batch.collator import ImageCache, ScaleCollator
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
-from balanced_thinking.models.tiny import TinySize, build_tiny
+from balanced_thinking.models.find import TinySize
+from balanced_thinking.models.tiny import build_tiny
 from harness import Figures, contest, measured, options_of, table
 
 CONTESTANTS = ("ours", "cached", "trl")

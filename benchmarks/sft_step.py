@@ -36,7 +36,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration, TrainerCallback
 from balanced_thinking import ScaleSFTConfig, ScaleSFTTrainer
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
-from balanced_thinking.models.tiny import TinySize, build_tiny
+from balanced_thinking.models.find import TinySize
+from balanced_thinking.models.tiny import build_tiny
 from harness import Figures, contest, measured, options_of, peak_mib, reset_peak, table
 
 CONTESTANTS: dict[str, dict[str, Any]] = {

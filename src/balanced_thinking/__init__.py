@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from balanced_thinking.loss.schedules import Schedule
     from balanced_thinking.models.load import LoadedModel, load_model
     from balanced_thinking.segments import Parsed, parse, render
-    from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer
+    from balanced_thinking.training.grpo import ScaleGRPOTrainer
+    from balanced_thinking.training.grpo_config import ScaleGRPOConfig
     from balanced_thinking.training.sft import ScaleSFTTrainer
     from balanced_thinking.training.sft_config import ScaleSFTConfig
 
@@ -36,7 +37,7 @@ _HOMES = {
     "LossOutput": "loss.linear_cross_entropy",
     "Parsed": "segments",
     "ScaleCollator": "batch.collator",
-    "ScaleGRPOConfig": "training.grpo",
+    "ScaleGRPOConfig": "training.grpo_config",
     "ScaleGRPOTrainer": "training.grpo",
     "ScaleSFTConfig": "training.sft_config",
     "ScaleSFTTrainer": "training.sft",

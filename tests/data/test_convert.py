@@ -17,6 +17,7 @@ from balanced_thinking.data.convert import write_jsonl
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.load import load_data
+from tests.cli.tiny_commands import exit_code
 
 
 def same(a: Example, b: Example) -> None:
@@ -68,11 +69,11 @@ def test_a_users_table_becomes_json_lines(tmp_path: Path, capsys: pytest.Capture
     for before, after in zip((first, second), load_data(str(out)).examples, strict=True):
         assert before.images == after.images
         same(before, replace(after, meta=before.meta))
-    assert main(["convert", path, "--out", str(out)]) == 1
+    assert exit_code(["convert", path, "--out", str(out)]) == 2
     assert "add --overwrite" in capsys.readouterr().err
     assert main(["convert", path, "--out", str(out), "--overwrite", "--format", "boxed"]) == 0
     assert load_data(str(out)).examples[0].answer == "B"
-    assert main(["convert", path, "--out", str(out), "--overwrite", "--format", "boxd"]) == 1
+    assert exit_code(["convert", path, "--out", str(out), "--overwrite", "--format", "boxd"]) == 2
 
 
 def test_a_table_with_a_bad_row_names_its_line(tmp_path: Path) -> None:

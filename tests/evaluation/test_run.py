@@ -24,6 +24,7 @@ from balanced_thinking.evaluation.run import evaluate_benchmarks
 from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.runs.records import SCHEMA
+from tests.cli.tiny_commands import exit_code
 
 SMALL = Benchmark("world", options={"n": 3}, max_new_tokens=4)
 
@@ -164,7 +165,7 @@ def test_python_and_the_command_line_give_the_same_files(tmp_path: Path, capsys:
     both = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("python", "command")]
     assert both[0]["task"] == both[1]["task"]
     assert main(command) == 0  # again: the finished result
-    assert main([*command, "--scorer", "numeric"]) == 1
+    assert exit_code([*command, "--scorer", "numeric"]) == 2
     assert "scorer was exact and is numeric" in capsys.readouterr().err
     assert main([*command, "--scorer", "numeric", "--overwrite"]) == 0
 

@@ -14,7 +14,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from balanced_thinking.cli import main
-from balanced_thinking.loss.weights import NORMALIZE
+from balanced_thinking.loss.variants import NORMALIZE
 from balanced_thinking.models.tiny import build_tiny
 from tests.conftest import ARCHITECTURES, REPOSITORY
 from tests.invariants.two_ranks import logs_and_evaluation

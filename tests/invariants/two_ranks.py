@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset, load_from_disk
 
-from balanced_thinking.loss.weights import NORMALIZE
+from balanced_thinking.loss.variants import NORMALIZE
 from tests.conftest import ARCHITECTURES
 from tests.tiny_training import GradNorms, config, losses, trainer
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balanced_thinking.loss.schedules import CURVES, SCHEDULES, FlatteningRule, Schedule
-from balanced_thinking.loss.weights import NORMALIZE, count_examples_and_tokens, count_weighted_tokens, token_weights
+from balanced_thinking.loss.variants import NORMALIZE
+from balanced_thinking.loss.weights import count_examples_and_tokens, count_weighted_tokens, token_weights
 from balanced_thinking.segments import ANSWER, IGNORE, THINK
 
 # (schedule, progress, think weight from 0.9 to 0.1)

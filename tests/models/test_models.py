@@ -16,8 +16,9 @@ from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation.engines.local import LocalEngine
-from balanced_thinking.models.load import checkpoint_dtype, load_model, load_processor, resolve_model_path
-from balanced_thinking.models.tiny import ARCHITECTURES, TinySize, build_tiny
+from balanced_thinking.models.find import TinySize, resolve_model_path
+from balanced_thinking.models.load import checkpoint_dtype, load_model, load_processor
+from balanced_thinking.models.tiny import ARCHITECTURES, build_tiny
 from tests.conftest import REPOSITORY
 
 

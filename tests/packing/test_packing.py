@@ -25,7 +25,7 @@ from balanced_thinking.batch.sampling import LengthSampler
 from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
-from balanced_thinking.loss.weights import NORMALIZE
+from balanced_thinking.loss.variants import NORMALIZE
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.packing import attention
 from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_attention

@@ -15,6 +15,7 @@ import pytest
 from balanced_thinking.cli import main
 from balanced_thinking.study import run as study_run
 from balanced_thinking.study.demo import demo_study
+from tests.cli.tiny_commands import exit_code
 
 ARMS = ("sft", "scale-sft", "sft+grpo", "scale-sft+grpo")
 SPLITS = ("test", "test_compositional", "test_longer", "test_paraphrase")
@@ -41,7 +42,7 @@ def test_demo_trains_all_arms_reports_and_does_nothing_twice(
 
     monkeypatch.setattr(study_run.subprocess, "Popen", never)
     assert main(command) == 0
-    assert main([*command, "--steps", "3"]) == 1
+    assert exit_code([*command, "--steps", "3"]) == 2
     assert "training.max_steps was 2 and is 3" in capsys.readouterr().err
 
 

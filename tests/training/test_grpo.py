@@ -20,7 +20,8 @@ from balanced_thinking.models.load import load_model
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import ANSWER, THINK, Parsed, parse
 from balanced_thinking.training import grpo
-from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer, credit_shares
+from balanced_thinking.training.grpo import ScaleGRPOTrainer, credit_shares
+from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from tests.conftest import ARCHITECTURES
 from tests.tiny_training import QUIET, losses
 

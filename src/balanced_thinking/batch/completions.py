@@ -13,9 +13,7 @@ from typing import Any
 from balanced_thinking.batch.rendering import assistant_text, template_drops_content
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.segments import Parsed, ReasoningFormat, get_format, parse, token_segments
-from balanced_thinking.segments.trim import SENTENCE_GAPS, WORD_GAPS, split_longest_think, trim_think
-
-OVERFLOW = ("error", "drop", "trim_think")
+from balanced_thinking.segments.trim import OVERFLOW, SENTENCE_GAPS, WORD_GAPS, split_longest_think, trim_think
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.cli.completion import SHELLS, PrintCompletion
 from balanced_thinking.cli.data import (
     DATA_PREFIX,
     add_conversion_options,
@@ -113,8 +115,15 @@ def read_command_line(words: Sequence[str]) -> tuple[argparse.Namespace, Parser]
 
 def make_parsers() -> tuple[Parser, dict[str, Parser]]:
     """The parser of the whole command line, and that of each command."""
-    parser = Parser(prog="balanced", description="Teach vision-language models to reason and be right.")
+    parser = Parser(
+        prog="balanced",
+        description="Teach vision-language models to reason and be right.",
+        epilog='For completion in bash, put eval "$(balanced --print-completion bash)" in ~/.bashrc.',
+    )
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
+    parser.add_argument(
+        "--print-completion", action=PrintCompletion, choices=SHELLS, help="print the completion script of a shell"
+    )
     add: Any = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     parsers: dict[str, Parser] = {}
     for name, command in COMMANDS.items():
@@ -130,4 +139,5 @@ class _ShowVersion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
         from balanced_thinking import __version__
 
-        parser.exit(0, f"balanced-thinking {__version__}\n")
+        sys.stdout.write(f"balanced-thinking {__version__}\n")
+        parser.exit(0)

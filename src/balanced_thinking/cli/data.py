@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from balanced_thinking.cli.output import show_result
 from balanced_thinking.cli.parser import Parser, positive_integer
+from balanced_thinking.config.errors import FileInTheWayError
 
 if TYPE_CHECKING:
     from balanced_thinking.data.example import Example
@@ -45,16 +46,22 @@ def add_inspection_options(parser: Parser) -> None:
 
 
 def run_inspection(arguments: argparse.Namespace) -> None:
+    from balanced_thinking.data.load import stream_data
+    from balanced_thinking.segments import get_format
+
+    # Names are checked before anything heavy is imported. Nothing is read yet.
+    options = read_data_options(arguments.overrides)
+    get_format(arguments.format)
+    stream_data(arguments.data, split=arguments.split, options=options)
     from balanced_thinking.inspection import describe_inspection, inspect_data, write_page, write_removals
-    from balanced_thinking.models.load import load_processor
 
     found = inspect_data(
         arguments.data,
         split=arguments.split,
         format=arguments.format,
         limit=arguments.limit,
-        options=read_data_options(arguments.overrides),
-        processor=load_processor(arguments.model) if arguments.model else None,
+        options=options,
+        processor=_load_processor(arguments.model) if arguments.model else None,
         against=arguments.against or (),
     )
     show_result(describe_inspection(found))
@@ -62,6 +69,16 @@ def run_inspection(arguments: argparse.Namespace) -> None:
         show_result(f"\n{write_removals(found, arguments.rows)}")
     if arguments.html:
         show_result(f"\n{write_page(found, arguments.html)}")
+
+
+def _load_processor(model: str) -> Any:
+    """Checked before torch is imported, which takes seconds, and not imported without a model."""
+    from balanced_thinking.models.find import check_model
+
+    check_model(model)
+    from balanced_thinking.models.load import load_processor
+
+    return load_processor(model)
 
 
 def add_conversion_options(parser: Parser) -> None:
@@ -80,14 +97,13 @@ def add_conversion_options(parser: Parser) -> None:
 def run_conversion(arguments: argparse.Namespace) -> Path:
     from balanced_thinking.data.convert import write_jsonl
     from balanced_thinking.data.load import stream_data
-    from balanced_thinking.inspection import read_removals
     from balanced_thinking.segments import get_format
 
-    left_out = read_removals(arguments.without) if arguments.without else frozenset()
+    left_out = _read_removals(arguments.without) if arguments.without else frozenset()
     if arguments.format:
         get_format(arguments.format)
     if arguments.out.exists() and not arguments.overwrite:
-        raise FileExistsError(
+        raise FileInTheWayError(
             f"{arguments.out} is there already; add --overwrite to replace it, or choose another --out"
         )
     examples = stream_data(
@@ -104,6 +120,12 @@ def run_conversion(arguments: argparse.Namespace) -> Path:
     notes += [f"{len(left_out)} of {arguments.without} left out"] if left_out else []
     logger.info("%s", ", ".join(notes))
     return arguments.out
+
+
+def _read_removals(table: Path) -> frozenset[str]:
+    from balanced_thinking.inspection import read_removals  # which imports heavy libraries
+
+    return read_removals(table)
 
 
 def _leave_out(examples: Iterable[Example], left_out: frozenset[str], table: Path | None) -> Iterator[Example]:

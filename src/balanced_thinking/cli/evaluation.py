@@ -65,9 +65,9 @@ def add_evaluation_options(parser: Parser) -> None:
 
 def run_evaluation(arguments: argparse.Namespace) -> Path | None:
     from balanced_thinking.config.errors import RecipeError
-    from balanced_thinking.evaluation.benchmarks import Benchmark, load_benchmarks
-    from balanced_thinking.evaluation.engines.start import EngineOptions
-    from balanced_thinking.evaluation.run import evaluate_benchmarks
+    from balanced_thinking.data.load import stream_data
+    from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks, load_benchmarks
+    from balanced_thinking.models.find import check_model
 
     names = ("limit", "on_bad_row", "batch_size", "max_new_tokens", "prompt", "scorer", "format")
     shared = {name: getattr(arguments, name) for name in names} | {"splits": (arguments.split,)}
@@ -80,6 +80,14 @@ def run_evaluation(arguments: argparse.Namespace) -> Path | None:
         benchmarks += load_benchmarks(arguments.benchmarks, **shared)
     if not benchmarks:
         raise RecipeError("there is nothing to evaluate on: name it with --data, or several with --benchmarks")
+    # Names are checked before torch is imported, which takes seconds.
+    check_model(arguments.model)
+    check_benchmarks(benchmarks, "what to evaluate on")
+    for benchmark in benchmarks:
+        stream_data(benchmark.name, split=benchmark.splits[0], options=benchmark.options)
+    from balanced_thinking.evaluation.engines.start import EngineOptions
+    from balanced_thinking.evaluation.run import evaluate_benchmarks
+
     engine = EngineOptions(arguments.engine, arguments.server, arguments.served_model, arguments.dtype)
     evaluated = evaluate_benchmarks(
         arguments.model, benchmarks, engine=engine, out=arguments.out, overwrite=arguments.overwrite

@@ -1,12 +1,14 @@
-"""Parsing the command line: nearest names for what is misspelt, more help on demand, free `--name value` pairs."""
+"""Parsing the command line: suggestions for misspelled names, more help on demand, free `--name value` pairs."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.system.process import process_rank
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -16,14 +18,31 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
-class Parser(argparse.ArgumentParser):
-    """Fails with the nearest known option, before anything else is said about the command line."""
+class HelpSection(NamedTuple):
+    """A title, and options by their names with the arguments of `add_argument`."""
 
-    # More help, made only when it is asked for: titles, and the arguments of `add_argument`.
-    more_help: Callable[[], Sequence[tuple[str, Mapping[str, dict[str, Any]]]]] | None = None
+    title: str
+    options: Mapping[str, dict[str, Any]]
+
+
+Sections = Callable[[], Sequence[HelpSection]]
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses an unknown option with the most similar known one, before anything else is said of the command line."""
+
+    # Further help below that of the options, made only when it is asked for: by --help, and by --help-all alone.
+    more_help: Sections | None = None
+    all_help: Sections | None = None
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(formatter_class=_Help, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Of several ranks of a machine, which all read the same command line, the first one reports it."""
+        if process_rank(local=True):
+            self.exit(2)
+        super().error(message)
 
     def options(self) -> list[str]:
         return [option for action in self._actions for option in action.option_strings]
@@ -41,16 +60,33 @@ class Parser(argparse.ArgumentParser):
             if option not in known and (prefix is None or not option.startswith(f"--{prefix}")):
                 self.error(f"unknown option {option}{did_you_mean(option, known + further)}; see {self.prog} --help")
 
+    def add_help_all(self, sections: Sections, text: str) -> None:
+        self.all_help = sections
+        self.add_argument("--help-all", action=_ShowAllHelp, nargs=0, help=text)
+
     def format_help(self) -> str:
-        if self.more_help is None:
-            return super().format_help()
+        return super().format_help() + self._format_sections(self.more_help)
+
+    def format_all_help(self) -> str:
+        return self.format_help() + self._format_sections(self.all_help)
+
+    def _format_sections(self, sections: Sections | None) -> str:
+        if sections is None:
+            return ""
         formatter = self._get_formatter()
-        for title, options in self.more_help():
+        for title, options in sections():
             aside = argparse.ArgumentParser(add_help=False)
             formatter.start_section(title)
             formatter.add_arguments([aside.add_argument(f"--{name}", **about) for name, about in options.items()])
             formatter.end_section()
-        return f"{super().format_help()}\n{formatter.format_help()}"
+        return f"\n{formatter.format_help()}"
+
+
+class _ShowAllHelp(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        assert isinstance(parser, Parser)
+        sys.stdout.write(parser.format_all_help())
+        parser.exit(0)
 
 
 def split_pairs(rest: Sequence[str], command: Parser) -> list[tuple[str, str]]:
@@ -71,5 +107,5 @@ def split_pairs(rest: Sequence[str], command: Parser) -> list[tuple[str, str]]:
 def positive_integer(text: str) -> int:
     """A count of at least 1, as a type of argparse."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r}; expected an integer of at least 1")
     return int(text)

@@ -18,6 +18,11 @@ def add_report_options(parser: Parser) -> None:
 
 
 def run_report(arguments: argparse.Namespace) -> Path:
+    from balanced_thinking.runs.find import explain_missing_runs
+    from balanced_thinking.runs.load import NoRunsError
+
+    if not arguments.runs.exists():  # known before matplotlib is imported
+        raise NoRunsError(explain_missing_runs(arguments.runs))
     from balanced_thinking.report import write_report
 
     html = arguments.html or StudyFiles(arguments.runs).report

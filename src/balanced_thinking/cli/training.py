@@ -10,18 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.cli.parser import Parser
+from balanced_thinking.cli.parser import HelpSection, Parser
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.runs.directory import discard_failed_start
+from balanced_thinking.runs.directory import discard_failed_start, refuse_existing_run
 from balanced_thinking.runs.paths import RunFiles
 
 logger = logging.getLogger(__name__)
-# Training arguments of TRL's whose default is the command's own.
-_OURS = {
-    "report_to": "Where metrics.jsonl goes, too: tensorboard, trackio, wandb ...",
-    "logging_steps": "Optimizer steps between two rows of metrics.jsonl.",
-    "save_total_limit": "Checkpoints that are kept.",
-}
 
 
 def add_training_options(parser: Parser, stage: str) -> None:
@@ -29,104 +24,135 @@ def add_training_options(parser: Parser, stage: str) -> None:
     parser.add_argument("--out", type=Path, help=f"run directory  [runs/<name of the recipe>, or runs/{stage}]")
     parser.add_argument("--resume", action="store_true", help="continue the run from its last checkpoint")
     parser.epilog = (
-        "The keys of a recipe and the training arguments below, and any other of TRL's "
-        f"{stage.upper()}Config (--learning_rate, --max_steps ...), may follow as --name value."
+        "--config or --model is needed. The keys of a recipe, the training arguments below and all others of TRL's "
+        f"{stage.upper()}Config (--learning_rate, --max_steps ...) follow as --name value; --help-all shows them. "
+        "A list is written '[a, b]' or a,b; a key of a mapping --name.key value."
     )
-    parser.more_help = partial(_training_help, stage)
+    parser.more_help = partial(_own_sections, stage)
+    parser.add_help_all(partial(_upstream_sections, stage), "show this help and all of TRL's training arguments")
 
 
-def _training_help(stage: str) -> list[tuple[str, dict[str, dict[str, Any]]]]:
+def _own_sections(stage: str) -> list[HelpSection]:
     """The keys of a recipe, the training arguments that are ours, and those of TRL's whose default is ours."""
+    from balanced_thinking.training.arguments import OPTIONS
+    from balanced_thinking.training.options import DEFAULTS, DEFAULTS_HELP
     from balanced_thinking.training.recipe import Recipe
-    from balanced_thinking.training.run import DEFAULTS, STAGE_CLASSES
 
-    config = STAGE_CLASSES[stage][0]
-    by_name = {f.name: f for f in fields(config)}
-    own = [by_name[name] for name in config.__annotations__]
-    keys = dict(_key_help(f) for f in fields(Recipe) if f.name not in ("stage", "training"))
-    about = {f.name: {"metavar": _as_yaml(f.default), "help": f.metadata["help"].replace("%", "%%")} for f in own}
-    about |= {
-        name: {"metavar": _as_yaml(value), "help": _OURS[name]} for name, value in DEFAULTS.items() if name in _OURS
-    }
+    keys = dict(_describe_key(f) for f in fields(Recipe) if f.name not in ("stage", "training"))
+    ours = {f.name: _describe_option(f.default, f.metadata["help"]) for f in fields(OPTIONS[stage])}
+    ours |= {name: _describe_option(DEFAULTS[name], text) for name, text in DEFAULTS_HELP.items()}
     title = f"training arguments with their defaults, beside those of TRL's {stage.upper()}Config"
-    return [("keys of a recipe with their defaults", keys), (title, about)]
+    return [HelpSection("keys of a recipe with their defaults", keys), HelpSection(title, ours)]
 
 
-def _key_help(key: Any) -> tuple[str, dict[str, Any]]:
+def _upstream_sections(stage: str) -> list[HelpSection]:
+    """The training arguments of TRL and transformers, which are imported for it."""
+    from transformers import TrainingArguments
+
+    from balanced_thinking.training.arguments import OPTIONS
+    from balanced_thinking.training.options import DEFAULTS_HELP
+    from balanced_thinking.training.run import STAGE_CLASSES
+
+    shown = {*(f.name for f in fields(OPTIONS[stage])), *DEFAULTS_HELP, "output_dir"}
+    found = [f for f in fields(STAGE_CLASSES[stage][0]) if f.init and f.name not in shown]
+    about = {f.name: _describe_option(f.default, f.metadata.get("help", "")) for f in found}
+    of_transformers = {f.name for f in fields(TrainingArguments)}
+    parts = {"TRL": about.keys() - of_transformers, "transformers": about.keys() & of_transformers}
+    return [
+        HelpSection(
+            f"training arguments of {owner} with their defaults",
+            {name: text for name, text in about.items() if name in names},
+        )
+        for owner, names in parts.items()
+    ]
+
+
+def _describe_option(default: Any, text: str) -> dict[str, str]:
+    """An option as argparse takes it, with its default in the place of a value's name."""
+    return {
+        "metavar": "" if default is MISSING else _as_yaml(default),
+        "help": text.replace("%%", "%").replace("%", "%%"),
+    }
+
+
+def _describe_key(key: Any) -> tuple[str, dict[str, str]]:
     of_mapping = key.default is MISSING or key.name == "lora"
-    shown = ("NAME", "VALUE") if of_mapping else ("", _as_yaml(key.default))
-    return ".".join(filter(None, (key.name, shown[0]))), {"metavar": shown[1], "help": key.metadata["help"]}
+    name, shown = (f"{key.name}.NAME", "VALUE") if of_mapping else (key.name, key.default)
+    return name, _describe_option(shown, key.metadata["help"])
 
 
 def _as_yaml(value: object) -> str:
+    value = getattr(value, "value", value)  # of an enumeration
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _refuse_misspelt(overrides: Sequence[tuple[str, str]], options: Sequence[str], stage: str) -> None:
+def _refuse_unknown_names(overrides: Sequence[tuple[str, str]], options: Sequence[str], stage: str) -> None:
     """Raises RecipeError for a name that is no option, no key of a recipe and no training argument."""
-    from balanced_thinking.config.errors import RecipeError
+    from balanced_thinking.training.arguments import SYNONYMS, argument_types
     from balanced_thinking.training.recipe import Recipe
 
-    keys = {f.name for f in fields(Recipe)}
-    unknown = [name for name, _ in overrides if name.partition(".")[0] not in keys]
-    if not unknown:
-        return
-    from balanced_thinking.training.run import STAGE_CLASSES
-
-    arguments = {f.name for f in fields(STAGE_CLASSES[stage][0]) if f.init and f.name != "output_dir"}
+    arguments, keys = argument_types(stage).keys() - {"output_dir"}, {f.name for f in fields(Recipe)}
     known = [*options, *(f"--{name}" for name in sorted(keys | arguments))]
-    for name in unknown:
-        if name not in arguments and name != "output_dir":
-            _, dot, rest = name.partition(".")
-            candidates = [option + dot + rest for option in known]
-            raise RecipeError(
-                f"unknown option --{name}{did_you_mean(f'--{name}', candidates)}; see balanced {stage} --help"
-            )
+    meant = {f"--{name}": f"--{other}" for name, other in SYNONYMS.items()}
+    for name, _ in overrides:
+        head, dot, key = name.partition(".")
+        if head not in keys and head not in arguments:
+            candidates = [option + dot + key for option in known]
+            hint = did_you_mean(f"--{name}", candidates, {} if dot else meant)
+            raise RecipeError(f"unknown option --{name}{hint}; see balanced {stage} --help, or --help-all")
 
 
-def _refuse_several(overrides: Sequence[tuple[str, str]]) -> None:
+def _refuse_several_data_sets(overrides: Sequence[tuple[str, str]]) -> None:
     """Raises RecipeError where --data is given again: the last one would win silently, though `eval` takes several."""
-    from balanced_thinking.config.errors import RecipeError
-
     data = [value for name, value in overrides if name == "data"]
     if len(set(data)) > 1:
-        told = ", ".join(data)
-        raise RecipeError(f"--data is given {len(data)} times ({told}); a run has one data set: join the files")
+        raise RecipeError(
+            f"--data is given {len(data)} times ({', '.join(data)}); a run has one data set: join the files"
+        )
 
 
-def _start_anew(out: Path, arguments: argparse.Namespace) -> None:
-    """Say that there is nothing to resume. Raises RecipeError where nothing says what would be trained instead."""
-    from balanced_thinking.config.errors import RecipeError
-
-    if arguments.config is None and not {"model", "data"} & {name for name, _ in arguments.overrides}:
-        raise RecipeError(f"there is no run in {out} to resume; name its folder with --out")
-    logger.info("there is no run in %s yet: it starts from the beginning", out)
+def _refuse_no_model(arguments: argparse.Namespace, stage: str, resumed: bool) -> None:
+    """Raises RecipeError where nothing says what is to be trained."""
+    if resumed or arguments.config is not None or any(name == "model" for name, _ in arguments.overrides):
+        return
+    if arguments.resume:
+        raise RecipeError(f"there is no run in {arguments.out} to resume; name its folder with --out")
+    raise RecipeError(
+        f"there is nothing to train; name a recipe with --config, or a model with --model (--model world-base is the "
+        f"embedded one): balanced {stage} --help"
+    )
 
 
 def run_training(arguments: argparse.Namespace) -> Path:
-    from balanced_thinking.config.errors import RecipeError
+    from balanced_thinking.training.checks import check_places, check_settings
     from balanced_thinking.training.recipe import load_recipe, resumed_recipe
-    from balanced_thinking.training.run import train as take
 
     stage = arguments.command
-    _refuse_misspelt(arguments.overrides, arguments.options, stage)
-    _refuse_several(arguments.overrides)
+    _refuse_unknown_names(arguments.overrides, arguments.options, stage)
+    _refuse_several_data_sets(arguments.overrides)
     out = arguments.out or Path("runs") / (arguments.config.stem if arguments.config else stage)
+    arguments.out = out
     saved = RunFiles(out).config
-    if arguments.resume and saved.is_file():
+    resumed = arguments.resume and saved.is_file()
+    _refuse_no_model(arguments, stage, resumed)
+    if resumed:
         recipe = resumed_recipe(saved, arguments.config, arguments.overrides)
     else:
-        if arguments.resume:
-            _start_anew(out, arguments)
-        recipe = load_recipe(
-            arguments.config, arguments.overrides if arguments.config else [("stage", stage), *arguments.overrides]
-        )
+        stated = [] if arguments.config else [("stage", stage)]
+        recipe = load_recipe(arguments.config, [*stated, *arguments.overrides])
     if recipe.stage != stage:
         raise RecipeError(f"the recipe's stage is {recipe.stage!r}; run it with `balanced {recipe.stage}`")
-    fresh = not saved.is_file()
+    # Whatever can be known without torch is known before torch is imported, which takes seconds.
+    check_settings(recipe)
+    refuse_existing_run(out, resume=arguments.resume)
+    check_places(recipe)
+    if arguments.resume and not resumed:
+        logger.info("there is no run in %s yet: it starts from the beginning", out)
+    from balanced_thinking.training.run import train
+
     try:
-        return take(recipe, out, resume=arguments.resume)
-    except Exception:  # whatever failed, and it is told; Ctrl-C is no failure: --resume goes on
-        if fresh:
+        return train(recipe, out, resume=arguments.resume)
+    except Exception:  # whatever failed, and it is reported; Ctrl-C is no failure: --resume continues
+        if not resumed:
             discard_failed_start(out)
         raise

@@ -16,3 +16,7 @@ class UsageError(BalancedThinkingError):
 
 class RecipeError(UsageError, ValueError):
     """A recipe or an option that cannot be used."""
+
+
+class FileInTheWayError(UsageError, FileExistsError):
+    """What would be written is there already."""

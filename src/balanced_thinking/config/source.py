@@ -45,6 +45,15 @@ def field_types(classes: Sequence[SourceClass], enumerations: Sequence[SourceCla
     return found
 
 
+def dict_keys(package: str, file: str, name: str) -> list[str]:
+    """The keys of a dict that a file of a package assigns to this name. Raises SourceError where it does not."""
+    for statement in _parse_module(package, file).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=found)], value=ast.Dict(keys=keys)) if found == name:
+                return [str(key.value) for key in keys if isinstance(key, ast.Constant)]
+    raise SourceError(f"{package}/{file} has no dict {name}")
+
+
 def _find_class(source: SourceClass) -> ast.ClassDef:
     for statement in _parse_module(source.package, source.file).body:
         if isinstance(statement, ast.ClassDef) and statement.name == source.name:

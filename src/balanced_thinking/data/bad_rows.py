@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from balanced_thinking import segments
-from balanced_thinking.config.errors import BalancedThinkingError
+from balanced_thinking.config.errors import BalancedThinkingError, UsageError
 
 PROBLEMS: dict[str, str] = {
     "invalid_json": "the row is not valid JSON in UTF-8",
@@ -32,7 +32,11 @@ _SHOWN_CHARACTERS = 60
 
 
 class DataError(BalancedThinkingError, ValueError):
-    """Data that cannot be loaded: an unknown data set, split or option, a missing file, or bad rows."""
+    """Data that cannot be loaded: see its kinds."""
+
+
+class UnknownDataError(UsageError, DataError):
+    """A data set, a split or an option that does not exist."""
 
 
 class RowError(DataError):

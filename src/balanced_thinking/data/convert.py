@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.segments import render
@@ -27,7 +28,7 @@ def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None =
     Raises DataError, and writes nothing, for a path that does not end in .jsonl or if there is no example.
     """
     if path.suffix != ".jsonl":
-        raise DataError(f"the file to write is {path}; expected a name that ends in .jsonl")
+        raise RecipeError(f"the file to write is {path}; expected a name that ends in .jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     index, partial_folder = -1, path.parent / f".{path.stem}-images.partial"
     shutil.rmtree(partial_folder, ignore_errors=True)

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from balanced_thinking.data.bad_rows import BadRow, BadRowsError, DataError, format_bad_rows
+from balanced_thinking.data.bad_rows import BadRow, BadRowsError, DataError, UnknownDataError, format_bad_rows
 from balanced_thinking.data.checks import check_examples
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import check_known, check_options
@@ -126,9 +126,9 @@ def stream_data(
     reasoning are bad rows.
     """
     if on_bad_row not in ("error", "drop"):
-        raise DataError(f"on_bad_row is {on_bad_row!r}; expected 'error' or 'drop'")
+        raise UnknownDataError(f"on_bad_row is {on_bad_row!r}; expected 'error' or 'drop'")
     if limit is not None and limit < 1:
-        raise DataError(f"limit is {limit}; expected at least 1 row, or none for all")
+        raise UnknownDataError(f"limit is {limit}; expected at least 1 row, or none for all")
     source = resolve_data(data)
     own = dict(options or {})
     if own.pop("hash_split", False):
@@ -194,7 +194,7 @@ def _load_rows(
     load: Callable[..., Iterable[Example | BadRow]] = import_adapter(name).load
     parameters = signature(load).parameters
     if path is None and parameters["path"].default is Parameter.empty:
-        raise DataError(f"data set {name!r} needs a path: write {name}:PATH")
+        raise UnknownDataError(f"data set {name!r} needs a path: write {name}:PATH")
     known = [key for key in parameters if key not in ("path", "split")]
     for key in options:
         check_known(f"data set {name!r}", "option", key, known)

@@ -10,7 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.data.bad_rows import DataError
+from balanced_thinking.data.bad_rows import UnknownDataError
 
 # Annotation -> type of the value. Values with another annotation are checked by the adapter.
 _KINDS: dict[Any, Any] = {kind: kind for kind in (str, bool, NoneType, Path, Sequence, Mapping)}
@@ -27,20 +27,20 @@ def check_options(name: str, load: Callable[..., Any], options: Mapping[str, Any
         if key in hints and not _matches_hint(value, hints[key]):
             expected = signature(load).parameters[key].annotation
             expected = expected if isinstance(expected, str) else getattr(expected, "__name__", expected)
-            raise DataError(f"option {key!r} of data set {name!r} is {value!r}; expected {expected}")
+            raise UnknownDataError(f"option {key!r} of data set {name!r} is {value!r}; expected {expected}")
 
 
 def check_known(owner: str, kind: str, name: str, known: Iterable[str]) -> None:
     """Raise DataError, with the most similar known name, if `owner` has no split, part or option of this name."""
     known = list(known)
     if name not in known:
-        raise DataError(f"{owner} has no {kind} {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
+        raise UnknownDataError(f"{owner} has no {kind} {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
 
 
 def require_train_split(name: str, split: str) -> None:
     """Raise DataError for another split of a data set that is published as training data only."""
     if split not in ("train", "all"):
-        raise DataError(f"{name} has no split {split!r}, because it is training data only; use --split train")
+        raise UnknownDataError(f"{name} has no split {split!r}, because it is training data only; use --split train")
 
 
 def _matches_hint(value: Any, hint: Any) -> bool:

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.data.bad_rows import DataError
+from balanced_thinking.data.bad_rows import DataError, UnknownDataError
 
 # Name -> module, imported when it is first needed.
 DATASETS = {
@@ -55,7 +55,7 @@ def import_adapter(name: str) -> ModuleType:
 def resolve_data(data: str) -> DataSource:
     """Which data set and path `data` means. Raises DataError if it is neither a data set nor a path."""
     if not isinstance(data, str):
-        raise DataError(f"data is {data!r}; expected a data set's name or a path as text")
+        raise UnknownDataError(f"data is {data!r}; expected a data set's name or a path as text")
     name, _, path = data.partition(":")
     if name in DATASETS:
         return DataSource(name, path or None)
@@ -66,12 +66,12 @@ def resolve_data(data: str) -> DataSource:
         for owner in DATASETS:
             if data in getattr(import_adapter(owner), "HUB", ()):
                 return DataSource(owner, data)
-        raise DataError(f"there is no data set and no path {data!r}{did_you_mean(name, DATASETS)}; {expected}")
+        raise UnknownDataError(f"there is no data set and no path {data!r}{did_you_mean(name, DATASETS)}; {expected}")
     for name in DATASETS:
         recognises = getattr(import_adapter(name), "recognises", None)
         if recognises is not None and recognises(place):
             return DataSource(name, data)
-    raise DataError(f"no data set recognises {data!r}; {expected}")
+    raise UnknownDataError(f"no data set recognises {data!r}; {expected}")
 
 
 def result_folder_name(data: str, split: str) -> str:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.config.errors import FileInTheWayError
 from balanced_thinking.config.yaml import read_yaml
-from balanced_thinking.models.load import LoadedModel, is_run_folder
+from balanced_thinking.models.find import is_run_folder
+from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.runs.evaluations import read_summary
 from balanced_thinking.runs.paths import CHECKPOINTS, EVALUATIONS, MODEL, SUMMARY, EvaluationFiles, RunFiles
 
@@ -43,12 +45,12 @@ class EvaluatedModel:
         folder = Path("runs") / self._folder_name()
         files = RunFiles(folder)
         if files.config.exists() or files.provenance.exists():
-            raise FileExistsError(
+            raise FileInTheWayError(
                 f"results of {self.name} would go to {folder}, which is a run of another model; choose an --out"
             )
         for other in _models_evaluated_in(folder):
             if _same_place(other) != _same_place(self.name):
-                raise FileExistsError(
+                raise FileInTheWayError(
                     f"results of {self.name} would go to {folder}, which holds those of {other}; choose an --out"
                 )
         return files.evaluations

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.config.errors import FileInTheWayError
 from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks
@@ -182,13 +183,13 @@ def _reusable_results(task: Task, folder: Path | None, overwrite: bool) -> Summa
     try:
         summary = read_results(folder)
     except RecordError as error:
-        raise FileExistsError(f"{error}; choose another --out, or replace these results with --overwrite") from error
+        raise FileInTheWayError(f"{error}; choose another --out, or replace these results with --overwrite") from error
     if summary is None:
         return None
     if summary.task == task.identity:
         return summary
     difference = _first_differing_setting(summary, task)
-    raise FileExistsError(
+    raise FileInTheWayError(
         f"{folder} already holds results of another evaluation ({difference}); choose another --out, or replace them "
         "with --overwrite"
     )

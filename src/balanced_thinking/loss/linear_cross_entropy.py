@@ -56,7 +56,7 @@ def _run_fastest(hidden_TD: Tensor, *rest: Any) -> LossParts:
     return (_run_triton if on_triton else chunked_loss)(hidden_TD, *rest)
 
 
-# A new implementation is one line here.
+# A new implementation is one line here, and its name in `variants.HEAD_IMPLEMENTATIONS`.
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "auto": _run_fastest,
     "chunked": chunked_loss,

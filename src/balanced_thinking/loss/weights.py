@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import torch
 
+from balanced_thinking.loss.variants import NORMALIZE
 from balanced_thinking.segments import ANSWER, THINK
 
 SEGMENTS = (THINK, ANSWER)
-NORMALIZE = ("example", "batch", "token")
 
 
 def tokens_per_segment(segment_ids_BL: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,17 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.models.find import (
+    TINY_PREFIX,
+    ModelNotFoundError,
+    TinySize,
+    adapter_base_name,
+    describe_missing_model,
+    how_to_add_processor,
+    resolve_model_path,
+)
 from balanced_thinking.models.graft import graft_language_model
-from balanced_thinking.models.tiny import ARCHITECTURES, ImageOnlyQwen2_5_VLProcessor, TinySize, build_tiny
-from balanced_thinking.runs.paths import RunFiles
-
-EMBEDDED = "world-base"
-_TINY = "tiny:"
+from balanced_thinking.models.tiny import ImageOnlyQwen2_5_VLProcessor, build_tiny
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,14 @@ def load_model(
     a `tiny:` model takes `attn_implementation`, and `language_from`, the model whose language model it starts from.
     `image_options` are those of its image processor, such as `max_pixels`; they are saved with it.
     """
-    if name.startswith(_TINY):
+    if name.startswith(TINY_PREFIX):
         if image_options:
             raise ValueError(
                 f"image_options is {dict(image_options)}, but a tiny model has model_size.image_side for that"
             )
-        return LoadedModel(*_build_tiny_model(name.removeprefix(_TINY), seed, size, **from_pretrained))
+        return LoadedModel(*_build_tiny_model(name.removeprefix(TINY_PREFIX), seed, size, **from_pretrained))
     path = resolve_model_path(name)
-    if (base := _adapter_base_name(path)) is not None:
+    if (base := adapter_base_name(path)) is not None:
         return _load_adapter(path, base, image_options, from_pretrained)
     auto = AutoModelForImageTextToText if _has_vision(path) else AutoModelForCausalLM
     from_pretrained.setdefault("dtype", torch.float32)
@@ -93,48 +97,15 @@ def _build_tiny_model(
     return model, processor
 
 
-def resolve_model_path(name: str) -> str:
-    """The folder of the embedded base or of a run's model, a local folder, or the name as it is for the hub. Raises for
-    a missing local path."""
-    if name == EMBEDDED:
-        return str(files("balanced_thinking") / "models" / EMBEDDED)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return str(RunFiles(folder).model if is_run_folder(folder) else folder)
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:  # a hub name is OWNER/NAME
-        raise FileNotFoundError(
-            f"there is no model folder {name}; expected a checkpoint's folder, a hub name such as "
-            f"Qwen/Qwen2.5-VL-3B-Instruct, "
-            f"{EMBEDDED}, or one of {', '.join(_TINY + a for a in ARCHITECTURES)}"
-        )
-    return name
-
-
 def checkpoint_dtype(name: str) -> torch.dtype:
     """The dtype that a checkpoint's configuration names, an adapter's base's: float32 where it names none."""
-    if name.startswith(_TINY):
+    if name.startswith(TINY_PREFIX):
         return torch.float32
     path = resolve_model_path(name)
-    if (base := _adapter_base_name(path)) is not None:
+    if (base := adapter_base_name(path)) is not None:
         return checkpoint_dtype(base)
     config = _load_config(path)
     return config.dtype or config.get_text_config().dtype or torch.float32
-
-
-def _adapter_base_name(path: str) -> str | None:
-    """The base that the adapter in this folder names; None where it is no adapter."""
-    adapter = Path(path) / "adapter_config.json"
-    if not adapter.is_file():
-        return None
-    base = json.loads(adapter.read_text())["base_model_name_or_path"]
-    if base is None:
-        raise ValueError(f"{adapter} names no base model; set its base_model_name_or_path")
-    return base
-
-
-def is_run_folder(folder: Path) -> bool:
-    """Whether it is the directory of a run that has saved its model."""
-    return any((RunFiles(folder).model / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
 def load_processor(name: str, image_options: Mapping[str, Any] | None = None) -> Any:
@@ -142,10 +113,10 @@ def load_processor(name: str, image_options: Mapping[str, Any] | None = None) ->
 
     Raises ValueError for an image option that its image processor does not have.
     """
-    if name.startswith(_TINY):
-        return build_tiny(name.removeprefix(_TINY))[1]
+    if name.startswith(TINY_PREFIX):
+        return build_tiny(name.removeprefix(TINY_PREFIX))[1]
     path = resolve_model_path(name)
-    if (base := _adapter_base_name(path)) is not None:  # its configuration is its base's
+    if (base := adapter_base_name(path)) is not None:  # its configuration is its base's
         if not (Path(path) / "tokenizer_config.json").is_file():
             return load_processor(base, image_options)
         return _read_processor(path, _has_vision(resolve_model_path(base)), image_options or {})
@@ -157,10 +128,8 @@ def _read_processor(path: str, vision: bool, image_options: Mapping[str, Any]) -
     kind = json.loads(declared.read_text()).get("processor_class") if declared.is_file() else None
     if kind == ImageOnlyQwen2_5_VLProcessor.__name__:
         processor = _load_image_only_qwen(path, image_options)
-    elif vision:
-        processor = AutoProcessor.from_pretrained(path, **image_options)
     else:
-        processor = AutoTokenizer.from_pretrained(path)
+        processor = _from_pretrained(AutoProcessor if vision else AutoTokenizer, path, image_options if vision else {})
     # transformers passes over a name that it does not know.
     images = getattr(processor, "image_processor", None)
     known = getattr(getattr(images, "valid_kwargs", None), "__annotations__", {})
@@ -169,6 +138,22 @@ def _read_processor(path: str, vision: bool, image_options: Mapping[str, Any]) -
             told = f"known: {', '.join(sorted(known))}" if known else "this model takes no pictures"
             raise ValueError(f"image_options has {option!r}{did_you_mean(option, known)}; {told}")
     return processor
+
+
+def _from_pretrained(auto: Any, path: str, options: Mapping[str, Any]) -> Any:
+    """Raises ModelNotFoundError, in our words, where there is no processor or tokenizer to load."""
+    try:
+        return auto.from_pretrained(path, **options)
+    except (OSError, ValueError, KeyError) as error:
+        if options and not isinstance(error, OSError):
+            raise ValueError(f"image_options is {dict(options)}, which the image processor refuses: {error}") from error
+        if not Path(path).is_dir():
+            raise OSError(f"the processor of {path} cannot be loaded from the hub: {error}") from error
+        what = "processor" if auto is AutoProcessor else "tokenizer"
+        raise ModelNotFoundError(
+            f"{path} has no {what} that transformers can load ({error}); expected its files beside config.json"
+            f"{how_to_add_processor(path)}"
+        ) from error
 
 
 def _load_image_only_qwen(path: str, image_options: Mapping[str, Any]) -> ImageOnlyQwen2_5_VLProcessor:
@@ -189,9 +174,7 @@ def _load_config(path: str) -> Any:
             raise OSError(f"there is no folder {path}, and as a name on the hub: {error}") from error
         if (folder / "config.json").is_file():
             raise
-        held = sorted(folder.glob("checkpoints/checkpoint-*")) or sorted(folder.glob("checkpoint-*"))
-        hint = f"; it has checkpoints, such as {held[-1]}" if held else ""
-        raise OSError(f"{path} holds no model: there is no config.json in it{hint}") from error
+        raise ModelNotFoundError(describe_missing_model(folder)) from error
 
 
 def _has_vision(path: str) -> bool:

@@ -9,7 +9,6 @@ class are those of Qwen2.5-VL, LLaVA-NeXT and Gemma 3 (and Qwen2 for text only);
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,54 +35,8 @@ from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImagePr
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from balanced_thinking.models.find import TINY_PATCH_SIDE, TinySize, check_architecture
 from balanced_thinking.models.tokenizer import make_tokenizer
-
-PATCH = 14
-
-
-@dataclass(frozen=True)
-class TinySize:
-    """Widths and depths shared by the tiny architectures. `heads` divides `hidden`.
-
-    `max_image_tokens` bounds Qwen2.5-VL's pictures; `image_side` is the side in pixels, a multiple of 28, that
-    LLaVA-NeXT's tiles and Gemma 3's pictures are scaled to.
-    """
-
-    hidden: int = 64
-    layers: int = 2
-    heads: int = 4
-    vision_hidden: int = 64
-    vision_layers: int = 2
-    max_image_tokens: int = 16
-    image_side: int = 56
-
-    @property
-    def head_dim(self) -> int:
-        return self.hidden // self.heads
-
-    def text_config(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-        return {
-            "vocab_size": (len(tokenizer) + 7) // 8 * 8,
-            "hidden_size": self.hidden,
-            "intermediate_size": 3 * self.hidden,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.heads // 2,
-            "max_position_embeddings": 8192,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-            "initializer_range": 0.05,
-        }
-
-    def vision_config(self) -> dict[str, Any]:
-        return {
-            "hidden_size": self.vision_hidden,
-            "intermediate_size": 2 * self.vision_hidden,
-            "num_hidden_layers": self.vision_layers,
-            "num_attention_heads": 4,
-            "patch_size": PATCH,
-        }
 
 
 class ImageOnlyQwen2_5_VLProcessor(Qwen2_5_VLProcessor):  # noqa: N801 (the name says which class it narrows)
@@ -108,7 +61,7 @@ def _build_qwen2_5_vl(size: TinySize) -> tuple[PreTrainedModel, Any]:
         padding_side="right",
     )
     tokenizer.chat_template = _read_chat_template("qwen2_5_vl")
-    pixels = (2 * PATCH) ** 2
+    pixels = (2 * TINY_PATCH_SIDE) ** 2
     images = Qwen2VLImageProcessorPil(min_pixels=pixels, max_pixels=pixels * size.max_image_tokens)
     processor = ImageOnlyQwen2_5_VLProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
     token = tokenizer.convert_tokens_to_ids
@@ -127,10 +80,10 @@ def _build_qwen2_5_vl(size: TinySize) -> tuple[PreTrainedModel, Any]:
             "num_heads": 4,
             "out_hidden_size": size.hidden,
             "fullatt_block_indexes": [size.vision_layers - 1],
-            "patch_size": PATCH,
+            "patch_size": TINY_PATCH_SIDE,
             "spatial_merge_size": 2,
             "temporal_patch_size": 2,
-            "window_size": 8 * PATCH,
+            "window_size": 8 * TINY_PATCH_SIDE,
         },
         image_token_id=token("<|image_pad|>"),
         video_token_id=token("<|video_pad|>"),
@@ -155,7 +108,7 @@ def _build_llava_next(size: TinySize) -> tuple[PreTrainedModel, Any]:
     processor = LlavaNextProcessor(
         images,
         tokenizer,
-        patch_size=PATCH,
+        patch_size=TINY_PATCH_SIDE,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=tokenizer.chat_template,
@@ -185,7 +138,7 @@ def _build_gemma3(size: TinySize) -> tuple[PreTrainedModel, Any]:
         padding_side="left",
     )
     tokenizer.chat_template = _read_chat_template("gemma3")
-    tokens_per_image = (side // PATCH // 2) ** 2
+    tokens_per_image = (side // TINY_PATCH_SIDE // 2) ** 2
     images = Gemma3ImageProcessorPil(size={"height": side, "width": side})
     processor = Gemma3Processor(
         images, tokenizer, chat_template=tokenizer.chat_template, image_seq_length=tokens_per_image
@@ -212,6 +165,7 @@ def _build_qwen2(size: TinySize) -> tuple[PreTrainedModel, Any]:
     return Qwen2ForCausalLM(Qwen2Config(**size.text_config(tokenizer), tie_word_embeddings=True)), tokenizer
 
 
+# Named in `find.TINY_ARCHITECTURES`, too, which needs no torch.
 ARCHITECTURES: dict[str, Callable[[TinySize], tuple[PreTrainedModel, Any]]] = {
     "qwen2_5_vl": _build_qwen2_5_vl,
     "llava_next": _build_llava_next,
@@ -223,10 +177,9 @@ ARCHITECTURES: dict[str, Callable[[TinySize], tuple[PreTrainedModel, Any]]] = {
 def build_tiny(architecture: str, *, size: TinySize | None = None, seed: int = 0) -> tuple[PreTrainedModel, Any]:
     """A randomly initialised float32 model and its processor (its tokenizer for the text-only `qwen2`).
 
-    Raises `ValueError` for an unknown architecture.
+    Raises ModelNotFoundError for an unknown architecture.
     """
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"no tiny architecture {architecture!r}; known: {', '.join(ARCHITECTURES)}")
+    check_architecture(architecture)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, processor = ARCHITECTURES[architecture](size or TinySize())

@@ -16,6 +16,7 @@ def write_report(runs_dir: Path | str, html_path: Path | str, markdown_path: Pat
     would have the same path.
     """
     # Imported here so that `balanced --help`, which imports this module, does not wait for matplotlib.
+    from balanced_thinking.config.errors import RecipeError
     from balanced_thinking.report.build import load_report
     from balanced_thinking.report.write.markdown import render_markdown
     from balanced_thinking.report.write.page import render_page
@@ -28,7 +29,7 @@ def write_report(runs_dir: Path | str, html_path: Path | str, markdown_path: Pat
         texts[path.with_suffix(".csv")] = lambda report: render_arms_csv(all_arm_rows(report))
         texts[path.with_name(f"{path.stem}-contrasts.csv")] = render_contrasts_csv
         if len(texts) < 4:
-            raise ValueError(
+            raise RecipeError(
                 f"the page {html_path}, the Markdown {markdown_path} and the .csv beside it would be the "
                 "same file; choose names that end in .html and .md with --html and --markdown"
             )

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.errors import BalancedThinkingError
+from balanced_thinking.config.errors import UsageError
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.runs.records import Provenance, read_record, record_values
 from balanced_thinking.system.files import write_atomically
@@ -22,14 +22,18 @@ from balanced_thinking.system.process import utc_now
 _VERSIONED = ("balanced-thinking", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers")
 
 
-class RunExistsError(BalancedThinkingError, FileExistsError):
+class RunExistsError(UsageError, FileExistsError):
     """The folder already holds a run."""
 
 
+class NotARunFolderError(UsageError, NotADirectoryError):
+    """A file is where a run's folder should be."""
+
+
 def refuse_existing_run(out: Path, *, resume: bool) -> None:
-    """Raises RunExistsError where it holds a run that is not to be resumed, NotADirectoryError where it is a file."""
+    """Raises RunExistsError where it holds a run that is not to be resumed, NotARunFolderError where it is a file."""
     if (file := next((place for place in (out, *out.parents) if place.is_file()), None)) is not None:
-        raise NotADirectoryError(f"{file} is a file, not a folder for runs; choose another folder with --out")
+        raise NotARunFolderError(f"{file} is a file, not a folder for runs; choose another folder with --out")
     if RunFiles(out).config.exists() and not resume:
         raise RunExistsError(
             f"{out} already holds a run; add --resume to continue it, or choose another folder with --out"

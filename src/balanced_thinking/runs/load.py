@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.config.errors import UsageError
 from balanced_thinking.runs.evaluations import Evaluation, load_evaluation
 from balanced_thinking.runs.files import path_in_run, read_json_lines, read_mapping
 from balanced_thinking.runs.find import SEED_FOLDER, TRAINING_FILES, explain_missing_runs, find_runs, list_folders
@@ -24,6 +25,10 @@ from balanced_thinking.runs.records import (
     read_record,
 )
 from balanced_thinking.system.progress import track_progress
+
+
+class NoRunsError(UsageError, ValueError):
+    """A folder without a run."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,11 @@ def mean_of_known(values: Iterable[float | None]) -> float | None:
 def load_runs(runs_dir: Path) -> list[Run]:
     """Every run below `runs_dir`, sorted by arm and seed.
 
-    Raises ValueError when the folder holds no run. The message says what was found and which command makes runs.
+    Raises NoRunsError when the folder holds no run. The message says what was found and which command makes runs.
     """
     places = find_runs(runs_dir)
     if not places:
-        raise ValueError(explain_missing_runs(runs_dir))
+        raise NoRunsError(explain_missing_runs(runs_dir))
     runs = [load_run(folder, arm) for folder, arm in track_progress(places, "reading runs")]
     return sorted(_repeat_seedless_runs(runs), key=lambda run: (run.arm, -1 if run.seed is None else run.seed))
 

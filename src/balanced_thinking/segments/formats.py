@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
 
 _PUNCTUATION = "$.,;:!?)]}*\\`'\"。．，！？"
@@ -49,11 +50,11 @@ class ReasoningFormat:
         tags = [tag for tag, _ in self._tag_pairs()]
         for tag in tags:
             if tag != tag.strip() or tags.count(tag) > 1:
-                raise ValueError(
+                raise RecipeError(
                     f"reasoning format {self.name!r}: tag {tag!r} must be unique and have no outer white space"
                 )
         if (self.think_open or self.answer_close) and not (self.think_close or self.answer_open):
-            raise ValueError(
+            raise RecipeError(
                 f"reasoning format {self.name!r} has no start of the answer: set think_close or answer_open"
             )
 
@@ -191,7 +192,7 @@ FORMATS["auto"] = replace(
 def get_format(spec: str | Mapping[str, Any] | ReasoningFormat) -> ReasoningFormat:
     """The format of this name, or a custom one from a mapping of `ReasoningFormat`'s fields.
 
-    Raises ValueError for an unknown name or key, and suggests the nearest known one.
+    Raises RecipeError for an unknown name or key, and suggests the nearest known one.
     """
     if isinstance(spec, ReasoningFormat):
         return spec
@@ -199,19 +200,19 @@ def get_format(spec: str | Mapping[str, Any] | ReasoningFormat) -> ReasoningForm
         return _custom_format(spec)
     if spec in FORMATS:
         return FORMATS[spec]
-    raise ValueError(_unknown_name_message("reasoning format", str(spec), FORMATS))
+    raise RecipeError(_unknown_name_message("reasoning format", str(spec), FORMATS))
 
 
 def _custom_format(spec: Mapping[str, Any]) -> ReasoningFormat:
     for key in spec:
         if key not in _DEFAULTS:
-            raise ValueError(_unknown_name_message("key of a reasoning format", str(key), _DEFAULTS))
+            raise RecipeError(_unknown_name_message("key of a reasoning format", str(key), _DEFAULTS))
     values = {key: _lists_to_tuples(value) for key, value in spec.items()}
     for key, value in values.items():
         if not _is_valid_value(key, value):
-            raise ValueError(f"reasoning format: {key} must look like {_DEFAULTS[key]!r}, found {value!r}")
+            raise RecipeError(f"reasoning format: {key} must look like {_DEFAULTS[key]!r}, found {value!r}")
     if not (values.get("think_close") or values.get("answer_open")):
-        raise ValueError(f"reasoning format {values!r} has no start of the answer: set think_close or answer_open")
+        raise RecipeError(f"reasoning format {values!r} has no start of the answer: set think_close or answer_open")
     # Without an opening tag in the format, only the chat template can open the thinking.
     defaults: dict[str, Any] = {"name": "custom", "open_optional": not values.get("think_open")}
     return ReasoningFormat(**(defaults | values))

@@ -9,6 +9,7 @@ from balanced_thinking.segments.formats import ReasoningFormat
 from balanced_thinking.segments.parser import Parsed
 from balanced_thinking.segments.scan import strip_space_and_turn_end, think_tag_pattern
 
+OVERFLOW = ("error", "drop", "trim_think")  # what becomes of a sample that is too long
 # What separates two units that may be cut.
 SENTENCE_GAPS = re.compile(r"(?<=[.!?\n])\s+")
 WORD_GAPS = re.compile(r"\s+")

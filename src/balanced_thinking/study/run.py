@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from balanced_thinking.config.errors import BalancedThinkingError
+from balanced_thinking.config.errors import BalancedThinkingError, UsageError
 from balanced_thinking.runs.evaluations import read_summary
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.runs.paths import LOG, RunFiles, StudyFiles
@@ -37,6 +37,10 @@ _GRACE_SECONDS = 10.0
 
 class StudyError(BalancedThinkingError, RuntimeError):
     """Some runs of a study failed, or its folder holds another study. The message says which, and where to look."""
+
+
+class OtherStudyError(UsageError, StudyError):
+    """The folder holds another study."""
 
 
 def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
@@ -94,7 +98,7 @@ def prepare_folder(study: Study, root: Path) -> None:
 def _refuse_another_study(study: Study, root: Path) -> None:
     plan = StudyFiles(root).plan
     if plan.is_file() and (changed := refused_changes(load_study(plan), study, root)):
-        raise StudyError(
+        raise OtherStudyError(
             f"{root} holds another study: {'; '.join(changed[:3])}; choose another folder with --out, or remove the "
             "runs to do again"
         )

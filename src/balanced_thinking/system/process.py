@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 # How torchrun (and `accelerate launch`), Intel MPI, Open MPI and MVAPICH name a process's rank.
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+_LOCAL_RANKS = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
 
 
 def usable_cores() -> int:
@@ -18,9 +19,10 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def process_rank() -> int:
-    """This process's rank among those that a launcher started, as it says in the environment; 0 where there is none."""
-    return next((int(rank) for name in _RANKS if (rank := os.environ.get(name, "")).isdecimal()), 0)
+def process_rank(*, local: bool = False) -> int:
+    """This process's rank among all that a launcher started, or among those of this machine; 0 without a launcher."""
+    names = _LOCAL_RANKS if local else _RANKS
+    return next((int(rank) for name in names if (rank := os.environ.get(name, "")).isdecimal()), 0)
 
 
 class Clock(NamedTuple):

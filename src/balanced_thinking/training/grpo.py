@@ -9,78 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from datasets import Dataset, Image, List
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from balanced_thinking.batch.pictures import DistinctImageProcessor
 from balanced_thinking.data.images import open_image
-from balanced_thinking.loss.schedules import SCHEDULES, Schedule
-from balanced_thinking.scoring.scorers import get_scorer
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
-from balanced_thinking.training.rewards import REWARDS, NamedReward, check_rewards, make_rewards
-from balanced_thinking.training.safety import SafeTrainer, set_device_defaults
-from balanced_thinking.training.sft_config import option
+from balanced_thinking.training.grpo_config import ScaleGRPOConfig
+from balanced_thinking.training.rewards import NamedReward, make_rewards
+from balanced_thinking.training.safety import SafeTrainer
 
-CREDIT = ("completion", "segment")
-_SCHEDULES = [name for name in SCHEDULES if name != "adaptive"]  # which follows a think loss
 _IMAGE_INPUTS = ("pixel_values", "image_grid_thw", "image_sizes")
-
-
-@dataclass
-class ScaleGRPOConfig(GRPOConfig):
-    """TRL's `GRPOConfig`, the rewards by name, and how credit is shared between thinking and answer."""
-
-    rewards: dict[str, float] | None = option(
-        None, f"Weight of each reward: {', '.join(REWARDS)}. null: accuracy 1.0, format 0.2."
-    )
-    reward_scorer: str = option(
-        "numeric", "How the accuracy reward compares answers: numeric, exact, or another of eval's scorers."
-    )
-    think_budget: int = option(256, "Think tokens from which on the conciseness reward falls.")
-    reasoning_format: Any = option("think-answer", "Name of the completions' reasoning format, or its definition.")
-    credit: str = option(
-        "completion",
-        f"What an advantage is credited to: {' or '.join(CREDIT)} (each one's mean, weighted as in SCALe).",
-    )
-    schedule: str = option("constant", f"How credit moves from thinking to answering: {', '.join(_SCHEDULES)}.")
-    think_weight_start: float = option(0.5, "Share of the credit that thinking gets at the first step.")
-    think_weight_end: float = option(0.5, "Share of the credit that thinking gets at the last step.")
-    bf16: bool | None = option(None, "bfloat16 mixed precision; on where a GPU supports it.")
-    dataloader_pin_memory: bool = option(True, "Pin batches in memory; only where there is a GPU.")
-
-    def __post_init__(self) -> None:
-        set_device_defaults(self)
-        super().__post_init__()
-        self.rewards = {"accuracy": 1.0, "format": 0.2} if self.rewards is None else self.rewards
-        check_rewards(self.rewards)
-        get_scorer(self.reward_scorer)
-        get_format(self.reasoning_format)
-        if self.credit not in CREDIT:
-            raise ValueError(f"credit is {self.credit!r}; known: {', '.join(CREDIT)}")
-        if self.think_budget < 1:
-            raise ValueError(f"think_budget is {self.think_budget}; expected at least 1 token")
-        if self.schedule == "adaptive":
-            raise ValueError("schedule='adaptive' follows a think loss, which GRPO has not; choose another schedule")
-        self.credit_schedule()
-        self._refuse_inexact_resume()
-
-    def credit_schedule(self) -> Schedule:
-        return Schedule(self.schedule, self.think_weight_start, self.think_weight_end)
-
-    def _refuse_inexact_resume(self) -> None:
-        """A checkpoint within a generation cycle would resume with other completions than it was saved with."""
-        cycle = self.steps_per_generation * self.num_iterations
-        if self.save_strategy == "steps" and (self.save_steps * self.gradient_accumulation_steps) % cycle:
-            raise ValueError(
-                f"save_steps={self.save_steps} falls inside a generation cycle of {cycle} micro-batches "
-                f"(steps_per_generation x num_iterations), so that resuming would not be exact; choose a save_steps "
-                f"with save_steps x gradient_accumulation_steps a multiple of {cycle}"
-            )
 
 
 class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):

@@ -1,14 +1,13 @@
 """A training run's recipe: what to train, on what, and any training argument; from YAML and the command line.
 
-Reading one needs no torch, unless it has `lora` or `model_size`, whose keys are checked against their owners. The keys
-under `training` are those of `ScaleSFTConfig`, checked when the run starts.
+Reading one needs no torch. The keys under `training` are those of `ScaleSFTConfig` or `ScaleGRPOConfig`, which
+`training.checks` looks at.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import typing
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -17,8 +16,17 @@ from typing import Any
 import yaml
 
 from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.config.types import _annotation_types, check_keys, format_value, typed_arguments
+from balanced_thinking.config.types import (
+    AdmittedTypes,
+    admitted_types,
+    check_keys,
+    convert_values,
+    format_value,
+    typed_arguments,
+)
 from balanced_thinking.config.yaml import read_yaml
+from balanced_thinking.models.find import TinySize
+from balanced_thinking.training.arguments import LORA_SYNONYMS, argument_types, lora_types
 
 _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 STAGES = ("sft", "grpo")
@@ -81,8 +89,9 @@ def load_recipe(path: str | Path | None, overrides: Sequence[tuple[str, str]] = 
     Raises RecipeError for what is no YAML, an unknown key, a value of another kind, or an unset `$VARIABLE`.
     """
     raw = _read_recipe_mapping(path) if path is not None else {}
+    stage = dict(overrides).get("stage", raw.get("stage"))
     for name, text in overrides:
-        _apply_override(raw, name, text)
+        _apply_override(raw, stage if stage in STAGES else STAGES[0], name, text)
     return make_recipe(raw, "the recipe")
 
 
@@ -135,23 +144,25 @@ def _read_recipe_mapping(path: str | Path) -> dict[str, Any]:
     return raw
 
 
-def _apply_override(raw: dict[str, Any], name: str, text: str) -> None:
+def _apply_override(raw: dict[str, Any], stage: str, name: str, text: str) -> None:
+    """Set a key of the recipe, one of a mapping in it, a training argument, or a key of one that is a mapping."""
     value = read_yaml(text, f"--{name} {text}")
     head, _, key = name.partition(".")
-    known = {f.name for f in fields(Recipe)}
-    if head not in known:
-        head, key = "training", name
+    types: Mapping[str, AdmittedTypes] = admitted_types(Recipe)
+    if head not in types:  # a training argument, and so the key of a mapping itself
+        arguments = raw.get("training") or {}
+        if not isinstance(arguments, dict):
+            return  # which the check of the whole recipe refuses
+        raw["training"], raw, types = (arguments := dict(arguments)), arguments, argument_types(stage)
     if not key:
         raw[head] = value
         return
+    if dict not in types.get(head, {dict}):
+        raise RecipeError(f"--{name} sets a key of {head}, which is not a mapping; write --{head} VALUE")
     mapping = raw.get(head) or {}
-    if not isinstance(mapping, dict) or head not in _keys_of_mapping_type():
-        raise RecipeError(f"--{name} sets a key of {head}, which is no mapping; write --{head} VALUE")
+    if not isinstance(mapping, dict):
+        raise RecipeError(f"--{name} sets a key of {head}, which is {format_value(mapping)}; write --{head} VALUE")
     raw[head] = {**mapping, key: value}
-
-
-def _keys_of_mapping_type() -> set[str]:
-    return {name for name, hint in typing.get_type_hints(Recipe).items() if dict in _annotation_types(hint)}
 
 
 def _check_sections(recipe: Recipe) -> None:
@@ -161,14 +172,10 @@ def _check_sections(recipe: Recipe) -> None:
     if recipe.training.get("resume_from_checkpoint") is not None:
         raise RecipeError("resume_from_checkpoint is what --resume says: leave it out")
     if recipe.lora is not None:
-        from peft import LoraConfig
-
         if "task_type" in recipe.lora:
             raise RecipeError("lora.task_type is always CAUSAL_LM; leave it out")
-        recipe.lora = typed_arguments(LoraConfig, recipe.lora, "lora")
+        recipe.lora = convert_values(recipe.lora, lora_types(), "lora", LORA_SYNONYMS, prefix="lora.")
     if recipe.model_size:
-        from balanced_thinking.models.tiny import TinySize
-
         recipe.model_size = typed_arguments(TinySize, recipe.model_size, "model_size")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from inspect import signature
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,24 +12,28 @@ from typing import Any
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import set_seed
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.config.types import typed_arguments
 from balanced_thinking.data.load import choose_read_format, stream_data
 from balanced_thinking.data.overlap import refuse_overlap
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
+from balanced_thinking.models.find import TinySize
 from balanced_thinking.models.load import LoadedModel, ensure_saved, load_model
-from balanced_thinking.models.tiny import TinySize
 from balanced_thinking.runs.directory import create_run, finish_run, read_provenance, refuse_existing_run
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.segments import get_format
 from balanced_thinking.system.memory import peak_mib
 from balanced_thinking.training.callbacks import MetricsFile, TrainingClock, show_progress
-from balanced_thinking.training.grpo import ScaleGRPOConfig, ScaleGRPOTrainer
-from balanced_thinking.training.recipe import STAGES, Recipe
-from balanced_thinking.training.safety import refuse_several_gpus
+from balanced_thinking.training.checks import check_places, check_settings
+from balanced_thinking.training.grpo import ScaleGRPOTrainer
+from balanced_thinking.training.grpo_config import ScaleGRPOConfig
+from balanced_thinking.training.header import StartHeader
+from balanced_thinking.training.model_checks import check_lora_targets, check_processor
+from balanced_thinking.training.options import DEFAULTS
+from balanced_thinking.training.recipe import Recipe
+from balanced_thinking.training.safety import refuse_several_gpus, refuse_unsupported_precision
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 
@@ -39,51 +44,50 @@ STAGE_CLASSES: dict[str, tuple[type, type]] = {
     "grpo": (ScaleGRPOConfig, ScaleGRPOTrainer),
 }
 _STEP = re.compile(r"checkpoint-(\d+)")
-_EXTRAS = ("tensorboard", "trackio", "wandb")  # of this distribution
-# `disable_tqdm` is given because transformers hides the progress bar from whoever asks for fewer warnings.
-DEFAULTS = {"report_to": "none", "logging_steps": 10, "save_total_limit": 2, "disable_tqdm": False}
 
 
 def training_arguments(recipe: Recipe, out: Path) -> Any:
-    """The recipe's training section as its stage's config; unknown keys fail with the nearest known one, and so does a
-    process that sees several GPUs, unless its model lies on all of them."""
-    if recipe.stage not in STAGES:
-        raise RecipeError(f"stage is {recipe.stage!r}{did_you_mean(recipe.stage, STAGES)}; known: {', '.join(STAGES)}")
+    """The recipe's training section as its stage's config.
+
+    Raises RecipeError for settings that cannot be, alone, together or on this machine.
+    """
+    arguments = check_settings(recipe)
+    refuse_unsupported_precision(arguments)
     config = STAGE_CLASSES[recipe.stage][0]
-    values = {**DEFAULTS, "run_name": str(out), **recipe.training, "output_dir": str(RunFiles(out).checkpoints)}
-    args = config(**typed_arguments(config, values))
-    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-        if getattr(args, name) < 1:
-            raise RecipeError(f"{name} is {getattr(args, name)}; expected at least 1")
-    _check_reporting(args.report_to)
-    if "device_map" not in recipe.model_options:
-        refuse_several_gpus(args)
+    try:
+        values = {**DEFAULTS, "run_name": str(out), **arguments, "output_dir": str(RunFiles(out).checkpoints)}
+        args = config(**values)
+        if "device_map" not in recipe.model_options:
+            refuse_several_gpus(args)
+    except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
+        raise RecipeError(str(error)) from error
+    _check_scheduler(args)
     return args
 
 
-def _check_reporting(names: list[str]) -> None:
-    """Raises RecipeError for a destination that does not exist or is not installed, which transformers would say once
-    data and model are loaded."""
-    available = get_available_reporting_integrations()
-    for name in names:
-        if name not in INTEGRATION_TO_CALLBACK:
-            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+def _check_scheduler(args: Any) -> None:
+    """Raises RecipeError for a key that the learning rate's schedule does not take."""
+    taken = signature(TYPE_TO_SCHEDULER_FUNCTION[args.lr_scheduler_type]).parameters
+    for key in args.lr_scheduler_kwargs or {}:
+        if key not in taken:
+            known = ", ".join(name for name in taken if name not in ("optimizer", "num_warmup_steps"))
             raise RecipeError(
-                f"report_to is {name!r}{did_you_mean(name, INTEGRATION_TO_CALLBACK)}; known: none, {known}"
+                f"lr_scheduler_kwargs has the key {key!r}{did_you_mean(key, taken)}, which the schedule "
+                f"{args.lr_scheduler_type.value} does not take; known: {known}"
             )
-        if name in _EXTRAS and name not in available:
-            raise RecipeError(f"report_to is {name!r}, which is not installed: pip install 'balanced-thinking[{name}]'")
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """Train, save the model to `out/model`, and return that folder. A run that is to be resumed and has taken all its
     steps stays as it is."""
-    args = training_arguments(recipe, out)
     refuse_existing_run(out, resume=resume)
+    check_places(recipe)
+    args = training_arguments(recipe, out)
     checkpoint = _checkpoint_to_resume(Path(args.output_dir), args.max_steps) if resume else None
     if resume and _has_all_steps(out, args.max_steps):
         logger.info("%s has taken all its %d steps; with more --max_steps it goes on", out, args.max_steps)
         return RunFiles(out).model
+    check_processor(recipe, args)
     owner: dict[int, str] = {}
     data, dropped = _load_split(recipe, args, "training", recipe.split, recipe.data_options, owner)
     validation, validation_dropped = None, 0
@@ -96,6 +100,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     loaded = load_model(
         recipe.model, seed=args.seed, size=size, image_options=recipe.image_options, **recipe.model_options
     )
+    if recipe.lora is not None:
+        check_lora_targets(loaded.model, recipe.lora)
     if recipe.lora is not None or (recipe.stage == "grpo" and args.beta):
         loaded = ensure_saved(loaded, RunFiles(out).base_model)
     trainer = STAGE_CLASSES[recipe.stage][1](
@@ -111,6 +117,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         _refuse_to_save_nothing(trainer.accelerator.state.deepspeed_plugin)
     about = _describe_run(recipe, args, loaded)
     about |= {"examples": len(data), "dropped": dropped, "validation_dropped": validation_dropped}
+    trainer.add_callback(StartHeader(recipe, trainer, out, dropped))
     show_progress(trainer)
     # The directory is taken only now, so that a start that fails leaves nothing in the next one's way.
     if args.process_index == 0:

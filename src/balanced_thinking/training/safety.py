@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
 from transformers import TrainerCallback
-from transformers.utils import is_torch_bf16_gpu_available
+from transformers.utils import is_torch_bf16_gpu_available, is_torch_tf32_available
 
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.cpu.products import limit_onednn_caches
 from balanced_thinking.system.process import usable_cores
@@ -29,6 +31,22 @@ def set_device_defaults(args: Any) -> None:
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
     if args.dataloader_num_workers is None:
         args.dataloader_num_workers = min(_WORKERS, usable_cores()) if torch.cuda.is_available() else 0
+
+
+def refuse_unsupported_precision(arguments: Mapping[str, Any]) -> None:
+    """Raises RecipeError for a number type that this machine does not compute in, which upstream would say later and in
+    words of its own."""
+    on_cpu = bool(arguments.get("use_cpu")) or not torch.accelerator.is_available()
+    where = "on a CPU" if on_cpu else "by the GPU of this machine"
+    for name in ("bf16", "bf16_full_eval"):
+        if arguments.get(name) and not arguments.get("use_cpu") and not is_torch_bf16_gpu_available():
+            cure = "leave it out, or add --use_cpu true to have a CPU do it, slowly" if on_cpu else "leave it out"
+            raise RecipeError(f"{name} is true, but bfloat16 is not supported {where}; {cure}")
+    if arguments.get("tf32") and not is_torch_tf32_available():
+        raise RecipeError(f"tf32 is true, but it is not supported {where}; leave it out")
+    for name in ("fp16", "fp16_full_eval"):
+        if arguments.get(name) and on_cpu:
+            raise RecipeError(f"{name} is true, but float16 is not supported {where}; leave it out")
 
 
 def refuse_several_gpus(args: Any) -> None:

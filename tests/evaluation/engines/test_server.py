@@ -28,6 +28,7 @@ from balanced_thinking.evaluation.results import answer_task
 from balanced_thinking.evaluation.task import Task
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import get_format
+from tests.cli.tiny_commands import exit_code
 
 
 class Stub:
@@ -235,5 +236,5 @@ def test_from_the_command_line(stub: Any, tmp_path: Path, capsys: pytest.Capture
 
 def test_a_server_has_its_own_dtype(stub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["eval", "--model", "world-base", "--server", stub.address, "--data", "world", "--data_options.n", "1"]
-    assert main([*words, "--dtype", "bfloat16", "--out", str(tmp_path / "out")]) == 1
+    assert exit_code([*words, "--dtype", "bfloat16", "--out", str(tmp_path / "out")]) == 2
     assert "has its own dtype: leave --dtype bfloat16 out" in capsys.readouterr().err

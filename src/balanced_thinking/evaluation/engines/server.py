@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt_messages
@@ -57,7 +58,7 @@ class ServerEngine(Engine):
     ) -> None:
         super().__init__(CompletionScorer(tokenizer, (), reasoning_format), max_new_tokens)
         if not base_url.startswith(("http://", "https://")):
-            raise ValueError(f"the server is {base_url!r}; expected an address such as http://localhost:8000/v1")
+            raise RecipeError(f"the server is {base_url!r}; expected an address such as http://localhost:8000/v1")
         self.base_url, self.timeout_seconds = base_url.rstrip("/"), timeout_seconds
         self._key = os.environ.get("OPENAI_API_KEY", "EMPTY")
         self._stop = threading.Event()

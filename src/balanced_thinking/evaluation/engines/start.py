@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.evaluation.engines.local import LocalEngine
@@ -40,15 +41,15 @@ class EngineOptions:
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
             suggestion = did_you_mean(self.name, ENGINES)
-            raise ValueError(f"there is no engine {self.name!r}{suggestion}; known: {', '.join(ENGINES)}")
+            raise RecipeError(f"there is no engine {self.name!r}{suggestion}; known: {', '.join(ENGINES)}")
         if self.dtype not in DTYPES:
-            raise ValueError(
+            raise RecipeError(
                 f"there is no dtype {self.dtype!r}{did_you_mean(self.dtype, DTYPES)}; known: {', '.join(DTYPES)}"
             )
         if self.server is not None and self.name != "transformers":
-            raise ValueError(f"--server {self.server} generates by itself: leave --engine {self.name} out")
+            raise RecipeError(f"--server {self.server} generates by itself: leave --engine {self.name} out")
         if self.server is not None and self.dtype != "auto":
-            raise ValueError(f"--server {self.server} has its own dtype: leave --dtype {self.dtype} out")
+            raise RecipeError(f"--server {self.server} has its own dtype: leave --dtype {self.dtype} out")
 
 
 def read_engine(engine: EngineOptions | str | None) -> EngineOptions:

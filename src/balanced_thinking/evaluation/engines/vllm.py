@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.evaluation.engines.engine import Engine
@@ -36,14 +37,14 @@ class VllmEngine(Engine):
     ) -> None:
         super().__init__(CompletionScorer(tokenizer, (), reasoning_format), max_new_tokens)
         if (Path(model) / "adapter_config.json").is_file():
-            raise ValueError(
+            raise RecipeError(
                 f"{model} is an adapter, and vLLM in this process runs complete models: merge it, or serve its base "
                 "with --enable-lora and name that server with --server"
             )
         try:
             from vllm import LLM
         except ImportError as error:
-            raise ValueError("vLLM is not installed: pip install 'balanced-thinking[vllm]'") from error
+            raise RecipeError("vLLM is not installed: pip install 'balanced-thinking[vllm]'") from error
         self._llm = LLM(model=model, dtype=dtype)
 
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:

@@ -1,0 +1,166 @@
+"""Models by name, before anything is loaded: no torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from balanced_thinking.config.errors import UsageError
+from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.runs.paths import RunFiles
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+EMBEDDED = "world-base"
+TINY_PREFIX = "tiny:"
+TINY_ARCHITECTURES = ("qwen2_5_vl", "llava_next", "gemma3", "qwen2")
+TINY_PATCH_SIDE = 14  # pixels
+# Of these a model's folder has at least one where it has a tokenizer, and one where it has an image processor.
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+
+
+class ModelNotFoundError(UsageError, FileNotFoundError):
+    """There is no such model, or its folder lacks what training and evaluation need."""
+
+
+@dataclass(frozen=True)
+class TinySize:
+    """Widths and depths shared by the tiny architectures. `heads` divides `hidden`.
+
+    `max_image_tokens` bounds Qwen2.5-VL's pictures; `image_side` is the side in pixels, a multiple of 28, that
+    LLaVA-NeXT's tiles and Gemma 3's pictures are scaled to.
+    """
+
+    hidden: int = 64
+    layers: int = 2
+    heads: int = 4
+    vision_hidden: int = 64
+    vision_layers: int = 2
+    max_image_tokens: int = 16
+    image_side: int = 56
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden // self.heads
+
+    def text_config(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+        return {
+            "vocab_size": (len(tokenizer) + 7) // 8 * 8,
+            "hidden_size": self.hidden,
+            "intermediate_size": 3 * self.hidden,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.heads // 2,
+            "max_position_embeddings": 8192,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            "initializer_range": 0.05,
+        }
+
+    def vision_config(self) -> dict[str, Any]:
+        return {
+            "hidden_size": self.vision_hidden,
+            "intermediate_size": 2 * self.vision_hidden,
+            "num_hidden_layers": self.vision_layers,
+            "num_attention_heads": 4,
+            "patch_size": TINY_PATCH_SIDE,
+        }
+
+
+def check_model(name: str) -> None:
+    """Raises ModelNotFoundError for a model that cannot be there, as far as its name and local files show."""
+    if name.startswith(TINY_PREFIX):
+        check_architecture(name.removeprefix(TINY_PREFIX))
+        return
+    folder = Path(resolve_model_path(name))
+    if not folder.is_dir():
+        return  # the hub knows
+    if (base := adapter_base_name(str(folder))) is not None:
+        check_model(base)
+        return
+    if not (folder / "config.json").is_file():
+        raise ModelNotFoundError(describe_missing_model(folder))
+    has_vision = "vision_config" in _read_json(folder / "config.json")
+    for what, names in (("tokenizer", _TOKENIZER_FILES), ("processor", _PROCESSOR_FILES if has_vision else ())):
+        if names and not any((folder / file).is_file() for file in names):
+            expected = f"expected {' or '.join(names)} beside config.json"
+            raise ModelNotFoundError(f"{folder} has no {what}: {expected}{how_to_add_processor(folder)}")
+
+
+def check_architecture(name: str) -> None:
+    """Raises ModelNotFoundError for a tiny architecture that does not exist."""
+    if name not in TINY_ARCHITECTURES:
+        known = ", ".join(TINY_ARCHITECTURES)
+        raise ModelNotFoundError(
+            f"there is no tiny architecture {name!r}{did_you_mean(name, TINY_ARCHITECTURES)}; known: {known}"
+        )
+
+
+def describe_missing_model(folder: Path) -> str:
+    """What a folder without a model holds in its place."""
+    held = sorted(folder.glob("checkpoints/checkpoint-*")) or sorted(folder.glob("checkpoint-*"))
+    hint = f"; it has checkpoints, such as {held[-1]}" if held else ""
+    return f"{folder} holds no model: there is no config.json in it{hint}"
+
+
+def how_to_add_processor(folder: Path | str) -> str:
+    return f"; copy these files from the base model, or write them with processor.save_pretrained({str(folder)!r})"
+
+
+def resolve_model_path(name: str) -> str:
+    """The folder of the embedded base or of a run's model, a local folder, or a hub name as it is.
+
+    Raises ModelNotFoundError for a name that can only be a folder and is none.
+    """
+    if name == EMBEDDED:
+        return str(files("balanced_thinking") / "models" / EMBEDDED)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(RunFiles(folder).model if is_run_folder(folder) else folder)
+    if _is_path(name):
+        beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
+        similar = did_you_mean(name, [str(Path(name).parent / place.name) for place in beside if place.is_dir()])
+        tiny = ", ".join(TINY_PREFIX + architecture for architecture in TINY_ARCHITECTURES)
+        raise ModelNotFoundError(
+            f"there is no model folder {name}{similar}; expected a run, a checkpoint's folder, a hub name such as "
+            f"Qwen/Qwen2.5-VL-3B-Instruct, {EMBEDDED}, or one of {tiny}"
+        )
+    return name
+
+
+def _is_path(name: str) -> bool:
+    """Whether it can be no hub name, which is OWNER/NAME: neither can a run be meant, nor one of another folder."""
+    owner, slash, rest = name.partition("/")
+    if name.startswith((".", "/", "~")) or not slash or "/" in rest:
+        return True
+    return owner == "runs" or any(Path(owner).glob("*/provenance.json")) or any(Path(owner).glob("*/*/provenance.json"))
+
+
+def adapter_base_name(path: str) -> str | None:
+    """The base that the adapter in this folder names; None where it is no adapter."""
+    adapter = Path(path) / "adapter_config.json"
+    if not adapter.is_file():
+        return None
+    base = _read_json(adapter).get("base_model_name_or_path")
+    if base is None:
+        raise ModelNotFoundError(f"{adapter} names no base model; set its base_model_name_or_path")
+    return base
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether it is the directory of a run that has saved its model."""
+    return any((RunFiles(folder).model / name).is_file() for name in ("config.json", "adapter_config.json"))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelNotFoundError(f"{path} is not valid JSON: {error}; copy it again from where it comes") from None
+    return found if isinstance(found, dict) else {}

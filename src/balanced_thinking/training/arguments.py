@@ -1,0 +1,104 @@
+"""The training arguments of a stage, ours and upstream's, and those of LoRA: their names and types, without importing
+torch, TRL or PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from balanced_thinking.config.source import SourceClass, SourceError, field_types
+from balanced_thinking.config.types import AdmittedTypes, admitted_types
+from balanced_thinking.training.options import ScaleGRPOOptions, ScaleSFTOptions
+
+OPTIONS: dict[str, type[ScaleSFTOptions] | type[ScaleGRPOOptions]] = {"sft": ScaleSFTOptions, "grpo": ScaleGRPOOptions}
+_COMMON = (
+    SourceClass("transformers", "training_args.py", "TrainingArguments"),
+    SourceClass("trl", "trainer/base_config.py", "_BaseConfig"),
+)
+_OF_STAGE = {
+    "sft": SourceClass("trl", "trainer/sft_config.py", "SFTConfig"),
+    "grpo": SourceClass("trl", "trainer/grpo_config.py", "GRPOConfig"),
+}
+_LORA = (
+    *(SourceClass("peft", "config.py", name) for name in ("PeftConfigMixin", "PeftConfig")),
+    SourceClass("peft", "tuners/lora/config.py", "LoraConfig"),
+)
+_ENUMERATIONS = (
+    *(
+        SourceClass("transformers", "trainer_utils.py", name)
+        for name in ("IntervalStrategy", "SaveStrategy", "HubStrategy", "SchedulerType")
+    ),
+    SourceClass("transformers", "training_args.py", "OptimizerNames"),
+)
+# What people call a key of a recipe or an argument -> its name.
+SYNONYMS = {
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
+    "steps": "max_steps",
+    "batch_size": "per_device_train_batch_size",
+    "train_batch_size": "per_device_train_batch_size",
+    "eval_batch_size": "per_device_eval_batch_size",
+    "accumulation": "gradient_accumulation_steps",
+    "grad_accum": "gradient_accumulation_steps",
+    "grad_accumulation_steps": "gradient_accumulation_steps",
+    "scheduler": "lr_scheduler_type",
+    "optimizer": "optim",
+    "warmup": "warmup_steps",
+    "max_seq_length": "max_length",
+    "max_new_tokens": "max_completion_length",
+    "group_size": "num_generations",
+    "kl": "beta",
+    "workers": "dataloader_num_workers",
+    "rank": "lora.r",
+    "lora_rank": "lora.r",
+    "lora_r": "lora.r",
+    "lora_alpha": "lora.lora_alpha",
+    "lora_dropout": "lora.lora_dropout",
+    "target_modules": "lora.target_modules",
+    "max_pixels": "image_options.max_pixels",
+    "min_pixels": "image_options.min_pixels",
+    "dtype": "model_options.dtype",
+    "torch_dtype": "model_options.dtype",
+    "attn_implementation": "model_options.attn_implementation",
+    "dataset": "data",
+    "base_model": "model",
+    "model_name": "model",
+    "model_name_or_path": "model",
+    "output": "out",
+    "output_dir": "out",
+}
+LORA_SYNONYMS = {
+    "rank": "r",
+    "lora_r": "r",
+    "lora_rank": "r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "targets": "target_modules",
+    "target": "target_modules",
+    "modules": "target_modules",
+    "layers": "layers_to_transform",
+}
+
+
+@cache
+def argument_types(stage: str) -> Mapping[str, AdmittedTypes]:
+    """The types of each training argument of a stage. `output_dir` is among them, though the run sets it."""
+    try:
+        upstream = field_types((*_COMMON, _OF_STAGE[stage]), _ENUMERATIONS)
+    except SourceError:  # another release, or a package without source: ask the classes themselves
+        from balanced_thinking.training.run import STAGE_CLASSES
+
+        return admitted_types(STAGE_CLASSES[stage][0])
+    return upstream | admitted_types(OPTIONS[stage])
+
+
+@cache
+def lora_types() -> Mapping[str, AdmittedTypes]:
+    """The types of each argument of PEFT's LoraConfig."""
+    try:
+        return field_types(_LORA)
+    except SourceError:
+        from peft import LoraConfig
+
+        return admitted_types(LoraConfig)

@@ -1,0 +1,237 @@
+"""What is wrong with a recipe as far as it shows before anything is imported or loaded: no torch, under a second."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.config.source import SourceError, dict_keys
+from balanced_thinking.config.types import AdmittedTypes, convert_values, format_value
+from balanced_thinking.data.load import stream_data
+from balanced_thinking.models.find import check_model
+from balanced_thinking.training.arguments import OPTIONS, SYNONYMS, argument_types
+from balanced_thinking.training.recipe import STAGES, Recipe
+
+# The smallest values that arguments can have. Upstream meets most others with a failure at the first step, or silently.
+_AT_LEAST: dict[str, float] = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "max_grad_norm": 0,
+    "warmup_steps": 0,
+    "adam_epsilon": 0,
+    "seed": 0,
+    "data_seed": 0,
+    "dataloader_num_workers": 0,
+    "max_length": 1,
+    "pack_tokens": 1,
+    "think_budget": 1,
+    "num_generations": 2,
+    "num_generations_eval": 1,
+    "generation_batch_size": 1,
+    "steps_per_generation": 1,
+    "num_iterations": 1,
+    "max_completion_length": 1,
+    "beta": 0,
+    "epsilon": 0,
+}
+_ABOVE: dict[str, float] = {
+    "num_train_epochs": 0,
+    "logging_steps": 0,
+    "save_steps": 0,
+    "eval_steps": 0,
+    "image_cache_gib": 0,
+    "temperature": 0,
+    "top_p": 0,
+    "repetition_penalty": 0,
+}
+_AT_MOST: dict[str, float] = {"top_p": 1, "min_p": 1, "seed": 2**32 - 1, "adam_beta1": 1, "adam_beta2": 1}
+_LORA_AT_LEAST: dict[str, float] = {"r": 1, "lora_alpha": 1, "lora_dropout": 0}
+_LORA_AT_MOST: dict[str, float] = {"lora_dropout": 1}
+# Argument -> the package that it needs, and how it is installed.
+_NEEDS = {
+    "use_vllm": ("vllm", "pip install 'balanced-thinking[vllm]'"),
+    "deepspeed": ("deepspeed", "pip install 'balanced-thinking[deepspeed]'"),
+    "use_liger_kernel": ("liger_kernel", "pip install liger-kernel"),
+}
+
+# Part of an optimizer's name -> the package that has it. The first one counts.
+_OPTIMIZERS = (
+    ("torch_4bit", "torchao"),
+    ("torch_8bit", "torchao"),
+    ("bnb", "bitsandbytes"),
+    ("8bit", "bitsandbytes"),
+    ("paged", "bitsandbytes"),
+    ("lion", "bitsandbytes"),
+    ("ademamix", "bitsandbytes"),
+)
+_DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+_DTYPE_SYNONYMS = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
+_PAIRS = re.compile(r"\s*\w+\s*=[^,=]+(,\s*\w+\s*=[^,=]+)*")
+# Arguments with a value that needs an evaluation now and then.
+_NEED_RHYTHM = (
+    ("load_best_model_at_end", True),
+    ("save_strategy", "best"),
+    ("lr_scheduler_type", "reduce_lr_on_plateau"),
+)
+_EXTRAS = ("tensorboard", "trackio", "wandb")  # of this distribution
+
+
+def check_settings(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's training arguments, each of the type that it must have.
+
+    Raises RecipeError for a name, a value or a combination that cannot be, in the recipe or the arguments.
+    """
+    if recipe.stage not in STAGES:
+        raise RecipeError(f"stage is {recipe.stage!r}{did_you_mean(recipe.stage, STAGES)}; known: {', '.join(STAGES)}")
+    arguments = check_arguments(recipe.stage, recipe.training)
+    if recipe.limit is not None and recipe.limit < 1:
+        raise RecipeError(f"limit is {recipe.limit}; expected at least 1, or null for all rows")
+    if recipe.on_bad_row not in ("error", "drop"):
+        raise RecipeError(f"on_bad_row is {recipe.on_bad_row!r}; expected error or drop")
+    _check_model_options(recipe.model_options)
+    _check_bounds(recipe.lora or {}, _LORA_AT_LEAST, {}, _LORA_AT_MOST, "lora.")
+    _check_evaluation(recipe, arguments)
+    return arguments
+
+
+def check_arguments(stage: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """As `check_settings`, of the training arguments alone."""
+    arguments = convert_values(values, argument_types(stage), "the training section", SYNONYMS)
+    _check_bounds(arguments, _AT_LEAST, _ABOVE, _AT_MOST)
+    _check_steps(arguments)
+    _check_precision(arguments)
+    _check_reporting(arguments.get("report_to"))
+    _check_mappings(arguments, argument_types(stage))
+    _check_texts(arguments)
+    for name, (package, how) in _NEEDS.items():
+        if arguments.get(name) and find_spec(package) is None:
+            raise RecipeError(f"{name} is {format_value(arguments[name])}, but {package} is not installed: {how}")
+    options = OPTIONS[stage]
+    try:
+        options(**{name: arguments[name] for name in options.__dataclass_fields__ if name in arguments}).check_options()
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    return arguments
+
+
+def _check_bounds(
+    values: Mapping[str, Any],
+    at_least: Mapping[str, float],
+    above: Mapping[str, float],
+    at_most: Mapping[str, float],
+    prefix: str = "",
+) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        low, open_low, high = at_least.get(name, -math.inf), above.get(name, -math.inf), at_most.get(name, math.inf)
+        if math.isnan(value) or not (low <= value <= high and (open_low == -math.inf or value > open_low)):
+            expected = [f"at least {low}"] if name in at_least else [f"more than {open_low}"] if name in above else []
+            expected += [f"at most {high}"] if name in at_most else []
+            shown = f"{value:g}" if isinstance(value, float) else value
+            raise RecipeError(f"{prefix}{name} is {shown}; expected {' and '.join(expected) or 'a number'}")
+
+
+def _check_steps(arguments: Mapping[str, Any]) -> None:
+    """max_steps may be -1, which is upstream's word for none; there, 0 and other negative numbers mean the same."""
+    for name in ("logging_steps", "save_steps", "eval_steps"):
+        value = arguments.get(name) or 1
+        if value > 1 and value != int(value):
+            raise RecipeError(f"{name} is {value:g}; expected an integer, or a share of the training below 1")
+    steps = arguments.get("max_steps", -1)
+    if steps < 1 and steps != -1:
+        raise RecipeError(f"max_steps is {steps}; expected at least 1, or leave it out and set num_train_epochs")
+
+
+def _check_mappings(arguments: Mapping[str, Any], types: Mapping[str, AdmittedTypes]) -> None:
+    """Text in the place of a mapping is JSON, or for a configuration the file that holds it."""
+    for name, value in arguments.items():
+        if not isinstance(value, str) or dict not in types[name] or value.startswith("{"):
+            continue
+        if name.endswith("kwargs"):
+            raise RecipeError(f"{name} is {value!r}; expected a mapping, such as --{name}.key value")
+        if not Path(value).is_file():
+            raise RecipeError(f"{name} is {value!r}, and there is no such file; expected a file or a mapping")
+
+
+def _check_texts(arguments: Mapping[str, Any]) -> None:
+    if (pairs := arguments.get("optim_args")) and not _PAIRS.fullmatch(pairs):
+        raise RecipeError(f"optim_args is {pairs!r}; expected name=value pairs, such as eps=1e-8,weight_decay=0.1")
+    template = arguments.get("chat_template_path") or ""
+    if template.endswith((".jinja", ".j2")) and not Path(template).is_file():
+        raise RecipeError(f"chat_template_path is {template!r}; there is no such file")
+    package = next((package for part, package in _OPTIMIZERS if part in arguments.get("optim", "")), None)
+    if package is not None and find_spec(package) is None:
+        raise RecipeError(f"optim is {arguments['optim']!r}, but {package} is not installed: pip install {package}")
+
+
+def _check_model_options(options: Mapping[str, Any]) -> None:
+    """Those whose values are known by name."""
+    dtype = options.get("dtype")
+    if isinstance(dtype, str) and dtype not in _DTYPES:
+        hint = did_you_mean(dtype, _DTYPES, _DTYPE_SYNONYMS)
+        raise RecipeError(f"model_options.dtype is {dtype!r}{hint}; known: {', '.join(_DTYPES)}")
+    flash = options.get("attn_implementation") == "flash_attention_2"
+    if flash and not any(find_spec(package) for package in ("flash_attn", "kernels")):
+        raise RecipeError(
+            "model_options.attn_implementation is 'flash_attention_2', but neither flash-attn nor kernels is "
+            "installed: pip install kernels, or leave it out"
+        )
+
+
+def _check_precision(arguments: Mapping[str, Any]) -> None:
+    for suffix in ("", "_full_eval"):
+        if arguments.get(f"bf16{suffix}") and arguments.get(f"fp16{suffix}"):
+            raise RecipeError(f"bf16{suffix} and fp16{suffix} are both true; expected one of them: leave the other out")
+
+
+def _check_evaluation(recipe: Recipe, arguments: Mapping[str, Any]) -> None:
+    """Whatever asks for evaluations during training needs a split to evaluate on, and most of it a rhythm."""
+    strategy, saving = arguments.get("eval_strategy", "no"), arguments.get("save_strategy", "steps")
+    needs_rhythm = [f"{name} is {format_value(value)}" for name, value in _NEED_RHYTHM if arguments.get(name) == value]
+    asks = [f"eval_strategy is {strategy!r}"] if strategy != "no" else []
+    asks += ["eval_on_start is true"] if arguments.get("eval_on_start") else []
+    if (asks := asks + needs_rhythm) and recipe.validation_split is None:
+        raise RecipeError(
+            f"{asks[0]}, but there is no data to evaluate on; name a split of the data with --validation_split, or "
+            "leave that out"
+        )
+    if needs_rhythm and strategy == "no":
+        raise RecipeError(f"{needs_rhythm[0]}, but eval_strategy is 'no'; set it to steps or epoch")
+    if arguments.get("load_best_model_at_end") and saving not in (strategy, "best"):
+        raise RecipeError(
+            f"load_best_model_at_end is true, but save_strategy is {saving!r} and eval_strategy is {strategy!r}; set "
+            "both to the same, or save_strategy to best"
+        )
+
+
+def check_places(recipe: Recipe) -> None:
+    """Raises UsageError for a model, a data set or an option of it that is not there; nothing of them is read."""
+    check_model(recipe.model)
+    splits = [(recipe.split, recipe.data_options)]
+    splits += [(recipe.validation_split, recipe.validation_options)] if recipe.validation_split else []
+    for split, options in splits:
+        stream_data(recipe.data, split=split, options=options)
+
+
+def _check_reporting(names: str | list[str] | None) -> None:
+    """The destinations of metrics: those that transformers knows, installed if they are extras of ours."""
+    try:
+        known = dict_keys("transformers", "integrations/integration_utils.py", "INTEGRATION_TO_CALLBACK")
+    except SourceError:
+        return  # transformers refuses unknown ones by itself
+    for name in [names] if isinstance(names, str) else names or ():
+        if name not in (*known, "none", "all"):
+            shown = ", ".join(sorted(known))
+            raise RecipeError(f"report_to is {name!r}{did_you_mean(name, known)}; known: none, all, {shown}")
+        if name in _EXTRAS and find_spec(name) is None:
+            raise RecipeError(f"report_to is {name!r}, which is not installed: pip install 'balanced-thinking[{name}]'")

@@ -1,0 +1,69 @@
+"""What a run says of itself before its first step: what is trained, on what, how, and where it writes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from balanced_thinking.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+
+class StartHeader(TrainerCallback):
+    """Writes the header to the log when training begins, as the number of steps is known only then.
+
+    `dropped` are the bad rows that were left out; the parameters are counted before a wrapper shards them.
+    """
+
+    def __init__(self, recipe: Recipe, trainer: Any, out: Path, dropped: int) -> None:
+        self.recipe, self.out, self.dropped = recipe, out, dropped
+        self.rows, self.ranks = len(trainer.train_dataset), trainer.accelerator.num_processes
+        self.dtype = str(trainer.model.dtype).removeprefix("torch.")
+        self.total, self.trainable = count_parameters(trainer.model)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            for name, text in self._lines(args, state):
+                logger.info("%-8s %s", name, text)
+
+    def _lines(self, args: Any, state: Any) -> Iterator[tuple[str, str]]:
+        share = f"{short_count(self.trainable)} trainable of {short_count(self.total)} parameters"
+        yield "model", f"{self.recipe.model}, {share} ({100 * self.trainable / self.total:.3g} %)"
+        autocast = next((f", computed in {name}" for flag, name in _AUTOCAST if getattr(args, flag)), "")
+        yield "device", f"{describe_device(args.device)}, weights in {self.dtype}{autocast}"
+        left_out = f", {self.dropped} bad rows left out" if self.dropped else ""
+        yield "data", f"{self.recipe.data}, {self.recipe.split}: {self.rows:,} examples{left_out}"
+        size = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.ranks
+        parts = f"{args.per_device_train_batch_size} per device x {args.gradient_accumulation_steps} accumulated"
+        what = "completions" if self.recipe.stage == "grpo" else "examples"
+        yield "batch", f"{size} {what} a step ({parts} x {self.ranks} {'rank' if self.ranks == 1 else 'ranks'})"
+        taken = f", {state.global_step:,} of them taken" if state.global_step else ""
+        yield "steps", f"{state.max_steps:,}{taken}"
+        yield "writes", str(self.out)
+
+
+_AUTOCAST = (("bf16", "bfloat16"), ("fp16", "float16"))
+
+
+def count_parameters(model: Any) -> tuple[int, int]:
+    """All parameters and the trainable ones; of a parameter that ZeRO-3 has sharded, the whole."""
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, trainable in sizes if trainable)
+
+
+def short_count(number: int) -> str:
+    """950, 12.3 thousand, 3.09 billion."""
+    for size, name in ((10**9, "billion"), (10**6, "million"), (10**3, "thousand")):
+        if number >= size:
+            return f"{number / size:.3g} {name}"
+    return str(number)
+
+
+def describe_device(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -1,0 +1,75 @@
+"""What of a model does not fit a recipe: known once its processor or the model itself is loaded, before any step."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.models.find import TINY_PREFIX
+from balanced_thinking.models.load import load_processor
+from balanced_thinking.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+_EVERY_LAYER = "all-linear"  # PEFT's word for it
+
+
+def check_processor(recipe: Recipe, args: Any) -> None:
+    """Load the processor alone, before the data are read, which may take long.
+
+    Raises UsageError where it cannot be loaded, has no chat template, or lacks the end of a turn that is asked for.
+    """
+    if recipe.model.startswith(TINY_PREFIX):
+        return  # of our own making
+    processor = load_processor(recipe.model, recipe.image_options)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    templates = (getattr(processor, "chat_template", None), tokenizer.chat_template)
+    if not any(templates) and not getattr(args, "chat_template_path", None):
+        cure = "chat_template_path" if recipe.stage == "sft" else "the chat_template.jinja of a model that was trained"
+        raise RecipeError(
+            f"{recipe.model} has no chat template, and training writes every prompt with one; set {cure}, or train "
+            "from an instruction-tuned model"
+        )
+    end = getattr(args, "eos_token", None)
+    if end is not None and end not in tokenizer.get_vocab():
+        raise RecipeError(f"eos_token is {end!r}, which {recipe.model} does not have; expected {tokenizer.eos_token!r}")
+
+
+def check_lora_targets(model: Any, lora: Mapping[str, Any]) -> None:
+    """Raises RecipeError where LoRA would train no layer of the model. Warns of names that match none."""
+    targets = lora.get("target_modules")
+    if targets is None and not lora.get("target_parameters"):
+        kind = model.config.model_type
+        if kind not in TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING:
+            raise RecipeError(
+                f"lora.target_modules is not set, and PEFT has no default for {kind}; set it to {_EVERY_LAYER}, or to "
+                f"some of: {', '.join(_linear_layers(model))}"
+            )
+        return
+    if targets is None or targets == _EVERY_LAYER:
+        return
+    names = [name for name, _ in model.named_modules()]
+    if isinstance(targets, str):
+        missing = [] if any(re.fullmatch(targets, name) for name in names) else [targets]
+    else:
+        missing = [one for one in targets if not any(name == one or name.endswith(f".{one}") for name in names)]
+    if not missing:
+        return
+    layers = _linear_layers(model)
+    told = f"lora.target_modules has {missing[0]!r}{did_you_mean(missing[0], layers)}, which no layer is called"
+    if isinstance(targets, str) or len(missing) == len(targets):
+        raise RecipeError(f"{told}; known: {_EVERY_LAYER}, {', '.join(layers)}")
+    logger.warning("%s: it is passed over", told)
+
+
+def _linear_layers(model: Any) -> list[str]:
+    """The last parts of the names of the linear layers, except the head's."""
+    heads = {id(model.get_output_embeddings())}
+    layers = (name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and id(m) not in heads)
+    return sorted({last for name in layers if not (last := name.rpartition(".")[2]).isdecimal()})

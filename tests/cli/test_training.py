@@ -1,0 +1,276 @@
+"""`balanced sft` and `balanced grpo`: run directories, resuming, adapters, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+
+import pytest
+import yaml
+
+from balanced_thinking.cli import main
+from balanced_thinking.runs.directory import create_run
+from balanced_thinking.training.recipe import Recipe, describe_changes
+from tests.cli.tiny_commands import BASE, FEW, STEPS, TINY, exit_code
+from tests.conftest import REPOSITORY
+
+
+def test_finished_run_is_not_overwritten_but_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sft", *TINY, *STEPS, "--save_strategy", "steps", "--save_steps", "1", "--out", str(tmp_path / "run")]
+    assert main(command) == 0
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert exit_code(command) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([*command, "--max_steps", "3", "--resume"]) == 0
+    assert len(json.loads((tmp_path / "run" / "provenance.json").read_text())["earlier"]) == 1
+    after = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert after[:2] == metrics.splitlines()[:2]
+    assert [json.loads(line)["step"] for line in after if "loss" in json.loads(line)] == [1, 2, 3]
+
+
+def test_a_run_records_its_command_as_a_shell_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/balanced", "sft", "--data", "my data.jsonl", "--lora.r", "8"])
+    create_run(tmp_path / "run", "", {})
+    about = json.loads((tmp_path / "run/provenance.json").read_text())
+    assert about["command"] == "balanced sft --data 'my data.jsonl' --lora.r 8"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (["--learning_rate", "0.5"], "training.learning_rate was empty and is 0.5"),
+        (["--data_options.ratio", "9"], "data_options.ratio was 5 and is 9"),
+        (["--model", "tiny:qwen2"], "model was 'tiny:qwen2_5_vl' and is 'tiny:qwen2'"),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_recipe(
+    changed: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sft", *TINY, *STEPS, "--out", str(tmp_path / "run")]) == 0
+    with pytest.raises(SystemExit) as end:
+        main(["sft", "--out", str(tmp_path / "run"), "--resume", *changed])
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_its_own_recipe_when_none_is_given(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    saving = ["--save_strategy", "steps", "--save_steps", "1"]
+    assert main(["sft", *TINY, *STEPS, *saving, "--out", str(run)]) == 0
+    assert main(["sft", "--out", str(run), "--resume", "--max_steps", "3"]) == 0
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["model"], config["training"]["max_steps"]) == ("tiny:qwen2_5_vl", 3)
+
+
+def test_a_start_that_fails_leaves_nothing_in_the_way_of_the_next(tmp_path: Path) -> None:
+    command = ["sft", *TINY, *STEPS, "--out", str(tmp_path / "run")]
+    assert exit_code([*command, "--reasoning_format", "boxd"]) == 2
+    assert main([*command, "--reasoning_format", "boxed"]) == 0
+
+
+def test_a_first_step_that_fails_leaves_nothing_in_the_way_of_the_next_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["sft", *TINY, *STEPS, "--out", str(tmp_path / "run")]
+    assert main([*command, "--max_length", "32"]) == 1
+    assert "\nbalanced sft: sample" in capsys.readouterr().err  # on a line of its own
+    assert main(command) == 0
+    (tmp_path / "run/checkpoints").rename(tmp_path / "elsewhere")
+    assert exit_code([*command, "--max_length", "32"]) == 2  # it holds a finished run
+    assert (tmp_path / "run" / "config.yaml").is_file()
+
+
+def test_grpo_goes_on_from_a_run_and_names_the_command_for_other_recipes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "sft", tmp_path / "grpo"
+    assert main(["sft", *TINY, *STEPS, "--out", str(first)]) == 0
+    sampling = ["--num_generations", "2", "--max_completion_length", "4", "--beta", "0.1"]
+    command = ["grpo", "--model", str(first), *TINY[2:], *STEPS, *sampling, "--out", str(second)]
+    assert main(command) == 0
+    about = json.loads((second / "provenance.json").read_text())
+    assert (about["arm"], about["stage"], about["model"]) == ("grpo", "grpo", str(first))
+    assert about["tokens"] > 0
+    assert (
+        main(["eval", "--model", str(second), "--data", "world", "--data_options.n", "2", "--max-new-tokens", "4"]) == 0
+    )
+    with pytest.raises(SystemExit) as end:
+        main(["sft", "--config", "recipes/world/grpo.yaml", "--out", str(tmp_path / "other")])
+    assert end.value.code == 2
+    assert "run it with `balanced grpo`" in capsys.readouterr().err
+
+
+def test_lora_on_random_weights_keeps_the_base_that_its_adapter_names(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    lora = ["--lora.r", "4", "--lora.target_modules", "[q_proj, v_proj]"]
+    assert main(["sft", *TINY, *STEPS, *lora, "--out", str(run)]) == 0
+    assert (run / "model" / "adapter_config.json").is_file()
+    assert main(["eval", "--model", str(run), "--data", "world", "--data_options.n", "2", "--max-new-tokens", "4"]) == 0
+
+
+def test_lora_run_is_evaluated_on_its_base(tmp_path: Path) -> None:
+    base, run = tmp_path / "base", tmp_path / "run"
+    assert main(["sft", *TINY, *STEPS, "--out", str(base)]) == 0
+    lora = ["--model", str(base / "model"), "--lora.r", "4", "--lora.target_modules", "[q_proj, v_proj]"]
+    assert main(["sft", *TINY[2:], *STEPS, *lora, "--out", str(run)]) == 0
+    assert (run / "model" / "adapter_config.json").is_file()
+    assert main(["eval", "--model", str(run), "--data", "world", "--data_options.n", "2", "--max-new-tokens", "4"]) == 0
+
+
+def test_bad_rows_end_in_one_table_before_any_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"id": "good", "question": "which color ?", "think": "it looks red .", "answer": "red"},
+        {"id": "bad", "question": "which color ?", "think": "it looks red .", "answer": ""},
+        {"id": "lost", "question": "which color ?", "image": "gone.png", "think": "x .", "answer": "red"},
+        {"id": "torn", "question": "which color ?", "image": "torn.png", "think": "x .", "answer": "red"},
+    ]
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    data, run = tmp_path / "data.jsonl", tmp_path / "run"
+    data.write_text("\n".join(json.dumps(row) for row in rows) + "\nnot json\n")
+    command = ["sft", "--model", "tiny:qwen2", "--data", str(data), *STEPS, "--out", str(run)]
+    assert main(command) == 1
+    table = capsys.readouterr().err
+    assert all(
+        problem in table for problem in ("no_answer", "missing_image", "broken_image", "invalid_json", "gone.png")
+    )
+    assert not run.exists()
+    assert main([*command, "--on-bad-row", "drop"]) == 0
+    assert json.loads((run / "provenance.json").read_text())["dropped"] == 4
+
+
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "llava_next", "gemma3"])
+def test_real_data_trains_with_each_architecture_and_both_segments_fall(
+    architecture: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BALANCED_THINKING_DATA", str(real_data))
+    recipe, run = f"recipes/puzzlevqa/{architecture}.yaml", tmp_path / "run"
+    monkeypatch.chdir(REPOSITORY)
+    steps = ["--max_steps", "16", "--logging_steps", "1", "--limit", "60"]
+    assert main(["sft", "--config", recipe, *steps, "--out", str(run)]) == 0
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for name in ("think_nll", "answer_nll"):
+        values = [entry[name] for entry in metrics if name in entry]
+        assert mean(values[-3:]) < mean(values[:3])
+    data = f"puzzlevqa:{real_data / 'puzzlevqa'}"
+    assert main(["eval", "--model", str(run), "--data", data, "--limit", "3", "--max-new-tokens", "4"]) == 0
+    assert json.loads((run / "eval" / "puzzlevqa-test" / "summary.json").read_text())["n"] == 3
+
+
+def test_tensorboard_gets_the_same_metrics_under_the_same_names(tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out = tmp_path / "run"
+    assert main(["sft", *TINY, *STEPS, "--report_to", "tensorboard", "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    steps = [row for row in rows if "think_nll" in row]
+    (file,) = out.rglob("events.out.tfevents.*")
+    told = events.EventAccumulator(str(file)).Reload()
+    for name in steps[0].keys() - {"step"}:
+        values = [event.value for event in told.Scalars(f"train/{name}")]
+        assert values[: len(steps)] == pytest.approx([row[name] for row in steps], rel=1e-6), name
+    assert {"think_nll", "answer_nll", "w_think", "grad_norm"} <= steps[0].keys()
+
+
+def test_an_empty_lora_is_no_full_fine_tuning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["sft", *TINY, *STEPS, "--lora", "{}", "--out", str(tmp_path / "run")]) == 2
+    assert "set it to all-linear, or to some of: down_proj, gate_proj, k_proj" in capsys.readouterr().err
+    (told,) = describe_changes(Recipe(), Recipe(lora={}), ())
+    assert told == "lora was empty and is {}"
+
+
+def test_resuming_what_was_never_begun_begins_it_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sft", *TINY, *STEPS, "--out", str(tmp_path / "run"), "--resume"]) == 0
+    assert "there is no run in" in capsys.readouterr().err
+
+
+def test_what_is_not_installed_is_said_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("balanced_thinking.training.checks.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="2"):
+        main(["sft", *TINY, "--report_to", "wandb", "--out", str(tmp_path / "run")])
+    assert "pip install 'balanced-thinking[wandb]'" in capsys.readouterr().err
+
+
+def test_resuming_a_run_with_all_its_steps_takes_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    command = ["sft", *TINY, *STEPS, "--save_strategy", "steps", "--save_steps", "1", "--out", str(run)]
+    assert main(command) == 0
+    weights = (run / "model" / "model.safetensors").read_bytes()
+    assert main([*command, "--resume"]) == 0
+    assert f"{run} has taken all its 2 steps" in capsys.readouterr().err
+    about = json.loads((run / "provenance.json").read_text())
+    (run / "provenance.json").write_text(json.dumps(about | {"finished": None}))  # killed before it could say so
+    (run / "model" / "model.safetensors").unlink()
+    assert main([*command, "--resume"]) == 0
+    assert json.loads((run / "provenance.json").read_text())["steps"] == 2
+    assert (run / "model" / "model.safetensors").read_bytes() == weights
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--max_steps", "1", "--resume"])
+    assert "has taken 2 steps already; max_steps is 1" in capsys.readouterr().err
+
+
+def test_a_training_without_a_sample_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["sft", *TINY, *STEPS, "--max_length", "32", "--overflow", "drop", "--out", str(run)]) == 1
+    assert "every sample is longer than max_length=32" in capsys.readouterr().err
+    assert not (run / "model").exists()
+    few = ["--num_generations", "2", "--steps_per_generation", "64", "--max_completion_length", "4"]
+    assert main(["grpo", *TINY, *STEPS, *few, "--save_strategy", "no", "--out", str(tmp_path / "grpo")]) == 1
+    assert "8 rows are fewer than the 64 prompts of one generation" in capsys.readouterr().err
+
+
+def test_a_run_begins_with_a_header_and_its_result_is_the_only_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    more = ["--gradient_accumulation_steps", "3", "--lora.r", "4", "--lora.target_modules", "q_proj,v_proj"]
+    assert main(["sft", *TINY, *STEPS, *more, "--out", str(run)]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{run}/model\n"
+    header = dict(found) if (found := re.findall(r"^(\w+) {2,}(.*)$", err, re.MULTILINE)) else {}
+    assert list(header) == ["model", "device", "data", "batch", "steps", "writes"]
+    assert header["data"] == "world, train: 8 examples"
+    assert header["batch"] == "6 examples a step (2 per device x 3 accumulated x 1 rank)"
+    assert (header["steps"], header["writes"]) == ("2", str(run))
+    assert header["device"] == "cpu, weights in float32"
+    counts = re.fullmatch(
+        r"tiny:qwen2_5_vl, ([\d.]+) thousand trainable of (\d+) thousand parameters \(.* %\)", header["model"]
+    )
+    assert counts
+    assert float(counts[1]) < 10 < 300 < float(counts[2])
+    lora = json.loads((run / "model" / "adapter_config.json").read_text())
+    assert sorted(lora["target_modules"]) == ["q_proj", "v_proj"]
+
+
+@pytest.mark.parametrize(("option", "shown"), [("--quiet", False), ("--verbose", True)])
+def test_quiet_leaves_the_result_alone(
+    option: str, shown: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sft", *TINY, *STEPS, "--out", str(tmp_path / "run"), option]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path}/run/model\n"
+    assert ("step 2: loss" in err) == shown
+
+
+def test_no_line_is_redrawn_in_a_log_file(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "balanced_thinking", "sft", *BASE, *FEW, *STEPS, "--out", str(tmp_path / "run")]
+    with (tmp_path / "log").open("wb") as log:
+        subprocess.run(words, stdout=log, stderr=log, check=True, timeout=300)
+    text = (tmp_path / "log").read_bytes().decode()
+    assert "step 2: loss" in text
+    assert not {"\r", "\x1b"} & set(text)
+
+
+def test_a_key_of_a_mapping_is_an_option_of_its_own(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ["grpo", *TINY, *STEPS, "--num_generations", "2", "--max_completion_length", "4", "--save_strategy", "no"]
+    command += ["--rewards.accuracy", "1", "--rewards.conciseness", "0.5", "--out", str(run)]
+    assert main(command) == 0
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["training"]["rewards"] == {"accuracy": 1, "conciseness": 0.5}
