@@ -1,6 +1,6 @@
 """Which samples share a micro-batch: chosen by length, without tokenizing a text or decoding an image.
 
-The loss of an optimizer step does not depend on how its samples are divided among micro-batches and ranks, so
+The loss of an optimizer step does not depend on how its samples are divided among micro-batches and ranks. So
 `StepSampler` is free to divide them. `LengthSampler` also decides which samples make up a step.
 """
 

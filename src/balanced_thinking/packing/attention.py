@@ -1,8 +1,8 @@
 """Attention over packed rows, sample by sample, where FlashAttention is not available.
 
 A dense mask over a row costs the row's length squared, however short its samples are. Here the "mask" that a model
-passes to its layers is a `PackedMask`, which says where the samples are, and attention runs on each of them. Outside of
-`use_packed_rows` it is transformers' own scaled-dot-product attention.
+passes to its layers is a `PackedMask`, which says where the samples are. Attention then runs on each of them. Outside
+of `use_packed_rows` it is transformers' own scaled-dot-product attention.
 
 Shapes: R rows, L positions of a row, H heads, D width of a head, S positions of a sample.
 """

@@ -60,8 +60,8 @@ def read_logit_scale(text_config: Any) -> float:
 def gather_parameter(parameter: torch.Tensor) -> torch.Tensor:
     """The complete parameter where FSDP2 holds it in shards; any other parameter unchanged.
 
-    FSDP2 gathers and averages in a module's own forward and backward, but the head's never run. So where the head is an
-    FSDP unit (in a vision model with untied weights), its gradient is averaged here, over every axis of the mesh.
+    FSDP2 gathers and averages in a module's own forward and backward, but the head's never run. A head that
+    is an FSDP unit (in a vision model with untied weights) has its gradient averaged here, over all axes of the mesh.
     """
     if not isinstance(parameter, DTensor):
         return parameter
