@@ -272,7 +272,7 @@ def test_a_split_is_a_file_of_a_folder_or_a_key_of_a_row(folder: Path) -> None:
         load_data(str(folder), split="validation")
     tagged = write(folder, {**OURS, "split": "train"}, {**OURS, "split": "test"}, {**OURS, "split": "test"})
     assert [len(load_data(tagged, split=split).examples) for split in ("train", "test", "all")] == [1, 2, 3]
-    with pytest.raises(ValueError, match="no row of split 'dev'; its rows have: test, train"):
+    with pytest.raises(ValueError, match="no row of split 'dev'; choose a split that it has: test, train"):
         load_data(tagged, split="dev")
 
 
@@ -297,7 +297,9 @@ def test_names_paths_and_layouts_resolve(folder: Path) -> None:
     assert resolve_data(data) == ("jsonl", data)
     (folder / "images" / "venn").mkdir(parents=True)
     (folder / "venn.json").write_text("")
-    with pytest.raises(ValueError, match="no data set recognises"):  # a folder of one's own may look like it
+    with pytest.raises(
+        ValueError, match="is not in the form of a known data set"
+    ):  # a folder of one's own may look like it
         resolve_data(str(folder))
     (folder / "venn.json").write_text(json.dumps(dict.fromkeys(FIELDS, "x")))
     assert resolve_data(str(folder)) == ("puzzlevqa", str(folder))
@@ -413,7 +415,7 @@ def test_overlap_is_found_by_id_and_by_question_about_the_same_files() -> None:
     train = [Example("1", "Q", (a,), None, "x"), Example("2", "Q", (b,), None, "x")]
     assert_no_overlap(train=train, test=[Example("3", "R", (a,), None, "x")])
     for leak in (Example("2", "R", (), None, "x"), Example("9", "Q", (b,), None, "y")):
-        with pytest.raises(ValueError, match=f"splits 'train' and 'test' share '{leak.id}'.*hash_split: true"):
+        with pytest.raises(ValueError, match=f"splits 'train' and 'test' both contain '{leak.id}'.*hash_split: true"):
             assert_no_overlap(train=train, test=[leak])
 
 

@@ -21,7 +21,7 @@ REFUSED = [
     ({"data": "jsonl:no/such.jsonl"}, "there is no file no/such.jsonl"),  # likewise with its name
     ({"data": "jsonl"}, "needs a path: write jsonl:PATH"),  # a name that wants one
     ({"data": "puzzlevqa:."}, "is not PuzzleVQA"),  # another folder
-    ({"data": str(REPOSITORY / "pyproject.toml")}, "no data set recognises"),  # another kind of file
+    ({"data": str(REPOSITORY / "pyproject.toml")}, "is not in the form of a known data set"),  # another kind of file
     ({"data": "world", "options": {"ration": 10}}, r"no option 'ration' \(did you mean 'ratio'\?\); known: n, seed"),
     ({"data": "world", "options": {"split": "test"}}, "no option 'split'"),  # what load_data has itself
     ({"data": "world", "options": {"ratio": "ten"}}, "option 'ratio' of data set 'world' is 'ten'; expected float"),

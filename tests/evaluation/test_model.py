@@ -70,7 +70,9 @@ def test_results_of_models_that_no_run_made_lie_apart_beside_the_runs(model: str
 def test_results_of_a_base_never_go_into_a_run_of_the_same_name(run: Path) -> None:
     (run.absolute().parent / "runs/world-base").mkdir(parents=True)
     (run.absolute().parent / "runs/world-base/config.yaml").write_text(RECIPE)
-    with pytest.raises(FileExistsError, match="runs/world-base, which is a run of another model; choose an --out"):
+    with pytest.raises(
+        FileExistsError, match="runs/world-base, which is a run of another model; choose another folder"
+    ):
         locate_model("world-base").results_folder()
 
 
@@ -89,5 +91,5 @@ def test_results_of_two_models_of_one_name_are_not_mixed(run: Path) -> None:
     (place / "summary.json").write_text('{"model": "some/final", "n": 1, "correct": 0}')
     for name in ("some/final", f"{run.absolute().parent}/some/final"):
         assert locate_model(name).results_folder() == Path("runs/final/eval")
-    with pytest.raises(FileExistsError, match="runs/final, which holds those of some/final; choose an --out"):
+    with pytest.raises(FileExistsError, match="runs/final, which has those of some/final; choose another folder"):
         locate_model("other/final").results_folder()

@@ -91,7 +91,7 @@ def test_frozen_inputs_save_products(frozen: tuple[str, ...], products: int) -> 
 
 
 def test_float64_is_refused_by_name() -> None:
-    with pytest.raises(TypeError, match=r"adds up in float32.*impl='chunked'"):
+    with pytest.raises(TypeError, match=r"accumulates in float32.*impl='chunked'"):
         make_case(dtype=torch.float64).run("triton")
 
 

@@ -251,8 +251,8 @@ def test_a_larger_margin_never_turns_non_inferior_into_inferior(rows: list[list[
 
 ONE = {0: {"x": True}}
 REFUSED = [
-    (lambda: paired_bootstrap(ONE, {1: {"x": True}}), r"2 seeds are on one side only \(0, 1\)"),  # other runs
-    (lambda: paired_bootstrap(ONE, {0: {"y": True}}), r"2 ids of seed 0 are on one side only \(x, y\)"),  # other split
+    (lambda: paired_bootstrap(ONE, {1: {"x": True}}), r"2 seeds are in only one .* \(0, 1\)"),  # other runs
+    (lambda: paired_bootstrap(ONE, {0: {"y": True}}), r"2 ids of seed 0 are in only one .* \(x, y\)"),  # other split
     (lambda: paired_bootstrap({}, {}), "there are 0 items"),  # no run finished
     (lambda: paired_bootstrap({0: {}}, {0: {}}), "there are 0 items"),  # an empty split
     (lambda: paired_bootstrap(ONE, ONE, resamples=0), "resamples is 0"),  # nothing to take quantiles of

@@ -98,7 +98,7 @@ def test_paired_counts_name_the_four_outcomes_by_id() -> None:
 
 
 def test_paired_counts_refuse_different_items_and_none() -> None:
-    with pytest.raises(ValueError, match=r"2 ids are on one side only \(b, c\)"):
+    with pytest.raises(ValueError, match=r"2 ids are in only one of the two results \(b, c\)"):
         paired_counts({"a": True, "b": True}, {"a": True, "c": True})
     with pytest.raises(ValueError, match="0 items"):
         paired_counts({}, {})

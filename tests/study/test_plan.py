@@ -76,7 +76,7 @@ def test_an_arm_written_before_its_parent_still_comes_after_it() -> None:
         (changed(arms={"../x": {}}), "'../x' cannot name a folder"),
         (changed(arms={".hidden": {}}), "no . at the start"),
         (changed(arms={"": {}}), "'' cannot name a folder"),
-        (changed(arms={True: {}}), "arms: found True; expected a name, so quote it"),  # YAML's `on`
+        (changed(arms={True: {}}), "arms: found True; expected a name as text; write it in quotes"),  # YAML's `on`
         (changed(settings={"a b": {}}), "settings: 'a b' cannot name a folder"),
         (changed(settings={"a": {"seeds": [-1]}}), "0 or more"),
         (changed(stages={"stf": {}}), "did you mean 'sft'"),

@@ -66,8 +66,8 @@ class CompletionEncoder:
         if raw is not None and raw not in text and template_drops_content(parse(raw, self.format), parsed):
             raise RowError(
                 f"sample {row['id']}: the chat template dropped the reasoning, or changed the answer: "
-                f"{raw[:80]!r} became {text[:80]!r}; pass a chat template that keeps them (the processor's "
-                "`chat_template`), or prompts and completions as plain text"
+                f"{raw[:80]!r} became {text[:80]!r}. Set the processor's `chat_template` to one that keeps them, or "
+                "give prompts and completions as plain text"
             )
         if parsed.answer is None:
             raise RowError(

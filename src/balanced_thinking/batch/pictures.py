@@ -44,8 +44,8 @@ def select_images(features: Mapping[str, Any], indices: Sequence[int], count: in
             selected[name] = torch.cat([patches[index] for index in indices])
         elif len(value) != count:
             raise ValueError(
-                f"the image processor made {len(value)} entries of {name} from {count} images and does not say which "
-                "belong together: set packing=False, or image_options that make one per image (do_pan_and_scan: false)"
+                f"the image processor made {len(value)} entries of {name} from {count} images; expected one per image. "
+                "Set packing=False, or turn off cropping in image_options (do_pan_and_scan: false)"
             )
         elif isinstance(value, Tensor):
             selected[name] = value[list(indices)]

@@ -39,7 +39,10 @@ def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None =
                 kept = {k: v for k, v in row.items() if v not in (None, [], {})}
                 file.write(json.dumps(kept, ensure_ascii=False) + "\n")
             if index < 0:
-                raise DataError("there is no row to write; check the data, its split and --on-bad-row")
+                raise DataError(
+                    "there is no row to write; expected at least one: check the data and --split, and whether "
+                    "--on-bad-row or --without left out all rows"
+                )
             if partial_folder.is_dir():  # all rows are written: now their pictures replace those of an older file
                 shutil.rmtree(_final_pictures_folder(path), ignore_errors=True)
                 partial_folder.rename(_final_pictures_folder(path))

@@ -30,9 +30,9 @@ def refuse_overlap(examples: Iterable[Example], name: str, split_of_key: dict[in
             other = split_of_key.setdefault(hash(key), name)
             if other != name:
                 raise DataError(
-                    f"splits {other!r} and {name!r} share {example.id!r}: {example.question[:80]!r}. Give each split a "
-                    "file of its own in one folder, or each row a `split`, or set hash_split: true in data_options "
-                    "and in validation_options"
+                    f"splits {other!r} and {name!r} both contain {example.id!r}: {example.question[:80]!r}; expected "
+                    "no common sample. Put the splits in separate files of one folder, or give each row a `split`. Or "
+                    "set hash_split: true in data_options and in validation_options"
                 )
         yield example
 

@@ -71,7 +71,7 @@ def resolve_data(data: str) -> DataSource:
         recognises = getattr(import_adapter(name), "recognises", None)
         if recognises is not None and recognises(place):
             return DataSource(name, data)
-    raise UnknownDataError(f"no data set recognises {data!r}; {expected}")
+    raise UnknownDataError(f"{data!r} is not in the form of a known data set; {expected}")
 
 
 def result_folder_name(data: str, split: str) -> str:

@@ -67,7 +67,10 @@ class Benchmark:
 def load_benchmarks(path: Path, **defaults: Any) -> list[Benchmark]:
     """The benchmarks in a YAML file; `defaults` fill what it leaves out. Raises RecipeError for anything else in it."""
     if not path.is_file():
-        raise RecipeError(f"there is no file {path}; expected YAML such as `data/chartqa: {{scorer: relaxed}}`")
+        raise RecipeError(
+            f"there is no file {path}; expected a YAML file for --benchmarks, with lines such as "
+            "`data/chartqa: {scorer: relaxed}`"
+        )
     found = read_yaml(path.read_bytes(), str(path))
     if not isinstance(found, dict) or not all(isinstance(value, dict | None) for value in found.values()):
         raise RecipeError(f"{path}: expected data sets with options, such as `data/chartqa: {{scorer: relaxed}}`")

@@ -46,12 +46,14 @@ class EvaluatedModel:
         files = RunFiles(folder)
         if files.config.exists() or files.provenance.exists():
             raise FileInTheWayError(
-                f"results of {self.name} would go to {folder}, which is a run of another model; choose an --out"
+                f"the results of {self.name} cannot be written to {folder}, which is a run of another model; choose "
+                "another folder with --out"
             )
         for other in _models_evaluated_in(folder):
             if _same_place(other) != _same_place(self.name):
                 raise FileInTheWayError(
-                    f"results of {self.name} would go to {folder}, which holds those of {other}; choose an --out"
+                    f"the results of {self.name} cannot be written to {folder}, which has those of {other}; choose "
+                    "another folder with --out"
                 )
         return files.evaluations
 
@@ -84,8 +86,8 @@ def locate_model(model: str | LoadedModel) -> EvaluatedModel:
         return EvaluatedModel(name, "", loaded=model)
     if not isinstance(model, str | Path):
         raise ValueError(
-            f"the model is a {type(model).__name__}; expected a path, a hub name, or a model with its processor as "
-            "`load_model` returns it (`LoadedModel(model, processor)`)"
+            f"the model is a {type(model).__name__}; expected a path, a hub name, or a LoadedModel: pass "
+            "`LoadedModel(model, processor)`, or what `load_model` returns"
         )
     place = Path(model).expanduser()
     place = place if place.name else place.absolute()  # "." has no name

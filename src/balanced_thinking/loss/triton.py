@@ -108,7 +108,7 @@ def triton_loss(hidden_TD: Tensor, *rest: Any) -> LossParts:
     if not hidden_TD.is_cuda and not triton.knobs.runtime.interpret:
         raise ValueError(f"impl='triton' needs a GPU, but hidden_TD is on {hidden_TD.device}: use impl='auto'")
     if hidden_TD.dtype == torch.float64:
-        raise TypeError("impl='triton' adds up in float32, but hidden_TD is torch.float64: use impl='chunked'")
+        raise TypeError("impl='triton' accumulates in float32, but hidden_TD is torch.float64: use impl='chunked'")
     return partial(chunked_loss, score_=score_in_triton_)(hidden_TD, *rest)
 
 

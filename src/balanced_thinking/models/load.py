@@ -72,7 +72,9 @@ def load_model(
     except (TypeError, AttributeError) as error:  # how transformers and torch meet a name that they do not know
         if from_pretrained.keys() == {"dtype"} and isinstance(from_pretrained["dtype"], torch.dtype):
             raise
-        raise ValueError(f"model_options is {from_pretrained}, which from_pretrained refuses: {error}") from error
+        raise ValueError(
+            f"model_options is {from_pretrained}, which from_pretrained refuses: {error}; correct or remove that option"
+        ) from error
     return LoadedModel(model, load_processor(path, image_options), path)
 
 

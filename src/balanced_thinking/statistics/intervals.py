@@ -124,9 +124,11 @@ class Tost:
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < 1:
-            raise ValueError(f"margin is {self.margin}; expected a share such as 0.02 for two points")
+            raise ValueError(
+                f"margin is {self.margin}; expected a share from 0 to below 1, such as 0.02 for two percentage points"
+            )
         if not 0 < self.alpha < 0.5:
-            raise ValueError(f"alpha is {self.alpha}; expected a share such as 0.05")
+            raise ValueError(f"alpha is {self.alpha}; expected a share above 0 and below 0.5, such as 0.05")
 
     @property
     def p(self) -> float:
@@ -184,7 +186,10 @@ def minimum_detectable_effect(n: int, discordant: float, power: float = 0.8, alp
     """
     check_item_count(n)
     if not 0 < discordant <= 1:
-        raise ValueError(f"discordant is {discordant}; expected a share of the items above 0, at most 1")
+        raise ValueError(
+            f"discordant is {discordant}; expected the share of items that only one system gets right, above 0 and at "
+            "most 1"
+        )
     if not (0 < power < 1 and 0 < alpha < 1):
         raise ValueError(f"power is {power} and alpha {alpha}; expected shares such as 0.8 and 0.05")
     return (_two_sided_quantile(1 - alpha) + NormalDist().inv_cdf(power)) * sqrt(discordant / n)
@@ -203,7 +208,10 @@ def check_same_keys(what: str, a: Collection[str | int], b: Collection[str | int
     unpaired = sorted(map(str, set(a) ^ set(b)))
     if unpaired:
         shown = ", ".join(unpaired[:3]) + ", ..." * (len(unpaired) > 3)
-        raise ValueError(f"{len(unpaired)} {what} are on one side only ({shown}); a paired test needs the same on both")
+        raise ValueError(
+            f"{len(unpaired)} {what} are in only one of the two results ({shown}); expected the same {what} in both: "
+            "compare results of the same data and seeds"
+        )
 
 
 def check_confidence(confidence: float) -> None:

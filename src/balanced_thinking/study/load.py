@@ -39,7 +39,9 @@ def make_study(raw: Any, where: str = "the study") -> Study:
     check_keys(raw, (f.name for f in fields(Study)), where)
     for key in ("arms", "evaluate"):
         if not isinstance(raw.get(key), Mapping) or not raw[key]:
-            raise RecipeError(f"{where} has no {key}; expected a mapping with at least one entry")
+            raise RecipeError(
+                f"{where} has no {key}, or {key} is not a mapping; write `{key}:` with at least one entry below it"
+            )
     sections = {key: _read_section(raw[key], f"{where}: {key}") for key in _SECTIONS if key in raw}
     for kind in ("arms", "settings"):
         for name in sections.get(kind, {}):
@@ -81,7 +83,9 @@ def _read_section(value: Any, where: str) -> dict[str, Any]:
 def _name_as_text(name: Any, where: str) -> str:
     """A name as text: YAML reads `40` as a number, and `on` as true."""
     if isinstance(name, bool) or not isinstance(name, str | int | float):
-        raise RecipeError(f"{where}: found {name!r}; expected a name, so quote it")
+        raise RecipeError(
+            f"{where}: found {name!r}; expected a name as text; write it in quotes (YAML reads `on` as true)"
+        )
     return str(name)
 
 
@@ -144,7 +148,8 @@ def _check_study(study: Study, where: str) -> None:
         for arm in pair:
             if arm not in study.arms:
                 raise RecipeError(
-                    f"{where}: contrast {list(pair)} names an unknown arm {arm!r}{did_you_mean(arm, study.arms)}"
+                    f"{where}: contrast {list(pair)} names an unknown arm {arm!r}{did_you_mean(arm, study.arms)}; "
+                    "expected two names of `arms`"
                 )
     for run in study.planned_runs():
         check_benchmarks(run.benchmarks, where)

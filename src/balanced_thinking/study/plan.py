@@ -129,7 +129,10 @@ def _order_by_parent(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
     def place_after_parent(arm: str, path: tuple[str, ...]) -> None:
         if arm in path:
-            raise RecipeError(f"the arms {' -> '.join((*path, arm))} start from each other")
+            raise RecipeError(
+                f"the arms {' -> '.join((*path, arm))} start from each other; expected a first arm: remove "
+                "`after` from one of them"
+            )
         parent = (arms[arm] or {}).get("after")
         if parent is not None:
             place_after_parent(parent, (*path, arm))

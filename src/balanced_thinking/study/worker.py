@@ -59,7 +59,10 @@ def restart_if_recipe_changed(folder: Path, run: PlannedRun) -> None:
     Raises RecipeError where such a run is finished: a worker that outlived its study can do that.
     """
     if changed := recipe_changes_of_finished_run(folder, run):
-        raise RecipeError(f"{folder} was finished with another recipe: {'; '.join(changed[:3])}; remove it")
+        raise RecipeError(
+            f"{folder} was finished with another recipe: {'; '.join(changed[:3])}; delete this folder to train it "
+            "again, or undo the change in the study"
+        )
     if changed := recipe_changes_of_unfinished_run(folder, run):
         aside = next(place for k in count(1) if not (place := folder.with_name(f".{folder.name}-{k}")).exists())
         aside.mkdir()

@@ -111,8 +111,8 @@ def resumed_recipe(saved: Path, config: Path | None, overrides: Sequence[tuple[s
     recipe = load_recipe(config or saved, overrides)
     if changed := describe_changes(load_recipe(saved), recipe, RESUME_MAY_CHANGE):
         raise RecipeError(
-            f"{saved.parent} cannot go on with another recipe: {'; '.join(changed[:3])}; start a new run with another "
-            "--out"
+            f"{saved.parent} cannot be resumed with another recipe: {'; '.join(changed[:3])}; undo the change, or "
+            "start a new run with another --out"
         )
     return recipe
 

@@ -100,8 +100,8 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         for name in ("cp", "sp", "tp"):
             if plan is not None and getattr(plan, f"{name}_enabled", False):
                 raise ValueError(
-                    f"{name}_size > 1 cannot be exact with segment weights: a rank would see only part of an example; "
-                    f"set parallelism_config.{name}_size=1 and shard with DDP, FSDP or ZeRO-3 instead"
+                    f"{name}_size > 1 cannot be exact with segment weights: a rank would see only part of an example. "
+                    f"Set parallelism_config.{name}_size=1, and use DDP, FSDP or ZeRO-3 instead"
                 )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:

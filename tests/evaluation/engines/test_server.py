@@ -153,8 +153,8 @@ def test_a_busy_server_is_asked_again(stub: Any) -> None:
         ([], {"content": "B", "reasoning_content": "hm"}, ValueError, "without a reasoning parser"),
         ([], {"content": "B", "reasoning": "hm"}, ValueError, "without a reasoning parser"),
         ([(200, "<html>")], {}, ConnectionError, "cannot be read"),
-        ([(200, '{"error": "overloaded"}')], {}, ConnectionError, "gave no choice: .*overloaded"),
-        ([(200, '{"choices": [{"message": null}]}')], {}, ConnectionError, "gave no choice: .*None"),
+        ([(200, '{"error": "overloaded"}')], {}, ConnectionError, "answered without a completion: .*overloaded"),
+        ([(200, '{"choices": [{"message": null}]}')], {}, ConnectionError, "answered without a completion: .*None"),
     ],
 )
 def test_what_the_server_says_is_told(fail: Any, message: Any, error: Any, said: str, stub: Any) -> None:

@@ -51,7 +51,9 @@ def load(
     if place != folder and not place.is_dir() and any((folder / kind).is_dir() for kind in TYPES):
         raise DataError(f"{folder} has no split {split!r}: a folder of types without splits is read as 'test'")
     if not any((place / kind).is_dir() for kind in TYPES):
-        raise DataError(f"{place} is not IconQA: expected <type>/<id>/data.json with a type of {', '.join(TYPES)}")
+        raise DataError(
+            f"{place} is not IconQA: expected files <type>/<id>/data.json in it; <type> is one of {', '.join(TYPES)}"
+        )
     row = 0
     for kind in chosen:
         for item in sorted(

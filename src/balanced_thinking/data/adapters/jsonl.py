@@ -73,7 +73,9 @@ def load(
         empty = False
         yield record if isinstance(record, BadRow) else read_row(row, record, file.stem, root, format)
     if empty and other_splits:
-        raise DataError(f"{file} has no row of split {split!r}; its rows have: {', '.join(sorted(other_splits))}")
+        raise DataError(
+            f"{file} has no row of split {split!r}; choose a split that it has: {', '.join(sorted(other_splits))}"
+        )
 
 
 def _find_split_file(path: Path, split: str) -> Path:

@@ -89,7 +89,10 @@ class ServerEngine(Engine):
             choice = answer["choices"][0]
             message = {**choice["message"]}
         except (KeyError, IndexError, TypeError) as error:
-            raise ConnectionError(f"{self.base_url} gave no choice: {str(answer)[:300]}") from error
+            raise ConnectionError(
+                f"{self.base_url} answered without a completion: {str(answer)[:300]}; expected `choices` as in "
+                "OpenAI's API: check --server and the server's log"
+            ) from error
         for name in ("reasoning", "reasoning_content"):
             if message.get(name):
                 raise ValueError(

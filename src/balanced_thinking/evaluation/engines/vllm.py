@@ -38,8 +38,8 @@ class VllmEngine(Engine):
         super().__init__(CompletionScorer(tokenizer, (), reasoning_format), max_new_tokens)
         if (Path(model) / "adapter_config.json").is_file():
             raise RecipeError(
-                f"{model} is an adapter, and vLLM in this process runs complete models: merge it, or serve its base "
-                "with --enable-lora and name that server with --server"
+                f"{model} is an adapter, but vLLM in this process needs a complete model: merge the adapter into its "
+                "base. Or start a vLLM server of the base with --enable-lora, and give its address with --server"
             )
         try:
             from vllm import LLM
