@@ -35,10 +35,10 @@ def write_report(runs_dir: Path | str, html_path: Path | str, markdown_path: Pat
             )
     report = load_report(Path(runs_dir))
     for path, render in texts.items():
-        _write_text(path, render(report))
+        _write_with_parents(path, render(report))
     return Path(html_path)
 
 
-def _write_text(path: Path, text: str) -> None:
+def _write_with_parents(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

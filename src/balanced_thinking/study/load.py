@@ -77,10 +77,10 @@ def _read_section(value: Any, where: str) -> dict[str, Any]:
     for name, inner in [("it", value), *(value.items() if isinstance(value, Mapping) else ())]:
         if not isinstance(inner, Mapping | None):
             raise RecipeError(f"{where}: {name} is {inner!r}; expected a mapping")
-    return {_name_as_text(name, where): dict(inner or {}) for name, inner in (value or {}).items()}
+    return {_require_name_as_text(name, where): dict(inner or {}) for name, inner in (value or {}).items()}
 
 
-def _name_as_text(name: Any, where: str) -> str:
+def _require_name_as_text(name: Any, where: str) -> str:
     """A name as text: YAML reads `40` as a number, and `on` as true."""
     if isinstance(name, bool) or not isinstance(name, str | int | float):
         raise RecipeError(
@@ -100,10 +100,10 @@ def _turn_arm_names_into_text(sections: Mapping[str, dict[str, Any]], where: str
     """Turn every arm name into text, in place, so that `after: 10` finds the arm `10`."""
     for own in sections["arms"].values():
         if own.get("after") is not None:
-            own["after"] = _name_as_text(own["after"], f"{where}: after")
+            own["after"] = _require_name_as_text(own["after"], f"{where}: after")
     for varied in sections.get("settings", {}).values():
         if isinstance(varied.get("arms"), list | tuple):
-            varied["arms"] = [_name_as_text(arm, f"{where}: arms of a setting") for arm in varied["arms"]]
+            varied["arms"] = [_require_name_as_text(arm, f"{where}: arms of a setting") for arm in varied["arms"]]
 
 
 def _read_seeds(raw: Mapping[str, Any], where: str) -> tuple[int, ...]:

@@ -144,10 +144,10 @@ def _order_by_parent(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return order
 
 
-def merge_mappings(under: Mapping[str, Any], over: Mapping[str, Any] | None) -> dict[str, Any]:
-    """`under` with the values of `over`, merged mapping by mapping. Neither is changed."""
-    result = copy.deepcopy(dict(under))
-    for key, value in (over or {}).items():
+def merge_mappings(defaults: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`defaults` with the values of `overrides`, merged mapping by mapping. Neither is changed."""
+    result = copy.deepcopy(dict(defaults))
+    for key, value in (overrides or {}).items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
         result[key] = merge_mappings(result[key], value) if both else copy.deepcopy(value)
     return result

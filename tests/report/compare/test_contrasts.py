@@ -72,7 +72,7 @@ def test_fewer_items_of_the_same_version_are_still_compared(tmp_path: Path) -> N
     write_items(tmp_path / "sft/seed-0", [f"item {i}" for i in range(40)])
     write_items(tmp_path / "scale-sft/seed-0", [f"item {i}" for i in range(30)])
     tables = make_tables(load_runs(tmp_path))
-    assert [contrast.n for contrast in tables.contrasts] == [30]
+    assert [contrast.fewest_items for contrast in tables.contrasts] == [30]
     assert not any("same items" in note for note in tables.notes)
 
 
@@ -93,7 +93,7 @@ def test_only_shared_seeds_and_shared_items_are_compared(study: Path) -> None:
     write_run(study / "scale-sft/seed-0", [True] * 50)
     tables = make_tables(load_runs(study))
     (contrast,) = tables.contrasts
-    assert [(seed.seed, seed.n) for seed in contrast.seeds] == [(0, 50)]
+    assert [(seed.seed, seed.item_count) for seed in contrast.seeds] == [(0, 50)]
     assert any("50 items of world-test that both answered" in note for note in tables.notes)
 
 

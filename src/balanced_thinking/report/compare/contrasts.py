@@ -69,12 +69,12 @@ class SeedContrast:
         return PairedCounts(self.both, self.only_arm, self.only_base, self.neither)
 
     @property
-    def n(self) -> int:
+    def item_count(self) -> int:
         return sum(self.counts)
 
     @property
     def points(self) -> float:
-        return 100 * (self.only_arm - self.only_base) / self.n
+        return 100 * (self.only_arm - self.only_base) / self.item_count
 
     @property
     def interval(self) -> Interval:
@@ -116,17 +116,17 @@ class Contrast:
     @property
     def arm_accuracy(self) -> float:
         """Share of items right, over all seeds."""
-        return sum(s.both + s.only_arm for s in self.seeds) / sum(s.n for s in self.seeds)
+        return sum(s.both + s.only_arm for s in self.seeds) / sum(s.item_count for s in self.seeds)
 
     @property
     def baseline_accuracy(self) -> float:
         """The baseline's share, on the same items."""
-        return sum(s.both + s.only_base for s in self.seeds) / sum(s.n for s in self.seeds)
+        return sum(s.both + s.only_base for s in self.seeds) / sum(s.item_count for s in self.seeds)
 
     @property
-    def n(self) -> int:
+    def fewest_items(self) -> int:
         """Items of the smallest comparison."""
-        return min(seed.n for seed in self.seeds)
+        return min(seed.item_count for seed in self.seeds)
 
     @property
     def significant_seed_count(self) -> int:
@@ -154,7 +154,7 @@ class Contrast:
     @property
     def discordant_share(self) -> float:
         """The share of items, from 0 to 1, on which only one of the two is right."""
-        return sum(s.only_arm + s.only_base for s in self.seeds) / sum(s.n for s in self.seeds)
+        return sum(s.only_arm + s.only_base for s in self.seeds) / sum(s.item_count for s in self.seeds)
 
     @property
     def detectable_points(self) -> float | None:
@@ -165,7 +165,7 @@ class Contrast:
         """
         if self.discordant_share == 0:
             return None
-        one = minimum_detectable_effect(self.n, self.discordant_share, power=POWER, alpha=self.alpha)
+        one = minimum_detectable_effect(self.fewest_items, self.discordant_share, power=POWER, alpha=self.alpha)
         if one > self.discordant_share and len(self.seeds) < FEW_SEEDS:
             return None
         if self.spread is None:
@@ -198,23 +198,27 @@ def compare_arms(pairs: Sequence[RunPair], split: str, margin: float | None, not
     )
 
 
-def _make_contrast(arm: str, base: str, split: str, answers: Sequence[PairedAnswers], margin: float | None) -> Contrast:
+def _make_contrast(
+    arm: str, baseline: str, split: str, answers: Sequence[PairedAnswers], margin: float | None
+) -> Contrast:
     seeds = tuple(SeedContrast(each.seed, *paired_counts(each.arm, each.base)) for each in answers)
     if len(seeds) == 1 or not any(seed.only_arm + seed.only_base for seed in seeds):
-        one = min(seeds, key=lambda seed: seed.n)
+        one = min(seeds, key=lambda seed: seed.item_count)
         tost = None if margin is None else tost_paired(*one.counts, margin=margin / 100)
-        return Contrast(arm, base, split, seeds, one.interval, one.p, tost, None)
+        return Contrast(arm, baseline, split, seeds, one.interval, one.p, tost, None)
     # Where runs have not recorded their seed there is one of each arm, so any key will do.
     ours, theirs = {each.seed or 0: each.arm for each in answers}, {each.seed or 0: each.base for each in answers}
     found = paired_bootstrap(ours, theirs).widened_for_seeds()
     tost = None if margin is None else found.tost(margin / 100)
     interval = Interval(100 * found.low, 100 * found.high)
-    return Contrast(arm, base, split, seeds, interval, found.p_two_sided, tost, 100 * pstdev(found.draws))
+    return Contrast(arm, baseline, split, seeds, interval, found.p_two_sided, tost, 100 * pstdev(found.draws))
 
 
-def _paired_answers(runs: Sequence[Run], base: Sequence[Run], split: str, notes: list[str]) -> Iterable[PairedAnswers]:
+def _paired_answers(
+    runs: Sequence[Run], baseline_runs: Sequence[Run], split: str, notes: list[str]
+) -> Iterable[PairedAnswers]:
     """The answers of both arms for every common seed, on the items that both answered."""
-    baseline, seen = {run.seed: run for run in base}, set[tuple[Path, Path]]()
+    baseline, seen = {run.seed: run for run in baseline_runs}, set[tuple[Path, Path]]()
     for run in runs:
         other = baseline.get(run.seed)
         # Two seedless models are repeated for every seed. Their answers are compared once.
@@ -227,7 +231,7 @@ def _paired_answers(runs: Sequence[Run], base: Sequence[Run], split: str, notes:
             continue
         if len(common) < max(len(ours), len(theirs)):
             shared = f"the {len(common)} items of {split} that both answered"
-            notes.append(f"{run.label}: compared with {base[0].arm} on {shared}")
+            notes.append(f"{run.label}: compared with {baseline_runs[0].arm} on {shared}")
         yield PairedAnswers(run.seed, {i: ours[i] for i in common}, {i: theirs[i] for i in common})
 
 

@@ -68,7 +68,9 @@ def arm_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[ArmRow, ...]:
     return tuple(row for row in rows if row is not None)
 
 
-def _arm_row(runs: Sequence[Run], split: str, seconds: float | None, base_seconds: float | None) -> ArmRow | None:
+def _arm_row(
+    runs: Sequence[Run], split: str, train_seconds: float | None, baseline_seconds: float | None
+) -> ArmRow | None:
     evaluations = [e for run in _distinct_runs(runs) if (e := run.evaluations.get(split)) is not None and e.total.n]
     if not evaluations:
         return None
@@ -89,8 +91,8 @@ def _arm_row(runs: Sequence[Run], split: str, seconds: float | None, base_second
         truncated=sum(e.truncated for e in evaluations) / total.n,
         think_tokens=mean_of_known(e.think_tokens_mean for e in evaluations),
         answer_tokens=mean_of_known(e.answer_tokens_mean for e in evaluations),
-        train_seconds=seconds,
-        relative_time=seconds / base_seconds if seconds is not None and base_seconds else None,
+        train_seconds=train_seconds,
+        relative_time=train_seconds / baseline_seconds if train_seconds is not None and baseline_seconds else None,
         score=mean_of_known(e.summary.score for e in evaluations if e.summary is not None),
         asked=" or ".join(dict.fromkeys(e.prompt_and_scorer for e in evaluations if e.prompt_and_scorer)),
     )

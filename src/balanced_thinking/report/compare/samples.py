@@ -124,7 +124,7 @@ def _runs_of_most_shared_seed(runs: Sequence[Run], split: str) -> list[Run]:
     groups: list[list[Run]] = []
     for run in runs:
         if split in run.evaluations and run.evaluations[split].correct:
-            fitting = next((group for group in groups if _fits_group(run, group, split)), None)
+            fitting = next((group for group in groups if _matches_seed_and_items(run, group, split)), None)
             if fitting is None:
                 groups.append([run])
             else:
@@ -132,7 +132,7 @@ def _runs_of_most_shared_seed(runs: Sequence[Run], split: str) -> list[Run]:
     return max(groups, key=len, default=[])
 
 
-def _fits_group(run: Run, group: Sequence[Run], split: str) -> bool:
+def _matches_seed_and_items(run: Run, group: Sequence[Run], split: str) -> bool:
     return all(
         run.seed == other.seed and run.evaluations[split].agrees_on_items(other.evaluations[split]) for other in group
     )

@@ -47,7 +47,19 @@ CONTRAST_COLUMNS = (
 
 def _contrast_values(setting: str, c: Contrast) -> tuple[object, ...]:
     tost = (c.margin_points, c.tost.p_non_inferior, c.tost.non_inferior, c.tost.p, c.tost.equivalent) if c.tost else ()
-    line = (setting, c.split, c.arm, c.base, len(c.seeds), c.n, c.points, *c.interval, c.p, c.p_holm, c.is_significant)
+    line = (
+        setting,
+        c.split,
+        c.arm,
+        c.base,
+        len(c.seeds),
+        c.fewest_items,
+        c.points,
+        *c.interval,
+        c.p,
+        c.p_holm,
+        c.is_significant,
+    )
     return (*line, *(tost or [None] * 5), c.detectable_points)
 
 

@@ -50,7 +50,7 @@ def _almost_significant_headline(contrast: Contrast) -> str:
 def verdict_evidence(contrast: Contrast) -> str:
     """What the verdict is based on: the accuracies, their difference, its uncertainty and the test."""
     arm, base = format_percent(contrast.arm_accuracy), format_percent(contrast.baseline_accuracy)
-    items = f"{format_count(contrast.n)} items of {contrast.split}"
+    items = f"{format_count(contrast.fewest_items)} items of {contrast.split}"
     accuracies = f"{contrast.arm} answers {arm} of {items} correctly and {contrast.base} {base}."
     one = len(contrast.seeds) == 1
     return f"{accuracies} {_evidence_of_one_seed(contrast, contrast.seeds[0]) if one else _evidence_of_seeds(contrast)}"
@@ -112,8 +112,8 @@ def _shown_or_not(yes: bool) -> str:
 
 
 def _describe_disagreement(contrast: Contrast) -> str:
-    items = round(contrast.discordant_share * contrast.n)
-    return f"Only one of {contrast.arm} and {contrast.base} is right on {items} of {contrast.n} items."
+    items = round(contrast.discordant_share * contrast.fewest_items)
+    return f"Only one of {contrast.arm} and {contrast.base} is right on {items} of {contrast.fewest_items} items."
 
 
 def power_sentence(contrast: Contrast) -> str:
