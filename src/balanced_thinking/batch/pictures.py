@@ -125,7 +125,7 @@ class CachedImageProcessor:
         identity = json.dumps([self._settings, content_digest(image), sorted(kwargs.items())], default=str)
         name = hashlib.sha256(identity.encode()).hexdigest()
         path = self._folder / name[:2] / f"{name}.safetensors"
-        if (found := _read_entry(path)) is not None:
+        if (found := _read_and_touch_entry(path)) is not None:
             return found
         made = self._inner([self._decode(image)], **kwargs)
         try:
@@ -168,7 +168,7 @@ class CachedImageProcessor:
         self._written = (self._written or 0) + size
 
 
-def _read_entry(path: Path) -> dict[str, Any] | None:
+def _read_and_touch_entry(path: Path) -> dict[str, Any] | None:
     try:
         with safe_open(path, framework="pt") as file:
             found: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -180,7 +180,7 @@ def _read_entry(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def _list_folder(folder: Path) -> list[str]:
+def _list_names(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError:  # deleted, or a file
@@ -196,7 +196,7 @@ class _Entry(NamedTuple):
 def _list_entries(folder: Path) -> list[_Entry]:
     """All entries, except those that another process deletes in the meantime."""
     found = []
-    for path in (folder / shard / name for shard in _list_folder(folder) for name in _list_folder(folder / shard)):
+    for path in (folder / shard / name for shard in _list_names(folder) for name in _list_names(folder / shard)):
         try:
             status = path.stat()
         except OSError:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from balanced_thinking.data.bad_rows import BadRow, BadRowsError, DataError, UnknownDataError, format_bad_rows
 from balanced_thinking.data.checks import check_examples
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.options import check_known, check_options
+from balanced_thinking.data.options import check_known_name, check_options
 from balanced_thinking.data.registry import DataSource, import_adapter, resolve_data
 from balanced_thinking.data.splits import check_split, select_split
 from balanced_thinking.system.progress import track_progress
@@ -197,7 +197,7 @@ def _load_rows(
         raise UnknownDataError(f"data set {name!r} needs a path: write {name}:PATH")
     known = [key for key in parameters if key not in ("path", "split")]
     for key in options:
-        check_known(f"data set {name!r}", "option", key, known)
+        check_known_name(f"data set {name!r}", "option", key, known)
     check_options(name, load, options)
     taken = {key: value for key, value in defaults.items() if key in known}
     return load(path, split=split, **{**taken, **options})

@@ -30,7 +30,7 @@ def check_options(name: str, load: Callable[..., Any], options: Mapping[str, Any
             raise UnknownDataError(f"option {key!r} of data set {name!r} is {value!r}; expected {expected}")
 
 
-def check_known(owner: str, kind: str, name: str, known: Iterable[str]) -> None:
+def check_known_name(owner: str, kind: str, name: str, known: Iterable[str]) -> None:
     """Raise DataError, with the most similar known name, if `owner` has no split, part or option of this name."""
     known = list(known)
     if name not in known:

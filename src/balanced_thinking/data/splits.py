@@ -13,7 +13,7 @@ from typing import Any
 
 from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.options import check_known
+from balanced_thinking.data.options import check_known_name
 
 # Hundredths of the hash space. A change of these or of a salt moves items between splits: results no longer compare.
 SPLITS = {"train": range(20, 100), "validation": range(10, 20), "test": range(10), "all": range(100)}
@@ -22,7 +22,7 @@ SALT = b"balanced-thinking/"
 
 def check_split(split: str, owner: str) -> None:
     """Raise DataError for an unknown split."""
-    check_known(owner, "split", split, SPLITS)
+    check_known_name(owner, "split", split, SPLITS)
 
 
 def select_split(rows: Iterable[Example | BadRow], split: str, salt: bytes = SALT) -> Iterator[Example | BadRow]:

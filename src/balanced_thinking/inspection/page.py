@@ -21,7 +21,7 @@ from balanced_thinking.inspection.summary import (
     summarize_contents,
     summarize_lengths,
 )
-from balanced_thinking.inspection.text import describe_duplicate
+from balanced_thinking.inspection.text import describe_duplicate_pair
 from balanced_thinking.segments import THINK, parse, render
 from balanced_thinking.system.files import write_atomically
 
@@ -59,7 +59,7 @@ def write_page(found: Inspection, path: Path) -> Path:
             ratio=median_length_ratio(found),
             rows=found.bad_rows[:SHOWN_ROWS],
             problems=PROBLEMS,
-            describe_duplicate=describe_duplicate,
+            describe_duplicate_pair=describe_duplicate_pair,
             shown=[_prepare_sample(sample, found.format) for sample in _pick_evenly(found.samples, SHOWN_SAMPLES)],
         )
     )

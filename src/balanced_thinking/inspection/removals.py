@@ -14,7 +14,7 @@ from pathlib import Path
 from balanced_thinking.data.bad_rows import PROBLEMS, DataError
 from balanced_thinking.inspection.facts import Inspection
 from balanced_thinking.inspection.summary import make_printable
-from balanced_thinking.inspection.text import describe_duplicate
+from balanced_thinking.inspection.text import describe_duplicate_pair
 from balanced_thinking.system.files import write_atomically
 
 _COLUMNS = ("row", "id", "problem", "detail")
@@ -37,11 +37,11 @@ def _removal_rows(found: Inspection) -> Iterator[tuple[object, ...]]:
         detail = make_printable(bad.text[:_SHOWN_CHARACTERS])
         yield bad.row, make_printable(bad.id or ""), " ".join(bad.problems), detail
     for one in found.leaks:
-        yield rows[one.id], one.id, f"leak_{one.kind}", describe_duplicate(one)
+        yield rows[one.id], one.id, f"leak_{one.kind}", describe_duplicate_pair(one)
     for one in found.repeats:
-        yield rows[one.id], one.id, "repeated", describe_duplicate(one)
+        yield rows[one.id], one.id, "repeated", describe_duplicate_pair(one)
     for one in found.shared_questions:
-        yield rows[one.id], one.id, _ONLY_LISTED, describe_duplicate(one)
+        yield rows[one.id], one.id, _ONLY_LISTED, describe_duplicate_pair(one)
 
 
 def read_removals(path: Path) -> frozenset[str]:

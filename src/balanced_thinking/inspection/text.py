@@ -68,11 +68,11 @@ def _duplicate_lines(duplicates: Sequence[Duplicate], title: str) -> list[str]:
     if not duplicates:
         return []
     more = len(duplicates) - _SHOWN_DUPLICATES
-    shown = [f"  {describe_duplicate(one)}" for one in duplicates[:_SHOWN_DUPLICATES]]
+    shown = [f"  {describe_duplicate_pair(one)}" for one in duplicates[:_SHOWN_DUPLICATES]]
     return ["", f"{title}: {len(duplicates)}", *shown, *([f"  ... and {more} more"] if more > 0 else [])]
 
 
-def describe_duplicate(one: Duplicate) -> str:
+def describe_duplicate_pair(one: Duplicate) -> str:
     """One pair in words."""
     text = f"{make_printable(one.id)}: {_KINDS[one.kind]} {make_printable(one.other)}"
     return f"{text} of {one.benchmark}" if one.benchmark else text

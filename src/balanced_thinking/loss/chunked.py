@@ -58,7 +58,7 @@ class _ChunkedHead(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         dtype, options = _matmul_dtype(hidden_TD), call.options
         needs = [call.wants_grad and need for need in ctx.needs_input_grad[:3]]
-        rows_N, weighted = _select_supervised(labels_T, weights_T, options.counts)
+        rows_N, weighted = _order_supervised_by_weight(labels_T, weights_T, options.counts)
         targets_N, weights_N = labels_T[rows_N], weights_T[rows_N].to(at_least_float32(dtype))
         chunks = cut_into_chunks(weighted if any(needs) else 0, len(rows_N), head_VD, dtype)
         grads = _Gradients((hidden_TD, head_VD, bias_V), needs, weights_N, dtype, sum(c.has_grad for c in chunks))
@@ -161,7 +161,9 @@ def _scale_gradient_(grad: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor
     return torch.mul(grad, factor, out=out)
 
 
-def _select_supervised(labels_T: Tensor, weights_T: Tensor, counts: tuple[int, int] | None) -> tuple[Tensor, int]:
+def _order_supervised_by_weight(
+    labels_T: Tensor, weights_T: Tensor, counts: tuple[int, int] | None
+) -> tuple[Tensor, int]:
     """The supervised rows, those of a nonzero weight first, and how many have one."""
     supervised_T = labels_T != IGNORE_INDEX
     weighted_T = supervised_T & (weights_T != 0)

@@ -31,7 +31,7 @@ def graft_language_model(model: PreTrainedModel, tokenizer: Any, donor: PreTrain
         if source is None or source.shape[1:] != own.shape[1:]:
             continue
         if "embed_tokens" in name or name == "lm_head.weight":
-            _copy_shared_tokens(own, tokenizer, source, donor_tokenizer, own.shape[1] ** -0.5 if gemma else 1.0)
+            _copy_shared_token_rows(own, tokenizer, source, donor_tokenizer, own.shape[1] ** -0.5 if gemma else 1.0)
         elif source.shape == own.shape:
             own.copy_(source - 1.0 if gemma and "norm" in name else source)
         else:
@@ -53,7 +53,9 @@ def _donor_parameter_name(name: str, gemma: bool) -> str:
     return name
 
 
-def _copy_shared_tokens(own_VD: Tensor, tokenizer: Any, source_VD: Tensor, donor_tokenizer: Any, scale: float) -> None:
+def _copy_shared_token_rows(
+    own_VD: Tensor, tokenizer: Any, source_VD: Tensor, donor_tokenizer: Any, scale: float
+) -> None:
     known = donor_tokenizer.get_vocab()
     pairs = [(index, known[token]) for token, index in tokenizer.get_vocab().items() if token in known]
     ours, theirs = map(list, zip(*pairs, strict=True))

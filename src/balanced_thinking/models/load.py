@@ -121,11 +121,11 @@ def load_processor(name: str, image_options: Mapping[str, Any] | None = None) ->
     if (base := adapter_base_name(path)) is not None:  # its configuration is its base's
         if not (Path(path) / "tokenizer_config.json").is_file():
             return load_processor(base, image_options)
-        return _read_processor(path, _has_vision(resolve_model_path(base)), image_options or {})
-    return _read_processor(path, _has_vision(path), image_options or {})
+        return _load_checked_processor(path, _has_vision(resolve_model_path(base)), image_options or {})
+    return _load_checked_processor(path, _has_vision(path), image_options or {})
 
 
-def _read_processor(path: str, vision: bool, image_options: Mapping[str, Any]) -> Any:
+def _load_checked_processor(path: str, vision: bool, image_options: Mapping[str, Any]) -> Any:
     declared = Path(path) / "processor_config.json"
     kind = json.loads(declared.read_text()).get("processor_class") if declared.is_file() else None
     if kind == ImageOnlyQwen2_5_VLProcessor.__name__:
@@ -192,7 +192,7 @@ def _load_adapter(
     merged = PeftModel.from_pretrained(loaded.model, path).merge_and_unload()
     if (Path(path) / "tokenizer_config.json").is_file():  # its own, which may see pictures at another size
         vision = hasattr(loaded.processor, "image_processor")
-        return LoadedModel(merged, _read_processor(path, vision, image_options or {}))
+        return LoadedModel(merged, _load_checked_processor(path, vision, image_options or {}))
     return LoadedModel(merged, loaded.processor)
 
 

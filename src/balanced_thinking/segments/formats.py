@@ -47,7 +47,7 @@ class ReasoningFormat:
     example: str = ""
 
     def __post_init__(self) -> None:
-        tags = [tag for tag, _ in self._tag_pairs()]
+        tags = [tag for tag, _ in self._tags_with_kinds()]
         for tag in tags:
             if tag != tag.strip() or tags.count(tag) > 1:
                 raise RecipeError(
@@ -58,7 +58,7 @@ class ReasoningFormat:
                 f"reasoning format {self.name!r} has no start of the answer: set think_close or answer_open"
             )
 
-    def _tag_pairs(self) -> list[tuple[str, str]]:
+    def _tags_with_kinds(self) -> list[tuple[str, str]]:
         pairs = [(self.think_open, "think_open"), (self.think_close, "think_close")]
         for stage_open, stage_close in self.stages:
             pairs += [(stage_open, "think_open"), (stage_close, "think_close")]
@@ -67,7 +67,7 @@ class ReasoningFormat:
 
     def tag_kinds(self) -> dict[str, str]:
         """Tag -> its kind: think_open, think_close, answer_open or answer_close; also braces where they nest."""
-        tags = dict(self._tag_pairs())
+        tags = dict(self._tags_with_kinds())
         if self.answer_open.endswith("{") and self.answer_close == "}":
             tags |= {"{": "brace", r"\{": "escaped", r"\}": "escaped"}
         return tags

@@ -69,7 +69,7 @@ def test_every_tile_is_read_back_from_the_picture(split: str, reasoned: dict[str
 
 
 def test_pictures_are_rgb_of_84_pixels_on_each_side() -> None:
-    image = _scene(BOARD).draw_picture()
+    image = _scene(BOARD).render_picture()
     assert (image.mode, image.size) == ("RGB", (84, 84))
 
 
@@ -232,7 +232,7 @@ def test_a_description_names_every_cell_once() -> None:
 )
 def test_the_solver_notices_a_false_sentence(key: str, text: str) -> None:
     wrong = solver.falsehoods(
-        _scene(key).draw_picture(), text, "which shape has the tile at northwest ? A circle B cross"
+        _scene(key).render_picture(), text, "which shape has the tile at northwest ? A circle B cross"
     )
     assert wrong[-1:] == [text.removesuffix(" .").split(" . ")[-1]]
 

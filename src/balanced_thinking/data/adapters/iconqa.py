@@ -16,7 +16,7 @@ from typing import Any
 
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example, format_question
-from balanced_thinking.data.options import check_known
+from balanced_thinking.data.options import check_known_name
 from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images, stream_table
 
 HUB = ("lmms-lab/ICON-QA",)
@@ -39,8 +39,8 @@ def load(
     """
     chosen = [types] if isinstance(types, str) else list(types or TYPES)
     for kind in chosen:
-        check_known("IconQA", "type", kind, TYPES)
-    check_known("IconQA", "split", split, SPLITS)
+        check_known_name("IconQA", "type", kind, TYPES)
+    check_known_name("IconQA", "split", split, SPLITS)
     if is_hub_or_parquet(path):
         for row, cells in stream_table(path, split):
             if cells.get("ques_type") in chosen:

@@ -12,7 +12,7 @@ from typing import Any
 
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example, format_question
-from balanced_thinking.data.options import check_known
+from balanced_thinking.data.options import check_known_name
 from balanced_thinking.data.records import read_named_objects
 from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images, stream_table
 
@@ -28,7 +28,7 @@ def recognises(path: Path) -> bool:
 
 def load(path: str | Path, *, split: str = "testmini") -> Iterator[Example | BadRow]:
     """Yield one `Example` or `BadRow` per problem of the split. Raises DataError for another folder or split."""
-    check_known("MathVista", "split", split, SPLITS)
+    check_known_name("MathVista", "split", split, SPLITS)
     if is_hub_or_parquet(path):
         for row, cells in stream_table(path, split):
             yield _build_example(row, cells, open_cell_images(cells.get("decoded_image")))

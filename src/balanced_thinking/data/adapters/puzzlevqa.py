@@ -19,7 +19,7 @@ from typing import Any
 
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.options import check_known
+from balanced_thinking.data.options import check_known_name
 from balanced_thinking.data.records import read_records
 from balanced_thinking.data.splits import belongs_to_split, check_split
 from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images, stream_table
@@ -66,7 +66,7 @@ def _load_table(path: str | Path, split: str, chosen: Sequence[str]) -> Iterator
         ):
             yield item
     for family in chosen:  # a table's families are known only after its last row
-        check_known(str(path), "family", family, sorted(found))
+        check_known_name(str(path), "family", family, sorted(found))
 
 
 def _load_folder(folder: Path, split: str, chosen: Sequence[str]) -> Iterator[Example | BadRow]:
@@ -74,7 +74,7 @@ def _load_folder(folder: Path, split: str, chosen: Sequence[str]) -> Iterator[Ex
     if not files:
         raise DataError(f"{folder} is not PuzzleVQA: expected <family>.json and images/<family>/ in it")
     for family in chosen:
-        check_known(str(folder), "family", family, files)
+        check_known_name(str(folder), "family", family, files)
     for family in chosen or files:
         for row, record in read_records(files[family]):
             item = record if isinstance(record, BadRow) else _read_file_row(folder, family, row, record)

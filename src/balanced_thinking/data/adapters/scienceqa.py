@@ -16,7 +16,7 @@ from typing import Any
 
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example, format_question
-from balanced_thinking.data.options import check_known
+from balanced_thinking.data.options import check_known_name
 from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images, stream_table
 
 HUB = ("derek-thomas/ScienceQA", "lmms-lab/ScienceQA")
@@ -45,7 +45,7 @@ def load(
     if not recognises(folder):
         raise DataError(f"{folder} is not ScienceQA: expected {' and '.join(FILES)} in it")
     problems, splits = (json.loads((folder / name).read_text(encoding="utf-8")) for name in FILES)
-    check_known("ScienceQA", "split", split, splits)
+    check_known_name("ScienceQA", "split", split, splits)
     for row, pid in enumerate(splits[split], start=1):
         item = problems.get(pid)
         if not isinstance(item, dict):

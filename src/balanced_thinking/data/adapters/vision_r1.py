@@ -13,7 +13,7 @@ from pathlib import Path
 from balanced_thinking.data.adapters import jsonl
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.options import check_known, require_train_split
+from balanced_thinking.data.options import check_known_name, require_train_split
 from balanced_thinking.data.tables import ensure_local_files
 
 HUB = ("Osilly/Vision-R1-cold",)
@@ -34,7 +34,7 @@ def load(
     """
     require_train_split("Vision-R1-cold", split)
     if part is not None:
-        check_known("Vision-R1-cold", "part", part, PARTS)
+        check_known_name("Vision-R1-cold", "part", part, PARTS)
     folder = ensure_local_files(path, image_root, *PARTS.values())
     files = [folder / file for name, file in PARTS.items() if part in (None, name) and (folder / file).is_file()]
     if not files:

@@ -12,7 +12,7 @@ from typing import Any
 from balanced_thinking.data.adapters import jsonl
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.options import check_known, require_train_split
+from balanced_thinking.data.options import check_known_name, require_train_split
 from balanced_thinking.data.records import read_records
 from balanced_thinking.data.tables import ensure_local_files
 
@@ -34,7 +34,7 @@ def load(
 ) -> Iterator[Example | BadRow]:
     """Yield one `Example` or `BadRow` per row of the part. Raises DataError for another folder, split or part."""
     require_train_split("VLAA-Thinking", split)
-    check_known("VLAA-Thinking", "part", part, PARTS)
+    check_known_name("VLAA-Thinking", "part", part, PARTS)
     folder = ensure_local_files(path, image_root, PARTS[part])
     if not (folder / PARTS[part]).is_file():
         raise DataError(f"{folder} has no part {part!r} of VLAA-Thinking: expected {PARTS[part]} in it")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.options import check_known
+from balanced_thinking.data.options import check_known_name
 from balanced_thinking.data.world import skills, traces
 from balanced_thinking.data.world.questions import FAMILIES, QuestionDraft
 from balanced_thinking.data.world.sampler import SceneSampler
@@ -83,11 +83,11 @@ def load(
     repeat), or one of `MIXTURES`, on which the embedded base is trained.
     `path` is ignored, because the world needs no file.
     """
-    check_known("the embedded world", "split", split, SPLITS)
-    check_known("the embedded world", "style", style, STYLES)
+    check_known_name("the embedded world", "split", split, SPLITS)
+    check_known_name("the embedded world", "style", style, STYLES)
     names = tuple(families or FAMILIES)
     for family in names:
-        check_known("the embedded world", "family", family, FAMILIES)
+        check_known_name("the embedded world", "family", family, FAMILIES)
     for index in range(n):
         rng = random.Random(f"{split}/{seed}/{index}")
         yield _draw_example(f"{split}-{seed}-{index:06d}", names[index % len(names)], split, ratio, style, rng)
@@ -106,17 +106,25 @@ def _draw_example(identity: str, family: str, split: str, ratio: float, style: s
     elif style == "direct":
         question = f"{question} {DIRECT_HINT}"
     elif style == "describe":
-        question, answer, choices = "describe the picture .", traces.describe_cells(draft.scene, rng), ()
+        question, answer, choices = (
+            "describe the picture .",
+            traces.describe_cells_in_random_order(draft.scene, rng),
+            (),
+        )
     elif style == "skill":
         (question, answer), choices = skills.ask_skill(draft.scene, rng), ()
     elif style == "account":
-        question, answer, choices = "what is there ?", traces.write_cells_in_order(draft.scene, _REMARK_WORDS, rng), ()
+        question, answer, choices = (
+            "what is there ?",
+            traces.write_cells_then_steps(draft.scene, _REMARK_WORDS, rng),
+            (),
+        )
     elif style == "quote":
         (question, answer), choices = skills.ask_repetition(draft.scene, rng), ()
     else:
         question, answer, choices = "what more is there ?", traces.write_remarks(draft.scene, _REMARK_WORDS, rng), ()
     meta = {"family": family, "scene": draft.scene.key}
-    return Example(identity, question, (draft.scene.draw_picture(),), think, answer, choices, meta)
+    return Example(identity, question, (draft.scene.render_picture(),), think, answer, choices, meta)
 
 
 def draw_question_in_split(family: str, split: SplitRules, rng: random.Random) -> QuestionDraft:

@@ -83,12 +83,12 @@ class Scene:
         """A text that identifies the picture: equal keys have equal pixels."""
         return "|".join("-" if tile is None else tile.name for tile in self.cells)
 
-    def draw_picture(self) -> Image.Image:
+    def render_picture(self) -> Image.Image:
         """The scene as an RGB picture of 84 x 84 pixels."""
         pixels = np.empty((ROWS * CELL_PIXELS, COLUMNS * CELL_PIXELS, 3), dtype=np.uint8)
         for i, tile in enumerate(self.cells):
             top, left = (i // COLUMNS) * CELL_PIXELS, (i % COLUMNS) * CELL_PIXELS
-            pixels[top : top + CELL_PIXELS, left : left + CELL_PIXELS] = _draw_cell(tile)
+            pixels[top : top + CELL_PIXELS, left : left + CELL_PIXELS] = _render_cell(tile)
         for edge in (
             np.s_[:_FRAME_PIXELS],
             np.s_[-_FRAME_PIXELS:],
@@ -105,18 +105,18 @@ def place_name(cell: int) -> str:
 
 
 @cache
-def _draw_cell(tile: Tile | None) -> np.ndarray:
+def _render_cell(tile: Tile | None) -> np.ndarray:
     """The pixels of one cell, drawn larger and scaled down, so that edges are smooth."""
     side = CELL_PIXELS * _SUPERSAMPLING
     image = Image.new("RGB", (side, side), _BACKGROUND)
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, 0, side - 1, side - 1), outline=_GRID, width=_SUPERSAMPLING)
     if tile is not None:
-        _draw_tile(draw, tile, side)
+        _render_tile(draw, tile, side)
     return np.asarray(image.resize((CELL_PIXELS, CELL_PIXELS), Image.Resampling.BOX))
 
 
-def _draw_tile(draw: ImageDraw.ImageDraw, tile: Tile, side: int) -> None:
+def _render_tile(draw: ImageDraw.ImageDraw, tile: Tile, side: int) -> None:
     if tile.is_hidden or tile.digit is not None:
         text, ink = ("?", _INK) if tile.is_hidden else (str(tile.digit), COLORS[tile.color])
         # Pillow's own scalable font needs no font file of the system, so every machine draws the same digits.

@@ -18,7 +18,7 @@ from balanced_thinking.data.world.sentences import (
 from balanced_thinking.data.world.skills import random_steps
 
 
-def describe_cells(scene: Scene, rng: random.Random) -> str:
+def describe_cells_in_random_order(scene: Scene, rng: random.Random) -> str:
     """What is in every cell, in random order."""
     return " ".join(cell_sentence(scene, cell) for cell in rng.sample(range(len(scene.cells)), len(scene.cells)))
 
@@ -28,7 +28,7 @@ def write_remarks(scene: Scene, words: int, rng: random.Random) -> str:
     return " ".join(_take_sentences(_random_facts(scene, rng), words))
 
 
-def write_cells_in_order(scene: Scene, words: int, rng: random.Random) -> str:
+def write_cells_then_steps(scene: Scene, words: int, rng: random.Random) -> str:
     """Every cell in order, then about `words` words of steps that follow from these cells."""
     cells = [cell_sentence(scene, cell) for cell in range(len(scene.cells))]
     return " ".join([*cells, *_take_sentences(random_steps(scene, rng), words)])
