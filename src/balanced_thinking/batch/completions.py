@@ -81,8 +81,8 @@ class CompletionEncoder:
         encoded = self.tokenizer(parsed.text, add_special_tokens=False, return_offsets_mapping=True)
         return Completion(encoded["input_ids"], token_segments(parsed, encoded["offset_mapping"]))
 
-    def _trim_reasoning(self, parsed: Parsed, room: int) -> Completion | None:
-        """The longest trimmed completion of at most `room` tokens.
+    def _trim_reasoning(self, parsed: Parsed, max_tokens: int) -> Completion | None:
+        """The longest trimmed completion of at most `max_tokens` tokens.
 
         Cuts at sentences; at words where no complete sentence fits. None where nothing fits.
         """
@@ -93,7 +93,7 @@ class CompletionEncoder:
             while low <= high:
                 middle = (low + high) // 2
                 candidate = self._tokenize_parsed(parse(trim_think(parsed, middle, units), self.format))
-                if len(candidate.ids) <= room:
+                if len(candidate.ids) <= max_tokens:
                     best, low = candidate, middle + 1
                 else:
                     high = middle - 1

@@ -141,7 +141,7 @@ class CachedImageProcessor:
         tensors = {name: value.contiguous() for name, value in features.items() if isinstance(value, Tensor)}
         size = sum(tensor.nbytes for tensor in tensors.values())
         rest = {name: json.dumps(value) for name, value in features.items() if name not in tensors}
-        self._delete_old_entries(size)
+        self._make_room(size)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
         os.close(handle)
@@ -152,7 +152,7 @@ class CachedImageProcessor:
             Path(partial).unlink(missing_ok=True)
             raise
 
-    def _delete_old_entries(self, size: int) -> None:
+    def _make_room(self, size: int) -> None:
         self._since_scan += size
         stale = self._written is None or self._since_scan > _SCAN_SHARE * self._limit
         if stale or (self._written or 0) + size > self._limit:

@@ -65,7 +65,7 @@ def load_model(
     path = resolve_model_path(name)
     if (base := adapter_base_name(path)) is not None:
         return _load_adapter(path, base, image_options, from_pretrained)
-    auto = AutoModelForImageTextToText if _has_vision(path) else AutoModelForCausalLM
+    auto = AutoModelForImageTextToText if _is_vision_model(path) else AutoModelForCausalLM
     from_pretrained.setdefault("dtype", torch.float32)
     try:
         model = auto.from_pretrained(path, **from_pretrained)
@@ -121,8 +121,8 @@ def load_processor(name: str, image_options: Mapping[str, Any] | None = None) ->
     if (base := adapter_base_name(path)) is not None:  # its configuration is its base's
         if not (Path(path) / "tokenizer_config.json").is_file():
             return load_processor(base, image_options)
-        return _load_checked_processor(path, _has_vision(resolve_model_path(base)), image_options or {})
-    return _load_checked_processor(path, _has_vision(path), image_options or {})
+        return _load_checked_processor(path, _is_vision_model(resolve_model_path(base)), image_options or {})
+    return _load_checked_processor(path, _is_vision_model(path), image_options or {})
 
 
 def _load_checked_processor(path: str, vision: bool, image_options: Mapping[str, Any]) -> Any:
@@ -179,7 +179,7 @@ def _load_config(path: str) -> Any:
         raise ModelNotFoundError(describe_missing_model(folder)) from error
 
 
-def _has_vision(path: str) -> bool:
+def _is_vision_model(path: str) -> bool:
     return type(_load_config(path)) in AutoModelForImageTextToText._model_mapping
 
 

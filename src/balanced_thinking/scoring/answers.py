@@ -97,7 +97,7 @@ def _strip_around_answer(text: str) -> str:
     """Remove openings, wrappers and closing punctuation, one layer after the other."""
     for _ in range(_MAX_LAYERS):
         before = text
-        text = _strip_one_layer(text.strip().rstrip(".,;:。").rstrip())
+        text = _unwrap_once(text.strip().rstrip(".,;:。").rstrip())
         opening = _OPENING.match(text)
         text = text[opening.end() :] if opening else text
         if text == before:
@@ -105,7 +105,7 @@ def _strip_around_answer(text: str) -> str:
     return text
 
 
-def _strip_one_layer(text: str) -> str:
+def _unwrap_once(text: str) -> str:
     latex = _LATEX.fullmatch(text)
     if latex and _has_balanced_braces(latex[1]):
         return latex[1]

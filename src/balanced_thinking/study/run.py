@@ -23,7 +23,7 @@ from balanced_thinking.study.check import check_runs, visible_gpus
 from balanced_thinking.study.estimate import describe_time_left
 from balanced_thinking.study.load import load_study, to_yaml
 from balanced_thinking.study.plan import PlannedRun, Study
-from balanced_thinking.study.schedule import Schedule
+from balanced_thinking.study.schedule import RunSchedule
 from balanced_thinking.study.worker import missing_parts
 from balanced_thinking.system.files import write_atomically
 from balanced_thinking.system.process import usable_cores
@@ -53,7 +53,7 @@ def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
     prepare_folder(study, root)
     runs = study.planned_runs()
     jobs = jobs or default_jobs()
-    schedule = Schedule([run for run in runs if missing_parts(root, run)], visible_gpus())
+    schedule = RunSchedule([run for run in runs if missing_parts(root, run)], visible_gpus())
     ended = len(runs) - len(schedule.waiting)
     if schedule.waiting:
         to_go = f"{len(schedule.waiting)} of {len(runs)} runs to go"
@@ -83,19 +83,19 @@ def check_study(study: Study, root: Path) -> None:
 
     Raises StudyError where the folder holds another study, and RecipeError for everything that would make a run fail.
     """
-    _refuse_another_study(study, root)
+    _refuse_conflicting_study(study, root)
     if any(missing_parts(root, run) for run in study.planned_runs()):
         check_runs(study, root)
 
 
 def prepare_folder(study: Study, root: Path) -> None:
     """Create the study's folder and write its plan. Raises StudyError where the folder holds another study."""
-    _refuse_another_study(study, root)
+    _refuse_conflicting_study(study, root)
     root.mkdir(parents=True, exist_ok=True)
     write_atomically(StudyFiles(root).plan, to_yaml(study))
 
 
-def _refuse_another_study(study: Study, root: Path) -> None:
+def _refuse_conflicting_study(study: Study, root: Path) -> None:
     plan = StudyFiles(root).plan
     if plan.is_file() and (changed := refused_changes(load_study(plan), study, root)):
         raise OtherStudyError(
@@ -108,7 +108,7 @@ def default_jobs() -> int:
     return len(visible_gpus()) or usable_cores()
 
 
-def _start_workers(schedule: Schedule, root: Path, jobs: int) -> None:
+def _start_workers(schedule: RunSchedule, root: Path, jobs: int) -> None:
     while len(schedule.running) < jobs and (run := schedule.next_ready()):
         schedule.waiting.remove(run)
         folder = root / run.name
@@ -125,7 +125,7 @@ def _start_workers(schedule: Schedule, root: Path, jobs: int) -> None:
             schedule.running[process] = run
 
 
-def _stop_workers(schedule: Schedule) -> None:
+def _stop_workers(schedule: RunSchedule) -> None:
     for process in schedule.running:
         process.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_SECONDS

@@ -18,7 +18,7 @@ class EndedRun(NamedTuple):
 
 
 @dataclass
-class Schedule:
+class RunSchedule:
     """The runs of a study by state. `left_out` are those whose parent failed."""
 
     waiting: list[PlannedRun]

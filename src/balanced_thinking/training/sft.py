@@ -265,19 +265,19 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         metrics.pop("loss", None)  # already in the logs
         tokens = int(metrics.pop("tokens", 0))
         if mode == "train":
-            self._add_seen_tokens(tokens)
+            self._add_to_seen_tokens(tokens)
         if metrics:  # as TRL counts: attended tokens, prompt and images included, of all ranks since the training began
             metrics["num_tokens"] = self.state.num_input_tokens_seen
         self._metrics[mode] |= {name: [value] for name, value in metrics.items()}
         super().log(logs, start_time)
 
-    def _add_seen_tokens(self, tokens: int) -> None:
+    def _add_to_seen_tokens(self, tokens: int) -> None:
         if self.args.include_num_input_tokens_seen in (False, "no"):  # else transformers counts them
             self.state.num_input_tokens_seen += tokens
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         # The tokens of the current logging period: a run that resumes here will not see them again.
-        self._add_seen_tokens(self._totals["train"].count_new_tokens(self._sum_over_ranks))
+        self._add_to_seen_tokens(self._totals["train"].count_new_tokens(self._sum_over_ranks))
         super()._save_checkpoint(*args, **kwargs)
 
 

@@ -140,7 +140,9 @@ def _find_baseline(groups: Mapping[str, Sequence[Run]]) -> str:
     that was not evaluated is the baseline only where none was: nothing could be compared with it."""
     evaluated = {arm: runs for arm, runs in groups.items() if any(run.evaluations for run in runs)}
     groups = evaluated or groups
-    plain = {arm for arm, runs in groups.items() if _run_weighting(runs[0]) == "uniform" and runs[0].stage == "sft"}
+    plain = {
+        arm for arm, runs in groups.items() if _configured_weighting(runs[0]) == "uniform" and runs[0].stage == "sft"
+    }
     uniform = iter(sorted(plain))
     return BASELINE_ARM if BASELINE_ARM in groups else next(uniform, min(groups))
 
@@ -150,7 +152,7 @@ def _provenance_values(run: Run) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name != "schema"}
 
 
-def _run_weighting(run: Run) -> object:
+def _configured_weighting(run: Run) -> object:
     training = run.config.get("training")
     return training.get("weighting") if isinstance(training, dict) else None
 
@@ -161,7 +163,7 @@ def _note_incomparable_runs(runs: Sequence[Run], split: str) -> Iterable[str]:
     protocols = [run.evaluations[split].protocol for run in evaluated]
     for what, values in (
         ("the same data", [run.evaluations[split].data_name for run in evaluated]),
-        ("the same items", _data_versions([run.evaluations[split] for run in evaluated])),
+        ("the same items", _describe_data_versions([run.evaluations[split] for run in evaluated])),
         *(
             ("the same evaluation settings", [protocol.get(name) for protocol in protocols])
             for name in dict.fromkeys(name for protocol in protocols for name in protocol)
@@ -176,7 +178,7 @@ def _note_incomparable_runs(runs: Sequence[Run], split: str) -> Iterable[str]:
             yield f"{split}: the runs do not have {what}: {found}; only runs that agree are compared item by item"
 
 
-def _data_versions(evaluations: Sequence[Evaluation]) -> list[str | None]:
+def _describe_data_versions(evaluations: Sequence[Evaluation]) -> list[str | None]:
     """For each evaluation the version of its data, described for a note; None where items have no digests.
 
     Two versions differ in the question, answer, options or picture of at least one id.
