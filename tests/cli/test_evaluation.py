@@ -25,7 +25,7 @@ def test_two_processes_do_not_evaluate_to_one_folder(tmp_path: Path, capsys: pyt
     out.mkdir()
     with exclusive_lock(out):
         assert main(command) == 1
-    assert f"another process evaluates to {out}; wait until it ends" in capsys.readouterr().err
+    assert f"another process is writing an evaluation to {out}; wait until it ends" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == [".lock"]
     assert main(command) == 0
 

@@ -96,7 +96,7 @@ def test_an_arm_written_before_its_parent_still_comes_after_it() -> None:
         (changed(settings={"a": {"arms": "sft"}}), "expected a list"),
         (changed(settings={"a": {"seeds": [1, 1]}}), "setting 'a': seeds"),
         (changed(settings={"a": {"sft": 3}}), "setting 'a': sft is 3; expected a mapping"),
-        (changed(settings={"a": {"evaluate": ["world"]}}), "setting 'a': evaluate: it is"),
+        (changed(settings={"a": {"evaluate": ["world"]}}), "setting 'a': evaluate is"),
         (changed(settings={"a": {"evaluate": {"world": 3}}}), "setting 'a': evaluate: world is 3"),
         (changed(contrasts=[["sft", "sft"]]), "compares an arm with itself"),
         ([1], "expected a mapping"),

@@ -45,7 +45,9 @@ def exclusive_folder(out: Path) -> Iterator[None]:
             except BlockingIOError:
                 held = [False]
         if not broadcast_object_list(held)[0]:
-            raise BlockingIOError(f"another process evaluates to {out}; wait until it ends, or choose another --out")
+            raise BlockingIOError(
+                f"another process is writing an evaluation to {out}; wait until it ends, or choose another --out"
+            )
         yield
 
 

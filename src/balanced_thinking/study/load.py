@@ -74,9 +74,9 @@ def _tuples_to_lists(value: Any) -> Any:
 
 def _read_section(value: Any, where: str) -> dict[str, Any]:
     """A mapping of mappings. An entry without a value counts as an empty mapping."""
-    for name, inner in [("it", value), *(value.items() if isinstance(value, Mapping) else ())]:
+    for name, inner in [("", value), *(value.items() if isinstance(value, Mapping) else ())]:
         if not isinstance(inner, Mapping | None):
-            raise RecipeError(f"{where}: {name} is {inner!r}; expected a mapping")
+            raise RecipeError(f"{where}{name and f': {name}'} is {inner!r}; expected a mapping")
     return {_require_name_as_text(name, where): dict(inner or {}) for name, inner in (value or {}).items()}
 
 
@@ -126,7 +126,7 @@ def _read_contrasts(raw: Mapping[str, Any], where: str) -> tuple[ArmPair, ...]:
 def _read_margin(raw: Mapping[str, Any], where: str) -> float:
     margin = raw.get("margin", 1.0)
     if not isinstance(margin, int | float) or isinstance(margin, bool) or not 0 < margin < 100:
-        raise RecipeError(f"{where}: margin is {margin!r}; expected points of accuracy such as 1.0")
+        raise RecipeError(f"{where}: margin is {margin!r}; expected points above 0 and below 100, such as 1.0")
     return float(margin)
 
 
