@@ -247,7 +247,7 @@ def test_rewards_know_every_token_that_the_model_stops_at(tmp_path: Path) -> Non
         ({"rewards": {"acuracy": 1.0}}, "did you mean 'accuracy'"),
         ({"think_budget": 0}, "think_budget is 0"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
-        ({"schedule": "adaptive"}, "GRPO has not"),
+        ({"schedule": "adaptive"}, "GRPO does not have"),
         ({"reward_scorer": "numerik"}, "did you mean 'numeric'"),
         ({"reasoning_format": "boxd"}, "did you mean 'boxed'"),
         ({"rewards": {"accuracy": float("nan")}}, "rewards.accuracy is nan"),

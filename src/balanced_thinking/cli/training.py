@@ -54,7 +54,7 @@ def _upstream_sections(stage: str) -> list[HelpSection]:
     from balanced_thinking.training.run import STAGE_CLASSES
 
     shown = {*(f.name for f in fields(OPTIONS[stage])), *DEFAULTS_HELP, "output_dir"}
-    found = [f for f in fields(STAGE_CLASSES[stage][0]) if f.init and f.name not in shown]
+    found = [f for f in fields(STAGE_CLASSES[stage].config) if f.init and f.name not in shown]
     about = {f.name: _describe_option(f.default, f.metadata.get("help", "")) for f in found}
     of_transformers = {f.name for f in fields(TrainingArguments)}
     parts = {"TRL": about.keys() - of_transformers, "transformers": about.keys() & of_transformers}

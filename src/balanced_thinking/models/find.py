@@ -1,4 +1,4 @@
-"""Models by name, before anything is loaded: no torch."""
+"""Find models by name without loading anything: no torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EMBEDDED = "world-base"
 TINY_PREFIX = "tiny:"
 TINY_ARCHITECTURES = ("qwen2_5_vl", "llava_next", "gemma3", "qwen2")
 TINY_PATCH_SIDE = 14  # pixels
-# Of these a model's folder has at least one where it has a tokenizer, and one where it has an image processor.
+# The folder of a model with a tokenizer has at least one of the first; with an image processor one of the second.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
@@ -30,10 +30,10 @@ class ModelNotFoundError(UsageError, FileNotFoundError):
 
 @dataclass(frozen=True)
 class TinySize:
-    """Widths and depths shared by the tiny architectures. `heads` divides `hidden`.
+    """Widths and depths of the tiny architectures. `hidden` is a multiple of `heads`.
 
-    `max_image_tokens` bounds Qwen2.5-VL's pictures; `image_side` is the side in pixels, a multiple of 28, that
-    LLaVA-NeXT's tiles and Gemma 3's pictures are scaled to.
+    `max_image_tokens` limits the images of Qwen2.5-VL. `image_side` is the side in pixels, a multiple of 28, to which
+    LLaVA-NeXT's tiles and Gemma 3's images are scaled.
     """
 
     hidden: int = 64
@@ -74,13 +74,13 @@ class TinySize:
 
 
 def check_model(name: str) -> None:
-    """Raises ModelNotFoundError for a model that cannot be there, as far as its name and local files show."""
+    """Raises ModelNotFoundError if name and local files show that the model does not exist or is incomplete."""
     if name.startswith(TINY_PREFIX):
         check_architecture(name.removeprefix(TINY_PREFIX))
         return
     folder = Path(resolve_model_path(name))
     if not folder.is_dir():
-        return  # the hub knows
+        return  # a hub name: loading it finds out
     if (base := adapter_base_name(str(folder))) is not None:
         check_model(base)
         return
@@ -103,7 +103,7 @@ def check_architecture(name: str) -> None:
 
 
 def describe_missing_model(folder: Path) -> str:
-    """What a folder without a model holds in its place."""
+    """The message for a folder without a model, with its checkpoints where it has some."""
     held = sorted(folder.glob("checkpoints/checkpoint-*")) or sorted(folder.glob("checkpoint-*"))
     hint = f"; it has checkpoints, such as {held[-1]}" if held else ""
     return f"{folder} holds no model: there is no config.json in it{hint}"
@@ -114,9 +114,9 @@ def how_to_add_processor(folder: Path | str) -> str:
 
 
 def resolve_model_path(name: str) -> str:
-    """The folder of the embedded base or of a run's model, a local folder, or a hub name as it is.
+    """The folder of the embedded base, of a run's model or of a checkpoint; a hub name is returned unchanged.
 
-    Raises ModelNotFoundError for a name that can only be a folder and is none.
+    Raises ModelNotFoundError for a name that must be a folder but does not exist.
     """
     if name == EMBEDDED:
         return str(files("balanced_thinking") / "models" / EMBEDDED)
@@ -135,7 +135,7 @@ def resolve_model_path(name: str) -> str:
 
 
 def _is_path(name: str) -> bool:
-    """Whether it can be no hub name, which is OWNER/NAME: neither can a run be meant, nor one of another folder."""
+    """Whether it must be a path: no OWNER/NAME of the hub, or OWNER is a folder with runs."""
     owner, slash, rest = name.partition("/")
     if name.startswith((".", "/", "~")) or not slash or "/" in rest:
         return True
@@ -143,7 +143,7 @@ def _is_path(name: str) -> bool:
 
 
 def adapter_base_name(path: str) -> str | None:
-    """The base that the adapter in this folder names; None where it is no adapter."""
+    """The base that the adapter in this folder names; None if the folder has no adapter."""
     adapter = Path(path) / "adapter_config.json"
     if not adapter.is_file():
         return None
@@ -154,7 +154,7 @@ def adapter_base_name(path: str) -> str | None:
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Whether it is the directory of a run that has saved its model."""
+    """Whether it is a run directory with a saved model."""
     return any((RunFiles(folder).model / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
@@ -162,5 +162,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelNotFoundError(f"{path} is not valid JSON: {error}; copy it again from where it comes") from None
+        raise ModelNotFoundError(f"{path} is not valid JSON: {error}; copy it again from its source") from None
     return found if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""Load a model and its processor by one name, whatever kind of place it names."""
+"""Load a model and its processor by one name, be it a folder, a run, a hub name or a tiny model."""
 
 from __future__ import annotations
 
@@ -48,18 +48,24 @@ def load_model(
     image_options: Mapping[str, Any] | None = None,
     **from_pretrained: Any,
 ) -> LoadedModel:
-    """`world-base` (the embedded base), `tiny:qwen2_5_vl` (random weights), a run directory, a checkpoint's folder, an
-    adapter's, or a hub name.
+    """Load a model and its processor.
 
-    A LoRA adapter's folder is loaded on the base it names and merged. Other arguments go to `from_pretrained`; the
-    weights are float32 unless `dtype` says otherwise, as in TRL: low-precision copies are autocast's business. Of these
-    a `tiny:` model takes `attn_implementation`, and `language_from`, the model whose language model it starts from.
-    `image_options` are those of its image processor, such as `max_pixels`; they are saved with it.
+    A LoRA adapter is loaded on the base that it names, and merged. As in TRL, weights are float32 unless `dtype` says
+    otherwise: autocast makes low-precision copies.
+
+    Args:
+        name: `world-base` (the embedded base), `tiny:qwen2_5_vl` (random weights), a run directory, the folder of a
+            checkpoint or an adapter, or a hub name.
+        seed: of the random weights of a `tiny:` model.
+        size: widths and depths of a `tiny:` model.
+        image_options: options of the image processor, such as `max_pixels`; they are saved with it.
+        from_pretrained: other arguments of `from_pretrained`. A `tiny:` model takes `attn_implementation` and
+            `language_from`, the model whose language model it starts from.
     """
     if name.startswith(TINY_PREFIX):
         if image_options:
             raise ValueError(
-                f"image_options is {dict(image_options)}, but a tiny model has model_size.image_side for that"
+                f"image_options is {dict(image_options)}, but a tiny model has none; set model_size.image_side"
             )
         return LoadedModel(*_build_tiny_model(name.removeprefix(TINY_PREFIX), seed, size, **from_pretrained))
     path = resolve_model_path(name)
@@ -69,7 +75,7 @@ def load_model(
     from_pretrained.setdefault("dtype", torch.float32)
     try:
         model = auto.from_pretrained(path, **from_pretrained)
-    except (TypeError, AttributeError) as error:  # how transformers and torch meet a name that they do not know
+    except (TypeError, AttributeError) as error:  # what transformers and torch raise for an unknown name
         if from_pretrained.keys() == {"dtype"} and isinstance(from_pretrained["dtype"], torch.dtype):
             raise
         raise ValueError(
@@ -100,7 +106,7 @@ def _build_tiny_model(
 
 
 def checkpoint_dtype(name: str) -> torch.dtype:
-    """The dtype that a checkpoint's configuration names, an adapter's base's: float32 where it names none."""
+    """The dtype in the configuration of a checkpoint, or of an adapter's base; float32 where there is none."""
     if name.startswith(TINY_PREFIX):
         return torch.float32
     path = resolve_model_path(name)
@@ -111,14 +117,14 @@ def checkpoint_dtype(name: str) -> torch.dtype:
 
 
 def load_processor(name: str, image_options: Mapping[str, Any] | None = None) -> Any:
-    """The processor of a model by any name that `load_model` takes, or its tokenizer where it has none.
+    """The processor of a model, or its tokenizer for a text-only model; `name` as for `load_model`.
 
-    Raises ValueError for an image option that its image processor does not have.
+    Raises ValueError for an image option that the image processor does not have.
     """
     if name.startswith(TINY_PREFIX):
         return build_tiny(name.removeprefix(TINY_PREFIX))[1]
     path = resolve_model_path(name)
-    if (base := adapter_base_name(path)) is not None:  # its configuration is its base's
+    if (base := adapter_base_name(path)) is not None:  # an adapter has no configuration of its own
         if not (Path(path) / "tokenizer_config.json").is_file():
             return load_processor(base, image_options)
         return _load_checked_processor(path, _is_vision_model(resolve_model_path(base)), image_options or {})
@@ -132,23 +138,25 @@ def _load_checked_processor(path: str, vision: bool, image_options: Mapping[str,
         processor = _load_image_only_qwen(path, image_options)
     else:
         processor = _from_pretrained(AutoProcessor if vision else AutoTokenizer, path, image_options if vision else {})
-    # transformers passes over a name that it does not know.
+    # transformers ignores unknown names silently.
     images = getattr(processor, "image_processor", None)
     known = getattr(getattr(images, "valid_kwargs", None), "__annotations__", {})
     for option in image_options:
         if option not in known:
-            told = f"known: {', '.join(sorted(known))}" if known else "this model takes no pictures"
-            raise ValueError(f"image_options has {option!r}{did_you_mean(option, known)}; {told}")
+            expected = f"known: {', '.join(sorted(known))}" if known else "this model takes no images"
+            raise ValueError(f"image_options has {option!r}{did_you_mean(option, known)}; {expected}")
     return processor
 
 
 def _from_pretrained(auto: Any, path: str, options: Mapping[str, Any]) -> Any:
-    """Raises ModelNotFoundError, in our words, where there is no processor or tokenizer to load."""
+    """Raises ModelNotFoundError if there is no processor or tokenizer to load."""
     try:
         return auto.from_pretrained(path, **options)
     except (OSError, ValueError, KeyError) as error:
         if options and not isinstance(error, OSError):
-            raise ValueError(f"image_options is {dict(options)}, which the image processor refuses: {error}") from error
+            raise ValueError(
+                f"image_options is {dict(options)}, but the image processor refuses it: {error}"
+            ) from error
         if not Path(path).is_dir():
             raise OSError(f"the processor of {path} cannot be loaded from the hub: {error}") from error
         what = "processor" if auto is AutoProcessor else "tokenizer"
@@ -167,13 +175,13 @@ def _load_image_only_qwen(path: str, image_options: Mapping[str, Any]) -> ImageO
 
 
 def _load_config(path: str) -> Any:
-    """Raises OSError, and says where it was looked for, where there is no model of this name."""
+    """Raises OSError, with the places where it was looked for, if there is no such model."""
     try:
         return AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
         folder = Path(path)
         if not folder.is_dir():
-            raise OSError(f"there is no folder {path}, and as a name on the hub: {error}") from error
+            raise OSError(f"there is no folder {path}, and it cannot be loaded from the hub: {error}") from error
         if (folder / "config.json").is_file():
             raise
         raise ModelNotFoundError(describe_missing_model(folder)) from error
@@ -190,15 +198,17 @@ def _load_adapter(
 
     loaded = load_model(base, image_options=image_options, **from_pretrained)
     merged = PeftModel.from_pretrained(loaded.model, path).merge_and_unload()
-    if (Path(path) / "tokenizer_config.json").is_file():  # its own, which may see pictures at another size
+    if (Path(path) / "tokenizer_config.json").is_file():  # its own processor, which may scale images differently
         vision = hasattr(loaded.processor, "image_processor")
         return LoadedModel(merged, _load_checked_processor(path, vision, image_options or {}))
     return LoadedModel(merged, loaded.processor)
 
 
 def ensure_saved(loaded: LoadedModel, folder: Path) -> LoadedModel:
-    """The same model with a folder that holds it, saved there if there is none yet: an adapter's base and a reference
-    model are found again by their names."""
+    """The model with a `source`: saved to `folder` if it has none.
+
+    An adapter's base and a reference model are found again by that name.
+    """
     if loaded.source is not None:
         return loaded
     if not (folder / "config.json").is_file():

@@ -2,8 +2,8 @@
 
     model, processor = build_tiny("qwen2_5_vl")
 
-They take the same code path as the checkpoints that people fine-tune: the processor, the chat template and the model
-class are those of Qwen2.5-VL, LLaVA-NeXT and Gemma 3 (and Qwen2 for text only); just the sizes are small.
+They use the same code path as real checkpoints. Processor, chat template and model class are those of Qwen2.5-VL,
+LLaVA-NeXT and Gemma 3 (and Qwen2 for text only); only the sizes are small.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from balanced_thinking.models.tokenizer import make_tokenizer
 class ImageOnlyQwen2_5_VLProcessor(Qwen2_5_VLProcessor):  # noqa: N801 (the name says which class it narrows)
     """Qwen2.5-VL's processor without its video half, which needs torchvision.
 
-    transformers reads the parts of a processor off this signature.
+    transformers reads the parts of a processor from this signature.
     """
 
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):  # type: ignore[no-untyped-def]
@@ -190,6 +190,6 @@ def build_tiny(architecture: str, *, size: TinySize | None = None, seed: int = 0
 
 
 def _stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every token that ends a turn (Gemma's is not its end of sequence)."""
+    """The ids of all tokens that end a turn. Gemma's end of a turn is not its end of sequence."""
     turn = [t for t in ("<end_of_turn>",) if t in tokenizer.get_vocab()]
     return [tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(turn)]

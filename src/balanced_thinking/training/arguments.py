@@ -1,5 +1,7 @@
-"""The training arguments of a stage, ours and upstream's, and those of LoRA: their names and types, without importing
-torch, TRL or PEFT."""
+"""Names and types of a stage's training arguments, ours and upstream's, and of LoRA's.
+
+They are read without importing torch, TRL or PEFT.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ _ENUMERATIONS = (
     ),
     SourceClass("transformers", "training_args.py", "OptimizerNames"),
 )
-# What people call a key of a recipe or an argument -> its name.
+# Other names of a recipe's key or an argument -> its name.
 SYNONYMS = {
     "lr": "learning_rate",
     "epochs": "num_train_epochs",
@@ -83,19 +85,19 @@ LORA_SYNONYMS = {
 
 @cache
 def argument_types(stage: str) -> Mapping[str, AdmittedTypes]:
-    """The types of each training argument of a stage. `output_dir` is among them, though the run sets it."""
+    """The admitted types of each training argument of a stage, including `output_dir`, which the run sets."""
     try:
         upstream = field_types((*_COMMON, _OF_STAGE[stage]), _ENUMERATIONS)
-    except SourceError:  # another release, or a package without source: ask the classes themselves
+    except SourceError:  # another release, or no source: read the classes themselves
         from balanced_thinking.training.run import STAGE_CLASSES
 
-        return admitted_types(STAGE_CLASSES[stage][0])
+        return admitted_types(STAGE_CLASSES[stage].config)
     return upstream | admitted_types(OPTIONS[stage])
 
 
 @cache
 def lora_types() -> Mapping[str, AdmittedTypes]:
-    """The types of each argument of PEFT's LoraConfig."""
+    """The admitted types of each argument of PEFT's LoraConfig."""
     try:
         return field_types(_LORA)
     except SourceError:

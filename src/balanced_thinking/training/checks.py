@@ -1,4 +1,4 @@
-"""What is wrong with a recipe as far as it shows before anything is imported or loaded: no torch, under a second."""
+"""Checks of a recipe before anything is imported or loaded: no torch, under a second."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from balanced_thinking.models.find import check_model
 from balanced_thinking.training.arguments import OPTIONS, SYNONYMS, argument_types
 from balanced_thinking.training.recipe import STAGES, Recipe
 
-# The smallest values that arguments can have. Upstream meets most others with a failure at the first step, or silently.
+# The smallest values of arguments. With most smaller ones upstream fails at the first step, or silently trains wrongly.
 _AT_LEAST: dict[str, float] = {
     "per_device_train_batch_size": 1,
     "per_device_eval_batch_size": 1,
@@ -56,14 +56,14 @@ _ABOVE: dict[str, float] = {
 _AT_MOST: dict[str, float] = {"top_p": 1, "min_p": 1, "seed": 2**32 - 1, "adam_beta1": 1, "adam_beta2": 1}
 _LORA_AT_LEAST: dict[str, float] = {"r": 1, "lora_alpha": 1, "lora_dropout": 0}
 _LORA_AT_MOST: dict[str, float] = {"lora_dropout": 1}
-# Argument -> the package that it needs, and how it is installed.
+# Argument -> the package that it needs, and how to install it.
 _NEEDS = {
     "use_vllm": ("vllm", "pip install 'balanced-thinking[vllm]'"),
     "deepspeed": ("deepspeed", "pip install 'balanced-thinking[deepspeed]'"),
     "use_liger_kernel": ("liger_kernel", "pip install liger-kernel"),
 }
 
-# Part of an optimizer's name -> the package that has it. The first one counts.
+# Part of an optimizer's name -> its package; the first match counts.
 _OPTIMIZERS = (
     ("torch_4bit", "torchao"),
     ("torch_8bit", "torchao"),
@@ -76,8 +76,8 @@ _OPTIMIZERS = (
 _DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 _DTYPE_SYNONYMS = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
 _PAIRS = re.compile(r"\s*\w+\s*=[^,=]+(,\s*\w+\s*=[^,=]+)*")
-# Arguments with a value that needs an evaluation now and then.
-_NEED_RHYTHM = (
+# Arguments and the value with which they need regular evaluations.
+_NEED_INTERVAL = (
     ("load_best_model_at_end", True),
     ("save_strategy", "best"),
     ("lr_scheduler_type", "reduce_lr_on_plateau"),
@@ -86,9 +86,9 @@ _EXTRAS = ("tensorboard", "trackio", "wandb")  # of this distribution
 
 
 def check_settings(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's training arguments, each of the type that it must have.
+    """The recipe's training arguments, converted to their types.
 
-    Raises RecipeError for a name, a value or a combination that cannot be, in the recipe or the arguments.
+    Raises RecipeError for an impossible name, value or combination in the recipe or the arguments.
     """
     if recipe.stage not in STAGES:
         raise RecipeError(f"stage is {recipe.stage!r}{did_you_mean(recipe.stage, STAGES)}; known: {', '.join(STAGES)}")
@@ -104,7 +104,7 @@ def check_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def check_arguments(stage: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """As `check_settings`, of the training arguments alone."""
+    """As `check_settings`, for the training arguments alone."""
     arguments = convert_values(values, argument_types(stage), "the training section", SYNONYMS)
     _check_bounds(arguments, _AT_LEAST, _ABOVE, _AT_MOST)
     _check_steps(arguments)
@@ -142,7 +142,7 @@ def _check_bounds(
 
 
 def _check_steps(arguments: Mapping[str, Any]) -> None:
-    """max_steps may be -1, which is upstream's word for none; there, 0 and other negative numbers mean the same."""
+    """Refuse counts of steps that upstream would misread: to it, every max_steps below 1 means none, as -1 does."""
     for name in ("logging_steps", "save_steps", "eval_steps"):
         value = arguments.get(name) or 1
         if value > 1 and value != int(value):
@@ -153,7 +153,7 @@ def _check_steps(arguments: Mapping[str, Any]) -> None:
 
 
 def _check_mappings(arguments: Mapping[str, Any], types: Mapping[str, AdmittedTypes]) -> None:
-    """Text in the place of a mapping is JSON, or for a configuration the file that holds it."""
+    """Where a mapping is expected, text must be JSON or, for a configuration, a file."""
     for name, value in arguments.items():
         if not isinstance(value, str) or dict not in types[name] or value.startswith("{"):
             continue
@@ -175,7 +175,7 @@ def _check_texts(arguments: Mapping[str, Any]) -> None:
 
 
 def _check_model_options(options: Mapping[str, Any]) -> None:
-    """Those whose values are known by name."""
+    """Check the options of `from_pretrained` whose values have names."""
     dtype = options.get("dtype")
     if isinstance(dtype, str) and dtype not in _DTYPES:
         hint = did_you_mean(dtype, _DTYPES, _DTYPE_SYNONYMS)
@@ -195,18 +195,20 @@ def _check_precision(arguments: Mapping[str, Any]) -> None:
 
 
 def _check_evaluation(recipe: Recipe, arguments: Mapping[str, Any]) -> None:
-    """Whatever asks for evaluations during training needs a split to evaluate on, and most of it a rhythm."""
+    """Evaluations during training need a split, and most of them a regular interval."""
     strategy, saving = arguments.get("eval_strategy", "no"), arguments.get("save_strategy", "steps")
-    needs_rhythm = [f"{name} is {format_value(value)}" for name, value in _NEED_RHYTHM if arguments.get(name) == value]
+    need_interval = [
+        f"{name} is {format_value(value)}" for name, value in _NEED_INTERVAL if arguments.get(name) == value
+    ]
     asks = [f"eval_strategy is {strategy!r}"] if strategy != "no" else []
     asks += ["eval_on_start is true"] if arguments.get("eval_on_start") else []
-    if (asks := asks + needs_rhythm) and recipe.validation_split is None:
+    if (asks := asks + need_interval) and recipe.validation_split is None:
         raise RecipeError(
             f"{asks[0]}, but there is no data to evaluate on; name a split of the data with --validation_split, or "
             "leave that out"
         )
-    if needs_rhythm and strategy == "no":
-        raise RecipeError(f"{needs_rhythm[0]}, but eval_strategy is 'no'; set it to steps or epoch")
+    if need_interval and strategy == "no":
+        raise RecipeError(f"{need_interval[0]}, but eval_strategy is 'no'; set it to steps or epoch")
     if arguments.get("load_best_model_at_end") and saving not in (strategy, "best"):
         raise RecipeError(
             f"load_best_model_at_end is true, but save_strategy is {saving!r} and eval_strategy is {strategy!r}; set "
@@ -215,7 +217,7 @@ def _check_evaluation(recipe: Recipe, arguments: Mapping[str, Any]) -> None:
 
 
 def check_places(recipe: Recipe) -> None:
-    """Raises UsageError for a model, a data set or an option of it that is not there; nothing of them is read."""
+    """Raises UsageError for a model, a data set or a data option that does not exist; reads none of them."""
     check_model(recipe.model)
     splits = [(recipe.split, recipe.data_options)]
     splits += [(recipe.validation_split, recipe.validation_options)] if recipe.validation_split else []
@@ -224,11 +226,11 @@ def check_places(recipe: Recipe) -> None:
 
 
 def _check_reporting(names: str | list[str] | None) -> None:
-    """The destinations of metrics: those that transformers knows, installed if they are extras of ours."""
+    """Metrics can go where transformers can send them; our own extras must be installed."""
     try:
         known = dict_keys("transformers", "integrations/integration_utils.py", "INTEGRATION_TO_CALLBACK")
     except SourceError:
-        return  # transformers refuses unknown ones by itself
+        return  # transformers itself refuses unknown ones, later
     for name in [names] if isinstance(names, str) else names or ():
         if name not in (*known, "none", "all"):
             shown = ", ".join(sorted(known))

@@ -1,8 +1,11 @@
-"""The GRPO stage: TRL's GRPOTrainer with this package's rewards, pictures and credit.
+"""The GRPO stage: TRL's GRPOTrainer with this package's rewards, images and credit.
 
-What it adds: rewards by name, that read completions with the parser of training; rows with and without pictures in
-one batch; each picture opened and processed once a generation cycle; credit for thinking and answer apart,
-length-independent and scheduled as in SCALe; resuming that loads every tensor.
+It adds:
+
+- rewards by name, which read completions with the parser of training;
+- rows with and without images in one batch, and each image opened and processed once per generation cycle;
+- separate credit for thinking and answer, independent of length and scheduled as in SCALe;
+- resuming that loads every tensor.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from trl.trainer.utils import RepeatSampler
 
 from balanced_thinking.batch.pictures import DistinctImageProcessor
 from balanced_thinking.data.images import open_image
+from balanced_thinking.loss.schedules import SegmentWeights
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.rewards import NamedReward, make_rewards
@@ -29,8 +33,8 @@ _IMAGE_INPUTS = ("pixel_values", "image_grid_thw", "image_sizes")
 class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
     """TRL's GRPOTrainer on rows of `prompt`, `images`, `answer` and `choices` (see `to_prompts_dataset`).
 
-    `reward_funcs` as TRL takes them replace the named rewards of the config. With `beta` above 0 the reference model is
-    the one at `model.config._name_or_path`, or of an adapter its base: start from a saved checkpoint.
+    `reward_funcs`, as in TRL, replace the named rewards of the config. With `beta` above 0 the reference model is at
+    `model.config._name_or_path`; for an adapter it is the base. So start from a saved checkpoint.
     """
 
     _tag_names = ("trl", "grpo", "balanced-thinking")
@@ -50,7 +54,7 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         given = args.reward_weights
         if reward_funcs is None:
             reward_funcs = _named_rewards(args, getattr(processing_class, "tokenizer", processing_class))
-            assert args.rewards is not None  # settled by the config
+            assert args.rewards is not None  # set by the config
             args.reward_weights = list(map(float, args.rewards.values()))
         try:
             super().__init__(
@@ -63,21 +67,21 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
                 **kwargs,
             )
         finally:
-            args.reward_weights = given  # TRL has read it: with other rewards the same config works again
-        self._refuse_no_step()
+            args.reward_weights = given  # TRL has read it; the config may serve a trainer with other rewards
+        self._refuse_too_few_rows()
         for reward in self.reward_funcs:
-            if isinstance(reward, NamedReward):  # a model may stop at more tokens than its tokenizer's one
+            if isinstance(reward, NamedReward):  # a model may stop at more tokens than its tokenizer's
                 reward.stops.update(self.eos_token_ids)
         self.format, self.credit_schedule = get_format(args.reasoning_format), args.credit_schedule()
 
-    def _refuse_no_step(self) -> None:
-        """The sampler leaves out what does not fill a generation batch: of fewer rows there would be no step at all."""
+    def _refuse_too_few_rows(self) -> None:
+        """Raises ValueError for fewer rows than a generation batch: the sampler would leave all of them out."""
         prompts, rows = self.args.generation_batch_size // self.num_generations, self.train_dataset
         if hasattr(rows, "__len__") and len(rows) < prompts:
             raise ValueError(
                 f"{len(rows)} rows are fewer than the {prompts} prompts of one generation (generation_batch_size "
-                f"{self.args.generation_batch_size} / num_generations {self.num_generations}), so that there would be "
-                "no step; lower per_device_train_batch_size or steps_per_generation"
+                f"{self.args.generation_batch_size} / num_generations {self.num_generations}), so no step would be "
+                "taken; lower per_device_train_batch_size or steps_per_generation"
             )
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSeededSampler:
@@ -95,10 +99,10 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         opened: dict[Any, Any] = {}
-        with _process_each_image_once(self.processing_class), _padded_on_the_left(self._tokenizer):
+        with _process_each_image_once(self.processing_class), _left_padding(self._tokenizer):
             output = super()._generate_and_score_completions([_with_opened_images(row, opened) for row in inputs])
         mask_BT = output["completion_mask"].bool()
-        # Where truncated completions are masked from the loss, they are still what was generated.
+        # Truncated completions may be masked from the loss, but they were generated and are counted.
         written_BT = output["completion_ids"] != self._tokenizer.pad_token_id
         mask_BT = torch.where(mask_BT.any(1, keepdim=True), mask_BT, written_BT)
         completions = [ids[mask].tolist() for ids, mask in zip(output["completion_ids"], mask_BT, strict=True)]
@@ -109,7 +113,7 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
             output["advantages"] = output["advantages"].unsqueeze(1) * shares_BT.to(output["advantages"])
         return output
 
-    def _credit_weights(self) -> tuple[float, float]:
+    def _credit_weights(self) -> SegmentWeights:
         return self.credit_schedule.weights(self.state.global_step / max(1, self.state.max_steps - 1))
 
     def _log_segments(self, found: Sequence[tuple[Any, Sequence[int]]]) -> None:
@@ -127,20 +131,22 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
 
     def _tokenize_prompts(self, prompts: list) -> tuple[Any, Any, Any]:
         ids, images, fields = super()._tokenize_prompts(prompts)
-        # TRL writes None for a row without pictures, which every processor refuses in a batch that has some.
+        # TRL writes None for a row without images, but no processor accepts None beside rows with images.
         return ids, None if images is None else [row or [] for row in images], fields
 
 
 def _named_rewards(args: ScaleGRPOConfig, tokenizer: Any) -> list[NamedReward]:
     if tokenizer is None:
-        raise ValueError("named rewards read token ids: pass processing_class, or reward_funcs of your own")
+        raise ValueError("named rewards need a tokenizer: pass processing_class, or your own reward_funcs")
     names = list(args.rewards or ())
     return make_rewards(names, tokenizer, args.reasoning_format, args.reward_scorer, args.think_budget)
 
 
 class EpochSeededSampler(RepeatSampler):
-    """TRL's sampler with an order that the epoch alone decides: TRL's own starts from its first order again when a run
-    is resumed in a later epoch."""
+    """TRL's sampler with an order that depends on seed and epoch only.
+
+    TRL's own starts from its first order again when a run is resumed in a later epoch.
+    """
 
     epoch = 0
 
@@ -154,7 +160,7 @@ class EpochSeededSampler(RepeatSampler):
 
 
 def _without_empty_images(inputs: dict[str, Any]) -> dict[str, Any]:
-    """A slice of a batch can hold rows without pictures only; the models refuse tensors of no pictures."""
+    """The inputs without image tensors of length 0, which models refuse: a slice of a batch may have no images."""
     pixels = inputs.get("pixel_values")
     if pixels is None or len(pixels):
         return inputs
@@ -162,10 +168,10 @@ def _without_empty_images(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def credit_shares(segments: Sequence[Sequence[int]], length: int, think: float, answer: float) -> torch.Tensor:
-    """What each token's advantage is multiplied by, (B, length): `think` and `answer` times each segment's mean.
+    """(B, length): the factor of each token's advantage, which is its segment's weight divided by the segment's share.
 
-    Over a completion's n tokens the factors sum to n, so its weight among others stays what it was. A completion of one
-    segment keeps the plain advantage.
+    The factors of a completion's n tokens sum to n, so its weight among others does not change. A completion with only
+    one segment keeps the plain advantage.
     """
     rows = []
     for row in segments:
@@ -178,7 +184,7 @@ def credit_shares(segments: Sequence[Sequence[int]], length: int, think: float, 
 
 
 def _keep_images_encoded(dataset: Any) -> Any:
-    """The dataset with pictures as stored bytes or paths, so that a row repeated for a group is not decoded again."""
+    """The dataset with images as stored bytes or paths, so that a row repeated for a group is not decoded again."""
     if not isinstance(dataset, Dataset):
         return dataset
     for name, feature in dataset.features.items():
@@ -190,7 +196,7 @@ def _keep_images_encoded(dataset: Any) -> Any:
 
 
 def _with_opened_images(row: Mapping[str, Any], opened: dict[Any, Any]) -> dict[str, Any]:
-    """The row with its pictures opened: equal references give one and the same picture."""
+    """The row with its images opened; equal references give the same object."""
     references = row.get("images", [row["image"]] if row.get("image") is not None else [])
     plain = {name: value for name, value in row.items() if name not in ("image", "images")}
     if references is None or not {"image", "images"} & row.keys():
@@ -200,7 +206,7 @@ def _with_opened_images(row: Mapping[str, Any], opened: dict[Any, Any]) -> dict[
 
 def _open_once(reference: Any, opened: dict[Any, Any]) -> Any:
     key = (reference.get("path"), reference.get("bytes")) if isinstance(reference, Mapping) else reference
-    key = id(key) if hasattr(key, "getbbox") else key  # a picture that is open already
+    key = id(key) if hasattr(key, "getbbox") else key  # an open image
     if key not in opened:
         opened[key] = open_image(reference)
     return opened[key]
@@ -208,7 +214,7 @@ def _open_once(reference: Any, opened: dict[Any, Any]) -> Any:
 
 @contextmanager
 def _process_each_image_once(processor: Any) -> Iterator[None]:
-    """For a generation cycle, let the processor process one and the same picture once, however often it occurs."""
+    """Within a generation cycle, let the processor process each image object once."""
     if not hasattr(processor, "image_processor"):
         yield
         return
@@ -221,8 +227,8 @@ def _process_each_image_once(processor: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _padded_on_the_left(tokenizer: Any) -> Iterator[None]:
-    """TRL pads prompts on the left itself, but token types on the tokenizer's side: both must be the same."""
+def _left_padding(tokenizer: Any) -> Iterator[None]:
+    """Let the tokenizer pad on the left: TRL pads prompts there, but token types on the side of the tokenizer."""
     before, tokenizer.padding_side = tokenizer.padding_side, "left"
     try:
         yield

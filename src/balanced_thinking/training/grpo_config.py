@@ -12,7 +12,7 @@ from balanced_thinking.training.safety import set_device_defaults
 
 @dataclass
 class ScaleGRPOConfig(ScaleGRPOOptions, GRPOConfig):
-    """TRL's `GRPOConfig`, the rewards by name, and how credit is shared between thinking and answer."""
+    """TRL's `GRPOConfig` with rewards by name, and the division of credit between thinking and answer."""
 
     def __post_init__(self) -> None:
         set_device_defaults(self)
@@ -22,7 +22,7 @@ class ScaleGRPOConfig(ScaleGRPOOptions, GRPOConfig):
         self._refuse_inexact_resume()
 
     def _refuse_inexact_resume(self) -> None:
-        """A checkpoint within a generation cycle would resume with other completions than it was saved with."""
+        """Raises ValueError for checkpoints within a generation cycle: resuming would generate other completions."""
         cycle = self.steps_per_generation * self.num_iterations
         if self.save_strategy == "steps" and (self.save_steps * self.gradient_accumulation_steps) % cycle:
             raise ValueError(

@@ -1,11 +1,11 @@
-"""What a run says of itself before its first step: what is trained, on what, how, and where it writes."""
+"""The header of a run in the log, before its first step: model, data, batch, steps and output folder."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import TrainerCallback
@@ -16,16 +16,16 @@ logger = logging.getLogger(__name__)
 
 
 class StartHeader(TrainerCallback):
-    """Writes the header to the log when training begins, as the number of steps is known only then.
+    """Writes the header to the log when training begins, because only then the number of steps is known.
 
-    `dropped` are the bad rows that were left out; the parameters are counted before a wrapper shards them.
+    `dropped` is the number of bad rows that were left out. Parameters are counted before a wrapper shards them.
     """
 
     def __init__(self, recipe: Recipe, trainer: Any, out: Path, dropped: int) -> None:
         self.recipe, self.out, self.dropped = recipe, out, dropped
         self.rows, self.ranks = len(trainer.train_dataset), trainer.accelerator.num_processes
         self.dtype = str(trainer.model.dtype).removeprefix("torch.")
-        self.total, self.trainable = count_parameters(trainer.model)
+        self.parameters = count_parameters(trainer.model)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -33,8 +33,9 @@ class StartHeader(TrainerCallback):
                 logger.info("%-8s %s", name, text)
 
     def _lines(self, args: Any, state: Any) -> Iterator[tuple[str, str]]:
-        share = f"{short_count(self.trainable)} trainable of {short_count(self.total)} parameters"
-        yield "model", f"{self.recipe.model}, {share} ({100 * self.trainable / self.total:.3g} %)"
+        total, trainable = self.parameters
+        share = f"{short_count(trainable)} trainable of {short_count(total)} parameters"
+        yield "model", f"{self.recipe.model}, {share} ({100 * trainable / total:.3g} %)"
         autocast = next((f", computed in {name}" for flag, name in _AUTOCAST if getattr(args, flag)), "")
         yield "device", f"{describe_device(args.device)}, weights in {self.dtype}{autocast}"
         left_out = f", {self.dropped} bad rows left out" if self.dropped else ""
@@ -48,13 +49,18 @@ class StartHeader(TrainerCallback):
         yield "writes", str(self.out)
 
 
+class ParameterCounts(NamedTuple):
+    total: int
+    trainable: int
+
+
 _AUTOCAST = (("bf16", "bfloat16"), ("fp16", "float16"))
 
 
-def count_parameters(model: Any) -> tuple[int, int]:
-    """All parameters and the trainable ones; of a parameter that ZeRO-3 has sharded, the whole."""
+def count_parameters(model: Any) -> ParameterCounts:
+    """A parameter that ZeRO-3 has sharded counts completely."""
     sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
-    return sum(size for size, _ in sizes), sum(size for size, trainable in sizes if trainable)
+    return ParameterCounts(sum(size for size, _ in sizes), sum(size for size, trainable in sizes if trainable))
 
 
 def short_count(number: int) -> str:

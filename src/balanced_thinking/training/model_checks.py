@@ -1,4 +1,4 @@
-"""What of a model does not fit a recipe: known once its processor or the model itself is loaded, before any step."""
+"""Checks of a model against its recipe, after its processor or the model is loaded and before any step."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from balanced_thinking.models.load import load_processor
 from balanced_thinking.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
-_EVERY_LAYER = "all-linear"  # PEFT's word for it
+_EVERY_LAYER = "all-linear"  # PEFT's name for it
 
 
 def check_processor(recipe: Recipe, args: Any) -> None:
-    """Load the processor alone, before the data are read, which may take long.
+    """Load only the processor, before reading the data, which may take long.
 
-    Raises UsageError where it cannot be loaded, has no chat template, or lacks the end of a turn that is asked for.
+    Raises UsageError if it cannot be loaded, has no chat template, or lacks the `eos_token` of the arguments.
     """
     if recipe.model.startswith(TINY_PREFIX):
-        return  # of our own making
+        return  # built by us, and complete
     processor = load_processor(recipe.model, recipe.image_options)
     tokenizer = getattr(processor, "tokenizer", processor)
     templates = (getattr(processor, "chat_template", None), tokenizer.chat_template)
     if not any(templates) and not getattr(args, "chat_template_path", None):
-        cure = "chat_template_path" if recipe.stage == "sft" else "the chat_template.jinja of a model that was trained"
+        fix = "chat_template_path" if recipe.stage == "sft" else "the chat_template.jinja of a model that was trained"
         raise RecipeError(
-            f"{recipe.model} has no chat template, and training writes every prompt with one; set {cure}, or train "
+            f"{recipe.model} has no chat template, but training writes every prompt with one; set {fix}, or train "
             "from an instruction-tuned model"
         )
     end = getattr(args, "eos_token", None)
@@ -42,7 +42,7 @@ def check_processor(recipe: Recipe, args: Any) -> None:
 
 
 def check_lora_targets(model: Any, lora: Mapping[str, Any]) -> None:
-    """Raises RecipeError where LoRA would train no layer of the model. Warns of names that match none."""
+    """Raises RecipeError if LoRA would train no layer of the model; warns of names that match none."""
     targets = lora.get("target_modules")
     if targets is None and not lora.get("target_parameters"):
         kind = model.config.model_type
@@ -62,14 +62,14 @@ def check_lora_targets(model: Any, lora: Mapping[str, Any]) -> None:
     if not missing:
         return
     layers = _linear_layers(model)
-    told = f"lora.target_modules has {missing[0]!r}{did_you_mean(missing[0], layers)}, which no layer is called"
+    found = f"lora.target_modules has {missing[0]!r}{did_you_mean(missing[0], layers)}, but no layer has this name"
     if isinstance(targets, str) or len(missing) == len(targets):
-        raise RecipeError(f"{told}; known: {_EVERY_LAYER}, {', '.join(layers)}")
-    logger.warning("%s: it is passed over", told)
+        raise RecipeError(f"{found}; known: {_EVERY_LAYER}, {', '.join(layers)}")
+    logger.warning("%s; it is ignored", found)
 
 
 def _linear_layers(model: Any) -> list[str]:
-    """The last parts of the names of the linear layers, except the head's."""
+    """Last parts of the names of all linear layers except the head."""
     heads = {id(model.get_output_embeddings())}
     layers = (name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and id(m) not in heads)
     return sorted({last for name in layers if not (last := name.rpartition(".")[2]).isdecimal()})

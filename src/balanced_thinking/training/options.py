@@ -1,5 +1,7 @@
-"""The training arguments that are ours, with their defaults and help. No torch: `--help` and the command line's checks
-read them here, and the configs of the trainers inherit them."""
+"""Our own training arguments with their defaults and help.
+
+No torch: `--help` and the checks of the command line read them here. The configs of the trainers inherit them.
+"""
 
 from __future__ import annotations
 
@@ -17,67 +19,81 @@ from balanced_thinking.training.rewards import REWARDS, check_rewards
 
 WEIGHTING = ("scale", "uniform")
 CREDIT = ("completion", "segment")
-_CREDIT_SCHEDULES = [name for name in SCHEDULES if name != "adaptive"]  # which follows a think loss
-# What the commands set of TRL's arguments where nothing else is asked for. `disable_tqdm` is among them because
-# transformers hides the progress bar from whoever asks for fewer warnings.
+_CREDIT_SCHEDULES = [name for name in SCHEDULES if name != "adaptive"]  # adaptive needs a think loss
+# TRL's arguments for which the commands have other defaults. `disable_tqdm` is among them because transformers would
+# hide the progress bar from a user who asks for fewer warnings.
 DEFAULTS = {"report_to": "none", "logging_steps": 10, "save_total_limit": 2, "disable_tqdm": False}
 DEFAULTS_HELP = {
-    "report_to": "Where metrics.jsonl goes, too: tensorboard, trackio, wandb ...",
-    "logging_steps": "Optimizer steps between two rows of metrics.jsonl.",
-    "save_total_limit": "Checkpoints that are kept.",
+    "report_to": "Where metrics go besides metrics.jsonl: tensorboard, trackio, wandb ...",
+    "logging_steps": "Optimizer steps per row of metrics.jsonl.",
+    "save_total_limit": "Number of checkpoints to keep.",
 }
 
 
-def option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})  # typed as the field that it is a default of
+def option_field(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})  # `Any`, so that the field keeps its own type
 
 
 @dataclass
 class ScaleSFTOptions:
     """What `ScaleSFTConfig` adds to TRL's `SFTConfig`, and where its defaults differ."""
 
-    weighting: str = option("scale", f"{' or '.join(WEIGHTING)}; uniform is plain SFT.")
-    schedule: str = option("cosine", f"How the weight moves from thinking to answering: {', '.join(SCHEDULES)}.")
-    think_weight_start: float = option(
+    weighting: str = option_field("scale", f"{' or '.join(WEIGHTING)}; uniform is plain SFT.")
+    schedule: str = option_field("cosine", f"How the weight moves from thinking to answering: {', '.join(SCHEDULES)}.")
+    think_weight_start: float = option_field(
         0.9, "Weight of the think segment at the first step; the answer's is 1 minus it."
     )
-    think_weight_end: float = option(0.5, "Weight of the think segment at the last step.")
-    schedule_hold_start: float = option(0.0, "Share of training during which the weight rests at its start.")
-    schedule_hold_end: float = option(0.0, "Share of training during which the weight rests at its end.")
-    adaptive_tolerance: float = option(
-        0.05, "schedule adaptive: it moves once the think loss falls by less than this share in a 20th of the training."
+    think_weight_end: float = option_field(0.5, "Weight of the think segment at the last step.")
+    schedule_hold_start: float = option_field(
+        0.0, "Share of training, at its start, during which the weight stays constant."
     )
-    adaptive_latest: float = option(0.5, "schedule adaptive: the share of training after which it moves in any case.")
-    normalize: str = option("example", f"What a segment's mean runs over: {', '.join(NORMALIZE)} (token is plain SFT).")
-    reasoning_format: Any = option("think-answer", "Name of the completions' reasoning format, or its definition.")
-    overflow: str = option("error", f"What becomes of a sample longer than max_length: {', '.join(OVERFLOW)}.")
-    packing: bool = option(
+    schedule_hold_end: float = option_field(
+        0.0, "Share of training, at its end, during which the weight stays constant."
+    )
+    adaptive_tolerance: float = option_field(
+        0.05,
+        "schedule adaptive: the weight moves once the think loss falls by less than this share in 1/20 of training.",
+    )
+    adaptive_latest: float = option_field(
+        0.5, "schedule adaptive: the share of training after which the weight moves in any case."
+    )
+    normalize: str = option_field(
+        "example", f"What a segment's mean runs over: {', '.join(NORMALIZE)} (token is plain SFT)."
+    )
+    reasoning_format: Any = option_field(
+        "think-answer", "Name of the completions' reasoning format, or its definition."
+    )
+    overflow: str = option_field("error", f"What to do with a sample longer than max_length: {', '.join(OVERFLOW)}.")
+    packing: bool = option_field(
         False,
         "Whether the samples of a micro-batch share rows without padding; per_device_train_batch_size counts samples.",
     )
-    pack_tokens: int | None = option(
-        None, "Tokens of a packed row; null: one row of all samples, with eager attention as long as the longest one."
+    pack_tokens: int | None = option_field(
+        None, "Tokens of a packed row; null: one row for all samples (eager attention: as long as the longest sample)."
     )
-    image_cache: str | None = option(
-        None, "Folder that keeps what the image processor makes of each picture; safe to delete."
+    image_cache: str | None = option_field(
+        None,
+        "Folder that keeps the image processor's output for each image; null: none. It may be deleted at any time.",
     )
-    image_cache_gib: float = option(20.0, "GiB that the folder may grow to; what was not used for longest goes.")
-    head_impl: str = option("auto", f"Implementation of the weighted head: {', '.join(HEAD_IMPLEMENTATIONS)}.")
-    log_entropy: bool = option(
-        False, "Whether the predictions' mean entropy (nats) is logged, too, for each segment and for both."
+    image_cache_gib: float = option_field(
+        20.0, "Size limit of that folder in GiB; the least recently used entries are deleted first."
     )
-    max_length: int | None = option(4096, "Tokens of a sample, prompt and picture included; null for no limit.")
-    dataloader_num_workers: int | None = option(
-        None, "Processes that decode and process pictures; null: 4 where there is a GPU, else none."
+    head_impl: str = option_field("auto", f"Implementation of the weighted head: {', '.join(HEAD_IMPLEMENTATIONS)}.")
+    log_entropy: bool = option_field(
+        False, "Whether to log the mean entropy (nats) of predictions, for each segment and for both."
     )
-    # transformers logs a NaN as 0 by default; we stop at one instead.
-    logging_nan_inf_filter: bool = option(False, "Kept off: a run stops before a non-finite update.")
+    max_length: int | None = option_field(4096, "Most tokens of a sample, prompt and images included; null: no limit.")
+    dataloader_num_workers: int | None = option_field(
+        None, "Processes that decode and process images; null: 4 with a GPU, else none."
+    )
+    # transformers logs a NaN as 0 by default; we stop instead.
+    logging_nan_inf_filter: bool = option_field(False, "Keep it false: a run stops before a non-finite update.")
 
-    bf16: bool | None = option(None, "bfloat16 mixed precision; on where a GPU supports it.")
-    dataloader_pin_memory: bool = option(True, "Pin batches in memory; only where there is a GPU.")
+    bf16: bool | None = option_field(None, "bfloat16 mixed precision; null: on where a GPU supports it.")
+    dataloader_pin_memory: bool = option_field(True, "Pin batches in memory; without a GPU always off.")
 
     def check_options(self) -> None:
-        """Raises ValueError for a value that none of these options can have."""
+        """Raises ValueError for a value that an option cannot have."""
         _refuse_unknown(self, "weighting", WEIGHTING)
         _refuse_unknown(self, "normalize", NORMALIZE)
         _refuse_unknown(self, "overflow", OVERFLOW)
@@ -100,24 +116,28 @@ class ScaleSFTOptions:
 class ScaleGRPOOptions:
     """What `ScaleGRPOConfig` adds to TRL's `GRPOConfig`, and where its defaults differ."""
 
-    rewards: dict[str, float] | None = option(
+    rewards: dict[str, float] | None = option_field(
         None, f"Weight of each reward: {', '.join(REWARDS)}. null: accuracy 1.0, format 0.2."
     )
-    reward_scorer: str = option("numeric", f"How the accuracy reward compares answers: {', '.join(SCORERS)}.")
-    think_budget: int = option(256, "Think tokens from which on the conciseness reward falls.")
-    reasoning_format: Any = option("think-answer", "Name of the completions' reasoning format, or its definition.")
-    credit: str = option(
-        "completion",
-        f"What an advantage is credited to: {' or '.join(CREDIT)} (each one's mean, weighted as in SCALe).",
+    reward_scorer: str = option_field("numeric", f"How the accuracy reward compares answers: {', '.join(SCORERS)}.")
+    think_budget: int = option_field(256, "Number of think tokens above which the conciseness reward falls.")
+    reasoning_format: Any = option_field(
+        "think-answer", "Name of the completions' reasoning format, or its definition."
     )
-    schedule: str = option("constant", f"How credit moves from thinking to answering: {', '.join(_CREDIT_SCHEDULES)}.")
-    think_weight_start: float = option(0.5, "Share of the credit that thinking gets at the first step.")
-    think_weight_end: float = option(0.5, "Share of the credit that thinking gets at the last step.")
-    bf16: bool | None = option(None, "bfloat16 mixed precision; on where a GPU supports it.")
-    dataloader_pin_memory: bool = option(True, "Pin batches in memory; only where there is a GPU.")
+    credit: str = option_field(
+        "completion",
+        f"What an advantage is credited to: {' or '.join(CREDIT)} (each segment's mean, weighted as in SCALe).",
+    )
+    schedule: str = option_field(
+        "constant", f"How credit moves from thinking to answering: {', '.join(_CREDIT_SCHEDULES)}."
+    )
+    think_weight_start: float = option_field(0.5, "Share of the credit that thinking gets at the first step.")
+    think_weight_end: float = option_field(0.5, "Share of the credit that thinking gets at the last step.")
+    bf16: bool | None = option_field(None, "bfloat16 mixed precision; null: on where a GPU supports it.")
+    dataloader_pin_memory: bool = option_field(True, "Pin batches in memory; without a GPU always off.")
 
     def check_options(self) -> None:
-        """Raises ValueError for a value that none of these options can have."""
+        """Raises ValueError for a value that an option cannot have."""
         if self.rewards is not None:
             check_rewards(self.rewards)
         get_scorer(self.reward_scorer)
@@ -126,7 +146,9 @@ class ScaleGRPOOptions:
         if self.think_budget < 1:
             raise ValueError(f"think_budget is {self.think_budget}; expected at least 1 token")
         if self.schedule == "adaptive":
-            raise ValueError("schedule='adaptive' follows a think loss, which GRPO has not; choose another schedule")
+            raise ValueError(
+                "schedule='adaptive' needs a think loss, which GRPO does not have; choose another schedule"
+            )
         self.credit_schedule()
 
     def credit_schedule(self) -> Schedule:

@@ -1,4 +1,4 @@
-"""A training run's recipe: what to train, on what, and any training argument; from YAML and the command line.
+"""The recipe of a training run: model, data and training arguments, from YAML and the command line.
 
 Reading one needs no torch. The keys under `training` are those of `ScaleSFTConfig` or `ScaleGRPOConfig`, which
 `training.checks` looks at.
@@ -30,8 +30,8 @@ from balanced_thinking.training.arguments import LORA_SYNONYMS, argument_types, 
 
 _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 STAGES = ("sft", "grpo")
-# What may change when a run is resumed: none of it alters a step that was taken. A new number of steps moves what is to
-# come, the schedule and the learning rate's decay with it.
+# What may change when a run is resumed, because it does not affect earlier steps. A new number of steps does change the
+# schedule and the decay of the learning rate in later steps.
 RESUME_MAY_CHANGE = {
     f"training.{name}"
     for name in (
@@ -44,9 +44,11 @@ RESUME_MAY_CHANGE = {
 
 
 def _recipe_key(default: Any, text: str) -> Any:
-    """A key of a recipe, and what `--help` says of it; typed as the field that it is a default of."""
-    about = {"help": text}
-    return field(default_factory=dict, metadata=about) if default == {} else field(default=default, metadata=about)
+    """The default of a recipe's key and its text in `--help`. `Any`, so that the field keeps its own type."""
+    metadata = {"help": text}
+    if default == {}:
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -58,25 +60,25 @@ class Recipe:
         "world-base", "world-base, tiny:<architecture>, a run, a checkpoint's folder or a hub name."
     )
     data: str = _recipe_key("world", "A data set's name, NAME:PATH, a path, or a name on the hub.")
-    split: str = _recipe_key("train", "Which split of it is trained on.")
+    split: str = _recipe_key("train", "The split to train on.")
     data_options: dict[str, Any] = _recipe_key({}, "Options of the data set.")
-    limit: int | None = _recipe_key(None, "Rows of each split to take at most; null: all.")
-    on_bad_row: str = _recipe_key("error", "What a bad row does: error, or drop to go on without it.")
-    verify_images: bool = _recipe_key(True, "Whether every picture is opened once before training.")
+    limit: int | None = _recipe_key(None, "Most rows of each split; null: all.")
+    on_bad_row: str = _recipe_key("error", "What to do with a bad row: error, or drop to leave it out.")
+    verify_images: bool = _recipe_key(True, "Whether to open every image once before training.")
     validation_split: str | None = _recipe_key(
-        None, "The split of the evaluation loss (eval_strategy says when); null: none."
+        None, "The split for the evaluation loss (eval_strategy says when); null: none."
     )
     validation_options: dict[str, Any] = _recipe_key({}, "Options of the data set for that split.")
     lora: dict[str, Any] | None = _recipe_key(
-        None, "Arguments of PEFT's LoraConfig, {} for all its defaults; null: full fine-tuning."
+        None, "Arguments of PEFT's LoraConfig; {}: its defaults; null: full fine-tuning."
     )
     model_size: dict[str, int] = _recipe_key({}, "Widths of a tiny: model.")
     model_options: dict[str, Any] = _recipe_key({}, "Arguments of from_pretrained.")
     image_options: dict[str, Any] = _recipe_key(
-        {}, "Arguments of the image processor, such as max_pixels (Qwen); they are saved with the model."
+        {}, "Arguments of the image processor, such as max_pixels (Qwen); saved with the model."
     )
     arm: str | None = _recipe_key(None, "The run's name in tables; null: sft, scale-sft or grpo.")
-    training: dict[str, Any] = _recipe_key({}, "Training arguments, all that follow below.")
+    training: dict[str, Any] = _recipe_key({}, "Training arguments: all that follow.")
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False)
@@ -86,7 +88,7 @@ def load_recipe(path: str | Path | None, overrides: Sequence[tuple[str, str]] = 
     """The recipe in `path` (or the defaults) with the options of the command line over it.
 
     An option's name is a key of the recipe (`model`), one of a mapping (`data_options.ratio`), or a training argument.
-    Raises RecipeError for what is no YAML, an unknown key, a value of another kind, or an unset `$VARIABLE`.
+    Raises RecipeError for invalid YAML, an unknown key, a value of the wrong type, or an unset `$VARIABLE`.
     """
     raw = _read_recipe_mapping(path) if path is not None else {}
     stage = dict(overrides).get("stage", raw.get("stage"))
@@ -96,7 +98,7 @@ def load_recipe(path: str | Path | None, overrides: Sequence[tuple[str, str]] = 
 
 
 def make_recipe(raw: Mapping[str, Any], where: str) -> Recipe:
-    """The recipe that a mapping says, checked as `load_recipe` does."""
+    """The recipe in a mapping, checked as by `load_recipe`."""
     recipe = Recipe(**typed_arguments(Recipe, raw, where))
     _check_sections(recipe)
     recipe.model, recipe.data = _expand_variables("model", recipe.model), _expand_variables("data", recipe.data)
@@ -104,9 +106,9 @@ def make_recipe(raw: Mapping[str, Any], where: str) -> Recipe:
 
 
 def resumed_recipe(saved: Path, config: Path | None, overrides: Sequence[tuple[str, str]]) -> Recipe:
-    """The recipe that a run goes on with: its own, unless `config` is given, and what is set anew on the command line.
+    """The recipe with which a run is resumed: its own or that of `config`, changed by the options of the command line.
 
-    Raises RecipeError where it differs from the run's in more than how long, how often and where to.
+    Raises RecipeError where it differs from the run's in a key outside `RESUME_MAY_CHANGE`.
     """
     recipe = load_recipe(config or saved, overrides)
     if changed := describe_changes(load_recipe(saved), recipe, RESUME_MAY_CHANGE):
@@ -128,8 +130,8 @@ def _flatten_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     """`{"training": {"seed": 1}}` as `{"training.seed": 1}`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        whole = not isinstance(value, Mapping) or (key == "lora" and not value)  # {} there is no null
-        inner = {key: value} if whole else {f"{key}.{k}": v for k, v in value.items()}
+        is_leaf = not isinstance(value, Mapping) or (key == "lora" and not value)  # {} differs from null there
+        inner = {key: value} if is_leaf else {f"{key}.{k}": v for k, v in value.items()}
         flat |= inner
     return flat
 
@@ -166,11 +168,11 @@ def _apply_override(raw: dict[str, Any], stage: str, name: str, text: str) -> No
 
 
 def _check_sections(recipe: Recipe) -> None:
-    """Keys that belong to other schemas, and those that the run itself sets."""
+    """Check the keys of other schemas, and refuse those that the run itself sets."""
     if "output_dir" in recipe.training:
-        raise RecipeError("output_dir is the run directory's own: leave it out and use --out")
+        raise RecipeError("output_dir is set by the run: leave it out and use --out")
     if recipe.training.get("resume_from_checkpoint") is not None:
-        raise RecipeError("resume_from_checkpoint is what --resume says: leave it out")
+        raise RecipeError("resume_from_checkpoint is set by --resume: leave it out")
     if recipe.lora is not None:
         if "task_type" in recipe.lora:
             raise RecipeError("lora.task_type is always CAUSAL_LM; leave it out")

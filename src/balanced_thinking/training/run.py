@@ -7,9 +7,8 @@ import re
 from inspect import signature
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from datasets import Dataset
 from peft import LoraConfig
 from transformers import set_seed
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
@@ -25,6 +24,7 @@ from balanced_thinking.runs.directory import create_run, finish_run, read_proven
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.segments import get_format
 from balanced_thinking.system.memory import peak_mib
+from balanced_thinking.system.process import Clock
 from balanced_thinking.training.callbacks import MetricsFile, TrainingClock, show_progress
 from balanced_thinking.training.checks import check_places, check_settings
 from balanced_thinking.training.grpo import ScaleGRPOTrainer
@@ -38,10 +38,16 @@ from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 
 logger = logging.getLogger(__name__)
-# One configuration and one trainer for each of STAGES.
-STAGE_CLASSES: dict[str, tuple[type, type]] = {
-    "sft": (ScaleSFTConfig, ScaleSFTTrainer),
-    "grpo": (ScaleGRPOConfig, ScaleGRPOTrainer),
+
+
+class StageClasses(NamedTuple):
+    config: type
+    trainer: type
+
+
+STAGE_CLASSES = {
+    "sft": StageClasses(ScaleSFTConfig, ScaleSFTTrainer),
+    "grpo": StageClasses(ScaleGRPOConfig, ScaleGRPOTrainer),
 }
 _STEP = re.compile(r"checkpoint-(\d+)")
 
@@ -53,7 +59,7 @@ def training_arguments(recipe: Recipe, out: Path) -> Any:
     """
     arguments = check_settings(recipe)
     refuse_unsupported_precision(arguments)
-    config = STAGE_CLASSES[recipe.stage][0]
+    config = STAGE_CLASSES[recipe.stage].config
     try:
         values = {**DEFAULTS, "run_name": str(out), **arguments, "output_dir": str(RunFiles(out).checkpoints)}
         args = config(**values)
@@ -78,23 +84,23 @@ def _check_scheduler(args: Any) -> None:
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
-    """Train, save the model to `out/model`, and return that folder. A run that is to be resumed and has taken all its
-    steps stays as it is."""
+    """Train, save the model to `out/model`, and return that folder.
+
+    With `resume`, a run that has taken all its steps stays unchanged.
+    """
     refuse_existing_run(out, resume=resume)
     check_places(recipe)
     args = training_arguments(recipe, out)
     checkpoint = _checkpoint_to_resume(Path(args.output_dir), args.max_steps) if resume else None
     if resume and _has_all_steps(out, args.max_steps):
-        logger.info("%s has taken all its %d steps; with more --max_steps it goes on", out, args.max_steps)
+        logger.info("%s has taken all its %d steps; raise --max_steps to train it further", out, args.max_steps)
         return RunFiles(out).model
     check_processor(recipe, args)
     owner: dict[int, str] = {}
-    data, dropped = _load_split(recipe, args, "training", recipe.split, recipe.data_options, owner)
-    validation, validation_dropped = None, 0
+    training = _load_split(recipe, args, "training", recipe.split, recipe.data_options, owner)
+    validation = _LoadedSplit(None, 0)
     if recipe.validation_split:
-        validation, validation_dropped = _load_split(
-            recipe, args, "validation", recipe.validation_split, recipe.validation_options, owner
-        )
+        validation = _load_split(recipe, args, "validation", recipe.validation_split, recipe.validation_options, owner)
     set_seed(args.seed)
     size = TinySize(**recipe.model_size) if recipe.model_size else None
     loaded = load_model(
@@ -104,31 +110,32 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         check_lora_targets(loaded.model, recipe.lora)
     if recipe.lora is not None or (recipe.stage == "grpo" and args.beta):
         loaded = ensure_saved(loaded, RunFiles(out).base_model)
-    trainer = STAGE_CLASSES[recipe.stage][1](
+    trainer = STAGE_CLASSES[recipe.stage].trainer(
         loaded.model,
         args=args,
-        train_dataset=data,
-        eval_dataset=validation,
+        train_dataset=training.rows,
+        eval_dataset=validation.rows,
         processing_class=loaded.processor,
         peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.lora) if recipe.lora is not None else None,
         callbacks=[MetricsFile(RunFiles(out).metrics), clock := TrainingClock()],
     )
-    if recipe.lora is None:  # an adapter is gathered in any case
-        _refuse_to_save_nothing(trainer.accelerator.state.deepspeed_plugin)
-    about = _describe_run(recipe, args, loaded)
-    about |= {"examples": len(data), "dropped": dropped, "validation_dropped": validation_dropped}
-    trainer.add_callback(StartHeader(recipe, trainer, out, dropped))
+    if recipe.lora is None:  # an adapter's weights are gathered in any case
+        _refuse_save_without_weights(trainer.accelerator.state.deepspeed_plugin)
+    provenance = _describe_run(recipe, args, loaded)
+    provenance |= {"examples": len(training.rows), "dropped": training.dropped}
+    provenance |= {"validation_dropped": validation.dropped}
+    trainer.add_callback(StartHeader(recipe, trainer, out, training.dropped))
     show_progress(trainer)
-    # The directory is taken only now, so that a start that fails leaves nothing in the next one's way.
+    # The directory is created only now, so that a failed start leaves nothing behind.
     if args.process_index == 0:
-        create_run(out, recipe.to_yaml(), about, resume=resume)
+        create_run(out, recipe.to_yaml(), provenance, resume=resume)
     trainer.train(resume_from_checkpoint=checkpoint)
     if recipe.stage == "sft":
-        _refuse_nothing_learned(trainer.state.log_history, args)
-    wall, cpu = clock.time_spent()
+        _refuse_all_dropped(trainer.state.log_history, args)
+    spent = clock.time_spent()
     _save_model(trainer, loaded, RunFiles(out).model)
     if trainer.is_world_process_zero():
-        finish_run(out, train_seconds=round(wall, 2), train_cpu_seconds=round(cpu, 2), **_training_totals(trainer))
+        finish_run(out, **_training_totals(trainer, spent))
     return RunFiles(out).model
 
 
@@ -137,8 +144,8 @@ def _has_all_steps(out: Path, max_steps: int) -> bool:
     return about is not None and about.finished is not None and about.steps == max_steps
 
 
-def _refuse_to_save_nothing(plugin: Any) -> None:
-    """ZeRO-3 leaves the weights out of a saved model unless it is told to gather them."""
+def _refuse_save_without_weights(plugin: Any) -> None:
+    """Raises ValueError if ZeRO-3 would save a model without weights, which it does unless it gathers them."""
     option = "stage3_gather_16bit_weights_on_model_save"
     if plugin is not None and plugin.zero_stage == 3 and not plugin.deepspeed_config["zero_optimization"].get(option):
         raise ValueError(
@@ -159,15 +166,28 @@ def _describe_run(recipe: Recipe, args: Any, loaded: LoadedModel) -> dict[str, A
     }
 
 
-def _training_totals(trainer: Any) -> dict[str, Any]:
-    state, peak = trainer.state, peak_mib(str(trainer.args.device))
-    return {"steps": state.global_step, "tokens": int(state.num_input_tokens_seen), "peak_mib": peak}
+def _training_totals(trainer: Any, spent: Clock) -> dict[str, Any]:
+    state = trainer.state
+    return {
+        "train_seconds": round(spent.wall_seconds, 2),
+        "train_cpu_seconds": round(spent.cpu_seconds, 2),
+        "steps": state.global_step,
+        "tokens": int(state.num_input_tokens_seen),
+        "peak_mib": peak_mib(str(trainer.args.device)),
+    }
+
+
+class _LoadedSplit(NamedTuple):
+    """The rows of a split, and how many bad ones were left out."""
+
+    rows: Any
+    dropped: int
 
 
 def _load_split(
     recipe: Recipe, args: Any, name: str, split: str, options: dict[str, Any], owner: dict[int, str]
-) -> tuple[Dataset, int]:
-    """A split's rows, and how many bad ones were left out. `owner` knows the examples of the splits before it."""
+) -> _LoadedSplit:
+    """Read a split. `owner` holds the examples of earlier splits, which must not occur again."""
     examples = stream_data(
         recipe.data,
         split=split,
@@ -181,30 +201,34 @@ def _load_split(
     rows = refuse_overlap(examples, name, owner)
     first = next(rows, None)
     if first is None:
-        why = f"each of its {len(examples.bad_rows)} rows is a bad one" if examples.bad_rows else "it has no rows"
-        raise ValueError(f"{recipe.data}, split {split}: there is nothing to train on, for {why}")
+        why = f"all {len(examples.bad_rows)} rows are bad" if examples.bad_rows else "there are no rows"
+        raise ValueError(
+            f"{recipe.data}, split {split}: {why}; expected at least one usable row. See `balanced inspect`"
+        )
     rows = chain([first], rows)
     data = to_prompts_dataset(rows) if recipe.stage == "grpo" else to_dataset(rows, args.reasoning_format)
     if examples.bad_rows:
         logger.info("%s: %d bad rows were left out, %d remain", split, len(examples.bad_rows), len(data))
-    return data, len(examples.bad_rows)
+    return _LoadedSplit(data, len(examples.bad_rows))
 
 
 def _checkpoint_to_resume(folder: Path, max_steps: int) -> str | None:
-    """The last checkpoint that a step follows: from one of the last step the trainer would take another.
+    """The last checkpoint before the last step. From one at the last step the trainer would take another step.
 
-    Raises RecipeError where the run has taken more steps than it is to have.
+    Raises RecipeError where the run has taken more steps than `max_steps`.
     """
     named = (_STEP.fullmatch(place.name) for place in folder.glob("checkpoint-*") if place.is_dir())
     steps = sorted(int(found[1]) for found in named if found)
     if steps and 0 < max_steps < steps[-1]:
-        raise RecipeError(f"{folder.parent} has taken {steps[-1]} steps already; max_steps is {max_steps}")
+        raise RecipeError(
+            f"{folder.parent} has taken {steps[-1]} steps already; max_steps is {max_steps}; expected no fewer"
+        )
     before = [step for step in steps if max_steps <= 0 or step < max_steps]
     return str(folder / f"checkpoint-{before[-1]}") if before else None
 
 
-def _refuse_nothing_learned(logs: list[dict[str, Any]], args: Any) -> None:
-    """Raises ValueError where every sample was left out for its length."""
+def _refuse_all_dropped(logs: list[dict[str, Any]], args: Any) -> None:
+    """Raises ValueError if every sample was left out for its length."""
     if any(row.get("dropped") for row in logs) and not any("answer_nll" in row for row in logs):
         raise ValueError(
             f"nothing was trained on: every sample is longer than max_length={args.max_length}, and "
@@ -213,7 +237,7 @@ def _refuse_nothing_learned(logs: list[dict[str, Any]], args: Any) -> None:
 
 
 def _save_model(trainer: Any, loaded: LoadedModel, folder: Path) -> None:
-    if trainer.is_fsdp_enabled:  # in shards, as it is by default, transformers would save no model
+    if trainer.is_fsdp_enabled:  # with the default, shards, transformers would save no model
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(folder))
     if not trainer.is_world_process_zero():
@@ -221,6 +245,6 @@ def _save_model(trainer: Any, loaded: LoadedModel, folder: Path) -> None:
     loaded.processor.save_pretrained(str(folder))
     if not [*folder.glob("*.safetensors"), *folder.glob("*model*.bin")]:
         raise RuntimeError(
-            f"{folder} holds no weights after saving: the checkpoints in {trainer.args.output_dir} do; see how the "
-            "configuration of accelerate or DeepSpeed saves a sharded model"
+            f"{folder} has no weights after saving; expected *.safetensors or *model*.bin. The checkpoints in "
+            f"{trainer.args.output_dir} have them: check how accelerate's or DeepSpeed's configuration saves shards"
         )

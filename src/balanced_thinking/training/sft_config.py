@@ -1,4 +1,4 @@
-"""The options of SFT: TRL's and ours, with what cannot be exact refused by name."""
+"""The options of SFT, TRL's and ours. What cannot be exact is refused by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from balanced_thinking.training.safety import set_device_defaults
 
 @dataclass
 class ScaleSFTConfig(ScaleSFTOptions, SFTConfig):
-    """TRL's `SFTConfig` and the options of SCALe. Everything it takes works as before, except what cannot be exact."""
+    """TRL's `SFTConfig` with the options of SCALe. All of TRL's options work as before, except what cannot be exact."""
 
     def __post_init__(self) -> None:
         set_device_defaults(self)
@@ -24,9 +24,9 @@ class ScaleSFTConfig(ScaleSFTOptions, SFTConfig):
         completions = "only the completion is trained on"
         refused = {
             "label_smoothing_factor": (self.label_smoothing_factor != 0, "it changes the nll under the weights; set 0"),
-            "loss_type": (self.loss_type != "nll", "DFT has weights of its own; set nll"),
-            "eval_packing": (self.eval_packing is not None, "evaluation packs as training does; set packing alone"),
-            "padding_free": (self.padding_free, "TRL's collator knows no segments; set packing=True instead"),
+            "loss_type": (self.loss_type != "nll", "DFT has its own weights; set nll"),
+            "eval_packing": (self.eval_packing is not None, "evaluation packs as training does; set only packing"),
+            "padding_free": (self.padding_free, "TRL's collator has no segments; set packing=True instead"),
             "assistant_only_loss": (self.assistant_only_loss, f"{completions}; set false"),
             "completion_only_loss": (self.completion_only_loss is False, f"{completions}; leave it out"),
             "use_liger_kernel": (self.use_liger_kernel, "it replaces the forward of the weighted head; set false"),
