@@ -129,7 +129,7 @@ def _read_removals(table: Path) -> frozenset[str]:
 
 
 def _leave_out(examples: Iterable[Example], left_out: frozenset[str], table: Path | None) -> Iterator[Example]:
-    """The examples but for those. Raises ValueError, before anything is written, where some were never met."""
+    """The examples except those. Raises ValueError, before anything is written, where some were never met."""
     missing = set(left_out)
     for example in examples:
         if example.id in left_out:
