@@ -25,7 +25,7 @@ def test_one_call_evaluates_on_several_sets(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "out" / "b-test" / "summary.json").unlink()  # as if it had been stopped there
     before = (tmp_path / "out" / "a-test" / "summary.json").stat().st_mtime_ns
     assert main(words) == 0
-    assert f"{tmp_path}/out/a-test holds these results already" in capsys.readouterr().err
+    assert f"{tmp_path}/out/a-test holds these results already" in capsys.readouterr().out
     assert (tmp_path / "out" / "a-test" / "summary.json").stat().st_mtime_ns == before
     assert (tmp_path / "out" / "b-test" / "summary.json").is_file()
     assert exit_code([*words, "--scorer", "numeric"]) == 2

@@ -112,7 +112,7 @@ def test_another_dtype_is_another_evaluation(tmp_path: Path, capsys: pytest.Capt
     command = ["eval", "--model", "world-base", "--data", "world", "--data", str(tmp_path / "a.jsonl")]
     command += ["--limit", "1", "--max-new-tokens", "4", "--out", str(tmp_path / "out")]
     assert main(command) == main([*command, "--dtype", "float32"]) == 0  # what auto is on a CPU
-    assert "holds these results already" in capsys.readouterr().err
+    assert "holds these results already" in capsys.readouterr().out
     assert exit_code([*command, "--dtype", "bfloat16"]) == 2
     assert "already holds results" in capsys.readouterr().err
 
@@ -137,7 +137,7 @@ def test_results_are_not_overwritten_unless_told_and_use_the_format_of_the_run(
     same, timed = json.loads((tmp_path / "out/summary.json").read_text()), {"wall_seconds": 0, "cpu_seconds": 0}
     assert same | timed == kept | timed
     assert main(again) == 0
-    assert f"{summary.parent} holds these results already" in capsys.readouterr().err
+    assert f"{summary.parent} holds these results already" in capsys.readouterr().out
     assert exit_code([*command, "--format", "boxed"]) == 2
     error = capsys.readouterr().err
     assert str(summary.parent) in error

@@ -159,9 +159,9 @@ TABLE: list[tuple[list[str], int, str]] = [
     (["convert", "world", "--out", "x.csv"], 2, "expected a name that ends in .jsonl"),
     (["study", "other.yaml", "--out", "finished"], 2, "finished holds another study"),
     # It ran and failed.
-    (["sft", "--model", "tiny:qwen2", "--data", "bad.jsonl", "--split", "all"], 1, "fix the rows, or leave them out"),
-    ([*EVAL, "--data", "bad.jsonl", "--split", "all"], 1, "fix the rows, or leave them out"),
-    (["convert", "bad.jsonl", "--split", "all", "--out", "x.jsonl"], 1, "fix the rows, or leave them out"),
+    (["sft", "--model", "tiny:qwen2", "--data", "bad.jsonl", "--split", "all"], 1, "fix these rows, or leave them out"),
+    ([*EVAL, "--data", "bad.jsonl", "--split", "all"], 1, "fix these rows, or leave them out"),
+    (["convert", "bad.jsonl", "--split", "all", "--out", "x.jsonl"], 1, "fix these rows, or leave them out"),
     # It ran.
     (["--version"], 0, ""),
     *((([name, "--help"]), 0, "") for name in COMMANDS),

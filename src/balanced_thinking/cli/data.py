@@ -20,8 +20,13 @@ DATA_PREFIX = "data_options."
 
 
 def add_data_options(parser: Parser) -> None:
-    parser.add_argument("--limit", type=positive_integer, help="rows to take at most")
-    parser.add_argument("--on-bad-row", choices=("error", "drop"), default="error", help="what a bad row does")
+    parser.add_argument("--limit", type=positive_integer, help="most rows to read")
+    parser.add_argument(
+        "--on-bad-row",
+        choices=("error", "drop"),
+        default="error",
+        help="what happens if there are bad rows: error, or drop to leave them out",
+    )
 
 
 def read_data_options(overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -33,14 +38,19 @@ def read_data_options(overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 def add_inspection_options(parser: Parser) -> None:
     parser.add_argument("data", help="a data set's name or a path")
-    parser.add_argument("--split", default="train", help="which split of it")
-    parser.add_argument("--model", help="count tokens with this model's tokenizer  [words]")
-    parser.add_argument("--format", default="think-answer", help="reasoning format that training would write")
-    parser.add_argument("--limit", type=positive_integer, help="rows to take at most")
-    parser.add_argument("--html", type=Path, help="also write a page with samples here")
-    parser.add_argument("--rows", type=Path, help="also write every row that something is wrong with to this .csv")
+    parser.add_argument("--split", default="train", help="split of the data")
+    parser.add_argument("--model", help="count tokens with this model's tokenizer  [count words]")
     parser.add_argument(
-        "--against", action="append", metavar="BENCHMARK", help="look for this data set's test items; may be repeated"
+        "--format", default="think-answer", help="reasoning format of the completions that training would write"
+    )
+    parser.add_argument("--limit", type=positive_integer, help="most rows to read")
+    parser.add_argument("--html", type=Path, help="a page with samples to write")
+    parser.add_argument("--rows", type=Path, help="a .csv to write with every row that has a problem")
+    parser.add_argument(
+        "--against",
+        action="append",
+        metavar="BENCHMARK",
+        help="also look for the test items of this data set; may be repeated",
     )
     parser.epilog = "Options of the data set follow as --data_options.NAME value."
 
@@ -84,12 +94,12 @@ def _load_processor(model: str) -> Any:
 def add_conversion_options(parser: Parser) -> None:
     parser.add_argument("data", help="a data set's name or a path")
     parser.add_argument("--out", type=Path, required=True, help="the .jsonl file to write")
-    parser.add_argument("--split", default="train", help="which split of it")
+    parser.add_argument("--split", default="train", help="split of the data")
     parser.add_argument(
-        "--format", help="write completions in this reasoning format  [question, think and answer apart]"
+        "--format", help="write completions in this reasoning format  [question, think and answer as separate keys]"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
-    parser.add_argument("--without", type=Path, help="leave out the samples that `inspect --rows` wrote to this .csv")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    parser.add_argument("--without", type=Path, help="leave out the samples in this .csv, which `inspect --rows` wrote")
     add_data_options(parser)
     parser.epilog = "Options of the data set follow as --data_options.NAME value."
 
@@ -104,7 +114,7 @@ def run_conversion(arguments: argparse.Namespace) -> Path:
         get_format(arguments.format)
     if arguments.out.exists() and not arguments.overwrite:
         raise FileInTheWayError(
-            f"{arguments.out} is there already; add --overwrite to replace it, or choose another --out"
+            f"{arguments.out} exists already; add --overwrite to replace it, or choose another --out"
         )
     examples = stream_data(
         arguments.data,
@@ -129,7 +139,7 @@ def _read_removals(table: Path) -> frozenset[str]:
 
 
 def _leave_out(examples: Iterable[Example], left_out: frozenset[str], table: Path | None) -> Iterator[Example]:
-    """The examples except those. Raises ValueError, before anything is written, where some were never met."""
+    """The examples without those to leave out. Raises ValueError, before anything is written, if one was not found."""
     missing = set(left_out)
     for example in examples:
         if example.id in left_out:
@@ -139,5 +149,5 @@ def _leave_out(examples: Iterable[Example], left_out: frozenset[str], table: Pat
     if missing:
         raise ValueError(
             f"{len(missing)} of the {len(left_out)} samples to leave out ({min(missing)} is one) are not in this data: "
-            f"let `balanced inspect --rows {table}` look at this very file and split"
+            f"run `balanced inspect --rows {table}` on the same file and split again"
         )

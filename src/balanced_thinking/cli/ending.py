@@ -46,7 +46,7 @@ def _run_command(name: str, command: Command, arguments: argparse.Namespace) -> 
     except UsageError:
         raise
     except BadRowsError as error:
-        cure = "None of it was used: fix the rows, or leave them out with --on-bad-row drop."
+        cure = "Nothing was done with the data: fix these rows, or leave them out with --on-bad-row drop."
         logger.error("%s\n\n%s", error.table(), cure)
         return FAILED
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough

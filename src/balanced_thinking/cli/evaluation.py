@@ -6,58 +6,57 @@ import argparse
 from pathlib import Path
 
 from balanced_thinking.cli.data import add_data_options, read_data_options
+from balanced_thinking.cli.output import show_result
 from balanced_thinking.cli.parser import Parser, positive_integer
 
 
 def add_evaluation_options(parser: Parser) -> None:
+    from balanced_thinking.scoring.scorers import SCORERS
+
     parser.add_argument(
         "--model",
         required=True,
         help="a run directory or its model folder, a checkpoint's folder, world-base, or a hub name",
     )
     parser.add_argument(
-        "--server", help="ask this OpenAI-compatible server, as in http://localhost:8000/v1, which serves it"
+        "--engine", choices=("transformers", "vllm"), default="transformers", help="what generates in this process"
     )
     parser.add_argument(
-        "--engine", choices=("transformers", "vllm"), default="transformers", help="who generates in this process"
+        "--server", help="an OpenAI-compatible server that serves the model, such as http://localhost:8000/v1"
     )
+    parser.add_argument("--served-model", help="the model's name on the server  [the only one that it lists]")
     parser.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="number type of the weights; auto: on a GPU the checkpoint's own, on a CPU float32",
+        help="number type of the weights; auto: the checkpoint's own on a GPU, float32 on a CPU",
     )
-    parser.add_argument("--served-model", help="the model's name there  [the only one that the server lists]")
-    parser.add_argument("--data", action="append", help="a data set's name or a path; may be repeated for several")
+    parser.add_argument("--data", action="append", help="a data set's name or a path; may be repeated")
     parser.add_argument(
         "--benchmarks",
         type=Path,
-        help="data sets with splits, prompt and scorer of their own, as YAML (docs/evaluation.md); the options below "
-        "fill what one leaves out",
+        help="a YAML file of data sets with splits, prompt and scorer of their own (docs/evaluation.md); the options "
+        "below are its defaults",
     )
-    parser.add_argument("--split", default="test", help="which split of it")
+    parser.add_argument("--split", default="test", help="split of the data")
     parser.add_argument(
         "--out", type=Path, help="folder of the results  [RUN/eval/<data>-<split>, or runs/<model>/eval/<data>-<split>]"
     )
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace the results that the folder holds; what this evaluation had answered when it was stopped is kept",
+        help="replace the results in the folder; what this evaluation had answered before it was stopped is kept",
     )
-    parser.add_argument("--format", help="reasoning format of the model's outputs  [the run's, else think-answer]")
+    parser.add_argument("--format", help="reasoning format of the outputs  [the run's, else think-answer]")
     parser.add_argument(
         "--prompt",
         default="question",
-        help="how it is asked: question (as in training), instructed, or lmms-<benchmark>",
+        help="how questions are asked: question (as in training), instructed, or lmms-<benchmark>",
     )
+    parser.add_argument("--scorer", default="exact", help=f"how answers are scored: {', '.join(SCORERS)}")
+    parser.add_argument("--batch-size", type=positive_integer, default=64, help="samples that are generated together")
     parser.add_argument(
-        "--scorer",
-        default="exact",
-        help="how an answer is judged: exact, numeric, lmms, lmms-raw, anls, relaxed or official",
-    )
-    parser.add_argument("--batch-size", type=positive_integer, default=64, help="samples generated together")
-    parser.add_argument(
-        "--max-new-tokens", type=positive_integer, default=512, help="tokens after which an output is cut off"
+        "--max-new-tokens", type=positive_integer, default=512, help="longest output in tokens; the rest is cut off"
     )
     add_data_options(parser)
     parser.epilog = "Options of the data set follow as --data_options.NAME value."
@@ -90,7 +89,12 @@ def run_evaluation(arguments: argparse.Namespace) -> Path | None:
 
     engine = EngineOptions(arguments.engine, arguments.server, arguments.served_model, arguments.dtype)
     evaluated = evaluate_benchmarks(
-        arguments.model, benchmarks, engine=engine, out=arguments.out, overwrite=arguments.overwrite
+        arguments.model,
+        benchmarks,
+        engine=engine,
+        out=arguments.out,
+        overwrite=arguments.overwrite,
+        announce=show_result,
     )
     folder = evaluated[0].folder
     return folder if len(evaluated) == 1 or folder is None else folder.parent

@@ -10,18 +10,22 @@ from contextlib import AbstractContextManager
 
 from balanced_thinking.cli.parser import Parser
 from balanced_thinking.system.logs import log_to_stderr
+from balanced_thinking.system.process import process_rank
 
 
 def show_result(text: object) -> None:
-    """Print a result."""
-    print(text, flush=True)
+    """Print a result. Of several ranks the first one prints it."""
+    if process_rank() == 0:
+        print(text, flush=True)
 
 
 def add_output_options(parser: Parser) -> None:
     """`--quiet` and `--verbose`, which every command has."""
     group = parser.add_argument_group("output").add_mutually_exclusive_group()
-    group.add_argument("-q", "--quiet", action="store_true", help="show results, warnings and errors only")
-    group.add_argument("-v", "--verbose", action="store_true", help="show details and the libraries' warnings, too")
+    group.add_argument("-q", "--quiet", action="store_true", help="show only results, warnings and errors")
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="also show details and the warnings of other libraries"
+    )
 
 
 def show_log(arguments: argparse.Namespace) -> AbstractContextManager[None]:

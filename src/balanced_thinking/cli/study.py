@@ -31,15 +31,19 @@ def run_report(arguments: argparse.Namespace) -> Path:
 
 def add_study_options(parser: Parser) -> None:
     parser.add_argument("study", type=Path, help="the study, a YAML file such as recipes/world/study.yaml")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs, the ledger and the report")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs, the ledger and the report")
     _add_execution_options(parser)
 
 
 def _add_execution_options(parser: Parser) -> None:
     parser.add_argument(
-        "--jobs", type=positive_integer, help="runs at a time, each on one GPU  [one a GPU, or else a CPU core]"
+        "--jobs",
+        type=positive_integer,
+        help="runs at the same time, each on one GPU  [the number of GPUs; without one, of CPU cores]",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the plan, its state and an estimate, and stop")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the plan, what is done of it and an estimate; run nothing"
+    )
 
 
 def run_study_file(arguments: argparse.Namespace) -> Path | None:
@@ -62,9 +66,9 @@ def _run_and_report(study: Any, arguments: argparse.Namespace) -> Path | None:
 
 
 def add_demo_options(parser: Parser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the runs and their report")
-    parser.add_argument("--seeds", type=int, nargs="+", help="one run of each arm per seed  [the study's]")
-    parser.add_argument("--ratio", type=float, help="think tokens for each answer token in the traces  [the study's]")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the runs and their report")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds; each arm is run once per seed  [the study's]")
+    parser.add_argument("--ratio", type=float, help="think tokens per answer token in the data  [the study's]")
     parser.add_argument("--steps", type=positive_integer, help="optimizer steps of SFT  [the study's]")
     parser.add_argument("--grpo-steps", type=positive_integer, help="optimizer steps of GRPO  [the study's]")
     parser.add_argument("--n", type=positive_integer, help="samples of each test split  [the study's]")

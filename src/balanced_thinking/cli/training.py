@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from balanced_thinking.cli.parser import HelpSection, Parser
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.config.types import admitted_types
 from balanced_thinking.runs.directory import discard_failed_start, refuse_existing_run
 from balanced_thinking.runs.paths import RunFiles
 
@@ -38,8 +39,8 @@ def _own_sections(stage: str) -> list[HelpSection]:
     from balanced_thinking.training.options import DEFAULTS, DEFAULTS_HELP
     from balanced_thinking.training.recipe import Recipe
 
-    keys = dict(_describe_key(f) for f in fields(Recipe) if f.name not in ("stage", "training"))
-    ours = {f.name: _describe_option(f.default, f.metadata["help"]) for f in fields(OPTIONS[stage])}
+    keys = _describe_fields(Recipe, but=("stage", "training"))
+    ours = _describe_fields(OPTIONS[stage])
     ours |= {name: _describe_option(DEFAULTS[name], text) for name, text in DEFAULTS_HELP.items()}
     title = f"training arguments with their defaults, beside those of TRL's {stage.upper()}Config"
     return [HelpSection("keys of a recipe with their defaults", keys), HelpSection(title, ours)]
@@ -75,10 +76,16 @@ def _describe_option(default: Any, text: str) -> dict[str, str]:
     }
 
 
-def _describe_key(key: Any) -> tuple[str, dict[str, str]]:
-    of_mapping = key.default is MISSING or key.name == "lora"
-    name, shown = (f"{key.name}.NAME", "VALUE") if of_mapping else (key.name, key.default)
-    return name, _describe_option(shown, key.metadata["help"])
+def _describe_fields(schema: type, but: Collection[str] = ()) -> dict[str, dict[str, str]]:
+    """The fields of a dataclass as options, those that hold a mapping as NAME VALUE."""
+    mappings = {name for name, types in admitted_types(schema).items() if dict in types}
+    shown = [f for f in fields(schema) if f.name not in but]
+    return {
+        f"{f.name}.NAME" if f.name in mappings else f.name: _describe_option(
+            "VALUE" if f.name in mappings else f.default, f.metadata["help"]
+        )
+        for f in shown
+    }
 
 
 def _as_yaml(value: object) -> str:
@@ -103,11 +110,11 @@ def _refuse_unknown_names(overrides: Sequence[tuple[str, str]], options: Sequenc
 
 
 def _refuse_several_data_sets(overrides: Sequence[tuple[str, str]]) -> None:
-    """Raises RecipeError where --data is given again: the last one would win silently, though `eval` takes several."""
+    """Raises RecipeError where --data is given twice: `eval` takes several, a training would use the last one."""
     data = [value for name, value in overrides if name == "data"]
     if len(set(data)) > 1:
         raise RecipeError(
-            f"--data is given {len(data)} times ({', '.join(data)}); a run has one data set: join the files"
+            f"--data is given {len(data)} times ({', '.join(data)}), but a run has one data set; join the files"
         )
 
 
@@ -118,8 +125,8 @@ def _refuse_no_model(arguments: argparse.Namespace, stage: str, resumed: bool) -
     if arguments.resume:
         raise RecipeError(f"there is no run in {arguments.out} to resume; name its folder with --out")
     raise RecipeError(
-        f"there is nothing to train; name a recipe with --config, or a model with --model (--model world-base is the "
-        f"embedded one): balanced {stage} --help"
+        f"there is nothing to train; name a recipe with --config, or a model with --model (world-base is the embedded "
+        f"one); see balanced {stage} --help"
     )
 
 
@@ -147,12 +154,12 @@ def run_training(arguments: argparse.Namespace) -> Path:
     refuse_existing_run(out, resume=arguments.resume)
     check_places(recipe)
     if arguments.resume and not resumed:
-        logger.info("there is no run in %s yet: it starts from the beginning", out)
+        logger.info("there is no run in %s yet; training starts from the beginning", out)
     from balanced_thinking.training.run import train
 
     try:
         return train(recipe, out, resume=arguments.resume)
-    except Exception:  # whatever failed, and it is reported; Ctrl-C is no failure: --resume continues
+    except Exception:  # not Ctrl-C, after which --resume continues
         if not resumed:
             discard_failed_start(out)
         raise

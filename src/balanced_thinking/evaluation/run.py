@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -89,11 +89,13 @@ def evaluate_benchmarks(
     engine: EngineOptions | Engine | str | None = None,
     out: Path | None = None,
     overwrite: bool = False,
+    announce: Callable[[str], object] = logger.info,
 ) -> list[Evaluated]:
     """`evaluate` on each split of each benchmark. The model is loaded once, and only if a result is missing.
 
     `out` holds a folder for each result where there are several. `overwrite` replaces results once the new ones are
-    complete. All data are read, and whatever is wrong with them is reported, before the model is loaded.
+    complete. All data are read, and whatever is wrong with them is reported, before the model is loaded. Each result is
+    given to `announce` in one line as soon as it is there.
     """
     source = _Source.connect(model, engine)
     check_benchmarks(benchmarks, "what to evaluate on")
@@ -105,8 +107,11 @@ def evaluate_benchmarks(
     with fast_matmuls_and_attention():
         for task, folder, finished in zip(tasks, folders, found, strict=True):
             if finished is not None:
-                logger.info("%s holds these results already: %s", folder, summary_line(finished))
-            summary = finished or _run_task(source, task, folder, overwrite)
+                announce(f"{folder} holds these results already: {summary_line(finished)}")
+            else:
+                finished = _run_task(source, task, folder, overwrite)
+                announce(f"{task.data}, {summary_line(finished)}")
+            summary = finished
             evaluated.append(Evaluated(summary, folder))
     return evaluated
 
@@ -216,9 +221,7 @@ def _run_task(source: _Source, task: Task, folder: Path | None, overwrite: bool)
         # Another process may have finished in the meantime.
         finished = _reusable_results(task, folder, overwrite)
         progress = partial(_with_progress, split=task.split, total=len(task.examples))
-        summary = finished or answer_task(engine, task, place, progress=progress)
-    logger.info("%s, %s", task.data, summary_line(summary))
-    return summary
+        return finished or answer_task(engine, task, place, progress=progress)
 
 
 def _with_progress(rows: Iterable[Any], split: str, total: int) -> Iterable[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.models.find import (
     TINY_PREFIX,
@@ -138,13 +139,17 @@ def _load_checked_processor(path: str, vision: bool, image_options: Mapping[str,
         processor = _load_image_only_qwen(path, image_options)
     else:
         processor = _from_pretrained(AutoProcessor if vision else AutoTokenizer, path, image_options if vision else {})
+    if vision and not hasattr(processor, "image_processor"):  # transformers gives the tokenizer alone then
+        raise ModelNotFoundError(
+            f"{path} has no processor for images; expected its files beside config.json{how_to_add_processor(path)}"
+        )
     # transformers ignores unknown names silently.
     images = getattr(processor, "image_processor", None)
     known = getattr(getattr(images, "valid_kwargs", None), "__annotations__", {})
     for option in image_options:
         if option not in known:
             expected = f"known: {', '.join(sorted(known))}" if known else "this model takes no images"
-            raise ValueError(f"image_options has {option!r}{did_you_mean(option, known)}; {expected}")
+            raise RecipeError(f"image_options has {option!r}{did_you_mean(option, known)}; {expected}")
     return processor
 
 
@@ -152,14 +157,14 @@ def _from_pretrained(auto: Any, path: str, options: Mapping[str, Any]) -> Any:
     """Raises ModelNotFoundError if there is no processor or tokenizer to load."""
     try:
         return auto.from_pretrained(path, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         if options and not isinstance(error, OSError):
-            raise ValueError(
+            raise RecipeError(
                 f"image_options is {dict(options)}, but the image processor refuses it: {error}"
             ) from error
         if not Path(path).is_dir():
             raise OSError(f"the processor of {path} cannot be loaded from the hub: {error}") from error
-        what = "processor" if auto is AutoProcessor else "tokenizer"
+        what = "tokenizer" if auto is AutoTokenizer else "processor"
         raise ModelNotFoundError(
             f"{path} has no {what} that transformers can load ({error}); expected its files beside config.json"
             f"{how_to_add_processor(path)}"
@@ -169,8 +174,8 @@ def _from_pretrained(auto: Any, path: str, options: Mapping[str, Any]) -> Any:
 def _load_image_only_qwen(path: str, image_options: Mapping[str, Any]) -> ImageOnlyQwen2_5_VLProcessor:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    images = Qwen2VLImageProcessorPil.from_pretrained(path, **image_options)
+    tokenizer = _from_pretrained(AutoTokenizer, path, {})
+    images = _from_pretrained(Qwen2VLImageProcessorPil, path, image_options)
     return ImageOnlyQwen2_5_VLProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
 
 

@@ -66,7 +66,7 @@ class ScaleSFTOptions:
     overflow: str = option_field("error", f"What to do with a sample longer than max_length: {', '.join(OVERFLOW)}.")
     packing: bool = option_field(
         False,
-        "Whether the samples of a micro-batch share rows without padding; per_device_train_batch_size counts samples.",
+        "Whether the samples of a micro-batch share rows, without padding; per_device_train_batch_size counts samples.",
     )
     pack_tokens: int | None = option_field(
         None, "Tokens of a packed row; null: one row for all samples (eager attention: as long as the longest sample)."

@@ -57,7 +57,7 @@ class Recipe:
 
     stage: str = _recipe_key("sft", "sft or grpo.")
     model: str = _recipe_key(
-        "world-base", "world-base, tiny:<architecture>, a run, a checkpoint's folder or a hub name."
+        "world-base", "What is trained: world-base, tiny:<architecture>, a run, a checkpoint's folder or a hub name."
     )
     data: str = _recipe_key("world", "A data set's name, NAME:PATH, a path, or a name on the hub.")
     split: str = _recipe_key("train", "The split to train on.")
@@ -72,8 +72,8 @@ class Recipe:
     lora: dict[str, Any] | None = _recipe_key(
         None, "Arguments of PEFT's LoraConfig; {}: its defaults; null: full fine-tuning."
     )
-    model_size: dict[str, int] = _recipe_key({}, "Widths of a tiny: model.")
-    model_options: dict[str, Any] = _recipe_key({}, "Arguments of from_pretrained.")
+    model_size: dict[str, int] = _recipe_key({}, "Widths and depths of a tiny: model.")
+    model_options: dict[str, Any] = _recipe_key({}, "Arguments of from_pretrained, such as dtype.")
     image_options: dict[str, Any] = _recipe_key(
         {}, "Arguments of the image processor, such as max_pixels (Qwen); saved with the model."
     )

@@ -227,7 +227,7 @@ def test_vllm_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_from_the_command_line(stub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["eval", "--model", "world-base", "--server", stub.address, "--data", "world", "--data_options.n", "4"]
     assert main([*words, "--prompt", "instructed", "--out", str(tmp_path / "out")]) == 0
-    assert "n = 4" in capsys.readouterr().err
+    assert "n = 4" in capsys.readouterr().out
     assert len(stub.asked) == 4
     assert all("exactly in this form" in str(asked) for asked in stub.asked)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())

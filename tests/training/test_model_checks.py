@@ -1,0 +1,115 @@
+"""What of a model does not fit a recipe is said in our words, and before the data are read where it can be."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from peft import LoraConfig, get_peft_model
+
+from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.models.find import ModelNotFoundError, resolve_model_path
+from balanced_thinking.models.load import load_processor
+from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.training.model_checks import check_lora_targets, check_processor
+from balanced_thinking.training.recipe import Recipe
+from balanced_thinking.training.run import train
+
+ARGS = SimpleNamespace(eos_token=None, chat_template_path=None)
+
+
+@pytest.fixture(scope="module")
+def vlm() -> Any:
+    return build_tiny("qwen2_5_vl")[0]
+
+
+@pytest.mark.parametrize(
+    ("lora", "said"),
+    [
+        (
+            {},
+            "lora.target_modules is not set, and PEFT has no default for qwen2_5_vl; set it to all-linear, or to some",
+        ),
+        (
+            {"target_modules": ["q_prjo"]},
+            "has 'q_prjo' (did you mean 'q_proj'?), but no layer has this name; known: all-",
+        ),
+        ({"target_modules": r".*\.query"}, r"lora.target_modules has '.*\\.query'"),
+        ({"target_modules": "q_proj"}, "did you mean 'q_proj'"),  # text is an expression for the whole name
+    ],
+)
+def test_layers_that_the_model_lacks_are_refused(lora: dict[str, Any], said: str, vlm: Any) -> None:
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        check_lora_targets(vlm, lora)
+
+
+@pytest.mark.parametrize(
+    "targets", [["q_proj"], ["q_proj", "v_proj"], "all-linear", r".*\.[qv]_proj", ["layers.0.self_attn.q_proj"]]
+)
+def test_what_is_accepted_is_what_peft_accepts(targets: Any, vlm: Any) -> None:
+    check_lora_targets(vlm, {"target_modules": targets})
+    adapted = get_peft_model(build_tiny("qwen2_5_vl")[0], LoraConfig(task_type="CAUSAL_LM", target_modules=targets))
+    assert any("lora_A" in name for name, _ in adapted.named_parameters())
+
+
+def test_what_is_refused_is_what_peft_refuses() -> None:
+    for lora in ({}, {"target_modules": ["q_prjo"]}, {"target_modules": r".*\.query"}):
+        with pytest.raises(ValueError, match=r"[Tt]arget"):
+            get_peft_model(build_tiny("qwen2_5_vl")[0], LoraConfig(task_type="CAUSAL_LM", **lora))
+
+
+def test_of_some_layers_that_are_not_there_a_warning_is_enough(vlm: Any, caplog: pytest.LogCaptureFixture) -> None:
+    check_lora_targets(vlm, {"target_modules": ["q_proj", "gate"]})
+    assert "lora.target_modules has 'gate'" in caplog.text
+
+
+def test_a_model_that_peft_knows_needs_no_names() -> None:
+    check_lora_targets(build_tiny("qwen2")[0], {})
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A copy of the embedded base."""
+    return Path(shutil.copytree(resolve_model_path("world-base"), tmp_path / "base"))
+
+
+def test_a_model_without_a_processor_says_which_files_it_lacks(base: Path) -> None:
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        (base / name).unlink(missing_ok=True)
+    with pytest.raises(
+        ModelNotFoundError, match=r"has no processor.*expected its files beside config.json.*save_pretrained"
+    ):
+        load_processor(str(base))
+
+
+def test_a_tokenizer_that_cannot_be_read_is_said_in_our_words(base: Path) -> None:
+    (base / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelNotFoundError, match=r"base has no .* that transformers can load .*copy these files"):
+        check_processor(Recipe(model=str(base)), ARGS)
+
+
+def test_a_model_without_a_chat_template_is_refused_before_data_are_read(base: Path, tmp_path: Path) -> None:
+    (base / "chat_template.jinja").unlink()
+    with pytest.raises(RecipeError, match=r"base has no chat template.*set chat_template_path"):
+        train(Recipe(model=str(base), data_options={"n": 2}), tmp_path / "run")
+    check_processor(Recipe(model=str(base)), SimpleNamespace(eos_token=None, chat_template_path="x.jinja"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_end_of_turn_that_the_tokenizer_lacks_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"eos_token is '<end>', which world-base does not have; expected '<\|im_end"):
+        check_processor(Recipe(), SimpleNamespace(eos_token="<end>"))
+    check_processor(Recipe(), SimpleNamespace(eos_token="<|im_end|>"))
+
+
+def test_an_image_option_that_cannot_be_is_refused_before_data_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("balanced_thinking.training.run.stream_data", lambda *_, **__: pytest.fail("data are read"))
+    said = re.escape("image_options has 'max_pixls' (did you mean 'max_pixels'?)")
+    with pytest.raises(RecipeError, match=said):
+        train(Recipe(image_options={"max_pixls": 3}, data_options={"n": 2}), tmp_path / "run")
