@@ -102,6 +102,14 @@ def test_words_are_plain(name: str) -> None:
     assert IDIOMS.findall(text_of(name)) == []
 
 
+def test_words_are_plain_in_the_source_and_the_recipes() -> None:
+    files = [file for folder in ("src", "recipes", "examples") for file in (REPOSITORY / folder).rglob("*")]
+    texts = {file: file.read_text(encoding="utf-8") for file in files if file.suffix in (".py", ".yaml", ".j2", ".js")}
+    assert len(texts) > 100
+    found = {str(file.relative_to(REPOSITORY)): IDIOMS.findall(text) for file, text in texts.items()}
+    assert {file: idioms for file, idioms in found.items() if idioms} == {}
+
+
 def python_blocks(name: str) -> list[str]:
     return re.findall(r"(?ms)^```python\n(.*?)^```", by_name[name].read_text(encoding="utf-8"))
 
