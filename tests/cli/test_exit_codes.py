@@ -16,7 +16,7 @@ import torch
 
 from balanced_thinking.cli import commands, main
 from balanced_thinking.cli.commands import COMMANDS
-from balanced_thinking.models.find import resolve_model_path
+from balanced_thinking.models.find import find_model_source
 from balanced_thinking.system.signals import Terminated
 from tests.cli.tiny_commands import BASE, FEW, exit_code
 
@@ -181,7 +181,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "other.yaml").write_text(STUDY.replace("tiny:qwen2", "tiny:gemma3"))
     (folder / "folder").mkdir()
     (folder / "model").mkdir()
-    shutil.copy(Path(resolve_model_path("world-base")) / "config.json", folder / "model")
+    shutil.copy(Path(find_model_source("world-base")) / "config.json", folder / "model")
     for run in ("runs/done", "finished/sft/seed-0"):
         (folder / run).mkdir(parents=True)
         (folder / run / "config.yaml").write_text("model: tiny:qwen2\ndata: good.jsonl\nsplit: all\narm: sft\n")

@@ -16,7 +16,7 @@ from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation.engines.local import LocalEngine
-from balanced_thinking.models.find import TinySize, resolve_model_path
+from balanced_thinking.models.find import TinySize, find_model_source
 from balanced_thinking.models.load import checkpoint_dtype, load_model, load_processor
 from balanced_thinking.models.tiny import ARCHITECTURES, build_tiny
 from tests.conftest import REPOSITORY
@@ -66,7 +66,7 @@ def test_unknown_model_is_named_with_what_is_expected(name: str) -> None:
 
 
 def test_embedded_base_is_small_and_says_where_it_comes_from() -> None:
-    folder = Path(resolve_model_path("world-base"))
+    folder = Path(find_model_source("world-base"))
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["sha256"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()

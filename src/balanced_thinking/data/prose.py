@@ -32,10 +32,10 @@ def split_prose(text: str) -> tuple[str, str] | None:
         return None
     after_opening = text[openings[-1].end() :].strip()
     answer = after_opening.rstrip(".").strip("*_ ").strip()
-    return (text[: openings[-1].start()].strip(), answer) if _is_short_answer(answer, after_opening) else None
+    return (text[: openings[-1].start()].strip(), answer) if _is_only_an_answer(answer, after_opening) else None
 
 
-def _is_short_answer(answer: str, after_opening: str) -> bool:
+def _is_only_an_answer(answer: str, after_opening: str) -> bool:
     """Whether the text looks like an answer and no other sentence follows it."""
     letter = _LETTER.match(after_opening)
     rest = after_opening[letter.end() :] if letter else after_opening

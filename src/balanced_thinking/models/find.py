@@ -78,7 +78,7 @@ def check_model(name: str) -> None:
     if name.startswith(TINY_PREFIX):
         check_architecture(name.removeprefix(TINY_PREFIX))
         return
-    folder = Path(resolve_model_path(name))
+    folder = Path(find_model_source(name))
     if not folder.is_dir():
         return  # a hub name: loading it finds out
     if (base := adapter_base_name(str(folder))) is not None:
@@ -113,7 +113,7 @@ def how_to_add_processor(folder: Path | str) -> str:
     return f"; copy these files from the base model, or write them with processor.save_pretrained({str(folder)!r})"
 
 
-def resolve_model_path(name: str) -> str:
+def find_model_source(name: str) -> str:
     """The folder of the embedded base, of a run's model or of a checkpoint; a hub name is returned unchanged.
 
     Raises ModelNotFoundError for a name that must be a folder but does not exist.

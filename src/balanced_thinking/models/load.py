@@ -19,8 +19,8 @@ from balanced_thinking.models.find import (
     TinySize,
     adapter_base_name,
     describe_missing_model,
+    find_model_source,
     how_to_add_processor,
-    resolve_model_path,
 )
 from balanced_thinking.models.graft import graft_language_model
 from balanced_thinking.models.tiny import ImageOnlyQwen2_5_VLProcessor, build_tiny
@@ -69,7 +69,7 @@ def load_model(
                 f"image_options is {dict(image_options)}, but a tiny model has none; set model_size.image_side"
             )
         return LoadedModel(*_build_tiny_model(name.removeprefix(TINY_PREFIX), seed, size, **from_pretrained))
-    path = resolve_model_path(name)
+    path = find_model_source(name)
     if (base := adapter_base_name(path)) is not None:
         return _load_adapter(path, base, image_options, from_pretrained)
     auto = AutoModelForImageTextToText if _is_vision_model(path) else AutoModelForCausalLM
@@ -110,7 +110,7 @@ def checkpoint_dtype(name: str) -> torch.dtype:
     """The dtype in the configuration of a checkpoint, or of an adapter's base; float32 where there is none."""
     if name.startswith(TINY_PREFIX):
         return torch.float32
-    path = resolve_model_path(name)
+    path = find_model_source(name)
     if (base := adapter_base_name(path)) is not None:
         return checkpoint_dtype(base)
     config = _load_config(path)
@@ -124,11 +124,11 @@ def load_processor(name: str, image_options: Mapping[str, Any] | None = None) ->
     """
     if name.startswith(TINY_PREFIX):
         return build_tiny(name.removeprefix(TINY_PREFIX))[1]
-    path = resolve_model_path(name)
+    path = find_model_source(name)
     if (base := adapter_base_name(path)) is not None:  # an adapter has no configuration of its own
         if not (Path(path) / "tokenizer_config.json").is_file():
             return load_processor(base, image_options)
-        return _load_checked_processor(path, _is_vision_model(resolve_model_path(base)), image_options or {})
+        return _load_checked_processor(path, _is_vision_model(find_model_source(base)), image_options or {})
     return _load_checked_processor(path, _is_vision_model(path), image_options or {})
 
 

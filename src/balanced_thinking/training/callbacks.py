@@ -117,8 +117,8 @@ class ThinkLossMonitor(TrainerCallback):
         self.rule, self.reduce = rule, reduce
         self.sums: torch.Tensor | None = None
 
-    def add_batch(self, nll: torch.Tensor, segments: torch.Tensor) -> None:
-        """Add the nll (nats) of a micro-batch's tokens."""
+    def add_think_loss(self, nll: torch.Tensor, segments: torch.Tensor) -> None:
+        """Add the nll (nats) of a micro-batch's think tokens."""
         mask = segments == THINK
         sums = torch.stack([(nll * mask).sum(), mask.sum().to(nll.dtype)])
         self.sums = sums if self.sums is None else self.sums + sums

@@ -206,7 +206,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         totals.add_batch(segments, nll, correct, attended, info.dropped, *entropy)
         totals.weights = weights if training else None
         if training and self._think_monitor:
-            self._think_monitor.add_batch(nll, segments)
+            self._think_monitor.add_think_loss(nll, segments)
         # DDP averages gradients over the ranks, but the denominators are those of the global batch.
         loss = loss * self.accelerator.num_processes if training else loss
         if not return_outputs:

@@ -116,7 +116,8 @@ def failure_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[FailureRo
     return tuple(rows)
 
 
-def family_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[FamilyRow, ...]:
+def question_family_rows(groups: Sequence[Sequence[Run]], split: str) -> tuple[FamilyRow, ...]:
+    """The accuracy of every arm, whose runs are one of `groups`, on each family of questions."""
     evaluations = [[e for run in runs if (e := run.evaluations.get(split)) is not None] for runs in groups]
     names = sorted({name for arm in evaluations for evaluation in arm for name in evaluation.families})
     return tuple(_family_row(name, evaluations) for name in names)

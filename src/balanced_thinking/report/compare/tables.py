@@ -10,7 +10,14 @@ from typing import Any
 from balanced_thinking.report.compare.contrasts import Contrast, RunPair, compare_arms
 from balanced_thinking.report.compare.cost import CostRow, describe_missing_parents
 from balanced_thinking.report.compare.plan import MAIN_SPLIT, Plan
-from balanced_thinking.report.compare.rows import ArmRow, FailureRow, FamilyRow, arm_rows, failure_rows, family_rows
+from balanced_thinking.report.compare.rows import (
+    ArmRow,
+    FailureRow,
+    FamilyRow,
+    arm_rows,
+    failure_rows,
+    question_family_rows,
+)
 from balanced_thinking.report.compare.settings import ValueRow, value_rows
 from balanced_thinking.runs.evaluations import Evaluation
 from balanced_thinking.runs.load import Run
@@ -76,7 +83,7 @@ def make_tables(
         by_split=by_split,
         leaders={s: leader for s in splits if (leader := _find_leader(groups, rows[s], s, plan.margin)) is not None},
         splits=rows,
-        families=family_rows(ordered, main) if main else (),
+        families=question_family_rows(ordered, main) if main else (),
         failures=failure_rows(ordered, main) if main else (),
         costs=costs(ordered) if costs else (),
         config=value_rows(ordered, lambda run: run.config),

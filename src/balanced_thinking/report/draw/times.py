@@ -35,7 +35,7 @@ class TimedAccuracy(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ArmTimes:
+class ArmDots:
     """The dots of one arm. `index` fixes its colour; `interval` is the Wilson interval of its accuracy."""
 
     arm: str
@@ -53,15 +53,15 @@ class ArmTimes:
 
 def draw_times(groups: Mapping[str, Sequence[Run]], arms: Sequence[str], split: str, key: str) -> Drawing | None:
     """Accuracy on `split` against the training time of the complete chain. None where no run has both."""
-    found = [times for arm in groups if (times := _arm_times(groups, arm, arms, split)) is not None]
+    found = [times for arm in groups if (times := _arm_dots(groups, arm, arms, split)) is not None]
     if not found:
         return None
-    alternative = _describe_times(found, split)
+    alternative = _describe_dots(found, split)
     slowest = max(seed.seconds for times in found for seed in times.seeds)
     unit, scale = ("minutes", 60) if slowest < 3 * 3600 else ("hours", 3600)
     with new_canvas(INCHES_WIDE, 3.6) as (figure, axes):
         for times in found:
-            _draw_arm_times(axes, times, scale, named=len(found) <= NAMED_ARMS)
+            _draw_arm_dots(axes, times, scale, named=len(found) <= NAMED_ARMS)
         axes.set_xlim(0, 1.18 * slowest / scale)
         axes.set_xlabel(f"training time, {unit}")
         axes.set_ylabel("accuracy, %")
@@ -69,7 +69,7 @@ def draw_times(groups: Mapping[str, Sequence[Run]], arms: Sequence[str], split: 
     return Drawing("Accuracy against training time", f"{split}; one dot per seed, means are larger", svg, alternative)
 
 
-def _arm_times(groups: Mapping[str, Sequence[Run]], arm: str, arms: Sequence[str], split: str) -> ArmTimes | None:
+def _arm_dots(groups: Mapping[str, Sequence[Run]], arm: str, arms: Sequence[str], split: str) -> ArmDots | None:
     everything = [run for runs in groups.values() for run in runs]
     found = [
         (seconds, run.evaluations[split].total)
@@ -83,10 +83,10 @@ def _arm_times(groups: Mapping[str, Sequence[Run]], arm: str, arms: Sequence[str
     items = round(mean_of_known(total.n for _, total in found) or 0)
     right = round(mean_of_known(total.correct for _, total in found) or 0)
     seeds = tuple(TimedAccuracy(seconds, total.correct / total.n) for seconds, total in found)
-    return ArmTimes(arm, arms.index(arm), seeds, wilson_interval(right, items))
+    return ArmDots(arm, arms.index(arm), seeds, wilson_interval(right, items))
 
 
-def _draw_arm_times(axes: Axes, times: ArmTimes, scale: float, *, named: bool) -> None:
+def _draw_arm_dots(axes: Axes, times: ArmDots, scale: float, *, named: bool) -> None:
     for seconds, share in times.seeds:
         draw_dot(axes, seconds / scale, 100 * share, 5, times.index, alpha=0.45)
     x, y = times.mean_point.seconds / scale, 100 * times.mean_point.accuracy
@@ -98,7 +98,7 @@ def _draw_arm_times(axes: Axes, times: ArmTimes, scale: float, *, named: bool) -
         axes.annotate(shorten_label(times.arm), fontsize=10, parse_math=False, **where)
 
 
-def _describe_times(found: Sequence[ArmTimes], split: str) -> str:
+def _describe_dots(found: Sequence[ArmDots], split: str) -> str:
     """The drawing in words, for screen readers."""
     arms = "; ".join(
         f"{times.arm} {100 * times.mean_point.accuracy:.1f} % ({format_range(times.interval)}) "

@@ -35,7 +35,7 @@ from balanced_thinking.report.write.wording import (
     non_inferiority_cell,
     power_sentence,
     protocol_sentence,
-    significance_cell,
+    significant_or_not,
     verdict_evidence,
     verdict_headline,
 )
@@ -157,7 +157,7 @@ def _contrast_cells(c: Contrast) -> list[str]:
         format_points(c.points),
         format_interval(c.interval),
         format_p(c.p_holm),
-        significance_cell(c),
+        significant_or_not(c),
         non_inferiority_cell(c),
         equivalence_cell(c),
         format_detectable(c.detectable_points),

@@ -30,7 +30,7 @@ FILTERS = (
     wording.margin_sentence,
     wording.non_inferiority_cell,
     wording.equivalence_cell,
-    wording.significance_cell,
+    wording.significant_or_not,
     wording.power_sentence,
     wording.low_power_warning,
     wording.low_power_settings_warning,

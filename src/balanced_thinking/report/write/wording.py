@@ -102,7 +102,7 @@ def equivalence_cell(contrast: Contrast) -> str:
     return f"{_shown_or_not(contrast.tost.equivalent)} ({format_p_phrase(contrast.tost.p)})"
 
 
-def significance_cell(contrast: Contrast) -> str:
+def significant_or_not(contrast: Contrast) -> str:
     """Whether the difference is significant, for a table."""
     return "significant" if contrast.is_significant else "not significant"
 
