@@ -29,10 +29,10 @@ class StartHeader(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            for name, text in self._lines(args, state):
+            for name, text in self._header_lines(args, state):
                 logger.info("%-8s %s", name, text)
 
-    def _lines(self, args: Any, state: Any) -> Iterator[tuple[str, str]]:
+    def _header_lines(self, args: Any, state: Any) -> Iterator[tuple[str, str]]:
         total, trainable = self.parameters
         share = f"{short_count(trainable)} trainable of {short_count(total)} parameters"
         yield "model", f"{self.recipe.model}, {share} ({100 * trainable / total:.3g} %)"

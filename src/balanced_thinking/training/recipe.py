@@ -154,7 +154,7 @@ def _apply_override(raw: dict[str, Any], stage: str, name: str, text: str) -> No
     if head not in types:  # a training argument, and so the key of a mapping itself
         arguments = raw.get("training") or {}
         if not isinstance(arguments, dict):
-            return  # which the check of the whole recipe refuses
+            return  # the check of the recipe refuses it
         raw["training"], raw, types = (arguments := dict(arguments)), arguments, argument_types(stage)
     if not key:
         raw[head] = value
