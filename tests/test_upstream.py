@@ -19,7 +19,7 @@ import pytest
 from tqdm import tqdm
 
 import balanced_thinking
-from balanced_thinking.cli.ending import bars_ended
+from balanced_thinking.cli.ending import closing_progress_bars
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "upstream.md"
@@ -198,7 +198,7 @@ def _tests() -> set[str]:
 
 def test_open_progress_bars_are_found_and_closed() -> None:
     bar = tqdm(total=2, file=io.StringIO())
-    with bars_ended():
+    with closing_progress_bars():
         pass
     assert bar.disable  # as a closed one is
 

@@ -134,7 +134,7 @@ def test_no_training_argument_has_the_name_of_an_option() -> None:
     _, parsers = make_parsers()
     for stage in ("sft", "grpo"):
         names = {*argument_types(stage), *(field.name for field in fields(Recipe))}
-        assert not names & {option.lstrip("-").replace("-", "_") for option in parsers[stage].options()}
+        assert not names & {option.lstrip("-").replace("-", "_") for option in parsers[stage].option_names()}
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -104,12 +104,12 @@ def read_command_line(words: Sequence[str]) -> tuple[argparse.Namespace, Parser]
     words = list(words)
     if words and words[0] in parsers:
         command = parsers[words[0]]
-        words = command.with_dashes(words)
+        words = command.respell_options(words)
         if (further := COMMANDS[words[0]].further) != "":
             command.refuse_unknown(words[1:], further)
     arguments, rest = parser.parse_known_args(words)
     command = parsers[arguments.command]
-    arguments.overrides, arguments.options = split_pairs(rest, command), command.options()
+    arguments.overrides, arguments.options = split_pairs(rest, command), command.option_names()
     return arguments, command
 
 

@@ -41,7 +41,7 @@ def _run_command(name: str, command: Command, arguments: argparse.Namespace) -> 
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl")
     try:
-        with bars_ended():
+        with closing_progress_bars():
             result = command.run(arguments)
     except UsageError:
         raise
@@ -53,23 +53,23 @@ def _run_command(name: str, command: Command, arguments: argparse.Namespace) -> 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except (StudyError, ValueError, OSError, FloatingPointError, ImportError) as error:
-        return _fail(name, str(error))
+        return _report_failure(name, str(error))
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's own
             raise
-        return _fail(name, f"{error}{command.saves_memory}")
+        return _report_failure(name, f"{error}{command.saves_memory}")
     if result is not None:
         show_result(result)
     return DONE
 
 
-def _fail(name: str, message: str) -> int:
+def _report_failure(name: str, message: str) -> int:
     logger.error("balanced %s: %s", name, message)
     return FAILED
 
 
 @contextmanager
-def bars_ended() -> Iterator[None]:
+def closing_progress_bars() -> Iterator[None]:
     """Ends the line of each progress bar that a failure cuts off, so that what is said next has a line of its own."""
     try:
         yield

@@ -44,17 +44,17 @@ class Parser(argparse.ArgumentParser):
             self.exit(2)
         super().error(message)
 
-    def options(self) -> list[str]:
+    def option_names(self) -> list[str]:
         return [option for action in self._actions for option in action.option_strings]
 
-    def with_dashes(self, words: Sequence[str]) -> list[str]:
+    def respell_options(self, words: Sequence[str]) -> list[str]:
         """The words with the options of this command as it spells them: keys of recipes have underscores."""
-        own = {"--" + option[2:].replace("-", "_"): option for option in self.options() if option.startswith("--")}
+        own = {"--" + option[2:].replace("-", "_"): option for option in self.option_names() if option.startswith("--")}
         parts = (word.partition("=") for word in words)
         return [own.get(name, name) + equals + value for name, equals, value in parts]
 
     def refuse_unknown(self, words: Sequence[str], prefix: str | None) -> None:
-        known = self.options()
+        known = self.option_names()
         further = [] if prefix is None else [f"--{prefix}NAME"]
         for option in (word.partition("=")[0] for word in words if word.startswith("--")):
             if option not in known and (prefix is None or not option.startswith(f"--{prefix}")):
