@@ -70,7 +70,7 @@ def test_a_kill_while_a_training_is_put_aside_leaves_no_checkpoint_of_it(
 def test_all_evaluations_have_one_default_batch_size(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["eval", "--help"])
-    default = re.search(r"samples generated together\s+\(default: (\d+)\)", capsys.readouterr().out)
+    default = re.search(r"--batch-size BATCH_SIZE\s+[a-z ]+\(default: (\d+)\)", capsys.readouterr().out)
     assert default is not None
     assert Benchmark("world").batch_size == int(default[1])
 

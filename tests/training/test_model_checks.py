@@ -12,7 +12,7 @@ import pytest
 from peft import LoraConfig, get_peft_model
 
 from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.models.find import ModelNotFoundError, resolve_model_path
+from balanced_thinking.models.find import ModelNotFoundError, find_model_source
 from balanced_thinking.models.load import load_processor
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.training.model_checks import check_lora_targets, check_processor
@@ -74,7 +74,7 @@ def test_a_model_that_peft_knows_needs_no_names() -> None:
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """A copy of the embedded base."""
-    return Path(shutil.copytree(resolve_model_path("world-base"), tmp_path / "base"))
+    return Path(shutil.copytree(find_model_source("world-base"), tmp_path / "base"))
 
 
 def test_a_model_without_a_processor_says_which_files_it_lacks(base: Path) -> None:
