@@ -11,9 +11,11 @@ import pytest
 
 # A command whose work is replaced by this: it says that it has begun, and takes long.
 STAND_IN = """
-import os, sys, time
+import os, signal, sys, time
 from dataclasses import replace
 from balanced_thinking.cli import commands, main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 def run(arguments):
     print("begun", flush=True)

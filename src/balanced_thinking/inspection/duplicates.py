@@ -70,10 +70,10 @@ class Fingerprint:
     hashes: tuple[PictureHash, ...]
 
 
-def fingerprint_example(example: Example, hash_pictures: bool = True) -> Fingerprint:
+def fingerprint_example(example: Example, with_look_hashes: bool = True) -> Fingerprint:
     """The fingerprint of a sample. Pictures that are missing or cannot be read are left out."""
     found = [image for image in example.images if not isinstance(image, Path) or image.is_file()]
-    hashes = [_try_hash(image) for image in found] if hash_pictures else []
+    hashes = [_try_hash(image) for image in found] if with_look_hashes else []
     question = " ".join(example.question.casefold().split())
     return Fingerprint(
         id=example.id,

@@ -82,7 +82,7 @@ def inspect_data(
     for example in track_progress(loaded.examples, f"{data}, {split}"):
         think, answer = measure(render(example.think, example.answer, format), format) if example.think else (0, 0)
         samples.append(Sample(example, think, answer, count_sample_tokens(example, format, processor)))
-        fingerprints.append(fingerprint_example(example, hash_pictures=bool(against)))
+        fingerprints.append(fingerprint_example(example, with_look_hashes=bool(against)))
     leaks: list[Duplicate] = []
     for name, items in benchmarks.items():
         tests = [fingerprint_example(example) for example in track_progress(items.examples, name)]

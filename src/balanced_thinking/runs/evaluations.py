@@ -75,7 +75,7 @@ class Evaluation:
         """The built-in format that parses its outputs; `auto` where the run had a format of its own."""
         return builtin_format_or_auto(self.summary.format if self.summary else None)
 
-    def agrees_on_items(self, other: Evaluation) -> bool:
+    def has_no_conflicting_ids(self, other: Evaluation) -> bool:
         """Whether an id names the same item in both. What one of them does not record counts as the same."""
         names = {self.data_name, other.data_name} - {None}
         return len(names) < 2 and not self.count_conflicting_ids(other)

@@ -132,6 +132,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
 
     # Rows stay unchanged until the collator: segments need the complete completion, and images stay paths until then.
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """The dataset as it is; TRL would tokenize it here."""
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from balanced_thinking.data.world.sampler import SceneSampler
 from balanced_thinking.data.world.scene import COLORS, COLUMNS, HIDDEN, ROWS, SHAPES, SIZES, Scene, Tile, place_name
-from balanced_thinking.data.world.sentences import STEPS, counting_sentence, group_name
+from balanced_thinking.data.world.sentences import STEPS, counting_sentence, tiles_in_words
 
 LETTERS = "ABCD"
 
@@ -63,7 +63,7 @@ def ask_count(sampler: SceneSampler) -> QuestionDraft:
     )
     scene = sampler.scatter_tiles(tiles)
     steps = (counting_sentence(scene, asked, value), f"so there are {inside} .")
-    return QuestionDraft(scene, {"group": group_name(asked, value)}, str(inside), steps)
+    return QuestionDraft(scene, {"group": tiles_in_words(asked, value)}, str(inside), steps)
 
 
 def ask_comparison(sampler: SceneSampler) -> QuestionDraft:
@@ -85,7 +85,7 @@ def ask_comparison(sampler: SceneSampler) -> QuestionDraft:
     scene = sampler.scatter_tiles(tiles)
     verdict = f"{a} is more than {b} ." if yes else f"{a} is not more than {b} ."
     steps = (counting_sentence(scene, asked, first), counting_sentence(scene, asked, second), verdict)
-    slots = {"first": group_name(asked, first), "second": group_name(asked, second)}
+    slots = {"first": tiles_in_words(asked, first), "second": tiles_in_words(asked, second)}
     return QuestionDraft(scene, slots, "yes" if yes else "no", steps)
 
 

@@ -13,7 +13,7 @@ GROUPS = tuple(
 )
 
 
-def group_name(attribute: str, value: str) -> str:
+def tiles_in_words(attribute: str, value: str) -> str:
     """A group of tiles in words: `red tiles`, `circles`, `small tiles`."""
     if attribute == "shape":
         return "crosses" if value == "cross" else f"{value}s"
@@ -29,7 +29,7 @@ def cell_sentence(scene: Scene, cell: int) -> str:
 def counting_sentence(scene: Scene, attribute: str, value: str) -> str:
     """Count the tiles of a group one by one."""
     cells = [i for i, tile in scene.tiles if getattr(tile, attribute) == value]
-    group = group_name(attribute, value)
+    group = tiles_in_words(attribute, value)
     if not cells:
         return f"there are no {group} , that makes 0 ."
     return f"counting {group} : " + " , ".join(f"{place_name(c)} makes {n}" for n, c in enumerate(cells, 1)) + " ."
@@ -62,4 +62,4 @@ def comparison_sentence(scene: Scene, first: tuple[str, str], second: tuple[str,
     """Which of two groups, each (attribute, value), has more tiles."""
     a, b = (sum(getattr(tile, attribute) == value for _, tile in scene.tiles) for attribute, value in (first, second))
     relation = "more than" if a > b else "not more than"
-    return f"there are {a} {group_name(*first)} , {relation} {b} {group_name(*second)} ."
+    return f"there are {a} {tiles_in_words(*first)} , {relation} {b} {tiles_in_words(*second)} ."

@@ -12,8 +12,8 @@ from balanced_thinking.data.world.sentences import (
     STEPS,
     cell_sentence,
     counting_sentence,
-    group_name,
     neighbour_sentence,
+    tiles_in_words,
 )
 
 _WORDS = (
@@ -81,7 +81,7 @@ def _random_neighbour_sentence(scene: Scene, place: str, rng: random.Random) -> 
 
 def _ask_count(scene: Scene, rng: random.Random) -> Skill:
     group = rng.choice(GROUPS)
-    return Skill(f"counting {group_name(*group)} ?", counting_sentence(scene, *group))
+    return Skill(f"counting {tiles_in_words(*group)} ?", counting_sentence(scene, *group))
 
 
 def _ask_cell_content(scene: Scene, rng: random.Random) -> Skill:

@@ -238,4 +238,9 @@ def _paired_answers(
 def _are_comparable(a: Run, b: Run, split: str) -> bool:
     """Whether both were evaluated on the split, on the same items and with the same protocol, as far as recorded."""
     ours, theirs = a.evaluations.get(split), b.evaluations.get(split)
-    return ours is not None and theirs is not None and ours.agrees_on_items(theirs) and ours.agrees_on_protocol(theirs)
+    return (
+        ours is not None
+        and theirs is not None
+        and ours.has_no_conflicting_ids(theirs)
+        and ours.agrees_on_protocol(theirs)
+    )

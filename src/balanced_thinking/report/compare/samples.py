@@ -134,7 +134,8 @@ def _runs_of_most_shared_seed(runs: Sequence[Run], split: str) -> list[Run]:
 
 def _matches_seed_and_items(run: Run, group: Sequence[Run], split: str) -> bool:
     return all(
-        run.seed == other.seed and run.evaluations[split].agrees_on_items(other.evaluations[split]) for other in group
+        run.seed == other.seed and run.evaluations[split].has_no_conflicting_ids(other.evaluations[split])
+        for other in group
     )
 
 
