@@ -231,8 +231,8 @@ def _refuse_all_dropped(logs: list[dict[str, Any]], args: Any) -> None:
     """Raises ValueError if every sample was left out for its length."""
     if any(row.get("dropped") for row in logs) and not any("answer_nll" in row for row in logs):
         raise ValueError(
-            f"nothing was trained on: every sample is longer than max_length={args.max_length}, and "
-            f"overflow={args.overflow} leaves such samples out; raise max_length, or set overflow=trim_think"
+            f"no sample was used for training: all are longer than max_length={args.max_length}, and "
+            f"overflow={args.overflow} leaves them out. Raise max_length, or set overflow=trim_think"
         )
 
 
