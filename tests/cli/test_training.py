@@ -218,7 +218,7 @@ def test_resuming_a_run_with_all_its_steps_takes_none(tmp_path: Path, capsys: py
 def test_a_training_without_a_sample_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert main(["sft", *TINY, *STEPS, "--max_length", "32", "--overflow", "drop", "--out", str(run)]) == 1
-    assert "every sample is longer than max_length=32" in capsys.readouterr().err
+    assert "all are longer than max_length=32" in capsys.readouterr().err
     assert not (run / "model").exists()
     few = ["--num_generations", "2", "--steps_per_generation", "64", "--max_completion_length", "4"]
     assert main(["grpo", *TINY, *STEPS, *few, "--save_strategy", "no", "--out", str(tmp_path / "grpo")]) == 1
