@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "upstream.md"
 SOURCE = Path(balanced_thinking.__file__).parent
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tqdm", "tokenizers")
-# Imports from inside of these are written down; torch's submodules are documented, but for underscores.
+# Imports from inside of these are written down. torch's submodules are documented, except those with an underscore.
 DEEP = ("transformers", "trl", "peft", "accelerate")
 # What ours are set on objects that are not upstream's: argparse's, jinja's, Pillow's, tokenizers', autograd's context,
 # a logger, sys.

@@ -87,7 +87,7 @@ COMMANDS = {
     ),
     "report": Command("Write one page that compares runs", add_report_options, run_report),
     "demo": Command(
-        "Run the embedded study: train all arms, evaluate them, write the report",
+        "Run the built-in study: train all arms, evaluate them, write the report",
         add_demo_options,
         run_demo,
         when_stopped=_CONTINUES,

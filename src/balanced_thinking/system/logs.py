@@ -27,7 +27,7 @@ class StderrHandler(logging.Handler):
             else:
                 sys.stderr.write(line)
             sys.stderr.flush()
-        except Exception:
+        except Exception:  # as in every handler of logging: a record that fails is reported and stops no training
             self.handleError(record)
 
 
