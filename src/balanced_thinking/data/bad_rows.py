@@ -24,6 +24,7 @@ PROBLEMS: dict[str, str] = {
     "unread_image": "the row has a picture's path under a name that is not read: call that column image or images",
     "duplicate_id": "an earlier row has the same id",
     "answer_not_in_choices": "the answer is neither a choice nor the letter of a choice",
+    "unusable": "the row cannot be trained on; its message says why",
     "lone_surrogate": "half of a surrogate pair: the text cannot be written as UTF-8",
     **segments.PROBLEMS,
 }
@@ -40,7 +41,14 @@ class UnknownDataError(UsageError, DataError):
 
 
 class RowError(DataError):
-    """A row that cannot be trained on. The message names the row and says how to fix it."""
+    """A row that cannot be trained on. The message names the row and says how to fix it.
+
+    `problem` is a key of `PROBLEMS`.
+    """
+
+    def __init__(self, message: str, problem: str = "unusable") -> None:
+        self.problem = problem
+        super().__init__(message)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,15 @@ from PIL import Image
 
 
 @dataclass(frozen=True)
+class Turn:
+    """An earlier turn. `role` is `user` or `assistant`; `image_places` are offsets into `text`, one per picture."""
+
+    role: str
+    text: str
+    image_places: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Example:
     """One sample of any data set.
 
@@ -22,6 +31,11 @@ class Example:
         answer: the answer without tags.
         choices: the texts of the options in the order shown, for scoring; () for an open question. They are not added
             to the question.
+        alternatives: other answers that are right as well, for scoring; training writes `answer`.
+        system: the text of the system turn, None if there is none.
+        history: earlier turns of the conversation, oldest first, without the system turn.
+        image_places: where the pictures of the question are, as character offsets into `question`, ascending; () puts
+            them before its text. `images` holds the pictures of `history` first.
         meta: anything else, such as `family` (reported separately) and `row` (the sample's position in its file).
     """
 
@@ -32,6 +46,10 @@ class Example:
     answer: str
     choices: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
+    alternatives: tuple[str, ...] = ()
+    system: str | None = None
+    history: tuple[Turn, ...] = ()
+    image_places: tuple[int, ...] = ()
 
 
 def format_choices(choices: Sequence[Any]) -> str:
