@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from inspect import signature
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +14,10 @@ from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.data.load import choose_read_format, stream_data
-from balanced_thinking.data.overlap import refuse_overlap
-from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
 from balanced_thinking.models.find import TinySize
 from balanced_thinking.models.load import LoadedModel, ensure_saved, load_model
 from balanced_thinking.runs.directory import create_run, finish_run, read_provenance, refuse_existing_run
 from balanced_thinking.runs.paths import RunFiles
-from balanced_thinking.segments import get_format
 from balanced_thinking.system.memory import peak_mib
 from balanced_thinking.system.process import Clock
 from balanced_thinking.training.callbacks import MetricsFile, TrainingClock, show_progress
@@ -36,6 +31,7 @@ from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.safety import refuse_several_gpus, refuse_unsupported_precision
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
+from balanced_thinking.training.splits import LoadedSplit, load_split
 
 logger = logging.getLogger(__name__)
 
@@ -97,10 +93,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         return RunFiles(out).model
     check_processor(recipe, args)
     owner: dict[int, str] = {}
-    training = _load_split(recipe, args, "training", recipe.split, recipe.data_options, owner)
-    validation = _LoadedSplit(None, 0)
+    training = load_split(recipe, args, "training", recipe.split, recipe.data_options, owner)
+    validation = LoadedSplit(None, 0)
     if recipe.validation_split:
-        validation = _load_split(recipe, args, "validation", recipe.validation_split, recipe.validation_options, owner)
+        validation = load_split(recipe, args, "validation", recipe.validation_split, recipe.validation_options, owner)
     set_seed(args.seed)
     size = TinySize(**recipe.model_size) if recipe.model_size else None
     loaded = load_model(
@@ -175,41 +171,6 @@ def _training_totals(trainer: Any, spent: Clock) -> dict[str, Any]:
         "tokens": int(state.num_input_tokens_seen),
         "peak_mib": peak_mib(str(trainer.args.device)),
     }
-
-
-class _LoadedSplit(NamedTuple):
-    """The rows of a split, and how many bad ones were left out."""
-
-    rows: Any
-    dropped: int
-
-
-def _load_split(
-    recipe: Recipe, args: Any, name: str, split: str, options: dict[str, Any], owner: dict[int, str]
-) -> _LoadedSplit:
-    """Read a split. `owner` holds the examples of earlier splits, which must not occur again."""
-    examples = stream_data(
-        recipe.data,
-        split=split,
-        format=choose_read_format(recipe.training.get("reasoning_format")),
-        limit=recipe.limit,
-        on_bad_row=recipe.on_bad_row,
-        verify_images=recipe.verify_images,
-        reasoned=recipe.stage == "sft" and get_format(args.reasoning_format).think_required,
-        options=options,
-    )
-    rows = refuse_overlap(examples, name, owner)
-    first = next(rows, None)
-    if first is None:
-        why = f"all {len(examples.bad_rows)} rows are bad" if examples.bad_rows else "there are no rows"
-        raise ValueError(
-            f"{recipe.data}, split {split}: {why}; expected at least one usable row. See `balanced inspect`"
-        )
-    rows = chain([first], rows)
-    data = to_prompts_dataset(rows) if recipe.stage == "grpo" else to_dataset(rows, args.reasoning_format)
-    if examples.bad_rows:
-        logger.info("%s: %d bad rows were left out, %d remain", split, len(examples.bad_rows), len(data))
-    return _LoadedSplit(data, len(examples.bad_rows))
 
 
 def _checkpoint_to_resume(folder: Path, max_steps: int) -> str | None:
