@@ -88,16 +88,25 @@ def _meta_texts(example: Example) -> Iterator[str]:
 
 def _find_image_problems(example: Example, verify: bool) -> Iterator[Problem]:
     for image in example.images:
-        if not isinstance(image, Path):
-            encoded = getattr(image, "encoded", None)
-            if verify and encoded is not None and not _is_complete_picture(io.BytesIO(encoded)):
-                yield Problem("broken_image", f"{len(encoded)} bytes of {image.format}")
-            continue
-        # os.path: a name that no file can have (too long, a null character) is simply a missing file.
-        if not os.path.isfile(image):
-            yield Problem("missing_image", str(image))
-        elif verify and not _is_complete_picture(image):
-            yield Problem("broken_image", str(image))
+        encoded = getattr(image, "encoded", None)
+        source = image if isinstance(image, Path) else None if encoded is None else io.BytesIO(encoded)
+        if source is not None and (problem := find_picture_problem(source, decode=verify)) is not None:
+            yield problem
+
+
+def find_picture_problem(source: Any, *, decode: bool = True) -> Problem | None:
+    """What is wrong with the picture in a file or a stream; None also for an image that is open already.
+
+    Args:
+        decode: whether to look into it. Otherwise a file must only exist.
+    """
+    # os.path: a name that no file can have (too long, a null character) is simply a missing file.
+    if isinstance(source, Path) and not os.path.isfile(source):
+        return Problem("missing_image", str(source))
+    if not decode or not isinstance(source, Path | io.BytesIO) or _is_complete_picture(source):
+        return None
+    name = str(source) if isinstance(source, Path) else f"a picture of {len(source.getvalue())} bytes"
+    return Problem("broken_image", name)
 
 
 def _is_complete_picture(source: Path | io.BytesIO) -> bool:

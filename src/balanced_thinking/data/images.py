@@ -42,6 +42,22 @@ def open_image(reference: Any, *, convert: bool = True) -> Image.Image:
         raise _unreadable_error(str(reference), error) from error
 
 
+def picture_source(reference: Any) -> Any:
+    """What a reference leads to, without reading it: a path, the bytes of a file as a stream, or a PIL image.
+
+    Takes what `open_image` takes. Raises RowError for anything else.
+    """
+    if isinstance(reference, Mapping):
+        if (data := reference.get("bytes")) is not None:
+            return io.BytesIO(data)
+        reference = reference.get("path")
+    if isinstance(reference, (str, Path)):
+        return Path(reference)
+    if not isinstance(reference, Image.Image):
+        raise RowError(f"an image is {reference!r}; expected a path, a PIL image, or a mapping with `bytes` or `path`")
+    return reference
+
+
 def decode_rgb(picture: Image.Image) -> Image.Image:
     """Decode a picture that `open_image` may have left undecoded."""
     return _decode_source(picture, getattr(picture, "content_name", "a PIL image"))
