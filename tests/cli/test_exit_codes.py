@@ -117,7 +117,8 @@ TABLE: list[tuple[list[str], int, str]] = [
     (["demo", "--seeds", "x"], 2, "invalid int value"),
     # What does not go together, or not on this machine.
     (["sft", *BASE, "--resume_from_checkpoint", "x"], 2, "set by --resume"),
-    (["sft", "--data", "a.jsonl", "--data", "b.jsonl"], 2, "--data is given 2 times (a.jsonl, b.jsonl)"),
+    (["sft", *BASE, "--data", "a.jsonl", "--data", "b.jsonl"], 2, "no data set and no path 'a.jsonl'"),
+    (["sft", *BASE, "--data", "[world, {data: world, wieght: 2}]"], 2, "did you mean 'weight'"),
     (["sft", *BASE, "--stage", "grpo"], 2, "run it with `balanced grpo`"),
     (["sft", *BASE, "--bf16", "true", "--fp16", "true"], 2, "bf16 and fp16 are both true"),
     (["sft", *BASE, "--eval_strategy", "steps"], 2, "there is no data to evaluate on; name a split"),

@@ -37,7 +37,7 @@ def read_data_options(overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 
 def add_inspection_options(parser: Parser) -> None:
-    parser.add_argument("data", help="a data set's name or a path")
+    parser.add_argument("data", nargs="+", help="a data set's name or a path, or several")
     parser.add_argument("--split", default="train", help="split of the data")
     parser.add_argument("--model", help="count tokens with this model's tokenizer  [count words]")
     parser.add_argument(
@@ -62,11 +62,12 @@ def run_inspection(arguments: argparse.Namespace) -> None:
     # Names are checked before anything heavy is imported. Nothing is read yet.
     options = read_data_options(arguments.overrides)
     get_format(arguments.format)
-    stream_data(arguments.data, split=arguments.split, options=options)
+    data = _one_or_several(arguments.data)
+    stream_data(data, split=arguments.split, options=options)
     from balanced_thinking.inspection import describe_inspection, inspect_data, write_page, write_removals
 
     found = inspect_data(
-        arguments.data,
+        data,
         split=arguments.split,
         format=arguments.format,
         limit=arguments.limit,
@@ -81,6 +82,10 @@ def run_inspection(arguments: argparse.Namespace) -> None:
         show_result(f"\n{write_page(found, arguments.html)}")
 
 
+def _one_or_several(data: list[str]) -> str | list[str]:
+    return data[0] if len(data) == 1 else data
+
+
 def _load_processor(model: str) -> Any:
     """Checked before torch is imported, which takes seconds, and not imported without a model."""
     from balanced_thinking.models.find import check_model
@@ -92,7 +97,7 @@ def _load_processor(model: str) -> Any:
 
 
 def add_conversion_options(parser: Parser) -> None:
-    parser.add_argument("data", help="a data set's name or a path")
+    parser.add_argument("data", nargs="+", help="a data set's name or a path, or several")
     parser.add_argument("--out", type=Path, required=True, help="the .jsonl file to write")
     parser.add_argument("--split", default="train", help="split of the data")
     parser.add_argument(
@@ -117,7 +122,7 @@ def run_conversion(arguments: argparse.Namespace) -> Path:
             f"{arguments.out} exists already; add --overwrite to replace it, or choose another --out"
         )
     examples = stream_data(
-        arguments.data,
+        _one_or_several(arguments.data),
         split=arguments.split,
         options=read_data_options(arguments.overrides),
         on_bad_row=arguments.on_bad_row,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import MISSING, fields
@@ -27,7 +28,7 @@ def add_training_options(parser: Parser, stage: str) -> None:
     parser.epilog = (
         "--config or --model is needed. The keys of a recipe, the training arguments below and all others of TRL's "
         f"{stage.upper()}Config (--learning_rate, --max_steps ...) follow as --name value; --help-all shows them. "
-        "A list is written '[a, b]' or a,b; a key of a mapping --name.key value."
+        "A list is written '[a, b]' or a,b; a key of a mapping --name.key value. --data may be repeated."
     )
     parser.more_help = partial(_own_sections, stage)
     parser.add_help_all(partial(_upstream_sections, stage), "show this help and all of TRL's training arguments")
@@ -109,13 +110,20 @@ def _refuse_unknown_names(overrides: Sequence[tuple[str, str]], options: Sequenc
             raise RecipeError(f"unknown option --{name}{hint}; see balanced {stage} --help, or --help-all")
 
 
-def _refuse_several_data_sets(overrides: Sequence[tuple[str, str]]) -> None:
-    """Raises RecipeError where --data is given twice: `eval` takes several, a training would use the last one."""
-    data = [value for name, value in overrides if name == "data"]
-    if len(set(data)) > 1:
-        raise RecipeError(
-            f"--data is given {len(data)} times ({', '.join(data)}), but a run has one data set; join the files"
-        )
+def _join_data_sets(overrides: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The options with those of a repeated --data as one, a list of data sets, in the place of the first."""
+    data = list(dict.fromkeys(value for name, value in overrides if name == "data"))
+    if len(data) < 2:
+        return list(overrides)
+    from balanced_thinking.config.yaml import read_yaml
+
+    joined = json.dumps([read_yaml(value, f"--data {value}") for value in data])
+    first = next(place for place, (name, _) in enumerate(overrides) if name == "data")
+    return [
+        ("data", joined) if name == "data" else (name, value)
+        for place, (name, value) in enumerate(overrides)
+        if name != "data" or place == first
+    ]
 
 
 def _refuse_no_model(arguments: argparse.Namespace, stage: str, resumed: bool) -> None:
@@ -136,7 +144,7 @@ def run_training(arguments: argparse.Namespace) -> Path:
 
     stage = arguments.command
     _refuse_unknown_names(arguments.overrides, arguments.options, stage)
-    _refuse_several_data_sets(arguments.overrides)
+    arguments.overrides = _join_data_sets(arguments.overrides)
     out = arguments.out or Path("runs") / (arguments.config.stem if arguments.config else stage)
     arguments.out = out
     saved = RunFiles(out).config

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from balanced_thinking.data.bad_rows import BadRow, BadRowsError, DataError, UnknownDataError, format_bad_rows
 from balanced_thinking.data.checks import check_examples
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.mixture import ID_MARK, DataNames, DataPart, describe_data, list_parts
 from balanced_thinking.data.options import check_known_name, check_options
 from balanced_thinking.data.registry import DataSource, import_adapter, resolve_data
 from balanced_thinking.data.splits import check_split, select_split
@@ -72,7 +73,7 @@ class BenchmarkItems(NamedTuple):
 
 
 def load_data(
-    data: str,
+    data: DataNames,
     *,
     split: str = "train",
     format: str | Mapping[str, Any] = "auto",
@@ -85,7 +86,9 @@ def load_data(
 
     Args:
         data: a name (`world`), a name and a path (`puzzlevqa:folder`), the path of a file or folder, or a name on the
-            hub (`derek-thomas/ScienceQA`; of a copy: `scienceqa:owner/name`), which is downloaded.
+            hub (`derek-thomas/ScienceQA`; of a copy: `scienceqa:owner/name`), which is downloaded. Or a list of these
+            or of mappings with the keys `data`, `split`, `limit`, `data_options` and others (`mixture`): their rows
+            follow each other, and `<name>:` is put before their ids. Weights are for training only.
         format: the reasoning format to read completions with, if the data have completions.
         on_bad_row: `error` raises after all rows are read; `drop` leaves bad rows out and keeps them in `bad_rows`.
         limit: read at most this many rows, good or bad.
@@ -110,7 +113,7 @@ def load_data(
 
 
 def stream_data(
-    data: str,
+    data: DataNames,
     *,
     split: str = "train",
     format: str | Mapping[str, Any] = "auto",
@@ -129,20 +132,37 @@ def stream_data(
         raise UnknownDataError(f"on_bad_row is {on_bad_row!r}; expected 'error' or 'drop'")
     if limit is not None and limit < 1:
         raise UnknownDataError(f"limit is {limit}; expected at least 1 row, or none for all")
-    source = resolve_data(data)
-    own = dict(options or {})
+    parts = list_parts(data, split, limit, options)
+    streams = [_open_part(part, format, verify_images=verify_images, reasoned=reasoned) for part in parts]
+    if not isinstance(data, str):
+        streams = [_prefix_ids(rows, part.name) for rows, part in zip(streams, parts, strict=True)]
+    return DataStream(describe_data(data), chain.from_iterable(streams), on_bad_row == "error")
+
+
+def _open_part(
+    part: DataPart, format: str | Mapping[str, Any], *, verify_images: bool, reasoned: bool
+) -> Iterator[Example | BadRow]:
+    """The checked rows of one data set. Names, splits and options are checked now, and rows are read later."""
+    source = resolve_data(part.data)
+    own = dict(part.options)
     if own.pop("hash_split", False):
-        check_split(split, f"{data} with hash_split")
+        check_split(part.split, f"{part.data} with hash_split")
         whole = "all" if source.dataset == "jsonl" and not Path(source.path or "").is_dir() else "train"
-        rows: Iterable[Example | BadRow] = select_split(_load_rows(source, whole, {"format": format}, own), split)
+        rows: Iterable[Example | BadRow] = select_split(_load_rows(source, whole, {"format": format}, own), part.split)
     else:
-        rows = _load_rows(source, split, {"format": format}, own)
+        rows = _load_rows(source, part.split, {"format": format}, own)
     checked = check_examples(rows, verify_images=verify_images, reasoned=reasoned)
-    return DataStream(data, track_progress(islice(checked, limit), f"rows of {data} read"), on_bad_row == "error")
+    return track_progress(islice(checked, part.limit), f"rows of {part.data} read")
+
+
+def _prefix_ids(rows: Iterable[Example | BadRow], name: str) -> Iterator[Example | BadRow]:
+    """Ids that are unique in a list of data sets, and that say which set a bad row is in."""
+    for row in rows:
+        yield replace(row, id=name if row.id is None else f"{name}{ID_MARK}{row.id}")
 
 
 def check_first_row(
-    data: str,
+    data: DataNames,
     split: str,
     options: Mapping[str, Any],
     *,
@@ -155,6 +175,10 @@ def check_first_row(
     Arguments are those of `load_data`. Raises DataError if the data, the split or an option does not exist, or if no
     row is good. With `on_bad_row="error"`, a bad row before the first good one raises BadRowsError.
     """
+    if not isinstance(data, str):
+        for part in list_parts(data, split, limit, options):
+            check_first_row(part.data, part.split, part.options, format=format, on_bad_row=on_bad_row, limit=part.limit)
+        return
     rows = stream_data(data, split=split, format=format, on_bad_row=on_bad_row, limit=limit, options=options)
     if next(rows, None) is None:
         why = f": {format_bad_rows(rows.bad_rows)}" if rows.bad_rows else ""

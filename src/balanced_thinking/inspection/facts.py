@@ -11,6 +11,7 @@ from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import image_size
 from balanced_thinking.data.load import BenchmarkItems, load_data, load_test_items
+from balanced_thinking.data.mixture import DataNames, list_parts
 from balanced_thinking.inspection.duplicates import Duplicate, find_leaks, find_repeats, fingerprint_example
 from balanced_thinking.inspection.lengths import choose_length_measure, count_sample_tokens
 from balanced_thinking.segments import render
@@ -56,7 +57,7 @@ class Inspection:
 
 
 def inspect_data(
-    data: str,
+    data: DataNames,
     *,
     split: str = "train",
     format: str = "think-answer",
@@ -68,6 +69,7 @@ def inspect_data(
     """Read a split, check and measure it.
 
     Args:
+        data: a data set, or several (`data.mixture`).
         format: the format in which training would write completions.
         processor: the model's, or its tokenizer. Without one, lengths are numbers of words and tags.
         against: benchmarks (`scienceqa:folder`) whose test pictures and questions must not be trained on.
@@ -76,10 +78,11 @@ def inspect_data(
     """
     benchmarks = {name: load_test_items(name) for name in against}
     loaded = load_data(data, split=split, limit=limit, on_bad_row="drop", verify_images=True, options=options)
+    shown = data if isinstance(data, str) else " ".join(part.data for part in list_parts(data))
     measure, unit = choose_length_measure(getattr(processor, "tokenizer", processor))
     compared = tuple(_describe_benchmark(name, items) for name, items in benchmarks.items())
     samples, fingerprints = [], []
-    for example in track_progress(loaded.examples, f"{data}, {split}"):
+    for example in track_progress(loaded.examples, f"{shown}, {split}"):
         think, answer = measure(render(example.think, example.answer, format), format) if example.think else (0, 0)
         samples.append(Sample(example, think, answer, count_sample_tokens(example, format, processor)))
         fingerprints.append(fingerprint_example(example, with_look_hashes=bool(against)))
@@ -88,7 +91,7 @@ def inspect_data(
         tests = [fingerprint_example(example) for example in track_progress(items.examples, name)]
         leaks += find_leaks(fingerprints, tests, name)
     return Inspection(
-        data=data,
+        data=shown,
         split=split,
         format=format,
         unit=unit,

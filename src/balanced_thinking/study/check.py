@@ -18,6 +18,7 @@ from typing import Any
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.yaml import read_yaml
 from balanced_thinking.data.load import check_first_row, choose_read_format
+from balanced_thinking.data.mixture import DataNames, validation_data
 from balanced_thinking.segments import get_format
 from balanced_thinking.study.load import make_study, to_yaml
 from balanced_thinking.study.plan import PlannedRun, Study
@@ -97,10 +98,11 @@ class _FaultFinder:
         how = {"format": format, "on_bad_row": recipe.on_bad_row, "limit": recipe.limit}
         yield from self._data_faults("data", recipe.data, recipe.split, recipe.data_options, how)
         if recipe.validation_split:
-            yield from self._data_faults("data", recipe.data, recipe.validation_split, recipe.validation_options, how)
+            data, split = validation_data(recipe.data), recipe.validation_split
+            yield from self._data_faults("data", data, split, recipe.validation_options, how)
 
     def _data_faults(
-        self, where: str, data: str, split: str, options: Mapping[str, Any], how: dict[str, Any]
+        self, where: str, data: DataNames, split: str, options: Mapping[str, Any], how: dict[str, Any]
     ) -> Iterator[str]:
         key = repr((where, data, split, options, how))
         if key not in self._seen:

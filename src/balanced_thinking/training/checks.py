@@ -14,6 +14,7 @@ from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.source import SourceError, dict_keys
 from balanced_thinking.config.types import AdmittedTypes, convert_values, format_value
 from balanced_thinking.data.load import stream_data
+from balanced_thinking.data.mixture import validation_data
 from balanced_thinking.models.find import check_model
 from balanced_thinking.training.arguments import OPTIONS, SYNONYMS, argument_types
 from balanced_thinking.training.recipe import STAGES, Recipe
@@ -219,10 +220,9 @@ def _check_evaluation(recipe: Recipe, arguments: Mapping[str, Any]) -> None:
 def check_places(recipe: Recipe) -> None:
     """Raises UsageError for a model, a data set or a data option that does not exist; reads none of them."""
     check_model(recipe.model)
-    splits = [(recipe.split, recipe.data_options)]
-    splits += [(recipe.validation_split, recipe.validation_options)] if recipe.validation_split else []
-    for split, options in splits:
-        stream_data(recipe.data, split=split, options=options)
+    stream_data(recipe.data, split=recipe.split, options=recipe.data_options)
+    if recipe.validation_split:
+        stream_data(validation_data(recipe.data), split=recipe.validation_split, options=recipe.validation_options)
 
 
 def _check_reporting(names: str | list[str] | None) -> None:

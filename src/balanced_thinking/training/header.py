@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import TrainerCallback
 
+from balanced_thinking.data.mixture import describe_data
 from balanced_thinking.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class StartHeader(TrainerCallback):
         autocast = next((f", computed in {name}" for flag, name in _AUTOCAST if getattr(args, flag)), "")
         yield "device", f"{describe_device(args.device)}, weights in {self.dtype}{autocast}"
         left_out = f", {self.dropped} bad rows left out" if self.dropped else ""
-        yield "data", f"{self.recipe.data}, {self.recipe.split}: {self.rows:,} examples{left_out}"
+        yield "data", f"{describe_data(self.recipe.data)}, {self.recipe.split}: {self.rows:,} examples{left_out}"
         size = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.ranks
         parts = f"{args.per_device_train_batch_size} per device x {args.gradient_accumulation_steps} accumulated"
         what = "completions" if self.recipe.stage == "grpo" else "examples"

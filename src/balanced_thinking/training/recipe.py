@@ -59,7 +59,11 @@ class Recipe:
     model: str = _recipe_key(
         "world-base", "What is trained: world-base, tiny:<architecture>, a run, a checkpoint's folder or a hub name."
     )
-    data: str = _recipe_key("world", "A data set's name, NAME:PATH, a path, or a name on the hub.")
+    data: str | list[Any] = _recipe_key(
+        "world",
+        "A data set's name, NAME:PATH, a path, or a name on the hub; or a list of these or of mappings such as "
+        "{data: NAME, split: train, weight: 2, limit: 100, data_options: {}}.",
+    )
     split: str = _recipe_key("train", "The split to train on.")
     data_options: dict[str, Any] = _recipe_key({}, "Options of the data set.")
     limit: int | None = _recipe_key(None, "Most rows of each split; null: all.")
@@ -101,7 +105,7 @@ def make_recipe(raw: Mapping[str, Any], where: str) -> Recipe:
     """The recipe in a mapping, checked as by `load_recipe`."""
     recipe = Recipe(**typed_arguments(Recipe, raw, where))
     _check_sections(recipe)
-    recipe.model, recipe.data = _expand_variables("model", recipe.model), _expand_variables("data", recipe.data)
+    recipe.model, recipe.data = _expand_variables("model", recipe.model), _expand_data(recipe.data)
     return recipe
 
 
@@ -179,6 +183,15 @@ def _check_sections(recipe: Recipe) -> None:
         recipe.lora = convert_values(recipe.lora, lora_types(), "lora", LORA_SYNONYMS, prefix="lora.")
     if recipe.model_size:
         recipe.model_size = typed_arguments(TinySize, recipe.model_size, "model_size")
+
+
+def _expand_data(data: Any) -> Any:
+    """The variables in the name of a data set, of an entry of a list, or of each entry."""
+    if isinstance(data, str):
+        return _expand_variables("data", data)
+    if isinstance(data, dict):
+        return {**data, "data": _expand_data(data["data"])} if isinstance(data.get("data"), str) else data
+    return [_expand_data(entry) for entry in data] if isinstance(data, list) else data
 
 
 def _expand_variables(name: str, text: str) -> str:

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from balanced_thinking.data.load import choose_read_format, stream_data
+from balanced_thinking.data.mixture import describe_data, mix_rows, validation_data
 from balanced_thinking.data.overlap import refuse_overlap
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
 from balanced_thinking.segments import get_format
@@ -25,9 +26,13 @@ class LoadedSplit(NamedTuple):
 def load_split(
     recipe: Recipe, args: Any, name: str, split: str, options: dict[str, Any], owner: dict[int, str]
 ) -> LoadedSplit:
-    """Read a split. `owner` holds the examples of earlier splits, which must not occur again."""
+    """Read a split. `owner` holds the examples of earlier splits, which must not occur again.
+
+    Several data sets are mixed by their weights for training, and read once each for validation.
+    """
+    source = recipe.data if name == "training" else validation_data(recipe.data)
     examples = stream_data(
-        recipe.data,
+        source,
         split=split,
         format=choose_read_format(recipe.training.get("reasoning_format")),
         limit=recipe.limit,
@@ -41,10 +46,11 @@ def load_split(
     if first is None:
         why = f"all {len(examples.bad_rows)} rows are bad" if examples.bad_rows else "there are no rows"
         raise ValueError(
-            f"{recipe.data}, split {split}: {why}; expected at least one usable row. See `balanced inspect`"
+            f"{describe_data(source)}, split {split}: {why}; expected at least one usable row. See `balanced inspect`"
         )
     rows = chain([first], rows)
     data = to_prompts_dataset(rows) if recipe.stage == "grpo" else to_dataset(rows, args.reasoning_format)
     if examples.bad_rows:
         logger.info("%s: %d bad rows were left out, %d remain", split, len(examples.bad_rows), len(data))
+    data = mix_rows(data, source, args.seed if args.data_seed is None else args.data_seed)
     return LoadedSplit(data, len(examples.bad_rows))
