@@ -83,6 +83,26 @@ SAME = [
     ("**5 cm**", "5 cm"),  # in markdown
     (r"5 \text{cm}^2", "5 cm^2"),  # a power behind its text
     ("50 per cent", "50%"),  # two words
+    ("１２．５", "25/2"),  # full-width digits
+    ("２７％", "0.27"),  # and sign
+    ("٢٧٪", "0.27"),  # Arabic
+    ("٢٧ ٪", "27 percent"),  # with a space
+    ("২৭ %", "0.27"),  # Bengali
+    ("२७%", "27 %"),  # Devanagari
+    ("๒๗ %", "27/100"),  # Thai
+    ("%27", "0.27"),  # as in Turkish
+    ("－１／２", "-0.5"),  # a fraction
+    ("1⁄2", "0.5"),  # its own stroke
+    ("３×１０^８", "3e8"),  # a power of ten
+    ("3×10⁸", "3e8"),  # raised
+    ("3×10⁻²", "0.03"),  # and negative
+    ("５ｃｍ", "5 cm"),  # a unit
+    ("5㎝", "5 cm"),  # in one character
+    ("5㎡", "5 m^2"),  # an area
+    ("27℃", "27 °C"),  # degrees
+    ("￥500", "¥500"),  # a currency
+    ("₹१,००,०००", "100000"),  # grouped as in India
+    ("٣٫٥ km", "3.5 km"),  # Arabic decimals
     ("5 m/s", "5 meters/second"),  # names on both sides of a stroke
     ("dog", "dog"),  # texts go on as `exact` has it
     ("(B)", "b."),  # letters, too
@@ -145,7 +165,10 @@ DIFFERENT = [
     ("12,00", "1200"),  # no thousands
     ("1 20", "120"),  # nor here
     ("x = 5", "6"),  # an equation
-    ("１２", "12"),  # full-width digits are another text
+    ("２７", "27 %"),  # a percentage in any script
+    ("－３", "3"),  # its sign
+    ("٢٧٪", "27"),  # nor a number
+    ("5㎝", "5㎜"),  # another unit
     ("five", "5"),  # no words for digits
     ("B", "2"),  # a letter is not a number
     ("A", "B"),  # nor another letter

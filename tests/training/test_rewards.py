@@ -83,6 +83,32 @@ def test_a_cut_off_answer_earns_what_evaluation_gives_it() -> None:
         assert [reward(completion_ids=[ids], answer=["1"]) for reward in rewards] == [[earned]] * 2, end
 
 
+@pytest.mark.parametrize(
+    ("answer", "alternatives", "choices", "score"),
+    [
+        ("7", ["seven", "7.0"], [], 1.0),  # the answer itself
+        ("seven", ["7"], [], 1.0),  # an alternative
+        ("eight", ["nine", "ten", "7"], [], 1.0),  # the last of several
+        ("eight", ["nine"], [], 0.0),  # none of them
+        ("eight", [], [], 0.0),
+        ("eight", None, [], 0.0),  # a row without the column's value
+        ("6", ["14/2"], [], 1.0),  # by the scorer's rule
+        ("cat", ["B"], ["6", "7"], 1.0),  # a letter for a choice's text
+    ],
+)
+def test_alternatives_are_as_right_as_the_answer(
+    answer: str, alternatives: list[str] | None, choices: list[str], score: float
+) -> None:
+    """In rewards and in evaluation."""
+    tokenizer = make_tokenizer(eos_token="<eos>")
+    ids = tokenizer("<think>x</think><answer>7</answer><eos>", add_special_tokens=False)["input_ids"]
+    (reward,) = make_rewards(["accuracy"], tokenizer)
+    columns = {"answer": [answer], "alternatives": [alternatives], "choices": [choices]}
+    assert reward(completion_ids=[ids], **columns) == [score]
+    example = Example("0", "", (), None, answer, tuple(choices), alternatives=tuple(alternatives or ()))
+    assert CompletionScorer(tokenizer).score_completion(example, ids, "numeric").score == score
+
+
 def test_think_tokens_are_those_that_were_generated() -> None:
     """A model may spell a word letter by letter; its budget counts the letters."""
     tokenizer = make_tokenizer(eos_token="<eos>")

@@ -13,7 +13,7 @@ from balanced_thinking.scoring.completion import (
     is_answer_complete,
     parse_completion,
 )
-from balanced_thinking.scoring.scorers import RAW_OUTPUT_SCORERS, get_scorer
+from balanced_thinking.scoring.scorers import RAW_OUTPUT_SCORERS, score_against_all
 from balanced_thinking.segments import ANSWER, THINK, Parsed, ReasoningFormat, get_format
 
 
@@ -45,13 +45,15 @@ class CompletionScorer:
         return parsed.answer is not None and not parsed.problems and has_text_after_answer(parsed)
 
     def score_completion(self, example: Example, ids: list[int], scorer: str = "exact") -> Prediction:
-        """The prediction in generated token ids, which may end with a stop token."""
+        """The prediction in generated token ids, which may end with a stop token. An alternative is as right as the
+        answer."""
         parsed, segments, stopped = parse_completion(ids, self.stops, self.tokenizer, self.format)
         text = parsed.text if scorer in RAW_OUTPUT_SCORERS else parsed.answer
         complete = is_answer_complete(parsed, stopped) or scorer in RAW_OUTPUT_SCORERS
         if scorer == "official":  # ScienceQA's script guesses where an answer is missing
             text, complete = (text if complete else None), True
-        score = get_scorer(scorer)(text, example.answer, example.choices) if complete else 0.0
+        answers = (example.answer, *example.alternatives)
+        score = score_against_all(scorer, text, answers, example.choices) if complete else 0.0
         return Prediction(
             id=example.id,
             question=example.question,

@@ -78,7 +78,13 @@ def _load_examples(benchmark: Benchmark, split: str, format: FormatName) -> Load
 def item_digest(example: Example) -> str:
     """Of everything about an example that its score depends on; the same wherever its pictures are."""
     pictures = [_picture_identity(image.read_bytes() if isinstance(image, Path) else image) for image in example.images]
-    return short_digest(repr((example.question, example.answer, example.choices, pictures)))
+    return short_digest(repr((*_scored_texts(example), pictures)))
+
+
+def _scored_texts(example: Example) -> tuple[object, ...]:
+    """Its texts that a score depends on. Alternatives are left out where there are none, as in older digests."""
+    also = (example.alternatives,) if example.alternatives else ()
+    return (example.question, example.answer, example.choices, *also)
 
 
 def short_digest(text: str) -> str:
@@ -90,7 +96,7 @@ def _examples_digest(examples: Sequence[Example]) -> str:
     digest = hashlib.sha256()
     for example in examples:
         pictures = [_picture_identity(image) for image in example.images]
-        digest.update(repr((example.id, example.question, example.answer, example.choices, pictures)).encode())
+        digest.update(repr((example.id, *_scored_texts(example), pictures)).encode())
     return digest.hexdigest()
 
 

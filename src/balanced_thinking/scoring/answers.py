@@ -2,10 +2,13 @@ r"""Normalise an answer and compare two. Data checks and scorers read answers wi
 
 - These do not count: case, repeated white space, trailing `. , ; :`, openings such as "Final Answer:" or "The answer
   is", and quotes, brackets, markdown or LaTeX around the complete answer (`\boxed{}`, `\text{}`, `$...$`).
+- Widths and scripts do not count either: `Ｂ` is `B`, `－３` is `-3`, `٢٧٪` is `27%` (`characters`).
+- An answer that is only punctuation stays as it is: `.` is not `,`.
 - A letter from A to H alone is an option: `B`, `(B)`, `b)`, `B.`, `option B` and `B. dog` are the same answer. A letter
   never matches another letter.
 - With `choices`, a choice's text and its letter are the same answer. A letter with the text of another choice (`B. cat`
   where B is dog) is not an answer. If the choices are letters themselves, their texts have priority.
+- Two options are not an answer (`A or B`, `A. dog or B. cat`), unless a choice has exactly this text.
 - Plain decimal numbers are compared as numbers: `12`, `12.0`, `+12`; `1,200`, `1200`. Exponents, fractions and units
   are not read: `5 %` is not `5`, `1/2` is not `0.5`, `5!` is not `5`.
 """
@@ -18,33 +21,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+from balanced_thinking.scoring.characters import to_plain_characters
+from balanced_thinking.scoring.options import TEXT_COMMANDS, match_option, names_another_option, split_alternatives
+
 _MAX_LAYERS = 8  # wrappers inside wrappers; limits the work on hostile text
-_LATEX = re.compile(r"\\(?:boxed|text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox)\s*\{(.*)\}", re.DOTALL)
+_LATEX = re.compile(rf"\\(?:{TEXT_COMMANDS})\s*\{{(.*)\}}", re.DOTALL)
 _PAIRS = (
     *((mark, mark) for mark in ("$$", "$", "***", "**", "*", "__", "_", "```", "`", '"', "'")),
-    *(("“", "”"), ("‘", "’"), ("«", "»"), ("\\(", "\\)"), ("\\[", "\\]")),
+    *(("“", "”"), ("‘", "’"), ("«", "»"), ("「", "」"), ("『", "』"), ("【", "】"), ("《", "》")),
+    *(("\\(", "\\)"), ("\\[", "\\]")),
 )
 _OPENING = re.compile(
     r"[*_]{0,2}(?:(?:so|thus|hence|therefore),?\s)?\s*(?:the\s)?\s*(?:(?:final|correct|right|best)\s)?\s*"
-    r"(?:answer|option|choice)[*_]{0,2}\s*(?:is\b\s*:?|:|=)[*_]{0,2}\s*(?=\S)"
+    r"(?:answer|option|choice)[*_]{0,2}\s*(?:is\b(?:\s*:|(?!\s*:))|:|=)[*_]{0,2}\s*(?=\S)",
+    re.IGNORECASE,
 )
-# "option b", "(b)", "b)", "b. dog", "(b). dog"; white space must follow a bare letter's dot or colon: not "e.g."
-_OPTION = re.compile(
-    r"(?:(?:option|choice|answer)\s+)?"
-    r"(?:(?P<bare>[a-h])(?:[.:]\s+)?|(?:\((?P<round>[a-h])\)|\[(?P<square>[a-h])\]|(?P<half>[a-h])\))[.:]?\s*)"
-    r"(?P<text>(?<=\s)\S.*|(?<=[)\].:])\S.*)?",
-    re.DOTALL,
-)
-_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?", re.ASCII)
+_CLOSERS = ".,;:。、"
+_GROUPED = r"\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}"  # by thousands; by hundreds as in India
+_NUMBER = re.compile(rf"[+-]?(?:{_GROUPED}|\d+)?(?:\.\d+)?", re.ASCII)
+_PERCENT = re.compile(r"([+-]?)(?:%\s*([\d.,]*\d)|([\d.,]*\d)\s*%)", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A normalised answer: a letter, a text, or both (`b. dog`). `full` is the text with its letter."""
+    """A normalised answer: a letter, a text, or both (`b. dog`). `full` is the text with its letter.
+
+    `several`: the text goes on with another option (`a. dog or b. cat`), so the letter alone says nothing.
+    """
 
     full: str
     letter: str | None
     text: str | Decimal | None
+    several: bool = False
 
 
 def find_choice(answer: Answer, choices: Sequence[Answer]) -> int | None:
@@ -61,30 +69,63 @@ def find_choice(answer: Answer, choices: Sequence[Answer]) -> int | None:
     if letter is None:
         return by_text
     by_letter = ord(letter) - ord("a")
+    if by_text is None and (answer.several or _names_two_texts(answer.text, texts)):
+        return None
     return by_letter if by_letter < len(choices) and by_text in (None, by_letter) else None
 
 
 def answers_match(a: Answer, b: Answer) -> bool:
     """Whether both have the same letter, or the same text without contradicting letters."""
     if a.letter and b.letter:
-        return a.letter == b.letter and (a.text is None or b.text is None or a.text == b.text)
+        either = not (a.several or b.several) and (_is_empty(a.text) or _is_empty(b.text))
+        return a.letter == b.letter and (either or a.text == b.text)
     return a.text is not None and a.text == b.text
 
 
 def parse_answer(text: str) -> Answer:
     """Normalise an answer: remove what is wrapped around it, and separate an option's letter from its text."""
-    full = _strip_around_answer(
-        " ".join(unicodedata.normalize("NFC", text).casefold().replace("\N{MINUS SIGN}", "-").split())
-    )
-    option = _OPTION.fullmatch(full)
+    raw = _collapse_white_space(unicodedata.normalize("NFC", text))
+    plain = _collapse_white_space(to_plain_characters(text))
+    stripped = _strip_around_answer(plain)
+    full = _to_one_line(stripped)
+    if not _has_alphanumeric(plain):
+        return Answer(_to_one_line(raw), None, full)
+    option = match_option(stripped)
     if option is None:
         return Answer(full, None, _parse_if_number(full))
-    letter = option["bare"] or option["round"] or option["square"] or option["half"]
-    return Answer(
-        full if option["text"] else letter,
-        letter,
-        _parse_if_number(_strip_around_answer(option["text"])) if option["text"] else None,
-    )
+    letter = option.letter.casefold()
+    if not option.text:
+        mark = re.search(r"\s(\S)$", plain)  # "A. ;" is an option whose text is a semicolon
+        return Answer(letter, letter, mark[1] if mark and not _has_alphanumeric(mark[1]) else None)
+    text_alone = _to_one_line(_strip_around_answer(option.text))
+    return Answer(full, letter, _parse_if_number(text_alone), names_another_option(option))
+
+
+def _has_alphanumeric(text: str) -> bool:
+    return any(map(str.isalnum, text))
+
+
+def _is_empty(text: str | Decimal | None) -> bool:
+    """Whether an option's text says nothing beside its letter: none, or only punctuation."""
+    return text is None or (isinstance(text, str) and not _has_alphanumeric(text))
+
+
+def _collapse_white_space(text: str) -> str:
+    """One space for each run of white space, but a line break for a run that has one: it separates options."""
+    return "\n".join(line for line in (" ".join(line.split()) for line in text.splitlines()) if line)
+
+
+def _to_one_line(text: str) -> str:
+    """The text in lower case on one line; a percentage in one spelling."""
+    line = " ".join(text.casefold().split())
+    percent = _PERCENT.fullmatch(line)
+    return f"{percent[1]}{percent[2] or percent[3]}%" if percent else line
+
+
+def _names_two_texts(text: str | Decimal | None, choices: Sequence[str | Decimal]) -> bool:
+    """Whether a text that is no choice lists two of them: `dog or cat`."""
+    parts = split_alternatives(text) if isinstance(text, str) else []
+    return len({part for part in map(_parse_if_number, parts) if part in choices}) > 1
 
 
 def _parse_if_number(text: str) -> str | Decimal:
@@ -94,15 +135,22 @@ def _parse_if_number(text: str) -> str | Decimal:
 
 
 def _strip_around_answer(text: str) -> str:
-    """Remove openings, wrappers and closing punctuation, one layer after the other."""
+    """Remove openings, wrappers and closing punctuation, one layer after the other; never the last character."""
     for _ in range(_MAX_LAYERS):
-        before = text
-        text = _unwrap_once(text.strip().rstrip(".,;:。").rstrip())
+        before, text = text, text.strip()
+        text = _unwrap_once(_strip_closers(text))
         opening = _OPENING.match(text)
         text = text[opening.end() :] if opening else text
         if text == before:
             break
     return text
+
+
+def _strip_closers(text: str) -> str:
+    """The text without closing punctuation, which stays where it is all that there is: of `.`, and of `Answer: ;`."""
+    opening = _OPENING.match(text)
+    rest = text[opening.end() :] if opening else text
+    return text.rstrip(_CLOSERS).rstrip() if rest.rstrip(_CLOSERS + " ") else text
 
 
 def _unwrap_once(text: str) -> str:

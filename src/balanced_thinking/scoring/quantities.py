@@ -1,9 +1,10 @@
 r"""Numbers with their units, read from an answer by patterns only: no text of a model is ever evaluated as code.
 
 Decimals (`1,200.50`, `1{,}200`, `1 200`, `.5`), fractions (`1/2`, `\frac{1}{2}`, `½`), mixed numbers (`1 1/2`,
-`1\frac{1}{2}`), powers of ten (`3e8`, `3 \times 10^8`), percentages (`50 %` is one half), the words from hundred to
-trillion, and units after the number or, for currencies, before it. Units are names, not factors: `5 cm` is
-`5 centimeters`, but not `0.05 m`. A text with a letter that is not a unit (`5x`) is not a quantity.
+`1\frac{1}{2}`), powers of ten (`3e8`, `3 \times 10^8`, `3×10⁸`), percentages (`50 %` is one half), the words from
+hundred to trillion, and units after the number or, for currencies, before it. Digits and signs may be of any script
+(`characters`). Units are names, not factors: `5 cm` is `5 centimeters`, but not `0.05 m`. A text with a letter that is
+not a unit (`5x`) is not a quantity.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
+from balanced_thinking.scoring.characters import to_plain_characters
+
 _MAX_CHARACTERS = 64  # limits the arithmetic on hostile text
 _MAX_POWER = 30
 _SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "mln": 6, "crore": 7, "billion": 9, "bn": 9}
 _SCALES |= {"trillion": 12}
+_SUPERSCRIPT = re.compile("[⁺⁻]?[⁰¹²³⁴-⁹]+")
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 # LaTeX and typography -> plain characters, applied in this order to text in lower case.
 _PLAIN = (
@@ -35,15 +39,13 @@ _PLAIN = (
     (re.compile(r"(?:°|\bdeg(?:rees?)?)\s*c(?:elsius)?\b"), " celsius"),
     (re.compile(r"(?:°|\bdeg(?:rees?)?)\s*f(?:ahrenheit)?\b"), " fahrenheit"),
     (re.compile(r"(?<![a-z])([mck]?m|in|ft|yd|mi)([23])(?![\d^])"), r"\1^\2"),
-    (re.compile("²"), "^2"),
-    (re.compile("³"), "^3"),
 )
-_DECIMAL = r"(?:\d{1,3}(?:[, ]\d{3})+|\d+)(?:\.\d+)?|\.\d+"
+_DECIMAL = r"(?:\d{1,3}(?:[, ]\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}|\d+)(?:\.\d+)?|\.\d+"
 _QUANTITY = re.compile(
-    r"(?P<sign>[-+]?)\s*(?P<currency>[$€£¥]?)\s*"
+    r"(?P<sign>[-+]?)\s*(?P<currency>[$€£¥₹₩₽]?)\s*"
     rf"(?:(?P<whole>\d+) (?P<over>\d+)/(?P<under>\d+)|(?P<above>[-+]?(?:{_DECIMAL}))(?:\s*/\s*(?P<below>{_DECIMAL}))?)"
     r"(?:e(?P<e>[-+]?\d+)|\s*\*\s*10\s*\^\s*\{?(?P<power>[-+]?\d+)\}?)?"
-    rf"(?P<scale>(?:\s*(?:{'|'.join(_SCALES)})s?\b)*)[ -]?(?P<unit>(?:[a-zµμ°%'\"$€£¥¢/. ]|\^[23])*)",
+    rf"(?P<scale>(?:\s*(?:{'|'.join(_SCALES)})s?\b)*)[ -]?(?P<unit>(?:[a-zµμ°%'\"$€£¥₹₩₽¢/. ]|\^[23])*)",
     re.ASCII,
 )
 # Words after a number that mean it is more than a number with a unit.
@@ -93,7 +95,12 @@ _UNITS = {
     }.items()
     for name in names.split()
 }
-_KNOWN = {unit + power for unit in {*_UNITS, *_UNITS.values()} for power in ("", "^2", "^3")} | {"¥", "per", "sq", "cu"}
+_KNOWN = {unit + power for unit in {*_UNITS, *_UNITS.values()} for power in ("", "^2", "^3")} | {
+    *"¥₹₩₽",
+    "per",
+    "sq",
+    "cu",
+}
 _POWERS = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
 
 
@@ -116,6 +123,7 @@ def parse_quantity(text: str) -> Quantity | None:
     text = _VULGAR.sub(
         lambda found: " " + unicodedata.normalize("NFKC", found[0]).replace("\N{FRACTION SLASH}", "/"), text
     )
+    text = to_plain_characters(_SUPERSCRIPT.sub(lambda found: "^" + unicodedata.normalize("NFKC", found[0]), text))
     for pattern, plain in _PLAIN:
         text = pattern.sub(plain, text)
     found = _QUANTITY.fullmatch(" ".join(text.split()))

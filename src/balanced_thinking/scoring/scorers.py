@@ -10,7 +10,7 @@ To add one, write a function and name it in `SCORERS`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from balanced_thinking.config.names import did_you_mean
@@ -60,6 +60,14 @@ def score_numeric(prediction: str | None, gold: str, choices: Sequence[str] = ()
         return 0.0
     options = [parse_quantity(parse_answer(text).full) for text in choices]
     return float(sum(option is not None and ours.agrees_with(option) for option in options) < 2)
+
+
+def score_against_all(
+    scorer: str, prediction: str | None, answers: Iterable[str], choices: Sequence[str] = ()
+) -> float:
+    """The best score of a prediction, where several answers are right."""
+    score = get_scorer(scorer)
+    return max(score(prediction, answer, choices) for answer in answers)
 
 
 SCORERS: dict[str, Scorer] = {

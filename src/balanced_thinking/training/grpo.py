@@ -31,7 +31,7 @@ _IMAGE_INPUTS = ("pixel_values", "image_grid_thw", "image_sizes")
 
 
 class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
-    """TRL's GRPOTrainer on rows of `prompt`, `images`, `answer` and `choices` (see `to_prompts_dataset`).
+    """TRL's GRPOTrainer on the rows of `to_prompts_dataset`: prompt, images, answer, choices and alternatives.
 
     `reward_funcs`, as in TRL, replace the named rewards of the config. With `beta` above 0 the reference model is at
     `model.config._name_or_path`; for an adapter it is the base. So start from a saved checkpoint.
@@ -95,7 +95,7 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         )
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["id", "prompt", "image", "images", "answer", "choices"]
+        self._signature_columns = ["id", "prompt", "image", "images", "answer", "choices", "alternatives"]
 
     def _generate_and_score_completions(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         opened: dict[Any, Any] = {}

@@ -15,7 +15,7 @@ from typing import Any
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.scoring.completion import is_answer_complete, parse_completion
-from balanced_thinking.scoring.scorers import get_scorer
+from balanced_thinking.scoring.scorers import score_against_all
 from balanced_thinking.segments import THINK, Parsed, ReasoningFormat, get_format
 
 
@@ -24,6 +24,7 @@ class Rollout:
     """One completion, and what else a reward may look at.
 
     `think_tokens` counts the generated tokens, tags included. `stopped`: the model ended its turn and was not cut off.
+    `alternatives`: other answers that are as right as `answer`.
     """
 
     parsed: Parsed
@@ -33,6 +34,7 @@ class Rollout:
     scorer: str = "numeric"
     think_budget: int = 256
     stopped: bool = False
+    alternatives: tuple[str, ...] = ()
 
 
 Reward = Callable[[Rollout], float]
@@ -42,7 +44,8 @@ def accuracy_reward(rollout: Rollout) -> float:
     """The scorer's verdict on the extracted answer; 0 where it is missing or was cut off, as in evaluation."""
     if not is_answer_complete(rollout.parsed, rollout.stopped):
         return 0.0
-    return get_scorer(rollout.scorer)(rollout.parsed.answer, rollout.answer, rollout.choices)
+    answers = (rollout.answer, *rollout.alternatives)
+    return score_against_all(rollout.scorer, rollout.parsed.answer, answers, rollout.choices)
 
 
 def format_reward(rollout: Rollout) -> float:
@@ -93,10 +96,14 @@ class NamedReward:
                 f"reward {self.__name__!r} needs a column `answer`; found {sorted(columns)}: "
                 "make the data with to_prompts_dataset, or give the rows an answer"
             )
-        answers, choices = columns["answer"], columns.get("choices") or [()] * len(completion_ids)
-        return [self._score_completion(*row) for row in zip(completion_ids, answers, choices, strict=True)]
+        none = [()] * len(completion_ids)
+        answers, choices = columns["answer"], columns.get("choices") or none
+        rows = zip(completion_ids, answers, choices, columns.get("alternatives") or none, strict=True)
+        return [self._score_completion(*row) for row in rows]
 
-    def _score_completion(self, ids: Sequence[int], answer: str, choices: Sequence[str] | None) -> float:
+    def _score_completion(
+        self, ids: Sequence[int], answer: str, choices: Sequence[str] | None, alternatives: Sequence[str] | None
+    ) -> float:
         parsed, segments, stopped = parse_completion(ids, self.stops, self._tokenizer, self._format)
         rollout = Rollout(
             parsed,
@@ -106,6 +113,7 @@ class NamedReward:
             self._scorer,
             self._think_budget,
             stopped,
+            tuple(alternatives or ()),
         )
         return self._reward(rollout)
 
