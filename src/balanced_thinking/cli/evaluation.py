@@ -31,6 +31,13 @@ def add_evaluation_options(parser: Parser) -> None:
         default="auto",
         help="number type of the weights; auto: the checkpoint's own on a GPU, float32 on a CPU",
     )
+    parser.add_argument(
+        "--allow-missing",
+        action="append",
+        metavar="NAME",
+        default=[],
+        help="a tensor, or a pattern of names, that the checkpoint may lack; may be repeated",
+    )
     parser.add_argument("--data", action="append", help="a data set's name or a path; may be repeated")
     parser.add_argument(
         "--benchmarks",
@@ -87,7 +94,13 @@ def run_evaluation(arguments: argparse.Namespace) -> Path | None:
     from balanced_thinking.evaluation.engines.start import EngineOptions
     from balanced_thinking.evaluation.run import evaluate_benchmarks
 
-    engine = EngineOptions(arguments.engine, arguments.server, arguments.served_model, arguments.dtype)
+    engine = EngineOptions(
+        arguments.engine,
+        arguments.server,
+        arguments.served_model,
+        arguments.dtype,
+        tuple(arguments.allow_missing),
+    )
     evaluated = evaluate_benchmarks(
         arguments.model,
         benchmarks,

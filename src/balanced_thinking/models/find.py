@@ -143,14 +143,50 @@ def _is_path(name: str) -> bool:
 
 
 def adapter_base_name(path: str) -> str | None:
-    """The base that the adapter in this folder names; None if the folder has no adapter."""
+    """Where the base of the adapter in this folder is, as a folder or a hub name; None if the folder has no adapter.
+
+    A folder that is not at its place any more is looked for beside the adapter (`_find_base_beside`).
+
+    Raises ModelNotFoundError, which names the adapter, where there is none.
+    """
     adapter = Path(path) / "adapter_config.json"
     if not adapter.is_file():
         return None
     base = _read_json(adapter).get("base_model_name_or_path")
-    if base is None:
+    if not isinstance(base, str) or not base:
         raise ModelNotFoundError(f"{adapter} names no base model; set its base_model_name_or_path")
+    if (found := _find_base_beside(Path(path), base)) is not None:
+        return str(found)
+    if Path(base).name == EMBEDDED:  # of an installation that is elsewhere now
+        return EMBEDDED
+    if _is_path(base):
+        raise ModelNotFoundError(
+            f"{path} is an adapter on the base model {base}, and there is no such folder, nor one beside the adapter; "
+            f"copy the base there, or set base_model_name_or_path in {adapter}"
+        )
     return base
+
+
+def _find_base_beside(adapter: Path, base: str) -> Path | None:
+    """The folder that an adapter's `base` means: in its own run, at its place, or under one of the adapter's parents.
+
+    The last finds relative names from whatever folder they were written, and folders that were moved together: of
+    `/old/runs/x/base` at least `x/base` must be there.
+    """
+    parts = Path(base).expanduser().parts
+    parents = adapter.absolute().parents
+    own = [RunFiles(parent).base_model for parent in parents[:2]]
+    candidates = [place for place in own if place.name == parts[-1]]
+    candidates.append(Path(base).expanduser())
+    suffixes = [parts] if not Path(base).is_absolute() else []
+    suffixes += [parts[start:] for start in range(1, len(parts) - 1)]
+    candidates += [parent.joinpath(*suffix) for suffix in suffixes for parent in (adapter.absolute(), *parents)]
+    for place in candidates:
+        folder = RunFiles(place).model if is_run_folder(place) else place
+        is_model = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+        if is_model and folder.resolve() != adapter.resolve():
+            return place.absolute()
+    return None
 
 
 def is_run_folder(folder: Path) -> bool:

@@ -46,8 +46,8 @@ RESUME_MAY_CHANGE = {
 def _recipe_key(default: Any, text: str) -> Any:
     """The default of a recipe's key and its text in `--help`. `Any`, so that the field keeps its own type."""
     metadata = {"help": text}
-    if default == {}:
-        return field(default_factory=dict, metadata=metadata)
+    if default in ({}, []):
+        return field(default_factory=type(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -80,6 +80,9 @@ class Recipe:
     model_options: dict[str, Any] = _recipe_key({}, "Arguments of from_pretrained, such as dtype.")
     image_options: dict[str, Any] = _recipe_key(
         {}, "Arguments of the image processor, such as max_pixels (Qwen); saved with the model."
+    )
+    allow_missing: list[str] = _recipe_key(
+        [], "Tensors that the checkpoint may lack, such as a new head: names or patterns. They start at random."
     )
     arm: str | None = _recipe_key(None, "The run's name in tables; null: sft, scale-sft or grpo.")
     training: dict[str, Any] = _recipe_key({}, "Training arguments: all that follow.")

@@ -100,7 +100,12 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     set_seed(args.seed)
     size = TinySize(**recipe.model_size) if recipe.model_size else None
     loaded = load_model(
-        recipe.model, seed=args.seed, size=size, image_options=recipe.image_options, **recipe.model_options
+        recipe.model,
+        seed=args.seed,
+        size=size,
+        image_options=recipe.image_options,
+        allow_missing=recipe.allow_missing,
+        **recipe.model_options,
     )
     if recipe.lora is not None:
         check_lora_targets(loaded.model, recipe.lora)

@@ -14,6 +14,7 @@ from transformers.utils import is_torch_bf16_gpu_available, is_torch_tf32_availa
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.cpu.products import limit_onednn_caches
+from balanced_thinking.models.weights import check_adapter_checkpoint, load_checked_model
 from balanced_thinking.system.process import usable_cores
 
 _WORKERS = 4  # processes that decode and process images while the GPU computes
@@ -94,12 +95,20 @@ class SafeTrainer:
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         target = self.model if model is None else model
+        self._check_adapter(resume_from_checkpoint, target)
         if self._is_sharded() or not load_full_weights(resume_from_checkpoint, target):
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
 
     def _load_best_model(self) -> None:
+        self._check_adapter(self.state.best_model_checkpoint, self.model)
         if self._is_sharded() or not load_full_weights(self.state.best_model_checkpoint, self.model):
             super()._load_best_model()  # type: ignore[misc]
+
+    def _check_adapter(self, checkpoint: str, model: Any) -> None:
+        """Raises WeightsError for an adapter's checkpoint that is not complete: PEFT would only warn."""
+        has_weights = any(Path(checkpoint).glob("adapter_model.*"))
+        if isinstance(model, PeftModel) and has_weights and not self._is_sharded():
+            check_adapter_checkpoint(model, checkpoint)
 
     def _is_sharded(self) -> bool:
         """Whether parameters are sharded, so that FSDP or DeepSpeed must load the weights."""
@@ -123,10 +132,12 @@ def load_full_weights(checkpoint: str, model: Any) -> bool:
 
     transformers' own loader reads the keys of the file as they are, but `save_pretrained` renames most keys of a VLM.
     So it silently loads 1 of 57 tensors of Qwen2.5-VL (transformers #43701). `from_pretrained` knows the renaming.
+
+    Raises WeightsError for weights that are not complete, not readable or not finite.
     """
     complete = any((Path(checkpoint) / name).is_file() for name in _FULL_WEIGHTS)
     if isinstance(model, PeftModel) or not complete:
         return False
-    saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
+    saved = load_checked_model(type(model), checkpoint, (), {"dtype": model.dtype}).model
     model.load_state_dict(saved.state_dict(), strict=True)
     return True

@@ -31,12 +31,14 @@ class EngineOptions:
             tokenizer is loaded here.
         served_model: the model's name there, needed if it serves several.
         dtype: of the weights, one of `DTYPES`; auto: on a GPU what the checkpoint says, on a CPU float32.
+        allow_missing: tensors that the checkpoint may lack, as for `load_model`.
     """
 
     name: str = "transformers"
     server: str | None = None
     served_model: str | None = None
     dtype: str = "auto"
+    allow_missing: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
@@ -79,7 +81,7 @@ def start_engine(options: EngineOptions, model: str) -> Engine:
             return VllmEngine(model, tokenizer, dtype=options.dtype)
         return ServerEngine(options.server, tokenizer, served_model=options.served_model)
     chosen = {} if options.dtype == "float32" else {"dtype": getattr(torch, options.dtype)}
-    loaded = load_model(model, **chosen)
+    loaded = load_model(model, allow_missing=options.allow_missing, **chosen)
     return LocalEngine(loaded.model.to(evaluation_ranks().device), loaded.processor)
 
 

@@ -1,0 +1,102 @@
+"""Load what prepares a model's input: its processor, or the tokenizer of a text-only model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.models.find import (
+    TINY_PREFIX,
+    ModelNotFoundError,
+    adapter_base_name,
+    describe_missing_model,
+    find_model_source,
+    how_to_add_processor,
+)
+from balanced_thinking.models.tiny import ImageOnlyQwen2_5_VLProcessor, build_tiny
+
+
+def load_processor(name: str, image_options: Mapping[str, Any] | None = None) -> Any:
+    """The processor of a model, or its tokenizer for a text-only model; `name` as for `load_model`.
+
+    Raises ValueError for an image option that the image processor does not have.
+    """
+    if name.startswith(TINY_PREFIX):
+        return build_tiny(name.removeprefix(TINY_PREFIX))[1]
+    path = find_model_source(name)
+    if (base := adapter_base_name(path)) is not None:  # an adapter has no configuration of its own
+        if not (Path(path) / "tokenizer_config.json").is_file():
+            return load_processor(base, image_options)
+        return load_checked_processor(path, is_vision_model(find_model_source(base)), image_options or {})
+    return load_checked_processor(path, is_vision_model(path), image_options or {})
+
+
+def load_checked_processor(path: str, vision: bool, image_options: Mapping[str, Any]) -> Any:
+    """As `load_processor`, from a folder or hub name that has the files itself; `vision`: whether it takes images."""
+    declared = Path(path) / "processor_config.json"
+    kind = json.loads(declared.read_text()).get("processor_class") if declared.is_file() else None
+    if kind == ImageOnlyQwen2_5_VLProcessor.__name__:
+        processor = _load_image_only_qwen(path, image_options)
+    else:
+        processor = _from_pretrained(AutoProcessor if vision else AutoTokenizer, path, image_options if vision else {})
+    if vision and not hasattr(processor, "image_processor"):  # transformers gives the tokenizer alone then
+        raise ModelNotFoundError(
+            f"{path} has no processor for images; expected its files beside config.json{how_to_add_processor(path)}"
+        )
+    # transformers ignores unknown names silently.
+    images = getattr(processor, "image_processor", None)
+    known = getattr(getattr(images, "valid_kwargs", None), "__annotations__", {})
+    for option in image_options:
+        if option not in known:
+            expected = f"known: {', '.join(sorted(known))}" if known else "this model takes no images"
+            raise RecipeError(f"image_options has {option!r}{did_you_mean(option, known)}; {expected}")
+    return processor
+
+
+def _from_pretrained(auto: Any, path: str, options: Mapping[str, Any]) -> Any:
+    """Raises ModelNotFoundError if there is no processor or tokenizer to load."""
+    try:
+        return auto.from_pretrained(path, **options)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if options and not isinstance(error, OSError):
+            raise RecipeError(
+                f"image_options is {dict(options)}, but the image processor refuses it: {error}"
+            ) from error
+        if not Path(path).is_dir():
+            raise OSError(f"the processor of {path} cannot be loaded from the hub: {error}") from error
+        what = "tokenizer" if auto is AutoTokenizer else "processor"
+        raise ModelNotFoundError(
+            f"{path} has no {what} that transformers can load ({error}); expected its files beside config.json"
+            f"{how_to_add_processor(path)}"
+        ) from error
+
+
+def _load_image_only_qwen(path: str, image_options: Mapping[str, Any]) -> ImageOnlyQwen2_5_VLProcessor:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    tokenizer = _from_pretrained(AutoTokenizer, path, {})
+    images = _from_pretrained(Qwen2VLImageProcessorPil, path, image_options)
+    return ImageOnlyQwen2_5_VLProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
+
+
+def load_config(path: str) -> Any:
+    """Raises OSError, with the places where it was looked for, if there is no such model."""
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        folder = Path(path)
+        if not folder.is_dir():
+            raise OSError(f"there is no folder {path}, and it cannot be loaded from the hub: {error}") from error
+        if (folder / "config.json").is_file():
+            raise
+        raise ModelNotFoundError(describe_missing_model(folder)) from error
+
+
+def is_vision_model(path: str) -> bool:
+    return type(load_config(path)) in AutoModelForImageTextToText._model_mapping

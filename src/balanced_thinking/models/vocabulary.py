@@ -1,0 +1,49 @@
+"""Do tokenizer and model speak of the same tokens? Ids beyond the embedding would fail in the middle of a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from balanced_thinking.config.errors import UsageError
+
+_MODALITIES = ("image", "video", "audio", "vision")
+# Configurations' names of the tokens that pictures are written as.
+_PICTURE_IDS = ("image_token_id", "image_token_index", "video_token_id", "vision_start_token_id", "boi_token_index")
+
+
+class VocabularyError(UsageError, ValueError):
+    """A tokenizer with ids that the model's embedding does not have."""
+
+
+def check_vocabulary(model: Any, processor: Any, path: str) -> None:
+    """Raises VocabularyError where a token's id is not below the number of rows of the embedding."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    embedding = model.get_input_embeddings().weight
+    rows = getattr(embedding, "ds_shape", embedding.shape)[0]  # ZeRO-3 holds the shape apart
+    sees = hasattr(processor, "image_processor")
+    beyond = sorted(
+        (number, token)
+        for token, number in tokenizer.get_vocab().items()
+        if number >= rows and (sees or not _is_of_a_modality(tokenizer, number, token))
+    )
+    if beyond:
+        names = ", ".join(f"{token!r} ({number})" for number, token in beyond[:4])
+        more = f" and {len(beyond) - 4} more" if len(beyond) > 4 else ""
+        raise VocabularyError(
+            f"{path}: the tokenizer has {len(tokenizer):,} tokens, but the model's embedding has {rows:,} rows; none "
+            f"for {names}{more}. Call model.resize_token_embeddings({beyond[-1][0] + 1}) and save model and "
+            "tokenizer again, or use the tokenizer that belongs to the weights"
+        )
+    for name in _PICTURE_IDS if sees else ():
+        number = getattr(model.config, name, None)
+        if isinstance(number, int) and number >= rows:
+            raise VocabularyError(
+                f"{path}: {name} in config.json is {number:,}, but the model's embedding has {rows:,} rows; expected "
+                "the id of the token that the processor writes for a picture"
+            )
+
+
+def _is_of_a_modality(tokenizer: Any, number: int, token: str) -> bool:
+    """Whether it stands for a picture or sound, which a model of text alone never gets, as in Gemma 3 1B."""
+    added = tokenizer.added_tokens_decoder.get(number)
+    return added is not None and added.special and any(kind in token for kind in _MODALITIES)

@@ -1,0 +1,112 @@
+"""The base of an adapter is found from every folder, also after a move; where it is not, the adapter is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from peft import LoraConfig, get_peft_model
+
+from balanced_thinking.models.find import ModelNotFoundError, adapter_base_name, check_model
+from balanced_thinking.models.load import ensure_saved, load_model, load_processor
+from balanced_thinking.models.tiny import build_tiny
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("model") / "base"
+    model, tokenizer = build_tiny("qwen2")
+    model.save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    return place
+
+
+def write_adapter(folder: Path, base: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base, "peft_type": "LORA"}))
+    return folder
+
+
+# Where the adapter is, what it names as its base, and where that is; all below one folder. `@` is that folder itself.
+PLACES = [
+    ("r/model", "r/base", "r/base"),  # as a run wrote it, started from the folder above
+    ("r/model", "base", "r/base"),
+    ("r/model", "../base", "r/base"),
+    ("r/checkpoints/checkpoint-3", "r/base", "r/base"),
+    ("moved/model", "r/base", "moved/base"),  # the run has another name now
+    ("moved/model", "@/gone/r/base", "moved/base"),
+    ("study/a/seed-1/model", "study/a/seed-1/base", "study/a/seed-1/base"),
+    ("runs/grpo/model", "runs/sft/model", "runs/sft/model"),  # trained on a run, by a relative name
+    ("runs/grpo/model", "sft", "runs/sft"),
+    ("new/runs/grpo/model", "@/old/runs/sft/model", "new/runs/sft/model"),  # both were moved together
+    ("adapter", "@/models/mine", "models/mine"),
+    ("adapter", "models/mine", "models/mine"),
+    ("a/b/c/adapter", "./models/mine", "models/mine"),
+    ("adapter", "@/gone/models/mine", "models/mine"),
+]
+
+
+@pytest.mark.parametrize(("adapter", "named", "where"), PLACES)
+def test_the_base_is_found_from_another_folder(
+    adapter: str, named: str, where: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "all"
+    folder = write_adapter(place / adapter, named.replace("@", str(place)))
+    (place / where).mkdir(parents=True)
+    (place / where / "config.json").write_text("{}")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = adapter_base_name(str(folder))
+    assert found is not None
+    assert Path(found).resolve() == place / where
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        ("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct"),  # on the hub
+        ("/another/python/site-packages/balanced_thinking/models/world-base", "world-base"),
+        ("world-base", "world-base"),
+    ],
+)
+def test_a_base_that_is_in_no_folder_keeps_its_name(named: str, found: str, tmp_path: Path) -> None:
+    assert adapter_base_name(str(write_adapter(tmp_path / "r" / "model", named))) == found
+
+
+@pytest.mark.parametrize("named", ["./r/base", "/nowhere/base", "a/b/c", "r-base", "model"])
+def test_an_adapter_without_its_base_is_named(named: str, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "run" / "model", named)
+    with pytest.raises(ModelNotFoundError, match=rf"{folder} is an adapter on the base model {named}, and there is no"):
+        check_model(str(folder))
+
+
+@pytest.mark.parametrize("named", ["./sft/model", "./sft", "sft"])
+def test_an_adapter_is_not_its_own_base(named: str, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "sft" / "model", named)
+    with pytest.raises(ModelNotFoundError, match="is an adapter on the base model"):
+        adapter_base_name(str(folder))
+
+
+def test_a_base_that_the_hub_does_not_give_is_an_error_that_names_the_adapter(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "r", "owner/name-that-nobody-has")
+    with pytest.raises(OSError, match=f"{folder} is an adapter on the base model owner/name-that-nobody-has"):
+        load_model(str(folder))
+
+
+def test_a_new_adapter_names_its_base_by_an_absolute_path(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(base, tmp_path / "here" / "mine")
+    monkeypatch.chdir(tmp_path / "here")
+    loaded = load_model("mine")
+    kept = ensure_saved(load_model("tiny:qwen2"), Path("run/base"))
+    for name, one in (("on-mine", loaded), ("on-tiny", kept)):
+        get_peft_model(one.model, LoraConfig(target_modules=["q_proj"])).save_pretrained(name)
+        named = json.loads(Path(name, "adapter_config.json").read_text())["base_model_name_or_path"]
+        assert Path(named).is_absolute()
+    monkeypatch.chdir("/")
+    for name in ("on-mine", "on-tiny"):
+        assert load_model(str(tmp_path / "here" / name)).model is not None
+        assert load_processor(str(tmp_path / "here" / name)) is not None
