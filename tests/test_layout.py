@@ -24,7 +24,7 @@ FLOORS = (
     ("models",),
     ("batch",),
     ("training", "evaluation", "lmms_tasks"),
-    ("report", "inspection"),
+    ("report", "inspection", "conformance"),
     ("study",),
     ("cli",),
 )

@@ -34,6 +34,8 @@ NOT_UPSTREAM = {
     *("pre_tokenizer", "decoder", "propagate", "excepthook"),
     # of a model that we built ourselves
     *("chat_template", "eos_token_id", "pad_token_id"),
+    # of a configuration that we shrink
+    *("mm_tokens_per_image", "image_seq_length", "image_size", "image_grid_pinpoints", "generation_config"),
     # of our own configs, before TRL sees them
     *("bf16", "dataloader_num_workers"),
 }

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from balanced_thinking.batch.collator import ScaleCollator
     from balanced_thinking.config.errors import BalancedThinkingError
+    from balanced_thinking.conformance.run import check_model_conformance
+    from balanced_thinking.conformance.table import Conformance
     from balanced_thinking.data.example import Example
     from balanced_thinking.data.load import load_data
     from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BalancedThinkingError": "config.errors",
     "Benchmark": "evaluation.benchmarks",
+    "Conformance": "conformance.table",
     "EngineOptions": "evaluation.engines.start",
     "Example": "data.example",
     "LoadedModel": "models.load",
@@ -42,6 +45,7 @@ _HOMES = {
     "ScaleSFTConfig": "training.sft_config",
     "ScaleSFTTrainer": "training.sft",
     "Schedule": "loss.schedules",
+    "check_model_conformance": "conformance.run",
     "evaluate": "evaluation.run",
     "load_data": "data.load",
     "load_model": "models.load",
@@ -55,6 +59,7 @@ _HOMES = {
 __all__ = [
     "BalancedThinkingError",
     "Benchmark",
+    "Conformance",
     "EngineOptions",
     "Example",
     "LoadedModel",
@@ -66,6 +71,7 @@ __all__ = [
     "ScaleSFTConfig",
     "ScaleSFTTrainer",
     "Schedule",
+    "check_model_conformance",
     "evaluate",
     "load_data",
     "load_model",

@@ -75,6 +75,8 @@ LIGHT = [
     (2, ["grpo", "--model", "world-base", "--data", "wrld"]),
     (2, ["eval", "--model", "runs/nope", "--data", "world"]),
     (2, ["eval", "--model", "world-base", "--data", "wrld"]),
+    (2, ["check", "runs/nope"]),
+    (2, ["check", "world-base", "--data", "wrld"]),
     (2, ["inspect", "wrld"]),
     (2, ["convert", "wrld", "--out", "x.jsonl"]),
     (2, ["study", "nowhere.yaml", "--out", "x"]),

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.cli.check import add_check_options, run_check
 from balanced_thinking.cli.completion import SHELLS, PrintCompletion
 from balanced_thinking.cli.data import (
     DATA_PREFIX,
@@ -74,6 +75,13 @@ COMMANDS = {
         further=DATA_PREFIX,
         when_stopped=_CONTINUES,
         saves_memory="; lower --batch-size or --max-new-tokens",
+    ),
+    "check": Command(
+        "Check whether a model can be trained, packed, evaluated and resumed exactly",
+        add_check_options,
+        run_check,
+        further=DATA_PREFIX,
+        saves_memory="; leave --real-weights out",
     ),
     "inspect": Command(
         "Describe a data set and what is wrong with it", add_inspection_options, run_inspection, further=DATA_PREFIX
