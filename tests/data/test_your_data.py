@@ -72,9 +72,9 @@ def test_the_guide_leads_from_pictures_and_a_table_to_a_compared_model(
 
 
 def test_rows_without_reasoning_are_not_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A column `rationale` is read by nobody: training on the answers alone must not go unnoticed."""
+    """A column `hints` is read by nobody: training on the answers alone must not go unnoticed."""
     path, out = tmp_path / "train.csv", tmp_path / "run"
-    path.write_text("question,rationale,answer\nHow many?,I count two.,2\n")
+    path.write_text("question,hints,answer\nHow many?,I count two.,2\n")
     words = ["--data", str(path), "--model", "tiny:qwen2_5_vl", "--out", str(out), "--max_steps", "1"]
     assert main(["sft", *words]) == 1
     assert "no_think (1)" in capsys.readouterr().err

@@ -288,9 +288,9 @@ def test_empty_data_is_not_called_fine(tmp_path: Path) -> None:
 
 
 def test_reasoning_under_an_unread_name_is_reported(tmp_path: Path) -> None:
-    path = write(tmp_path, [{"question": "What ?", "answer": "B", "rationale": "I look.", "source": "web"}])
+    path = write(tmp_path, [{"question": "What ?", "answer": "B", "hints": "I look.", "source": "web"}])
     (line,) = advise_changes(inspect_data(path))
-    assert "(it is read under think or reasoning; not under rationale)" in line
+    assert "(it is read under think or reasoning; not under hints)" in line
 
 
 def test_the_page_shows_samples_from_the_complete_data(tmp_path: Path) -> None:

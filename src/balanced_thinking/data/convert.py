@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.bad_rows import DataError
-from balanced_thinking.data.example import Example
+from balanced_thinking.data.example import Example, Turn
+from balanced_thinking.data.places import write_placeholders
+from balanced_thinking.data.rows import pictures_are_moved, turns_with_places
 from balanced_thinking.segments import render
 from balanced_thinking.system.files import open_atomically
 
@@ -56,16 +59,28 @@ def _final_pictures_folder(path: Path) -> Path:
 
 
 def _build_row(example: Example, format: str | None, path: Path, index: int, partial_folder: Path) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": example.id}
+    row: dict[str, Any] = {"id": example.id, "system": example.system}
+    *earlier, question = _write_turns(example)
+    row |= {"history": [{"role": turn.role, "content": turn.text} for turn in earlier]}
     if format is None or not example.think:
-        row |= {"question": example.question, "think": example.think, "answer": example.answer}
+        row |= {"question": question.text, "think": example.think, "answer": example.answer}
     else:
-        row |= {"prompt": example.question, "completion": render(example.think, example.answer, format)}
+        row |= {"prompt": question.text, "completion": render(example.think, example.answer, format)}
     pictures = [
         _store_picture(image, path, partial_folder, f"{index:06d}-{k}") for k, image in enumerate(example.images)
     ]
     meta = {name: value for name, value in example.meta.items() if name not in ("row", "read_as")}
-    return row | {"images": pictures, "choices": list(example.choices), "meta": meta}
+    others = {"choices": list(example.choices), "alternatives": list(example.alternatives)}
+    return row | {"images": pictures, **others, "meta": meta}
+
+
+def _write_turns(example: Example) -> list[Turn]:
+    """The earlier turns and the question, with placeholders unless all pictures are before the first text."""
+    turns = turns_with_places(example)
+    if not pictures_are_moved(turns):
+        return turns
+    written = (write_placeholders(turn.text, turn.image_places) for turn in turns)
+    return [replace(turn, text=text) for turn, text in zip(turns, written, strict=True)]
 
 
 def _store_picture(image: Any, path: Path, partial_folder: Path, name: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+_WORDS = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -61,3 +64,14 @@ def format_question(question: str, choices: Sequence[Any] = (), unit: Any = None
     """A question, the unit of its answer, and its options."""
     first = f"{question} (Unit: {unit})" if unit else question
     return f"{first}\n{format_choices(choices)}" if choices else first
+
+
+def choices_are_shown(example: Example) -> bool:
+    """Whether the model can read the options: each stands in the question or in an earlier turn."""
+    text = _plain_words(" ".join([example.question, *(turn.text for turn in example.history)]))
+    return all(f" {plain} " in text for choice in example.choices if (plain := _plain_words(choice).strip()))
+
+
+def _plain_words(text: str) -> str:
+    """The words and signs of a text in lower case, each between spaces."""
+    return f" {' '.join(_WORDS.findall(text.casefold()))} "

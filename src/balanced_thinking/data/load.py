@@ -20,7 +20,7 @@ from balanced_thinking.data.bad_rows import BadRow, BadRowsError, DataError, Unk
 from balanced_thinking.data.checks import check_examples
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.mixture import ID_MARK, DataNames, DataPart, describe_data, list_parts
-from balanced_thinking.data.options import check_known_name, check_options
+from balanced_thinking.data.options import check_known_name, check_options, list_options
 from balanced_thinking.data.registry import DataSource, import_adapter, resolve_data
 from balanced_thinking.data.splits import check_split, select_split
 from balanced_thinking.system.progress import track_progress
@@ -219,7 +219,7 @@ def _load_rows(
     parameters = signature(load).parameters
     if path is None and parameters["path"].default is Parameter.empty:
         raise UnknownDataError(f"data set {name!r} needs a path: write {name}:PATH")
-    known = [key for key in parameters if key not in ("path", "split")]
+    known = list_options(load)
     for key in options:
         check_known_name(f"data set {name!r}", "option", key, known)
     check_options(name, load, options)

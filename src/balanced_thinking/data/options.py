@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from inspect import signature
+from inspect import Parameter, signature
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
@@ -23,11 +23,35 @@ def check_options(name: str, load: Callable[..., Any], options: Mapping[str, Any
         hints = get_type_hints(load)
     except NameError:  # the adapter imports a type for type checkers only
         return
+    declared = {key: parameter.annotation for key, parameter in signature(load).parameters.items()}
+    if (settings := _keyword_settings(load)) is not None:
+        hints, declared = hints | get_type_hints(settings), declared | settings.__annotations__
     for key, value in options.items():
         if key in hints and not _matches_hint(value, hints[key]):
-            expected = signature(load).parameters[key].annotation
+            expected = declared[key]
+            expected = getattr(expected, "__forward_arg__", expected)  # of a TypedDict
             expected = expected if isinstance(expected, str) else getattr(expected, "__name__", expected)
             raise UnknownDataError(f"option {key!r} of data set {name!r} is {value!r}; expected {expected}")
+
+
+def list_options(load: Callable[..., Any]) -> list[str]:
+    """The names of a `load`'s options, also of those that it takes as `**settings: Unpack[...]`."""
+    named = [
+        key
+        for key, parameter in signature(load).parameters.items()
+        if key not in ("path", "split") and parameter.kind is not Parameter.VAR_KEYWORD
+    ]
+    settings = _keyword_settings(load)
+    return named if settings is None else [*named, *settings.__annotations__]
+
+
+def _keyword_settings(load: Callable[..., Any]) -> Any:
+    """The TypedDict of a `load`'s `**settings: Unpack[...]`; None without one."""
+    keyword = next((p for p in signature(load).parameters.values() if p.kind is Parameter.VAR_KEYWORD), None)
+    if keyword is None:
+        return None
+    hint = get_type_hints(load).get(keyword.name)
+    return get_args(hint)[0] if get_args(hint) else None
 
 
 def check_known_name(owner: str, kind: str, name: str, known: Iterable[str]) -> None:

@@ -40,4 +40,5 @@ def refuse_overlap(examples: Iterable[Example], name: str, split_of_key: dict[in
 def _overlap_keys(example: Example) -> Iterator[object]:
     yield example.id
     if all(isinstance(image, Path) for image in example.images):
-        yield example.question, example.images
+        said = (example.history,) if example.history else ()
+        yield (example.question, example.images, *said)

@@ -16,12 +16,9 @@ from typing import Any, BinaryIO
 import ijson
 
 from balanced_thinking.data.bad_rows import BadRow, DataError
+from balanced_thinking.data.keys import CLAIMED, OPTIONAL
 
 SEPARATOR = " | "  # between the choices or images of a CSV cell
-TURN_LISTS = ("messages", "conversations")
-# The keys that `jsonl` reads; all others go to `meta`.
-CLAIMED = {"id", "question", "think", "reasoning", "answer", "choices", "image", "images", "meta", "split"}
-CLAIMED |= {"prompt", "completion", *TURN_LISTS}
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of bytes that are not UTF-8
 _MAX_CELL_CHARACTERS = 2**24
 _START_BYTES = 4096
@@ -106,7 +103,7 @@ def _unclosed_quote_error(file: Path, line: int, error: csv.Error) -> DataError:
 def _normalize_column_name(name: str) -> str:
     """The key for a column: `Image ` becomes `image`."""
     plain = name.strip().lower()
-    return plain if plain in CLAIMED else name
+    return plain if plain in CLAIMED or plain in OPTIONAL else name
 
 
 def _build_csv_record(row: int, cells: dict[Any, Any]) -> dict[str, Any] | BadRow:
@@ -115,7 +112,7 @@ def _build_csv_record(row: int, cells: dict[Any, Any]) -> dict[str, Any] | BadRo
     record: dict[str, Any] = {name: cell for name, cell in cells.items() if cell}
     if bad := next((cell for cell in record.values() if _NOT_UTF8.search(cell)), None):
         return BadRow(row, ("not_utf8",), bad.encode("utf-8", "surrogateescape").decode("latin-1"))
-    for name in ("choices", "image", "images"):
+    for name in ("choices", "options", "answers", "alternatives", "image", "images"):
         if name in record:
             record[name] = record[name].split(SEPARATOR)
     return record

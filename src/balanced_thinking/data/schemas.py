@@ -3,72 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
+from balanced_thinking.data.columns import PROSE, Columns, FormatSpec, split_columns
+from balanced_thinking.data.example import Turn
+from balanced_thinking.data.keys import ALTERNATIVE_KEYS, ANSWER_KEYS, THINK_KEYS, TURN_LISTS, TURN_THINK_KEYS
+from balanced_thinking.data.places import place_images
 from balanced_thinking.data.prose import split_prose
-from balanced_thinking.data.records import TURN_LISTS
-from balanced_thinking.segments import parse
-
-ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
-PLACEHOLDER = "<image>"
-PROSE = "prose"
+from balanced_thinking.data.row_parts import read_choices, read_history, read_images, read_system
+from balanced_thinking.data.turns import THINK_PARTS, Message, Talk, read_message, read_talk
+from balanced_thinking.data.values import RowProblemError, first_nonempty_value, is_null, to_answers, to_list, to_text
+from balanced_thinking.segments import parse, render
 
 
-class RowProblemError(Exception):
-    """The row that is being read is bad. `problems` are keys of `PROBLEMS`; `text` is the text that has them."""
+@dataclass(frozen=True)
+class Content:
+    """The content of a row, or of one exchange of its conversation.
 
-    def __init__(self, text: str, *problems: str) -> None:
-        self.text, self.problems = text, problems
-
-
-class Content(NamedTuple):
-    """The content of a row. `read_as` is the format of the completion, None if the row has no completion."""
+    read_as: the format of the completion, None if the row has no completion. images: of `history`, then of `question`.
+    """
 
     question: str
     images: list[Any]
-    think: str | None
-    answer: str
+    think: str | None = None
+    answer: str = ""
     read_as: str | None = None
+    alternatives: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    system: str | None = None
+    history: tuple[Turn, ...] = ()
+    image_places: tuple[int, ...] = ()
 
 
-class Exchange(NamedTuple):
-    """What the user said, what the assistant said, and the images in the user's turns."""
+def read_contents(
+    record: Mapping[str, Any], format: FormatSpec = "auto", turns: str = "last"
+) -> list[Content | RowProblemError]:
+    """Read a row in any of the schemas: its last exchange, or every one with `turns="all"`.
 
-    question: str
-    completion: str
-    images: list[Any]
-
-
-def read_content(record: dict[str, Any], format: str | Mapping[str, Any]) -> Content:
-    """Read a row in any of the schemas. `format` is that of its completion. Raises RowProblemError."""
-    images = to_list(first_nonempty_value(record, "images", "image"))
-    turns = _find_turns(record)
-    if turns is not None:
-        exchange = _read_exchange(turns)
-        return _read_completion(exchange._replace(images=images or exchange.images), format)
-    if record.get("question") is None:
+    `format` is that of its completions. An exchange that cannot be read is in the list as its RowProblemError. Raises
+    RowProblemError for what makes the complete row unreadable.
+    """
+    spoken = _find_turns(record)
+    if spoken is None and record.get("question") is None and ("question" not in record or "answer" not in record):
         raise RowProblemError(f"keys: {', '.join(record)}", "unknown_schema")
-    think = first_nonempty_value(record, "think", "reasoning")
-    return Content(
-        question=to_text(record["question"], "question"),
-        images=images,
-        think=None if think is None else to_text(think, "think").strip() or None,
-        answer="" if record.get("answer") is None else to_text(record["answer"], "answer").strip(),
+    talk = read_talk([*read_history(record), *(_question_turns(record) if spoken is None else spoken)])
+    common = Content(
+        question="",
+        images=read_images(record) or [image for message in talk.messages for image in message.images],
+        choices=read_choices(record),
+        system=read_system(record, talk.system),
     )
+    exchanges = _split_exchanges(talk, common)
+    chosen = exchanges if turns == "all" else exchanges[-1:]
+    found: list[Content | RowProblemError] = []
+    for content, reply in chosen:
+        try:
+            if content is not exchanges[-1][0]:
+                found.append(_add_completion(replace(content, choices=()), reply, format))
+            elif spoken is not None:
+                found.append(
+                    _add_row_values(_add_completion(content, _with_row_thinking(reply, record), format), record)
+                )
+            else:
+                found.append(_add_row_values(_add_columns(content, record, format), record))
+        except RowProblemError as error:
+            found.append(error)
+    return found
 
 
-def _read_completion(exchange: Exchange, format: str | Mapping[str, Any]) -> Content:
-    """Parse the completion of an exchange."""
-    question, completion, images = exchange
-    parsed = parse(completion, "auto" if format == PROSE else format)
-    if not parsed.problems and parsed.answer is not None:
-        return Content(question, images, parsed.think, parsed.answer, parsed.format)
-    if format == PROSE and (found := split_prose(completion)) is not None:
-        return Content(question, images, found[0] or None, found[1], PROSE)
-    raise RowProblemError(completion, *(parsed.problems or ("no_answer",)))
-
-
-def _find_turns(record: dict[str, Any]) -> list[Any] | None:
+def _find_turns(record: Mapping[str, Any]) -> list[Any] | None:
     """The turns of a row's conversation, or of its prompt and completion; None if it has neither."""
     turns = first_nonempty_value(record, *TURN_LISTS)
     if turns is not None:
@@ -85,55 +89,100 @@ def _find_turns(record: dict[str, Any]) -> list[Any] | None:
 
 def _to_turns(value: Any, role: str) -> list[Any]:
     """A prompt or a completion as turns; it may be plain text."""
-    return [{"role": role, "content": value}] if isinstance(value, str) else to_list(value)
+    return [{"role": role, "content": value}] if isinstance(value, str) else [*to_list(value)]
 
 
-def _read_exchange(turns: list[Any]) -> Exchange:
-    """The one exchange of a conversation, without system turns."""
-    spoken = [(role, *_read_turn(turn)) for turn in turns if (role := _turn_role(turn)) != "system"]
-    roles = [role for role, _, _ in spoken]
-    if "assistant" not in roles:
-        raise RowProblemError(" / ".join(text for _, text, _ in spoken), "no_answer")
-    if roles.index("assistant") != len(roles) - 1:
-        raise RowProblemError(f"turns: {', '.join(roles)}", "multi_turn")
-    question = "\n".join(text for _, text, _ in spoken[:-1])
-    return Exchange(question, spoken[-1][1], [image for _, _, images in spoken[:-1] for image in images])
+def _question_turns(record: Mapping[str, Any]) -> list[Any]:
+    """A question as turns; the answer is read later, because it need not be a text."""
+    question = record.get("question")
+    content = question if isinstance(question, list) else to_text(question, "question")
+    return [{"role": "user", "content": content}, {"role": "assistant", "content": ""}]
 
 
-def _turn_role(turn: Any) -> str:
-    role = first_nonempty_value(turn, "role", "from") if isinstance(turn, dict) else None
-    if role not in ROLES:
-        raise RowProblemError(f"a turn without a role among {', '.join(ROLES)}: {turn}", "unknown_schema")
-    return ROLES[role]
+def _split_exchanges(talk: Talk, common: Content) -> list[tuple[Content, Message]]:
+    """Each question of a conversation with what was said and shown before it, and the assistant's reply."""
+    users, replies = talk.messages[::2], talk.messages[1::2]
+    placed = place_images([message.text for message in users], len(common.images))
+    images = [common.images[k] for k in placed.order]
+    history: tuple[Turn, ...] = ()
+    found, shown = [], 0
+    for text, places, reply in zip(placed.texts, placed.places, replies, strict=True):
+        shown += len(places)
+        kept = places if any(places) else ()  # () puts them before the text
+        content = replace(common, question=text, images=images[:shown], history=history, image_places=kept)
+        found.append((content, reply))
+        history = (*history, Turn("user", text, places), Turn("assistant", _write_reply(reply)))
+    return found
 
 
-def _read_turn(turn: dict[str, Any]) -> tuple[str, list[Any]]:
-    """(text, images) of a turn; the text has a placeholder for each image part."""
-    content = first_nonempty_value(turn, "content", "value")
-    if isinstance(content, str):
-        return content, []
-    parts = to_list(content)
-    if not all(isinstance(part, dict) and part.get("type") in ("text", "image") for part in parts):
-        found = f"content that is neither text nor parts of type text and image: {content}"
-        raise RowProblemError(found, "unknown_schema")
-    text = "".join(PLACEHOLDER if part["type"] == "image" else to_text(part.get("text"), "text") for part in parts)
-    return text, [part["image"] for part in parts if part.get("image") is not None]
+def _write_reply(reply: Message) -> str:
+    """What an earlier turn of the assistant said, its reasoning included."""
+    return reply.text if reply.reasoning is None else render(reply.reasoning, reply.text, "deepseek-r1")
 
 
-def first_nonempty_value(record: Mapping[str, Any], *keys: str) -> Any:
-    """The first value that is not null or empty. Joined files have null for the keys that a row lacks."""
-    return next((record[key] for key in keys if record.get(key) not in (None, "", [])), None)
+def _with_row_thinking(reply: Message, record: Mapping[str, Any]) -> Message:
+    """The reply with the reasoning of the row, if it has none itself."""
+    think = first_nonempty_value(record, *THINK_KEYS)
+    if think is None or reply.reasoning is not None or parse(reply.text, "auto").think is not None:
+        return reply
+    return reply._replace(reasoning=to_text(think, "think").strip() or None)
 
 
-def to_list(value: Any) -> list[Any]:
-    """A list stays, None becomes [], another value becomes [value]."""
-    return value if isinstance(value, list) else [] if value is None else [value]
+def _add_completion(content: Content, reply: Message, format: FormatSpec) -> Content:
+    """Parse what the assistant said."""
+    if reply.reasoning is not None:
+        found = split_columns(reply.reasoning, reply.text, format)
+        if not found.answer:
+            raise RowProblemError(content.question, "no_answer")
+    else:
+        found = _parse_completion(reply.text, format)
+    return replace(content, think=found.think, answer=found.answer, read_as=found.read_as)
 
 
-def to_text(value: Any, key: str) -> str:
-    """Text, or a number as text. Raises RowProblemError for another value of `key`."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    raise RowProblemError(f"{key} is neither text nor a number: {value!r}", "unknown_schema")
+def _parse_completion(completion: str, format: FormatSpec) -> Columns:
+    parsed = parse(completion, "auto" if format == PROSE else format)
+    if not parsed.problems and parsed.answer is not None:
+        return Columns(parsed.think, parsed.answer, parsed.format)
+    if format == PROSE and (found := split_prose(completion)) is not None:
+        return Columns(found[0] or None, found[1], PROSE)
+    raise RowProblemError(completion, *(parsed.problems or ("no_answer",)))
+
+
+def _add_columns(content: Content, record: Mapping[str, Any], format: FormatSpec) -> Content:
+    """Read the columns of the reasoning and the answer."""
+    think = first_nonempty_value(record, *THINK_KEYS)
+    text = None if think is None else to_text(think, "think").strip() or None
+    answers = to_answers(first_nonempty_value(record, *ANSWER_KEYS))
+    if not answers:
+        return replace(content, think=text)  # an empty answer is a problem that `check_examples` names
+    if format == PROSE and text is None and (found := split_prose(answers[0])) is not None:
+        return replace(content, think=found[0] or None, answer=found[1], read_as=PROSE)
+    first = split_columns(text, answers[0], format)
+    others = (split_columns(None, answer, format).answer for answer in answers[1:])
+    return replace(content, think=first.think, answer=first.answer, read_as=first.read_as, alternatives=tuple(others))
+
+
+def _add_row_values(content: Content, record: Mapping[str, Any]) -> Content:
+    """Add the other right answers of a row."""
+    given = (answer for key in ALTERNATIVE_KEYS for answer in to_answers(record.get(key), key))
+    others = dict.fromkeys(answer for answer in (*content.alternatives, *given) if answer != content.answer)
+    return replace(content, alternatives=tuple(others))
+
+
+def merge_reasoning(message: Mapping[str, Any], format: FormatSpec = "think-answer") -> dict[str, Any]:
+    """The assistant's message with reasoning that is beside its content, or in parts of its own, written into it.
+
+    The content becomes text in this reasoning format; a message without such reasoning stays as it is. Raises
+    RowProblemError for a message that cannot be read, or that has its reasoning twice.
+    """
+    parts = message.get("content")
+    beside = any(not is_null(message.get(key)) for key in TURN_THINK_KEYS)
+    if not beside and (isinstance(parts, str) or not any(_is_think_part(part) for part in to_list(parts))):
+        return dict(message)
+    found = _add_completion(Content("", []), read_message(message), format)
+    kept = {key: value for key, value in message.items() if key not in TURN_THINK_KEYS}
+    return {**kept, "content": render(found.think, found.answer, format)}
+
+
+def _is_think_part(part: Any) -> bool:
+    return isinstance(part, Mapping) and (part.get("type") in THINK_PARTS or part.get("thought") is True)

@@ -33,10 +33,12 @@ def select_split(rows: Iterable[Example | BadRow], split: str, salt: bytes = SAL
 
 
 def belongs_to_split(example: Example, split: str, salt: bytes = SALT) -> bool:
-    """Decided by its first picture, or by its question if it has none. An item whose picture is missing is in all."""
-    content = (
-        _file_or_pixel_bytes(example.images[0]) if example.images else example.question.encode("utf-8", "surrogatepass")
-    )
+    """Decided by its first picture, or by its first question if it has none. All turns of a conversation are together.
+
+    An item whose picture is missing is in all.
+    """
+    first = example.history[0].text if example.history else example.question
+    content = _file_or_pixel_bytes(example.images[0]) if example.images else first.encode("utf-8", "surrogatepass")
     if content is None:
         return True
     return int.from_bytes(hashlib.sha256(salt + content).digest()[:8], "big") % 100 in SPLITS[split]

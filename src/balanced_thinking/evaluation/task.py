@@ -82,9 +82,10 @@ def item_digest(example: Example) -> str:
 
 
 def _scored_texts(example: Example) -> tuple[object, ...]:
-    """Its texts that a score depends on. Alternatives are left out where there are none, as in older digests."""
+    """Its texts that a score depends on. What few examples have is left out of others, as in older digests."""
     also = (example.alternatives,) if example.alternatives else ()
-    return (example.question, example.answer, example.choices, *also)
+    said = [(name, value) for name in ("system", "history", "image_places") if (value := getattr(example, name))]
+    return (example.question, example.answer, example.choices, *also, *said)
 
 
 def short_digest(text: str) -> str:

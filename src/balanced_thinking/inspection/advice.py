@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from balanced_thinking.data.columns import PROSE
 from balanced_thinking.data.prose import split_prose
-from balanced_thinking.data.schemas import PROSE
 from balanced_thinking.inspection.facts import Inspection
 from balanced_thinking.inspection.summary import MAX_LENGTHS, count_formats, make_printable, median_length_ratio
 

@@ -59,7 +59,7 @@ class Fingerprint:
     """What identifies a sample.
 
     question: in lower case with single spaces. words: only its words and signs. digests: of its pictures' files.
-    hashes: of its pictures, except plain surfaces.
+    hashes: of its pictures, except plain surfaces. context: what was said before the question, and the system text.
     """
 
     id: str
@@ -68,6 +68,7 @@ class Fingerprint:
     answer: str
     digests: tuple[str, ...]
     hashes: tuple[PictureHash, ...]
+    context: str = ""
 
 
 def fingerprint_example(example: Example, with_look_hashes: bool = True) -> Fingerprint:
@@ -82,6 +83,7 @@ def fingerprint_example(example: Example, with_look_hashes: bool = True) -> Fing
         answer=example.answer,
         digests=tuple(content_digest(image) for image in found),
         hashes=tuple(one for one in hashes if one is not None),
+        context=repr((example.system, example.history)) if example.system or example.history else "",
     )
 
 
@@ -109,7 +111,7 @@ def find_repeats(samples: Sequence[Fingerprint]) -> Iterator[Duplicate]:
     """Samples with the same question, pictures and answer as an earlier one."""
     first: dict[Any, str] = {}
     for one in samples:
-        key = (one.question, one.answer, one.digests)
+        key = (one.question, one.answer, one.digests, one.context)
         if (other := first.setdefault(key, one.id)) != one.id:
             yield Duplicate(one.id, other, "question")
 

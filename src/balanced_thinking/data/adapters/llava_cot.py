@@ -14,6 +14,7 @@ from balanced_thinking.data.adapters import jsonl
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import require_train_split
+from balanced_thinking.data.reading import RecordPlace, read_rows
 from balanced_thinking.data.records import read_records
 from balanced_thinking.data.tables import ensure_local_files
 
@@ -43,10 +44,8 @@ def load(
         raise DataError(f"{folder} is not LLaVA-CoT-100k: expected {FILE} in it")
     root = Path(image_root).expanduser() if image_root is not None else folder
     for row, record in read_records(folder / FILE):
-        if isinstance(record, BadRow):
-            yield record
-        else:
-            yield from (jsonl.read_row(row, one, "llava-cot", root) for one in _split_exchanges(row, record))
+        parts = [record] if isinstance(record, BadRow) else _split_exchanges(row, record)
+        yield from read_rows((RecordPlace(row, "llava-cot", root), part) for part in parts)
 
 
 def _split_exchanges(row: int, record: dict[str, Any]) -> Iterator[dict[str, Any]]:

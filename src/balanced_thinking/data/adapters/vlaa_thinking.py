@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.data.adapters import jsonl
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import check_known_name, require_train_split
+from balanced_thinking.data.reading import RecordPlace, read_rows
 from balanced_thinking.data.records import read_records
 from balanced_thinking.data.tables import ensure_local_files
 
@@ -39,9 +39,14 @@ def load(
     if not (folder / PARTS[part]).is_file():
         raise DataError(f"{folder} has no part {part!r} of VLAA-Thinking: expected {PARTS[part]} in it")
     root = Path(image_root).expanduser() if image_root is not None else folder / "images"
-    for row, record in read_records(folder / PARTS[part]):
-        one = record if isinstance(record, BadRow) else _to_jsonl_record(record, part)
-        yield one if isinstance(one, BadRow) else jsonl.read_row(row, one, f"vlaa-{part}", root)
+    records = (
+        (
+            RecordPlace(row, f"vlaa-{part}", root),
+            record if isinstance(record, BadRow) else _to_jsonl_record(record, part),
+        )
+        for row, record in read_records(folder / PARTS[part])
+    )
+    yield from read_rows(records)
 
 
 def _to_jsonl_record(record: dict[str, Any], part: str) -> dict[str, Any]:

@@ -144,11 +144,16 @@ class ServerEngine(Engine):
 
 
 def chat_messages(example: Example) -> list[dict[str, Any]]:
-    """The prompt as the API takes it: pictures as data, before the text, as the processors put them."""
-    found: list[dict[str, Any]] = [dict(message) for message in prompt_messages(example)]
-    pictures = [{"type": "image_url", "image_url": {"url": _png_data_uri(image)}} for image in example.images]
-    if pictures:
-        found[0]["content"] = [*pictures, {"type": "text", "text": found[0]["content"]}]
+    """The prompt as the API takes it: pictures as data, at their places, or before the first question's text."""
+    pictures = iter([{"type": "image_url", "image_url": {"url": _png_data_uri(image)}} for image in example.images])
+    found = []
+    for message in prompt_messages(example):
+        content = message["content"]
+        if isinstance(content, list):
+            content = [next(pictures) if part["type"] == "image" else part for part in content]
+        elif message["role"] == "user" and (first := list(pictures)):
+            content = [*first, {"type": "text", "text": content}]
+        found.append({**message, "content": content})
     return found
 
 

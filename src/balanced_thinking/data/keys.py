@@ -1,0 +1,34 @@
+"""The names of a row's values that are read. Every other name goes to `meta`."""
+
+from __future__ import annotations
+
+import re
+
+TURN_LISTS = ("messages", "conversations")
+# These are never part of `meta`.
+CLAIMED = {"id", "question", "think", "reasoning", "answer", "choices", "image", "images", "meta", "split"}
+CLAIMED |= {"prompt", "completion", *TURN_LISTS}
+
+# Reasoning beside the answer, in the order in which a row's names are tried.
+THINK_KEYS = (
+    "think",
+    "reasoning",
+    "reasoning_content",
+    "thinking",
+    "thought",
+    "thoughts",
+    "rationale",
+    "cot",
+    "chain_of_thought",
+)
+TURN_THINK_KEYS = ("reasoning_content", "reasoning", "thinking", "thought", "think")  # beside a turn's `content`
+ANSWER_KEYS = ("answer", "answers")
+ALTERNATIVE_KEYS = ("alternatives", "answers")
+CHOICE_KEYS = ("choices", "options")
+MEDIA_KEYS = ("video", "videos", "audio", "audios")
+# Part of `meta` unless their values are used.
+OPTIONAL = {*THINK_KEYS, *ALTERNATIVE_KEYS, *CHOICE_KEYS, "system", "history"}
+NUMBERED_IMAGE = re.compile(r"(?:image|img|picture)[_ ]?(\d{1,2})", re.IGNORECASE)
+
+# Texts under these names may be the reasoning, but may also be something else: `columns` says what they are.
+LIKELY_THINK = ("solution", "explanation", "analysis", "steps", "rationales", "reason", "cot_response", "process")

@@ -1,0 +1,95 @@
+"""Where pictures are in a text: `<image>` and its other spellings -> a text without them, and offsets into it.
+
+`<image>` itself counts in every row. Other spellings (`<IMAGE>`, `<image_1>`, `<|image_pad|>`) count only where a text
+has no `<image>`; a number says which picture is meant.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from balanced_thinking.data.example import Turn
+from balanced_thinking.data.values import RowProblemError
+
+PLACEHOLDER = "<image>"
+_PLAIN = re.compile(re.escape(PLACEHOLDER))
+_NUMBERED = re.compile(r"<(?:image|img|picture)[ _-]?(\d{1,2})>", re.IGNORECASE)
+_SPECIAL = re.compile(
+    r"(?:<\|vision_start\|>)?<\|(?:image_pad|image)\|>(?:<\|vision_end\|>)?|<start_of_image>|<image_soft_token>|\[IMG\]"
+    r"|<IMG_CONTEXT>|<\|image_1\|>"
+)
+_CASED = re.compile(re.escape(PLACEHOLDER), re.IGNORECASE)
+_OTHER = re.compile(r"<(?:img|picture)(?: ?/)?>", re.IGNORECASE)
+_MEDIA = re.compile(r"<(?:\|)?(?:video|audio)(?:_pad)?(?:\|)?>", re.IGNORECASE)
+
+
+class PlacedTexts(NamedTuple):
+    """Texts without placeholders and the places of their pictures, and the pictures' order (indices)."""
+
+    texts: list[str]
+    places: list[tuple[int, ...]]
+    order: list[int]
+
+
+def place_images(texts: Sequence[str], images: int) -> PlacedTexts:
+    """Remove the placeholders from the user's texts of a row with this number of pictures.
+
+    Without any placeholder the pictures are before the first text. A text whose pictures are all at its start loses the
+    white space around them; other white space stays. Raises RowProblemError.
+    """
+    joined = "\n".join(texts)
+    if found := _MEDIA.search(joined):
+        raise RowProblemError(f"{found[0]} in: {joined}", "unread_media")
+    pattern = _choose_pattern(joined, images)
+    count = 0 if pattern is None else len(pattern.findall(joined))
+    if pattern is None or not count:
+        first, *others = texts or [""]
+        return PlacedTexts(
+            [first.strip(), *(text.strip() for text in others)],
+            [(0,) * images, *[()] * len(others)],
+            list(range(images)),
+        )
+    if count != images:
+        raise RowProblemError(f"{count} placeholders, {images} images: {joined}", "image_count")
+    placed = [_cut_placeholders(text.strip(), pattern) for text in texts]
+    order = list(range(images))
+    if pattern is _NUMBERED:
+        order = [int(number) - 1 for number in pattern.findall(joined)]
+        if sorted(order) != list(range(images)):
+            raise RowProblemError(f"each of {images} images must have one place: {joined}", "image_count")
+    return PlacedTexts([turn.text for turn in placed], [turn.image_places for turn in placed], order)
+
+
+def _choose_pattern(text: str, images: int) -> re.Pattern[str] | None:
+    """The spelling of the placeholders; None if the text has none."""
+    if PLACEHOLDER in text:
+        return _PLAIN
+    for pattern in (_CASED, _NUMBERED, _SPECIAL):
+        if pattern.search(text):
+            return pattern
+    # A text about HTML may have <img> in it.
+    return _OTHER if images and len(_OTHER.findall(text)) == images else None
+
+
+def _cut_placeholders(text: str, pattern: re.Pattern[str]) -> Turn:
+    """The text without placeholders, and their offsets in it."""
+    leading = re.match(rf"(?:(?:{pattern.pattern})\s*)+", text, pattern.flags)
+    rest = text[leading.end() :] if leading else text
+    places = [0] * len(pattern.findall(leading[0])) if leading else []
+    pieces, start, length = [], 0, 0
+    for found in pattern.finditer(rest):
+        pieces.append(rest[start : found.start()])
+        length += found.start() - start
+        places.append(length)
+        start = found.end()
+    return Turn("user", "".join([*pieces, rest[start:]]), tuple(places))
+
+
+def write_placeholders(text: str, places: Sequence[int]) -> str:
+    """The text with a placeholder at each place: what `place_images` reads."""
+    ends = [*places, len(text)]
+    pieces = [text[: ends[0]], *(text[start:end] for start, end in itertools.pairwise(ends))]
+    return PLACEHOLDER.join(pieces)

@@ -1,0 +1,89 @@
+"""The parts of a row that every schema may have: pictures, options, a system text, earlier turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from balanced_thinking.data.keys import ALTERNATIVE_KEYS, CHOICE_KEYS, NUMBERED_IMAGE, THINK_KEYS
+from balanced_thinking.data.values import (
+    RowProblemError,
+    first_nonempty_value,
+    is_null,
+    split_list_text,
+    to_choices,
+    to_list,
+)
+
+
+def read_images(record: Mapping[str, Any]) -> list[Any]:
+    """The entries under `images` or `image`, else those under `image_1`, `image_2` and so on."""
+    entries = first_nonempty_value(record, "images", "image")
+    if isinstance(entries, str) and (split := split_list_text(entries)) is not None:
+        entries = split
+    return to_list(entries) or [record[key] for key in find_numbered_images(record)]
+
+
+def find_numbered_images(record: Mapping[str, Any]) -> list[str]:
+    """The names of a row's numbered pictures, in their order; empty ones fill a table up."""
+    numbered = ((found, key) for key in record if (found := NUMBERED_IMAGE.fullmatch(str(key))))
+    names = {int(found[1]): key for found, key in numbered if not is_null(record[key])}
+    return [names[number] for number in sorted(names)]
+
+
+def find_choice_keys(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names under which a row has its options: `choices`, `options` where they clearly are, or `A`, `B`, ..."""
+    for key in CHOICE_KEYS:
+        if not is_null(record.get(key)) and (key == "choices" or _look_like_choices(record[key])):
+            return (key,)
+    letters = []
+    for k in range(26):
+        if is_null(record.get(letter := chr(ord("A") + k))):
+            break
+        letters.append(letter)
+    return tuple(letters) if len(letters) > 1 else ()
+
+
+def _look_like_choices(value: Any) -> bool:
+    try:
+        return len(to_choices(value)) > 1
+    except RowProblemError:
+        return False
+
+
+def read_choices(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The options in their order. Raises RowProblemError."""
+    keys = find_choice_keys(record)
+    return to_choices(record[keys[0]] if len(keys) == 1 else [record[key] for key in keys])
+
+
+def read_system(record: Mapping[str, Any], spoken: str | None) -> str | None:
+    """The text of the system turn, or of the column `system`. Raises RowProblemError if they differ."""
+    column = record.get("system")
+    text = column.strip() if isinstance(column, str) else ""
+    if text and spoken and text != spoken:
+        raise RowProblemError(f"a column system and a system turn: {text} / {spoken}", "two_systems")
+    return text or spoken
+
+
+def read_history(record: Mapping[str, Any]) -> list[Any]:
+    """The turns before the question under `history`: turns, or pairs of a question and a reply. [] for other values."""
+    entries, turns = to_list(record.get("history")), []
+    for entry in entries:
+        if isinstance(entry, Mapping):
+            turns.append(entry)
+        elif isinstance(entry, (list, tuple)) and len(entry) == 2:
+            turns += [{"role": role, "content": said} for role, said in zip(("user", "assistant"), entry, strict=True)]
+        else:
+            return []
+    return turns
+
+
+def find_used_keys(record: Mapping[str, Any], think: str | None) -> set[str]:
+    """The names of values that are read in this row although they are not read in every row."""
+    used = {*find_choice_keys(record), *(key for key in ALTERNATIVE_KEYS if not is_null(record.get(key)))}
+    used |= set() if first_nonempty_value(record, "images", "image") else {*find_numbered_images(record)}
+    used |= {"history"} if read_history(record) else set()
+    used |= {"system"} if isinstance(record.get("system"), str) else set()
+    first = next((key for key in THINK_KEYS if not is_null(record.get(key))), None)
+    return used | ({first} if first and think and think in str(record[first]) else set())

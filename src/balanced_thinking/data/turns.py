@@ -1,0 +1,124 @@
+"""Conversations: turns of any spelling -> messages, whose texts have `<image>` where their pictures are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from balanced_thinking.data.keys import TURN_THINK_KEYS
+from balanced_thinking.data.places import PLACEHOLDER
+from balanced_thinking.data.values import RowProblemError, first_nonempty_value, is_null, to_list, to_text
+
+ROLES = {
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt"), "assistant"),
+    **dict.fromkeys(("system", "developer"), "system"),
+}
+_TEXT_PARTS = ("text", "input_text", "output_text")
+_IMAGE_PARTS = ("image", "input_image", "image_url", "image_path")
+THINK_PARTS = ("thinking", "reasoning", "thought")
+_MEDIA_PARTS = ("video", "video_url", "audio", "audio_url", "input_audio", "input_video")
+_TOOL_KEYS = ("tool_calls", "function_call")
+
+
+class Message(NamedTuple):
+    """A turn. `reasoning` is what stood beside the content, or in parts of its own; None without."""
+
+    role: str
+    text: str
+    images: list[Any]
+    reasoning: str | None = None
+
+
+class Talk(NamedTuple):
+    """A conversation: the system text, and messages of user and assistant in turn, the user's first."""
+
+    system: str | None
+    messages: list[Message]
+
+
+def read_talk(turns: Iterable[Any]) -> Talk:
+    """Read turns; several of the user in a row are one. Raises RowProblemError for an order without a meaning."""
+    messages = [read_message(turn) for turn in turns]
+    roles = [message.role for message in messages]
+    first = next((k for k, role in enumerate(roles) if role != "system"), len(roles))
+    system, spoken = messages[:first], _join_user_turns(messages[first:])
+    if any(message.images or PLACEHOLDER in message.text for message in system):
+        raise RowProblemError("a picture in the system turn", "image_count")
+    if "assistant" not in roles:
+        raise RowProblemError(" / ".join(message.text for message in spoken), "no_answer")
+    expected = ["user", "assistant"] * (len(spoken) // 2)
+    if [message.role for message in spoken] != expected:
+        raise RowProblemError(f"turns: {', '.join(roles)}", "multi_turn")
+    return Talk("\n\n".join(text for one in system if (text := one.text.strip())) or None, spoken)
+
+
+def _join_user_turns(messages: list[Message]) -> list[Message]:
+    joined: list[Message] = []
+    for message in messages:
+        if joined and message.role == joined[-1].role == "user":
+            before = joined.pop()
+            message = Message("user", f"{before.text}\n{message.text}", before.images + message.images)
+        joined.append(message)
+    return joined
+
+
+def read_message(turn: Any) -> Message:
+    """Read one turn of any spelling. Raises RowProblemError."""
+    role = turn_role(turn)
+    if any(not is_null(turn.get(key)) for key in _TOOL_KEYS):
+        raise RowProblemError(f"a turn that calls a tool: {turn}", "unknown_schema")
+    content = first_nonempty_value(turn, "content", "value", "text")
+    texts, images, thoughts = [], [], [*_beside_content(turn)]
+    for part in [content] if isinstance(content, str) else to_list(content):
+        kind, value = _read_part(part, content)
+        if kind == "image":
+            images += [value] if value is not None else []
+            texts.append(PLACEHOLDER)
+        else:
+            (thoughts if kind == "thinking" else texts).append(value)
+    text, own = "".join(texts), to_list(first_nonempty_value(turn, "images", "image"))
+    if own and not images:
+        images = own
+        text = text if PLACEHOLDER in text else PLACEHOLDER * len(own) + text
+    if thoughts and role != "assistant":
+        raise RowProblemError(f"thinking in a turn of {role}: {thoughts[0]}", "unknown_schema")
+    return Message(role, text, images, "\n\n".join(thoughts) or None)
+
+
+def turn_role(turn: Any) -> str:
+    """`user`, `assistant` or `system`. Raises RowProblemError for any other role."""
+    role = first_nonempty_value(turn, "role", "from") if isinstance(turn, Mapping) else None
+    name = role.strip().lower() if isinstance(role, str) else role
+    if name not in ROLES:
+        raise RowProblemError(f"a turn without a role among {', '.join(ROLES)}: {turn}", "unknown_schema")
+    return ROLES[name]
+
+
+def _beside_content(turn: Mapping[str, Any]) -> Iterable[str]:
+    """The reasoning under a key of its own; two keys with the same text are one."""
+    found = []
+    for key in TURN_THINK_KEYS:
+        for part in to_list(turn.get(key)):
+            value = part.get("text") or part.get("thinking") if isinstance(part, Mapping) else part
+            found.append(to_text(value, key).strip())
+    return dict.fromkeys(text for text in found if text)
+
+
+def _read_part(part: Any, content: Any) -> tuple[str, Any]:
+    """(`text`, `image` or `thinking`; its text or the picture) of a part of a turn's content."""
+    if isinstance(part, str):
+        return "text", part
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind is None and isinstance(part, Mapping):
+        kind = next((name for name in ("text", "image", "image_url") if not is_null(part.get(name))), None)
+    if kind in _MEDIA_PARTS:
+        raise RowProblemError(f"a part of type {kind}: {content}", "unread_media")
+    if kind in _IMAGE_PARTS:
+        return "image", first_nonempty_value(part, "image", "image_url", "path", "url", "image_path", "bytes")
+    if kind in THINK_PARTS or (kind in _TEXT_PARTS and part.get("thought") is True):
+        return "thinking", to_text(first_nonempty_value(part, *THINK_PARTS, "text", "content"), kind).strip()
+    if kind in _TEXT_PARTS:
+        return "text", to_text(part.get("text"), "text")
+    found = f"content that is neither text nor parts of type text and image: {content}"
+    raise RowProblemError(found, "unknown_schema")

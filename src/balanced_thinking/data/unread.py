@@ -1,0 +1,122 @@
+"""What a row has and nothing reads: pictures, video and sound, without which its question would be another one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from balanced_thinking.data.checks import UNREADABLE
+from balanced_thinking.data.keys import MEDIA_KEYS
+from balanced_thinking.data.tables import open_cell_image
+from balanced_thinking.data.values import RowProblemError, first_nonempty_value, is_null
+
+_PICTURE_FILE = re.compile(r".+\.(?:png|jpe?g|webp|bmp|gif|tiff?|heic|avif|svg)", re.IGNORECASE)
+_MEDIA_FILE = re.compile(r".+\.(?:mp4|avi|mov|mkv|webm|wav|mp3|flac|ogg|m4a)", re.IGNORECASE)
+_PICTURE_KEY = re.compile(
+    r"(?:.*_)?(?:image|img|picture|photo|pic|figure|screenshot)s?"
+    r"(?:_(?:path|file|filename|file_name|name|url|uri|src|id|b64|base64|bytes|data|string|\d+)s?)?"
+)
+_NO_PICTURE = {"none", "null", "nan", "n/a", "na", "no", "false", "-"}
+_REMOTE = re.compile(r"(?:https?|ftp|s3|gs|hf):", re.IGNORECASE)
+_DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
+# How the files of PNG, JPEG, GIF, WebP, BMP and TIFF begin in base64.
+_BASE64_START = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk[0-3]|SUkqA|TU0AK)[A-Za-z0-9+/\s]*={0,2}\s*")
+_LEAST_BASE64, _MOST_BASE64 = 64, 2**27  # characters; the upper limit is 96 MiB of picture
+
+
+def refuse_unread_media(record: Mapping[str, Any], others: Mapping[str, Any], has_images: bool) -> None:
+    """Raise RowProblemError for video and sound, and in a row without pictures for a picture that nothing reads.
+
+    `others` are the values of `record` that are not read.
+    """
+    for key in MEDIA_KEYS:
+        if not is_null(record.get(key)):
+            raise RowProblemError(f"{key}: {_shorten(record[key])}", "unread_media")
+    if not has_images:
+        _refuse_unread(others, "")
+
+
+def _refuse_unread(value: Any, name: str) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _refuse_unread(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _refuse_unread(inner, name)
+    elif isinstance(value, str) and _MEDIA_FILE.fullmatch(value.partition("?")[0]):
+        raise RowProblemError(f"{name}: {value}", "unread_media")
+    elif _is_picture(value, name):
+        raise RowProblemError(f"{name}: {_shorten(value)}", "unread_image")
+
+
+def _is_picture(value: Any, name: str) -> bool:
+    """Whether a value is a picture or leads to one, by itself or by the name that it has."""
+    named = "." not in name and _PICTURE_KEY.fullmatch(_in_snake_case(name)) is not None
+    if isinstance(value, str):
+        if _PICTURE_FILE.fullmatch(value.partition("?")[0]) or is_base64_picture(value):
+            return True
+        return named and bool(value) and not re.search(r"\s", value) and value.casefold() not in _NO_PICTURE
+    if isinstance(value, int) and not isinstance(value, bool):
+        return named and _in_snake_case(name).endswith("id")
+    return isinstance(value, (Image.Image, Path)) or (isinstance(value, bytes) and named)
+
+
+def _in_snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|[ -]", "_", name).lower()
+
+
+def _shorten(value: Any) -> str:
+    return str(value)[:200]
+
+
+def is_base64_picture(text: str) -> bool:
+    """Whether a text is a picture's file in base64, with or without `data:image/...;base64,` before it."""
+    if _DATA_URI.match(text):
+        return True
+    return len(text) >= _LEAST_BASE64 and _BASE64_START.fullmatch(text) is not None
+
+
+def resolve_image(entry: Any, root: Path) -> Path | Image.Image:
+    """An entry of a row as an image of an Example: a path at `root`, or a picture that the row holds itself.
+
+    Takes a path, an object with `path`, `bytes` or `url`, base64, bytes, or a PIL image. Raises RowProblemError.
+    """
+    if isinstance(entry, Mapping):
+        entry = first_nonempty_value(entry, "bytes", "path", "url", "image", "image_url")
+    if isinstance(entry, Image.Image):
+        return entry
+    if isinstance(entry, bytes):
+        return _open_bytes(entry)
+    if isinstance(entry, Path):
+        return root / entry
+    if not isinstance(entry, str) or not entry:
+        raise RowProblemError(f"an image that is not a path: {_shorten(repr(entry))}", "broken_image")
+    if is_base64_picture(entry):
+        return _open_bytes(_decode_base64(entry))
+    if _REMOTE.match(entry):
+        raise RowProblemError(entry, "remote_image")
+    return root / entry.removeprefix("file://")
+
+
+def _decode_base64(text: str) -> bytes:
+    if len(text) > _MOST_BASE64:
+        raise RowProblemError(f"base64 of {len(text)} characters; at most {_MOST_BASE64} are read", "broken_image")
+    try:
+        return base64.b64decode(re.sub(r"\s", "", text.partition(",")[2] or text), validate=True)
+    except binascii.Error as error:
+        raise RowProblemError(f"base64 that cannot be decoded ({error}): {_shorten(text)}", "broken_image") from error
+
+
+def _open_bytes(data: bytes) -> Path | Image.Image:
+    try:
+        opened = open_cell_image({"bytes": data})
+    except UNREADABLE as error:
+        raise RowProblemError(f"{len(data)} bytes that are no picture ({error})", "broken_image") from error
+    assert opened is not None
+    return opened

@@ -1,0 +1,160 @@
+"""Single values of a row: null, numbers as text, several right answers, the options of a question.
+
+NaN is null, because that is what `json.dumps` and pandas make of an empty cell. `4.0` is `4`, because a column of whole
+numbers with a gap becomes one of floats.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import Any
+
+_TEXT_KEYS = ("text", "answer", "value", "label")  # of an object that is one text
+_SPELLED_OUT = Decimal(10) ** 21  # larger numbers keep their exponent
+_LABEL = re.compile(r"\s*[(\[]?([A-Z])[.):\]]\s*")
+_MOST_LIST_CHARACTERS = 2**16
+
+
+class RowProblemError(Exception):
+    """The row that is being read is bad. `problems` are keys of `PROBLEMS`; `text` is the text that has them."""
+
+    def __init__(self, text: str, *problems: str) -> None:
+        self.text, self.problems = text, problems
+        super().__init__(text)
+
+
+def is_null(value: Any) -> bool:
+    """Whether there is no value: null, NaN, an empty text or an empty list."""
+    if value is None or isinstance(value, str):
+        return not value
+    if isinstance(value, (bool, int)):
+        return False
+    if isinstance(value, (list, tuple, dict)):
+        return not value
+    return isinstance(value, Real) and bool(value != value)
+
+
+def first_nonempty_value(record: Mapping[str, Any], *keys: str) -> Any:
+    """The first value that is not null or empty. Joined files have null for the keys that a row lacks."""
+    for key in keys:
+        if not is_null(value := record.get(key)):
+            return value
+    return None
+
+
+def to_list(value: Any) -> list[Any]:
+    """A list stays, null becomes [], another value becomes [value]."""
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return [] if is_null(value) and value != "" else [value]
+
+
+def to_text(value: Any, key: str) -> str:
+    """Text, or a number as text; null is an empty text. Raises RowProblemError for another value of `key`."""
+    if isinstance(value, str):
+        return value
+    if is_null(value):
+        return ""
+    if isinstance(value, bool) or type(value).__name__ == "bool_":
+        raise RowProblemError(f"{key} is {value}", "not_text")
+    if isinstance(value, (Real, Decimal)):
+        return _number_to_text(value, key)
+    raise RowProblemError(f"{key} is neither text nor a number: {value!r}", "not_text")
+
+
+def _number_to_text(value: Real | Decimal, key: str) -> str:
+    if isinstance(value, Integral):
+        return str(int(value))
+    if not math.isfinite(float(value)):
+        raise RowProblemError(f"{key} is {value}", "not_finite")
+    exact = value if isinstance(value, Decimal) else Decimal(repr(float(value)))
+    if abs(exact) >= _SPELLED_OUT:
+        return str(value)
+    plain = format(exact, "f")
+    plain = plain.rstrip("0").rstrip(".") if "." in plain else plain
+    return "0" if plain in ("-0", "") else plain
+
+
+def to_answers(value: Any, key: str = "answer") -> tuple[str, ...]:
+    """The right answers in their order, each once.
+
+    Takes a text, a number, a list of such (ChartQA), objects with one text (VQA's annotations), and objects with
+    `aliases` (TriviaQA). Raises RowProblemError for anything else.
+    """
+    return tuple(dict.fromkeys(text for text in _iterate_answers(value, key) if text))
+
+
+def _iterate_answers(value: Any, key: str) -> Iterable[str]:
+    if isinstance(value, Mapping):
+        found = [value[name] for name in _TEXT_KEYS if name in value]
+        if not found:
+            raise RowProblemError(f"{key} is an object without {', '.join(_TEXT_KEYS)}: {value!r}", "not_text")
+        value = [found[0], *to_list(value.get("aliases"))]
+    if isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _iterate_answers(one, key)
+    else:
+        yield to_text(value, key).strip()
+
+
+def to_choices(value: Any) -> tuple[str, ...]:
+    """The options in their order.
+
+    Takes a list; an object of letters (`{"A": "dog"}`); lists under `text` and `label`; and a text that is written like
+    a list, or like lines `A. dog`. Null at the end fills a table up and is left out. Raises RowProblemError otherwise.
+    """
+    if isinstance(value, str):
+        value = split_list_text(value) or _split_lettered_lines(value) or value
+    if isinstance(value, Mapping):
+        value = _choices_of_object(value)
+    choices = to_list(value)
+    while choices and choices[-1] != "" and is_null(choices[-1]):
+        choices.pop()
+    if any(choice != "" and is_null(choice) for choice in choices):
+        raise RowProblemError(f"the options are {choices!r}", "null_choice")
+    return tuple(to_text(choice, "choices") for choice in choices)
+
+
+def _choices_of_object(value: Mapping[str, Any]) -> Any:
+    if isinstance(value.get("text"), (list, tuple)):
+        return value["text"]
+    names = sorted(value, key=str)
+    if [str(name).upper() for name in names] != [chr(ord("A") + k) for k in range(len(names))]:
+        raise RowProblemError(f"the options are an object that does not begin with A, B: {value!r}", "not_text")
+    return [value[name] for name in names]
+
+
+def split_list_text(text: str) -> list[Any] | None:
+    """The list that a text is, as Python or JSON writes it (pandas stores such texts); None for any other text."""
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")) or len(text) > _MOST_LIST_CHARACTERS:
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return found if isinstance(found, list) else None
+    return None
+
+
+def _split_lettered_lines(text: str) -> list[str] | None:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return remove_labels(lines) if len(lines) > 1 and have_labels(lines) else None
+
+
+def have_labels(choices: Iterable[str]) -> bool:
+    """Whether every option begins with its letter: `A. dog`, `(B) cat`."""
+    letters = [found[1] if (found := _LABEL.match(choice)) else "" for choice in choices]
+    return bool(letters) and letters == [chr(ord("A") + k) for k in range(len(letters))]
+
+
+def remove_labels(choices: Iterable[str]) -> list[str]:
+    """The options without their letters."""
+    return [_LABEL.sub("", choice, count=1).strip() for choice in choices]

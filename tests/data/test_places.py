@@ -1,0 +1,199 @@
+"""Pictures keep their places in the text: in rows, in prompts, in data sets, after a conversion."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from balanced_thinking.data import rows
+from balanced_thinking.data.bad_rows import BadRow, RowError
+from balanced_thinking.data.convert import write_jsonl
+from balanced_thinking.data.example import Example, Turn
+from balanced_thinking.data.load import load_data
+from balanced_thinking.data.rows import prompt_messages, to_dataset, to_prompts_dataset
+from balanced_thinking.evaluation.engines.server import chat_messages
+from tests.data.row_files import SAID, asks, make_pictures, read_one, says
+
+IMAGE = {"type": "image"}
+
+
+def text(said: str) -> dict[str, str]:
+    return {"type": "text", "text": said}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_pictures(tmp_path)
+    return tmp_path
+
+
+# (question, number of pictures, the question without placeholders, places)
+PLACED = [
+    ("Which animal?", 1, "Which animal?", ()),  # no placeholder: before the text
+    ("<image>\nWhich animal?", 1, "Which animal?", ()),  # at the start, as most data have it
+    ("<image><image>\n\nWhich animal?", 2, "Which animal?", ()),  # both at the start
+    ("<image>\n<image>\nWhich animal?", 2, "Which animal?", ()),  # on lines of their own
+    ("Which animal is in <image>?", 1, "Which animal is in ?", (19,)),  # in the middle
+    ("Which animal?\n<image>", 1, "Which animal?\n", (14,)),  # at the end
+    ("First<image>then", 1, "Firstthen", (5,)),  # between two words
+    ("Is <image> like <image>?", 2, "Is  like ?", (3, 9)),  # two places
+    ("<image>\nIs it like <image>?", 2, "Is it like ?", (0, 11)),  # the start and a later place
+    ("A: <image> <image> same?", 2, "A:   same?", (3, 4)),  # side by side
+    ("A: <image>\nB: <image>\nWhich?", 2, "A: \nB: \nWhich?", (3, 7)),  # a line each
+    ("Is <IMAGE> like <Image>?", 2, "Is  like ?", (3, 9)),  # other cases
+    ("Is <image_1> like <image_2>?", 2, "Is  like ?", (3, 9)),  # numbered
+    ("<image 1> Which animal?", 1, "Which animal?", ()),  # numbered, at the start
+    ("Is <|vision_start|><|image_pad|><|vision_end|> one?", 1, "Is  one?", (3,)),  # Qwen's own spelling
+    ("Is <img> one?", 1, "Is  one?", (3,)),  # a spelling that HTML has, with as many pictures
+    ("What does <img> mean?", 0, "What does <img> mean?", ()),  # and without a picture
+    ("What do <img> and <img> mean?", 1, "What do <img> and <img> mean?", ()),  # another number of them
+]
+
+
+@pytest.mark.parametrize(("question", "count", "expected", "places"), PLACED)
+def test_placeholders_become_places(folder: Path, question: str, count: int, expected: str, places: Any) -> None:
+    for row in (
+        {"question": question, "think": "It has a mane.", "answer": "horse"},
+        {"prompt": question, "completion": SAID},
+        {"messages": [asks(question), says()]},
+    ):
+        example = read_one(folder, row | {"images": ["one.png", "two.png"][:count]})
+        assert isinstance(example, Example), example
+        assert (example.question, example.image_places) == (expected, places)
+
+
+def test_numbers_say_which_picture_is_meant(folder: Path) -> None:
+    row = {"question": "Is <image_2> like <image_1>?", "answer": "no", "images": ["one.png", "two.png"]}
+    example = read_one(folder, row)
+    assert [image.name for image in example.images] == ["two.png", "one.png"]
+
+
+@pytest.mark.parametrize(
+    ("question", "count"),
+    [
+        ("<image> and <image>?", 1),  # more than pictures
+        ("<image>?", 0),  # without any
+        ("<image> which?", 2),  # fewer than pictures
+        ("<IMAGE> which?", 0),  # other spellings without a picture
+        ("<image 1> which?", 0),
+        ("<|image_pad|> which?", 0),
+        ("<image_1> and <image_1>?", 2),  # one number twice
+        ("<image_1> and <image_3>?", 2),  # a number without a picture
+    ],
+)
+def test_counts_that_do_not_fit_are_bad_rows(folder: Path, question: str, count: int) -> None:
+    found = read_one(folder, {"question": question, "answer": "no", "images": ["one.png", "two.png"][:count]})
+    assert isinstance(found, BadRow)
+    assert found.problems == ("image_count",)
+
+
+PARTS = [
+    [text("Is "), IMAGE, text(" one?")],  # TRL
+    [text("Is "), {"type": "image", "image": "one.png"}, text(" one?")],  # the path inside
+    [text("Is "), {"type": "image", "path": "one.png"}, text(" one?")],  # transformers
+    [text("Is "), {"type": "image", "url": "one.png"}, text(" one?")],
+    [text("Is "), {"type": "image_url", "image_url": {"url": "one.png"}}, text(" one?")],  # OpenAI
+    [{"type": "input_text", "text": "Is "}, {"type": "input_image", "image_url": "one.png"}, text(" one?")],
+    ["Is ", {"image": "one.png"}, {"text": " one?"}],  # no types
+    [text("Is "), {"type": "image", "text": None}, {"type": "text", "text": " one?", "image": None}],  # Arrow's nulls
+]
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_parts_keep_their_order(folder: Path, parts: list[Any]) -> None:
+    inside = any(
+        part.get("image") or part.get("url") or part.get("path") or part.get("image_url")
+        for part in parts
+        if isinstance(part, dict)
+    )
+    example = read_one(folder, {"messages": [asks(parts), says()], **({} if inside else {"images": ["one.png"]})})
+    assert isinstance(example, Example), example
+    assert (example.question, example.image_places, example.images) == ("Is  one?", (3,), (folder / "one.png",))
+    assert prompt_messages(example) == [asks([text("Is "), IMAGE, text(" one?")])]
+
+
+def examples() -> list[Example]:
+    red, blue = (Image.new("RGB", (6, 6), color) for color in ("red", "blue"))
+    plain = Example("plain", "Which?", (red,), "It.", "horse")
+    shown = (Turn("user", "See  here", (4,)), Turn("assistant", "Yes."))
+    return [
+        plain,
+        replace(plain, id="none", images=(), alternatives=("pony",)),
+        replace(plain, id="end", question="Which? ", image_places=(7,)),
+        replace(plain, id="two", question="Is  like ?", images=(red, blue), image_places=(3, 9)),
+        replace(plain, id="system", system="Be brief."),
+        replace(plain, id="talk", history=(Turn("user", "Hello?", (0,)), Turn("assistant", "Hello."))),
+        replace(plain, id="later", history=(Turn("user", "Hello?"), Turn("assistant", "Hello."))),
+        replace(plain, id="both", system="S", images=(red, blue), history=shown),
+    ]
+
+
+def test_a_prompt_is_text_where_pictures_are_at_its_start_and_parts_elsewhere() -> None:
+    contents = {example.id: [one["content"] for one in prompt_messages(example)] for example in examples()}
+    assert contents == {
+        "plain": ["Which?"],
+        "none": ["Which?"],
+        "end": [[text("Which? "), IMAGE]],
+        "two": [[text("Is "), IMAGE, text(" like "), IMAGE, text("?")]],
+        "system": ["Be brief.", "Which?"],
+        "talk": ["Hello?", "Hello.", "Which?"],  # the processor puts the picture before the first text
+        "later": [[text("Hello?")], "Hello.", [IMAGE, text("Which?")]],
+        "both": ["S", [text("See "), IMAGE, text(" here")], "Yes.", [IMAGE, text("Which?")]],
+    }
+
+
+def test_places_for_another_number_of_pictures_are_refused() -> None:
+    with pytest.raises(RowError, match="sample plain has 1 images and places"):
+        prompt_messages(replace(examples()[0], image_places=(1, 2)))
+
+
+@pytest.mark.parametrize("make", [to_dataset, to_prompts_dataset])
+def test_a_dataset_holds_prompts_as_they_are(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_ROWS_PER_WRITE", 2)  # the first batch has texts only
+    assert [row["prompt"] for row in make(examples())] == [prompt_messages(example) for example in examples()]
+    texts = make(examples()[:2])
+    assert [row["prompt"] for row in texts] == [prompt_messages(example) for example in examples()[:2]]
+    assert texts.features["prompt"] == rows.FEATURES["prompt"]
+
+
+def test_right_alternatives_are_a_column_for_rewards() -> None:
+    assert to_prompts_dataset(examples())["alternatives"][:2] == [[], ["pony"]]
+
+
+def test_a_server_gets_pictures_at_their_places() -> None:
+    kinds = {
+        example.id: [
+            [part["type"] for part in one["content"]] if isinstance(one["content"], list) else "text"
+            for one in chat_messages(example)
+        ]
+        for example in examples()
+    }
+    assert kinds == {
+        "plain": [["image_url", "text"]],
+        "none": ["text"],
+        "end": [["text", "image_url"]],
+        "two": [["text", "image_url", "text", "image_url", "text"]],
+        "system": ["text", ["image_url", "text"]],
+        "talk": [["image_url", "text"], "text", "text"],
+        "later": [["text"], "text", ["image_url", "text"]],
+        "both": ["text", ["text", "image_url", "text"], "text", ["image_url", "text"]],
+    }
+    first, second = (
+        part["image_url"]["url"]
+        for part in chat_messages(examples()[3])[0]["content"]
+        if len(part) == 2 and "image_url" in part
+    )
+    assert first != second
+
+
+@pytest.mark.parametrize("format", [None, "think-answer", "boxed"])
+def test_what_is_converted_keeps_places_turns_and_alternatives(tmp_path: Path, format: str | None) -> None:
+    write_jsonl(examples(), tmp_path / "out.jsonl", format=format)
+    for before, after in zip(examples(), load_data(str(tmp_path / "out.jsonl")).examples, strict=True):
+        assert len(after.images) == len(before.images)
+        assert replace(after, images=(), meta={}) == replace(before, images=(), meta={})
+        assert prompt_messages(after) == prompt_messages(before)
