@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from balanced_thinking.batch.collator import Packing, ScaleCollator
-from balanced_thinking.batch.rendering import assistant_text
+from balanced_thinking.batch.messages import assistant_text
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.checks import check_examples
 from balanced_thinking.data.example import Example

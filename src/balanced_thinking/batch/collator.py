@@ -20,13 +20,14 @@ from PIL import Image
 
 from balanced_thinking.batch.completions import Completion, CompletionEncoder
 from balanced_thinking.batch.info import BATCH_INFO, BatchInfo
+from balanced_thinking.batch.messages import to_prompt_completion
 from balanced_thinking.batch.pictures import CachedImageProcessor, select_images
-from balanced_thinking.batch.rendering import render_row, to_prompt_completion
+from balanced_thinking.batch.rendering import RowRenderer
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.images import decode_rgb, open_image
 from balanced_thinking.packing.layout import PackingLayout, best_fit_decreasing
 from balanced_thinking.packing.positions import RopeIndex
-from balanced_thinking.segments import IGNORE, ReasoningFormat, get_format
+from balanced_thinking.segments import IGNORE, ReasoningFormat
 
 # What a processor returns for each token besides its id. Completions hold no image, so theirs is 0.
 _TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
@@ -64,6 +65,13 @@ class _TokenizedPrompts(NamedTuple):
     image_tensors: dict[str, torch.Tensor]
 
 
+class TextLengths(NamedTuple):
+    """Tokens of a row's prompt, in which a picture is what the template writes for it, and of its completion."""
+
+    prompt: int
+    completion: int
+
+
 _Columns = dict[str, list[list[int]]]  # name -> a list of values per sample
 
 
@@ -98,7 +106,8 @@ class ScaleCollator:
         image_cache: ImageCache | None = None,
     ) -> None:
         self.processor, self.tokenizer = processor, getattr(processor, "tokenizer", processor)
-        self.completions = CompletionEncoder(self.tokenizer, get_format(reasoning_format), max_length, overflow)
+        self.renderer = RowRenderer(processor, reasoning_format)
+        self.completions = CompletionEncoder(self.tokenizer, self.renderer.format, max_length, overflow)
         self.pad_to_multiple_of, self.packing = pad_to_multiple_of, packing
         self.always_image = always_image and hasattr(processor, "image_processor")
         self._cached = image_cache is not None and hasattr(processor, "image_processor")
@@ -110,15 +119,15 @@ class ScaleCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         plain = [to_prompt_completion(row) for row in rows]
-        texts = [render_row(row, self.processor) for row in plain]
+        texts = [self.renderer.render_row(row) for row in plain]
         images = [self._open_images(row) for row in plain]
-        prompts = self._tokenize_prompts([text["prompt"] for text in texts], images)
+        prompts = self._tokenize_prompts([text.prompt for text in texts], images)
         found = [
-            self.completions.encode_completion(row, text["completion"], len(ids))
+            self.completions.encode_completion(row["id"], text, len(ids))
             for row, text, ids in zip(plain, texts, prompts.ids, strict=True)
         ]
         kept = [i for i, completion in enumerate(found) if completion is not None]
-        prompt_texts, images = [texts[i]["prompt"] for i in kept], [images[i] for i in kept]
+        prompt_texts, images = [texts[i].prompt for i in kept], [images[i] for i in kept]
         completions = [completion for completion in found if completion is not None]
         if not kept or (self.always_image and not any(images)):
             text, blank = self._make_filler_prompt()
@@ -131,9 +140,20 @@ class ScaleCollator:
             return self._collate_packed(self.packing, prompts, completions, images, info)
         return self._collate_padded(prompts, completions) | {BATCH_INFO: info}
 
+    def check_text(self, row: Mapping[str, Any]) -> TextLengths:
+        """The lengths of a row without its pictures. Raises RowError, as collating would, for its texts.
+
+        No picture is opened, and `max_length` is not looked at.
+        """
+        plain = to_prompt_completion(row)
+        rendered = self.renderer.render_row(plain)
+        parsed = self.completions.parse_completion(plain["id"], rendered)
+        prompt = self.tokenizer(rendered.prompt, add_special_tokens=False)["input_ids"]
+        return TextLengths(len(prompt), len(self.completions.tokenize_parsed(parsed).ids))
+
     def collate_prompts(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Left-padded prompts for generation: rows of `prompt` and `images`, encoded as for training."""
-        texts = [render_row(row, self.processor)["prompt"] for row in rows]
+        texts = [self.renderer.render_prompt(row).text for row in rows]
         return self._run_processor(texts, [self._open_images(row) for row in rows], padding_side="left")
 
     def _open_images(self, row: Mapping[str, Any]) -> list[Image.Image]:
@@ -148,7 +168,7 @@ class ScaleCollator:
         row: dict[str, Any] = {"prompt": [{"role": "user", "content": "."}] if has_template else ".", "images": []}
         if self.always_image and has_template:
             row["images"] = [Image.new("RGB", (_BLANK_SIDE, _BLANK_SIDE))]
-        return render_row(row, self.processor)["prompt"], self._open_images(row)
+        return self.renderer.render_prompt(row).text, self._open_images(row)
 
     def _run_processor(self, texts: list[str], images: list[list[Image.Image]], padding_side: str) -> dict[str, Any]:
         # The chat template has already written the special tokens.

@@ -6,11 +6,10 @@ token ids are those of plain tokenization.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from balanced_thinking.batch.rendering import assistant_text, template_drops_content
+from balanced_thinking.batch.rendering import RenderedRow
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.segments import Parsed, ReasoningFormat, get_format, parse, token_segments
 from balanced_thinking.segments.trim import OVERFLOW, SENTENCE_GAPS, WORD_GAPS, split_longest_think, trim_think
@@ -37,13 +36,13 @@ class CompletionEncoder:
         if self.overflow not in OVERFLOW:
             raise ValueError(f"overflow is {self.overflow!r}; known: {', '.join(OVERFLOW)}")
 
-    def encode_completion(self, row: Mapping[str, Any], text: str, prompt_length: int) -> Completion | None:
-        """The completion of a row, rendered as `text`; None where the overflow policy drops the sample.
+    def encode_completion(self, row_id: str, rendered: RenderedRow, prompt_length: int) -> Completion | None:
+        """The completion of a rendered row; None where the overflow policy drops the sample.
 
-        Raises RowError for a row without an answer, one that the chat template changed, and one that is too long.
+        Raises RowError for a row without an answer, and for one that is too long.
         """
-        parsed = self._parse_completion(row, text)
-        completion = self._tokenize_parsed(parsed)
+        parsed = self.parse_completion(row_id, rendered)
+        completion = self.tokenize_parsed(parsed)
         length = prompt_length + len(completion.ids)
         if self.max_length is None or length <= self.max_length:
             return completion
@@ -55,29 +54,26 @@ class CompletionEncoder:
         if trimmed is None:
             trim = "overflow=trim_think to shorten its reasoning, " if self.overflow == "error" else ""
             raise RowError(
-                f"sample {row['id']} has {length} tokens ({prompt_length} of them prompt and images), but max_length "
-                f"is {self.max_length}; raise max_length, or set {trim}overflow=drop to leave such samples out"
+                f"sample {row_id} has {length} tokens ({prompt_length} of them prompt and images), but max_length "
+                f"is {self.max_length}; raise max_length, or set {trim}overflow=drop to leave such samples out",
+                "too_long",
             )
         return trimmed
 
-    def _parse_completion(self, row: Mapping[str, Any], text: str) -> Parsed:
-        """Parse the rendered completion, and check that it still says what the row says."""
-        parsed, raw = parse(text, self.format), assistant_text(row["completion"])
-        if raw is not None and raw not in text and template_drops_content(parse(raw, self.format), parsed):
-            raise RowError(
-                f"sample {row['id']}: the chat template dropped the reasoning, or changed the answer: "
-                f"{raw[:80]!r} became {text[:80]!r}. Set the processor's `chat_template` to one that keeps them, or "
-                "give prompts and completions as plain text"
-            )
+    def parse_completion(self, row_id: str, rendered: RenderedRow) -> Parsed:
+        """The parsed completion. Raises RowError if it has no answer."""
+        parsed = parse(rendered.completion, self.format, opened=rendered.opened)
         if parsed.answer is None:
             raise RowError(
-                f"sample {row['id']}: no answer was found in its completion ({', '.join(parsed.problems)}) with "
-                f"reasoning_format {self.format.name!r}: {text[:80]!r}; fix the row, choose the data's "
-                "reasoning_format, or load the data with --on-bad-row drop"
+                f"sample {row_id}: no answer was found in its completion ({', '.join(parsed.problems)}) with "
+                f"reasoning_format {self.format.name!r}: {rendered.completion[:80]!r}; fix the row, choose the data's "
+                "reasoning_format, or load the data with --on-bad-row drop",
+                "no_answer",
             )
         return parsed
 
-    def _tokenize_parsed(self, parsed: Parsed) -> Completion:
+    def tokenize_parsed(self, parsed: Parsed) -> Completion:
+        """Ids and segments of a parsed completion."""
         encoded = self.tokenizer(parsed.text, add_special_tokens=False, return_offsets_mapping=True)
         return Completion(encoded["input_ids"], token_segments(parsed, encoded["offset_mapping"]))
 
@@ -92,7 +88,8 @@ class CompletionEncoder:
             best, low, high = None, 1, len(units) - 1
             while low <= high:
                 middle = (low + high) // 2
-                candidate = self._tokenize_parsed(parse(trim_think(parsed, middle, units), self.format))
+                text = trim_think(parsed, middle, units)
+                candidate = self.tokenize_parsed(parse(text, self.format, opened=parsed.opened))
                 if len(candidate.ids) <= max_tokens:
                     best, low = candidate, middle + 1
                 else:

@@ -1,89 +1,171 @@
-"""Rows in any of TRL's forms -> the texts of prompt and completion, by the chat template."""
+"""Rows -> the texts of prompt and completion, by the chat template.
+
+The prompt is what generation feeds: the template's rendering with `add_generation_prompt`. The completion is what the
+template writes after it for the assistant's turn. Where it does not begin its rendering of the complete conversation
+with the generation prompt, the completion is fitted to it; where that changes what the row says, the row is refused.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from trl.data_utils import apply_chat_template, is_conversational, prepare_multimodal_messages
-
+from balanced_thinking.batch.messages import merge_reasoning, separate_reasoning, template_messages
+from balanced_thinking.batch.special_tokens import SpecialTokens
+from balanced_thinking.batch.turn_end import TEMPLATE_ERRORS, TurnEnds
+from balanced_thinking.batch.turns import FittedTurn, Turn, TurnFitter
 from balanced_thinking.data.bad_rows import RowError
-from balanced_thinking.segments import Parsed
+from balanced_thinking.segments import ReasoningFormat, find_opened, get_format
 
-_TAIL = 40  # characters at the end of a completion among which its stop token is
+_SHOWN = 80  # characters of a text in a message
 
 
-def to_prompt_completion(row: Mapping[str, Any]) -> dict[str, Any]:
-    """TRL's columns, in any of its forms, as `prompt`, `completion`, `images` and `id`.
+class RenderedPrompt(NamedTuple):
+    """A prompt as text, the thinking that it has opened, and what follows the last message's text in it."""
 
-    The last of `messages`, the assistant's, is the completion: only that is trained on.
+    text: str
+    opened: str
+    header: str
+
+
+class RenderedRow(NamedTuple):
+    """A row as text. `opened`: the thinking that the prompt has opened. `end`: the token that ends the completion."""
+
+    prompt: str
+    completion: str
+    opened: str
+    end: str | None
+
+
+class RowRenderer:
+    """Renders rows with the chat template of a processor, or of a text-only model's tokenizer.
+
+    The completions are in this reasoning format.
     """
-    # Concatenated data sets hold null in columns that one of them lacks.
-    images = list(row.get("images") or []) or [image for image in (row.get("image"),) if image is not None]
-    if row.get("messages") is not None:
-        prompt, completion = row["messages"][:-1], row["messages"][-1:]
-        if not prompt or completion[0]["role"] != "assistant":
+
+    def __init__(self, processor: Any, format: str | Mapping[str, Any] | ReasoningFormat = "think-answer") -> None:
+        self.processor, self.format = processor, get_format(format)
+        self._sees = hasattr(processor, "image_processor")
+        self._special = SpecialTokens(processor, self.format)
+        self._fitter = TurnFitter(self.format, TurnEnds(processor))
+
+    def render_prompt(self, row: Mapping[str, Any]) -> RenderedPrompt:
+        """The text that generation is fed: of messages with the start of the model's turn, of a text as it is.
+
+        Raises RowError for special tokens in the messages' texts, and for messages that the template refuses.
+        """
+        if isinstance(row["prompt"], str):
+            return RenderedPrompt(row["prompt"], find_opened(row["prompt"], self.format), "")
+        messages = self._messages(row, row["prompt"])
+        self._refuse_special_tokens(row, messages)
+        text = self._apply_template(row, messages, start_turn=True)
+        last = next((one for message in reversed(messages) for one in reversed(_texts_of(message))), "").strip()
+        found = text.rfind(last) if last else -1
+        header = text[found + len(last) :] if found >= 0 else ""
+        return RenderedPrompt(text, find_opened(text, self.format, header=header), header)
+
+    def render_row(self, row: Mapping[str, Any]) -> RenderedRow:
+        """A row of `prompt`, `completion`, `images` and `id`, in texts or messages.
+
+        Raises RowError where the template refuses the messages, changes what they say, or writes another prompt for
+        training than for generation; and for special tokens in their texts.
+        """
+        if isinstance(row["prompt"], str):
+            return self._join_texts(row)
+        reply = merge_reasoning(row["completion"][-1], self.format, row["id"])
+        self._refuse_special_tokens(row, [reply])
+        prompt = self.render_prompt(row)
+        _refuse_lost_texts(row, self._messages(row, row["prompt"]), prompt.text)
+        turn = Turn(row["id"], prompt.text, prompt.header, reply["content"], prompt.opened)
+        try:
+            fitted = self._fit_reply(row, turn, reply)
+        except RowError:
+            # Templates of reasoning models take the reasoning under a name of its own, and some only there.
+            apart = separate_reasoning(reply, self.format)
+            found = None if apart is None else self._try_reply(row, turn, apart)
+            if found is None:
+                raise
+            fitted = found
+        return RenderedRow(prompt.text, fitted.text, prompt.opened, fitted.end)
+
+    def _try_reply(self, row: Mapping[str, Any], turn: Turn, reply: Mapping[str, Any]) -> FittedTurn | None:
+        try:
+            return self._fit_reply(row, turn, reply)
+        except RowError:
+            return None
+
+    def _fit_reply(self, row: Mapping[str, Any], turn: Turn, reply: Mapping[str, Any]) -> FittedTurn:
+        messages = self._messages(row, [*row["prompt"], *row["completion"][:-1], reply])
+        return self._fitter.fit_completion(turn, self._apply_template(row, messages, start_turn=False))
+
+    def _join_texts(self, row: Mapping[str, Any]) -> RenderedRow:
+        """A row of plain texts stays as it is, except for the end token."""
+        eos = getattr(self.processor, "tokenizer", self.processor).eos_token
+        completion = row["completion"]
+        if eos is not None and not completion.endswith(eos):
+            completion += eos
+        return RenderedRow(row["prompt"], completion, find_opened(row["prompt"], self.format), eos)
+
+    def _messages(self, row: Mapping[str, Any], messages: Any) -> list[dict[str, Any]]:
+        return template_messages(messages, len(row["images"]) if self._sees else None, row.get("id", "?"))
+
+    def _apply_template(self, row: Mapping[str, Any], messages: list[dict[str, Any]], *, start_turn: bool) -> str:
+        try:
+            return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=start_turn)
+        except TEMPLATE_ERRORS as error:
+            roles = ", ".join(str(message.get("role")) for message in messages)
             raise RowError(
-                f"row {row.get('id', '?')}: `messages` must end with the assistant's message, after at least one other"
-            )
-    elif row.get("prompt") is not None and row.get("completion") is not None:
-        prompt, completion = row["prompt"], row["completion"]
-    else:
-        raise RowError(f"a row has the columns {sorted(row)}; expected `prompt` and `completion`, or `messages`")
-    return {"id": str(row.get("id", "?")), "prompt": prompt, "completion": completion, "images": images}
+                f"sample {row.get('id', '?')}: the chat template refuses its messages ({roles}): {error}. Change the "
+                "roles of the row, leave its system text out, or set another chat template",
+                "template_refuses",
+            ) from error
+
+    def _refuse_special_tokens(self, row: Mapping[str, Any], messages: list[dict[str, Any]]) -> None:
+        for message in messages:
+            for text in _texts_of(message):
+                if (found := self._special.find_first(text)) is not None:
+                    where, around = message.get("role"), text[max(0, found.start - 20) : found.start + 40]
+                    raise RowError(
+                        f"sample {row.get('id', '?')}: the {where}'s text has the special token {found.token!r} "
+                        f"({around!r}), which the tokenizer would not read as text; write it in another way, or leave "
+                        "such rows out with --on-bad-row drop",
+                        "special_token",
+                    )
 
 
-def render_row(row: Mapping[str, Any], processor: Any) -> dict[str, str]:
-    """`prompt`, and `completion` if the row has one, as text; messages are rendered by the chat template."""
-    parts = {name: row[name] for name in ("prompt", "completion") if name in row}
-    if not is_conversational(parts):
-        eos = getattr(processor, "tokenizer", processor).eos_token
-        if "completion" in parts and not parts["completion"].endswith(eos):
-            parts["completion"] += eos
-        return parts
-    if hasattr(processor, "image_processor"):
-        images = {"prompt": row["images"], "completion": []}
-        parts = {name: prepare_multimodal_messages(value, images=images[name]) for name, value in parts.items()}
-    rendered = apply_chat_template(parts, processor)
-    if "completion" in rendered:
-        tokenizer, spoken = getattr(processor, "tokenizer", processor), assistant_text(row["completion"]) or ""
-        rendered["completion"] = _ensure_stop_token(rendered["completion"], spoken, tokenizer)
-    return rendered
+def _texts_of(message: Mapping[str, Any]) -> list[str]:
+    return [part["text"] for part in _parts_of(message) if part.get("text")]
 
 
-def _ensure_stop_token(text: str, spoken: str, tokenizer: Any) -> str:
-    """The completion with a stop token after the assistant's text.
+def _parts_of(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    content = message.get("content") or ""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
-    Some chat templates leave it out (LLaVA-1.5's does), and a model that never sees one does not learn to stop.
+
+def _refuse_lost_texts(row: Mapping[str, Any], messages: list[dict[str, Any]], prompt: str) -> None:
+    """Raises RowError if a text of the system or the user is not in the prompt, or a picture between texts moved.
+
+    Templates may leave earlier turns of the assistant without their reasoning, which is how the models are used.
     """
-    end = text.rfind(spoken.strip())
-    tail = text[end + len(spoken.strip()) :] if end >= 0 else text[-_TAIL:]
-    if tokenizer.eos_token is None or not _special_token_ids(tokenizer).isdisjoint(
-        tokenizer(tail, add_special_tokens=False)["input_ids"]
-    ):
-        return text
-    return text.rstrip() + tokenizer.eos_token
-
-
-@lru_cache(maxsize=8)
-def _special_token_ids(tokenizer: Any) -> frozenset[int]:
-    """All special ids, also unnamed ones: Gemma's end of a turn is special, but the tokenizer has no name for it."""
-    added = (number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
-    return frozenset([*tokenizer.all_special_ids, *added])
-
-
-def assistant_text(completion: Any) -> str | None:
-    """The assistant's text in a completion of messages, before the chat template; None for plain text."""
-    if isinstance(completion, str):
-        return None
-    content = completion[-1].get("content") or ""
-    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
-
-
-def template_drops_content(raw: Parsed, rendered: Parsed) -> bool:
-    """Whether the rendered text lost the thinking or the answer of the raw one."""
-    if raw.think and not rendered.think:
-        return True
-    # `in` instead of `==`: a template may add end-of-turn tokens that the parser does not know.
-    return raw.answer is not None and raw.answer not in (rendered.answer or "")
+    place = 0  # where the text before ends in the prompt
+    for message in messages:
+        if message.get("role") == "assistant":
+            continue
+        pictured, first = False, True
+        for part in _parts_of(message):
+            pictured = pictured or part.get("type") == "image"
+            if not (text := (part.get("text") or "").strip()):
+                continue
+            start = prompt.find(text, place)
+            fate = None
+            if start < 0 and text not in prompt:
+                fate = "leaves out"
+            elif pictured and not first and not prompt[place:start].strip():
+                fate = "moves the picture before"
+            if fate is not None:
+                raise RowError(
+                    f"sample {row['id']}: the chat template {fate} text of the {message.get('role')} "
+                    f"({text[:_SHOWN]!r}); leave it out of the row, or set another chat template",
+                    "template_changes",
+                )
+            place, pictured, first = max(place, start + len(text)), False, False

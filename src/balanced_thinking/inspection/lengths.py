@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
+from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import image_size
 from balanced_thinking.data.rows import prompt_messages
@@ -52,21 +54,28 @@ def _count_words(text: str, format: str) -> int:
 
 
 def count_sample_tokens(example: Example, format: str, processor: Any) -> int | None:
-    """Tokens of prompt, pictures and completion together; None if the processor cannot count a picture's tokens.
+    """Tokens of prompt, pictures and completion together.
 
-    No picture is processed. Some tokens are not counted, such as those that Gemma puts around a picture.
+    None if the processor cannot count a picture's tokens, and for a row that training would refuse. No picture
+    is processed. Some tokens are not counted, such as those that Gemma puts around a picture.
     """
     if processor is None or (example.images and not hasattr(processor, "_get_num_multimodal_tokens")):
         return None
-    from balanced_thinking.batch.rendering import render_row
-
     completion = [{"role": "assistant", "content": render(example.think, example.answer, format)}]
     row = {"id": example.id, "prompt": prompt_messages(example), "completion": completion}
-    texts = render_row(row | {"images": list(example.images)}, processor)
-    tokenizer = getattr(processor, "tokenizer", processor)
-    count = sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts.values())
+    try:
+        count = sum(_text_checker(processor, format).check_text(row | {"images": list(example.images)}))
+    except RowError:
+        return None
     if example.images:
         sizes = [image_size(image)[::-1] for image in example.images]
         # The text has one placeholder for each picture already.
         count += sum(processor._get_num_multimodal_tokens(image_sizes=sizes).num_image_tokens) - len(sizes)
     return count
+
+
+@lru_cache(maxsize=4)
+def _text_checker(processor: Any, format: str) -> Any:
+    from balanced_thinking.batch.collator import ScaleCollator
+
+    return ScaleCollator(processor, format)

@@ -16,10 +16,15 @@ class Completion(NamedTuple):
     stopped: bool
 
 
-def parse_completion(ids: Sequence[int], stops: Collection[int], tokenizer: Any, format: ReasoningFormat) -> Completion:
-    """Parse generated token ids. A last id among `stops` is left out of the text and the segments."""
+def parse_completion(
+    ids: Sequence[int], stops: Collection[int], tokenizer: Any, format: ReasoningFormat, *, opened: str = ""
+) -> Completion:
+    """Parse generated token ids. A last id among `stops` is left out of the text and the segments.
+
+    `opened` is what the prompt had opened, as `find_opened` returns it.
+    """
     stopped = bool(ids) and ids[-1] in stops
-    return Completion(*generated_segments(ids[: len(ids) - stopped], tokenizer, format), stopped)
+    return Completion(*generated_segments(ids[: len(ids) - stopped], tokenizer, format, opened=opened), stopped)
 
 
 def is_answer_complete(parsed: Parsed, stopped: bool) -> bool:

@@ -261,7 +261,12 @@ def render(think: str | None, answer: str, format: str | Mapping[str, Any] | Rea
     has_place = bool(fmt.think_close or fmt.answer_open)
     if not has_place or not (think or needs_block):
         return reply
-    return _wrap_content(fmt.think_open, think or "", fmt.think_close, fmt.think_pad) + fmt.gap + reply
+    return render_thinking(think or "", fmt) + reply
+
+
+def render_thinking(think: str, fmt: ReasoningFormat) -> str:
+    """What comes before the answer: the thinking in its tags, and the gap after it."""
+    return _wrap_content(fmt.think_open, think, fmt.think_close, fmt.think_pad) + fmt.gap
 
 
 def _wrap_content(opening: str, content: str, closing: str, pad: str) -> str:

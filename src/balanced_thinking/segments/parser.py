@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from balanced_thinking.segments.formats import ReasoningFormat, get_format, recognise_format
+from balanced_thinking.segments.opening import opens_thinking
 from balanced_thinking.segments.scan import END_OF_TURN, TagScan, strip_space_and_turn_end, think_tag_pattern
 
 IGNORE, THINK, ANSWER = 0, 1, 2
@@ -51,7 +52,8 @@ class Parsed:
     """A parsed text. Offsets count characters of `text`; `spans` covers all of it, in order and without overlap.
 
     `think` and `answer` are the slices of their spans, without tags and outer white space. `think_span` includes the
-    tags between the stages of a format (LLaVA-CoT, Mulberry); `think` has a blank line in their place.
+    tags between the stages of a format (LLaVA-CoT, Mulberry); `think` has a blank line in their place. `opened` is what
+    the prompt had opened before the text; it is no part of the text.
     """
 
     text: str
@@ -62,6 +64,7 @@ class Parsed:
     answer_span: tuple[int, int] | None
     spans: tuple[Span, ...]
     problems: tuple[str, ...]
+    opened: str = ""
 
     @property
     def well_formed(self) -> bool:
@@ -69,12 +72,16 @@ class Parsed:
         return not self.problems
 
 
-def parse(text: str, format: str | Mapping[str, Any] | ReasoningFormat = "think-answer") -> Parsed:
-    """Split a text into thinking and answer. Accepts any text; raises ValueError only for an unknown format."""
+def parse(text: str, format: str | Mapping[str, Any] | ReasoningFormat = "think-answer", *, opened: str = "") -> Parsed:
+    """Split a text into thinking and answer. Accepts any text; raises ValueError only for an unknown format.
+
+    `opened` is what the prompt before the text has opened already, as `find_opened` returns it: a text after a prompt
+    that ends in `<think>` is thinking until it closes it.
+    """
     fmt = get_format(format)
     if fmt.name == "auto":
-        fmt = recognise_format(text)
-    scan = TagScan(text, fmt)
+        fmt = recognise_format(opened + text)
+    scan = TagScan(text, fmt, in_think=bool(opened) and opens_thinking(opened, fmt))
     answer_span = _find_answer_span(scan)
     think_span = _find_think_span(scan)
     think = _remove_stage_tags(text, think_span, fmt)
@@ -90,6 +97,7 @@ def parse(text: str, format: str | Mapping[str, Any] | ReasoningFormat = "think-
         answer_span=answer_span,
         spans=tuple(span for span in spans if span.start < span.end),
         problems=_find_problems(scan, think, answer_span),
+        opened=opened,
     )
 
 

@@ -20,6 +20,7 @@ END_OF_TURN = (
     "<|end|>",
     "<|user|>",  # GLM stops by opening the user's turn
     "</s>",
+    "<\\s>",  # a slip in the chat template of LLaVA-NeXT-Mistral: characters, no token
     "<eos>",
     "[EOS]",
     "<pad>",
@@ -45,10 +46,11 @@ class TagScan:
     before their last answer is reasoning.
     """
 
-    def __init__(self, text: str, fmt: ReasoningFormat) -> None:
+    def __init__(self, text: str, fmt: ReasoningFormat, *, in_think: bool = False) -> None:
         self.text, self.fmt = text, fmt
-        self.state = "outside"
-        self.opened: tuple[int, int] | None = None  # the tag that opened the first thinking; (0, 0) if the template did
+        # The tag that opened the first thinking; (0, 0) if it is in the prompt.
+        self.opened: tuple[int, int] | None = (0, 0) if in_think else None
+        self.state = "think" if in_think and fmt.think_close else "outside"
         self.closes: list[tuple[int, int]] = []
         self.answers: list[AnswerBlock] = []
         self.answer_tag = (0, 0)

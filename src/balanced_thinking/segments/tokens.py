@@ -38,18 +38,23 @@ def token_segments(parsed: Parsed, offsets: Sequence[tuple[int, int]]) -> list[i
 
 
 def generated_segments(
-    ids: Sequence[int], tokenizer: Any, format: str | Mapping[str, Any] | ReasoningFormat = "think-answer"
+    ids: Sequence[int],
+    tokenizer: Any,
+    format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
+    *,
+    opened: str = "",
 ) -> tuple[Parsed, list[int]]:
     """The parsed text of generated token ids, and THINK or ANSWER for each id.
 
     Tokenizing the text again may give other ids than the model generated. So the border is searched among the generated
-    ids, with O(log n) decodings: the first id that starts at or after the answer's first character.
+    ids, with O(log n) decodings: the first id that starts at or after the answer's first character. `opened` is as for
+    `parse`.
     """
 
     def decode_first(count: int) -> str:
         return tokenizer.decode(ids[:count], skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
-    parsed = parse(decode_first(len(ids)), format)
+    parsed = parse(decode_first(len(ids)), format, opened=opened)
     border = next((span.start for span in parsed.spans if span.segment == ANSWER), None)
     if border is None:
         return parsed, [THINK] * len(ids)

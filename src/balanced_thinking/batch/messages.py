@@ -1,0 +1,144 @@
+"""Rows in any of TRL's forms -> messages as chat templates take them, with one text for the assistant's turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trl.data_utils import prepare_multimodal_messages
+
+from balanced_thinking.data.bad_rows import RowError
+from balanced_thinking.segments import ReasoningFormat, parse, render
+from balanced_thinking.segments.formats import render_thinking
+
+# Names under which servers and data sets give the reasoning of a turn, beside its content.
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+_REASONING_PARTS = ("thinking", "reasoning")  # types of content parts
+
+
+def to_prompt_completion(row: Mapping[str, Any]) -> dict[str, Any]:
+    """TRL's columns, in any of its forms, as `prompt`, `completion`, `images` and `id`.
+
+    The last of `messages`, the assistant's, is the completion: only that is trained on.
+    """
+    # Concatenated data sets hold null in columns that one of them lacks.
+    images = list(row.get("images") or []) or [image for image in (row.get("image"),) if image is not None]
+    if row.get("messages") is not None:
+        prompt, completion = row["messages"][:-1], row["messages"][-1:]
+        if not prompt or completion[0]["role"] != "assistant":
+            raise RowError(
+                f"row {row.get('id', '?')}: `messages` must end with the assistant's message, after at least one other"
+            )
+    elif row.get("prompt") is not None and row.get("completion") is not None:
+        prompt, completion = row["prompt"], row["completion"]
+    else:
+        raise RowError(f"a row has the columns {sorted(row)}; expected `prompt` and `completion`, or `messages`")
+    return {"id": str(row.get("id", "?")), "prompt": prompt, "completion": completion, "images": images}
+
+
+def template_messages(messages: Sequence[Mapping[str, Any]], images: int | None, row_id: str) -> list[dict[str, Any]]:
+    """The messages as a chat template takes them, without null values, which columns of a table bring.
+
+    For a processor of pictures every content becomes a list of parts; `images` pictures without a place of their own
+    come before the first text of the user. For a tokenizer (`images` None) content is a text.
+
+    Raises RowError where the places of pictures differ in number from the pictures.
+    """
+    plain = [_without_nulls(message) for message in messages]
+    if images is None:
+        return [_with_text_content(message, row_id) for message in plain]
+    try:
+        return prepare_multimodal_messages(plain, images=["image"] * images)
+    except (ValueError, KeyError) as error:
+        kind = "image_count" if "number of images" in str(error).lower() else "template_refuses"
+        raise RowError(f"sample {row_id}: {error}", kind) from error
+
+
+def assistant_text(completion: Any) -> str | None:
+    """The assistant's text in a completion of messages, before the chat template; None for plain text."""
+    if isinstance(completion, str):
+        return None
+    return _content_text(completion[-1].get("content"))
+
+
+def merge_reasoning(message: Mapping[str, Any], format: ReasoningFormat, row_id: str) -> dict[str, Any]:
+    """The assistant's message with reasoning that is beside its content written into the content.
+
+    Reasoning is beside it under a key of its own, or as a part of the content. Raises RowError if the content has
+    reasoning as well, or the format has no place for it.
+    """
+    reasoning, where = _reasoning_beside_content(message)
+    content = _content_text(message.get("content"))
+    if not reasoning:
+        return {"role": message["role"], "content": content}
+    parsed = parse(content, format)
+    if parsed.think == reasoning and parsed.answer is not None:  # given twice
+        return {"role": message["role"], "content": content}
+    if parsed.think and parsed.answer is not None and format.think_required:
+        raise RowError(
+            f"sample {row_id} has reasoning under {where} ({_shorten(reasoning)}) and other reasoning in its content "
+            f"({_shorten(parsed.think)}); expected it in one place",
+            "reasoning_twice",
+        )
+    if parsed.answer is None:
+        answer, merged = content.strip(), render(reasoning, content.strip(), format)
+    else:
+        answer, merged = parsed.answer, render_thinking(reasoning, format) + content.lstrip()
+    found = parse(merged, format)
+    if found.think != reasoning or found.answer != answer:
+        raise RowError(
+            f"sample {row_id}: the reasoning under {where} has no place in reasoning_format {format.name!r}: with it "
+            f"the completion is {_shorten(merged)}; choose a reasoning_format with tags for it",
+            "reasoning_twice" if found.think else "no_think",
+        )
+    return {"role": message["role"], "content": merged}
+
+
+def separate_reasoning(message: Mapping[str, Any], format: ReasoningFormat) -> dict[str, Any] | None:
+    """The assistant's message with its reasoning under the key that chat templates read; None where it has none."""
+    content = message["content"]
+    parsed = parse(content, format)
+    if parsed.think is None or parsed.answer is None:
+        return None
+    answer = content[parsed.spans[-1].start :].strip()
+    return {"role": message["role"], REASONING_KEYS[0]: parsed.think, "content": answer}
+
+
+def _reasoning_beside_content(message: Mapping[str, Any]) -> tuple[str, str]:
+    """The reasoning, and the name it is under; ("", "") if there is none."""
+    for key in REASONING_KEYS:
+        if isinstance(value := message.get(key), str) and value.strip():
+            return value.strip(), key
+    content = message.get("content")
+    if isinstance(content, str) or content is None:
+        return "", ""
+    parts = [part for part in content if part.get("type") in _REASONING_PARTS]
+    texts = [next((part[key] for key in (*REASONING_KEYS, "text") if part.get(key)), "") for part in parts]
+    return "\n\n".join(text.strip() for text in texts if text.strip()), "a part of its content"
+
+
+def _without_nulls(message: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: value for key, value in message.items() if value is not None}
+    if isinstance(content := found.get("content"), list | tuple):
+        found["content"] = [{key: value for key, value in part.items() if value is not None} for part in content]
+    return found
+
+
+def _with_text_content(message: dict[str, Any], row_id: str) -> dict[str, Any]:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    if any(part.get("type") == "image" for part in content):
+        raise RowError(f"sample {row_id} has a picture in its text, but the model takes text only", "image_count")
+    return message | {"content": _content_text(content)}
+
+
+def _content_text(content: Any) -> str:
+    """A content's text, without the parts that are reasoning or pictures."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.get("text") or "" for part in content if part.get("type") not in _REASONING_PARTS)
+
+
+def _shorten(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
