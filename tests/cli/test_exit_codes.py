@@ -17,8 +17,10 @@ from balanced_thinking.cli import commands, main
 from balanced_thinking.cli.commands import COMMANDS
 from balanced_thinking.models.find import find_model_source
 from balanced_thinking.system.signals import Terminated
+from balanced_thinking.training.health import NothingLearnedError
 from tests.cli.tiny_commands import BASE, FEW, exit_code
 
+ASKED = "you tried to allocate 46170898432 bytes"
 ROW = {"id": "a", "question": "which color ?", "think": "it looks red .", "answer": "red"}
 STUDY = """
 arms: {sft: {model: "tiny:qwen2", data: good.jsonl, split: all}}
@@ -226,6 +228,10 @@ def test_every_command_is_in_the_table_with_usage_and_success() -> None:
         (KeyboardInterrupt(), 130, "balanced {}: stopped"),
         (Terminated(), 143, "balanced {}: stopped"),
         (torch.OutOfMemoryError("CUDA out of memory."), 1, "balanced {}: CUDA out of memory."),
+        (RuntimeError(f"[fail] DefaultCPUAllocator: can't allocate memory: {ASKED}"), 1, "balanced {}: out of memory"),
+        (MemoryError(), 1, "balanced {}: out of memory"),
+        (OSError(12, "Cannot allocate memory"), 1, "balanced {}: out of memory"),
+        (NothingLearnedError("nothing was learned"), 1, "balanced {}: nothing was learned"),
         (ImportError("no bitsandbytes"), 1, "balanced {}: no bitsandbytes"),
         (FloatingPointError("the gradient norm is nan"), 1, "balanced {}: the gradient norm is nan"),
         (ValueError("no sample is left"), 1, "balanced {}: no sample is left"),
@@ -250,6 +256,19 @@ def test_what_stops_any_command_is_said_in_one_line(
     error = capsys.readouterr().err.strip()
     assert error.startswith(said.format(name))
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["sft", "grpo", "eval"])
+def test_too_little_memory_on_a_cpu_gets_the_hint_of_a_gpu(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: Any) -> None:
+        raise RuntimeError(f"[enforce fail at alloc] DefaultCPUAllocator: not enough memory: {ASKED}. Error code 12")
+
+    monkeypatch.setitem(commands.COMMANDS, name, replace(COMMANDS[name], run=fail))
+    assert main([name, *(BASE if name == "eval" else [])]) == 1
+    hint = "lower --batch-size" if name == "eval" else "lower per_device_train_batch_size"
+    assert f"out of memory: 43.0 GiB were needed at once; {hint}" in capsys.readouterr().err
 
 
 def test_what_a_stopped_command_does_next_and_what_saves_memory_is_said(

@@ -15,7 +15,7 @@ import yaml
 from balanced_thinking.cli import main
 from balanced_thinking.runs.directory import create_run
 from balanced_thinking.training.recipe import Recipe, describe_changes
-from tests.cli.tiny_commands import BASE, FEW, STEPS, TINY, exit_code
+from tests.cli.tiny_commands import BASE, FEW, LEARNING, STEPS, TINY, exit_code
 from tests.conftest import REPOSITORY
 
 
@@ -89,8 +89,7 @@ def test_grpo_goes_on_from_a_run_and_names_the_command_for_other_recipes(
 ) -> None:
     first, second = tmp_path / "sft", tmp_path / "grpo"
     assert main(["sft", *TINY, *STEPS, "--out", str(first)]) == 0
-    sampling = ["--num_generations", "2", "--max_completion_length", "4", "--beta", "0.1"]
-    command = ["grpo", "--model", str(first), *TINY[2:], *STEPS, *sampling, "--out", str(second)]
+    command = ["grpo", "--model", str(first), *TINY[2:], *STEPS, *LEARNING, "--beta", "0.1", "--out", str(second)]
     assert main(command) == 0
     about = json.loads((second / "provenance.json").read_text())
     assert (about["arm"], about["stage"], about["model"]) == ("grpo", "grpo", str(first))
@@ -102,6 +101,29 @@ def test_grpo_goes_on_from_a_run_and_names_the_command_for_other_recipes(
         main(["sft", "--config", "recipes/world/grpo.yaml", "--out", str(tmp_path / "other")])
     assert end.value.code == 2
     assert "run it with `balanced grpo`" in capsys.readouterr().err
+
+
+def test_a_grpo_run_in_which_nothing_could_be_learned_fails_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    few = ["--num_generations", "2", "--max_completion_length", "4", "--max_steps", "4", "--out", str(run)]
+    assert main(["grpo", *TINY, *STEPS, *few]) == 1
+    error = capsys.readouterr().err
+    assert "in the last 3 generations every completion was cut off at max_completion_length: raise it" in error
+    assert "balanced grpo: nothing was learned: none of the 8 completions had an advantage" in error
+    assert (run / "model" / "config.json").is_file()
+    assert not json.loads((run / "provenance.json").read_text()).get("finished")
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = {row["step"]: row.get("warnings") for row in rows}
+    assert found == {
+        1: None,
+        2: None,
+        3: ["all_clipped", "no_format", "no_advantage"],
+        4: ["all_clipped", "no_format", "no_advantage", "nothing_learned"],
+    }
+    assert main(["report", str(tmp_path), "--html", str(tmp_path / "page.html")]) == 0
+    assert "nothing was learned" in (tmp_path / "page.html").read_text()
 
 
 def test_lora_on_random_weights_keeps_the_base_that_its_adapter_names(tmp_path: Path) -> None:
@@ -269,8 +291,8 @@ def test_no_line_is_redrawn_in_a_log_file(tmp_path: Path) -> None:
 
 def test_a_key_of_a_mapping_is_an_option_of_its_own(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = ["grpo", *TINY, *STEPS, "--num_generations", "2", "--max_completion_length", "4", "--save_strategy", "no"]
-    command += ["--rewards.accuracy", "1", "--rewards.conciseness", "0.5", "--out", str(run)]
+    command = ["grpo", *TINY, *STEPS, *LEARNING, "--save_strategy", "no"]
+    command += ["--rewards.format", "1", "--rewards.conciseness", "0.5", "--out", str(run)]
     assert main(command) == 0
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["training"]["rewards"] == {"accuracy": 1, "conciseness": 0.5}
+    assert config["training"]["rewards"] == {"format": 1, "conciseness": 0.5}

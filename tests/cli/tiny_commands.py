@@ -11,6 +11,11 @@ STEPS = [
     *("--max_steps", "2", "--per_device_train_batch_size", "2"),
     *("--logging_steps", "1", "--gradient_checkpointing", "false"),
 ]
+# GRPO options with which an untrained model earns rewards that differ: about half of what it writes has an `e`.
+LEARNING = [
+    *("--per_device_train_batch_size", "4", "--num_generations", "4", "--max_completion_length", "4"),
+    *("--reasoning_format", "{name: letters, answer_open: e, think_required: false}"),
+]
 
 
 def exit_code(words: list[str]) -> int:

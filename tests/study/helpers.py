@@ -19,6 +19,8 @@ from balanced_thinking.study.plan import merge_mappings
 from balanced_thinking.study.run import prepare_folder
 
 TRAINING = {"per_device_train_batch_size": 2, "max_steps": 2, "gradient_checkpointing": False, "logging_steps": 1}
+# About half of what an untrained model writes has an `e`, so that rewards differ and a run can learn.
+LETTERS = {"name": "letters", "answer_open": "e", "think_required": False}
 SMALL: dict[str, Any] = {
     "seeds": [0],
     "stages": {
@@ -32,8 +34,9 @@ SMALL: dict[str, Any] = {
             "training": {
                 **TRAINING,
                 "per_device_train_batch_size": 4,
-                "num_generations": 2,
+                "num_generations": 4,
                 "max_completion_length": 4,
+                "reasoning_format": dict(LETTERS),
                 "save_strategy": "steps",
                 "save_steps": 1,
             },

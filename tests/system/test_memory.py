@@ -39,3 +39,32 @@ def test_on_cuda_the_peak_is_the_devices(monkeypatch: pytest.MonkeyPatch) -> Non
     memory.reset_peak()
     assert reset == [0, 1]
     assert memory.peak_mib("cuda:1") == 5
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), "CUDA out of memory. Tried"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2147483648 bytes."),
+            "2.0 GiB",
+        ),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1610612736 bytes."), "1.5 GiB"),
+        (RuntimeError("Caught RuntimeError in worker 0.\n  File x\ncan't allocate memory"), "memory: can't allocate"),
+        (RuntimeError("CUDA error: out of memory\nCompile with ..."), "memory: CUDA error: out of memory"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), "memory: MPS backend"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), "memory: CUDA error"),
+        (RuntimeError("std::bad_alloc"), "memory: std::bad_alloc"),
+        (RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"), "memory: unable to mmap"),
+        (OSError(12, "Cannot allocate memory"), "memory: [Errno 12]"),
+        (MemoryError(), "out of memory"),
+        (MemoryError("Unable to allocate 46. GiB for an array"), "memory: Unable to allocate 46. GiB"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
+        (RuntimeError("could not allocate a port"), None),
+        (ValueError("a room of memory"), None),
+    ],
+)
+def test_every_way_of_having_too_little_memory_is_one_line(error: Exception, said: str | None) -> None:
+    found = memory.describe_memory_error(error)
+    assert (found is None) == (said is None)
+    assert said is None or (said in str(found) and "\n" not in str(found))

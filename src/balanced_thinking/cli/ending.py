@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from balanced_thinking.cli.commands import COMMANDS, Command
 from balanced_thinking.cli.output import show_log, show_result
 from balanced_thinking.cli.parser import Parser
-from balanced_thinking.config.errors import UsageError
+from balanced_thinking.config.errors import BalancedThinkingError, UsageError
 from balanced_thinking.system.ending import clean_up_on_sigterm
+from balanced_thinking.system.memory import describe_memory_error
 from balanced_thinking.system.signals import Terminated
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,6 @@ def run_to_its_end(arguments: argparse.Namespace, parser: Parser) -> int:
 
 def _run_command(name: str, command: Command, arguments: argparse.Namespace) -> int:
     from balanced_thinking.data.bad_rows import BadRowsError
-    from balanced_thinking.study.run import StudyError
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl")
     try:
@@ -52,12 +52,14 @@ def _run_command(name: str, command: Command, arguments: argparse.Namespace) -> 
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except (StudyError, ValueError, OSError, FloatingPointError, ImportError) as error:
+    except (BalancedThinkingError, ValueError, FloatingPointError, ImportError) as error:
         return _report_failure(name, str(error))
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's own
+    except (RuntimeError, MemoryError, OSError) as error:
+        if (lack := describe_memory_error(error)) is not None:
+            return _report_failure(name, f"{lack}{command.saves_memory}")
+        if not isinstance(error, OSError):
             raise
-        return _report_failure(name, f"{error}{command.saves_memory}")
+        return _report_failure(name, str(error))
     if result is not None:
         show_result(result)
     return DONE

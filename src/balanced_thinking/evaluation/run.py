@@ -30,6 +30,7 @@ from balanced_thinking.evaluation.results import answer_task, read_results, refu
 from balanced_thinking.evaluation.resume import evaluation_ranks, exclusive_folder, shared_temporary_folder
 from balanced_thinking.evaluation.task import NOTHING_TO_EVALUATE, Task, load_task_data
 from balanced_thinking.models.load import LoadedModel
+from balanced_thinking.runs.advice import advise_on_outputs
 from balanced_thinking.runs.records import RecordError, Summary
 from balanced_thinking.segments import get_format
 from balanced_thinking.system.progress import track_progress
@@ -112,6 +113,8 @@ def evaluate_benchmarks(
                 finished = _run_task(source, task, folder, overwrite)
                 announce(f"{task.data}, {summary_line(finished)}")
             summary = finished
+            if advice := advise_on_outputs(summary.n, summary.truncated, summary.malformed, summary.max_new_tokens):
+                logger.warning("%s: %s", task.data, advice)
             evaluated.append(Evaluated(summary, folder))
     return evaluated
 

@@ -148,13 +148,16 @@ class LedgerEntry:
 
 
 class MetricsRow(NamedTuple):
-    """What was logged at an optimizer step. `values` are the trainer's own names."""
+    """What was logged at an optimizer step. `values` are the trainer's own names, `warnings` keys of
+    `advice.TRAINING_WARNINGS`."""
 
     step: int
     values: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        return json.dumps({"step": self.step, **self.values})
+        warnings = {"warnings": list(self.warnings)} if self.warnings else {}
+        return json.dumps({"step": self.step, **self.values, **warnings})
 
 
 def read_metrics_row(values: Mapping[str, Any], where: str) -> MetricsRow:
@@ -162,7 +165,10 @@ def read_metrics_row(values: Mapping[str, Any], where: str) -> MetricsRow:
     step = values.get("step")
     if not isinstance(step, int) or isinstance(step, bool):
         raise RecordError(f"{where}: step is {step!r}; expected an integer")
-    return MetricsRow(step, {name: value for name, value in values.items() if name != "step"})
+    logged = {name: value for name, value in values.items() if name not in ("step", "warnings")}
+    warnings = values.get("warnings", [])
+    known = warnings if isinstance(warnings, list) else []
+    return MetricsRow(step, logged, tuple(name for name in known if isinstance(name, str)))
 
 
 def record_values(record: Any, *, keep_empty: bool = True) -> dict[str, Any]:

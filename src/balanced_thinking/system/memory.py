@@ -1,4 +1,4 @@
-"""Peak memory of a part of a process, in MiB: that of a GPU, or that of the process itself."""
+"""Memory: the peak of a part of a process in MiB, of a GPU or of the process itself, and errors for lack of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 _PROC = Path("/proc/self")
+# How libraries say it in an error that has no type of its own. torch on a CPU gives the number of bytes.
+_LACKS_MEMORY = re.compile(
+    r"can't allocate memory|cannot allocate memory|not enough memory|\bout of memory|ALLOC_FAILED|bad_alloc",
+    re.IGNORECASE,
+)
+_ASKED_BYTES = re.compile(r"tried to allocate (\d+) bytes")
 
 
 def reset_peak() -> None:
@@ -41,3 +47,16 @@ def peak_mib(device: str = "cpu") -> int:
         return int(psutil.Process().memory_info().peak_wset / 2**20)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
     return int(peak / (2**20 if sys.platform == "darwin" else 2**10))
+
+
+def describe_memory_error(error: BaseException) -> str | None:
+    """One line for an error that means too little memory, on a GPU or a CPU; None for any other error."""
+    text = str(error)
+    if type(error).__name__ == "OutOfMemoryError":  # torch's own, for a GPU
+        return text
+    if not isinstance(error, MemoryError) and not _LACKS_MEMORY.search(text):
+        return None
+    if asked := _ASKED_BYTES.search(text):
+        return f"out of memory: {int(asked[1]) / 2**30:,.1f} GiB were needed at once"
+    said = next((line for line in text.splitlines() if _LACKS_MEMORY.search(line)), text)
+    return f"out of memory: {said}" if said else "out of memory"

@@ -18,6 +18,7 @@ from balanced_thinking.segments import THINK
 from balanced_thinking.system.files import write_atomically
 from balanced_thinking.system.process import Clock, read_clock
 from balanced_thinking.system.progress import should_show_bars
+from balanced_thinking.training.health import active_warnings
 
 logger = logging.getLogger(__name__)
 # What the readable line shows, in this order: key of the log, and its text.
@@ -84,7 +85,7 @@ class MetricsFile(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(MetricsRow(state.global_step, logs).to_json() + "\n")
+                file.write(MetricsRow(state.global_step, logs, active_warnings(state)).to_json() + "\n")
 
 
 class TrainingClock(TrainerCallback):

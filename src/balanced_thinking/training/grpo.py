@@ -4,12 +4,14 @@ It adds:
 
 - rewards by name, which read completions with the parser of training;
 - rows with and without images in one batch, and each image opened and processed once per generation cycle;
+- a warning while nothing can be learned from the completions;
 - separate credit for thinking and answer, independent of length and scheduled as in SCALe;
 - resuming that loads every tensor.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +26,7 @@ from balanced_thinking.data.images import open_image
 from balanced_thinking.loss.schedules import SegmentWeights
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
+from balanced_thinking.training.health import Generation, count_generation
 from balanced_thinking.training.rewards import NamedReward, make_rewards
 from balanced_thinking.training.safety import SafeTrainer
 
@@ -102,12 +105,15 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         with _process_each_image_once(self.processing_class), _left_padding(self._tokenizer):
             output = super()._generate_and_score_completions([_with_opened_images(row, opened) for row in inputs])
         mask_BT = output["completion_mask"].bool()
+        used_B = mask_BT.any(1)
         # Truncated completions may be masked from the loss, but they were generated and are counted.
         written_BT = output["completion_ids"] != self._tokenizer.pad_token_id
         mask_BT = torch.where(mask_BT.any(1, keepdim=True), mask_BT, written_BT)
         completions = [ids[mask].tolist() for ids, mask in zip(output["completion_ids"], mask_BT, strict=True)]
         found = [generated_segments(ids, self._tokenizer, self.format) for ids in completions]
         self._log_segments(found)
+        if self.model.training:
+            self._watch_health(found, used_B, torch.tensor([len(ids) <= 1 for ids in completions]))
         if self.args.credit == "segment":
             shares_BT = credit_shares([segments for _, segments in found], mask_BT.shape[1], *self._credit_weights())
             output["advantages"] = output["advantages"].unsqueeze(1) * shares_BT.to(output["advantages"])
@@ -122,6 +128,22 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         mode = "train" if self.model.training else "eval"
         for name, value in zip(("think_tokens", "answer_tokens", "malformed"), means.tolist(), strict=True):
             self._metrics[mode][name].append(value)
+
+    def _watch_health(self, found: Sequence[tuple[Any, Any]], used_B: torch.Tensor, empty_B: torch.Tensor) -> None:
+        gathered = self.accelerator.gather(torch.stack([used_B, empty_B.to(used_B.device)], dim=1))
+        rewards = {name: list(values)[-len(gathered) :] for name, values in self._logs["rewards"].items()}
+        gathered = gathered[-min(map(len, rewards.values())) :]  # TRL keeps no more than a generation batch
+        weights = dict(zip(self.reward_func_names, self.reward_weights.tolist(), strict=True))
+        generation = Generation(
+            rewards=rewards,
+            weights=weights,
+            group_size=self.num_generations,
+            used=gathered[:, 0].tolist(),
+            clipped=self._metrics["train"]["completions/clipped_ratio"][-1],
+            empty=float(gathered[:, 1].float().mean()),
+            problems=Counter(problem for parsed, _ in found for problem in parsed.problems),
+        )
+        count_generation(self.state, generation)
 
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         def forward(**inputs: Any) -> Any:

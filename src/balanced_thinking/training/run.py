@@ -25,6 +25,7 @@ from balanced_thinking.training.checks import check_places, check_settings
 from balanced_thinking.training.grpo import ScaleGRPOTrainer
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.header import StartHeader
+from balanced_thinking.training.health import conclude_health
 from balanced_thinking.training.model_checks import check_lora_targets, check_processor
 from balanced_thinking.training.options import DEFAULTS
 from balanced_thinking.training.recipe import Recipe
@@ -135,6 +136,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         _refuse_all_dropped(trainer.state.log_history, args)
     spent = clock.time_spent()
     _save_model(trainer, loaded, RunFiles(out).model)
+    conclude_health(trainer.state, str(RunFiles(out).model))
     if trainer.is_world_process_zero():
         finish_run(out, **_training_totals(trainer, spent))
     return RunFiles(out).model

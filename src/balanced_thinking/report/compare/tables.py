@@ -19,6 +19,7 @@ from balanced_thinking.report.compare.rows import (
     question_family_rows,
 )
 from balanced_thinking.report.compare.settings import ValueRow, value_rows
+from balanced_thinking.report.compare.troubles import Trouble, find_troubles
 from balanced_thinking.runs.evaluations import Evaluation
 from balanced_thinking.runs.load import Run
 from balanced_thinking.runs.records import record_values
@@ -59,6 +60,12 @@ class Tables:
     config: tuple[ValueRow, ...]
     provenance: tuple[ValueRow, ...]
     notes: tuple[str, ...]
+    troubles: tuple[Trouble, ...] = ()
+
+    @property
+    def decisive_troubles(self) -> list[str]:
+        """What must be cured before a verdict means much."""
+        return [trouble.text for trouble in self.troubles if trouble.decisive]
 
 
 def make_tables(
@@ -89,6 +96,7 @@ def make_tables(
         config=value_rows(ordered, lambda run: run.config),
         provenance=value_rows(ordered, lambda run: {**_provenance_values(run), **run.hashes}),
         notes=tuple(notes),
+        troubles=find_troubles(ordered, splits),
     )
 
 

@@ -85,7 +85,12 @@ def render_markdown(report: Report) -> str:
 def _overall_blocks(report: Report) -> list[str]:
     rows = ([setting, *_contrast_cells(contrast)] for setting, contrast in report.contrasts)
     warning = low_power_settings_warning(report.contrasts_by_setting)
-    blocks = [f"**{escape_markdown(warning)}**"] if warning else []
+    troubles = [
+        f"**{escape_markdown(f'{section.name}: {trouble}')}**"
+        for section in report.sections
+        for trouble in section.tables.decisive_troubles
+    ]
+    blocks = [*troubles, *([f"**{escape_markdown(warning)}**"] if warning else [])]
     blocks += [_markdown_list(f"{setting}: {verdict_headline(contrast)}" for setting, contrast in report.contrasts)]
     return [*blocks, *([_markdown_table(["setting", *CONTRAST_HEADER], rows)] if report.contrasts else [])]
 
@@ -107,6 +112,8 @@ def _section_blocks(tables: Tables, title: str) -> list[str]:
         ["arm", *GROUPS],
         ([r.arm, *map(format_percent, r.shares)] for r in tables.failures),
     )
+    if tables.troubles:
+        blocks += [f"## {title}What went wrong", _markdown_list(trouble.text for trouble in tables.troubles)]
     blocks += _titled_table(
         f"## {title}Accuracy by question family on {main}",
         ["family", "items", *tables.arms],
@@ -130,7 +137,8 @@ def escape_markdown(text: str) -> str:
 
 def _verdict_blocks(tables: Tables) -> list[str]:
     compared = [contrasts for contrasts in tables.by_split.values() if contrasts]
-    blocks = [f"**{escape_markdown(weak)}**"] if (weak := low_power_warning(tables.contrasts)) else []
+    blocks = [f"**{escape_markdown(trouble)}**" for trouble in tables.decisive_troubles]
+    blocks += [f"**{escape_markdown(weak)}**"] if (weak := low_power_warning(tables.contrasts)) else []
     if not tables.contrasts:
         where = f" of {tables.main_split}" if compared else ""
         blocks.append(
