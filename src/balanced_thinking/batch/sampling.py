@@ -18,8 +18,8 @@ from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
 
-from balanced_thinking.data.checks import UNREADABLE
 from balanced_thinking.data.images import image_size
+from balanced_thinking.data.picture_files import UNREADABLE
 
 _TEXT_COLUMNS = ("messages", "prompt", "completion")
 _IMAGE_COLUMNS = ("image", "images")

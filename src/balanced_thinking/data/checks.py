@@ -6,19 +6,16 @@ import io
 import json
 import os
 import re
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
-
-from balanced_thinking.data.bad_rows import BadRow
+from balanced_thinking.data.bad_rows import BadRow, RowError
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.images import open_image
+from balanced_thinking.data.picture_files import find_damage
 from balanced_thinking.scoring.answers import find_choice, parse_answer
 
-# What Pillow raises for files that are missing, damaged, too large or not pictures. PNG damage is a SyntaxError.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _OPTION = re.compile(r"^[ \t]*\(?([A-Z])[.):][ \t]", re.MULTILINE)
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -36,8 +33,7 @@ def check_examples(
 ) -> Iterator[Example | BadRow]:
     """Pass on the rows of an adapter; an example with a problem becomes a BadRow.
 
-    Image files must exist. `verify_images` also opens each one, which finds damaged files and other kinds of files. It
-    decodes a picture only if nothing cheaper shows that its file is complete.
+    Image files must exist. `verify_images` also decodes each one, which finds damaged files and other kinds of files.
     `reasoned`: an example without reasoning has a problem, too.
     """
     seen: set[str] = set()
@@ -89,42 +85,34 @@ def _meta_texts(example: Example) -> Iterator[str]:
 def _find_image_problems(example: Example, verify: bool) -> Iterator[Problem]:
     for image in example.images:
         encoded = getattr(image, "encoded", None)
-        source = image if isinstance(image, Path) else None if encoded is None else io.BytesIO(encoded)
-        if source is not None and (problem := find_picture_problem(source, decode=verify)) is not None:
+        source = image if encoded is None else io.BytesIO(encoded)
+        if (problem := find_picture_problem(source, decode=verify)) is not None:
             yield problem
 
 
 def find_picture_problem(source: Any, *, decode: bool = True) -> Problem | None:
-    """What is wrong with the picture in a file or a stream; None also for an image that is open already.
+    """What is wrong with the picture in a file, in a stream or in a PIL image; None for a good one.
 
     Args:
-        decode: whether to look into it. Otherwise a file must only exist.
+        decode: whether to decode it. Otherwise a file must only exist.
     """
     # os.path: a name that no file can have (too long, a null character) is simply a missing file.
     if isinstance(source, Path) and not os.path.isfile(source):
         return Problem("missing_image", str(source))
-    if not decode or not isinstance(source, Path | io.BytesIO) or _is_complete_picture(source):
+    if not decode:
         return None
-    name = str(source) if isinstance(source, Path) else f"a picture of {len(source.getvalue())} bytes"
-    return Problem("broken_image", name)
+    if isinstance(source, Path):
+        name, damage = str(source), find_damage(source)
+    elif isinstance(source, io.BytesIO):
+        name, damage = f"a picture of {len(source.getvalue())} bytes", find_damage(source.getvalue())
+    else:
+        return _find_problem_of_opened(source)
+    return None if damage is None else Problem("broken_image", f"{damage}: {name}")
 
 
-def _is_complete_picture(source: Path | io.BytesIO) -> bool:
-    """Whether the file is a complete picture."""
+def _find_problem_of_opened(image: Any) -> Problem | None:
     try:
-        with Image.open(source) as image:
-            if image.format == "PNG":
-                image.verify()  # its checksums are enough
-            elif not (image.format == "JPEG" and _last_two_bytes(source) == b"\xff\xd9"):  # the mark at a JPEG's end
-                image.draft("L", (1, 1))  # decode a JPEG at an eighth of its size
-                image.load()
-    except UNREADABLE:
-        return False
-    return True
-
-
-def _last_two_bytes(source: Path | io.BytesIO) -> bytes:
-    """The last two bytes."""
-    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source.getvalue()) as file:
-        file.seek(-2, os.SEEK_END)
-        return file.read()
+        open_image(image)
+    except RowError as error:
+        return Problem(error.problem, str(error))
+    return None

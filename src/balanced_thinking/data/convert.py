@@ -12,12 +12,13 @@ from typing import Any
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.example import Example, Turn
+from balanced_thinking.data.images import open_image
 from balanced_thinking.data.places import write_placeholders
 from balanced_thinking.data.rows import pictures_are_moved, turns_with_places
 from balanced_thinking.segments import render
 from balanced_thinking.system.files import open_atomically
 
-_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I")
+_SUFFIXES = {"MPO": "jpeg"}  # of a format whose name is not one
 
 
 def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None = None) -> int:
@@ -90,9 +91,9 @@ def _store_picture(image: Any, path: Path, partial_folder: Path, name: str) -> s
         return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
     partial_folder.mkdir(exist_ok=True)
     if (encoded := getattr(image, "encoded", None)) is not None:
-        name = f"{name}.{(image.format or 'png').lower()}"
+        name = f"{name}.{_SUFFIXES.get(image.format, (image.format or 'png').lower())}"
         (partial_folder / name).write_bytes(encoded)
     else:
         name = f"{name}.png"
-        (image if image.mode in _PNG_MODES else image.convert("RGB")).save(partial_folder / name)
+        open_image(image).save(partial_folder / name)  # its EXIF data would be lost
     return f"{_final_pictures_folder(path).name}/{name}"

@@ -8,13 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from balanced_thinking.data.bad_rows import RowError
-from balanced_thinking.data.checks import UNREADABLE
-
-_FIRST_SIDEWAYS = 5  # from this EXIF orientation on, width and height are swapped
+from balanced_thinking.data.picture_files import (
+    SHOWN_FORMATS,
+    UNREADABLE,
+    check_picture_kind,
+    check_pixel_count,
+    open_picture_file,
+)
+from balanced_thinking.data.pixels import decode_upright_rgb, upright_size
 
 
 def open_image(reference: Any, *, convert: bool = True) -> Image.Image:
@@ -28,7 +32,7 @@ def open_image(reference: Any, *, convert: bool = True) -> Image.Image:
     if isinstance(reference, Mapping):
         if (data := reference.get("bytes")) is not None:
             name = str(reference.get("path") or f"of {len(data)} bytes")
-            return _decode_source(io.BytesIO(data), name) if convert else _open_undecoded(data, name)
+            return _decode_source(data, name) if convert else _open_undecoded(data, name)
         reference = reference.get("path")
     if not isinstance(reference, (str, Path)):
         raise RowError(f"an image is {reference!r}; expected a path, a PIL image, or a mapping with `bytes` or `path`")
@@ -65,32 +69,23 @@ def decode_rgb(picture: Image.Image) -> Image.Image:
 
 def _open_undecoded(data: bytes, name: str) -> Image.Image:
     try:
-        picture = Image.open(io.BytesIO(data))
+        picture = open_picture_file(data)
     except UNREADABLE as error:
         raise _unreadable_error(name, error) from error
-    picture.content_digest, picture.content_name = hashlib.sha256(data).hexdigest(), name  # type: ignore[attr-defined]
+    picture.content_digest, picture.content_name = hashlib.sha256(data).hexdigest(), name
     return picture
 
 
 def _decode_source(source: Any, name: str) -> Image.Image:
     try:
         if isinstance(source, Image.Image):
-            return _to_upright_rgb(source)
-        with Image.open(source) as image:
-            return _to_upright_rgb(image)
+            check_picture_kind(source)
+            check_pixel_count(source)
+            return decode_upright_rgb(source)
+        with open_picture_file(source) as image:
+            return decode_upright_rgb(image)
     except UNREADABLE as error:
         raise _unreadable_error(name, error) from error
-
-
-def _to_upright_rgb(image: Image.Image) -> Image.Image:
-    """Turn as EXIF says, reduce 16 bits a channel to 8, convert to RGB."""
-    if _exif_orientation(image) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # mode "I" has 32 bits, for values of 8 or of 16 bits
-        values = np.asarray(image).clip(0, 2**16 - 1)
-        wide = image.mode != "I" or values.max() > 255
-        image = Image.fromarray((values >> 8 if wide else values).astype(np.uint8))
-    return image.convert("RGB")
 
 
 def content_digest(image: Any) -> str:
@@ -102,32 +97,27 @@ def content_digest(image: Any) -> str:
         return hashlib.sha256(image.read_bytes()).hexdigest()
     if (known := getattr(image, "content_digest", None)) is not None:
         return known
-    encoded = getattr(image, "encoded", None)
-    data = encoded if encoded is not None else f"{image.mode}{image.size}".encode() + image.tobytes()
-    return hashlib.sha256(data).hexdigest()
+    if (encoded := getattr(image, "encoded", None)) is not None:
+        return hashlib.sha256(encoded).hexdigest()
+    pixels = open_image(image)  # its raw pixels would leave out a palette, transparency and the orientation
+    return hashlib.sha256(f"{pixels.mode}{pixels.size}".encode() + pixels.tobytes()).hexdigest()
 
 
 def image_size(image: Any) -> tuple[int, int]:
     """(width, height) in pixels of a path, a file or a PIL image, upright as `open_image` gives it.
 
-    A file is not decoded. Raises what Pillow raises.
+    A file is not decoded. Raises what Pillow raises, and RefusedPictureError for a picture that is never decoded.
     """
-    if not isinstance(image, Image.Image):
-        with Image.open(image) as opened:
-            return image_size(opened)
-    return image.size[::-1] if _exif_orientation(image) >= _FIRST_SIDEWAYS else image.size
-
-
-def _exif_orientation(image: Image.Image) -> int:
-    """From 1 (upright) to 8. A PNG's is found only before its pixels, because they are not decoded here."""
-    # Pillow itself turns a TIFF.
-    has_orientation = "exif" in image.info if image.format == "PNG" else image.format != "TIFF"
-    value = image.getexif().get(ExifTags.Base.Orientation) if has_orientation else None
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    if isinstance(image, Image.Image):
+        return upright_size(image)
+    with open_picture_file(image) as opened:
+        return upright_size(opened)
 
 
 def _unreadable_error(name: str, error: Exception) -> RowError:
+    missing = isinstance(error, FileNotFoundError)
     return RowError(
-        f"the image {name} cannot be read ({error}); expected a complete picture file that Pillow can open. Fix the "
-        "file, or leave out its row with verify_images and --on-bad-row drop"
+        f"the image {name} cannot be read ({error}); expected a complete picture file, {SHOWN_FORMATS}. Fix the file, "
+        "or leave out its row with verify_images and --on-bad-row drop",
+        problem="missing_image" if missing else "broken_image",
     )

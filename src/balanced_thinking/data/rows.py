@@ -18,6 +18,7 @@ from PIL import Image
 
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.example import Example, Turn
+from balanced_thinking.data.images import open_image
 from balanced_thinking.segments import ReasoningFormat, render
 from balanced_thinking.system.ending import run_at_end
 
@@ -191,11 +192,11 @@ def _split_into_parts(turn: Turn) -> list[dict[str, str]]:
 
 
 def image_cell(image: Path | Image.Image) -> dict[str, Any]:
-    """A path, or a picture's bytes: those of its file if they are known, else PNG."""
+    """A path, or a picture's bytes: those of its file if they are known, else a PNG as `open_image` gives it."""
     if isinstance(image, Path):
         return {"bytes": None, "path": str(image)}
     if (encoded := getattr(image, "encoded", None)) is not None:
         return {"bytes": encoded, "path": None}
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=1)
+    open_image(image).save(buffer, format="PNG", compress_level=1)  # its EXIF data would be lost
     return {"bytes": buffer.getvalue(), "path": None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from balanced_thinking.data.bad_rows import DataError
-from balanced_thinking.data.checks import UNREADABLE
+from balanced_thinking.data.picture_files import UNREADABLE, open_picture_file
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
@@ -64,8 +63,8 @@ def open_cell_image(cell: Any) -> Image.Image | Path | None:
         return cell
     if cell.get("bytes") is None:
         return Path(cell["path"]) if cell.get("path") else None
-    opened = Image.open(io.BytesIO(cell["bytes"]))
-    opened.encoded = cell["bytes"]  # type: ignore[attr-defined]  # to store the picture as it was published
+    opened = open_picture_file(cell["bytes"])
+    opened.encoded = cell["bytes"]  # to store the picture as it was published
     return opened
 
 

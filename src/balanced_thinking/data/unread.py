@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from balanced_thinking.data.checks import UNREADABLE
 from balanced_thinking.data.keys import MEDIA_KEYS
+from balanced_thinking.data.picture_files import UNREADABLE
 from balanced_thinking.data.tables import open_cell_image
 from balanced_thinking.data.values import RowProblemError, first_nonempty_value, is_null
 

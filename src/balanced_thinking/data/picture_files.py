@@ -1,0 +1,122 @@
+"""Files and bytes of pictures: which kinds are decoded, how large they may be, and whether they are complete."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from balanced_thinking.data.jpeg import find_jpeg_damage
+
+# The only kinds that are decoded. Pillow knows more, of which one starts another program (EPS).
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+SHOWN_FORMATS = "PNG, JPEG, WebP, BMP, GIF or TIFF"
+# What Pillow raises for files that are missing, damaged, too large or not pictures. PNG damage is a SyntaxError.
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_JPEG_FORMATS = ("JPEG", "MPO")  # the second: a JPEG with further pictures behind the first, as phones write
+# Kinds that people have as pictures: the place and the bytes by which a file says what it is.
+_OTHER_KINDS = (
+    (0, b"%!PS", "EPS or PostScript"),
+    (0, b"\xc5\xd0\xd3\xc6", "EPS"),
+    (0, b"%PDF", "PDF"),
+    (0, b"8BPS", "a Photoshop document (PSD)"),
+    (0, b"\0\0\1\0", "an icon (ICO)"),
+    (0, b"\0\0\2\0", "a cursor (CUR)"),
+    (4, b"ftypavi", "AVIF"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftyphev", "HEIC"),
+    (4, b"ftypmif1", "HEIF"),
+    (4, b"ftyp", "a video (MP4)"),
+    (0, b"\0\0\0\x0cjP", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\0\0\0\x0cJXL", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "SVG or other XML"),
+    (0, b"<", "a web page"),
+    (0, b"DDS ", "DDS"),
+    (0, b"qoif", "QOI"),
+    (0, b"\xd7\xcd\xc6\x9a", "WMF"),
+    (0, b"\x1aE\xdf\xa3", "a video (WebM)"),
+    (0, b"version https://git-lfs", "a Git LFS pointer without its file"),
+)
+_PREFIX_BYTES = 64
+
+
+class RefusedPictureError(OSError):
+    """A picture that is not decoded: of another kind, too large, or incomplete. The message says which, and a cure."""
+
+
+def open_picture_file(source: Any) -> Any:
+    """Open a picture without decoding it, from a path, bytes or a file; of several frames the first counts.
+
+    Raises RefusedPictureError for kinds that are not decoded and for too many pixels, and what Pillow raises.
+    """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # at our own limit
+            opened = Image.open(file, formats=PICTURE_FORMATS)
+    except UnidentifiedImageError as error:
+        raise RefusedPictureError(_describe_kind(_read_prefix(source))) from error
+    except Image.DecompressionBombError as error:
+        raise RefusedPictureError(f"too many pixels: {error}") from error
+    check_pixel_count(opened)
+    return opened
+
+
+def check_picture_kind(image: Image.Image) -> None:
+    """Raises RefusedPictureError for an opened picture that is not decoded yet, of a kind that is never decoded."""
+    undecoded = bool(getattr(image, "tile", None))
+    if undecoded and image.format not in (None, *PICTURE_FORMATS, *_JPEG_FORMATS):
+        raise RefusedPictureError(f"{image.format}: convert it to PNG or JPEG")
+
+
+def check_pixel_count(image: Image.Image) -> None:
+    """Raises RefusedPictureError for more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, which is None for no limit."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise RefusedPictureError(
+            f"{image.width} x {image.height} pixels: reduce it to {limit:,} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
+        )
+
+
+def find_damage(source: Path | bytes) -> str | None:
+    """Say why a picture cannot be used; None for a complete one. Everything is decoded, a large JPEG in part."""
+    try:
+        with open_picture_file(source) as image:
+            if image.format in _JPEG_FORMATS:
+                return find_jpeg_damage(source if isinstance(source, bytes) else source.read_bytes())
+            if image.format == "PNG":
+                image.verify()  # checksums and the end, which decoding does not look at
+                image = open_picture_file(source)
+            image.load()
+    except RefusedPictureError as error:
+        return str(error)
+    except UNREADABLE as error:
+        return f"damaged ({error})"
+    return None
+
+
+def _read_prefix(source: Any) -> bytes:
+    if isinstance(source, bytes):
+        return source[:_PREFIX_BYTES]
+    if isinstance(source, (str, Path)):
+        with Path(source).open("rb") as file:
+            return file.read(_PREFIX_BYTES)
+    source.seek(0)
+    return source.read(_PREFIX_BYTES)
+
+
+def _describe_kind(prefix: bytes) -> str:
+    if not prefix:
+        return "an empty file"
+    start = prefix.removeprefix(b"\xef\xbb\xbf")
+    for place, magic, name in _OTHER_KINDS:
+        if start[place:].lstrip()[: len(magic)] == magic if magic[:1] == b"<" else start[place:].startswith(magic):
+            return f"{name}: convert it to PNG or JPEG"
+    return f"not a {SHOWN_FORMATS} picture"
