@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from balanced_thinking.models.find import (
     find_model_source,
     how_to_add_processor,
 )
+from balanced_thinking.models.pictures_only import load_pictures_only
 from balanced_thinking.models.tiny import ImageOnlyQwen2_5_VLProcessor, build_tiny
 
 
@@ -44,7 +47,8 @@ def load_checked_processor(path: str, vision: bool, image_options: Mapping[str, 
     if kind == ImageOnlyQwen2_5_VLProcessor.__name__:
         processor = _load_image_only_qwen(path, image_options)
     else:
-        processor = _from_pretrained(AutoProcessor if vision else AutoTokenizer, path, image_options if vision else {})
+        load = load_auto_processor if vision else AutoTokenizer.from_pretrained
+        processor = _load_part(load, path, image_options if vision else {})
     if vision and not hasattr(processor, "image_processor"):  # transformers gives the tokenizer alone then
         raise ModelNotFoundError(
             f"{path} has no processor for images; expected its files beside config.json{how_to_add_processor(path)}"
@@ -59,18 +63,47 @@ def load_checked_processor(path: str, vision: bool, image_options: Mapping[str, 
     return processor
 
 
-def _from_pretrained(auto: Any, path: str, options: Mapping[str, Any]) -> Any:
+@cache
+def why_no_torchvision() -> str | None:
+    """Why torchvision cannot be used; None where it can. A build for another torch fails at its import."""
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, RuntimeError, OSError) as error:
+        return str(error)
+    return None
+
+
+def load_auto_processor(path: str, **options: Any) -> Any:
+    """What `AutoProcessor` gives; without torchvision its picture half (see `pictures_only`)."""
+    pictures = load_pictures_only(path, options) if why_no_torchvision() is not None else None
+    return AutoProcessor.from_pretrained(path, **options) if pictures is None else pictures
+
+
+def _refuse_missing_package(path: str, error: Exception) -> None:
+    """Raises ModelNotFoundError where the error is about a package that is not installed."""
+    about_torchvision = "torchvision" in str(error).lower() and why_no_torchvision() is not None
+    if not about_torchvision and not isinstance(error, ImportError):
+        return
+    package = "the torchvision that belongs to your torch (https://pytorch.org/get-started/locally/)"
+    raise ModelNotFoundError(
+        f"the processor of {path} needs a package that cannot be used here: {str(error).strip()[:400]}; install "
+        f"{package if about_torchvision else 'it'}"
+    ) from error
+
+
+def _load_part(load: Callable[..., Any], path: str, options: Mapping[str, Any]) -> Any:
     """Raises ModelNotFoundError if there is no processor or tokenizer to load."""
     try:
-        return auto.from_pretrained(path, **options)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return load(path, **options)
+    except (ImportError, OSError, ValueError, KeyError, TypeError) as error:
+        _refuse_missing_package(path, error)
         if options and not isinstance(error, OSError):
             raise RecipeError(
                 f"image_options is {dict(options)}, but the image processor refuses it: {error}"
             ) from error
         if not Path(path).is_dir():
             raise OSError(f"the processor of {path} cannot be loaded from the hub: {error}") from error
-        what = "tokenizer" if auto is AutoTokenizer else "processor"
+        what = "processor" if load is load_auto_processor else "tokenizer"
         raise ModelNotFoundError(
             f"{path} has no {what} that transformers can load ({error}); expected its files beside config.json"
             f"{how_to_add_processor(path)}"
@@ -80,8 +113,8 @@ def _from_pretrained(auto: Any, path: str, options: Mapping[str, Any]) -> Any:
 def _load_image_only_qwen(path: str, image_options: Mapping[str, Any]) -> ImageOnlyQwen2_5_VLProcessor:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    tokenizer = _from_pretrained(AutoTokenizer, path, {})
-    images = _from_pretrained(Qwen2VLImageProcessorPil, path, image_options)
+    tokenizer = _load_part(AutoTokenizer.from_pretrained, path, {})
+    images = _load_part(Qwen2VLImageProcessorPil.from_pretrained, path, image_options)
     return ImageOnlyQwen2_5_VLProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
 
 
