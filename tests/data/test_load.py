@@ -266,7 +266,7 @@ def test_a_split_is_a_file_of_a_folder_or_a_key_of_a_row(folder: Path) -> None:
     write(folder, OURS, name="train.jsonl")
     write(folder, OURS, OURS, name="test.json")
     assert [len(load_data(str(folder), split=split).examples) for split in ("train", "test")] == [1, 2]
-    with pytest.raises(ValueError, match=r"no validation\.jsonl, \.json or \.csv; it has test\.json, train\.jsonl"):
+    with pytest.raises(ValueError, match="has no split 'validation'; it has test, train"):
         load_data(str(folder), split="validation")
     tagged = write(folder, {**OURS, "split": "train"}, {**OURS, "split": "test"}, {**OURS, "split": "test"})
     assert [len(load_data(tagged, split=split).examples) for split in ("train", "test", "all")] == [1, 2, 3]
@@ -295,10 +295,7 @@ def test_names_paths_and_layouts_resolve(folder: Path) -> None:
     assert resolve_data(data) == ("jsonl", data)
     (folder / "images" / "venn").mkdir(parents=True)
     (folder / "venn.json").write_text("")
-    with pytest.raises(
-        ValueError, match="is not in the form of a known data set"
-    ):  # a folder of one's own may look like it
-        resolve_data(str(folder))
+    assert resolve_data(str(folder)) == ("jsonl", str(folder))  # a folder of one's own may look like it
     (folder / "venn.json").write_text(json.dumps(dict.fromkeys(FIELDS, "x")))
     assert resolve_data(str(folder)) == ("puzzlevqa", str(folder))
 

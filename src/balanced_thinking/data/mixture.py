@@ -96,7 +96,7 @@ def validation_data(data: DataNames) -> DataNames:
 
 def _check_entries(data: Any) -> list[dict[str, Any]]:
     if not isinstance(data, Sequence) or not data:
-        raise UnknownDataError(f"data is {data!r}; expected a data set's name or path, or a list of them")
+        raise UnknownDataError(f"data is {data!r}; expected a data set's name or a path as text, or a list of them")
     return [_check_entry(entry, place) for place, entry in enumerate(data, 1)]
 
 

@@ -1,6 +1,6 @@
-"""Read the rows of a file as dicts: JSON Lines, JSON arrays (one element at a time), objects of objects, CSV.
+"""Read the rows of a file as dicts: JSON Lines, JSON arrays (one element at a time), objects of objects, CSV and TSV.
 
-A CSV file begins with its column names. ` | ` separates several choices or images; an empty cell has no value.
+A CSV or TSV file begins with its column names. ` | ` separates several choices or images; an empty cell has no value.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ import ijson
 
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.keys import CLAIMED, OPTIONAL
+from balanced_thinking.data.unreadable import explain_content
 
+SEPARATORS = {".csv": ",", ".tsv": "\t"}  # suffix -> between columns
 SEPARATOR = " | "  # between the choices or images of a CSV cell
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of bytes that are not UTF-8
 _MAX_CELL_CHARACTERS = 2**24
 _START_BYTES = 4096
-_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}  # from spreadsheets in languages with a decimal comma, and copies
+_SEPARATOR_NAMES = {";": "semicolons", "\t": "tabs", ",": "commas"}  # semicolons: where commas are in numbers
 
 
 def read_records(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """Yield (line or position in the array, from 1; the object, or a BadRow). Blank lines are skipped."""
-    if file.suffix.lower() == ".csv":
+    if file.suffix.lower() in SEPARATORS:
         yield from _read_csv(file)
         return
     with file.open("rb") as stream:
@@ -48,8 +50,10 @@ def refuse_unreadable_file(file: Path) -> None:
         start = stream.read(_START_BYTES)
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{file} is UTF-16; expected UTF-8: save it in that encoding")
+    if found := explain_content(start):
+        raise DataError(f"{file} is {found}; expected text in UTF-8")
     first, _, rest = start.removeprefix(codecs.BOM_UTF8).lstrip().partition(b"\n")
-    if first.strip() == b"{" and rest.lstrip()[:1] not in (b"", b"{") and file.suffix.lower() != ".csv":
+    if first.strip() == b"{" and rest.lstrip()[:1] not in (b"", b"{") and file.suffix.lower() not in SEPARATORS:
         raise DataError(
             f"{file} has a JSON object on several lines; expected one row per line, or an array of all rows in [ ]"
         )
@@ -70,15 +74,16 @@ def read_named_objects(file: Path) -> Iterator[tuple[str, dict[str, Any] | BadRo
 def _read_csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """The rows, numbered by their last line in the file. Raises DataError for a quote that is never closed."""
     csv.field_size_limit(_MAX_CELL_CHARACTERS)
+    separator = SEPARATORS[file.suffix.lower()]
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        reader = csv.DictReader(stream, strict=True)
+        reader = csv.DictReader(stream, strict=True, delimiter=separator)
         try:
             reader.fieldnames = names = [_normalize_column_name(name) for name in reader.fieldnames or ()]
         except csv.Error as error:
             raise _unclosed_quote_error(file, 1, error) from error
-        if len(names) == 1 and (sign := next((sign for sign in _OTHER_SEPARATORS if sign in names[0]), None)):
-            found = f"{_OTHER_SEPARATORS[sign]} between its columns ({names[0]})"
-            raise DataError(f"{file} has {found}; expected commas: save it with them")
+        if len(names) == 1 and (sign := next((sign for sign in _SEPARATOR_NAMES if sign in names[0]), None)):
+            found = f"{_SEPARATOR_NAMES[sign]} between its columns ({names[0]})"
+            raise DataError(f"{file} has {found}; expected {_SEPARATOR_NAMES[separator]}: save it with them")
         if twice := next((name for name in names if name and names.count(name) > 1), None):
             raise DataError(f"{file} has two columns called {twice}; rename one")
         while True:
@@ -94,6 +99,17 @@ def _read_csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
             else:
                 if any("".join(cell or ()).strip() for cell in cells.values()):  # spreadsheets also write empty rows
                     yield reader.line_num, _build_csv_record(reader.line_num, cells)
+
+
+def csv_columns(file: Path) -> tuple[str, ...]:
+    """The column names of a CSV or TSV file, also of columns without values."""
+    csv.field_size_limit(_MAX_CELL_CHARACTERS)
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        try:
+            first = next(csv.reader(stream, delimiter=SEPARATORS[file.suffix.lower()]), [])
+        except csv.Error:  # the reader of the rows names it
+            return ()
+    return tuple(_normalize_column_name(name) for name in first)
 
 
 def _unclosed_quote_error(file: Path, line: int, error: csv.Error) -> DataError:

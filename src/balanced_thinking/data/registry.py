@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.bad_rows import DataError, UnknownDataError
+from balanced_thinking.data.sources import SUFFIXES, file_suffix
+from balanced_thinking.data.tables import is_hub_name
+from balanced_thinking.data.unreadable import explain_unreadable
 
 # Name -> module, imported when it is first needed.
 DATASETS = {
@@ -60,18 +63,20 @@ def resolve_data(data: str) -> DataSource:
     if name in DATASETS:
         return DataSource(name, path or None)
     names = ", ".join(DATASETS)
-    expected = f"expected one of {names} (as NAME or NAME:PATH), a .jsonl, .json or .csv file, or a folder of data"
+    expected = f"expected one of {names} (as NAME or NAME:PATH), a file or folder of data, or owner/name on the hub"
     place = Path(data).expanduser()
     if not place.exists():
         for owner in DATASETS:
             if data in getattr(import_adapter(owner), "HUB", ()):
                 return DataSource(owner, data)
+        if is_hub_name(data):
+            return DataSource("jsonl", data)
         raise UnknownDataError(f"there is no data set and no path {data!r}{did_you_mean(name, DATASETS)}; {expected}")
     for name in DATASETS:
         recognises = getattr(import_adapter(name), "recognises", None)
         if recognises is not None and recognises(place):
             return DataSource(name, data)
-    raise UnknownDataError(f"{data!r} is not in the form of a known data set; {expected}")
+    raise UnknownDataError(explain_unreadable(place, SUFFIXES))
 
 
 def result_folder_name(data: str, split: str) -> str:
@@ -85,5 +90,6 @@ def result_folder_name(data: str, split: str) -> str:
     if name in DATASETS and name != "jsonl":
         return f"{name}-{folder}"
     place = Path(path if name == "jsonl" and path else data).expanduser().resolve()
-    stem = place.stem if place.suffix.lower() in (".jsonl", ".json", ".csv") else place.name
+    suffix = file_suffix(place)
+    stem = place.name[: -len(suffix)] if suffix in SUFFIXES else place.name
     return f"{place.parent.name if stem == split else stem}-{folder}"

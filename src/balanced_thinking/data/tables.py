@@ -1,9 +1,12 @@
-"""Tables: parquet folders, and data sets on the hub by their `owner/name`, both read by `datasets`."""
+"""Tables, one row at a time: parquet and Arrow files, folders of `save_to_disk`, and the hub, read by `datasets`.
+
+Nothing of a data set is executed: `datasets` refuses loading scripts, and Arrow's formats hold values only.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,15 @@ from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.picture_files import UNREADABLE, open_picture_file
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_FILE_NAME = re.compile(r"\.(?:jsonl?|ndjson|[ct]sv|parquet|arrow|tar|gz|tgz|zip|xlsx?|txt|ya?ml|py)$", re.IGNORECASE)
+_ROWS_PER_READ = 64  # of a parquet file: pictures make rows large
 
 
 def is_hub_name(path: str | Path) -> bool:
     """Whether the text is `owner/name` and there is no local path like it, nor a local folder `owner`."""
-    return _HUB_NAME.fullmatch(str(path)) is not None and not Path(path).parent.is_dir()
+    text = str(path)
+    looks_like_file = _FILE_NAME.search(text) is not None
+    return _HUB_NAME.fullmatch(text) is not None and not looks_like_file and not Path(path).parent.is_dir()
 
 
 def is_hub_or_parquet(path: str | Path) -> bool:
@@ -28,16 +35,84 @@ def is_hub_or_parquet(path: str | Path) -> bool:
 
 
 def stream_table(path: str | Path, split: str, subset: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (position from 1, row) of a split; pictures are `{"bytes", "path"}`. Raises what `datasets` raises."""
-    from datasets import Image as Picture
+    """Yield (position from 1, row) of a split; pictures are `{"bytes", "path"}`, not decoded.
+
+    Raises DataError, with the splits or the subsets that there are, for what `datasets` cannot read.
+    """
     from datasets import load_dataset
 
     place = str(path) if is_hub_name(path) else str(Path(path).expanduser())
-    rows = load_dataset(place, subset, split=split, streaming=True)
-    for column, feature in (rows.features or {}).items():
-        if isinstance(feature, Picture):
-            rows = rows.cast_column(column, Picture(decode=False))
-    yield from enumerate(rows, 1)
+    rows = _explain_errors(place, lambda: load_dataset(place, subset, split=split, streaming=True).decode(False))
+    yield from enumerate(_iterate_explaining(place, rows), 1)
+
+
+def stream_saved_table(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a folder that `Dataset.save_to_disk` wrote, which stays on disk."""
+    from datasets import load_from_disk
+
+    table = _explain_errors(str(folder), lambda: load_from_disk(str(folder)).with_format("arrow"))
+    batches = _iterate_explaining(str(folder), table.iter(batch_size=_ROWS_PER_READ))
+    yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
+
+
+def stream_table_file(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a parquet file or of an Arrow file in either of its forms, a few at a time."""
+    read = _read_parquet if file.suffix.lower() == ".parquet" else _read_arrow
+    yield from enumerate(_iterate_explaining(str(file), (row for batch in read(file) for row in batch.to_pylist())), 1)
+
+
+def table_columns(file: Path) -> tuple[str, ...]:
+    """The column names of a parquet file."""
+    import pyarrow.parquet
+
+    return tuple(_explain_errors(str(file), lambda: pyarrow.parquet.read_schema(file)).names)
+
+
+def _read_parquet(file: Path) -> Iterator[Any]:
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(file) as opened:
+        yield from opened.iter_batches(batch_size=_ROWS_PER_READ)
+
+
+def _read_arrow(file: Path) -> Iterator[Any]:
+    import pyarrow
+
+    with pyarrow.memory_map(str(file)) as source:
+        try:
+            yield from pyarrow.ipc.open_stream(source)
+        except pyarrow.ArrowInvalid:
+            source.seek(0)
+            opened = pyarrow.ipc.open_file(source)
+            yield from (opened.get_batch(k) for k in range(opened.num_record_batches))
+
+
+def _iterate_explaining(place: str, rows: Iterable[Any]) -> Iterator[Any]:
+    iterator, end = iter(rows), object()
+    while (row := _explain_errors(place, lambda: next(iterator, end))) is not end:
+        yield row
+
+
+def _explain_errors(place: str, call: Callable[[], Any]) -> Any:
+    """The result of a call into `datasets` or Arrow, whose errors become DataError."""
+    try:
+        return call()
+    except (OSError, ValueError, RuntimeError, TypeError, NotImplementedError, KeyError, ImportError) as error:
+        raise DataError(f"{place} cannot be read: {_describe_error(error)}") from error
+
+
+def _describe_error(error: Exception) -> str:
+    """The first lines of an error, and the option that fixes what it names."""
+    text = " ".join(str(error).split())[:400] or type(error).__name__
+    if "onfig name is missing" in text or "BuilderConfig" in text:
+        return f"{text}; choose one with --data_options.subset NAME"
+    if "split" in text.lower():
+        return f"{text}; choose one with --split NAME"
+    if "script" in text:
+        return f"{text}; expected a data set of tables (parquet, JSON, CSV, tar), because no code of a set is run"
+    if isinstance(error, ConnectionError) or "ffline" in text or "onnect" in text:
+        return f"{text}; expected a name that the hub has, or a local path: is it misspelt, or is the hub out of reach?"
+    return text
 
 
 def ensure_local_files(path: str | Path, image_root: str | Path | None, *patterns: str) -> Path:
@@ -59,6 +134,8 @@ def ensure_local_files(path: str | Path, image_root: str | Path | None, *pattern
 
 def open_cell_image(cell: Any) -> Image.Image | Path | None:
     """A table's cell as an Example's image, not decoded yet; None for an empty cell. Raises what Pillow raises."""
+    if isinstance(cell, bytes):
+        cell = {"bytes": cell}
     if not isinstance(cell, Mapping):
         return cell
     if cell.get("bytes") is None:

@@ -1,92 +1,84 @@
-r"""JSON Lines, JSON arrays and CSV. Each row may have any of these schemas (`schemas`):
+r"""Your own data: files, folders and names on the hub (`sources`). Each row may have any of these schemas (`schemas`):
 
 - ours: `question`, `answer`, and optionally `think` (or `reasoning`), `choices`, `image` or `images`;
 - TRL's `prompt` (or `question`) + `completion`, each a string or messages, whose content is a string or parts;
 - `messages` (`role`, `content`) or `conversations` (`from`, `value`): TRL's, and both files of Vision-R1-cold.
 
+Columns of other tools are read under our names (`known_columns`), and any others by the option `columns` (`renaming`).
 Completions are read by the parser that training uses; `meta["read_as"]` is their format. `<image>` placeholders are
-counted and removed. System turns are left out. Every other key of a row goes to `meta`. A row without `id` is named
-after its file and line. A row's `choices` are used for scoring only, so the question itself should list them.
+counted and removed. Every other key of a row goes to `meta`. A row without `id` is named after its file and line. A
+row's `choices` are used for scoring only, so the question itself should list them.
 
-A CSV file begins with its column names, such as `image,question,reasoning,answer` (`read_records`).
-
-Splits: a folder has `<split>.jsonl`, `.json` or `.csv`. In a file, rows with a `split` key belong to that split, rows
-without one to every split (`assert_no_overlap` finds what this mixes up). `split="all"` reads every row of a file.
+Splits: those of a folder's files, or of the hub (`sources`). In a file, rows with a `split` key belong to that split,
+rows without one to every split (`assert_no_overlap` finds what this mixes up). `split="all"` reads every row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.reading import RecordPlace, RowOptions, RowSettings, read_rows
-from balanced_thinking.data.records import read_records, refuse_unreadable_file
-
-SUFFIXES = (".jsonl", ".json", ".csv")
+from balanced_thinking.data.renaming import check_columns, read_columns
+from balanced_thinking.data.sources import Source, has_known_form, open_source
 
 
 def recognises(path: Path) -> bool:
-    """Whether it is a file with one of our suffixes, or a folder with one for a usual split."""
-    if path.is_file():
-        return path.suffix.lower() in SUFFIXES
-    return bool(find_split_files(path))
-
-
-def find_split_files(folder: Path) -> list[Path]:
-    """The files in a folder that are named after the usual splits."""
-    named = (folder / f"{split}{suffix}" for split in ("train", "validation", "test") for suffix in SUFFIXES)
-    return [file for file in named if file.is_file()]
+    """Whether it is a file or a folder in one of the forms of `sources`."""
+    return has_known_form(path)
 
 
 def load(
     path: str | Path,
     *,
     split: str = "train",
+    subset: str | None = None,
+    columns: Mapping[str, Any] | None = None,
     image_root: str | Path | None = None,
     **settings: Unpack[RowSettings],
 ) -> Iterator[Example | BadRow]:
     """Yield one `Example` or `BadRow` per row of the split.
 
     Args:
+        subset: which configuration of a data set on the hub.
+        columns: our name -> the name of the column that holds it (`renaming`).
         image_root: the folder at which relative image paths start; default: the file's folder.
         settings: how rows are read; see `RowOptions`.
 
     Raises:
-        DataError: the file does not exist, or has no row of this split.
+        DataError: the path cannot be read, or has no row of this split.
     """
-    file = _find_split_file(Path(path).expanduser(), split)
-    refuse_unreadable_file(file)
-    root = Path(image_root).expanduser() if image_root is not None else file.parent
-    options = RowOptions(**settings)
+    check_columns(columns)
+    root = None if image_root is None else Path(image_root).expanduser()
+    return _read_split(path, split, subset, columns, root, RowOptions(**settings))
+
+
+def _read_split(
+    path: str | Path,
+    split: str,
+    subset: str | None,
+    columns: Mapping[str, Any] | None,
+    image_root: Path | None,
+    options: RowOptions,
+) -> Iterator[Example | BadRow]:
+    source = open_source(path, split, subset)
+    yield from read_rows(_records_of_split(source, split, columns, image_root), options)
+
+
+def _records_of_split(
+    source: Source, split: str, columns: Mapping[str, Any] | None, image_root: Path | None
+) -> Iterator[tuple[RecordPlace, dict[str, Any] | BadRow]]:
     other_splits: set[str] = set()
     empty = True
-
-    def records_of_split() -> Iterator[tuple[RecordPlace, dict[str, Any] | BadRow]]:
-        nonlocal empty
-        for row, record in read_records(file):
-            if isinstance(record, dict) and split not in ("all", record.get("split") or split):
-                other_splits.add(str(record["split"]))
-                continue
-            empty = False
-            yield RecordPlace(row, file.stem, root), record
-
-    yield from read_rows(records_of_split(), options)
+    for row, record, stem, folder in read_columns(source, columns):
+        if source.by_row and isinstance(record, dict) and split not in ("all", record.get("split") or split):
+            other_splits.add(str(record["split"]))
+            continue
+        empty = False
+        yield RecordPlace(row, stem, folder if image_root is None else image_root), record
     if empty and other_splits:
-        raise DataError(
-            f"{file} has no row of split {split!r}; choose a split that it has: {', '.join(sorted(other_splits))}"
-        )
-
-
-def _find_split_file(path: Path, split: str) -> Path:
-    if not path.is_dir():
-        if not path.is_file():
-            raise DataError(f"there is no file {path}; expected a .jsonl, .json or .csv file, or a folder of them")
-        return path
-    for suffix in SUFFIXES:
-        if (file := path / f"{split}{suffix}").is_file():
-            return file
-    found = ", ".join(sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES))
-    raise DataError(f"{path} has no {split}.jsonl, .json or .csv; it has {found or 'no file of these types'}")
+        known = ", ".join(sorted(other_splits))
+        raise DataError(f"{source.where} has no row of split {split!r}; choose a split that it has: {known}")

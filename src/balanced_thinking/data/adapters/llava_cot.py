@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.data.adapters import jsonl
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import require_train_split
 from balanced_thinking.data.reading import RecordPlace, read_rows
 from balanced_thinking.data.records import read_records
+from balanced_thinking.data.sources import find_split_files
 from balanced_thinking.data.tables import ensure_local_files
 
 HUB = ("Xkev/LLaVA-CoT-100k",)
@@ -25,7 +25,7 @@ _START_BYTES = 2**16
 
 def recognises(path: Path) -> bool:
     """Whether it is a folder with a `train.jsonl` whose answers are written in LLaVA-CoT's tags."""
-    if jsonl.find_split_files(path) != [path / FILE]:  # a folder with other splits, too, is a user's own
+    if find_split_files(path) != [path / FILE]:  # a folder with other splits, too, is a user's own
         return False
     with (path / FILE).open("rb") as stream:
         return b"<SUMMARY>" in stream.read(_START_BYTES)

@@ -1,0 +1,85 @@
+"""WebDataset: tar files in which the files of one sample have one name and different suffixes, read by `webdataset`.
+
+    000001.jpg, 000001.json                    a row in any of our schemas, and its picture
+    000002.0.png, 000002.1.png, 000002.json    several pictures, in the order of the archive
+    000003.jpg, 000003.question.txt, 000003.answer.txt    texts one by one
+
+Only JSON, text and pictures are read. Pickles, arrays and everything else stay closed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.data.bad_rows import BadRow, DataError
+
+_PICTURE = re.compile(r"(?:.*\.)?(?:png|jpe?g|webp|bmp|gif|tiff?)", re.IGNORECASE)
+_JSON = re.compile(r"(?:.*\.)?(?:json|jsn)", re.IGNORECASE)
+_TEXT = re.compile(r"(?:(.*)\.)?(?:txt|text|cls|id)", re.IGNORECASE)
+_OURS = ("__key__", "__url__", "__local_path__")
+
+
+def stream_archive(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    """Yield (position from 1, row) of a tar file, one sample in memory at a time.
+
+    The row has the keys of its JSON, the texts, the pictures as `images`, and the sample's name as `__key__`. Raises
+    DataError for a file that is not a tar archive, or whose end is missing.
+    """
+    from webdataset.tariterators import group_by_keys, tar_file_expander  # which imports torch
+
+    with file.open("rb") as stream:
+        files = tar_file_expander(iter([{"url": str(file), "stream": stream}]), select_files=_is_read)
+        samples, row = iter(group_by_keys(files)), 0
+        while True:
+            try:
+                sample = next(samples, None)
+            except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+                reason = error.args[0] if error.args else type(error).__name__
+                raise DataError(
+                    f"{file}, after sample {row}: {reason}; expected a complete tar archive in WebDataset's form, with "
+                    "the files of a sample one after another"
+                ) from error
+            if sample is None:
+                return
+            row += 1
+            yield row, _build_record(row, sample)
+
+
+def _is_read(name: str) -> bool:
+    """Whether it is a file that a row can use, by the part of its name that begins at the first dot."""
+    suffix = name.rpartition("/")[2].partition(".")[2]
+    return not name.rpartition("/")[2].startswith(".") and any(
+        kind.fullmatch(suffix) for kind in (_PICTURE, _JSON, _TEXT)
+    )
+
+
+def _build_record(row: int, sample: dict[str, Any]) -> dict[str, Any] | BadRow:
+    record: dict[str, Any] = {}
+    pictures = []
+    for suffix, data in sample.items():
+        if suffix in _OURS:
+            continue
+        if _PICTURE.fullmatch(suffix):
+            pictures.append({"bytes": data, "path": None})
+            continue
+        try:
+            text = data.decode("utf-8-sig")
+            found = json.loads(text) if _JSON.fullmatch(suffix) else text
+        except (ValueError, RecursionError):
+            shown = data[:200].decode("utf-8", errors="replace")
+            return BadRow(row, ("invalid_json" if _JSON.fullmatch(suffix) else "not_utf8",), shown, sample["__key__"])
+        if isinstance(found, dict):
+            record |= found
+        elif _JSON.fullmatch(suffix):
+            return BadRow(row, ("not_an_object",), str(found)[:200], sample["__key__"])
+        else:
+            record[_TEXT.sub(lambda name: name[1] or name[0], suffix)] = found
+    if pictures:
+        record = {key: value for key, value in record.items() if key not in ("image", "images")}
+        record["images"] = pictures
+    return {**record, "__key__": sample["__key__"]}

@@ -1,0 +1,200 @@
+"""The columns of other tools' data under our names, one record at a time, before the reader of rows sees it.
+
+| whose | columns |
+| --- | --- |
+| ms-swift | `query`, `response`, `history`, `system`, `images` |
+| Alpaca, LLaMA-Factory | `instruction`, `input`, `output`, `history`, `system`, `images` |
+| R1-V, Open-R1, EasyR1 | `problem`, `solution` or `answer`, `image` or `images` |
+| verl | `prompt` (messages), `reward_model.ground_truth`, `images` |
+| The Cauldron | `texts` (`user`, `assistant`), `images` |
+| imagefolder | `file_name` or `file_names` |
+
+A column of ours in the record comes before a foreign one of the same meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from balanced_thinking.data.keys import ANSWER_KEYS, CLAIMED, NUMBERED_IMAGE, OPTIONAL, THINK_KEYS, TURN_LISTS
+from balanced_thinking.segments import parse
+
+QUESTIONS = ("problem", "query", "instruction")
+ANSWERS = ("solution", "response", "output", "ground_truth")
+PICTURES = ("image", "images")
+FILE_NAMES = ("file_name", "file_names")  # of an imagefolder
+# Columns that are pictures if they hold a picture's bytes. Their paths are not read: the name alone may mislead.
+OTHER_PICTURES = ("decoded_image", "img", "imgs", "picture", "pictures", "photo", "jpg", "jpeg", "png", "webp")
+_PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\x00", b"MM\x00*")
+
+
+def adapt_record(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with our names where it has only foreign ones. Values stay as they are, except pictures.
+
+    Pictures become paths or `{"bytes", "path"}`. `find_lost_picture` names those that are then under no name of ours.
+    """
+    adapted = _adapt_pictures(_adapt_turns(record))
+    if any(_is_given(adapted, name) for name in TURN_LISTS):
+        return adapted
+    if _is_given(adapted, "prompt") and "completion" in adapted:
+        return adapted
+    if _is_given(adapted, "question"):
+        return adapted if _is_answered(adapted) else _adapt_answer(adapted)
+    return _adapt_texts(adapted)
+
+
+def has_schema(record: Mapping[str, Any]) -> bool:
+    """Whether an adapted record can be read as a question with its answer, or as a conversation."""
+    if any(_is_given(record, name) for name in TURN_LISTS) or "question" in record:
+        return True
+    return _is_given(record, "prompt") and "completion" in record
+
+
+def find_lost_picture(record: Mapping[str, Any]) -> str | None:
+    """The name of a column with a picture's bytes, in an adapted record that has no other picture; None without one."""
+    shown = any(_is_given(record, name) for name in PICTURES)
+    if shown or any(_has_picture_part(record.get(name)) for name in (*TURN_LISTS, "prompt", "question")):
+        return None
+    return next((key for key, value in record.items() if not _is_read(key) and _is_picture(value)), None)
+
+
+def without_bytes(record: dict[str, Any]) -> dict[str, Any]:
+    """The record without the columns that hold bytes under no name of ours, because no text can hold them."""
+    return {key: value for key, value in record.items() if _is_read(key) or not _holds_bytes(value)}
+
+
+def _is_read(name: str) -> bool:
+    return name in CLAIMED or name in OPTIONAL or NUMBERED_IMAGE.fullmatch(name) is not None
+
+
+def _is_given(record: Mapping[str, Any], name: str) -> bool:
+    value = record.get(name)
+    return value is not None and value != "" and value != [] and value == value
+
+
+def _adapt_turns(record: dict[str, Any]) -> dict[str, Any]:
+    """Turns as a list of objects: older versions of `datasets` store them as an object of lists."""
+    for name in TURN_LISTS:
+        turns = record.get(name)
+        if isinstance(turns, Mapping) and turns and all(isinstance(value, list) for value in turns.values()):
+            columns = [[(key, value) for value in values] for key, values in turns.items()]
+            record = record | {name: [dict(turn) for turn in zip(*columns, strict=False)]}
+    if isinstance(record.get("json"), Mapping):  # a sample of WebDataset, as `datasets` reads it
+        record = {key: value for key, value in record.items() if key != "json"} | dict(record["json"])
+    pairs = record.get("texts")
+    if (
+        isinstance(pairs, list)
+        and pairs
+        and all(isinstance(p, Mapping) and {"user", "assistant"} <= {*p} for p in pairs)
+    ):
+        turns = [{"role": role, "content": pair.get(role)} for pair in pairs for role in ("user", "assistant")]
+        record = {key: value for key, value in record.items() if key != "texts"} | {"messages": turns}
+    return record
+
+
+def _adapt_texts(record: dict[str, Any]) -> dict[str, Any]:
+    """Question and answer from the columns of other tools."""
+    if _is_given(record, "prompt"):
+        return _adapt_prompt(record)
+    source = next((name for name in QUESTIONS if _is_given(record, name)), None)
+    if source is None:
+        return record
+    question, used = record[source], {source, "question"}
+    if source == "instruction":
+        used.add("input")
+        if isinstance(record.get("input"), str) and record["input"].strip():
+            question = f"{question}\n{record['input']}"
+    return {"question": question, **_adapt_answer({key: value for key, value in record.items() if key not in used})}
+
+
+def _adapt_prompt(record: dict[str, Any]) -> dict[str, Any]:
+    """A prompt without a completion, as data for reinforcement learning have it: its last turn is the question."""
+    rest = _adapt_answer({key: value for key, value in record.items() if key not in ("prompt", "question")})
+    prompt = record["prompt"]
+    if not _is_answered(rest):
+        return record
+    if not isinstance(prompt, list):
+        return {"question": prompt, **rest}
+    if not all(isinstance(turn, Mapping) for turn in prompt) or prompt[-1].get("role") != "user":
+        return record
+    *earlier, last = prompt
+    spoken = [turn for turn in earlier if turn.get("role") != "system"]
+    systems = [turn.get("content") for turn in earlier if turn.get("role") == "system"]
+    extra = {"history": spoken} if spoken else {}
+    extra |= {"system": systems[0]} if systems else {}
+    return {"question": last.get("content"), **extra, **rest}
+
+
+def _is_answered(record: Mapping[str, Any]) -> bool:
+    return any(_is_given(record, name) for name in ANSWER_KEYS)
+
+
+def _adapt_answer(record: dict[str, Any]) -> dict[str, Any]:
+    """`answer` from the column that another tool has for it; a solution beside an answer is its reasoning."""
+    verl = record.get("reward_model")
+    if isinstance(verl, Mapping) and "ground_truth" in verl and not _is_answered(record):
+        return record | {"answer": verl["ground_truth"]}
+    source = next((name for name in ANSWERS if _is_given(record, name)), None)
+    if source is None:
+        return record
+    rest = {key: value for key, value in record.items() if key != source}
+    written = parse(str(record[source]), "auto")
+    if not _is_answered(record):
+        apart = {"think": written.think, "answer": written.answer}
+        return rest | (apart if written.think and not written.problems else {"answer": record[source]})
+    if not isinstance(record[source], str) or "answer" not in record or any(map(partial(_is_given, record), THINK_KEYS)):
+        return record
+    think = written.think if written.answer is not None else record[source]
+    repeated = think is None or think.strip() == str(record["answer"]).strip()
+    return record if repeated else rest | {"think": think}
+
+
+def _adapt_pictures(record: dict[str, Any]) -> dict[str, Any]:
+    """The pictures under `image` or `images`, from a column of another name if these have none."""
+    names = [name for name in PICTURES if name in record]
+    adapted = record | {name: _adapt_cell(record[name]) for name in names}
+    if any(_is_given(adapted, name) for name in PICTURES):
+        return adapted
+    source = next((name for name in FILE_NAMES if _is_given(record, name)), None)
+    source = source or next((name for name in OTHER_PICTURES if _is_picture(record.get(name))), None)
+    if source is None:
+        return adapted
+    rest = {key: value for key, value in adapted.items() if key != source and key not in PICTURES}
+    return rest | {"images" if isinstance(record[source], list) else "image": _adapt_cell(record[source])}
+
+
+def _adapt_cell(cell: Any) -> Any:
+    """A cell's picture or pictures as a path, as `{"bytes", "path"}`, or None for an empty cell."""
+    if isinstance(cell, list | tuple):
+        return [_adapt_cell(one) for one in cell]
+    if isinstance(cell, bytes | bytearray):
+        return {"bytes": bytes(cell), "path": None}
+    if isinstance(cell, Mapping) and {*cell} <= {"bytes", "path"} and not any(cell.values()):
+        return None
+    return cell
+
+
+def _is_picture(value: Any) -> bool:
+    """Whether a cell is a picture, or a list of pictures."""
+    if isinstance(value, list | tuple):
+        return any(_is_picture(one) for one in value)
+    data = value.get("bytes") if isinstance(value, Mapping) and {*value} <= {"bytes", "path"} else value
+    return isinstance(data, bytes | bytearray) and bytes(data[:8]).startswith(_PICTURE_STARTS)
+
+
+def _has_picture_part(turns: Any) -> bool:
+    if isinstance(turns, list | tuple):
+        return any(_has_picture_part(turn) for turn in turns)
+    if not isinstance(turns, Mapping):
+        return False
+    return turns.get("type") in ("image", "image_url") or _has_picture_part(turns.get("content"))
+
+
+def _holds_bytes(value: Any) -> bool:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return True
+    if isinstance(value, Mapping):
+        return any(_holds_bytes(inner) for inner in value.values())
+    return isinstance(value, list | tuple) and any(_holds_bytes(inner) for inner in value)

@@ -1,0 +1,218 @@
+"""Where rows come from: a file, a folder or a name on the hub -> records, whatever the form of the files.
+
+| what | how it is known |
+| --- | --- |
+| JSON Lines, JSON, CSV, TSV | a file `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` |
+| parquet, Arrow, WebDataset | a file `.parquet`, `.arrow`, `.tar`, `.tar.gz`, `.tgz` |
+| `save_to_disk` | a folder with `dataset_dict.json`, or with `state.json` |
+| one file for each split | a folder with `train.jsonl`, `test.parquet` and so on |
+| the hub's layout | files or subfolders named after splits, such as `data/train-00000-of-00001.parquet` |
+| imagefolder | a folder with `metadata.csv`, `.jsonl` or `.parquet` beside its pictures, or in its subfolders |
+| the hub | `owner/name`, or a folder whose README.md has `configs` |
+
+A folder without any split in its names is the split `train`, as on the hub.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.data.bad_rows import BadRow, DataError
+from balanced_thinking.data.records import csv_columns, read_records, refuse_unreadable_file
+from balanced_thinking.data.tables import (
+    is_hub_name,
+    stream_saved_table,
+    stream_table,
+    stream_table_file,
+    table_columns,
+)
+from balanced_thinking.data.unreadable import explain_unreadable
+
+TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".ndjson")
+TABLE_SUFFIXES = (".parquet", ".arrow")
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+SUFFIXES = (*TEXT_SUFFIXES, *TABLE_SUFFIXES, *ARCHIVE_SUFFIXES)
+USUAL_SPLITS = ("train", "validation", "test")
+_SYNONYMS = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation"}
+_SYNONYMS |= {"testing": "test", "eval": "test", "evaluation": "test"}
+_SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}(?:-\w+)?")
+_WORDS = re.compile(r"[^\W\d_]+")
+# JSON files that describe a data set or a repository and hold no rows.
+_NO_ROWS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json", "package.json"}
+_METADATA = "metadata"  # the table of an imagefolder
+_DEEPEST = 4  # subfolders in which files are looked for
+
+
+class Row(NamedTuple):
+    """A row: its position in its file, from 1; its values; what it is named after; where its picture paths start."""
+
+    row: int
+    record: dict[str, Any] | BadRow
+    stem: str
+    root: Path
+
+
+class Source(NamedTuple):
+    """The rows of a split. `columns` are those that the files declare, even where no row has a value; () if none do.
+
+    by_row: rows belong to the split that their key `split` names, and those without one to every split.
+    """
+
+    where: str
+    rows: Iterator[Row]
+    columns: tuple[str, ...] = ()
+    by_row: bool = False
+
+
+def has_known_form(path: Path) -> bool:
+    """Whether it is a file or a folder that `open_source` can read, by its names only."""
+    if path.is_file():
+        return file_suffix(path) in SUFFIXES
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file() or bool(_find_files(path))
+
+
+def file_suffix(file: Path) -> str:
+    """The suffix in lower case, `.tar.gz` as one."""
+    name = file.name.lower()
+    return ".tar.gz" if name.endswith(".tar.gz") else Path(name).suffix
+
+
+def find_split_files(folder: Path) -> list[Path]:
+    """The files in a folder that are named after the usual splits."""
+    named = (folder / f"{split}{suffix}" for split in USUAL_SPLITS for suffix in SUFFIXES)
+    return [file for file in named if file.is_file()]
+
+
+def open_source(path: str | Path, split: str, subset: str | None = None) -> Source:
+    """The rows of a split. Raises DataError for what cannot be read, for an unknown split and for an unknown subset."""
+    if is_hub_name(path):
+        return _open_hub(str(path), split, subset)
+    place = Path(path).expanduser()
+    if place.is_file():
+        return _open_file(place)
+    if not place.is_dir():
+        raise DataError(f"there is no file {place}; expected one of {', '.join(SUFFIXES)}, or a folder of them")
+    return _open_folder(place, split, subset)
+
+
+def _open_hub(name: str, split: str, subset: str | None) -> Source:
+    rows = (Row(row, record, split, Path()) for row, record in stream_table(name, split, subset))
+    return Source(name, rows)
+
+
+def _open_file(file: Path) -> Source:
+    """One file, of which `split` keys of its rows select."""
+    suffix = file_suffix(file)
+    if suffix not in SUFFIXES:
+        raise DataError(explain_unreadable(file, SUFFIXES))
+    columns = table_columns(file) if suffix == ".parquet" else csv_columns(file) if suffix in (".csv", ".tsv") else ()
+    return Source(str(file), _read_file(file), columns, by_row=True)
+
+
+def _read_file(file: Path) -> Iterator[Row]:
+    suffix = file_suffix(file)
+    records: Iterator[tuple[int, dict[str, Any] | BadRow]]
+    if suffix in TABLE_SUFFIXES:
+        records = iter(stream_table_file(file))
+    elif suffix in ARCHIVE_SUFFIXES:
+        from balanced_thinking.data.archives import stream_archive
+
+        records = stream_archive(file)
+    else:
+        refuse_unreadable_file(file)
+        records = read_records(file)
+    stem = file.name[: -len(suffix)]
+    return (Row(row, record, stem, file.parent) for row, record in records)
+
+
+def _open_folder(folder: Path, split: str, subset: str | None) -> Source:
+    if (folder / "dataset_dict.json").is_file():
+        splits = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8")).get("splits", [])
+        if split not in splits:
+            raise _missing_split_error(folder, split, splits)
+        return _open_saved(folder / split, split)._replace(by_row=False)
+    if (folder / "state.json").is_file() and any(folder.glob("*.arrow")):
+        return _open_saved(folder, folder.name)
+    if file := next((folder / f"{split}{end}" for end in SUFFIXES if (folder / f"{split}{end}").is_file()), None):
+        return _open_file(file)
+    if subset is not None or _has_configurations(folder):
+        rows = (Row(row, record, split, folder) for row, record in stream_table(folder, split, subset))
+        return Source(str(folder), rows)
+    return _open_files(folder, split, _find_files(folder))
+
+
+def _open_saved(folder: Path, stem: str) -> Source:
+    rows = (Row(row, record, stem, folder) for row, record in stream_saved_table(folder))
+    return Source(str(folder), rows, by_row=True)
+
+
+def _open_files(folder: Path, split: str, files: list[Path]) -> Source:
+    """The files of a split, one after another, whose names say which split they are of."""
+    if not files:
+        raise DataError(explain_unreadable(folder, SUFFIXES))
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        splits.setdefault(_split_of_file(file.relative_to(folder)) or "", []).append(file)
+    named = {name: found for name, found in splits.items() if name}
+    literal = [file for file in files if split in (*file.relative_to(folder).parts[:-1], file.stem)]
+    wanted = literal or named.get(split) or named.get(_SYNONYMS.get(split, split))
+    if not wanted and (split == "all" or (split == "train" and not named)):
+        wanted = files
+    if not wanted:
+        raise _missing_split_error(folder, split, list(named) or ["train"])
+    kinds = sorted({file_suffix(file) for file in wanted})
+    if len(kinds) > 1:
+        shown = ", ".join(str(file.relative_to(folder)) for file in wanted[:4])
+        raise DataError(
+            f"{folder} has rows in files of several kinds ({shown}); expected one kind: name a file of them"
+        )
+    sources = [_open_file(file) for file in wanted]
+    columns = tuple(dict.fromkeys(name for source in sources for name in source.columns))
+    rows = (row for source in sources for row in source.rows)
+    return Source(f"{folder}, split {split}", rows, columns, by_row=not named)
+
+
+def _find_files(folder: Path) -> list[Path]:
+    """The files with rows in a folder and below, sorted. The tables of an imagefolder come before all others."""
+    levels = ("/".join(["*"] * depth) for depth in range(1, _DEEPEST + 1))
+    found = sorted(
+        file
+        for level in levels
+        for file in folder.glob(level)
+        if file_suffix(file) in SUFFIXES
+        and file.name not in _NO_ROWS
+        and not any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)
+        and file.is_file()
+    )
+    metadata = [file for file in found if file.stem == _METADATA]
+    return metadata or found
+
+
+def _split_of_file(file: Path) -> str | None:
+    """The split that a file's name says, else the nearest of its folders' names; None if none says one."""
+    for part in (file.name[: -len(file_suffix(file))], *reversed(file.parts[:-1])):
+        if shard := _SHARD.fullmatch(part):
+            return shard[1]
+        for word in (word.lower() for word in _WORDS.findall(part)):
+            if word in USUAL_SPLITS or word in _SYNONYMS:
+                return _SYNONYMS.get(word, word)
+    return None
+
+
+def _has_configurations(folder: Path) -> bool:
+    """Whether the folder's README.md names the files of its splits in its header, as the hub's do."""
+    readme = folder / "README.md"
+    if not readme.is_file():
+        return False
+    head = readme.read_text(encoding="utf-8", errors="replace")
+    return head.startswith("---") and re.search(r"(?m)^configs:", head.split("\n---", 1)[0]) is not None
+
+
+def _missing_split_error(folder: Path, split: str, splits: list[str]) -> DataError:
+    known = ", ".join(splits) or "none"
+    return DataError(f"{folder} has no split {split!r}{did_you_mean(split, splits)}; it has {known}")
