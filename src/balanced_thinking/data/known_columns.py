@@ -15,7 +15,6 @@ A column of ours in the record comes before a foreign one of the same meaning.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from balanced_thinking.data.keys import ANSWER_KEYS, CLAIMED, NUMBERED_IMAGE, OPTIONAL, THINK_KEYS, TURN_LISTS
@@ -140,14 +139,13 @@ def _adapt_answer(record: dict[str, Any]) -> dict[str, Any]:
     if source is None:
         return record
     rest = {key: value for key, value in record.items() if key != source}
-    written = parse(str(record[source]), "auto")
     if not _is_answered(record):
-        apart = {"think": written.think, "answer": written.answer}
-        return rest | (apart if written.think and not written.problems else {"answer": record[source]})
-    if not isinstance(record[source], str) or "answer" not in record or any(map(partial(_is_given, record), THINK_KEYS)):
+        return rest | {"answer": record[source]}  # the reader takes the reasoning out of it
+    if not isinstance(record[source], str) or any(_is_given(record, name) for name in THINK_KEYS):
         return record
+    written = parse(record[source], "auto")
     think = written.think if written.answer is not None else record[source]
-    repeated = think is None or think.strip() == str(record["answer"]).strip()
+    repeated = think is None or think.strip() == str(record.get("answer")).strip()
     return record if repeated else rest | {"think": think}
 
 
