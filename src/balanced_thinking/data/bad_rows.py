@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from balanced_thinking import segments
 from balanced_thinking.config.errors import BalancedThinkingError, UsageError
+from balanced_thinking.data.tag_hints import find_row_hint
 
 PROBLEMS: dict[str, str] = {
     "invalid_json": "the row is not valid JSON in UTF-8",
@@ -101,7 +102,14 @@ def format_bad_rows(rows: Sequence[BadRow]) -> str:
     if len(rows) > _SHOWN_ROWS:
         lines.append(f"... and {len(rows) - _SHOWN_ROWS} more")
     counts = Counter(name for bad in rows for name in bad.problems)
-    return "\n".join([*lines, "", *(f"{name} ({n}): {PROBLEMS[name]}" for name, n in counts.most_common())])
+    lines += ["", *(f"{name} ({n}): {PROBLEMS[name]}" for name, n in counts.most_common())]
+    return "\n".join([*lines, *count_hints(rows)])
+
+
+def count_hints(rows: Iterable[BadRow]) -> list[str]:
+    """What to do about tags that no format has, each with the number of rows that have them."""
+    hints = Counter(hint for bad in rows if (hint := find_row_hint(bad.text, bad.problems)) is not None)
+    return [f"{hint} ({n})" for hint, n in hints.most_common()]
 
 
 def _one_printable_line(bad: BadRow) -> str:

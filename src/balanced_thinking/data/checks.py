@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from balanced_thinking.data.bad_rows import BadRow, RowError
-from balanced_thinking.data.example import Example
+from balanced_thinking.data.columns import FormatSpec
+from balanced_thinking.data.example import Example, find_unread_texts
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.picture_files import find_damage
 from balanced_thinking.scoring.answers import find_choice, parse_answer
+from balanced_thinking.segments import ReasoningFormat, get_format, parse, render
 
 _OPTION = re.compile(r"^[ \t]*\(?([A-Z])[.):][ \t]", re.MULTILINE)
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -29,12 +31,13 @@ class Problem(NamedTuple):
 
 
 def check_examples(
-    rows: Iterable[Example | BadRow], *, verify_images: bool = False, reasoned: bool = False
+    rows: Iterable[Example | BadRow], *, verify_images: bool = False, written_as: FormatSpec | None = None
 ) -> Iterator[Example | BadRow]:
     """Pass on the rows of an adapter; an example with a problem becomes a BadRow.
 
     Image files must exist. `verify_images` also decodes each one, which finds damaged files and other kinds of files.
-    `reasoned`: an example without reasoning has a problem, too.
+    `written_as`: the reasoning format that training writes. Then an example has a problem, too, if the format asks for
+    reasoning that it lacks, or if its texts would not be read back from that format.
     """
     seen: set[str] = set()
     for position, row in enumerate(rows, 1):
@@ -42,8 +45,8 @@ def check_examples(
             yield row
             continue
         problems = [*_find_text_problems(row), *_find_image_problems(row, verify_images)]
-        if reasoned and not row.think:
-            problems.append(Problem("no_think", row.question))
+        if written_as is not None:
+            problems += find_written_problems(row, get_format(written_as))
         if row.id in seen:
             problems.append(Problem("duplicate_id", row.id))
         seen.add(row.id)
@@ -52,6 +55,21 @@ def check_examples(
             yield BadRow(row.meta.get("row", position), names, problems[0].text, row.id)
         else:
             yield row
+
+
+def find_written_problems(example: Example, format: ReasoningFormat) -> list[Problem]:
+    """What is wrong with an example as training would write it in this format."""
+    if not example.answer.strip():
+        return []  # which is a problem of its own
+    if not example.think and format.think_required:
+        unread = ", ".join(find_unread_texts(example))
+        return [Problem("no_think", f"{example.question} (not read: {unread})" if unread else example.question)]
+    text = render(example.think, example.answer, format)
+    parsed = parse(text, format)
+    same = parsed.answer == example.answer.strip()
+    if example.think and (format.think_close or format.answer_open):
+        same = same and parsed.think == example.think.strip()
+    return [] if same and not parsed.problems else [Problem("tag_in_text", text)]
 
 
 def _find_text_problems(example: Example) -> Iterator[Problem]:

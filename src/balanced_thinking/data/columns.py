@@ -75,6 +75,12 @@ def peel_tags(text: str, format: FormatSpec, part: str) -> str:
     return text
 
 
+def peel_answer_name(text: str) -> str:
+    """The answer of a completion without the one pair of tags around it that its format does not have."""
+    found = _ANSWER_PAIR.fullmatch(text)
+    return found["inner"].strip() if found and found["inner"].strip() else text
+
+
 def _known_pairs(format: FormatSpec, part: str) -> Iterator[tuple[str, str]]:
     own = [] if format in ("auto", PROSE) else [get_format(format)]
     for shape in (*own, *FORMATS.values()):

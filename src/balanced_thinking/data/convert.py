@@ -11,11 +11,12 @@ from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.bad_rows import DataError
+from balanced_thinking.data.checks import find_written_problems
 from balanced_thinking.data.example import Example, Turn
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.places import write_placeholders
 from balanced_thinking.data.rows import pictures_are_moved, turns_with_places
-from balanced_thinking.segments import render
+from balanced_thinking.segments import get_format, render
 from balanced_thinking.system.files import open_atomically
 
 _SUFFIXES = {"MPO": "jpeg"}  # of a format whose name is not one
@@ -25,8 +26,9 @@ def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None =
     """Write one row per example; return their number.
 
     Args:
-        format: write rows with reasoning as `prompt` and `completion` in this format. None: write `question`, `think`
-            and `answer` separately, from which any format can be made.
+        format: write rows with reasoning as `prompt` and `completion` in this format, except those that would not be
+            read back from it. None: write `question`, `think` and `answer` separately, from which any format can be
+            made.
 
     Picture paths are relative if the picture is in the file's folder or below, else absolute.
     Raises DataError, and writes nothing, for a path that does not end in .jsonl or if there is no example.
@@ -63,7 +65,7 @@ def _build_row(example: Example, format: str | None, path: Path, index: int, par
     row: dict[str, Any] = {"id": example.id, "system": example.system}
     *earlier, question = _write_turns(example)
     row |= {"history": [{"role": turn.role, "content": turn.text} for turn in earlier]}
-    if format is None or not example.think:
+    if format is None or not example.think or find_written_problems(example, get_format(format)):
         row |= {"question": question.text, "think": example.think, "answer": example.answer}
     else:
         row |= {"prompt": question.text, "completion": render(example.think, example.answer, format)}

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+OWN_META = {"row", "family", "read_as"}  # keys of `meta` that adapters write
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
 
@@ -70,6 +71,17 @@ def choices_are_shown(example: Example) -> bool:
     """Whether the model can read the options: each stands in the question or in an earlier turn."""
     text = _plain_words(" ".join([example.question, *(turn.text for turn in example.history)]))
     return all(f" {plain} " in text for choice in example.choices if (plain := _plain_words(choice).strip()))
+
+
+def find_unread_texts(example: Example) -> list[str]:
+    """The names in `meta` of texts of several words, or lists of texts: a row's values that nothing reads."""
+    return [key for key, value in example.meta.items() if key not in OWN_META and _holds_words(value)]
+
+
+def _holds_words(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return len(value) > 1 and all(isinstance(one, str) for one in value)
+    return isinstance(value, str) and " " in value.strip()
 
 
 def _plain_words(text: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from balanced_thinking.data.bad_rows import BadRow, BadRowsError, DataError, UnknownDataError, format_bad_rows
 from balanced_thinking.data.checks import check_examples
+from balanced_thinking.data.columns import FormatSpec
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.mixture import ID_MARK, DataNames, DataPart, describe_data, list_parts
 from balanced_thinking.data.options import check_known_name, check_options, list_options
@@ -120,27 +121,27 @@ def stream_data(
     on_bad_row: str = "error",
     limit: int | None = None,
     verify_images: bool = False,
-    reasoned: bool = False,
+    written_as: FormatSpec | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> DataStream:
     """The examples of one split, one at a time, so that a large set needs no more memory than a small one.
 
-    Arguments and errors are those of `load_data`; BadRowsError comes after the last row. With `reasoned`, rows without
-    reasoning are bad rows.
+    Arguments and errors are those of `load_data`; BadRowsError comes after the last row. With
+    `written_as`, the format that training writes, rows that cannot be written so are bad rows (`check_examples`).
     """
     if on_bad_row not in ("error", "drop"):
         raise UnknownDataError(f"on_bad_row is {on_bad_row!r}; expected 'error' or 'drop'")
     if limit is not None and limit < 1:
         raise UnknownDataError(f"limit is {limit}; expected at least 1 row, or none for all")
     parts = list_parts(data, split, limit, options)
-    streams = [_open_part(part, format, verify_images=verify_images, reasoned=reasoned) for part in parts]
+    streams = [_open_part(part, format, verify_images=verify_images, written_as=written_as) for part in parts]
     if not isinstance(data, str):
         streams = [_prefix_ids(rows, part.name) for rows, part in zip(streams, parts, strict=True)]
     return DataStream(describe_data(data), chain.from_iterable(streams), on_bad_row == "error")
 
 
 def _open_part(
-    part: DataPart, format: str | Mapping[str, Any], *, verify_images: bool, reasoned: bool
+    part: DataPart, format: str | Mapping[str, Any], *, verify_images: bool, written_as: FormatSpec | None
 ) -> Iterator[Example | BadRow]:
     """The checked rows of one data set. Names, splits and options are checked now, and rows are read later."""
     source = resolve_data(part.data)
@@ -151,7 +152,7 @@ def _open_part(
         rows: Iterable[Example | BadRow] = select_split(_load_rows(source, whole, {"format": format}, own), part.split)
     else:
         rows = _load_rows(source, part.split, {"format": format}, own)
-    checked = check_examples(rows, verify_images=verify_images, reasoned=reasoned)
+    checked = check_examples(rows, verify_images=verify_images, written_as=written_as)
     return track_progress(islice(checked, part.limit), f"rows of {part.data} read")
 
 

@@ -15,7 +15,7 @@ from balanced_thinking.data.keys import CLAIMED
 from balanced_thinking.data.row_parts import find_used_keys
 from balanced_thinking.data.schemas import Content, read_contents
 from balanced_thinking.data.unread import refuse_unread_media, resolve_image
-from balanced_thinking.data.values import RowProblemError, is_null, to_text
+from balanced_thinking.data.values import RowProblemError, have_labels, is_null, remove_labels, to_text
 
 logger = logging.getLogger(__name__)
 _CHOICES = {"turns": ("last", "all"), "system": ("keep", "drop")}
@@ -118,7 +118,8 @@ def _to_example(
         image_places=content.image_places,
     )
     if options.list_choices and example.choices and not choices_are_shown(example):
-        example = replace(example, question=format_question(example.question, example.choices))
+        choices = remove_labels(example.choices) if have_labels(example.choices) else example.choices
+        example = replace(example, question=format_question(example.question, choices))
     return example
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from balanced_thinking.data.columns import PROSE, Columns, FormatSpec, split_columns
+from balanced_thinking.data.columns import PROSE, Columns, FormatSpec, peel_answer_name, split_columns
 from balanced_thinking.data.example import Turn
 from balanced_thinking.data.keys import ALTERNATIVE_KEYS, ANSWER_KEYS, THINK_KEYS, TURN_LISTS, TURN_THINK_KEYS
 from balanced_thinking.data.places import place_images
@@ -142,7 +142,7 @@ def _add_completion(content: Content, reply: Message, format: FormatSpec) -> Con
 def _parse_completion(completion: str, format: FormatSpec) -> Columns:
     parsed = parse(completion, "auto" if format == PROSE else format)
     if not parsed.problems and parsed.answer is not None:
-        return Columns(parsed.think, parsed.answer, parsed.format)
+        return Columns(parsed.think, peel_answer_name(parsed.answer), parsed.format)
     if format == PROSE and (found := split_prose(completion)) is not None:
         return Columns(found[0] or None, found[1], PROSE)
     raise RowProblemError(completion, *(parsed.problems or ("no_answer",)))

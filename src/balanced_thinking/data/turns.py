@@ -100,8 +100,8 @@ def _beside_content(turn: Mapping[str, Any]) -> Iterable[str]:
     found = []
     for key in TURN_THINK_KEYS:
         for part in to_list(turn.get(key)):
-            value = part.get("text") or part.get("thinking") if isinstance(part, Mapping) else part
-            found.append(to_text(value, key).strip())
+            value = first_nonempty_value(part, "text", "thinking") if isinstance(part, Mapping) else part
+            found.append(to_text(part if value is None else value, key).strip())
     return dict.fromkeys(text for text in found if text)
 
 
@@ -116,9 +116,10 @@ def _read_part(part: Any, content: Any) -> tuple[str, Any]:
         raise RowProblemError(f"a part of type {kind}: {content}", "unread_media")
     if kind in _IMAGE_PARTS:
         return "image", first_nonempty_value(part, "image", "image_url", "path", "url", "image_path", "bytes")
-    if kind in THINK_PARTS or (kind in _TEXT_PARTS and part.get("thought") is True):
+    if kind in THINK_PARTS:
         return "thinking", to_text(first_nonempty_value(part, *THINK_PARTS, "text", "content"), kind).strip()
     if kind in _TEXT_PARTS:
-        return "text", to_text(part.get("text"), "text")
+        text = to_text(part.get("text"), "text")
+        return ("thinking", text.strip()) if part.get("thought") is True else ("text", text)
     found = f"content that is neither text nor parts of type text and image: {content}"
     raise RowProblemError(found, "unknown_schema")

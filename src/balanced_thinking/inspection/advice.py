@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from balanced_thinking.data.columns import PROSE
+from balanced_thinking.data.example import choices_are_shown, find_unread_texts
 from balanced_thinking.data.prose import split_prose
 from balanced_thinking.inspection.facts import Inspection
 from balanced_thinking.inspection.summary import MAX_LENGTHS, count_formats, make_printable, median_length_ratio
 
-_OWN_META = {"row", "family", "read_as"}  # keys of meta that adapters write
 _SLACK = 1.05  # the counted total leaves out the tokens around a picture
 _LONG_RATIO = 20  # from here on the answer gets less than 5 % of plain SFT's loss
 
@@ -23,6 +23,7 @@ def advise_changes(found: Inspection) -> list[str]:
         *([f"remove the samples that repeat an earlier one ({len(found.repeats)})"] if found.repeats else []),
         *_advise_on_format(found),
         *_advise_on_reasoning(found),
+        *_advise_on_unread_values(found),
         *_advise_on_length(found),
     ]
     if found.leaks or found.repeats:
@@ -59,7 +60,7 @@ def _advise_on_bad_rows(found: Inspection) -> Iterator[str]:
 def _advise_on_format(found: Inspection) -> Iterator[str]:
     """Which format to train in, if the completions in the data are written in another one."""
     written = count_formats(found).most_common()
-    if not written or written == [(found.format, len(found.samples))] or written[0][0] == PROSE:
+    if not written or [name for name, _ in written] == [found.format] or written[0][0] == PROSE:
         return
     named = ", ".join(f"{name} {n}" for name, n in written)
     kept = "the most frequent one" if len(written) > 1 else "it"
@@ -71,7 +72,7 @@ def _advise_on_format(found: Inspection) -> Iterator[str]:
 
 def _advise_on_reasoning(found: Inspection) -> Iterator[str]:
     if found.samples and not found.samples_with_reasoning:
-        texts = ", ".join(sorted(_find_unread_text_keys(found)))
+        texts = ", ".join(sorted({key for sample in found.samples for key in find_unread_texts(sample.example)}))
         hint = f" (it is read under think or reasoning; not under {make_printable(texts)})" if texts else ""
         yield f"there is no reasoning to train on{hint}: the data can be used for evaluation and for GRPO"
     elif missing := len(found.samples) - len(found.samples_with_reasoning):
@@ -83,13 +84,22 @@ def _advise_on_reasoning(found: Inspection) -> Iterator[str]:
         )
 
 
+def _advise_on_unread_values(found: Inspection) -> Iterator[str]:
+    """What the rows have and the model never sees."""
+    if hidden := sum(not choices_are_shown(sample.example) for sample in found.samples):
+        yield (
+            f"{hidden} samples have choices that the question does not show: --data_options.list_choices true lists "
+            "them in it"
+        )
+    if found.unread_texts and found.samples_with_reasoning:
+        names = ", ".join(f"{make_printable(name)} {n}" for name, n in sorted(found.unread_texts.items()))
+        yield (
+            f"nothing reads the texts under {names}: if one is needed, say what it is with --data_options.columns "
+            "'{think: NAME}'"
+        )
+
+
 def _advise_on_length(found: Inspection) -> Iterator[str]:
     if longest := max((sample.total or 0 for sample in found.samples), default=0):
         fitting = next((length for length in MAX_LENGTHS if length >= _SLACK * longest), None)
         yield f"max_length: {fitting or 'null'} cuts nothing (the longest sample has about {longest} tokens)"
-
-
-def _find_unread_text_keys(found: Inspection) -> set[str]:
-    """Keys of the rows that have texts of several words and are not read."""
-    values = ((key, value) for sample in found.samples for key, value in sample.example.meta.items())
-    return {key for key, value in values if key not in _OWN_META and isinstance(value, str) and " " in value.strip()}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from balanced_thinking.data.bad_rows import BadRow, DataError
-from balanced_thinking.data.example import Example
+from balanced_thinking.data.checks import find_written_problems
+from balanced_thinking.data.example import Example, find_unread_texts
 from balanced_thinking.data.images import image_size
 from balanced_thinking.data.load import BenchmarkItems, load_data, load_test_items
 from balanced_thinking.data.mixture import DataNames, list_parts
+from balanced_thinking.data.registry import resolve_data
 from balanced_thinking.inspection.duplicates import Duplicate, find_leaks, find_repeats, fingerprint_example
 from balanced_thinking.inspection.lengths import choose_length_measure, count_sample_tokens
-from balanced_thinking.segments import render
+from balanced_thinking.segments import get_format, render
 from balanced_thinking.system.progress import track_progress
 
 
@@ -43,6 +46,7 @@ class Inspection:
     shared_questions: list[Duplicate] = field(default_factory=list)  # a test item's question about another picture
     sizes: list[tuple[int, int]] = field(default_factory=list)  # (width, height) of every picture, in pixels
     benchmarks: tuple[str, ...] = ()  # each with what was compared
+    unread_texts: dict[str, int] = field(default_factory=dict)  # name of a row's texts that nothing reads -> rows
 
     @property
     def samples_with_reasoning(self) -> list[Sample]:
@@ -82,7 +86,8 @@ def inspect_data(
     measure, unit = choose_length_measure(getattr(processor, "tokenizer", processor))
     compared = tuple(_describe_benchmark(name, items) for name, items in benchmarks.items())
     samples, fingerprints = [], []
-    for example in track_progress(loaded.examples, f"{shown}, {split}"):
+    examples, tagged = _without_tagged(loaded.examples, format)
+    for example in track_progress(examples, f"{shown}, {split}"):
         think, answer = measure(render(example.think, example.answer, format), format) if example.think else (0, 0)
         samples.append(Sample(example, think, answer, count_sample_tokens(example, format, processor)))
         fingerprints.append(fingerprint_example(example, with_look_hashes=bool(against)))
@@ -96,13 +101,34 @@ def inspect_data(
         format=format,
         unit=unit,
         samples=samples,
-        bad_rows=loaded.bad_rows,
+        bad_rows=(*loaded.bad_rows, *tagged),
         repeats=list(find_repeats(fingerprints)),
         leaks=[leak for leak in leaks if leak.kind != "question_only"],
         shared_questions=[leak for leak in leaks if leak.kind == "question_only"],
-        sizes=[image_size(image) for example in loaded.examples for image in example.images],
+        sizes=[image_size(image) for example in examples for image in example.images],
         benchmarks=compared,
+        unread_texts=_count_unread_texts(data, examples),
     )
+
+
+def _without_tagged(examples: Sequence[Example], format: str) -> tuple[list[Example], list[BadRow]]:
+    """The examples that training can write in a format, and the others as bad rows. Missing reasoning is allowed."""
+    good, tagged = [], []
+    for position, example in enumerate(examples, 1):
+        problems = [one for one in find_written_problems(example, get_format(format)) if one.name != "no_think"]
+        if problems:
+            row = example.meta.get("row", position)
+            tagged.append(BadRow(row, tuple(one.name for one in problems), problems[0].text, example.id))
+        else:
+            good.append(example)
+    return good, tagged
+
+
+def _count_unread_texts(data: DataNames, examples: Sequence[Example]) -> dict[str, int]:
+    """The names in a user's own rows under which there are texts that nothing reads, each with its number of rows."""
+    if not any(resolve_data(part.data).dataset == "jsonl" for part in list_parts(data)):
+        return {}
+    return dict(Counter(name for example in examples for name in find_unread_texts(example)))
 
 
 def _describe_benchmark(name: str, items: BenchmarkItems) -> str:

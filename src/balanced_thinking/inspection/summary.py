@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from statistics import mean, median
 from typing import NamedTuple
 
+from balanced_thinking.data.example import Example
 from balanced_thinking.inspection.facts import Inspection
 
 MAX_LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)  # values of max_length that one would try
@@ -74,6 +76,7 @@ def summarize_contents(found: Inspection) -> list[str]:
     if found.sizes:
         small, large = (f"{w} x {h}" for w, h in (pick(found.sizes, key=lambda s: s[0] * s[1]) for pick in (min, max)))
         lines.append(f"picture sizes: {small} to {large} pixels, {len(set(found.sizes))} different")
+    lines += _count_conversations(examples)
     if families:
         lines.append("families: " + ", ".join(f"{make_printable(name)} {n}" for name, n in families.most_common()))
     top, n = answers.most_common(1)[0]
@@ -82,6 +85,21 @@ def summarize_contents(found: Inspection) -> list[str]:
     if written := count_formats(found):
         lines.append("completions written as: " + ", ".join(f"{name} {n}" for name, n in written.most_common()))
     return lines
+
+
+def _count_conversations(examples: Sequence[Example]) -> list[str]:
+    """What few rows have: system texts, earlier turns, pictures inside a text, several right answers."""
+    counted = {
+        "system texts": (sum(bool(e.system) for e in examples), "--data_options.system drop leaves them out"),
+        "earlier turns": (sum(bool(e.history) for e in examples), "--data_options.turns all trains on each turn"),
+        "pictures inside or after a text": (sum(_has_inner_pictures(e) for e in examples), "each stays at its place"),
+        "several right answers": (sum(bool(e.alternatives) for e in examples), "the first is trained on"),
+    }
+    return [f"{what}: in {n} samples ({note})" for what, (n, note) in counted.items() if n]
+
+
+def _has_inner_pictures(example: Example) -> bool:
+    return bool(example.image_places) or any(any(turn.image_places) for turn in example.history)
 
 
 def summarize_lengths(found: Inspection) -> list[str]:

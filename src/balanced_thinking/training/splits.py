@@ -10,7 +10,6 @@ from balanced_thinking.data.load import choose_read_format, stream_data
 from balanced_thinking.data.mixture import describe_data, mix_rows, validation_data
 from balanced_thinking.data.overlap import refuse_overlap
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
-from balanced_thinking.segments import get_format
 from balanced_thinking.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ def load_split(
         limit=recipe.limit,
         on_bad_row=recipe.on_bad_row,
         verify_images=recipe.verify_images,
-        reasoned=recipe.stage == "sft" and get_format(args.reasoning_format).think_required,
+        written_as=args.reasoning_format if recipe.stage == "sft" else None,
         options=options,
     )
     rows = refuse_overlap(examples, name, owner)

@@ -1,0 +1,236 @@
+"""Conversations: system texts, several turns, reasoning beside the content."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balanced_thinking.data.bad_rows import BadRow, UnknownDataError
+from balanced_thinking.data.example import Example, Turn
+from balanced_thinking.data.rows import prompt_messages, to_dataset
+from balanced_thinking.data.schemas import merge_reasoning
+from balanced_thinking.data.splits import belongs_to_split
+from balanced_thinking.data.values import RowProblemError
+from tests.data.row_files import SAID, asks, make_pictures, read_all, read_one, says
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+COLUMNS = {"question": "Which animal?", "think": "It has a mane.", "answer": "horse"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_pictures(tmp_path)
+    return tmp_path
+
+
+SYSTEMS = [
+    {"messages": [SYSTEM, asks("Which animal?"), says()]},
+    {"messages": [{"role": "developer", "content": "Be brief."}, asks("Which animal?"), says()]},
+    {
+        "messages": [
+            {"role": "System", "content": [{"type": "text", "text": "Be brief."}]},
+            asks("Which animal?"),
+            says(),
+        ]
+    },
+    {"conversations": [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "Which animal?"}, says()]},
+    {"prompt": [SYSTEM, asks("Which animal?")], "completion": [says()]},
+    {"prompt": "Which animal?", "completion": SAID, "system": "Be brief."},
+    {
+        "system": "Be brief.",
+        "conversations": [{"from": "human", "value": "Which animal?"}, {"from": "gpt", "value": SAID}],
+    },
+    {"system": " Be brief. ", "messages": [SYSTEM, asks("Which animal?"), says()]},  # the same text twice
+    {**COLUMNS, "system": "Be brief."},
+]
+
+
+@pytest.mark.parametrize("row", SYSTEMS)
+def test_a_system_text_is_the_first_message(
+    folder: Path, row: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    example = read_one(folder, row)
+    assert isinstance(example, Example), example
+    assert prompt_messages(example) == [SYSTEM, asks("Which animal?")]
+    assert to_dataset([example])[0]["prompt"] == [SYSTEM, asks("Which animal?")]
+    assert "system" not in example.meta
+    with caplog.at_level(logging.WARNING):
+        assert prompt_messages(read_one(folder, row, system="drop")) == [asks("Which animal?")]
+    assert "the system text of 1 samples was left out" in caplog.text
+
+
+# (turns of user and assistant, what is wrong)
+ORDERS = [
+    ([asks("Which?"), says(), asks("Thanks.")], "multi_turn"),  # the user has the last word
+    ([asks("Which?"), says(), says()], "multi_turn"),  # two replies
+    ([says("Hello."), asks("Which?"), says()], "multi_turn"),  # the assistant begins
+    ([asks("Which?"), SYSTEM, says()], "multi_turn"),  # a system text in the middle
+    ([asks("Which?"), says(), SYSTEM, asks("And?"), says()], "multi_turn"),
+    ([SYSTEM, says()], "multi_turn"),  # no question
+    ([asks("Which?")], "no_answer"),
+    ([asks("Which?"), {"role": "tool", "content": "7"}, says()], "unknown_schema"),
+    ([asks("Which?"), says("", tool_calls=[{"name": "zoom"}])], "unknown_schema"),
+    ([asks("Which?"), says(" ")], "no_answer"),
+    ([{"role": "system", "content": "See <image>."}, asks("Which?"), says()], "image_count"),
+]
+
+
+@pytest.mark.parametrize(("turns", "problem"), ORDERS)
+def test_turns_without_a_meaning_are_bad_rows(folder: Path, turns: list[Any], problem: str) -> None:
+    for row in ({"messages": turns}, {"conversations": turns}):
+        found = read_one(folder, row)
+        assert isinstance(found, BadRow)
+        assert problem in found.problems
+
+
+def test_two_different_system_texts_are_a_bad_row(folder: Path) -> None:
+    found = read_one(folder, {"system": "Be long.", "messages": [SYSTEM, asks("Which?"), says()]})
+    assert found.problems == ("two_systems",)
+
+
+TALK = [asks("Which animal?"), says(), asks("What has it?"), says("<think>I look.</think><answer>mane</answer>")]
+EARLIER = (Turn("user", "Which animal?"), Turn("assistant", SAID))
+TALKS = [
+    {"messages": TALK},
+    {"conversations": [{"from": turn["role"], "value": turn["content"]} for turn in TALK]},
+    {"prompt": TALK[:3], "completion": TALK[3:]},
+    {"prompt": TALK[:3], "completion": TALK[3]["content"]},
+    {"question": "What has it?", "think": "I look.", "answer": "mane", "history": TALK[:2]},
+    {"question": "What has it?", "think": "I look.", "answer": "mane", "history": [["Which animal?", SAID]]},
+    {"prompt": "What has it?", "completion": TALK[3]["content"], "history": [["Which animal?", SAID]]},
+    {"messages": [asks("Which"), asks("animal?"), *TALK[1:]]},  # two turns of the user are one
+]
+
+
+@pytest.mark.parametrize("row", TALKS)
+def test_the_last_turn_is_trained_on_or_each(folder: Path, row: dict[str, Any]) -> None:
+    last = read_one(folder, {"id": "t", **row})
+    assert isinstance(last, Example), last
+    first_text = "Which\nanimal?" if len(row.get("messages", ())) == 5 else "Which animal?"
+    earlier = (EARLIER[0].__class__("user", first_text), EARLIER[1])
+    assert (last.id, last.question, last.think, last.answer) == ("t", "What has it?", "I look.", "mane")
+    assert last.history == earlier
+    first, second = read_all(folder, {"id": "t", **row}, turns="all")
+    assert (first.id, first.question, first.think, first.answer) == ("t#1", first_text, "It has a mane.", "horse")
+    assert (first.history, second.id, second.history) == ((), "t#2", earlier)
+    assert [one["role"] for one in prompt_messages(second)] == ["user", "assistant", "user"]
+
+
+def test_each_turn_has_the_pictures_that_were_shown_before_it(folder: Path) -> None:
+    turns = [asks("<image>\nWhich animal?"), says(), asks("And in <image>?"), says()]
+    row = {"messages": turns, "images": ["one.png", "two.png"]}
+    first, second = read_all(folder, row, turns="all")
+    assert [len(example.images) for example in (first, second)] == [1, 2]
+    assert second.history[0] == Turn("user", "Which animal?", (0,))
+    assert (second.question, second.image_places) == ("And in ?", (7,))
+    assert read_one(folder, row).images == second.images
+    without = read_one(folder, {"messages": TALK, "image": "one.png"})  # no placeholder: with the first question
+    assert (without.history[0].image_places, without.image_places) == ((0,), ())
+    assert read_one(folder, row | {"images": ["one.png"]}).problems == ("image_count",)
+
+
+def test_one_bad_turn_leaves_the_others(folder: Path) -> None:
+    turns = [asks("Which?"), says("I do not know."), *TALK]
+    found = read_all(folder, {"id": "t", "messages": turns}, turns="all")
+    assert [one.id for one in found] == ["t#2", "t#3", "t#1"]
+    assert found[2].problems == ("no_think", "no_answer")
+    assert isinstance(read_one(folder, {"messages": turns}), Example)
+
+
+def test_all_turns_of_a_conversation_are_in_one_split(folder: Path) -> None:
+    rows = [{"messages": [asks(f"Which {k}?"), says(), *TALK[2:]]} for k in range(12)]
+    examples = read_all(folder, *rows, turns="all")
+    splits = [[belongs_to_split(one, name) for name in ("train", "validation", "test")] for one in examples]
+    assert splits[::2] == splits[1::2]
+    assert len({tuple(one) for one in splits}) > 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("turns", "both"), ("system", "remove"), ("list_choices", "yes")])
+def test_an_unknown_setting_is_refused(folder: Path, name: str, value: str) -> None:
+    with pytest.raises(UnknownDataError, match=f"option '{name}'"):
+        read_one(folder, COLUMNS, **{name: value})
+
+
+THOUGHT = "It has a mane."
+# Turns of the assistant, or rows, that all mean the same.
+BESIDE = [
+    says("horse", reasoning_content=THOUGHT),
+    says("<answer>horse</answer>", reasoning_content=THOUGHT),
+    says("horse", reasoning=THOUGHT),
+    says("horse", thinking=THOUGHT),
+    says("horse", thought=f"<think>{THOUGHT}</think>"),
+    says("horse", reasoning_content=[{"type": "text", "text": THOUGHT}]),
+    says("horse", reasoning_content=THOUGHT, reasoning=THOUGHT),  # the same under two names
+    says(SAID, reasoning_content=None, thinking=""),  # Arrow's nulls beside tags
+    says(SAID, reasoning_content=THOUGHT),  # the same in tags
+    says([{"type": "thinking", "thinking": THOUGHT}, {"type": "text", "text": "horse"}]),
+    says([{"type": "reasoning", "text": THOUGHT}, {"type": "output_text", "text": "horse"}]),
+    says([{"type": "text", "text": THOUGHT, "thought": True}, {"type": "text", "text": "horse"}]),
+    says(r"\boxed{horse}", reasoning_content=THOUGHT),
+]
+
+
+@pytest.mark.parametrize("turn", BESIDE)
+def test_reasoning_beside_the_content_is_the_thinking(folder: Path, turn: dict[str, Any]) -> None:
+    example = read_one(folder, {"messages": [asks("Which?"), turn]})
+    assert isinstance(example, Example), example
+    assert (example.think, example.answer) == (THOUGHT, "horse")
+    merged = merge_reasoning(turn)
+    assert merged["content"] == f"<think>{THOUGHT}</think><answer>horse</answer>" or merged == turn
+    assert not [key for key in merged if key in ("reasoning", "thinking", "thought") and merged[key]]
+
+
+ROWS = [
+    {"question": "Which?", "answer": "horse", name: THOUGHT}
+    for name in (
+        "think",
+        "reasoning",
+        "reasoning_content",
+        "thinking",
+        "thought",
+        "rationale",
+        "cot",
+        "chain_of_thought",
+    )
+]
+
+
+@pytest.mark.parametrize("row", [*ROWS, {"prompt": "Which?", "completion": "horse", "reasoning": THOUGHT}])
+def test_reasoning_in_a_column_is_the_thinking(folder: Path, row: dict[str, Any]) -> None:
+    example = read_one(folder, row)
+    assert (example.think, example.answer, set(example.meta) - {"row", "read_as"}) == (THOUGHT, "horse", set())
+
+
+# (turn of the assistant, the problem)
+UNCLEAR = [
+    (says("<think>Other.</think><answer>horse</answer>", reasoning=THOUGHT), "multiple_thinks"),
+    (says("It is one. <answer>horse</answer>", reasoning=THOUGHT), "text_between"),
+    (says("<answer>horse</answer> Bye.", reasoning=THOUGHT), "text_after_answer"),
+    (says(None, reasoning=THOUGHT), "no_answer"),
+    (says("horse", reasoning={"steps": 3}), "not_text"),
+    (says([{"type": "thinking", "thinking": THOUGHT}]), "no_answer"),
+    (says([{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "horse"}]), "unknown_schema"),
+    (says("horse", reasoning=True), "not_text"),
+]
+
+
+@pytest.mark.parametrize(("turn", "problem"), UNCLEAR)
+def test_unclear_reasoning_is_a_bad_row(folder: Path, turn: dict[str, Any], problem: str) -> None:
+    found = read_one(folder, {"messages": [asks("Which?"), turn]})
+    assert isinstance(found, BadRow)
+    assert problem in found.problems
+
+
+def test_reasoning_is_merged_in_the_format_that_is_asked_for() -> None:
+    turn = says("horse", reasoning_content=THOUGHT)
+    assert merge_reasoning(turn, "deepseek-r1")["content"] == f"<think>\n{THOUGHT}\n</think>\n\nhorse"
+    with pytest.raises(RowProblemError, match="Other"):
+        merge_reasoning(says("<think>Other.</think><answer>horse</answer>", reasoning=THOUGHT))
+
+
+def test_a_question_in_the_users_own_thinking_is_refused(folder: Path) -> None:
+    found = read_one(folder, {"messages": [asks("Which?", reasoning="Hm."), says()]})
+    assert found.problems == ("unknown_schema",)

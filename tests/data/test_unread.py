@@ -1,0 +1,121 @@
+"""Pictures, video and sound that a row has and nothing reads; pictures inside a row."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from balanced_thinking.data.bad_rows import BadRow
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.images import open_image
+from tests.data.row_files import asks, make_pictures, read_one, says
+
+
+def encoded(format: str = "PNG", color: str = "red") -> str:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40), color).save(buffer, format)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+ROW = {"question": "Which animal?", "think": "It has a mane.", "answer": "horse"}
+URI = f"data:image/png;base64,{encoded()}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_pictures(tmp_path)
+    return tmp_path
+
+
+UNREAD = [
+    ({"videos": ["a.mp4"]}, "unread_media"),
+    ({"video": "clips/a"}, "unread_media"),
+    ({"audio": {"path": "a.wav", "array": [0.1]}}, "unread_media"),
+    ({"clip": "a.mp4"}, "unread_media"),  # by its suffix
+    ({"meta": {"sound": "a.mp3"}}, "unread_media"),
+    ({"question": "<video>\nWhat happens?"}, "unread_media"),
+    ({"question": "What happens in <audio>?"}, "unread_media"),
+    ({"image": "one.png", "videos": ["a.mp4"]}, "unread_media"),  # beside a picture, too
+    ({"thumbnail": "one.png"}, "unread_image"),  # by its suffix
+    ({"meta": {"source": "photos/one.JPG?raw=1"}}, "unread_image"),
+    ({"scan": encoded()}, "unread_image"),  # base64 under any name
+    ({"scan": encoded("JPEG")}, "unread_image"),
+    ({"meta": {"scan": [encoded("WEBP")]}}, "unread_image"),
+    ({"scan": URI}, "unread_image"),
+    ({"image_file": "one"}, "unread_image"),  # a path without a suffix, by its name
+    ({"img_id": "000042"}, "unread_image"),
+    ({"imageId": 42}, "unread_image"),
+    ({"picture-path": "photos/one"}, "unread_image"),
+    ({"image_url": "https://example.org/42"}, "unread_image"),
+    ({"image": "https://example.org/42.png"}, "remote_image"),
+    ({"image": "iVBORw0KGgo" + "A" * 80}, "broken_image"),  # base64 of no picture
+    ({"image": "data:image/png;base64,!!!"}, "broken_image"),
+    ({"image": {"bytes": "", "path": ""}}, "broken_image"),
+    ({"images": ["one.png", None]}, "broken_image"),
+]
+
+
+@pytest.mark.parametrize(("values", "problem"), UNREAD)
+def test_what_is_not_read_is_never_a_sample_without_it(folder: Path, values: dict[str, Any], problem: str) -> None:
+    found = read_one(folder, ROW | values)
+    assert isinstance(found, BadRow), found
+    assert found.problems == (problem,)
+
+
+@pytest.mark.parametrize("kind", ["video", "audio", "input_audio", "video_url"])
+def test_parts_of_other_media_are_named(folder: Path, kind: str) -> None:
+    found = read_one(folder, {"messages": [asks([{"type": kind, kind: "x"}, {"type": "text", "text": "Q"}]), says()]})
+    assert found.problems == ("unread_media",)
+
+
+HARMLESS = [
+    {"image_width": 640, "image_count": 0},  # about a picture, not one
+    {"has_image": False, "image_type": "photo"},
+    {"image_caption": "a horse on a hill"},
+    {"picture": "none", "figure": None, "photo": ""},
+    {"site": "https://example.org/page", "hash": "9f" * 40},
+    {"image": "one.png", "mask": "two.png", "image_id": 7},  # the row has its picture
+    {"videos": [], "video": None, "audio": ""},
+    {"note": "see one.png and two"},
+]
+
+
+@pytest.mark.parametrize("values", HARMLESS)
+def test_other_values_are_no_pictures(folder: Path, values: dict[str, Any]) -> None:
+    assert isinstance(read_one(folder, ROW | values), Example)
+
+
+HELD = [
+    {"image": encoded()},
+    {"image": URI},
+    {"images": [encoded()]},
+    {"image": {"bytes": encoded()}},
+    {"image": {"url": URI}},
+    {"image": {"path": "one.png"}},
+    {"image": {"url": "one.png"}},
+    {"images": "['one.png']"},  # as pandas writes a list
+    {"images": '["one.png"]'},
+    {"image_1": "one.png", "image_2": None},  # a column for each
+    {"image": "file://one.png"},
+]
+
+
+@pytest.mark.parametrize("values", HELD)
+def test_a_picture_may_be_in_the_row(folder: Path, values: dict[str, Any]) -> None:
+    example = read_one(folder, ROW | values)
+    assert isinstance(example, Example), example
+    (image,) = example.images
+    assert open_image(image).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_numbered_pictures_keep_their_order(folder: Path) -> None:
+    example = read_one(
+        folder, ROW | {"image_2": "two.png", "image_1": "one.png", "question": "<image 2> or <image 1>?"}
+    )
+    assert [image.name for image in example.images] == ["two.png", "one.png"]
+    assert example.question == "or ?"

@@ -1,0 +1,171 @@
+"""Single values of rows: null, numbers, several answers, options."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balanced_thinking.data.bad_rows import BadRow
+from balanced_thinking.data.example import Example
+from tests.data.row_files import read_one
+
+NAN, INFINITE = float("nan"), float("inf")
+ROW = {"question": "Which animal?", "think": "It has a mane.", "answer": "horse"}
+
+# (value of `answer`, the answer that is read)
+NUMBERS = [
+    (7, "7"),
+    (7.0, "7"),  # pandas: a column of whole numbers with a gap
+    (-0.0, "0"),
+    (0.5, "0.5"),
+    (2.50, "2.5"),
+    (1e16, "10000000000000000"),
+    (1e-7, "0.0000001"),
+    (1e300, "1e+300"),  # longer than anybody writes
+    (123456789012345678, "123456789012345678"),
+    ("4.0", "4.0"),  # a text stays as it is
+    ("NaN", "NaN"),  # a text, too
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), NUMBERS)
+def test_numbers_are_written_as_people_write_them(tmp_path: Path, value: Any, expected: str) -> None:
+    example = read_one(tmp_path, ROW | {"answer": value})
+    assert isinstance(example, Example)
+    assert example.answer == expected
+
+
+# (what replaces values of the row, the problem)
+NULLS = [
+    ({"answer": NAN}, "no_answer"),
+    ({"answer": None}, "no_answer"),
+    ({"answer": []}, "no_answer"),
+    ({"answer": [None]}, "no_answer"),
+    ({"answer": [NAN, ""]}, "no_answer"),
+    ({"question": NAN}, "no_question"),
+    ({"question": None}, "no_question"),
+    ({"answer": INFINITE}, "not_finite"),
+    ({"think": -INFINITE}, "not_finite"),
+    ({"answer": [1, INFINITE]}, "not_finite"),
+    ({"id": INFINITE}, "not_finite"),
+    ({"answer": False}, "not_text"),
+    ({"answer": {"box": [1, 2]}}, "not_text"),
+    ({"answer": "one", "choices": [None, "one"]}, "null_choice"),
+    ({"answer": "one", "choices": ["one", NAN, "two"]}, "null_choice"),
+    ({"answer": "one", "choices": ["one", True]}, "not_text"),
+    ({"answer": "one", "choices": {"x": "one", "y": "two"}}, "not_text"),
+    ({"answer": "three", "options": ["one", "two"]}, "answer_not_in_choices"),
+]
+
+
+@pytest.mark.parametrize(("values", "problem"), NULLS)
+def test_what_is_no_value_is_named(tmp_path: Path, values: dict[str, Any], problem: str) -> None:
+    found = read_one(tmp_path, ROW | values)
+    assert isinstance(found, BadRow)
+    assert found.problems == (problem,)
+
+
+def test_nan_is_null_where_a_value_may_be_missing(tmp_path: Path) -> None:
+    row = ROW | {"id": NAN, "think": NAN, "reasoning": "It has a mane.", "choices": NAN, "image": NAN, "system": NAN}
+    example = read_one(tmp_path, row)
+    assert example == Example("rows-000001", "Which animal?", (), "It has a mane.", "horse", meta=example.meta)
+    assert read_one(tmp_path, ROW | {"id": 12.0}).id == "12"
+
+
+# (values of the row, the answer, the alternatives)
+ANSWERS = [
+    ({"answer": ["horse"]}, "horse", ()),  # one-element lists are their element
+    ({"answer": [["horse"]]}, "horse", ()),
+    ({"answer": ["horse", "pony", "horse"]}, "horse", ("pony",)),  # ChartQA's shape
+    ({"answer": [4.0, "four"]}, "4", ("four",)),
+    ({"answer": [" ", "horse", None]}, "horse", ()),
+    ({"answer": None, "answers": ["horse", "pony"]}, "horse", ("pony",)),
+    ({"answer": "horse", "answers": ["pony", "horse"]}, "horse", ("pony",)),
+    ({"answer": "horse", "alternatives": ["pony"]}, "horse", ("pony",)),
+    ({"answer": None, "answers": [{"answer": "horse", "answer_id": 1}, {"answer": "pony"}]}, "horse", ("pony",)),  # VQA
+    ({"answer": {"text": "horse"}}, "horse", ()),
+    ({"answer": {"text": ["horse", "pony"], "answer_start": [1, 2]}}, "horse", ("pony",)),  # SQuAD
+    ({"answer": {"value": "horse", "aliases": ["pony", "mare"]}}, "horse", ("pony", "mare")),  # TriviaQA
+    ({"answer": ["<answer>horse</answer>", "<answer>pony</answer>"]}, "horse", ("pony",)),
+]
+
+
+@pytest.mark.parametrize(("values", "answer", "others"), ANSWERS)
+def test_several_answers_are_one_to_train_on_and_alternatives(
+    tmp_path: Path, values: dict[str, Any], answer: str, others: tuple[str, ...]
+) -> None:
+    example = read_one(tmp_path, ROW | values)
+    assert isinstance(example, Example), example
+    assert (example.answer, example.alternatives) == (answer, others)
+    assert not {"answers", "alternatives"} & example.meta.keys()
+
+
+# (values of the row, the choices)
+CHOICES = [
+    ({"choices": ["horse", "dog"]}, ("horse", "dog")),
+    ({"options": ["horse", "dog"]}, ("horse", "dog")),
+    ({"options": {"A": "horse", "B": "dog"}}, ("horse", "dog")),
+    ({"choices": {"text": ["horse", "dog"], "label": ["A", "B"]}}, ("horse", "dog")),  # ARC's shape
+    ({"options": "['horse', 'dog']"}, ("horse", "dog")),  # MMMU's, and what pandas writes
+    ({"options": '["horse", "dog"]'}, ("horse", "dog")),
+    ({"options": "A. horse\nB. dog"}, ("horse", "dog")),
+    ({"A": "horse", "B": "dog", "C": None}, ("horse", "dog")),  # a column for each
+    ({"choices": ["horse", "dog", None, NAN]}, ("horse", "dog")),  # filled up
+    ({"choices": [], "options": ["horse", "dog"]}, ("horse", "dog")),
+    ({"options": "fast"}, ()),  # no options of a question
+    ({"options": {"temperature": 1}}, ()),
+    ({"options": ["horse"]}, ()),
+]
+
+
+@pytest.mark.parametrize(("values", "choices"), CHOICES)
+def test_options_are_read_where_they_clearly_are(tmp_path: Path, values: dict[str, Any], choices: Any) -> None:
+    example = read_one(tmp_path, ROW | values)
+    assert isinstance(example, Example), example
+    assert example.choices == choices
+    assert ("options" in example.meta) == (not choices)
+
+
+# (question, choices, whether the question lists them already)
+SHOWN = [
+    ("Which animal?", ["horse", "dog"], False),
+    ("Which animal?\nA. horse\nB. dog", ["horse", "dog"], True),
+    ("Is it a horse or a dog?", ["horse", "dog"], True),
+    ("Is it a Horse (or a DOG)?", ["horse", "dog"], True),
+    ("Which of 10 and 12?", ["1", "2"], False),  # only parts of numbers
+    ("Which horseman?", ["horse", "dog"], False),  # a part of a word
+    ("A horse?", ["horse", "dog"], False),  # one of two
+    ("Which? A: 3 cm B: 4 cm", ["3 cm", "4 cm"], True),
+]
+
+
+@pytest.mark.parametrize(("question", "choices", "shown"), SHOWN)
+def test_choices_are_listed_on_request_where_the_question_does_not_show_them(
+    tmp_path: Path, question: str, choices: list[str], shown: bool
+) -> None:
+    row = {"question": question, "answer": choices[0], "choices": choices}
+    assert read_one(tmp_path, row).question == question
+    listed = f"{question}\nA. {choices[0]}\nB. {choices[1]}"
+    assert read_one(tmp_path, row, list_choices=True).question == (question if shown else listed)
+
+
+def test_options_with_letters_are_listed_with_one_letter(tmp_path: Path) -> None:
+    row = {"question": "Which animal?", "answer": "B", "choices": ["A. horse", "B. dog"]}
+    assert read_one(tmp_path, row, list_choices=True).question == "Which animal?\nA. horse\nB. dog"
+
+
+def test_a_csv_cell_may_hold_several_answers_or_options(tmp_path: Path) -> None:
+    from balanced_thinking.data.load import load_data
+
+    (tmp_path / "a.csv").write_text("question,options,answers\nWhich?,horse | dog,horse | pony\n")
+    (example,) = load_data(str(tmp_path / "a.csv")).examples
+    assert (example.choices, example.answer, example.alternatives) == (("horse", "dog"), "horse", ("pony",))
+
+
+def test_values_that_are_not_read_stay_in_meta(tmp_path: Path) -> None:
+    example = read_one(tmp_path, ROW | {"weight": 1.0, "history": "long", "system": {"os": "x"}, "thought": "Hm."})
+    assert json.dumps(example.meta["system"]) == '{"os": "x"}'
+    assert (example.meta["history"], example.meta["thought"], example.history) == ("long", "Hm.", ())
