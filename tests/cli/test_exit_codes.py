@@ -38,6 +38,7 @@ TABLE: list[tuple[list[str], int, str]] = [
     (["eval", "--modle", "x"], 2, "did you mean '--model'"),
     (["inspect", "world", "--splt", "test"], 2, "did you mean '--split'"),
     (["convert", "world", "--ot", "x"], 2, "did you mean '--out'"),
+    (["check", "tiny:qwen2", "--layer", "1"], 2, "did you mean '--layers'"),
     (["study", "study.yaml", "--job", "1"], 2, "did you mean '--jobs'"),
     (["report", "x", "--htm", "y"], 2, "did you mean '--html'"),
     (["demo", "--step", "1"], 2, "did you mean '--steps'"),
@@ -204,7 +205,7 @@ def test_each_end_has_its_code_and_says_why(
 ) -> None:
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    hub = "balanced_thinking.models.load.AutoConfig.from_pretrained"
+    hub = "balanced_thinking.models.processor.AutoConfig.from_pretrained"
     monkeypatch.setattr(hub, lambda name: pytest.fail(f"{name}: a model is loaded"))
     before = sorted(tmp_path.rglob("*"))
     assert exit_code(words) == code, capsys.readouterr()
@@ -250,7 +251,7 @@ def test_what_stops_any_command_is_said_in_one_line(
         raise failure
 
     needed = {"sft": [], "grpo": [], "eval": BASE, "inspect": ["world"], "convert": ["world", "--out", "x"]}
-    needed |= {"study": ["x", "--out", "x"], "report": ["x"], "demo": []}
+    needed |= {"study": ["x", "--out", "x"], "report": ["x"], "demo": [], "check": ["x"]}
     monkeypatch.setitem(commands.COMMANDS, name, replace(COMMANDS[name], run=fail))
     assert main([name, *needed[name]]) == code
     error = capsys.readouterr().err.strip()
