@@ -325,8 +325,8 @@ UNREADABLE = {
     "gone.png": (None, "No such file"),  # missing
     "cut.png": (slice(300), "truncated"),  # the download stopped
     "cut.jpg": (slice(-200), "truncated"),  # likewise, of a kind without checksums
-    "text.png": (b"not a picture", "cannot identify"),  # foreign
-    "empty.png": (b"", "cannot identify"),  # nothing in it
+    "text.png": (b"not a picture", "not a PNG, JPEG"),  # foreign
+    "empty.png": (b"", "an empty file"),  # nothing in it
     "a\0.png": (None, "null"),  # a name that no file can have
     "bomb.png": (slice(None), "decompression bomb"),  # more pixels than Pillow dares to decode
 }

@@ -8,7 +8,8 @@ The collator runs in data-loader workers: it keeps no state, and reports dropped
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -21,10 +22,11 @@ from PIL import Image
 from balanced_thinking.batch.completions import Completion, CompletionEncoder
 from balanced_thinking.batch.info import BATCH_INFO, BatchInfo
 from balanced_thinking.batch.messages import to_prompt_completion
+from balanced_thinking.batch.picture_rules import REFUSALS, check_picture_size
 from balanced_thinking.batch.pictures import CachedImageProcessor, select_images
 from balanced_thinking.batch.rendering import RowRenderer
 from balanced_thinking.data.bad_rows import RowError
-from balanced_thinking.data.images import decode_rgb, open_image
+from balanced_thinking.data.images import decode_rgb, image_size, open_image, picture_name
 from balanced_thinking.packing.layout import PackingLayout, best_fit_decreasing
 from balanced_thinking.packing.positions import RopeIndex
 from balanced_thinking.segments import IGNORE, ReasoningFormat
@@ -121,7 +123,8 @@ class ScaleCollator:
         plain = [to_prompt_completion(row) for row in rows]
         texts = [self.renderer.render_row(row) for row in plain]
         images = [self._open_images(row) for row in plain]
-        prompts = self._tokenize_prompts([text.prompt for text in texts], images)
+        with self._name_refused_picture(plain, images):
+            prompts = self._tokenize_prompts([text.prompt for text in texts], images)
         found = [
             self.completions.encode_completion(row["id"], text, len(ids))
             for row, text, ids in zip(plain, texts, prompts.ids, strict=True)
@@ -154,13 +157,29 @@ class ScaleCollator:
     def collate_prompts(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Left-padded prompts for generation: rows of `prompt` and `images`, encoded as for training."""
         texts = [self.renderer.render_prompt(row).text for row in rows]
-        return self._run_processor(texts, [self._open_images(row) for row in rows], padding_side="left")
+        images = [self._open_images(row) for row in rows]
+        with self._name_refused_picture(rows, images):
+            return self._run_processor(texts, images, padding_side="left")
 
     def _open_images(self, row: Mapping[str, Any]) -> list[Image.Image]:
         try:
             return [open_image(image, convert=not self._cached) for image in row["images"]]
         except RowError as error:
-            raise RowError(f"sample {row.get('id', '?')}: {error}") from error
+            raise RowError(f"sample {row.get('id', '?')}: {error}", error.problem) from error
+
+    @contextmanager
+    def _name_refused_picture(
+        self, rows: Sequence[Mapping[str, Any]], images: list[list[Image.Image]]
+    ) -> Iterator[None]:
+        """Raises RowError for the picture whose size the image processor refuses, where that is why it fails."""
+        try:
+            yield
+        except REFUSALS as error:
+            for row, opened in zip(rows, images, strict=True):
+                for reference, picture in zip(row["images"], opened, strict=True):
+                    name = f"sample {row.get('id', '?')}: the image {picture_name(reference)}"
+                    check_picture_size(self.processor, *image_size(picture), name=name, cause=error)
+            raise
 
     def _make_filler_prompt(self) -> tuple[str, list[Image.Image]]:
         """Text and images of a prompt without a target, for batches in which the model would have nothing to run on."""

@@ -28,10 +28,10 @@ def open_image(reference: Any, *, convert: bool = True) -> Image.Image:
     is the SHA-256 of the file. Raises RowError with the file's name for anything that cannot be read.
     """
     if isinstance(reference, Image.Image):
-        return _decode_source(reference, "a PIL image")
+        return decode_rgb(reference)
     if isinstance(reference, Mapping):
         if (data := reference.get("bytes")) is not None:
-            name = str(reference.get("path") or f"of {len(data)} bytes")
+            name = picture_name(reference)
             return _decode_source(data, name) if convert else _open_undecoded(data, name)
         reference = reference.get("path")
     if not isinstance(reference, (str, Path)):
@@ -62,9 +62,20 @@ def picture_source(reference: Any) -> Any:
     return reference
 
 
+def picture_name(reference: Any) -> str:
+    """What messages call a picture: its path, or its size in bytes."""
+    if isinstance(reference, Mapping):
+        known = reference.get("path")
+        return str(known) if known else f"of {len(reference.get('bytes') or b'')} bytes"
+    if isinstance(reference, Image.Image):
+        name = getattr(reference, "content_name", None) or getattr(reference, "filename", None)
+        return str(name) if name else "a PIL image"
+    return str(reference)
+
+
 def decode_rgb(picture: Image.Image) -> Image.Image:
     """Decode a picture that `open_image` may have left undecoded."""
-    return _decode_source(picture, getattr(picture, "content_name", "a PIL image"))
+    return _decode_source(picture, picture_name(picture))
 
 
 def _open_undecoded(data: bytes, name: str) -> Image.Image:
