@@ -15,7 +15,8 @@ PROBLEMS: dict[str, str] = {
     "not_utf8": "the row is not UTF-8: save the file as UTF-8",
     "invalid_csv": "more cells than columns, or a quote without its end: put texts with commas in double quotes",
     "not_an_object": "the row is valid JSON, but not an object in braces",
-    "unknown_schema": "expected question + answer, prompt + completion, messages or conversations (see its adapter)",
+    "unknown_schema": "expected question + answer, prompt + completion, messages or conversations; name other columns "
+    "with --data_options.columns '{question: NAME, answer: NAME}'",
     "multi_turn": "turns of user and assistant must alternate: the user's first, the assistant's last",
     "two_systems": "the row has two different system texts: leave one out",
     "not_text": "expected text or a number: for true and false write the word that the model should say, such as yes",
@@ -29,7 +30,8 @@ PROBLEMS: dict[str, str] = {
     "missing_image": "no such file; relative paths start at the option image_root (default: the folder of the data)",
     "broken_image": "the image is not the path of a complete PNG, JPEG, WebP, BMP, GIF or TIFF picture",
     "picture_refused": "the model's image processor does not take a picture of this size: change it or leave it out",
-    "unread_image": "the row has a picture's path under a name that is not read: call that column image or images",
+    "unread_image": "the row has a picture under a name that is not read: call that column image or images, or name it "
+    "with --data_options.columns '{image: NAME}'",
     "duplicate_id": "an earlier row has the same id",
     "answer_not_in_choices": "the answer is neither a choice nor the letter of a choice",
     "unusable": "the row cannot be trained on; its message says why",

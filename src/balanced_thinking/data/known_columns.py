@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from balanced_thinking.data.keys import ANSWER_KEYS, CLAIMED, NUMBERED_IMAGE, OPTIONAL, THINK_KEYS, TURN_LISTS
+from balanced_thinking.data.values import is_null
 from balanced_thinking.segments import parse
 
 QUESTIONS = ("problem", "query", "instruction")
@@ -69,8 +70,7 @@ def _is_read(name: str) -> bool:
 
 
 def _is_given(record: Mapping[str, Any], name: str) -> bool:
-    value = record.get(name)
-    return value is not None and value != "" and value != [] and value == value
+    return not is_null(record.get(name))
 
 
 def _adapt_turns(record: dict[str, Any]) -> dict[str, Any]:
@@ -150,14 +150,16 @@ def _adapt_answer(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _adapt_pictures(record: dict[str, Any]) -> dict[str, Any]:
-    """The pictures under `image` or `images`, from a column of another name if these have none."""
-    names = [name for name in PICTURES if name in record]
-    adapted = record | {name: _adapt_cell(record[name]) for name in names}
-    if any(_is_given(adapted, name) for name in PICTURES):
-        return adapted
-    source = next((name for name in FILE_NAMES if _is_given(record, name)), None)
-    source = source or next((name for name in OTHER_PICTURES if _is_picture(record.get(name))), None)
-    if source is None:
+    """The pictures under `image` or `images`, from a column of another name if these have none, or only a path.
+
+    MathVista has a path in `image` and the picture itself in `decoded_image`.
+    """
+    adapted = record | {name: _adapt_cell(record[name]) for name in PICTURES if name in record}
+    given = [name for name in PICTURES if _is_given(adapted, name)]
+    embedded = next((name for name in OTHER_PICTURES if _is_picture(record.get(name))), None)
+    source = embedded or next((name for name in FILE_NAMES if _is_given(record, name)), None)
+    only_paths = all(isinstance(adapted[name], str) for name in given)  # the same pictures as in the other column
+    if source is None or (given and not (embedded and only_paths)):
         return adapted
     rest = {key: value for key, value in adapted.items() if key != source and key not in PICTURES}
     return rest | {"images" if isinstance(record[source], list) else "image": _adapt_cell(record[source])}

@@ -148,7 +148,7 @@ def _open_part(
     own = dict(part.options)
     if own.pop("hash_split", False):
         check_split(part.split, f"{part.data} with hash_split")
-        whole = "all" if source.dataset == "jsonl" and not Path(source.path or "").is_dir() else "train"
+        whole = "all" if source.dataset == "jsonl" and Path(source.path or "").expanduser().is_file() else "train"
         rows: Iterable[Example | BadRow] = select_split(_load_rows(source, whole, {"format": format}, own), part.split)
     else:
         rows = _load_rows(source, part.split, {"format": format}, own)

@@ -11,6 +11,7 @@ An entry without a weight has weight 1 if another entry has one.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from balanced_thinking.data.options import check_known_name
 if TYPE_CHECKING:
     from datasets import Dataset
 
+logger = logging.getLogger(__name__)
 DataNames = str | Sequence[str | Mapping[str, Any]]  # a data set, or several
 KEYS = ("data", "name", "split", "weight", "limit", "data_options", "validation_split", "validation_options")
 ID_MARK = ":"  # between the name of a data set and the id of its sample
@@ -163,9 +165,14 @@ def mix_rows(rows: Dataset, data: DataNames, seed: int) -> Dataset:
     if empty := next((part.data for part in parts if not places[part.name]), None):
         raise DataError(f"{empty} has no usable row to mix in; leave it out of data, or see `balanced inspect`")
     total = sum(part.weight or 0.0 for part in parts)
-    return interleave_datasets(
+    mixed = interleave_datasets(
         [rows.select(found) for found in places.values()],
         probabilities=[(part.weight or 0.0) / total for part in parts],
         seed=seed,
         stopping_strategy="all_exhausted",
     )
+    drawn = Counter(identity.partition(ID_MARK)[0] for identity in mixed["id"])
+    for name, found in places.items():
+        share = 100 * drawn[name] / len(mixed)
+        logger.info("%s: %d rows, drawn %d times in an epoch (%.1f %%)", name, len(found), drawn[name], share)
+    return mixed

@@ -110,7 +110,7 @@ def _list_columns(source: Source, records: Iterable[Mapping[str, Any]]) -> list[
 def _inner_names(value: Any) -> Iterator[str]:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and not {*value} <= {"bytes", "path"}:  # a picture
         for key, inner in value.items():
             yield str(key)
             yield from (f"{key}.{name}" for name in _inner_names(inner))

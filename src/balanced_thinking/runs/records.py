@@ -110,6 +110,7 @@ class Provenance:
     stage: str | None = None
     seed: int | None = None
     model: str | None = None
+    data: str | None = None
     device: str | None = None
     dtype: str | None = None
     examples: int | None = None

@@ -14,6 +14,7 @@ from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.data.mixture import describe_data
 from balanced_thinking.models.find import TinySize
 from balanced_thinking.models.load import LoadedModel, ensure_saved, load_model
 from balanced_thinking.runs.directory import create_run, finish_run, read_provenance, refuse_existing_run
@@ -164,6 +165,7 @@ def _describe_run(recipe: Recipe, args: Any, loaded: LoadedModel) -> dict[str, A
         "stage": recipe.stage,
         "seed": args.seed,
         "model": recipe.model,
+        "data": describe_data(recipe.data),
         "device": str(args.device),
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
     }

@@ -1,0 +1,368 @@
+"""Neighbours of every form: what else parquet, archives and folders hold, and what is said of what cannot be read."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from balanced_thinking.cli import main
+from balanced_thinking.config.errors import UsageError
+from balanced_thinking.data import tables
+from balanced_thinking.data.bad_rows import DataError
+from balanced_thinking.data.load import load_data, stream_data
+from balanced_thinking.data.registry import resolve_data, result_folder_name
+from tests.data.test_formats import (
+    BYTES,
+    CELLS,
+    SAID,
+    completion,
+    hub_layout,
+    ours,
+    save_pictures,
+    saved_splits,
+    tar_samples,
+    write_cells,
+    write_lines,
+    write_parquet,
+    write_tar,
+)
+
+QUESTION, THINK, ANSWER = SAID[0]
+ROW = {"question": QUESTION, "answer": ANSWER}
+
+
+class Trap:
+    """Unpickled, it would make a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return os.mknod, (str(self.file),)
+
+
+# Columns of one parquet row -> the pictures, the reasoning, the answer and the system text of its example.
+PARQUET = [
+    ({**ROW, "image": CELLS[0]}, (1, None, "2", None)),  # without reasoning, for evaluation
+    ({**ROW, "image": None}, (0, None, "2", None)),  # no picture
+    ({**ROW, "image": {"bytes": None, "path": None}}, (0, None, "2", None)),  # how pandas writes no picture
+    ({**ROW, "images": CELLS[:2]}, (2, None, "2", None)),  # several
+    ({**ROW, "image_1": CELLS[0], "image_2": BYTES[1], "image_3": None}, (2, None, "2", None)),  # numbered
+    ({**ROW, "image": "a/1.jpg", "decoded_image": CELLS[0]}, (1, None, "2", None)),  # as MathVista
+    ({**ROW, "image": CELLS[0], "thumbnail": BYTES[1]}, (1, None, "2", None)),  # bytes that no text can hold
+    ({**ROW, "answer": 2.0, "image": CELLS[0], "id": 7}, (1, None, "2", None)),  # whole numbers with a gap
+    ({"problem": f"<image>{QUESTION}", "solution": "<answer> 2 </answer>", "images": CELLS[:1]}, (1, None, "2", None)),
+    ({"problem": QUESTION, "answer": "2", "images": CELLS[:1]}, (1, None, "2", None)),  # for reinforcement learning
+    ({"problem": QUESTION, "solution": "Two of them.", "answer": "2"}, (0, "Two of them.", "2", None)),
+    ({"problem": QUESTION, "solution": completion(THINK, "2"), "answer": "2"}, (0, THINK, "2", None)),
+    ({"problem": QUESTION, "solution": r"Two, so \boxed{2}", "level": 1}, (0, "Two, so", "2", None)),
+    ({"prompt": QUESTION, "answer": "2"}, (0, None, "2", None)),
+    (
+        {
+            "prompt": [{"role": "system", "content": "Count."}, {"role": "user", "content": f"<image>{QUESTION}"}],
+            "images": CELLS[:1],
+            "reward_model": {"style": "rule", "ground_truth": "2"},
+        },
+        (1, None, "2", "Count."),
+    ),
+    ({"images": CELLS[:1], "texts": [{"user": QUESTION, "assistant": completion(THINK, "2")}]}, (1, THINK, "2", None)),
+    (
+        {"image": CELLS[0], "conversations": {"from": ["human", "gpt"], "value": [QUESTION, completion(THINK, "2")]}},
+        (1, THINK, "2", None),
+    ),
+    (
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image", "image": CELLS[0]}, {"type": "text", "text": QUESTION}]},
+                {"role": "assistant", "content": [{"type": "text", "text": completion(THINK, "2")}]},
+            ]
+        },
+        (1, THINK, "2", None),
+    ),
+    ({"instruction": "How many", "input": "red tiles?", "output": completion(THINK, "2")}, (0, THINK, "2", None)),
+    ({"question": QUESTION, "response": completion(THINK, "2"), "image": CELLS[0]}, (1, THINK, "2", None)),
+]
+
+
+@pytest.mark.parametrize(("row", "expected"), PARQUET)
+def test_a_neighbour_of_parquet_is_read(row: dict[str, Any], expected: tuple[Any, ...], tmp_path: Path) -> None:
+    (example,) = load_data(str(write_parquet(tmp_path / "a.parquet", [row])), verify_images=True).examples
+    assert (len(example.images), example.think, example.answer, example.system) == expected
+    assert "tiles" in example.question
+    assert "<image>" not in example.question
+    json.dumps(example.meta)  # what `convert` writes
+
+
+BAD_CELLS = [
+    ({"image": b"no picture"}, "broken_image"),
+    ({"image": BYTES[0][:40]}, "broken_image"),  # the end is missing
+    ({"image": {"bytes": b"", "path": None}, "question": "<image>?"}, "image_count"),
+    ({"image": "nowhere.png"}, "missing_image"),
+    ({"image": {"bytes": None, "path": "https://example.com/a.png"}}, "remote_image"),
+    ({"images": [CELLS[0], {"bytes": None, "path": None}]}, "broken_image"),  # one of two
+    ({"scan": CELLS[0]}, "unread_image"),  # a picture under a name of its own
+    ({"scans": CELLS[:2]}, "unread_image"),
+    ({"image": CELLS[0], "question": "<image><image> Same?"}, "image_count"),
+]
+
+
+@pytest.mark.parametrize(("cells", "problem"), BAD_CELLS)
+def test_a_picture_that_cannot_be_used_is_a_bad_row(cells: dict[str, Any], problem: str, tmp_path: Path) -> None:
+    loaded = load_data(str(write_parquet(tmp_path / "a.parquet", [ROW | cells])), on_bad_row="drop", verify_images=True)
+    assert [bad.problems for bad in loaded.bad_rows] == [(problem,)]
+    assert loaded.examples == []
+
+
+def test_columns_of_other_names_are_named_once(tmp_path: Path) -> None:
+    rows = [
+        {"ask": q, "meta": {"gold": a}, "pics": [cell], "why": t, "opts": ["2", a]}
+        for (q, t, a), cell in zip(SAID, CELLS, strict=True)
+    ]
+    columns = {"question": "ask", "answer": "meta.gold", "images": "pics", "think": "why", "choices": "opts"}
+    for file in (
+        write_parquet(tmp_path / "a.parquet", rows),
+        write_lines(tmp_path / "a.jsonl", [{**row, "pics": save_pictures(tmp_path)[:1]} for row in rows]),
+    ):
+        found = load_data(str(file), options={"columns": columns}).examples
+        assert [(e.question, e.think, e.answer) for e in found] == SAID
+        assert found[1].choices == ("2", "3")
+        assert len(found[0].images) == 1
+    cells = write_cells(tmp_path / "a.tsv", [{"ask": "Which?", "gold": "b", "opts": "a | b"}], "\t")
+    (example,) = load_data(
+        str(cells), options={"columns": {"question": "ask", "answer": "gold", "choices": "opts"}}
+    ).examples
+    assert (example.answer, example.choices) == ("b", ("a", "b"))
+
+
+def test_a_column_without_values_is_a_column(tmp_path: Path) -> None:
+    file = write_cells(tmp_path / "a.csv", [{"ask": "Which?", "gold": "b", "why": ""}], ",")
+    columns = {"question": "ask", "answer": "gold", "think": "why"}
+    assert load_data(str(file), options={"columns": columns}).examples[0].think is None
+
+
+WRONG_COLUMNS = [
+    ({"questoin": "ask"}, "no target 'questoin' (did you mean 'question'?)"),
+    ({"question": "aks"}, "has no column 'aks' (did you mean 'ask'?); it has ask, meta, meta.gold"),
+    ({"question": "ask", "answer": "meta.gol"}, "has no column 'meta.gol' (did you mean 'meta.gold'?)"),
+    ({"question": 3}, "expected the name of a column"),
+    ({"question": ""}, "expected the name of a column"),
+    ({"images": ["a", "b"]}, "expected the name of a column"),
+    ({}, "--data_options.columns '{question: NAME, answer: NAME}'"),
+    ({"answer": "meta.gold"}, "--data_options.columns '{question: NAME, answer: NAME}'"),
+]
+
+
+@pytest.mark.parametrize(("columns", "text"), WRONG_COLUMNS)
+def test_a_wrong_mapping_names_what_there_is(columns: dict[str, Any], text: str, tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "a.parquet", [{"ask": "How many?", "meta": {"gold": "2"}}])
+    with pytest.raises(UsageError) as failure:
+        load_data(str(file), options={"columns": columns})
+    assert text in str(failure.value)
+
+
+def test_unknown_columns_are_listed_with_the_mapping_to_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_parquet(tmp_path / "a.parquet", [{"text_prompt": "Q?", "gold_label": "2", "pics": CELLS[0], "n": 1}])
+    with pytest.raises(SystemExit, match="2"):
+        main(["inspect", str(file)])
+    said = capsys.readouterr().err
+    assert "it has text_prompt, gold_label, pics, n" in said
+    mapping = "{question: text_prompt, answer: gold_label, images: pics}"
+    assert f"--data_options.columns '{mapping}'" in said
+    assert main(["inspect", str(file), "--data_options.columns", mapping]) == 0
+    assert "pictures per sample: 1 in 1" in capsys.readouterr().out
+
+
+def unpicklable(folder: Path) -> Path:
+    return write_tar(folder / "a.tar", [{"jpg": BYTES[0], "pyd": pickle.dumps(Trap(folder / "sprung"))}])
+
+
+UNREADABLE = [
+    (lambda at: made(at / "a.zip", b"PK\x03\x04"), "is a zip archive: unpack it"),
+    (lambda at: made(at / "a.xlsx", b"PK\x03\x04"), "is a spreadsheet: save it as CSV"),
+    (lambda at: made(at / "a.jsonl.gz", b"\x1f\x8b"), "is compressed: unpack it with gunzip"),
+    (lambda at: made(at / "a.pkl", pickle.dumps(Trap(at / "sprung"))), "is a pickle, which runs code"),
+    (lambda at: made(at / "a.py", b"raise SystemExit"), "no code of a data set is run"),
+    (lambda at: made(at / "a.txt", b"How many?"), "is plain text: write one JSON object per line"),
+    (lambda at: made(at / "a.png", BYTES[0]), "is a picture; name a table"),
+    (lambda at: made(at / "a.weird", b"?"), "is not in the form of a known data set"),
+    (lambda at: made(at / "a.jsonl", b"PK\x03\x04 ..."), "is a zip archive or a spreadsheet"),
+    (lambda at: made(at / "a.jsonl", b"PAR1 ..."), "is parquet: call it .parquet"),
+    (lambda at: made(at / "a.parquet", b"nothing of it"), "a.parquet cannot be read"),
+    (lambda at: made(at / "a.arrow", b"nothing of it"), "a.arrow cannot be read"),
+    (lambda at: made(at / "a.tar", b"nothing of it" * 99), "expected a complete tar archive"),
+    (lambda at: cut_short(write_tar(at / "a.tar", tar_samples())), "unexpected end of data"),
+    (unpicklable, "--data_options.columns"),  # neither question nor answer, and the pickle stays closed
+    (lambda at: write_tar(at / "a.tar", [{"jpg": BYTES[0], "txt": b"A caption."}]), "it has txt, images, __key__"),
+    (lambda at: at / "nothing.parquet", "there is no data set and no path"),
+    (lambda at: folder_of(at / "set"), "is an empty folder"),
+    (lambda at: save_pictures(at / "set") and at / "set", "has pictures, but no table with their questions"),
+    (lambda at: made(at / "set" / "train.zip", b"PK").parent, "train.zip is a zip archive: unpack it"),
+    (lambda at: two_kinds(at / "set"), "files of several kinds (a.jsonl, a.parquet)"),
+]
+
+
+def made(file: Path, data: bytes) -> Path:
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(data)
+    return file
+
+
+def cut_short(file: Path) -> Path:
+    file.write_bytes(file.read_bytes()[:2000])
+    return file
+
+
+def two_kinds(folder: Path) -> Path:
+    write_parquet(folder / "a.parquet", [ROW])
+    return write_lines(folder / "a.jsonl", [ROW]).parent
+
+
+def folder_of(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(("make", "text"), UNREADABLE)
+def test_what_cannot_be_read_says_what_it_is_and_runs_nothing(make: Any, text: str, tmp_path: Path) -> None:
+    place = make(tmp_path)
+    with pytest.raises(DataError) as failure:
+        load_data(str(place))
+    assert text in str(failure.value)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_loading_script_in_a_folder_is_not_run(tmp_path: Path) -> None:
+    trap = f"import pathlib\npathlib.Path({str(tmp_path / 'sprung')!r}).touch()\n"
+    made(tmp_path / "set" / "set.py", trap.encode())
+    write_parquet(tmp_path / "set" / "train.parquet", [ROW])
+    assert len(load_data(str(tmp_path / "set")).examples) == 1
+    (tmp_path / "set" / "train.parquet").unlink()
+    with pytest.raises(DataError, match=r"set\.py is a program, and no code of a data set is run"):
+        load_data(str(tmp_path / "set"))
+    assert not (tmp_path / "sprung").exists()
+
+
+SPLITS = [
+    (["data/train-00000-of-00001", "data/test-00000-of-00001"], {"train": 1, "test": 1}),
+    (["train-00000-of-00002", "train-00001-of-00002"], {"train": 2}),
+    (["testmini-00000-of-00001"], {"testmini": 1}),  # a name of its own
+    (["train/a", "train/b", "val/a"], {"train": 2, "validation": 1, "val": 1}),
+    (["part1", "part2", "part3"], {"train": 3, "all": 3}),  # no split in any name
+    (["geometry_train", "geometry_dev"], {"train": 1, "validation": 1, "all": 2}),
+    (["hard/a", "easy/a"], {"hard": 1, "easy": 1}),  # folders that are called otherwise
+]
+
+
+@pytest.mark.parametrize(("names", "counts"), SPLITS)
+def test_the_splits_of_a_folder_are_in_its_names(names: list[str], counts: dict[str, int], tmp_path: Path) -> None:
+    for name in names:
+        write_parquet(tmp_path / "set" / f"{name}.parquet", [ROW])
+    found = {split: len(load_data(str(tmp_path / "set"), split=split).examples) for split in counts}
+    assert found == counts
+
+
+@pytest.mark.parametrize("make", [hub_layout, saved_splits])
+def test_a_split_that_is_not_there_is_named_with_those_that_are(make: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no split 'validation'; it has train"):
+        load_data(str(make(tmp_path)), split="validation")
+
+
+def test_a_row_of_a_file_may_name_its_split(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "a.parquet", [ROW | {"split": "train"}, ROW | {"split": "test"}])
+    assert [len(load_data(str(file), split=split).examples) for split in ("train", "test", "all")] == [1, 1, 2]
+    hashed = [load_data(str(file), split=s, options={"hash_split": True}) for s in ("train", "validation", "test")]
+    assert sorted(len(found.examples) for found in hashed) == [0, 0, 2]  # one question is in one split
+
+
+class Hub:
+    """`datasets.load_dataset` on a hub with one data set, whose splits are lists of rows."""
+
+    def __init__(self, **splits: list[dict[str, Any]]) -> None:
+        self.splits, self.asked = splits, []
+
+    def __call__(self, name: str, subset: str | None, *, split: str, streaming: bool, **options: Any) -> Any:
+        assert streaming
+        assert not options  # no trust_remote_code, no data files of another place
+        self.asked.append((name, subset))
+        if split not in self.splits:
+            raise ValueError(f"Bad split: {split}. Available splits: {list(self.splits)}")
+        rows = datasets.Dataset.from_list(self.splits[split])
+        return rows.cast_column("image", datasets.Image()).to_iterable_dataset()
+
+
+def test_any_data_set_on_the_hub_is_read_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hub = Hub(train=ours(CELLS), test=ours(CELLS)[:1])
+    monkeypatch.setattr(datasets, "load_dataset", hub)
+    assert resolve_data("someone/tiles") == ("jsonl", "someone/tiles")
+    assert [e.answer for e in load_data("someone/tiles", verify_images=True).examples] == ["2", "3", "4"]
+    ids = {split: load_data("someone/tiles", split=split).examples[0].id for split in ("train", "test")}
+    assert ids == {"train": "train-000001", "test": "test-000001"}
+    with pytest.raises(DataError, match=r"Available splits: \['train', 'test'\]; choose one with --split NAME"):
+        load_data("someone/tiles", split="val")
+    assert main(["convert", "someone/tiles", "--out", "tiles.jsonl", "--data_options.subset", "small"]) == 0
+    assert hub.asked[-1] == ("someone/tiles", "small")
+    assert len(load_data("tiles.jsonl", verify_images=True).examples) == 3
+    assert result_folder_name("someone/tiles", "test") == "tiles-test"
+
+
+def test_a_hub_that_is_out_of_reach_and_a_script_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for error, text in (
+        (ConnectionError("Couldn't reach it"), "is it misspelt, or is the hub out of reach"),
+        (RuntimeError("Dataset scripts are no longer supported"), "no code of a set is run"),
+        (ValueError("Config name is missing. Pick one of ['a', 'b']"), "--data_options.subset NAME"),
+    ):
+
+        def refuse(*_: Any, error: Exception = error, **__: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(datasets, "load_dataset", refuse)
+        with pytest.raises(DataError, match=text):
+            load_data("someone/tiles")
+
+
+def test_a_folder_with_configurations_is_read_as_the_hub_would(tmp_path: Path) -> None:
+    for name, rows in (("easy", [ROW]), ("hard", [ROW, ROW])):
+        write_parquet(tmp_path / "set" / name / "train.parquet", rows)
+    head = "".join(f"- config_name: {name}\n  data_files: {name}/*.parquet\n" for name in ("easy", "hard"))
+    made(tmp_path / "set" / "README.md", f"---\nconfigs:\n{head}---\n# Tiles\n".encode())
+    counts = [len(load_data(str(tmp_path / "set"), options={"subset": name}).examples) for name in ("easy", "hard")]
+    assert counts == [1, 2]
+    with pytest.raises(DataError, match=r"--data_options\.subset NAME"):
+        load_data(str(tmp_path / "set"))
+
+
+def test_a_large_table_is_read_a_few_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.Table.from_pylist([ROW | {"id": k} for k in range(1000)])
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=100)
+    read: list[int] = []
+    original = tables._read_parquet
+
+    def counting(file: Path) -> Iterator[Any]:
+        for batch in original(file):
+            read.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(tables, "_read_parquet", counting)
+    stream = stream_data(str(tmp_path / "a.parquet"))
+    next(stream)
+    assert sum(read) <= 200
+
+
+@pytest.mark.parametrize("name", ["my.parquet", "my.tsv", "my.tar.gz", "my.tar", "my.arrow"])
+def test_results_are_named_after_the_file_without_its_suffix(name: str, tmp_path: Path) -> None:
+    assert result_folder_name(str(tmp_path / name), "test") == "my-test"
