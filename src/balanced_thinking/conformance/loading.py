@@ -42,8 +42,8 @@ def check_pictures(subject: Subject) -> str:
         raise PropertyError("the processor has no chat template; expected one in chat_template.jinja")
     if not subject.sees:
         return "takes text only; the chat template renders a prompt"
-    full = load_model(subject.full_pictures_folder)
-    collator, model = ScaleCollator(full.processor, subject.format), full.model.eval()
+    collator = ScaleCollator(subject.processor, subject.format)
+    model = load_model(subject.full_pictures_folder).model.eval()
     ones = [Image.new("RGB", (_SIDE, _SIDE), color) for color in ("black", "white")]
     ones[1].paste((200, 30, 30), (0, 0, _SIDE // 2, _SIDE // 2))
     batches = [collator.collate_prompts([_picture_prompt(image)]) for image in ones]

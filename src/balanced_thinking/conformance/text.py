@@ -91,15 +91,14 @@ def check_prompt(subject: Subject) -> str:
 
 def _prompt_of_transformers(subject: Subject, messages: list[dict[str, Any]], pictures: list[Any]) -> list[int]:
     """The prompt's ids by the processor's own `apply_chat_template`, without any code of ours."""
-    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
     if not subject.sees:
-        return list(subject.tokenizer.apply_chat_template(messages, **options)["input_ids"])
+        return subject.tokenizer.apply_chat_template(messages, **options)["input_ids"][0].tolist()
     *before, last = messages
     parts = [{"type": "image", "image": picture} for picture in pictures]
     parts += [{"type": "text", "text": last["content"]}] if isinstance(last["content"], str) else last["content"]
     conversation = [*before, {"role": last["role"], "content": parts}]
-    ids = subject.processor.apply_chat_template(conversation, **options)["input_ids"]
-    return list(ids[0] if isinstance(ids[0], list) else ids)
+    return subject.processor.apply_chat_template(conversation, **options)["input_ids"][0].tolist()
 
 
 def _first_difference(subject: Subject, ours: list[int], theirs: list[int], name: str) -> str:
