@@ -179,6 +179,33 @@ def test_a_broken_checkpoint_fails_where_it_is_broken(
     assert word in row.figure
 
 
+# What a chat template writes for the assistant's text, what it opens at the turn's start, and the row that fails.
+TEMPLATES = [
+    ("m.content", "", None),
+    ("m.content", "<think>\n", None),  # opens the thinking
+    ("m.content", "<think>", None),
+    ("m.content | trim", "", None),
+    ("m.content.split('</think>')[-1]", "", "segments"),  # drops the reasoning
+    ("m.content | replace(' is ', ' was ')", "", "segments"),  # rewrites it
+    ("m.content[:-12]", "", "segments"),  # cuts the answer off
+    ("m.content | upper", "", "segments"),
+]
+
+
+@pytest.mark.parametrize(("said", "start", "name"), TEMPLATES)
+def test_a_chat_template_is_followed_or_refused(
+    said: str, start: str, name: str | None, broken: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = broken("qwen2")
+    content = f"{{{{ ({said}) if m.role == 'assistant' else m.content }}}}"
+    turns = f"{{% for m in messages %}}<|im_start|>{{{{ m.role }}}}\n{content}<|im_end|>\n{{% endfor %}}"
+    opening = f"{{% if add_generation_prompt %}}<|im_start|>assistant\n{start}{{% endif %}}"
+    (folder / "chat_template.jinja").write_text(turns + opening)
+    subject = subject_of(folder, tmp_path / "work")
+    rows = [row_of(subject, one) for one in ("segments", "prompt", "stop token")]
+    assert next((row.name for row in rows if row.status == FAILED), None) == name, rows
+
+
 def test_weights_that_are_not_finite_fail(broken: Callable[[str], Path], tmp_path: Path) -> None:
     folder = broken("qwen2")
     name = "model.layers.1.mlp.up_proj.weight"
@@ -271,7 +298,7 @@ def feed_another_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 CODE = [
     (give_the_answer_to_thinking, "segments", "think segment"),
-    (feed_another_prompt, "prompt", "generation feeds 60 ids"),
+    (feed_another_prompt, "prompt", "training has 'no more', generation feeds '<think>'"),
     (scale_the_gradient, "loss and gradient", "gradient by 9e-03"),
     (forget_the_other_micro_batches, "accumulation", "compared with 1 x 8"),
     (let_samples_see_each_other, "packing", "padded rows"),

@@ -33,6 +33,7 @@ from balanced_thinking.segments import IGNORE, ReasoningFormat
 
 # What a processor returns for each token besides its id. Completions hold no image, so theirs is 0.
 _TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
+_BY_ROW = ("Gemma", "LlavaOnevision")  # starts of processors' names
 _BLANK_SIDE = 56  # pixels; no image processor asks for more
 
 
@@ -198,9 +199,12 @@ class ScaleCollator:
         return dict(self.processor(text=texts, images=arranged, **common))
 
     def _arrange_images(self, images: list[list[Image.Image]]) -> Any:
-        """Images as the processors expect them: Gemma's as a list per row, the others in one list."""
+        """Images as the processors expect them: a list per row for those in `_BY_ROW`, one list for the others.
+
+        LLaVA-OneVision gives an image fewer tokens where its row has several.
+        """
         flat = [image for row in images for image in row]
-        return images if type(self.processor).__name__.startswith("Gemma") else flat
+        return images if type(self.processor).__name__.startswith(_BY_ROW) else flat
 
     def _tokenize_prompts(self, texts: list[str], images: list[list[Image.Image]]) -> _TokenizedPrompts:
         output = self._run_processor(texts, images, padding_side="right")

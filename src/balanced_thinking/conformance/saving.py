@@ -75,9 +75,9 @@ class SavingChecks:
 
     def check_saved_folder(self) -> str:
         """transformers alone reads the saved folder, and computes what our own loading does."""
-        folder = RunFiles(self.run).model
-        if not folder.is_dir():
+        if self.run.exists() and not RunFiles(self.run).model.is_dir():
             raise SkippedError("no run could be trained: see resume")
+        folder = self.train_run()
         if self.subject.real_weights:
             raise SkippedError("a run by an adapter saves the adapter; `balanced export` merges it")
         ours = load_model(str(folder))

@@ -8,24 +8,30 @@ from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.conformance.subject import Subject
 from balanced_thinking.conformance.table import PropertyError
 from balanced_thinking.evaluation.engines.local import LocalEngine
-from balanced_thinking.segments import ANSWER, IGNORE, THINK, parse
+from balanced_thinking.segments import ANSWER, IGNORE, THINK, find_opened, parse
 
 _SHOWN = 60  # characters of a text in a message
 
 
 class _Trained(NamedTuple):
-    """A sample as the collator makes it: all ids, and those that are trained on, with their segments."""
+    """A sample as the collator makes it: the prompt's ids, the trained ones, and their segments.
 
-    ids: list[int]
+    `opened` is the thinking that the prompt has opened, read from its ids.
+    """
+
+    prompt: list[int]
     completion: list[int]
     segments: list[int]
+    opened: str
 
 
 def _collate_row(subject: Subject, row: dict[str, Any]) -> _Trained:
     batch = ScaleCollator(subject.processor, subject.format)([row])
     ids, segments = batch["input_ids"][0].tolist(), batch["segment_ids"][0].tolist()
     start = next(i for i, segment in enumerate(segments) if segment != IGNORE)
-    return _Trained(ids, ids[start:], segments[start:])
+    return _Trained(
+        ids[:start], ids[start:], segments[start:], find_opened(_decode(subject, ids[:start]), subject.format)
+    )
 
 
 def check_segments(subject: Subject) -> str:
@@ -38,7 +44,7 @@ def check_segments(subject: Subject) -> str:
             or IGNORE in trained.segments
         ):
             raise PropertyError(f"the segments of sample {example.id} alternate, or tokens between them have none")
-        parsed = parse(text, subject.format)
+        parsed = parse(text, subject.format, opened=trained.opened)
         spoken = parse(row["completion"][-1]["content"], subject.format)
         for name, found, expected in (
             ("reasoning", parsed.think, spoken.think),
@@ -72,19 +78,12 @@ def check_prompt(subject: Subject) -> str:
     """Training puts the ids before a completion that generation feeds, and that transformers alone would make."""
     collator, lengths = ScaleCollator(subject.processor, subject.format), []
     for example, row, prompt in zip(subject.examples, subject.sample_rows(), subject.prompt_rows(), strict=True):
-        trained = _collate_row(subject, row)
-        ids, start = trained.ids, len(trained.ids) - len(trained.completion)
+        trained = _collate_row(subject, row).prompt
         fed = collator.collate_prompts([prompt])["input_ids"][0].tolist()
         own = _prompt_of_transformers(subject, row["prompt"], prompt["images"])
         for name, other in (("generation feeds", fed), ("the chat template alone gives", own)):
-            if ids[: len(other)] != other:
-                raise PropertyError(f"sample {example.id}: {_first_difference(subject, ids, other, name)}")
-        if len(fed) != len(own):
-            raise PropertyError(f"sample {example.id}: generation feeds {len(fed)} ids, transformers {len(own)}")
-        if start != len(fed):
-            raise PropertyError(
-                f"sample {example.id}: training starts {start - len(fed)} tokens after the prompt's end"
-            )
+            if trained != other:
+                raise PropertyError(f"sample {example.id}: {_first_difference(subject, trained, other, name)}")
         lengths.append(len(fed))
     return f"{len(lengths)} prompts of {min(lengths)} to {max(lengths)} ids are the same in training and generation"
 
@@ -104,7 +103,7 @@ def _prompt_of_transformers(subject: Subject, messages: list[dict[str, Any]], pi
 def _first_difference(subject: Subject, ours: list[int], theirs: list[int], name: str) -> str:
     place = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
     found, expected = (_decode(subject, ids[place : place + 4]) for ids in (ours, theirs))
-    return f"token {place} of the prompt differs: training has {found!r}, {name} {expected!r}"
+    return f"token {place} of the prompt differs: training has {found or 'no more'!r}, {name} {expected or 'no more'!r}"
 
 
 def check_stop_token(subject: Subject) -> str:
@@ -114,12 +113,13 @@ def check_stop_token(subject: Subject) -> str:
     names = ", ".join(f"{subject.tokenizer.convert_ids_to_tokens(stop)!r}" for stop in stops)
     found = set()
     for example, row in zip(subject.examples, subject.sample_rows(), strict=True):
-        completion = _collate_row(subject, row).completion
+        trained = _collate_row(subject, row)
+        completion = trained.completion
         place = next((i for i, token in enumerate(completion) if token in stops), None)
         if place is None:
             tail = _decode(subject, completion[-3:])
             raise PropertyError(f"a trained completion ends in {tail!r}, but generation stops only at {names}")
-        before = parse(_decode(subject, completion[:place]), subject.format)
+        before = parse(_decode(subject, completion[:place]), subject.format, opened=trained.opened)
         spoken = parse(row["completion"][-1]["content"], subject.format)
         if before.answer != spoken.answer:
             raise PropertyError(f"sample {example.id}: generation would stop before the answer is complete, at {names}")
