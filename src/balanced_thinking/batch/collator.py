@@ -33,7 +33,7 @@ from balanced_thinking.segments import IGNORE, ReasoningFormat
 
 # What a processor returns for each token besides its id. Completions hold no image, so theirs is 0.
 _TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
-_BY_ROW = ("Gemma", "LlavaOnevision")  # starts of processors' names
+_BY_ROW = ("Gemma", "LlavaOnevision", "Idefics", "SmolVLM")  # starts of the names of processors
 _BLANK_SIDE = 56  # pixels; no image processor asks for more
 
 
