@@ -53,6 +53,8 @@ def load_checked_processor(path: str, vision: bool, image_options: Mapping[str, 
         raise ModelNotFoundError(
             f"{path} has no processor for images; expected its files beside config.json{how_to_add_processor(path)}"
         )
+    if vision and processor.chat_template is None:  # older checkpoints have it in tokenizer_config.json only
+        processor.chat_template = processor.tokenizer.chat_template
     # transformers ignores unknown names silently.
     images = getattr(processor, "image_processor", None)
     known = getattr(getattr(images, "valid_kwargs", None), "__annotations__", {})
