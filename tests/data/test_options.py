@@ -33,7 +33,7 @@ REFUSED = [
     ({"data": "world", "options": {"families": "count"}}, "is 'count'; expected Sequence"),  # not in a list
     ({"data": "puzzlevqa:.", "options": {"families": 3}}, r"is 3; expected str \| Sequence\[str\] \| None"),  # neither
     ({"data": "jsonl:x", "options": {"image_root": 3}}, r"is 3; expected str \| Path \| None"),  # a union
-    ({"data": 5}, "data is 5; expected a data set's name or path, or a list of them"),  # no text
+    ({"data": 5}, "data is 5; expected a data set's name or a path as text, or a list of them"),  # no text
     ({"data": None}, "data is None; expected"),  # nothing
     ({"data": "world", "limit": 0}, "limit is 0"),  # nothing
     ({"data": "world", "on_bad_row": "skip"}, "expected 'error' or 'drop'"),  # a word for drop

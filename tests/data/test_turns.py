@@ -11,9 +11,7 @@ import pytest
 from balanced_thinking.data.bad_rows import BadRow, UnknownDataError
 from balanced_thinking.data.example import Example, Turn
 from balanced_thinking.data.rows import prompt_messages, to_dataset
-from balanced_thinking.data.schemas import merge_reasoning
 from balanced_thinking.data.splits import belongs_to_split
-from balanced_thinking.data.values import RowProblemError
 from tests.data.row_files import SAID, asks, make_pictures, read_all, read_one, says
 
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -178,9 +176,6 @@ def test_reasoning_beside_the_content_is_the_thinking(folder: Path, turn: dict[s
     example = read_one(folder, {"messages": [asks("Which?"), turn]})
     assert isinstance(example, Example), example
     assert (example.think, example.answer) == (THOUGHT, "horse")
-    merged = merge_reasoning(turn)
-    assert merged["content"] == f"<think>{THOUGHT}</think><answer>horse</answer>" or merged == turn
-    assert not [key for key in merged if key in ("reasoning", "thinking", "thought") and merged[key]]
 
 
 ROWS = [
@@ -222,13 +217,6 @@ def test_unclear_reasoning_is_a_bad_row(folder: Path, turn: dict[str, Any], prob
     found = read_one(folder, {"messages": [asks("Which?"), turn]})
     assert isinstance(found, BadRow)
     assert problem in found.problems
-
-
-def test_reasoning_is_merged_in_the_format_that_is_asked_for() -> None:
-    turn = says("horse", reasoning_content=THOUGHT)
-    assert merge_reasoning(turn, "deepseek-r1")["content"] == f"<think>\n{THOUGHT}\n</think>\n\nhorse"
-    with pytest.raises(RowProblemError, match="Other"):
-        merge_reasoning(says("<think>Other.</think><answer>horse</answer>", reasoning=THOUGHT))
 
 
 def test_a_question_in_the_users_own_thinking_is_refused(folder: Path) -> None:

@@ -55,7 +55,6 @@ UNREAD = [
     ({"image": "https://example.org/42.png"}, "remote_image"),
     ({"image": "iVBORw0KGgo" + "A" * 80}, "broken_image"),  # base64 of no picture
     ({"image": "data:image/png;base64,!!!"}, "broken_image"),
-    ({"image": {"bytes": "", "path": ""}}, "broken_image"),
     ({"images": ["one.png", None]}, "broken_image"),
 ]
 

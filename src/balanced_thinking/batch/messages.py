@@ -8,12 +8,11 @@ from typing import Any
 from trl.data_utils import prepare_multimodal_messages
 
 from balanced_thinking.data.bad_rows import RowError
+from balanced_thinking.data.keys import TURN_THINK_KEYS
+from balanced_thinking.data.turns import THINK_PARTS, read_reasoning
+from balanced_thinking.data.values import RowProblemError
 from balanced_thinking.segments import ReasoningFormat, parse, render
 from balanced_thinking.segments.formats import render_thinking
-
-# Names under which servers and data sets give the reasoning of a turn, beside its content.
-REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-_REASONING_PARTS = ("thinking", "reasoning")  # types of content parts
 
 
 def to_prompt_completion(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +66,7 @@ def merge_reasoning(message: Mapping[str, Any], format: ReasoningFormat, row_id:
     Reasoning is beside it under a key of its own, or as a part of the content. Raises RowError if the content has
     reasoning as well, or the format has no place for it.
     """
-    reasoning, where = _reasoning_beside_content(message)
+    reasoning, where = _reasoning_beside_content(message, row_id)
     content = _content_text(message.get("content"))
     if not reasoning:
         return {"role": message["role"], "content": content}
@@ -101,19 +100,22 @@ def separate_reasoning(message: Mapping[str, Any], format: ReasoningFormat) -> d
     if parsed.think is None or parsed.answer is None:
         return None
     answer = content[parsed.spans[-1].start :].strip()
-    return {"role": message["role"], REASONING_KEYS[0]: parsed.think, "content": answer}
+    return {"role": message["role"], TURN_THINK_KEYS[0]: parsed.think, "content": answer}
 
 
-def _reasoning_beside_content(message: Mapping[str, Any]) -> tuple[str, str]:
-    """The reasoning, and the name it is under; ("", "") if there is none."""
-    for key in REASONING_KEYS:
-        if isinstance(value := message.get(key), str) and value.strip():
-            return value.strip(), key
+def _reasoning_beside_content(message: Mapping[str, Any], row_id: str) -> tuple[str, str]:
+    """The reasoning, and the name it is under; ("", "") if there is none. Raises RowError for one that is no text."""
+    for key in TURN_THINK_KEYS:
+        try:
+            if text := read_reasoning(message.get(key), key):
+                return text, key
+        except RowProblemError as error:
+            raise RowError(f"sample {row_id}: {error}; expected a text", error.problems[0]) from error
     content = message.get("content")
     if isinstance(content, str) or content is None:
         return "", ""
-    parts = [part for part in content if part.get("type") in _REASONING_PARTS]
-    texts = [next((part[key] for key in (*REASONING_KEYS, "text") if part.get(key)), "") for part in parts]
+    parts = [part for part in content if part.get("type") in THINK_PARTS]
+    texts = [next((part[key] for key in (*TURN_THINK_KEYS, "text") if part.get(key)), "") for part in parts]
     return "\n\n".join(text.strip() for text in texts if text.strip()), "a part of its content"
 
 
@@ -137,7 +139,7 @@ def _content_text(content: Any) -> str:
     """A content's text, without the parts that are reasoning or pictures."""
     if content is None or isinstance(content, str):
         return content or ""
-    return "".join(part.get("text") or "" for part in content if part.get("type") not in _REASONING_PARTS)
+    return "".join(part.get("text") or "" for part in content if part.get("type") not in THINK_PARTS)
 
 
 def _shorten(text: str) -> str:

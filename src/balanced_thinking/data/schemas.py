@@ -8,12 +8,12 @@ from typing import Any
 
 from balanced_thinking.data.columns import PROSE, Columns, FormatSpec, peel_answer_name, split_columns
 from balanced_thinking.data.example import Turn
-from balanced_thinking.data.keys import ALTERNATIVE_KEYS, ANSWER_KEYS, THINK_KEYS, TURN_LISTS, TURN_THINK_KEYS
+from balanced_thinking.data.keys import ALTERNATIVE_KEYS, ANSWER_KEYS, THINK_KEYS, TURN_LISTS
 from balanced_thinking.data.places import place_images
 from balanced_thinking.data.prose import split_prose
 from balanced_thinking.data.row_parts import read_choices, read_history, read_images, read_system
-from balanced_thinking.data.turns import THINK_PARTS, Message, Talk, read_message, read_talk
-from balanced_thinking.data.values import RowProblemError, first_nonempty_value, is_null, to_answers, to_list, to_text
+from balanced_thinking.data.turns import Message, Talk, read_talk
+from balanced_thinking.data.values import RowProblemError, first_nonempty_value, to_answers, to_list, to_text
 from balanced_thinking.segments import parse, render
 
 
@@ -167,22 +167,3 @@ def _add_row_values(content: Content, record: Mapping[str, Any]) -> Content:
     given = (answer for key in ALTERNATIVE_KEYS for answer in to_answers(record.get(key), key))
     others = dict.fromkeys(answer for answer in (*content.alternatives, *given) if answer != content.answer)
     return replace(content, alternatives=tuple(others))
-
-
-def merge_reasoning(message: Mapping[str, Any], format: FormatSpec = "think-answer") -> dict[str, Any]:
-    """The assistant's message with reasoning that is beside its content, or in parts of its own, written into it.
-
-    The content becomes text in this reasoning format; a message without such reasoning stays as it is. Raises
-    RowProblemError for a message that cannot be read, or that has its reasoning twice.
-    """
-    parts = message.get("content")
-    beside = any(not is_null(message.get(key)) for key in TURN_THINK_KEYS)
-    if not beside and (isinstance(parts, str) or not any(_is_think_part(part) for part in to_list(parts))):
-        return dict(message)
-    found = _add_completion(Content("", []), read_message(message), format)
-    kept = {key: value for key, value in message.items() if key not in TURN_THINK_KEYS}
-    return {**kept, "content": render(found.think, found.answer, format)}
-
-
-def _is_think_part(part: Any) -> bool:
-    return isinstance(part, Mapping) and (part.get("type") in THINK_PARTS or part.get("thought") is True)

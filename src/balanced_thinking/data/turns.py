@@ -96,13 +96,21 @@ def turn_role(turn: Any) -> str:
 
 
 def _beside_content(turn: Mapping[str, Any]) -> Iterable[str]:
-    """The reasoning under a key of its own; two keys with the same text are one."""
-    found = []
-    for key in TURN_THINK_KEYS:
-        for part in to_list(turn.get(key)):
-            value = first_nonempty_value(part, "text", "thinking") if isinstance(part, Mapping) else part
-            found.append(to_text(part if value is None else value, key).strip())
+    """The reasoning under keys of its own; two keys with the same text are one."""
+    found = (read_reasoning(turn.get(key), key) for key in TURN_THINK_KEYS)
     return dict.fromkeys(text for text in found if text)
+
+
+def read_reasoning(value: Any, key: str) -> str:
+    """The reasoning that a turn has under this key: a text, or a list of texts or of parts with one; "" for null.
+
+    Raises RowProblemError for anything else.
+    """
+    texts = []
+    for part in to_list(value):
+        text = first_nonempty_value(part, "text", "thinking") if isinstance(part, Mapping) else part
+        texts.append(to_text(part if text is None else text, key).strip())
+    return "\n\n".join(text for text in texts if text)
 
 
 def _read_part(part: Any, content: Any) -> tuple[str, Any]:

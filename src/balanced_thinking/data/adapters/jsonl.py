@@ -5,9 +5,10 @@ r"""Your own data: files, folders and names on the hub (`sources`). Each row may
 - `messages` (`role`, `content`) or `conversations` (`from`, `value`): TRL's, and both files of Vision-R1-cold.
 
 Columns of other tools are read under our names (`known_columns`), and any others by the option `columns` (`renaming`).
-Completions are read by the parser that training uses; `meta["read_as"]` is their format. `<image>` placeholders are
-counted and removed. Every other key of a row goes to `meta`. A row without `id` is named after its file and line. A
-row's `choices` are used for scoring only, so the question itself should list them.
+Completions are read by the parser that training uses; `meta["read_as"]` is their format. Pictures stay where `<image>`
+is. System texts and earlier turns are part of the prompt. Several answers are one to train on and `alternatives`.
+Every other key of a row goes to `meta`. A row without `id` is named after its file and line. A row's `choices` are used
+for scoring only, so the question itself should list them, or the option `list_choices` does.
 
 Splits: those of a folder's files, or of the hub (`sources`). In a file, rows with a `split` key belong to that split,
 rows without one to every split (`assert_no_overlap` finds what this mixes up). `split="all"` reads every row.
