@@ -7,7 +7,7 @@ with the generation prompt, the completion is fitted to it; where that changes w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from balanced_thinking.batch.messages import merge_reasoning, separate_reasoning, template_messages
@@ -40,11 +40,18 @@ class RenderedRow(NamedTuple):
 class RowRenderer:
     """Renders rows with the chat template of a processor, or of a text-only model's tokenizer.
 
-    The completions are in this reasoning format.
+    The completions are in this reasoning format. `template_options` are variables of the template, such as
+    `enable_thinking`.
     """
 
-    def __init__(self, processor: Any, format: str | Mapping[str, Any] | ReasoningFormat = "think-answer") -> None:
+    def __init__(
+        self,
+        processor: Any,
+        format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
+        template_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.processor, self.format = processor, get_format(format)
+        self._options = dict(template_options or {})
         self._sees = hasattr(processor, "image_processor")
         self._special = SpecialTokens(processor, self.format)
         self._fitter = TurnFitter(self.format, TurnEnds(processor))
@@ -63,6 +70,13 @@ class RowRenderer:
         found = text.rfind(last) if last else -1
         header = text[found + len(last) :] if found >= 0 else ""
         return RenderedPrompt(text, find_opened(text, self.format, header=header), header)
+
+    def find_opened(self, prompt: Any, images: Sequence[Any] = ()) -> str:
+        """The thinking that a prompt of messages, or a text, has opened; "" where the template refuses it."""
+        try:
+            return self.render_prompt({"id": "?", "prompt": prompt, "images": images}).opened
+        except RowError:
+            return ""
 
     def render_row(self, row: Mapping[str, Any]) -> RenderedRow:
         """A row of `prompt`, `completion`, `images` and `id`, in texts or messages.
@@ -111,7 +125,9 @@ class RowRenderer:
 
     def _apply_template(self, row: Mapping[str, Any], messages: list[dict[str, Any]], *, start_turn: bool) -> str:
         try:
-            return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=start_turn)
+            return self.processor.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=start_turn, **self._options
+            )
         except TEMPLATE_ERRORS as error:
             roles = ", ".join(str(message.get("role")) for message in messages)
             raise RowError(

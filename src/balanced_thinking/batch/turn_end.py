@@ -6,6 +6,7 @@ special token after the assistant's text is what a model learns to end its turn 
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from balanced_thinking.batch.messages import template_messages
 from balanced_thinking.batch.special_tokens import SpecialTokens
 from balanced_thinking.data.bad_rows import RowError
 
+logger = logging.getLogger(__name__)
 # What a chat template raises: by its own decision, or because a message is not as it expects.
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 _PROBE = "Yes"  # an answer that no template rewrites
@@ -94,15 +96,18 @@ def stop_token_ids(generation_config: Any, tokenizer: Any) -> list[int]:
     return sorted(found | ({tokenizer.eos_token_id} - {None}))
 
 
-def add_stop_token(model: Any, end: TurnEnd | None, tokenizer: Any) -> bool:
-    """Let the model's own settings stop at the end of a turn; they are saved with it. Whether they changed."""
-    config = getattr(model, "generation_config", None)
+def add_stop_token(model: Any, processor: Any) -> TurnEnd | None:
+    """Let the model's own settings stop where its chat template ends a turn; they are saved with it.
+
+    Returns the end that was added; None where they stopped there already, or nothing is known about it.
+    """
+    config, tokenizer = getattr(model, "generation_config", None), getattr(processor, "tokenizer", processor)
+    end = find_turn_end(processor)
     if config is None or end is None or end.id is None or end.id in stop_token_ids(config, tokenizer):
-        return False
-    named = config.eos_token_id
-    present = [named] if isinstance(named, int) else list(named or [tokenizer.eos_token_id])
-    config.eos_token_id = [*(one for one in present if one is not None), end.id]
-    return True
+        return None
+    config.eos_token_id = [*stop_token_ids(config, tokenizer), end.id]
+    logger.info("%s", describe_added_stop(end, tokenizer))
+    return end
 
 
 def describe_added_stop(end: TurnEnd, tokenizer: Any) -> str:

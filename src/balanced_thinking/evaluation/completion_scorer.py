@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from balanced_thinking.batch.rendering import RowRenderer
+from balanced_thinking.batch.turn_end import find_turn_end
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.runs.records import Prediction
 from balanced_thinking.scoring.completion import (
     ends_with_answer_tag,
@@ -21,19 +24,35 @@ class CompletionScorer:
     """Parses and scores completions.
 
     Args:
-        tokenizer: the model's.
-        stops: the ids of the tokens that end its turn, besides the tokenizer's own.
+        processor: the model's, or its tokenizer. What its chat template opens at the end of a prompt (`<think>`)
+            belongs to the completion's thinking.
+        stops: the ids of the tokens that end its turn, besides the tokenizer's own and the chat template's.
         reasoning_format: name or definition of the format of the outputs.
     """
 
     def __init__(
         self,
-        tokenizer: Any,
+        processor: Any,
         stops: Sequence[int] = (),
         reasoning_format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
     ) -> None:
-        self.tokenizer, self.stops = tokenizer, sorted({*stops, tokenizer.eos_token_id})
+        self.processor, self.tokenizer = processor, getattr(processor, "tokenizer", processor)
+        self.turn_end = find_turn_end(processor)
+        ends = {self.turn_end.id} if self.turn_end is not None else set()
+        self.stops = sorted({*stops, self.tokenizer.eos_token_id, *ends} - {None})
         self.format = get_format(reasoning_format)
+        self._renderer: RowRenderer | None = None
+
+    @property
+    def unnamed_stops(self) -> list[int]:
+        """The stops besides the tokenizer's own, which an engine knows by itself."""
+        return [stop for stop in self.stops if stop != self.tokenizer.eos_token_id]
+
+    def find_opened(self, example: Example) -> str:
+        """The thinking that the example's prompt has opened; "" for none."""
+        if self._renderer is None or self._renderer.format is not self.format:
+            self._renderer = RowRenderer(self.processor, self.format)
+        return self._renderer.find_opened(prompt_messages(example), example.images)
 
     @property
     def closing_tag(self) -> str:
@@ -47,7 +66,8 @@ class CompletionScorer:
     def score_completion(self, example: Example, ids: list[int], scorer: str = "exact") -> Prediction:
         """The prediction in generated token ids, which may end with a stop token. An alternative is as right as the
         answer."""
-        parsed, segments, stopped = parse_completion(ids, self.stops, self.tokenizer, self.format)
+        opened = self.find_opened(example)
+        parsed, segments, stopped = parse_completion(ids, self.stops, self.tokenizer, self.format, opened=opened)
         text = parsed.text if scorer in RAW_OUTPUT_SCORERS else parsed.answer
         complete = is_answer_complete(parsed, stopped) or scorer in RAW_OUTPUT_SCORERS
         if scorer == "official":  # ScienceQA's script guesses where an answer is missing

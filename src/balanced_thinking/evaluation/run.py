@@ -6,13 +6,14 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.errors import FileInTheWayError
 from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.data.example import Example
+from balanced_thinking.evaluation.askable import refuse_unaskable
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.evaluation.engines.local import LocalEngine
@@ -29,7 +30,7 @@ from balanced_thinking.evaluation.model import EvaluatedModel, locate_model
 from balanced_thinking.evaluation.results import answer_task, read_results, refuse_unanswerable
 from balanced_thinking.evaluation.resume import evaluation_ranks, exclusive_folder, shared_temporary_folder
 from balanced_thinking.evaluation.task import NOTHING_TO_EVALUATE, Task, load_task_data
-from balanced_thinking.models.load import LoadedModel
+from balanced_thinking.models.load import LoadedModel, load_processor
 from balanced_thinking.runs.advice import advise_on_outputs
 from balanced_thinking.runs.records import RecordError, Summary
 from balanced_thinking.segments import get_format
@@ -148,6 +149,9 @@ class _Source:
         """Its data read and checked."""
         format = benchmark.format or self.model.format or "think-answer"
         loaded = load_task_data(benchmark, split, format)
+        if loaded.examples:
+            shape, on_bad_row = get_format(format), benchmark.on_bad_row
+            loaded = refuse_unaskable(benchmark.name, loaded, self.processor, shape, on_bad_row)
         if not loaded.examples:
             raise ValueError(f"{benchmark.name}, split {split!r}: {NOTHING_TO_EVALUATE}")
         if loaded.dropped:
@@ -162,6 +166,11 @@ class _Source:
             dtype=self.dtype,
             dropped=loaded.dropped,
         )
+
+    @cached_property
+    def processor(self) -> Any:
+        """The model's processor or tokenizer, which is loaded before the model."""
+        return self.engine.scorer.processor if self.engine is not None else load_processor(self.model.folder)
 
     def started_engine(self) -> Engine:
         self.engine = self.engine or start_engine(self.options, self.model.folder)

@@ -22,6 +22,8 @@ from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from balanced_thinking.batch.pictures import DistinctImageProcessor
+from balanced_thinking.batch.rendering import RowRenderer
+from balanced_thinking.batch.turn_end import add_stop_token
 from balanced_thinking.data.images import open_image
 from balanced_thinking.loss.schedules import SegmentWeights
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
@@ -41,6 +43,7 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
     """
 
     _tag_names = ("trl", "grpo", "balanced-thinking")
+    chat_template_kwargs: dict[str, Any]
 
     def __init__(
         self,
@@ -56,9 +59,11 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         args = args or ScaleGRPOConfig()
         given = args.reward_weights
         if reward_funcs is None:
-            reward_funcs = _named_rewards(args, getattr(processing_class, "tokenizer", processing_class))
+            reward_funcs = _named_rewards(args, processing_class)
             assert args.rewards is not None  # set by the config
             args.reward_weights = list(map(float, args.rewards.values()))
+        if processing_class is not None:
+            add_stop_token(model, processing_class)  # TRL reads the model's stops when it is constructed
         try:
             super().__init__(
                 model,
@@ -72,9 +77,15 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         finally:
             args.reward_weights = given  # TRL has read it; the config may serve a trainer with other rewards
         self._refuse_too_few_rows()
+        self.renderer = RowRenderer(self.processing_class, args.reasoning_format, self.chat_template_kwargs)
+        if hasattr(self.processing_class, "image_processor"):
+            # As in training and evaluation: no special token that the chat template did not write.
+            exact = {"processor_kwargs": {"add_special_tokens": False}}
+            self.chat_template_kwargs = exact | self.chat_template_kwargs
         for reward in self.reward_funcs:
             if isinstance(reward, NamedReward):  # a model may stop at more tokens than its tokenizer's
                 reward.stops.update(self.eos_token_ids)
+                reward.renderer = self.renderer
         self.format, self.credit_schedule = get_format(args.reasoning_format), args.credit_schedule()
 
     def _refuse_too_few_rows(self) -> None:
@@ -110,7 +121,10 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         written_BT = output["completion_ids"] != self._tokenizer.pad_token_id
         mask_BT = torch.where(mask_BT.any(1, keepdim=True), mask_BT, written_BT)
         completions = [ids[mask].tolist() for ids, mask in zip(output["completion_ids"], mask_BT, strict=True)]
-        found = [generated_segments(ids, self._tokenizer, self.format) for ids in completions]
+        found = [
+            generated_segments(ids, self._tokenizer, self.format, opened=self._find_opened(row))
+            for ids, row in zip(completions, inputs, strict=True)
+        ]
         self._log_segments(found)
         if self.model.training:
             self._watch_health(found, used_B, torch.tensor([len(ids) <= 1 for ids in completions]))
@@ -118,6 +132,10 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
             shares_BT = credit_shares([segments for _, segments in found], mask_BT.shape[1], *self._credit_weights())
             output["advantages"] = output["advantages"].unsqueeze(1) * shares_BT.to(output["advantages"])
         return output
+
+    def _find_opened(self, row: Mapping[str, Any]) -> str:
+        images = row.get("images") or [image for image in (row.get("image"),) if image is not None]
+        return self.renderer.find_opened(row["prompt"], images)
 
     def _credit_weights(self) -> SegmentWeights:
         return self.credit_schedule.weights(self.state.global_step / max(1, self.state.max_steps - 1))
@@ -152,16 +170,18 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         return super()._get_per_token_logps_and_entropies(forward, *args, **kwargs)
 
     def _tokenize_prompts(self, prompts: list) -> tuple[Any, Any, Any]:
+        for prompt in prompts:  # raises RowError for special tokens, and where the template refuses the messages
+            self.renderer.render_prompt({"id": "?", "prompt": prompt, "images": []})
         ids, images, fields = super()._tokenize_prompts(prompts)
         # TRL writes None for a row without images, but no processor accepts None beside rows with images.
         return ids, None if images is None else [row or [] for row in images], fields
 
 
-def _named_rewards(args: ScaleGRPOConfig, tokenizer: Any) -> list[NamedReward]:
-    if tokenizer is None:
+def _named_rewards(args: ScaleGRPOConfig, processor: Any) -> list[NamedReward]:
+    if processor is None:
         raise ValueError("named rewards need a tokenizer: pass processing_class, or your own reward_funcs")
     names = list(args.rewards or ())
-    return make_rewards(names, tokenizer, args.reasoning_format, args.reward_scorer, args.think_budget)
+    return make_rewards(names, processor, args.reasoning_format, args.reward_scorer, args.think_budget)
 
 
 class EpochSeededSampler(RepeatSampler):

@@ -9,12 +9,13 @@ read the answer with the parser that training and evaluation use.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from balanced_thinking.batch.rendering import RowRenderer
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.scoring.completion import is_answer_complete, parse_completion
+from balanced_thinking.scoring.completion import Completion, is_answer_complete, parse_completion
 from balanced_thinking.scoring.scorers import score_against_all
 from balanced_thinking.segments import THINK, Parsed, ReasoningFormat, get_format
 
@@ -82,15 +83,19 @@ class NamedReward:
 
     It decodes the token ids itself: TRL's text lacks special tokens, and tags can be special tokens. `stops` are the
     tokens that end a turn: the tokenizer's, and those that the trainer adds because its model also stops there.
+    `renderer` finds what a prompt has opened (`<think>`), which belongs to the completion's thinking.
     """
 
-    def __init__(self, name: str, tokenizer: Any, format: ReasoningFormat, scorer: str, think_budget: int) -> None:
+    def __init__(self, name: str, processor: Any, format: ReasoningFormat, scorer: str, think_budget: int) -> None:
         self.__name__ = name
-        self._reward, self._tokenizer, self._format = REWARDS[name], tokenizer, format
+        self._reward, self._tokenizer, self._format = REWARDS[name], getattr(processor, "tokenizer", processor), format
         self._scorer, self._think_budget = scorer, think_budget
-        self.stops = {tokenizer.eos_token_id}
+        self.stops = {self._tokenizer.eos_token_id}
+        self.renderer = RowRenderer(processor, format)
 
-    def __call__(self, *, completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[float]:
+    def __call__(
+        self, *, completion_ids: Sequence[Sequence[int]], prompts: Sequence[Any] | None = None, **columns: Any
+    ) -> list[float]:
         if "answer" not in columns:
             raise ValueError(
                 f"reward {self.__name__!r} needs a column `answer`; found {sorted(columns)}: "
@@ -98,13 +103,22 @@ class NamedReward:
             )
         none = [()] * len(completion_ids)
         answers, choices = columns["answer"], columns.get("choices") or none
-        rows = zip(completion_ids, answers, choices, columns.get("alternatives") or none, strict=True)
-        return [self._score_completion(*row) for row in rows]
+        rows = zip(answers, choices, columns.get("alternatives") or none, strict=True)
+        found = self._parse_completions(completion_ids, prompts)
+        return [self._score_completion(*both) for both in zip(found, rows, strict=True)]
+
+    def _parse_completions(
+        self, completion_ids: Sequence[Sequence[int]], prompts: Sequence[Any] | None
+    ) -> Iterator[Completion]:
+        for ids, prompt in zip(completion_ids, prompts or [""] * len(completion_ids), strict=True):
+            opened = self.renderer.find_opened(prompt)
+            yield parse_completion(ids, self.stops, self._tokenizer, self._format, opened=opened)
 
     def _score_completion(
-        self, ids: Sequence[int], answer: str, choices: Sequence[str] | None, alternatives: Sequence[str] | None
+        self, completion: Completion, row: tuple[str, Sequence[str] | None, Sequence[str] | None]
     ) -> float:
-        parsed, segments, stopped = parse_completion(ids, self.stops, self._tokenizer, self._format)
+        parsed, segments, stopped = completion
+        answer, choices, alternatives = row
         rollout = Rollout(
             parsed,
             segments.count(THINK),
@@ -120,10 +134,10 @@ class NamedReward:
 
 def make_rewards(
     names: Sequence[str],
-    tokenizer: Any,
+    processor: Any,
     format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
     scorer: str = "numeric",
     think_budget: int = 256,
 ) -> list[NamedReward]:
-    """The named rewards as TRL's `reward_funcs`."""
-    return [NamedReward(name, tokenizer, get_format(format), scorer, think_budget) for name in names]
+    """The named rewards as TRL's `reward_funcs`. `processor` is the model's, or its tokenizer."""
+    return [NamedReward(name, processor, get_format(format), scorer, think_budget) for name in names]

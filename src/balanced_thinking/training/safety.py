@@ -11,6 +11,7 @@ from peft import PeftModel
 from transformers import TrainerCallback
 from transformers.utils import is_torch_bf16_gpu_available, is_torch_tf32_available
 
+from balanced_thinking.batch.turn_end import add_stop_token
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.cpu.products import limit_onednn_caches
@@ -69,6 +70,7 @@ class SafeTrainer:
 
     args: Any
     model: Any
+    processing_class: Any
     state: Any
     is_fsdp_enabled: bool
     is_deepspeed_enabled: bool
@@ -76,6 +78,7 @@ class SafeTrainer:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         limit_onednn_caches()
         super().__init__(*args, **kwargs)
+        add_stop_token(self.model, self.processing_class)
         self.add_callback(EpochSetter)  # type: ignore[attr-defined]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:

@@ -40,13 +40,18 @@ class Engine(ABC):
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
         """The generated token ids, without padding, up to and including the stop token."""
 
-    def tokenize_completion(self, text: str, stopped: bool) -> list[int]:
-        """The ids of a completion that came as text, cut where `LocalEngine` would have stopped it."""
+    def tokenize_completion(self, text: str, stopped: bool, opened: str = "") -> list[int]:
+        """The ids of a completion that came as text, cut where `LocalEngine` would have stopped it.
+
+        `opened` is the thinking that its prompt has opened, as `CompletionScorer.find_opened` gives it.
+        """
         tag, end = self.scorer.closing_tag, 0
         while tag and (found := text.find(tag, end)) >= 0:
             end = found + len(tag)
-            if self.scorer.is_finished(parse(text[:end], self.scorer.format)):
+            if self.scorer.is_finished(parse(text[:end], self.scorer.format, opened=opened)):
                 return self.tokenizer(text[:end], add_special_tokens=False)["input_ids"]
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        eos = self.tokenizer.eos_token_id
-        return [*ids, eos] if stopped and ids[-1:] != [eos] else ids
+        stop = next((i for i, one in enumerate(ids) if one in self.scorer.stops), None)
+        if stop is not None:
+            return ids[: stop + 1]
+        return [*ids, self.tokenizer.eos_token_id] if stopped else ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.batch.turn_end import describe_added_stop, stop_token_ids
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt_messages
@@ -17,6 +19,7 @@ from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.segments import ReasoningFormat, generated_segments
 
+logger = logging.getLogger(__name__)
 # A closing tag and the text around it: no built-in tag takes more tokens.
 _TAG_TOKENS = 16
 
@@ -37,10 +40,10 @@ class LocalEngine(Engine):
         reasoning_format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
         max_new_tokens: int = 512,
     ) -> None:
-        stops = model.generation_config.eos_token_id
-        stops = [stops] if isinstance(stops, int) else list(stops or [])
-        tokenizer = getattr(processor, "tokenizer", processor)
-        super().__init__(CompletionScorer(tokenizer, stops, reasoning_format), max_new_tokens)
+        stops = stop_token_ids(model.generation_config, getattr(processor, "tokenizer", processor))
+        super().__init__(CompletionScorer(processor, stops, reasoning_format), max_new_tokens)
+        if (end := self.scorer.turn_end) is not None and end.id not in (*stops, None):
+            logger.info("%s", describe_added_stop(end, self.tokenizer))
         self.model, self.collator = model, ScaleCollator(processor, self.scorer.format)
 
     def reason_for_refusal(self, examples: Sequence[Example]) -> str | None:
@@ -60,6 +63,7 @@ class LocalEngine(Engine):
 
         Once half of the sequences are finished, they leave the batch: a sequence costs at most twice its own tokens.
         """
+        opened = [self.scorer.find_opened(example) for example in examples]
         rows = [
             {"id": e.id, "prompt": prompt_messages(e), "images": [open_image(i) for i in e.images]} for e in examples
         ]
@@ -69,7 +73,7 @@ class LocalEngine(Engine):
         ids: list[list[int]] = [[] for _ in rows]
         active = list(range(len(rows)))
         while active:
-            finished = FinishedSequences(self.scorer, prompt_length, limit)
+            finished = FinishedSequences(self.scorer, prompt_length, limit, [opened[row] for row in active])
             output = self._generate(inputs, limit - inputs["input_ids"].shape[1], finished)
             written = output.sequences[:, prompt_length:].tolist()
             for row, length in finished.lengths.items():
@@ -130,10 +134,11 @@ def _without_generation_defaults(model: Any) -> Iterator[None]:
 
 class FinishedSequences(StoppingCriteria):
     """Finishes a sequence at a stop token, at the first closing tag of a well-formed answer, and at `limit` tokens,
-    prompt included. Once half of the sequences are finished it stops the batch, which continues without them."""
+    prompt included. Once half of the sequences are finished it stops the batch, which continues without them. `opened`
+    is the thinking that each row's prompt has opened; empty for none."""
 
-    def __init__(self, scorer: CompletionScorer, prompt_length: int, limit: int) -> None:
-        self.scorer, self.prompt_length, self.limit = scorer, prompt_length, limit
+    def __init__(self, scorer: CompletionScorer, prompt_length: int, limit: int, opened: Sequence[str] = ()) -> None:
+        self.scorer, self.prompt_length, self.limit, self.opened = scorer, prompt_length, limit, opened
         self.lengths: dict[int, int] = {}  # row -> its generated tokens; what follows is filler
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
@@ -159,6 +164,7 @@ class FinishedSequences(StoppingCriteria):
         tokenizer = self.scorer.tokenizer
         tails = tokenizer.batch_decode(written[:, -_TAG_TOKENS:], skip_special_tokens=False)
         for row in [row for row, tail in enumerate(tails) if tag in tail and row not in self.lengths]:
-            parsed, _ = generated_segments(written[row].tolist(), tokenizer, self.scorer.format)
+            opened = self.opened[row] if self.opened else ""
+            parsed, _ = generated_segments(written[row].tolist(), tokenizer, self.scorer.format, opened=opened)
             if self.scorer.is_finished(parsed):
                 yield row

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import logging
 import os
 import threading
 import urllib.error
@@ -26,6 +27,7 @@ from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.html import data_uri
 from balanced_thinking.segments import ReasoningFormat
 
+logger = logging.getLogger(__name__)
 _TRIES = 4
 _REQUESTS = 64  # at a time
 _FIRST_PAUSE_SECONDS = 1.0
@@ -37,7 +39,7 @@ class ServerEngine(Engine):
 
     Args:
         base_url: of the API with its version, such as `http://localhost:8000/v1`.
-        tokenizer: of the model that is served.
+        processor: of the model that is served, or its tokenizer.
         served_model: the model's name there; default: the only one that the server lists.
         timeout_seconds: for one answer.
 
@@ -49,34 +51,43 @@ class ServerEngine(Engine):
     def __init__(
         self,
         base_url: str,
-        tokenizer: Any,
+        processor: Any,
         reasoning_format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
         max_new_tokens: int = 512,
         *,
         served_model: str | None = None,
         timeout_seconds: float = 600.0,
     ) -> None:
-        super().__init__(CompletionScorer(tokenizer, (), reasoning_format), max_new_tokens)
+        super().__init__(CompletionScorer(processor, (), reasoning_format), max_new_tokens)
         if not base_url.startswith(("http://", "https://")):
             raise RecipeError(f"the server is {base_url!r}; expected an address such as http://localhost:8000/v1")
         self.base_url, self.timeout_seconds = base_url.rstrip("/"), timeout_seconds
         self._key = os.environ.get("OPENAI_API_KEY", "EMPTY")
         self._stop = threading.Event()
+        self._without_content: list[bool] = []  # for each answer so far
         self.served_model = served_model or self._only_listed_model()
 
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
         self._stop.clear()
         pool = ThreadPoolExecutor(max_workers=min(_REQUESTS, len(examples)))
         try:
-            return list(pool.map(self._complete_one, examples))
+            completions = list(pool.map(self._complete_one, examples))
         except BaseException:
             self._stop.set()  # those that wait to ask again give up
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+        answers = len(self._without_content)
+        if answers == len(examples) and all(self._without_content):  # the first ones
+            logger.warning(
+                "all %d answers so far have no content (null), so they count as empty: check the server's log for a "
+                "reasoning or tool parser, refusals, or a model that cannot answer",
+                answers,
+            )
+        return completions
 
     def _complete_one(self, example: Example) -> list[int]:
-        request = {
+        request: dict[str, Any] = {
             "model": self.served_model,
             "messages": chat_messages(example),
             "temperature": 0.0,
@@ -84,6 +95,8 @@ class ServerEngine(Engine):
             "max_tokens": self.max_new_tokens,
             "skip_special_tokens": False,  # vLLM and SGLang: some formats' tags are special tokens
         }
+        if stops := self.scorer.unnamed_stops:  # the same two: the checkpoint's settings may lack the template's
+            request["stop_token_ids"] = stops
         answer = self._request("/chat/completions", request)
         try:
             choice = answer["choices"][0]
@@ -93,13 +106,24 @@ class ServerEngine(Engine):
                 f"{self.base_url} answered without a completion: {str(answer)[:300]}; expected `choices` as in "
                 "OpenAI's API: check --server and the server's log"
             ) from error
+        self._refuse_reasoning_parser(message)
+        text = _join_parts(message.get("content"))
+        self._without_content.append(message.get("content") is None)
+        opened = self.scorer.find_opened(example)
+        if (tag := opened.strip()) and text.lstrip().startswith(tag):  # some servers repeat what the prompt opened
+            text = text.lstrip().removeprefix(tag)
+        return self.tokenize_completion(text, choice.get("finish_reason") == "stop", opened)
+
+    def _refuse_reasoning_parser(self, message: Mapping[str, Any]) -> None:
+        """Raises ValueError if the server took reasoning out of the completion: its key is there, perhaps empty."""
+        other = message.get("refusal") or message.get("tool_calls")  # why there is no content
+        missing = message.get("content") is None and not other
         for name in ("reasoning", "reasoning_content"):
-            if message.get(name):
+            if message.get(name) or (missing and name in message):
                 raise ValueError(
                     f"{self.base_url} took the reasoning out of the answer (`{name}`), which the parser must see: "
                     "start it without a reasoning parser"
                 )
-        return self.tokenize_completion(message.get("content") or "", choice.get("finish_reason") == "stop")
 
     def _only_listed_model(self) -> str:
         listed = self._request("/models")
@@ -155,6 +179,18 @@ def chat_messages(example: Example) -> list[dict[str, Any]]:
             content = [*first, {"type": "text", "text": content}]
         found.append({**message, "content": content})
     return found
+
+
+def _join_parts(content: Any) -> str:
+    """The text of a completion that comes as a text, as parts, or not at all. Raises ConnectionError for others."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    try:
+        return "".join(part if isinstance(part, str) else part.get("text") or "" for part in content)
+    except (TypeError, AttributeError) as error:
+        raise ConnectionError(
+            f"the server answered with the content {str(content)[:300]}; expected a text, or parts with texts"
+        ) from error
 
 
 def _png_data_uri(image: Any) -> str:

@@ -76,10 +76,9 @@ def start_engine(options: EngineOptions, model: str) -> Engine:
     """Load a model, or reach its server. Raises ValueError and ConnectionError where that fails."""
     if options.server is not None or options.name == "vllm":
         processor = load_processor(model)
-        tokenizer = getattr(processor, "tokenizer", processor)
         if options.server is None:
-            return VllmEngine(model, tokenizer, dtype=options.dtype)
-        return ServerEngine(options.server, tokenizer, served_model=options.served_model)
+            return VllmEngine(model, processor, dtype=options.dtype)
+        return ServerEngine(options.server, processor, served_model=options.served_model)
     chosen = {} if options.dtype == "float32" else {"dtype": getattr(torch, options.dtype)}
     loaded = load_model(model, allow_missing=options.allow_missing, **chosen)
     return LocalEngine(loaded.model.to(evaluation_ranks().device), loaded.processor)

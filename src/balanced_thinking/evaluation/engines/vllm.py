@@ -19,7 +19,8 @@ class VllmEngine(Engine):
     """A model that vLLM runs; its text is tokenized again, as a server's is.
 
     Args:
-        model: folder or hub name of a complete model. tokenizer: its own. dtype: of the weights; auto: as vLLM decides.
+        model: folder or hub name of a complete model. processor: its own, or its tokenizer.
+        dtype: of the weights; auto: as vLLM decides.
 
     Raises ValueError where vLLM is not installed, and for an adapter.
     """
@@ -29,13 +30,13 @@ class VllmEngine(Engine):
     def __init__(
         self,
         model: str,
-        tokenizer: Any,
+        processor: Any,
         reasoning_format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
         max_new_tokens: int = 512,
         *,
         dtype: str = "auto",
     ) -> None:
-        super().__init__(CompletionScorer(tokenizer, (), reasoning_format), max_new_tokens)
+        super().__init__(CompletionScorer(processor, (), reasoning_format), max_new_tokens)
         if (Path(model) / "adapter_config.json").is_file():
             raise RecipeError(
                 f"{model} is an adapter, but vLLM in this process needs a complete model: merge the adapter into its "
@@ -50,7 +51,13 @@ class VllmEngine(Engine):
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
         from vllm import SamplingParams
 
-        sampling = SamplingParams(temperature=0.0, max_tokens=self.max_new_tokens, skip_special_tokens=False)
+        options: dict[str, Any] = {"max_tokens": self.max_new_tokens, "skip_special_tokens": False}
+        if stops := self.scorer.unnamed_stops:
+            options["stop_token_ids"] = stops
+        sampling = SamplingParams(temperature=0.0, **options)
         found = self._llm.chat([chat_messages(example) for example in examples], sampling, use_tqdm=False)
-        outputs = [request.outputs[0] for request in found]
-        return [self.tokenize_completion(output.text, output.finish_reason == "stop") for output in outputs]
+        outputs = zip(examples, (request.outputs[0] for request in found), strict=True)
+        return [
+            self.tokenize_completion(output.text, output.finish_reason == "stop", self.scorer.find_opened(example))
+            for example, output in outputs
+        ]
