@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import pickle
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +215,7 @@ UNREADABLE = [
 
 
 def made(file: Path, data: bytes) -> Path:
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)
     return file
 
@@ -270,6 +272,35 @@ def test_the_splits_of_a_folder_are_in_its_names(names: list[str], counts: dict[
         write_parquet(tmp_path / "set" / f"{name}.parquet", [ROW])
     found = {split: len(load_data(str(tmp_path / "set"), split=split).examples) for split in counts}
     assert found == counts
+
+
+def test_one_table_of_an_imagefolder_may_be_for_all_splits(tmp_path: Path) -> None:
+    for name in ("train/a.png", "train/b.png", "test/c.png"):
+        made(tmp_path / "set" / name, BYTES[0])
+    rows = [{"file_name": name, **ROW} for name in ("train/a.png", "train/b.png", "test/c.png")]
+    write_cells(tmp_path / "set" / "metadata.csv", rows, ",")
+    assert [len(load_data(str(tmp_path / "set"), split=s).examples) for s in ("train", "test", "all")] == [2, 1, 3]
+
+
+def test_an_imagefolder_may_have_several_pictures_a_row(tmp_path: Path) -> None:
+    names = save_pictures(tmp_path / "set")
+    write_cells(tmp_path / "set" / "metadata.csv", [{"file_names": " | ".join(names[:2]), **ROW}], ",")
+    assert len(load_data(str(tmp_path / "set"), verify_images=True).examples[0].images) == 2
+
+
+def test_files_of_runs_below_a_folder_of_data_are_not_its_rows(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "mine.parquet", [ROW])
+    write_lines(tmp_path / "runs" / "a" / "metrics.jsonl", [{"step": 1}])
+    assert len(load_data(str(tmp_path)).examples) == 1
+
+
+def test_dates_and_the_like_are_kept_as_text(tmp_path: Path) -> None:
+    row = ROW | {"taken": datetime.datetime(2026, 1, 2), "cost": Decimal("1.50"), "day": datetime.date(2026, 1, 3)}
+    file = write_parquet(tmp_path / "a.parquet", [row | {"inner": {"when": datetime.date(2026, 1, 4)}}])
+    (example,) = load_data(str(file)).examples
+    assert (example.meta["taken"], example.meta["cost"]) == ("2026-01-02 00:00:00", "1.50")
+    assert main(["convert", str(file), "--out", str(tmp_path / "a.jsonl")]) == 0
+    assert load_data(str(tmp_path / "a.jsonl")).examples[0].meta["inner"] == {"when": "2026-01-04"}
 
 
 @pytest.mark.parametrize("make", [hub_layout, saved_splits])

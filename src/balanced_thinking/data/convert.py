@@ -43,7 +43,7 @@ def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None =
             for index, example in enumerate(examples):
                 row = _build_row(example, format, path, index, partial_folder)
                 kept = {k: v for k, v in row.items() if v not in (None, [], {})}
-                file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+                file.write(json.dumps(kept, ensure_ascii=False, default=str) + "\n")
             if index < 0:
                 raise DataError(
                     "there is no row to write; expected at least one: check the data and --split, and whether "

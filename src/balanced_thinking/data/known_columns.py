@@ -15,6 +15,7 @@ A column of ours in the record comes before a foreign one of the same meaning.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any
 
 from balanced_thinking.data.keys import ANSWER_KEYS, CLAIMED, NUMBERED_IMAGE, OPTIONAL, THINK_KEYS, TURN_LISTS
@@ -27,6 +28,8 @@ PICTURES = ("image", "images")
 FILE_NAMES = ("file_name", "file_names")  # of an imagefolder
 # Columns that are pictures if they hold a picture's bytes. Their paths are not read: the name alone may mislead.
 OTHER_PICTURES = ("decoded_image", "img", "imgs", "picture", "pictures", "photo", "jpg", "jpeg", "png", "webp")
+_PLAIN = (str, int, float, list, tuple, dict, NoneType)
+_FOREIGN_PICTURES = frozenset({*FILE_NAMES, *OTHER_PICTURES})
 _PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\x00", b"MM\x00*")
 
 
@@ -54,15 +57,20 @@ def has_schema(record: Mapping[str, Any]) -> bool:
 
 def find_lost_picture(record: Mapping[str, Any]) -> str | None:
     """The name of a column with a picture's bytes, in an adapted record that has no other picture; None without one."""
-    shown = any(_is_given(record, name) for name in PICTURES)
+    lost = next((key for key, value in record.items() if not _is_read(key) and _is_picture(value)), None)
+    shown = lost is None or any(_is_given(record, name) for name in PICTURES)
     if shown or any(_has_picture_part(record.get(name)) for name in (*TURN_LISTS, "prompt", "question")):
         return None
-    return next((key for key, value in record.items() if not _is_read(key) and _is_picture(value)), None)
+    return lost
 
 
-def without_bytes(record: dict[str, Any]) -> dict[str, Any]:
-    """The record without the columns that hold bytes under no name of ours, because no text can hold them."""
-    return {key: value for key, value in record.items() if _is_read(key) or not _holds_bytes(value)}
+def keep_plain_values(record: dict[str, Any]) -> dict[str, Any]:
+    """The record without the columns that hold bytes under no name of ours, and with dates and the like as text."""
+    return {
+        key: value if _is_read(key) or isinstance(value, _PLAIN) else str(value)
+        for key, value in record.items()
+        if _is_read(key) or not _holds_bytes(value)
+    }
 
 
 def _is_read(name: str) -> bool:
@@ -154,6 +162,8 @@ def _adapt_pictures(record: dict[str, Any]) -> dict[str, Any]:
 
     MathVista has a path in `image` and the picture itself in `decoded_image`.
     """
+    if _FOREIGN_PICTURES.isdisjoint(record) and all(isinstance(record.get(name), str | None) for name in PICTURES):
+        return record  # most rows
     adapted = record | {name: _adapt_cell(record[name]) for name in PICTURES if name in record}
     given = [name for name in PICTURES if _is_given(adapted, name)]
     embedded = next((name for name in OTHER_PICTURES if _is_picture(record.get(name))), None)

@@ -128,7 +128,7 @@ def _build_csv_record(row: int, cells: dict[Any, Any]) -> dict[str, Any] | BadRo
     record: dict[str, Any] = {name: cell for name, cell in cells.items() if cell}
     if bad := next((cell for cell in record.values() if _NOT_UTF8.search(cell)), None):
         return BadRow(row, ("not_utf8",), bad.encode("utf-8", "surrogateescape").decode("latin-1"))
-    for name in ("choices", "options", "answers", "alternatives", "image", "images"):
+    for name in ("choices", "options", "answers", "alternatives", "image", "images", "file_names"):
         if name in record:
             record[name] = record[name].split(SEPARATOR)
     return record

@@ -12,7 +12,7 @@ from typing import Any
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.bad_rows import BadRow, UnknownDataError
 from balanced_thinking.data.keys import CLAIMED, OPTIONAL
-from balanced_thinking.data.known_columns import adapt_record, find_lost_picture, has_schema, without_bytes
+from balanced_thinking.data.known_columns import adapt_record, find_lost_picture, has_schema, keep_plain_values
 from balanced_thinking.data.options import check_known_name
 from balanced_thinking.data.records import SEPARATOR
 from balanced_thinking.data.sources import Row, Source
@@ -62,7 +62,7 @@ def _adapt_row(row: Row, mapping: Mapping[str, str]) -> dict[str, Any] | BadRow:
     if (lost := find_lost_picture(record)) is not None:
         identity = record.get("id")
         return BadRow(row.row, ("unread_image",), f"{lost}: a picture", None if identity is None else str(identity))
-    return without_bytes(record)
+    return keep_plain_values(record)
 
 
 def _rename(record: dict[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:

@@ -165,16 +165,25 @@ def _open_files(folder: Path, split: str, files: list[Path]) -> Source:
         wanted = files
     if not wanted:
         raise _missing_split_error(folder, split, list(named) or ["train"])
-    kinds = sorted({file_suffix(file) for file in wanted})
-    if len(kinds) > 1:
+    level = min(len(file.parts) for file in wanted)
+    wanted = [file for file in wanted if len(file.parts) == level]  # those below are of something else
+    if len({file_suffix(file) for file in wanted}) > 1:
         shown = ", ".join(str(file.relative_to(folder)) for file in wanted[:4])
         raise DataError(
             f"{folder} has rows in files of several kinds ({shown}); expected one kind: name a file of them"
         )
     sources = [_open_file(file) for file in wanted]
     columns = tuple(dict.fromkeys(name for source in sources for name in source.columns))
-    rows = (row for source in sources for row in source.rows)
+    rows = (_mark_split(row) if not named else row for source in sources for row in source.rows)
     return Source(f"{folder}, split {split}", rows, columns, by_row=not named)
+
+
+def _mark_split(row: Row) -> Row:
+    """In an imagefolder with one table for all splits, the split of a row is in the path of its picture."""
+    if isinstance(row.record, BadRow) or not isinstance(name := row.record.get("file_name"), str):
+        return row
+    split = row.record.get("split") or _split_of_file(Path(name).parent / _METADATA)
+    return row if split is None else row._replace(record=row.record | {"split": split})
 
 
 def _find_files(folder: Path) -> list[Path]:
