@@ -161,7 +161,8 @@ def _open_files(folder: Path, split: str, files: list[Path]) -> Source:
     named = {name: found for name, found in splits.items() if name}
     literal = [file for file in files if split in (*file.relative_to(folder).parts[:-1], file.stem)]
     wanted = literal or named.get(split) or named.get(_SYNONYMS.get(split, split))
-    if not wanted and (split == "all" or (split == "train" and not named)):
+    by_picture = not named and files[0].stem == _METADATA  # one table of an imagefolder, for all splits
+    if not wanted and (by_picture or split == "all" or (split == "train" and not named)):
         wanted = files
     if not wanted:
         raise _missing_split_error(folder, split, list(named) or ["train"])
@@ -174,16 +175,16 @@ def _open_files(folder: Path, split: str, files: list[Path]) -> Source:
         )
     sources = [_open_file(file) for file in wanted]
     columns = tuple(dict.fromkeys(name for source in sources for name in source.columns))
-    rows = (_mark_split(row) if not named else row for source in sources for row in source.rows)
+    rows = (_mark_split(row) if by_picture else row for source in sources for row in source.rows)
     return Source(f"{folder}, split {split}", rows, columns, by_row=not named)
 
 
 def _mark_split(row: Row) -> Row:
-    """In an imagefolder with one table for all splits, the split of a row is in the path of its picture."""
-    if isinstance(row.record, BadRow) or not isinstance(name := row.record.get("file_name"), str):
+    """The split of a row is that of its picture's folder, or `train`, as on the hub."""
+    if isinstance(row.record, BadRow) or row.record.get("split"):
         return row
-    split = row.record.get("split") or _split_of_file(Path(name).parent / _METADATA)
-    return row if split is None else row._replace(record=row.record | {"split": split})
+    split = _split_of_file(Path(str(row.record.get("file_name") or "")).parent / _METADATA)
+    return row._replace(record=row.record | {"split": split or "train"})
 
 
 def _find_files(folder: Path) -> list[Path]:
