@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Data-loader workers and tests share few cores: threads that spin against each other slow everything down.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: setup demo test test-long test-newest bench bench-gpu lint docs format clean
+.PHONY: setup demo test test-long test-families test-newest bench bench-gpu lint docs format clean
 
 setup: .venv/.ready
 
@@ -19,13 +19,25 @@ demo: setup
 	$(BIN)/balanced demo --out runs/demo
 
 test: setup
-	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" -n 2 --durations=10
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not families" -n 2 --durations=10
 
 # DeepSpeed is built from source, which takes half a minute.
 test-long: setup
 	$(BIN)/python -m pip install --quiet setuptools wheel ninja
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[deepspeed]'
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+
+# Every family of checkpoints, without torchvision and with it (an environment of its own, on Linux about 6 GB); ten
+# minutes each on two quiet cores. Writes docs/families.md.
+FAMILIES_BIN := .venv-torchvision/bin
+FAMILIES := tests/models/test_families.py -m families
+test-families: setup
+	test -x $(FAMILIES_BIN)/python || $(PYTHON) -m venv .venv-torchvision
+	grep -v '^torch==' constraints.txt > .venv-torchvision/constraints.txt
+	$(FAMILIES_BIN)/python -m pip install --quiet --constraint .venv-torchvision/constraints.txt torch==2.14.1 torchvision==0.29.1 --editable '.[dev]'
+	FAMILIES_OUT=docs/results/families/without-torchvision.json $(TEST_ENV) $(BIN)/python -m pytest $(FAMILIES)
+	FAMILIES_OUT=docs/results/families/with-torchvision.json $(TEST_ENV) $(FAMILIES_BIN)/python -m pytest $(FAMILIES)
+	$(BIN)/python -m tests.models.families_table
 
 # Whether the bounds of pyproject.toml can move: the suite against the newest releases that install together, whatever
 # those bounds say, in an environment of its own (docs/upstream.md). NEWEST="torch==2.14.1 ..." tries others.
@@ -36,7 +48,7 @@ test-newest:
 	$(NEWEST_BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(NEWEST_BIN)/python -m pip install --quiet --upgrade $(NEWEST)
 	$(NEWEST_BIN)/python -m pip list --format freeze | grep -E '^(torch|torchvision|transformers|trl|peft|accelerate|datasets)='
-	PATH="$(CURDIR)/$(NEWEST_BIN):$$PATH" $(TEST_ENV) $(NEWEST_BIN)/python -m pytest -m "not slow" -n 2 --durations=10
+	PATH="$(CURDIR)/$(NEWEST_BIN):$$PATH" $(TEST_ENV) $(NEWEST_BIN)/python -m pytest -m "not slow and not families" -n 2 --durations=10
 
 # Each script runs ours and its peers in turn; about 35 minutes on two cores, with nothing else running. BENCH_OUT=folder writes elsewhere.
 BENCH_OUT ?= benchmarks/results
@@ -81,4 +93,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-newest site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-newest .venv-torchvision site .pytest_cache .mypy_cache .ruff_cache

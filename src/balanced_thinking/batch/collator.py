@@ -12,18 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
+from transformers import ProcessorMixin
 
 from balanced_thinking.batch.completions import Completion, CompletionEncoder
 from balanced_thinking.batch.info import BATCH_INFO, BatchInfo
 from balanced_thinking.batch.messages import to_prompt_completion
 from balanced_thinking.batch.picture_rules import REFUSALS, check_picture_size
-from balanced_thinking.batch.pictures import CachedImageProcessor, select_images
+from balanced_thinking.batch.pictures import CachedImageProcessor, order_by_sample
 from balanced_thinking.batch.rendering import RowRenderer
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.images import decode_rgb, image_size, open_image, picture_name
@@ -33,7 +33,6 @@ from balanced_thinking.segments import IGNORE, ReasoningFormat
 
 # What a processor returns for each token besides its id. Completions hold no image, so theirs is 0.
 _TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
-_BY_ROW = ("Gemma", "LlavaOnevision", "Idefics", "SmolVLM")  # starts of the names of processors
 _BLANK_SIDE = 56  # pixels; no image processor asks for more
 
 
@@ -199,12 +198,13 @@ class ScaleCollator:
         return dict(self.processor(text=texts, images=arranged, **common))
 
     def _arrange_images(self, images: list[list[Image.Image]]) -> Any:
-        """Images as the processors expect them: a list per row for those in `_BY_ROW`, one list for the others.
+        """Images as the processor expects them: a list per row where it arranges or counts them itself, else one."""
+        own = type(self.processor).prepare_inputs_layout is not ProcessorMixin.prepare_inputs_layout
+        counts = "batch_num_images" in getattr(self.processor.image_processor, "model_input_names", ())
+        return images if own or counts else [image for row in images for image in row]
 
-        LLaVA-OneVision gives an image fewer tokens where its row has several.
-        """
-        flat = [image for row in images for image in row]
-        return images if type(self.processor).__name__.startswith(_BY_ROW) else flat
+    def _image_token_ids(self) -> set[int]:
+        return {number for number in getattr(self.processor, "image_token_ids", ()) or () if number is not None}
 
     def _tokenize_prompts(self, texts: list[str], images: list[list[Image.Image]]) -> _TokenizedPrompts:
         output = self._run_processor(texts, images, padding_side="right")
@@ -242,9 +242,10 @@ class ScaleCollator:
         positions = layout.position_ids(own)
         batch["position_ids"] = torch.nn.functional.pad(positions, (0, width - positions.shape[-1]))
         batch |= layout.flash_arguments(width) if packing.flash_attention else {}
-        starts = [0, *accumulate(len(row) for row in images)]
-        order = [k for i in layout.sample_order for k in range(starts[i], starts[i + 1])]
-        batch |= dict(select_images(prompts.image_tensors, order, len(order)) if order else {})
+        if any(images):
+            marks = self._image_token_ids()
+            tokens = [sum(number in marks for number in ids) for ids in prompts.ids]
+            batch |= order_by_sample(prompts.image_tensors, list(map(len, images)), tokens, layout.sample_order)
         indices, lengths_by_row = layout.token_indices(width), layout.lengths_by_row
         return batch | {BATCH_INFO: replace(info, token_indices=indices, lengths_by_row=lengths_by_row)}
 

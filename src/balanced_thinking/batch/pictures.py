@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +54,44 @@ def select_images(features: Mapping[str, Any], indices: Sequence[int], count: in
         else:
             selected[name] = [value[index] for index in indices]
     return BatchFeature(selected)
+
+
+def order_by_sample(
+    features: Mapping[str, Any], images: Sequence[int], tokens: Sequence[int], order: Sequence[int]
+) -> dict[str, Any]:
+    """The features of a batch's images in another order of its samples.
+
+    `images` and `tokens` are the numbers of images and of image tokens of each sample, in the order of `features`. From
+    the tokens follow the entries of each sample where an image has several, such as crops.
+
+    Raises ValueError where neither says which entries are a sample's.
+    """
+    grid = features.get("image_grid_thw")
+    ordered: dict[str, Any] = {}
+    for name, value in features.items():
+        if name == "pixel_values" and grid is not None:  # the patches of all images in one tensor
+            patches = iter(grid.prod(-1).tolist())
+            counts = [sum(next(patches) for _ in range(count)) for count in images]
+        else:
+            counts = _count_entries(name, len(value), images, tokens)
+        starts = [0, *accumulate(counts)]
+        indices = [k for sample in order for k in range(starts[sample], starts[sample + 1])]
+        ordered[name] = value[indices] if isinstance(value, Tensor) else [value[index] for index in indices]
+    return ordered
+
+
+def _count_entries(name: str, entries: int, images: Sequence[int], tokens: Sequence[int]) -> list[int]:
+    """How many of the entries each sample has: one per image, one per sample with images, or as its tokens say."""
+    for counts in (list(images), [min(count, 1) for count in images]):
+        if entries == sum(counts):
+            return counts
+    total = sum(tokens)
+    if total and all(entries * count % total == 0 for count in tokens):
+        return [entries * count // total for count in tokens]
+    raise ValueError(
+        f"the image processor made {entries} entries of {name} from {sum(images)} images, and it cannot be told which "
+        "are whose; set packing=False"
+    )
 
 
 def concatenate_images(features: Sequence[Mapping[str, Any]]) -> BatchFeature:

@@ -16,7 +16,10 @@ from balanced_thinking.packing.layout import PackingLayout
 from balanced_thinking.packing.positions import RopeIndex
 
 # Vision models by `model_type` that our tests pack. In others images may attend to each other across samples.
-TESTED_MODEL_TYPES = ("qwen2_5_vl", "llava_next", "gemma3")
+TESTED_MODEL_TYPES = (
+    *("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "glm46v"),
+    *("llava", "llava_next", "llava_onevision", "internvl", "mistral3", "gemma3", "qwen3_5"),
+)
 _ROUNDING = 1e-3  # relative; the tokens of another sample would change far more
 _TEXT_TOKENS = 6  # of each sample of the probe
 

@@ -1,0 +1,93 @@
+"""Every family of checkpoints trains, packs, evaluates, resumes and is read by transformers, exactly.
+
+The long form runs every family by `make test-families`, which also writes docs/families.md. The short form, in the
+normal suite, runs four families that need something special each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from balanced_thinking.cli import main
+from balanced_thinking.conformance.samples import sample_examples
+from balanced_thinking.data.rows import to_dataset
+from balanced_thinking.models.load import load_model
+from balanced_thinking.training.sft import ScaleSFTTrainer
+from balanced_thinking.training.sft_config import ScaleSFTConfig
+from tests.models.family_checks import first_losses, measure_family, plain_reload, write_measured
+from tests.models.hub_folders import FAMILIES, write_hub_folder
+from tests.tiny_training import QUIET, losses
+
+# Pictures by sample with a mask; crops; a processor that imports torchvision; features for several layers.
+SHORT = ("smolvlm", "internvl", "mistral3", "qwen3_vl")
+PACKED = {
+    *("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "glm46v"),
+    *("llava", "llava_next", "llava_onevision", "internvl", "mistral3", "pixtral", "gemma3", "gemma3_text"),
+}
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_hub_folder(request.param, tmp_path_factory.mktemp("family") / request.param)
+
+
+def train_from_the_command_line(folder: Path, out: Path, steps: int, *more: str) -> None:
+    pictures = FAMILIES[folder.name].pictures
+    data = ["--data", "world", "--data_options.n", "8", "--data_options.ratio", "5"]
+    data = data if pictures else ["--data", str(write_text_rows(out.parent / "rows.jsonl"))]
+    options = ["--max_steps", str(steps), "--save_steps", "1", "--per_device_train_batch_size", "2", "--seed", "1"]
+    command = ["sft", "--model", str(folder), *data, *options, "--out", str(out), "--quiet", "--use_cpu", "true", *more]
+    assert main(command) == 0
+
+
+def write_text_rows(file: Path) -> Path:
+    rows = [{"question": f"{n} + {n}?", "think": f"Twice {n} is {2 * n}.", "answer": str(2 * n)} for n in range(8)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+@pytest.mark.families
+def test_a_family_keeps_every_promise(family: Path, tmp_path: Path) -> None:
+    """`balanced check`; a run, its resume and evaluation as commands; TRL's first step; plain transformers."""
+    train_from_the_command_line(family, run := tmp_path / "run", 2, "--packing", "true")
+    train_from_the_command_line(family, run, 3, "--packing", "true", "--resume")
+    data = "world" if FAMILIES[family.name].pictures else str(tmp_path / "rows.jsonl")
+    evaluation = ["eval", "--model", str(run), "--data", data, "--limit", "4", "--max-new-tokens", "4", "--quiet"]
+    split = ["--split", "test"] if data == "world" else ["--split", "train"]
+    assert main([*evaluation, *split]) == 0
+    found = measure_family(family, run / "model", tmp_path / "steps")
+    if out := os.environ.get("FAMILIES_OUT"):
+        write_measured(found, Path(out))
+    assert [name for name, (status, _) in found.checks.items() if status == "failed"] == []
+    skipped = {name for name, (status, _) in found.checks.items() if status == "skipped"}
+    assert skipped == (set() if family.name in PACKED else {"packing"})
+    assert float(found.trl) <= 1e-6
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_family_in_short(name: str, tmp_path: Path) -> None:
+    """One step padded, packed and by TRL, and what is saved."""
+    folder = write_hub_folder(name, tmp_path / name)
+    ours, theirs = first_losses(folder, tmp_path / "steps")
+    assert ours == pytest.approx(theirs, rel=1e-6)
+    rows = to_dataset(sample_examples(pictures=True)).select(range(4))
+    shared = {**QUIET, "output_dir": str(tmp_path / "out"), "max_steps": 1, "max_length": None}
+    found = {}
+    for packing in (False, True):
+        loaded = load_model(str(folder))
+        args = ScaleSFTConfig(packing=packing, per_device_train_batch_size=4, **shared)
+        trainer = ScaleSFTTrainer(loaded.model, args, train_dataset=rows, processing_class=loaded.processor)
+        assert (trainer.data_collator.packing is not None) == (packing and name in PACKED)
+        trainer.train()
+        found[packing] = losses(trainer)[0]
+    assert found[True] == pytest.approx(found[False], rel=1e-6)
+    loaded.model.save_pretrained(tmp_path / "saved")
+    loaded.processor.save_pretrained(tmp_path / "saved")
+    assert plain_reload(tmp_path / "saved", folder).startswith("model")
+    again = load_model(str(tmp_path / "saved"))
+    assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), loaded.model.parameters(), strict=True))
