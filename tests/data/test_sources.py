@@ -158,8 +158,8 @@ WRONG_COLUMNS = [
     ({"question": 3}, "expected the name of a column"),
     ({"question": ""}, "expected the name of a column"),
     ({"images": ["a", "b"]}, "expected the name of a column"),
-    ({}, "--data_options.columns '{question: NAME, answer: NAME}'"),
-    ({"answer": "meta.gold"}, "--data_options.columns '{question: NAME, answer: NAME}'"),
+    ({}, "--data_options.columns '{question: NAME, answer: meta.gold}'"),
+    ({"answer": "meta.gold"}, "--data_options.columns '{question: NAME, answer: meta.gold}'"),
 ]
 
 
@@ -294,6 +294,14 @@ def test_files_of_runs_below_a_folder_of_data_are_not_its_rows(tmp_path: Path) -
     assert len(load_data(str(tmp_path)).examples) == 1
 
 
+def test_pictures_may_be_beside_the_folder_of_the_tables(tmp_path: Path) -> None:
+    rows = ours(save_pictures(tmp_path / "set"))
+    write_parquet(tmp_path / "set" / "data" / "train-00000-of-00001.parquet", rows)
+    write_lines(tmp_path / "set" / "data" / "test.jsonl", rows)
+    for split in ("train", "test"):
+        assert len(load_data(str(tmp_path / "set"), split=split, verify_images=True).examples) == 3
+
+
 def test_dates_and_the_like_are_kept_as_text(tmp_path: Path) -> None:
     row = ROW | {"taken": datetime.datetime(2026, 1, 2), "cost": Decimal("1.50"), "day": datetime.date(2026, 1, 3)}
     file = write_parquet(tmp_path / "a.parquet", [row | {"inner": {"when": datetime.date(2026, 1, 4)}}])
@@ -320,16 +328,19 @@ class Hub:
     """`datasets.load_dataset` on a hub with one data set, whose splits are lists of rows."""
 
     def __init__(self, **splits: list[dict[str, Any]]) -> None:
-        self.splits, self.asked = splits, []
+        self.splits, self.asked, self.offline = splits, [], False
 
     def __call__(self, name: str, subset: str | None, *, split: str, streaming: bool, **options: Any) -> Any:
-        assert streaming
+        if self.offline and streaming:
+            raise ConnectionError("Couldn't reach the hub")
+        assert streaming != self.offline
         assert not options  # no trust_remote_code, no data files of another place
         self.asked.append((name, subset))
         if split not in self.splits:
             raise ValueError(f"Bad split: {split}. Available splits: {list(self.splits)}")
         rows = datasets.Dataset.from_list(self.splits[split])
-        return rows.cast_column("image", datasets.Image()).to_iterable_dataset()
+        rows = rows.cast_column("image", datasets.Image())
+        return rows.to_iterable_dataset() if streaming else rows
 
 
 def test_any_data_set_on_the_hub_is_read_by_its_name(
@@ -348,6 +359,8 @@ def test_any_data_set_on_the_hub_is_read_by_its_name(
     assert hub.asked[-1] == ("someone/tiles", "small")
     assert len(load_data("tiles.jsonl", verify_images=True).examples) == 3
     assert result_folder_name("someone/tiles", "test") == "tiles-test"
+    hub.offline = True  # with a copy in the cache
+    assert [e.answer for e in load_data("someone/tiles", verify_images=True).examples] == ["2", "3", "4"]
 
 
 def test_a_hub_that_is_out_of_reach_and_a_script_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ def _describe_unknown(source: Source, records: Sequence[Mapping[str, Any]]) -> s
     """The columns that were found, and the mapping to write, with a guess where a name resembles one of ours."""
     known = _list_columns(source, records)
     top = list(dict.fromkeys([*source.columns, *(str(key) for record in records for key in record)]))
-    guess = {target: _guess_column(target, top) for target in ("question", "answer", "think", "images")}
+    guess = {target: _guess_column(target, [*top, *known]) for target in ("question", "answer", "think", "images")}
     pairs = [
         f"{target}: {name or 'NAME'}" for target, name in guess.items() if name or target in ("question", "answer")
     ]

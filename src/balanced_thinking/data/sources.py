@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -173,10 +174,23 @@ def _open_files(folder: Path, split: str, files: list[Path]) -> Source:
         raise DataError(
             f"{folder} has rows in files of several kinds ({shown}); expected one kind: name a file of them"
         )
-    sources = [_open_file(file) for file in wanted]
+    sources = [_find_pictures(_open_file(file), folder) for file in wanted]
     columns = tuple(dict.fromkeys(name for source in sources for name in source.columns))
     rows = (_mark_split(row) if by_picture else row for source in sources for row in source.rows)
     return Source(f"{folder}, split {split}", rows, columns, by_row=not named)
+
+
+def _find_pictures(source: Source, folder: Path) -> Source:
+    """The source with its picture paths starting at `folder`, if the first of them is there and not beside its file."""
+    first = next(source.rows, None)
+    rows = source.rows if first is None else chain([first], source.rows)
+    if first is not None and isinstance(first.record, dict):
+        entry = first.record.get("images") or first.record.get("image")
+        entry = entry[0] if isinstance(entry, list) else entry
+        name = entry.get("path") if isinstance(entry, dict) else entry
+        if isinstance(name, str) and not (first.root / name).is_file() and (folder / name).is_file():
+            rows = (row._replace(root=folder) for row in rows)
+    return source._replace(rows=iter(rows))
 
 
 def _mark_split(row: Row) -> Row:

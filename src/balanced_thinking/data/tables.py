@@ -39,11 +39,27 @@ def stream_table(path: str | Path, split: str, subset: str | None = None) -> Ite
 
     Raises DataError, with the splits or the subsets that there are, for what `datasets` cannot read.
     """
-    from datasets import load_dataset
-
     place = str(path) if is_hub_name(path) else str(Path(path).expanduser())
-    rows = _explain_errors(place, lambda: load_dataset(place, subset, split=split, streaming=True).decode(False))
+    rows = _explain_errors(place, lambda: _open_table(place, subset, split))
     yield from enumerate(_iterate_explaining(place, rows), 1)
+
+
+def _open_table(place: str, subset: str | None, split: str) -> Any:
+    """The rows of a split, with pictures undecoded; without a connection, those in the cache of `datasets`."""
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(place, subset, split=split, streaming=True)
+    except (ConnectionError, datasets.exceptions.DatasetNotFoundError):
+        try:
+            rows = datasets.load_dataset(place, subset, split=split, streaming=False)
+        except (OSError, ValueError):
+            rows = None
+        if rows is None:
+            raise
+    if isinstance(rows, datasets.Dataset):
+        rows = rows.to_iterable_dataset()
+    return rows.decode(False)
 
 
 def stream_saved_table(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
