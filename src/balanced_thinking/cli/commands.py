@@ -14,6 +14,7 @@ from balanced_thinking.cli.check import add_check_options, run_check
 from balanced_thinking.cli.completion import SHELLS, PrintCompletion
 from balanced_thinking.cli.data import (
     DATA_PREFIX,
+    IMAGE_PREFIX,
     add_conversion_options,
     add_inspection_options,
     run_conversion,
@@ -37,13 +38,13 @@ from balanced_thinking.cli.training import add_training_options, run_training
 class Command:
     """One command: its help, its options, what it runs, and what is said where it stops or needs too much memory.
 
-    `further` is the prefix of `--name value` pairs that it takes beside its options: "" for any name, None for none.
+    `further` are prefixes of `--name value` pairs that it takes beside its options; "" is that of any name.
     """
 
     help: str
     add_options: Callable[[Parser], None]
     run: Callable[[argparse.Namespace], Path | None]
-    further: str | None = None
+    further: tuple[str, ...] = ()
     when_stopped: str = ""
     saves_memory: str = ""
 
@@ -56,7 +57,7 @@ COMMANDS = {
         "Train with SCALe-SFT or plain SFT",
         partial(add_training_options, stage="sft"),
         run_training,
-        further="",
+        further=("",),
         when_stopped=_RESUMES,
         saves_memory=f"{_BATCH} or max_length, or train an adapter (lora.r)",
     ),
@@ -64,7 +65,7 @@ COMMANDS = {
         "Train a model further with GRPO",
         partial(add_training_options, stage="grpo"),
         run_training,
-        further="",
+        further=("",),
         when_stopped=_RESUMES,
         saves_memory=f"{_BATCH} or max_completion_length, or train an adapter (lora.r)",
     ),
@@ -72,7 +73,7 @@ COMMANDS = {
         "Generate and score answers, and keep every sample",
         add_evaluation_options,
         run_evaluation,
-        further=DATA_PREFIX,
+        further=(DATA_PREFIX, IMAGE_PREFIX),
         when_stopped=_CONTINUES,
         saves_memory="; lower --batch-size or --max-new-tokens",
     ),
@@ -80,13 +81,18 @@ COMMANDS = {
         "Check whether a model can be trained, packed, evaluated and resumed exactly",
         add_check_options,
         run_check,
-        further=DATA_PREFIX,
+        further=(DATA_PREFIX,),
         saves_memory="; leave --real-weights out",
     ),
     "inspect": Command(
-        "Describe a data set and what is wrong with it", add_inspection_options, run_inspection, further=DATA_PREFIX
+        "Describe a data set and what is wrong with it",
+        add_inspection_options,
+        run_inspection,
+        further=(DATA_PREFIX, IMAGE_PREFIX),
     ),
-    "convert": Command("Write a data set as JSON Lines", add_conversion_options, run_conversion, further=DATA_PREFIX),
+    "convert": Command(
+        "Write a data set as JSON Lines", add_conversion_options, run_conversion, further=(DATA_PREFIX,)
+    ),
     "study": Command(
         "Run the missing runs of arms x settings x seeds, and compare them",
         add_study_options,
@@ -113,8 +119,7 @@ def read_command_line(words: Sequence[str]) -> tuple[argparse.Namespace, Parser]
     if words and words[0] in parsers:
         command = parsers[words[0]]
         words = command.respell_options(words)
-        if (further := COMMANDS[words[0]].further) != "":
-            command.refuse_unknown(words[1:], further)
+        command.refuse_unknown(words[1:], COMMANDS[words[0]].further)
     arguments, rest = parser.parse_known_args(words)
     command = parsers[arguments.command]
     arguments.overrides, arguments.options = split_pairs(rest, command), command.option_names()

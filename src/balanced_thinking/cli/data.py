@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from balanced_thinking.cli.output import show_result
 from balanced_thinking.cli.parser import Parser, positive_integer
-from balanced_thinking.config.errors import FileInTheWayError
+from balanced_thinking.config.errors import FileInTheWayError, RecipeError
 
 if TYPE_CHECKING:
     from balanced_thinking.data.example import Example
 
 logger = logging.getLogger(__name__)
-DATA_PREFIX = "data_options."
+DATA_PREFIX, IMAGE_PREFIX = "data_options.", "image_options."
 
 
 def add_data_options(parser: Parser) -> None:
@@ -31,9 +31,22 @@ def add_data_options(parser: Parser) -> None:
 
 def read_data_options(overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """`--data_options.NAME value` as the data set's keyword arguments."""
+    return _read_prefixed_options(overrides, DATA_PREFIX)
+
+
+def read_image_options(overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """`--image_options.NAME value` as the image processor's keyword arguments."""
+    return _read_prefixed_options(overrides, IMAGE_PREFIX)
+
+
+def _read_prefixed_options(overrides: Sequence[tuple[str, str]], prefix: str) -> dict[str, Any]:
     from balanced_thinking.config.yaml import read_yaml
 
-    return {name.removeprefix(DATA_PREFIX): read_yaml(value, f"--{name} {value}") for name, value in overrides}
+    return {
+        name.removeprefix(prefix): read_yaml(value, f"--{name} {value}")
+        for name, value in overrides
+        if name.startswith(prefix)
+    }
 
 
 def add_inspection_options(parser: Parser) -> None:
@@ -52,7 +65,10 @@ def add_inspection_options(parser: Parser) -> None:
         metavar="BENCHMARK",
         help="also look for the test items of this data set; may be repeated",
     )
-    parser.epilog = "Options of the data set follow as --data_options.NAME value."
+    parser.epilog = (
+        "Options of the data set follow as --data_options.NAME value, with --model options of the image processor as "
+        "--image_options.NAME value."
+    )
 
 
 def run_inspection(arguments: argparse.Namespace) -> None:
@@ -60,7 +76,9 @@ def run_inspection(arguments: argparse.Namespace) -> None:
     from balanced_thinking.segments import get_format
 
     # Names are checked before anything heavy is imported. Nothing is read yet.
-    options = read_data_options(arguments.overrides)
+    options, image_options = read_data_options(arguments.overrides), read_image_options(arguments.overrides)
+    if image_options and not arguments.model:
+        raise RecipeError("--image_options belong to --model: name the model, or leave them out")
     get_format(arguments.format)
     data = _one_or_several(arguments.data)
     stream_data(data, split=arguments.split, options=options)
@@ -72,7 +90,7 @@ def run_inspection(arguments: argparse.Namespace) -> None:
         format=arguments.format,
         limit=arguments.limit,
         options=options,
-        processor=_load_processor(arguments.model) if arguments.model else None,
+        processor=_load_processor(arguments.model, image_options) if arguments.model else None,
         against=arguments.against or (),
     )
     show_result(describe_inspection(found))
@@ -86,14 +104,14 @@ def _one_or_several(data: list[str]) -> str | list[str]:
     return data[0] if len(data) == 1 else data
 
 
-def _load_processor(model: str) -> Any:
+def _load_processor(model: str, image_options: Mapping[str, Any]) -> Any:
     """Checked before torch is imported, which takes seconds, and not imported without a model."""
     from balanced_thinking.models.find import check_model
 
     check_model(model)
     from balanced_thinking.models.load import load_processor
 
-    return load_processor(model)
+    return load_processor(model, image_options)
 
 
 def add_conversion_options(parser: Parser) -> None:
@@ -110,7 +128,6 @@ def add_conversion_options(parser: Parser) -> None:
 
 
 def run_conversion(arguments: argparse.Namespace) -> Path:
-    from balanced_thinking.data.convert import write_jsonl
     from balanced_thinking.data.load import stream_data
     from balanced_thinking.segments import get_format
 
@@ -128,6 +145,8 @@ def run_conversion(arguments: argparse.Namespace) -> Path:
         on_bad_row=arguments.on_bad_row,
         limit=arguments.limit,
     )
+    from balanced_thinking.data.convert import write_jsonl  # late: it imports heavy libraries
+
     kept = _leave_out(examples, left_out, arguments.without)
     count = write_jsonl(kept, arguments.out, format=arguments.format)
     notes = [f"{count} rows"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from balanced_thinking.cli.data import add_data_options, read_data_options
+from balanced_thinking.cli.data import add_data_options, read_data_options, read_image_options
 from balanced_thinking.cli.output import show_result
 from balanced_thinking.cli.parser import Parser, positive_integer
 
@@ -66,7 +66,10 @@ def add_evaluation_options(parser: Parser) -> None:
         "--max-new-tokens", type=positive_integer, default=512, help="longest output in tokens; the rest is cut off"
     )
     add_data_options(parser)
-    parser.epilog = "Options of the data set follow as --data_options.NAME value."
+    parser.epilog = (
+        "Options of the data set follow as --data_options.NAME value, options of the image processor as "
+        "--image_options.NAME value (default: those that were saved with the model)."
+    )
 
 
 def run_evaluation(arguments: argparse.Namespace) -> Path | None:
@@ -100,6 +103,7 @@ def run_evaluation(arguments: argparse.Namespace) -> Path | None:
         arguments.served_model,
         arguments.dtype,
         tuple(arguments.allow_missing),
+        read_image_options(arguments.overrides),
     )
     evaluated = evaluate_benchmarks(
         arguments.model,

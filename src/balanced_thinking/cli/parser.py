@@ -53,11 +53,11 @@ class Parser(argparse.ArgumentParser):
         parts = (word.partition("=") for word in words)
         return [own.get(name, name) + equals + value for name, equals, value in parts]
 
-    def refuse_unknown(self, words: Sequence[str], prefix: str | None) -> None:
+    def refuse_unknown(self, words: Sequence[str], prefixes: Sequence[str]) -> None:
         known = self.option_names()
-        further = [] if prefix is None else [f"--{prefix}NAME"]
+        further = [f"--{prefix}NAME" for prefix in prefixes]
         for option in (word.partition("=")[0] for word in words if word.startswith("--")):
-            if option not in known and (prefix is None or not option.startswith(f"--{prefix}")):
+            if option not in known and not any(option.startswith(f"--{prefix}") for prefix in prefixes):
                 self.error(f"unknown option {option}{did_you_mean(option, known + further)}; see {self.prog} --help")
 
     def add_help_all(self, sections: Sections, text: str) -> None:

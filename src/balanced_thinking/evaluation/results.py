@@ -64,6 +64,7 @@ def answer_task(engine: Engine, task: Task, out: Path, *, progress: Progress = i
         engine=engine.name,
         max_new_tokens=task.benchmark.max_new_tokens,
         items=short_digest(json.dumps([(prediction.id, prediction.digest) for prediction in found])),
+        picture_budget=dict(task.picture_budget),
         task=task.identity,
     )
     if evaluation_ranks().is_main_process:

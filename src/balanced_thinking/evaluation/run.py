@@ -27,6 +27,7 @@ from balanced_thinking.evaluation.engines.start import (
     weights_identity,
 )
 from balanced_thinking.evaluation.model import EvaluatedModel, locate_model
+from balanced_thinking.evaluation.pictures import leave_out_refused, picture_budget
 from balanced_thinking.evaluation.results import answer_task, read_results, refuse_unanswerable
 from balanced_thinking.evaluation.resume import evaluation_ranks, exclusive_folder, shared_temporary_folder
 from balanced_thinking.evaluation.task import NOTHING_TO_EVALUATE, Task, load_task_data
@@ -148,10 +149,13 @@ class _Source:
     def make_task(self, benchmark: Benchmark, split: str) -> Task:
         """Its data read and checked."""
         format = benchmark.format or self.model.format or "think-answer"
-        loaded = load_task_data(benchmark, split, format)
+        loaded, budget = load_task_data(benchmark, split, format), {}
         if loaded.examples:
             shape, on_bad_row = get_format(format), benchmark.on_bad_row
             loaded = refuse_unaskable(benchmark.name, loaded, self.processor, shape, on_bad_row)
+        if self._knows_pictures and any(example.images for example in loaded.examples):
+            loaded = leave_out_refused(loaded, self.processor, benchmark.name, benchmark.on_bad_row)
+            budget = {} if self.options.server else picture_budget(self.processor)
         if not loaded.examples:
             raise ValueError(f"{benchmark.name}, split {split!r}: {NOTHING_TO_EVALUATE}")
         if loaded.dropped:
@@ -165,12 +169,20 @@ class _Source:
             weights=self.weights,
             dtype=self.dtype,
             dropped=loaded.dropped,
+            picture_budget=budget,
         )
 
     @cached_property
     def processor(self) -> Any:
         """The model's processor or tokenizer, which is loaded before the model."""
-        return self.engine.scorer.processor if self.engine is not None else load_processor(self.model.folder)
+        if self.engine is not None:
+            return self.engine.scorer.processor
+        return load_processor(self.model.folder, self.options.image_options)
+
+    @property
+    def _knows_pictures(self) -> bool:
+        """Whether `processor` prepares the pictures; an engine of one's own may do that in another way."""
+        return self.engine is None or isinstance(self.engine, LocalEngine)
 
     def started_engine(self) -> Engine:
         self.engine = self.engine or start_engine(self.options, self.model.folder)
@@ -221,6 +233,8 @@ def _first_differing_setting(summary: Summary, task: Task) -> str:
     for name in _COMPARED:
         if name in asked and (was := str(getattr(summary, name))) != asked[name]:
             return f"{name} was {was or 'not stated'} and is {asked[name]}"
+    if summary.picture_budget != dict(task.picture_budget):
+        return f"picture_budget was {summary.picture_budget or 'not stated'} and is {dict(task.picture_budget)}"
     return "the same settings, with other weights, other items or another version of balanced-thinking"
 
 

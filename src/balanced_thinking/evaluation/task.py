@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +26,7 @@ FormatName = str | Mapping[str, Any]  # of a built-in format, or the definition 
 @dataclass(frozen=True)
 class Task:
     """One evaluation. `examples` are as the prompt puts them; `weights` distinguishes the model's weights from those of
-    another time; `dropped` counts bad rows that were left out."""
+    another time; `dropped` counts bad rows that were left out; `picture_budget` is how large pictures become."""
 
     benchmark: Benchmark
     split: str
@@ -36,6 +36,7 @@ class Task:
     weights: str = ""
     dtype: str = ""
     dropped: int = 0
+    picture_budget: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def data(self) -> str:

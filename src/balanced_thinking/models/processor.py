@@ -31,6 +31,8 @@ def load_processor(name: str, image_options: Mapping[str, Any] | None = None) ->
     Raises ValueError for an image option that the image processor does not have.
     """
     if name.startswith(TINY_PREFIX):
+        if image_options:
+            raise RecipeError(f"image_options is {dict(image_options)}, but a tiny model has none; leave them out")
         return build_tiny(name.removeprefix(TINY_PREFIX))[1]
     path = find_model_source(name)
     if (base := adapter_base_name(path)) is not None:  # an adapter has no configuration of its own

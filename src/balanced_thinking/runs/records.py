@@ -65,6 +65,7 @@ class Summary:
     n: scored items. malformed: outputs without an answer that can be extracted. truncated: outputs that were cut off.
     dropped: bad rows of the data, which are not among `n`. score: the mean; files from before there were graded scorers
     have none. dtype: of the weights. items: identifies the questions, options, answers and pictures as they were asked.
+    picture_budget: the image processor's settings about sizes, where the items have pictures and it is known.
     task: identifies the whole evaluation. Seconds include all tries of an evaluation that was stopped, except the batch
     that the stop interrupted; CPU seconds are one rank's. predictions: the samples, in memory only.
     """
@@ -93,6 +94,7 @@ class Summary:
     engine: str = ""
     max_new_tokens: int | None = None
     items: str = ""
+    picture_budget: dict[str, Any] = field(default_factory=dict)
     task: str = ""
     predictions: tuple[Prediction, ...] = field(default=(), repr=False, compare=False, metadata={"stored": False})
 

@@ -48,6 +48,34 @@ def test_arms_are_compared_unless_both_recorded_another_protocol(
     assert [note in found for found in notes] == [True] * bool(note)
 
 
+SMALL, LARGE = ({"size": {"longest_edge": pixels}, "patch_size": 14} for pixels in (50176, 1003520))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "noted"),
+    [
+        (SMALL, LARGE, True),
+        (SMALL, {**SMALL, "max_patches": 4}, True),
+        (SMALL, {"patch_size": 14, "size": {"longest_edge": 50176}}, False),  # in another order
+        (LARGE, LARGE, False),
+        (LARGE, {}, False),  # of a server, which says nothing
+        (None, LARGE, False),  # written before summaries said so
+    ],
+)
+def test_another_picture_budget_is_noted_and_still_compared(
+    tmp_path: Path, ours: dict[str, Any] | None, theirs: dict[str, Any], noted: bool
+) -> None:
+    said = [{} if budget is None else {"picture_budget": budget} for budget in (ours, theirs)]
+    tables = differing(tmp_path, *said)
+    assert tables.contrasts
+    notes = [note for note in tables.notes if "did not see pictures of the same size" in note]
+    assert len(notes) == noted
+    if noted and theirs == LARGE:
+        assert 'world-test: the runs did not see pictures of the same size: size {"longest_edge"' in notes[0]
+        assert "50176} (sft, seed 0)" in notes[0]
+        assert "patch_size" not in notes[0]
+
+
 def test_items_of_another_version_of_the_data_are_not_paired(tmp_path: Path) -> None:
     """Row numbers are ids where data has none: in a file with one row less, most of them name another item."""
     versions = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ class EngineOptions:
         served_model: the model's name there, needed if it serves several.
         dtype: of the weights, one of `DTYPES`; auto: on a GPU what the checkpoint says, on a CPU float32.
         allow_missing: tensors that the checkpoint may lack, as for `load_model`.
+        image_options: options of the image processor, such as `max_pixels`, that replace the checkpoint's own.
     """
 
     name: str = "transformers"
@@ -39,6 +42,7 @@ class EngineOptions:
     served_model: str | None = None
     dtype: str = "auto"
     allow_missing: tuple[str, ...] = ()
+    image_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
@@ -52,6 +56,11 @@ class EngineOptions:
             raise RecipeError(f"--server {self.server} generates by itself: leave --engine {self.name} out")
         if self.server is not None and self.dtype != "auto":
             raise RecipeError(f"--server {self.server} has its own dtype: leave --dtype {self.dtype} out")
+        if self.server is not None and self.image_options:
+            raise RecipeError(
+                f"--server {self.server} prepares pictures itself, so --image_options {dict(self.image_options)} would "
+                "change nothing: start the server with them (vLLM: --mm-processor-kwargs), and leave them out here"
+            )
 
 
 def read_engine(engine: EngineOptions | str | None) -> EngineOptions:
@@ -77,10 +86,10 @@ def start_engine(options: EngineOptions, model: str) -> Engine:
     if options.server is not None or options.name == "vllm":
         processor = load_processor(model)
         if options.server is None:
-            return VllmEngine(model, processor, dtype=options.dtype)
+            return VllmEngine(model, processor, dtype=options.dtype, image_options=options.image_options)
         return ServerEngine(options.server, processor, served_model=options.served_model)
     chosen = {} if options.dtype == "float32" else {"dtype": getattr(torch, options.dtype)}
-    loaded = load_model(model, allow_missing=options.allow_missing, **chosen)
+    loaded = load_model(model, allow_missing=options.allow_missing, image_options=options.image_options, **chosen)
     return LocalEngine(loaded.model.to(evaluation_ranks().device), loaded.processor)
 
 
@@ -90,7 +99,8 @@ def weights_identity(options: EngineOptions, model: str) -> str:
     patterns = ("*.safetensors", "*.bin", "*config.json") if place.is_dir() else ()
     files = sorted(file for pattern in patterns for file in place.glob(pattern))
     stamps = " ".join(f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
-    return f"{options.server} {options.served_model} {options.name} {stamps}"
+    pictures = f" {json.dumps(options.image_options, sort_keys=True)}" if options.image_options else ""
+    return f"{options.server} {options.served_model} {options.name} {stamps}{pictures}"
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ class VllmEngine(Engine):
     Args:
         model: folder or hub name of a complete model. processor: its own, or its tokenizer.
         dtype: of the weights; auto: as vLLM decides.
+        image_options: of the image processor, such as `max_pixels`.
 
     Raises ValueError where vLLM is not installed, and for an adapter.
     """
@@ -35,6 +36,7 @@ class VllmEngine(Engine):
         max_new_tokens: int = 512,
         *,
         dtype: str = "auto",
+        image_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(CompletionScorer(processor, (), reasoning_format), max_new_tokens)
         if (Path(model) / "adapter_config.json").is_file():
@@ -46,7 +48,8 @@ class VllmEngine(Engine):
             from vllm import LLM
         except ImportError as error:
             raise RecipeError("vLLM is not installed: pip install 'balanced-thinking[vllm]'") from error
-        self._llm = LLM(model=model, dtype=dtype)
+        pictures = {"mm_processor_kwargs": dict(image_options)} if image_options else {}
+        self._llm = LLM(model=model, dtype=dtype, **pictures)
 
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
         from vllm import SamplingParams

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,7 @@ def make_tables(
     main = splits[0] if splits else None
     notes = [f"{run.label}: {note}" for run in runs for note in run.notes] + describe_missing_parents(runs)
     notes += [note for split in splits for note in _note_incomparable_runs(runs, split)]
+    notes += [note for split in splits for note in _note_picture_budgets(runs, split)]
     ordered = [groups[arm] for arm in arms]
     pairs = _pairs_to_compare(groups, arms, plan, notes)
     by_split = {split: compare_arms(pairs, split, plan.margin, notes) for split in splits}
@@ -191,6 +193,27 @@ def _note_incomparable_runs(runs: Sequence[Run], split: str) -> Iterable[str]:
         if len(labels) > 1:
             found = "; ".join(f"{value} ({', '.join(named)})" for value, named in labels.items())
             yield f"{split}: the runs do not have {what}: {found}; only runs that agree are compared item by item"
+
+
+def _note_picture_budgets(runs: Sequence[Run], split: str) -> Iterable[str]:
+    """A note where the image processors of the runs made pictures of different sizes. Such runs are still paired."""
+    evaluated = [(run.label, found.summary) for run in runs if (found := run.evaluations.get(split)) is not None]
+    budgets = [(label, summary.picture_budget) for label, summary in evaluated if summary and summary.picture_budget]
+
+    def describe_setting(name: str, budget: Mapping[str, Any]) -> str:
+        return f"{name} {json.dumps(budget.get(name), sort_keys=True)}"
+
+    names = dict.fromkeys(name for _, budget in budgets for name in budget)
+    differing = [name for name in names if len({describe_setting(name, budget) for _, budget in budgets}) > 1]
+    if differing:
+        labels: dict[str, list[str]] = defaultdict(list)
+        for label, budget in budgets:
+            labels[", ".join(describe_setting(name, budget) for name in differing)].append(label)
+        sizes = "; ".join(f"{text} ({', '.join(named)})" for text, named in labels.items())
+        yield (
+            f"{split}: the runs did not see pictures of the same size: {sizes}. Evaluate the base with the "
+            "--image_options of the runs beside it"
+        )
 
 
 def _describe_data_versions(evaluations: Sequence[Evaluation]) -> list[str | None]:
