@@ -17,6 +17,7 @@ from balanced_thinking.evaluation.engines.local import LocalEngine
 from balanced_thinking.evaluation.engines.server import ServerEngine
 from balanced_thinking.evaluation.engines.vllm import VllmEngine
 from balanced_thinking.evaluation.resume import evaluation_ranks
+from balanced_thinking.models.adapters import warn_of_served_adapter
 from balanced_thinking.models.load import checkpoint_dtype, load_model, load_processor
 
 ENGINES = ("transformers", "vllm")
@@ -87,6 +88,7 @@ def start_engine(options: EngineOptions, model: str) -> Engine:
         processor = load_processor(model)
         if options.server is None:
             return VllmEngine(model, processor, dtype=options.dtype, image_options=options.image_options)
+        warn_of_served_adapter(model)
         return ServerEngine(options.server, processor, served_model=options.served_model)
     chosen = {} if options.dtype == "float32" else {"dtype": getattr(torch, options.dtype)}
     loaded = load_model(model, allow_missing=options.allow_missing, image_options=options.image_options, **chosen)

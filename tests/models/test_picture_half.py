@@ -1,0 +1,74 @@
+"""Adapters of the language model alone, which every server serves completely; a warning for the others."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from balanced_thinking.evaluation.engines import start
+from balanced_thinking.evaluation.engines.start import EngineOptions, start_engine
+from balanced_thinking.models.adapters import LANGUAGE_LAYERS, picture_half_keys
+from balanced_thinking.models.tiny import build_tiny
+from tests.models.hub_folders import FAMILIES, write_processor
+
+BEFORE, AFTER = "base_model.model.model", "lora_A.weight"
+
+
+@pytest.mark.parametrize("family", [name for name, kind in FAMILIES.items() if kind.pictures])
+def test_the_expression_matches_the_language_model_and_nothing_else(family: str, tmp_path: Path) -> None:
+    """As PEFT reads it: against the complete name of a module."""
+    config = AutoConfig.from_pretrained(write_processor(family, tmp_path))
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    matched = {name for name, _ in model.named_modules() if re.fullmatch(LANGUAGE_LAYERS, name)}
+    language = {name for name in linear if re.search(r"(language|text)_model\.layers", name)}
+    assert matched
+    assert matched <= linear  # no norm, which LoRA does not know
+    assert language - matched <= {name for name in language if name.endswith("per_layer_input_gate")}  # of Gemma 4
+    assert matched <= language
+
+
+@pytest.mark.parametrize(
+    ("layer", "picture"),
+    [
+        ("visual.blocks.0.attn.qkv", True),  # Qwen-VL, GLM-4V
+        ("visual.merger.mlp.0", True),
+        ("vision_tower.encoder.layers.0.self_attn.q_proj", True),  # LLaVA, Gemma 3
+        ("vision_model.encoder.layers.0.mlp.fc1", True),  # Idefics 3
+        ("multi_modal_projector.linear_1", True),
+        ("connector.modality_projection.proj", True),
+        ("embed_vision.embedding_projection", True),  # Gemma 4
+        ("mm_projector.linear", True),
+        ("language_model.layers.0.self_attn.q_proj", False),
+        ("text_model.layers.0.mlp.down_proj", False),
+        ("layers.0.self_attn.q_proj", False),  # a text model
+        ("language_model.layers.0.linear_attn.in_proj_qkv", False),  # Qwen3.5
+    ],
+)
+def test_tensors_of_the_picture_half_are_known_by_their_names(layer: str, picture: bool, tmp_path: Path) -> None:
+    key = f"{BEFORE}.{layer}.{AFTER}"
+    save_file({key: torch.zeros(1)}, tmp_path / "adapter_model.safetensors")
+    assert picture_half_keys(str(tmp_path)) == [key] * picture
+
+
+@pytest.mark.parametrize(("layer", "warned"), [("visual.blocks.0.attn.qkv", True), ("language_model.layers.0", False)])
+def test_a_served_adapter_with_a_vision_tower_is_warned_of(
+    layer: str, warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tensors = {f"{BEFORE}.{layer}.{AFTER}": torch.zeros(1), f"{BEFORE}.language_model.layers.1.{AFTER}": torch.zeros(1)}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    monkeypatch.setattr(start, "load_processor", lambda model: build_tiny("qwen2_5_vl")[1])
+    start_engine(EngineOptions(server="http://127.0.0.1:1/v1", served_model="mine"), str(tmp_path))
+    assert ("--enable-tower-connector-lora" in caplog.text) == warned
+    assert ("1 of 2 tensors" in caplog.text) == warned
+
+
+def test_a_folder_without_an_adapter_has_no_such_tensors(tmp_path: Path) -> None:
+    assert picture_half_keys(str(tmp_path)) == []
+    assert picture_half_keys("someone/some-model") == []
