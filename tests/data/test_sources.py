@@ -331,8 +331,6 @@ class Hub:
         self.splits, self.asked, self.offline = splits, [], False
 
     def __call__(self, name: str, subset: str | None, *, split: str, streaming: bool, **options: Any) -> Any:
-        if self.offline and streaming:
-            raise ConnectionError("Couldn't reach the hub")
         assert streaming != self.offline
         assert not options  # no trust_remote_code, no data files of another place
         self.asked.append((name, subset))
@@ -349,6 +347,7 @@ def test_any_data_set_on_the_hub_is_read_by_its_name(
     monkeypatch.chdir(tmp_path)
     hub = Hub(train=ours(CELLS), test=ours(CELLS)[:1])
     monkeypatch.setattr(datasets, "load_dataset", hub)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     assert resolve_data("someone/tiles") == ("jsonl", "someone/tiles")
     assert [e.answer for e in load_data("someone/tiles", verify_images=True).examples] == ["2", "3", "4"]
     ids = {split: load_data("someone/tiles", split=split).examples[0].id for split in ("train", "test")}
@@ -360,6 +359,7 @@ def test_any_data_set_on_the_hub_is_read_by_its_name(
     assert len(load_data("tiles.jsonl", verify_images=True).examples) == 3
     assert result_folder_name("someone/tiles", "test") == "tiles-test"
     hub.offline = True  # with a copy in the cache
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     assert [e.answer for e in load_data("someone/tiles", verify_images=True).examples] == ["2", "3", "4"]
 
 
@@ -387,6 +387,10 @@ def test_a_folder_with_configurations_is_read_as_the_hub_would(tmp_path: Path) -
     counts = [len(load_data(str(tmp_path / "set"), options={"subset": name}).examples) for name in ("easy", "hard")]
     assert counts == [1, 2]
     with pytest.raises(DataError, match=r"--data_options\.subset NAME"):
+        load_data(str(tmp_path / "set"))
+    head = "- config_name: easy\n  data_files: https://example.com/a.parquet\n"
+    made(tmp_path / "set" / "README.md", f"---\nconfigs:\n{head}---\n".encode())
+    with pytest.raises(DataError, match="names files outside of its folder"):
         load_data(str(tmp_path / "set"))
 
 

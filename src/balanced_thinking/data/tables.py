@@ -45,18 +45,12 @@ def stream_table(path: str | Path, split: str, subset: str | None = None) -> Ite
 
 
 def _open_table(place: str, subset: str | None, split: str) -> Any:
-    """The rows of a split, with pictures undecoded; without a connection, those in the cache of `datasets`."""
+    """The rows of a split, with pictures undecoded."""
     import datasets
 
-    try:
-        rows = datasets.load_dataset(place, subset, split=split, streaming=True)
-    except (ConnectionError, datasets.exceptions.DatasetNotFoundError):
-        try:
-            rows = datasets.load_dataset(place, subset, split=split, streaming=False)
-        except (OSError, ValueError):
-            rows = None
-        if rows is None:
-            raise
+    # Without the hub, nothing can be streamed, but a copy in the cache of `datasets` can be opened.
+    offline = is_hub_name(place) and datasets.config.HF_HUB_OFFLINE
+    rows = datasets.load_dataset(place, subset, split=split, streaming=not offline)
     if isinstance(rows, datasets.Dataset):
         rows = rows.to_iterable_dataset()
     return rows.decode(False)
@@ -122,12 +116,15 @@ def _describe_error(error: Exception) -> str:
     text = " ".join(str(error).split())[:400] or type(error).__name__
     if "onfig name is missing" in text or "BuilderConfig" in text:
         return f"{text}; choose one with --data_options.subset NAME"
-    if "split" in text.lower():
+    if re.search("(?:bad|unknown) split", text, re.IGNORECASE):
         return f"{text}; choose one with --split NAME"
-    if "script" in text:
+    if "scripts are no longer" in text:
         return f"{text}; expected a data set of tables (parquet, JSON, CSV, tar), because no code of a set is run"
     if isinstance(error, ConnectionError) or "ffline" in text or "onnect" in text:
-        return f"{text}; expected a name that the hub has, or a local path: is it misspelt, or is the hub out of reach?"
+        return (
+            f"{text}; expected a name that the hub has, or a local path: is it misspelt, or is the hub out of reach? "
+            "HF_HUB_OFFLINE=1 reads the copy in the cache of `datasets`, if there is one"
+        )
     return text
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from balanced_thinking.data.mixture import describe_data
 from balanced_thinking.report.compare.contrasts import Contrast, RunPair, compare_arms
 from balanced_thinking.report.compare.cost import CostRow, describe_missing_parents
 from balanced_thinking.report.compare.plan import MAIN_SPLIT, Plan
@@ -95,7 +96,7 @@ def make_tables(
         families=question_family_rows(ordered, main) if main else (),
         failures=failure_rows(ordered, main) if main else (),
         costs=costs(ordered) if costs else (),
-        config=value_rows(ordered, lambda run: run.config),
+        config=value_rows(ordered, _config_values),
         provenance=value_rows(ordered, lambda run: {**_provenance_values(run), **run.hashes}),
         notes=tuple(notes),
         troubles=find_troubles(ordered, splits),
@@ -162,6 +163,12 @@ def _find_baseline(groups: Mapping[str, Sequence[Run]]) -> str:
     }
     uniform = iter(sorted(plain))
     return BASELINE_ARM if BASELINE_ARM in groups else next(uniform, min(groups))
+
+
+def _config_values(run: Run) -> dict[str, Any]:
+    """The recipe, with several data sets in one line."""
+    data = run.config.get("data")
+    return {**run.config, "data": describe_data(data)} if isinstance(data, list) else dict(run.config)
 
 
 def _provenance_values(run: Run) -> dict[str, Any]:
