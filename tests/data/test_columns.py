@@ -104,7 +104,14 @@ def test_a_text_that_a_format_cannot_hold_is_a_bad_row(format: str, think: str, 
 
 
 def test_missing_reasoning_is_named_with_the_texts_that_nothing_reads(tmp_path: Path) -> None:
-    row = {"question": "Which?", "answer": "fish", "hints": "It has fins.", "steps": ["a", "b"], "source": "web"}
+    row = {
+        "question": "Which?",
+        "answer": "fish",
+        "hints": "It has fins.",
+        "steps": ["It has fins.", "So."],
+        "tags": ["a", "b"],
+        "source": "web",
+    }
     read_one(tmp_path, row)
     data = str(tmp_path / "rows.jsonl")
     stream = stream_data(data, on_bad_row="drop", written_as="think-answer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ TALKS = [
     {"question": "What has it?", "think": "I look.", "answer": "mane", "history": [["Which animal?", SAID]]},
     {"prompt": "What has it?", "completion": TALK[3]["content"], "history": [["Which animal?", SAID]]},
     {"messages": [asks("Which"), asks("animal?"), *TALK[1:]]},  # two turns of the user are one
+    {"messages": json.dumps(TALK)},  # a list as text
 ]
 
 
@@ -107,7 +109,9 @@ TALKS = [
 def test_the_last_turn_is_trained_on_or_each(folder: Path, row: dict[str, Any]) -> None:
     last = read_one(folder, {"id": "t", **row})
     assert isinstance(last, Example), last
-    first_text = "Which\nanimal?" if len(row.get("messages", ())) == 5 else "Which animal?"
+    first_text = (
+        "Which\nanimal?" if row.get("messages") == [asks("Which"), asks("animal?"), *TALK[1:]] else "Which animal?"
+    )
     earlier = (EARLIER[0].__class__("user", first_text), EARLIER[1])
     assert (last.id, last.question, last.think, last.answer) == ("t", "What has it?", "I look.", "mane")
     assert last.history == earlier
@@ -193,7 +197,14 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("row", [*ROWS, {"prompt": "Which?", "completion": "horse", "reasoning": THOUGHT}])
+@pytest.mark.parametrize(
+    "row",
+    [
+        *ROWS,
+        {"question": "Which?", "answer": "horse", "think": [THOUGHT, None]},
+        {"prompt": "Which?", "completion": "horse", "reasoning": THOUGHT},
+    ],
+)
 def test_reasoning_in_a_column_is_the_thinking(folder: Path, row: dict[str, Any]) -> None:
     example = read_one(folder, row)
     assert (example.think, example.answer, set(example.meta) - {"row", "read_as"}) == (THOUGHT, "horse", set())

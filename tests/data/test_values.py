@@ -87,6 +87,9 @@ ANSWERS = [
     ({"answer": "horse", "alternatives": ["pony"]}, "horse", ("pony",)),
     ({"answer": None, "answers": [{"answer": "horse", "answer_id": 1}, {"answer": "pony"}]}, "horse", ("pony",)),  # VQA
     ({"answer": {"text": "horse"}}, "horse", ()),
+    ({"answer": "['horse', 'pony']"}, "horse", ("pony",)),  # as pandas writes a list
+    ({"answer": "[1, 2]"}, "[1, 2]", ()),  # which may be meant
+    ({"answer": "['horse' 'pony']"}, "['horse' 'pony']", ()),  # NumPy's: Python would read one word
     ({"answer": {"text": ["horse", "pony"], "answer_start": [1, 2]}}, "horse", ("pony",)),  # SQuAD
     ({"answer": {"value": "horse", "aliases": ["pony", "mare"]}}, "horse", ("pony", "mare")),  # TriviaQA
     ({"answer": ["<answer>horse</answer>", "<answer>pony</answer>"]}, "horse", ("pony",)),
@@ -115,6 +118,7 @@ CHOICES = [
     ({"A": "horse", "B": "dog", "C": None}, ("horse", "dog")),  # a column for each
     ({"choices": ["horse", "dog", None, NAN]}, ("horse", "dog")),  # filled up
     ({"choices": [], "options": ["horse", "dog"]}, ("horse", "dog")),
+    ({"options": "['horse' 'dog']"}, ()),  # NumPy's
     ({"options": "fast"}, ()),  # no options of a question
     ({"options": {"temperature": 1}}, ()),
     ({"options": ["horse"]}, ()),

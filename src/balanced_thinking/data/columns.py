@@ -15,7 +15,7 @@ from balanced_thinking.segments import FORMATS, ReasoningFormat, get_format, par
 
 FormatSpec = str | Mapping[str, Any] | ReasoningFormat
 PROSE = "prose"
-THINK_NAMES = "think|thinking|thought|thoughts|reason|reasoning|rationale|analysis|cot"
+THINK_NAMES = "think|thinking|thought|thoughts|reason|reasoning|rationale|analysis|cot|scratchpad|reflection"
 ANSWER_NAMES = "answer|final_answer|final answer|final|conclusion"
 _PAIR = r"\s*<\s*({names})\s*>(?P<inner>.*)<\s*/\s*\1\s*>\s*"
 _THINK_PAIR = re.compile(_PAIR.format(names=THINK_NAMES), re.IGNORECASE | re.DOTALL)

@@ -67,14 +67,17 @@ def read_rows(
     records: Iterable[tuple[RecordPlace, Mapping[str, Any] | BadRow]], options: RowOptions | None = None
 ) -> Iterator[Example | BadRow]:
     """Read records; one may become several examples. BadRows are passed on."""
-    dropped, options = 0, options or RowOptions()
+    dropped, hidden, options = 0, 0, options or RowOptions()
     for place, record in records:
         for found in [record] if isinstance(record, BadRow) else read_row(record, place, options):
             if isinstance(found, Example) and found.system is not None and options.system == "drop":
                 found, dropped = replace(found, system=None), dropped + 1
+            hidden += isinstance(found, Example) and not choices_are_shown(found)
             yield found
     if dropped:
         logger.warning("the system text of %d samples was left out (system: drop)", dropped)
+    if hidden:
+        logger.warning("%d samples have choices that the question does not show: list_choices lists them", hidden)
 
 
 def read_row(record: Mapping[str, Any], place: RecordPlace, options: RowOptions) -> list[Example | BadRow]:

@@ -86,4 +86,5 @@ def find_used_keys(record: Mapping[str, Any], think: str | None) -> set[str]:
     used |= {"history"} if read_history(record) else set()
     used |= {"system"} if isinstance(record.get("system"), str) else set()
     first = next((key for key in THINK_KEYS if not is_null(record.get(key))), None)
-    return used | ({first} if first and think and think in str(record[first]) else set())
+    written = str(record[first]) if first and isinstance(record[first], (str, int, float)) else think
+    return used | ({first} if first and think and think in str(written) else set())

@@ -12,8 +12,15 @@ from balanced_thinking.data.keys import ALTERNATIVE_KEYS, ANSWER_KEYS, THINK_KEY
 from balanced_thinking.data.places import place_images
 from balanced_thinking.data.prose import split_prose
 from balanced_thinking.data.row_parts import read_choices, read_history, read_images, read_system
-from balanced_thinking.data.turns import Message, Talk, read_talk
-from balanced_thinking.data.values import RowProblemError, first_nonempty_value, to_answers, to_list, to_text
+from balanced_thinking.data.turns import Message, Talk, read_reasoning, read_talk
+from balanced_thinking.data.values import (
+    RowProblemError,
+    first_nonempty_value,
+    split_list_text,
+    to_answers,
+    to_list,
+    to_text,
+)
 from balanced_thinking.segments import parse, render
 
 
@@ -76,7 +83,7 @@ def _find_turns(record: Mapping[str, Any]) -> list[Any] | None:
     """The turns of a row's conversation, or of its prompt and completion; None if it has neither."""
     turns = first_nonempty_value(record, *TURN_LISTS)
     if turns is not None:
-        return to_list(turns)
+        return (split_list_text(turns) if isinstance(turns, str) else None) or to_list(turns)
     prompt = (
         first_nonempty_value(record, "prompt")
         if "answer" in record
@@ -125,7 +132,7 @@ def _with_row_thinking(reply: Message, record: Mapping[str, Any]) -> Message:
     think = first_nonempty_value(record, *THINK_KEYS)
     if think is None or reply.reasoning is not None or parse(reply.text, "auto").think is not None:
         return reply
-    return reply._replace(reasoning=to_text(think, "think").strip() or None)
+    return reply._replace(reasoning=read_reasoning(think, "think") or None)
 
 
 def _add_completion(content: Content, reply: Message, format: FormatSpec) -> Content:
@@ -135,23 +142,23 @@ def _add_completion(content: Content, reply: Message, format: FormatSpec) -> Con
         if not found.answer:
             raise RowProblemError(content.question, "no_answer")
     else:
-        found = _parse_completion(reply.text, format)
+        found = _parse_completion(reply.text, format, content.question)
     return replace(content, think=found.think, answer=found.answer, read_as=found.read_as)
 
 
-def _parse_completion(completion: str, format: FormatSpec) -> Columns:
+def _parse_completion(completion: str, format: FormatSpec, question: str) -> Columns:
     parsed = parse(completion, "auto" if format == PROSE else format)
     if not parsed.problems and parsed.answer is not None:
         return Columns(parsed.think, peel_answer_name(parsed.answer), parsed.format)
     if format == PROSE and (found := split_prose(completion)) is not None:
         return Columns(found[0] or None, found[1], PROSE)
-    raise RowProblemError(completion, *(parsed.problems or ("no_answer",)))
+    raise RowProblemError(completion if completion.strip() else question, *(parsed.problems or ("no_answer",)))
 
 
 def _add_columns(content: Content, record: Mapping[str, Any], format: FormatSpec) -> Content:
     """Read the columns of the reasoning and the answer."""
     think = first_nonempty_value(record, *THINK_KEYS)
-    text = None if think is None else to_text(think, "think").strip() or None
+    text = read_reasoning(think, "think") or None
     answers = to_answers(first_nonempty_value(record, *ANSWER_KEYS))
     if not answers:
         return replace(content, think=text)  # an empty answer is a problem that `check_examples` names

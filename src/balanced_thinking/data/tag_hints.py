@@ -11,7 +11,7 @@ from balanced_thinking.segments import FORMATS
 
 _TAG = re.compile(r"(?P<left><\||<|\[)\s*(?P<name>[A-Za-z][\w ]{0,30}?)\s*(?P<right>\|>|>|\])")
 _BEGIN = r"(?:begin_of_|start_of_)?"
-_THINK_NAME = re.compile(rf"{_BEGIN}(?:{THINK_NAMES}|scratchpad|reflection)", re.IGNORECASE)
+_THINK_NAME = re.compile(rf"{_BEGIN}(?:{THINK_NAMES})", re.IGNORECASE)
 _ANSWER_NAME = re.compile(rf"{_BEGIN}(?:{ANSWER_NAMES}|solution|output|response|result)", re.IGNORECASE)
 _KNOWN = {tag for shape in FORMATS.values() for tag in shape.tag_kinds()}
 _NEW_TAG_PROBLEMS = {"no_think", "no_answer", "missing_open_think", "text_before_think"}

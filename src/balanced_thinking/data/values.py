@@ -19,6 +19,7 @@ _TEXT_KEYS = ("text", "answer", "value", "label")  # of an object that is one te
 _SPELLED_OUT = Decimal(10) ** 21  # larger numbers keep their exponent
 _LABEL = re.compile(r"\s*[(\[]?([A-Z])[.):\]]\s*")
 _MOST_LIST_CHARACTERS = 2**16
+_NO_COMMA = re.compile(r"""['"]\s+['"]""")
 
 
 class RowProblemError(Exception):
@@ -96,6 +97,8 @@ def _iterate_answers(value: Any, key: str) -> Iterable[str]:
         if not found:
             raise RowProblemError(f"{key} is an object without {', '.join(_TEXT_KEYS)}: {value!r}", "not_text")
         value = [found[0], *to_list(value.get("aliases"))]
+    if isinstance(value, str) and (listed := split_list_text(value)) and all(isinstance(one, str) for one in listed):
+        value = listed
     if isinstance(value, (list, tuple)):
         for one in value:
             yield from _iterate_answers(one, key)
@@ -134,6 +137,8 @@ def split_list_text(text: str) -> list[Any] | None:
     """The list that a text is, as Python or JSON writes it (pandas stores such texts); None for any other text."""
     text = text.strip()
     if not (text.startswith("[") and text.endswith("]")) or len(text) > _MOST_LIST_CHARACTERS:
+        return None
+    if _NO_COMMA.search(text):  # a NumPy array as text, whose texts Python would join to one
         return None
     for read in (json.loads, ast.literal_eval):
         try:
