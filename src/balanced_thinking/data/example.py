@@ -69,6 +69,8 @@ def format_question(question: str, choices: Sequence[Any] = (), unit: Any = None
 
 def choices_are_shown(example: Example) -> bool:
     """Whether the model can read the options: each stands in the question or in an earlier turn."""
+    if not example.choices:
+        return True
     text = _plain_words(" ".join([example.question, *(turn.text for turn in example.history)]))
     return all(f" {plain} " in text for choice in example.choices if (plain := _plain_words(choice).strip()))
 

@@ -97,7 +97,7 @@ def turn_role(turn: Any) -> str:
 
 def _beside_content(turn: Mapping[str, Any]) -> Iterable[str]:
     """The reasoning under keys of its own; two keys with the same text are one."""
-    found = (read_reasoning(turn.get(key), key) for key in TURN_THINK_KEYS)
+    found = (read_reasoning(turn.get(key), key) for key in TURN_THINK_KEYS if key in turn)
     return dict.fromkeys(text for text in found if text)
 
 

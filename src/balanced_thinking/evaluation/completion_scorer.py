@@ -8,6 +8,7 @@ from typing import Any
 from balanced_thinking.batch.rendering import RowRenderer
 from balanced_thinking.batch.turn_end import find_turn_end
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.places import write_placeholders
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.runs.records import Prediction
 from balanced_thinking.scoring.completion import (
@@ -76,7 +77,7 @@ class CompletionScorer:
         score = score_against_all(scorer, text, answers, example.choices) if complete else 0.0
         return Prediction(
             id=example.id,
-            question=example.question,
+            question=write_placeholders(example.question, example.image_places),
             gold=example.answer,
             prediction=parsed.answer,
             correct=score >= 1.0,

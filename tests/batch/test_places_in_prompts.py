@@ -1,0 +1,63 @@
+"""Pictures, system texts and earlier turns of rows in the ids that training and generation get."""
+
+from __future__ import annotations
+
+import pytest
+from trl.data_utils import prepare_multimodal_messages
+
+from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.data.images import open_image
+from balanced_thinking.data.rows import prompt_messages, to_dataset, to_prompts_dataset
+from balanced_thinking.models.tiny import build_tiny
+from tests.data.test_places import examples
+
+
+@pytest.fixture(scope="module")
+def collator() -> ScaleCollator:
+    return ScaleCollator(build_tiny("qwen2_5_vl")[1])
+
+
+def shown(ids: list[int], collator: ScaleCollator) -> str:
+    """The ids as text, with one sign for each picture."""
+    text = collator.tokenizer.decode(ids).replace("<|vision_start|>", "{").replace("<|vision_end|>", "}")
+    return text.replace("<|image_pad|>", "").replace("<|endoftext|>", "")
+
+
+EXPECTED = {
+    "two": ["Is {} like {}?<|im_end|>"],
+    "end": ["Which? {}<|im_end|>"],
+    "plain": ["user\n{}Which?<|im_end|>"],
+    "system": ["system\nBe brief.<|im_end|>", "user\n{}Which?<|im_end|>"],
+    "talk": ["user\n{}Hello?<|im_end|>", "assistant\nHello.<|im_end|>", "user\nWhich?<|im_end|>"],
+    "both": [
+        "system\nS<|im_end|>",
+        "user\nSee {} here<|im_end|>",
+        "assistant\nYes.<|im_end|>",
+        "user\n{}Which?<|im_end|>",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_training_and_generation_see_pictures_and_turns_where_they_are(name: str, collator: ScaleCollator) -> None:
+    rows = [row for row in to_dataset(examples()) if row["id"] == name]
+    (example,) = (example for example in examples() if example.id == name)
+    trained = collator(rows)
+    prompt = {"id": name, "prompt": prompt_messages(example), "images": list(example.images)}
+    generated = collator.collate_prompts([prompt])["input_ids"][0].tolist()
+    assert trained["input_ids"][0].tolist()[: len(generated)] == generated
+    text = shown(generated, collator)
+    places = [text.find(part) for part in EXPECTED[name]]
+    assert places == sorted(places)
+    assert min(places) >= 0, text
+
+
+@pytest.mark.parametrize("name", ["two", "both", "plain"])
+def test_trl_fills_the_pictures_in_at_their_places(name: str) -> None:
+    (row,) = (row for row in to_prompts_dataset(examples()) if row["id"] == name)
+    images = [open_image(image) for image in row["images"]]
+    filled = prepare_multimodal_messages(prepare_multimodal_messages(row["prompt"], images=images))
+    parts = [part for message in filled for part in message["content"]]
+    assert [part["image"] for part in parts if part["type"] == "image"] == images
+    written = "".join(part["type"][0] for part in parts)
+    assert written == {"two": "titit", "both": "ttittit", "plain": "it"}[name]
