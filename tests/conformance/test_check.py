@@ -21,6 +21,7 @@ from balanced_thinking.conformance.run import check_model_conformance, list_prop
 from balanced_thinking.conformance.shrink import SmallSizes
 from balanced_thinking.conformance.subject import Subject
 from balanced_thinking.conformance.table import FAILED, PASSED, SKIPPED, CheckedProperty
+from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.models.load import load_model
 from balanced_thinking.segments import get_format
 from balanced_thinking.training import head, safety
@@ -159,7 +160,6 @@ FILES = [
     ("qwen2", lose_the_template, "processor and template", "no chat template"),
     ("gemma3", drop_an_image_token, "processor and template", "image"),
     ("gemma3", change_the_template("<start_of_image>", ""), "processor and template", "image"),
-    ("qwen2", stop_at_another_token, "stop token", "stops only at"),
 ]
 
 
@@ -296,8 +296,20 @@ def feed_another_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ScaleCollator, "collate_prompts", opened)
 
 
+def forget_the_end_of_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generation stops at another token than the trained one."""
+    original = CompletionScorer.__init__
+
+    def forget(self: CompletionScorer, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self.stops = [0]
+
+    monkeypatch.setattr(CompletionScorer, "__init__", forget)
+
+
 CODE = [
     (give_the_answer_to_thinking, "segments", "think segment"),
+    (forget_the_end_of_the_turn, "stop token", "stops only at"),
     (feed_another_prompt, "prompt", "training has 'no more', generation feeds '<think>'"),
     (scale_the_gradient, "loss and gradient", "gradient by 9e-03"),
     (forget_the_other_micro_batches, "accumulation", "compared with 1 x 8"),
@@ -321,6 +333,20 @@ def test_a_fault_in_the_code_fails_where_it_is(
     row = row_of(subject_of(folders("qwen2"), tmp_path), name)
     assert row.status == FAILED, row
     assert word in row.figure
+
+
+def test_a_checkpoint_that_stops_elsewhere_is_completed(
+    broken: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = broken("qwen2")
+    stop_at_another_token(folder)
+    row = row_of(subject_of(folder, tmp_path / "work"), "stop token")
+    assert row.status == PASSED
+    assert "the checkpoint does not name it" in row.figure
+    monkeypatch.setattr(safety, "add_stop_token", lambda *_: None)
+    row = row_of(subject_of(folder, tmp_path / "other"), "saved folder")
+    assert row.status == FAILED
+    assert "not at the trained end '<|im_end|>'" in row.figure
 
 
 def test_every_row_has_a_fault_that_it_finds() -> None:

@@ -64,6 +64,15 @@ def test_a_full_size_configuration_becomes_a_model_that_runs(name: str, layers: 
     assert logits.std() > 0.1
 
 
+def test_what_is_random_or_never_reached_is_changed() -> None:
+    """Dropout would make equal steps differ; a window longer than the samples would hide a wrong mask."""
+    full = transformers.Gemma3TextConfig(attention_dropout=0.1, quantization_config={"load_in_4bit": True})
+    small = shrink_config(full, SmallSizes())
+    assert (small.attention_dropout, small.sliding_window) == (0.0, 32)
+    assert not hasattr(small, "quantization_config")
+    assert shrink_config(full, SmallSizes(keep_widths=True)).attention_dropout == 0.0
+
+
 def test_only_layers_are_left_out_where_widths_are_kept() -> None:
     small = shrink_config(transformers.Qwen2_5_VLConfig(), SmallSizes(layers=3, keep_widths=True))
     assert (small.text_config.num_hidden_layers, small.text_config.hidden_size) == (3, 8192)

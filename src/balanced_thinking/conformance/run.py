@@ -85,8 +85,9 @@ def check_model_conformance(
     sizes = SmallSizes() if layers is None else SmallSizes(layers=layers, keep_widths=True)
     with TemporaryDirectory(prefix="balanced-check-") as work, _quiet_rooms(), fast_matmuls_and_attention():
         subject = prepare_subject(model, Path(work), get_format(format), sizes, real_weights)
+        architecture = _architecture_name(subject)  # before any row: without a configuration there is nothing to check
         rows = [report_property(prop, announce) for prop in list_properties(subject, wanted)]
-        return Conformance(model, _architecture_name(subject), real_weights, tuple(rows))
+        return Conformance(model, architecture, real_weights, tuple(rows))
 
 
 def prepare_subject(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.images import open_image
 from balanced_thinking.data.world import load
 
 _TEXTS = (
@@ -30,6 +31,8 @@ _TEXTS = (
     ),
 )
 
+_LARGE = (196, 140)  # pixels
+
 
 def sample_examples(pictures: bool) -> list[Example]:
     """Eight examples of lengths that differ, so that padding and denominators matter.
@@ -38,6 +41,8 @@ def sample_examples(pictures: bool) -> list[Example]:
     """
     world = [next(load(n=1, seed=seed, ratio=ratio)) for seed, ratio in enumerate((5, 20, 10, 15))]
     world[1] = replace(world[1], images=(*world[1].images, *world[0].images))
+    # Not square, and larger than a window of Qwen2.5-VL's attention.
+    world[2] = replace(world[2], images=tuple(open_image(one).resize(_LARGE) for one in world[2].images))
     if not pictures:
         world = [replace(example, images=()) for example in world]
     written = [

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor, AutoTokenizer
 
 from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.batch.turn_end import find_turn_end, stop_token_ids
 from balanced_thinking.conformance.generation import relative_difference
 from balanced_thinking.conformance.loading import NOT_INPUTS
 from balanced_thinking.conformance.steps import QUIET
@@ -91,6 +92,7 @@ class SavingChecks:
             processor, note = ours.processor, "the model (its processor needs torchvision, which is not installed)"
         if self.subject.sees and not hasattr(processor, "image_processor"):
             raise PropertyError("transformers alone reads only the tokenizer of the saved folder, nothing for pictures")
+        self._check_stops(theirs, processor)
         rows = self.subject.sample_rows()
         found, expected = (
             _last_logits(model, part, self.subject, rows[0])
@@ -106,6 +108,13 @@ class SavingChecks:
                 f"plain transformers computes other logits from the saved folder: {error:.0e} (relative)"
             )
         return f"transformers alone reads {note}; logits differ by {error:.0e} (relative)"
+
+    def _check_stops(self, model: Any, processor: Any) -> None:
+        """Whoever reads the folder stops where its chat template ends a turn."""
+        end, tokenizer = find_turn_end(processor), getattr(processor, "tokenizer", processor)
+        if end is not None and end.id not in (stops := stop_token_ids(model.generation_config, tokenizer)):
+            known = tokenizer.convert_ids_to_tokens(stops)
+            raise PropertyError(f"the saved generation_config stops at {known}, not at the trained end {end.token!r}")
 
 
 def _after_the_stop(run: Path) -> Any:

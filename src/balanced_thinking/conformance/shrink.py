@@ -37,6 +37,10 @@ _SECTIONS = {
     **dict.fromkeys(("glm4v", "glm4v_moe", "glm46v"), (8, 12, 12)),
     **dict.fromkeys(("qwen3_5", "qwen3_5_moe"), (11, 11, 10)),
 }
+# What makes two equal steps differ: dropout of every kind, noise of routers.
+_RANDOM = ("dropout", "pdrop", "drop_path", "layerdrop", "jitter_noise")
+# Tokens that a layer attends back to: fewer than the samples have, so that it matters.
+_WINDOWS, _WINDOW = ("sliding_window", "attention_chunk_size"), 32
 _LEAST_ROTARY = 8  # dimensions of a head that rotate: four frequencies, for up to three axes
 # Indexes of layers of the same part.
 _INDEXES = ("fullatt_block_indexes", "deepstack_visual_indexes", "mlp_only_layers", "cross_attention_layers")
@@ -77,7 +81,8 @@ def shrink_config(config: PreTrainedConfig, sizes: SmallSizes) -> PreTrainedConf
         values["vision_config"]["hidden_size"] = text["hidden_size"]
     _join_parts(values, text, sizes)
     values["initializer_range"] = _INITIALIZER_RANGE
-    values.pop("transformers_version", None)
+    for name in ("transformers_version", "quantization_config"):  # random weights need none
+        values.pop(name, None)
     return type(config).from_dict(values)
 
 
@@ -87,6 +92,11 @@ _INITIALIZER_RANGE = 0.08
 
 def _shrink_part(part: _Values, sizes: SmallSizes) -> None:
     _keep_few_layers(part, sizes.layers)
+    for name, value in part.items():
+        if isinstance(value, float) and any(word in name for word in _RANDOM):
+            part[name] = 0.0
+        elif isinstance(value, int) and name in _WINDOWS:
+            part[name] = min(value, _WINDOW)
     if sizes.keep_widths:
         return
     _shrink_attention(part, sizes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.batch.turn_end import stop_token_ids
 from balanced_thinking.conformance.subject import Subject
 from balanced_thinking.conformance.table import PropertyError
 from balanced_thinking.evaluation.engines.local import LocalEngine
@@ -128,7 +129,9 @@ def check_stop_token(subject: Subject) -> str:
             raise PropertyError(f"sample {example.id}: training goes on after the end token: {rest!r}")
         found.add(completion[place])
     ends = ", ".join(f"{subject.tokenizer.convert_ids_to_tokens(token)!r}" for token in sorted(found))
-    return f"trained completions end with {ends}; generation stops at {names}"
+    named = stop_token_ids(loaded.model.generation_config, subject.tokenizer)
+    added = "" if found <= {*named} else "; the checkpoint does not name it, so a run adds it to generation_config.json"
+    return f"trained completions end with {ends}; generation stops at {names}{added}"
 
 
 def _decode(subject: Subject, ids: list[int]) -> str:
