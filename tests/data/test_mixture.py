@@ -16,6 +16,8 @@ from balanced_thinking.data.load import check_first_row, load_data, stream_data
 from balanced_thinking.data.mixture import describe_data, list_parts, mix_rows, validation_data
 from balanced_thinking.data.rows import to_dataset
 
+SIZES = {"a": 12, "b": 3, "world": 4}  # rows
+
 
 @pytest.fixture
 def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -95,22 +97,31 @@ def test_without_weights_every_row_is_there_once(sets: Path) -> None:
 
 
 WEIGHTS = [
-    ([("a", 1), ("b", 1)], 0.5),  # equal shares: the small set repeats
-    ([("a", 3), ("b", 1)], 0.75),
-    ([("a", 0.2), ("b", 0.8)], 0.2),  # the large set is the rare one
-    ([("a", None), ("b", 4)], 0.2),  # an entry without a weight has weight 1
+    ([("a", 1), ("b", 1)], {"a": 12, "b": 12}),  # equal shares: the small set is read four times
+    ([("a", 3), ("b", 1)], {"a": 12, "b": 4}),  # one row of b is read twice
+    ([("a", 4), ("b", 1)], {"a": 12, "b": 3}),  # as large as their weights: every row once
+    ([("a", 0.2), ("b", 0.8)], {"a": 12, "b": 48}),  # the large set is the rare one
+    ([("a", 100), ("b", 1)], {"a": 300, "b": 3}),  # the small set is the rare one
+    ([("a", None), ("b", 4)], {"a": 12, "b": 48}),  # an entry without a weight has weight 1
+    ([("a", 1), ("b", 1), ("world", 1)], {"a": 12, "b": 12, "world": 12}),
+    ([("a", 1 / 3), ("b", 2 / 3)], {"a": 12, "b": 24}),
 ]
 
 
-@pytest.mark.parametrize(("weights", "share"), WEIGHTS)
-def test_weights_are_shares_and_every_row_is_read(sets: Path, weights: Any, share: float) -> None:
-    data = [{"data": f"{name}.jsonl"} | ({"weight": w} if w is not None else {}) for name, w in weights]
-    found: Counter[str] = Counter()
-    for seed in range(40):
-        rows = mixed(data, seed)
-        found.update(owners(rows))
-        assert len(set(rows["id"])) == 15
-    assert found["a"] / found.total() == pytest.approx(share, abs=0.05)
+@pytest.mark.parametrize(("weights", "counts"), WEIGHTS)
+def test_weights_are_shares_and_every_row_is_read(sets: Path, weights: Any, counts: dict[str, int]) -> None:
+    data = [entry(name) | ({"weight": w} if w is not None else {}) for name, w in weights]
+    rows = mixed(data)
+    assert Counter(owners(rows)) == counts
+    times: dict[str, list[int]] = {name: [] for name in counts}
+    for identity, n in Counter(rows["id"]).items():
+        times[identity.partition(":")[0]].append(n)
+    assert all(max(found) - min(found) <= 1 for found in times.values())  # no row is preferred
+    assert {name: len(found) for name, found in times.items()} == {n: SIZES[n] for n in counts}
+
+
+def entry(name: str) -> dict[str, Any]:
+    return {"data": "world", "data_options": {"n": 4}} if name == "world" else {"data": f"{name}.jsonl"}
 
 
 def test_an_order_belongs_to_its_seed(sets: Path) -> None:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from balanced_thinking.data.bad_rows import DataError, UnknownDataError
 from balanced_thinking.data.options import check_known_name
 
@@ -150,29 +152,32 @@ def describe_data(data: DataNames) -> str:
 def mix_rows(rows: Dataset, data: DataNames, seed: int) -> Dataset:
     """The rows of several data sets, one set after another, in the shares of their weights.
 
-    Unchanged without weights. Else each sample is drawn from a set with the probability of its weight, in order within
-    the set and from its start again, until every set was read completely (`datasets.interleave_datasets`). The same
-    seed gives the same order, so that a resumed run goes on where it stopped. Sets are known by the ids of their rows.
+    Unchanged without weights. Else the smallest number of samples in which every row occurs and the shares are exact to
+    one sample, in random order. Rows of a set that repeats occur equally often, to one time. The same seed gives the
+    same order, so that a resumed run goes on where it stopped. Sets are known by the ids of their rows.
     """
     parts = list_parts(data)
     if len(parts) < 2 or parts[0].weight is None:
         return rows
-    from datasets import interleave_datasets
-
     places: dict[str, list[int]] = {part.name: [] for part in parts}
     for place, identity in enumerate(rows["id"]):
         places[identity.partition(ID_MARK)[0]].append(place)
     if empty := next((part.data for part in parts if not places[part.name]), None):
         raise DataError(f"{empty} has no usable row to mix in; leave it out of data, or see `balanced inspect`")
-    total = sum(part.weight or 0.0 for part in parts)
-    mixed = interleave_datasets(
-        [rows.select(found) for found in places.values()],
-        probabilities=[(part.weight or 0.0) / total for part in parts],
-        seed=seed,
-        stopping_strategy="all_exhausted",
-    )
-    drawn = Counter(identity.partition(ID_MARK)[0] for identity in mixed["id"])
-    for name, found in places.items():
-        share = 100 * drawn[name] / len(mixed)
-        logger.info("%s: %d rows, drawn %d times in an epoch (%.1f %%)", name, len(found), drawn[name], share)
-    return mixed
+    weights = {part.name: part.weight or 0.0 for part in parts}
+    counts = _count_samples({name: len(found) for name, found in places.items()}, weights)
+    for name, count in counts.items():
+        share = 100 * count / sum(counts.values())
+        logger.info("%s: %d rows, %d samples of an epoch (%.1f %%)", name, len(places[name]), count, share)
+    draw = np.random.default_rng(seed)
+    drawn = [
+        [*places[name] * (count // len(places[name])), *draw.permutation(places[name])[: count % len(places[name])]]
+        for name, count in counts.items()
+    ]
+    return rows.select(draw.permutation(np.concatenate(drawn)))
+
+
+def _count_samples(rows: Mapping[str, int], weights: Mapping[str, float]) -> dict[str, int]:
+    """How many samples of an epoch are from each set, so that each set is read completely at least once."""
+    per_weight = max(rows[name] / weight for name, weight in weights.items())
+    return {name: max(rows[name], round(per_weight * weight)) for name, weight in weights.items()}
