@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from balanced_thinking.batch.rendering import RowRenderer
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.scoring.completion import Completion, is_answer_complete, parse_completion
 from balanced_thinking.scoring.scorers import score_against_all
@@ -91,6 +90,8 @@ class NamedReward:
         self._reward, self._tokenizer, self._format = REWARDS[name], getattr(processor, "tokenizer", processor), format
         self._scorer, self._think_budget = scorer, think_budget
         self.stops = {self._tokenizer.eos_token_id}
+        from balanced_thinking.batch.rendering import RowRenderer  # needs TRL, and `--help` needs the rewards' names
+
         self.renderer = RowRenderer(processor, format)
 
     def __call__(
