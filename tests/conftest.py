@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,9 @@ from balanced_thinking.data.world import load
 from tests.skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401, hooks of pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a hub
+# Rows that one test has read are of no use to the user of this machine.
+os.environ["BALANCED_THINKING_CACHE"] = _store = tempfile.mkdtemp(prefix="balanced-thinking-tests-")
+atexit.register(shutil.rmtree, _store, ignore_errors=True)
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined; with a GPU, too
 
 REPOSITORY = Path(__file__).resolve().parents[1]

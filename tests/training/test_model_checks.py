@@ -15,7 +15,7 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models.find import ModelNotFoundError, find_model_source
 from balanced_thinking.models.load import load_processor
 from balanced_thinking.models.tiny import build_tiny
-from balanced_thinking.training.model_checks import check_lora_targets, check_processor
+from balanced_thinking.training.model_checks import check_lora_targets, load_checked_processor
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.run import train
 
@@ -89,27 +89,29 @@ def test_a_model_without_a_processor_says_which_files_it_lacks(base: Path) -> No
 def test_a_tokenizer_that_cannot_be_read_is_said_in_our_words(base: Path) -> None:
     (base / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelNotFoundError, match=r"base has no .* that transformers can load .*copy these files"):
-        check_processor(Recipe(model=str(base)), ARGS)
+        load_checked_processor(Recipe(model=str(base)), ARGS)
 
 
 def test_a_model_without_a_chat_template_is_refused_before_data_are_read(base: Path, tmp_path: Path) -> None:
     (base / "chat_template.jinja").unlink()
     with pytest.raises(RecipeError, match=r"base has no chat template.*set chat_template_path"):
         train(Recipe(model=str(base), data_options={"n": 2}), tmp_path / "run")
-    check_processor(Recipe(model=str(base)), SimpleNamespace(eos_token=None, chat_template_path="x.jinja"))
+    (template := tmp_path / "x.jinja").write_text("{{ messages }}")
+    args = SimpleNamespace(eos_token=None, chat_template_path=str(template))
+    assert load_checked_processor(Recipe(model=str(base)), args).chat_template == "{{ messages }}"
     assert not (tmp_path / "run").exists()
 
 
 def test_an_end_of_turn_that_the_tokenizer_lacks_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"eos_token is '<end>', which world-base does not have; expected '<\|im_end"):
-        check_processor(Recipe(), SimpleNamespace(eos_token="<end>"))
-    check_processor(Recipe(), SimpleNamespace(eos_token="<|im_end|>"))
+        load_checked_processor(Recipe(), SimpleNamespace(eos_token="<end>"))
+    load_checked_processor(Recipe(), SimpleNamespace(eos_token="<|im_end|>"))
 
 
 def test_an_image_option_that_cannot_be_is_refused_before_data_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("balanced_thinking.training.run.stream_data", lambda *_, **__: pytest.fail("data are read"))
+    monkeypatch.setattr("balanced_thinking.training.splits.stream_data", lambda *_, **__: pytest.fail("data are read"))
     said = re.escape("image_options has 'max_pixls' (did you mean 'max_pixels'?)")
     with pytest.raises(RecipeError, match=said):
         train(Recipe(image_options={"max_pixls": 3}, data_options={"n": 2}), tmp_path / "run")

@@ -63,7 +63,7 @@ def test_numbers_and_words_that_yaml_misreads_are_what_they_were_meant_to_be() -
         ("lora: {r: four}", "r is 'four'; expected an integer"),
         ("model_size: {hiden: 4}", "did you mean 'hidden'"),
         ("limit: 2.5", "limit is 2.5; expected an integer or null"),
-        ("data: 5", "data is 5; expected text: put it in quotes"),
+        ("data: 5", "data is 5; expected text or a list: put it in quotes"),
         ("data: $NOT_SET/x", "the environment variable NOT_SET is not set"),
         ("data: ${NOT_SET}/x", "the environment variable NOT_SET is not set"),
     ],

@@ -464,7 +464,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_several_gpus_of_one_process_are_refused_before_data_is_read(
     stage: str, two_gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_run, "_load_split", lambda *_: pytest.fail("data was read"))
+    monkeypatch.setattr(training_run, "load_checked_data", lambda *_: pytest.fail("data was read"))
     with pytest.raises(ValueError, match=r"2 GPUs are visible to one process.*accelerate launch.*CUDA_VISIBLE_DEVICES"):
         training_run.train(Recipe(stage=stage), tmp_path)
     split = Recipe(stage=stage, model_options={"device_map": "auto"})  # one model on all of them is not replicated

@@ -8,12 +8,13 @@ The collator runs in data-loader workers: it keeps no state, and reports dropped
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from PIL import Image
@@ -21,16 +22,18 @@ from transformers import ProcessorMixin
 
 from balanced_thinking.batch.completions import Completion, CompletionEncoder
 from balanced_thinking.batch.info import BATCH_INFO, BatchInfo
-from balanced_thinking.batch.messages import to_prompt_completion
+from balanced_thinking.batch.messages import row_images, to_prompt_completion
 from balanced_thinking.batch.picture_rules import REFUSALS, check_picture_size
 from balanced_thinking.batch.pictures import CachedImageProcessor, order_by_sample
-from balanced_thinking.batch.rendering import RowRenderer
+from balanced_thinking.batch.rendering import RenderedRow, RowRenderer
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.images import decode_rgb, image_size, open_image, picture_name
 from balanced_thinking.packing.layout import PackingLayout, best_fit_decreasing
 from balanced_thinking.packing.positions import RopeIndex
 from balanced_thinking.segments import IGNORE, ReasoningFormat
 
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 # What a processor returns for each token besides its id. Completions hold no image, so theirs is 0.
 _TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
 _BLANK_SIDE = 56  # pixels; no image processor asks for more
@@ -67,11 +70,9 @@ class _TokenizedPrompts(NamedTuple):
     image_tensors: dict[str, torch.Tensor]
 
 
-class TextLengths(NamedTuple):
-    """Tokens of a row's prompt, in which a picture is what the template writes for it, and of its completion."""
-
-    prompt: int
-    completion: int
+class _PreparedRow(NamedTuple):
+    text: RenderedRow
+    images: list[Image.Image]
 
 
 _Columns = dict[str, list[list[int]]]  # name -> a list of values per sample
@@ -95,6 +96,9 @@ class ScaleCollator:
             same layers.
         image_cache: where processed images are kept; `None` for nowhere.
     """
+
+    # Whether a row that cannot be used is left out and counted as dropped, instead of stopping the training.
+    drop_bad_rows = False
 
     def __init__(
         self,
@@ -120,39 +124,44 @@ class ScaleCollator:
             self.processor.image_processor = cached
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        plain = [to_prompt_completion(row) for row in rows]
-        texts = [self.renderer.render_row(row) for row in plain]
-        images = [self._open_images(row) for row in plain]
-        with self._name_refused_picture(plain, images):
-            prompts = self._tokenize_prompts([text.prompt for text in texts], images)
-        found = [
-            self.completions.encode_completion(row["id"], text, len(ids))
-            for row, text, ids in zip(plain, texts, prompts.ids, strict=True)
-        ]
-        kept = [i for i, completion in enumerate(found) if completion is not None]
-        prompt_texts, images = [texts[i].prompt for i in kept], [images[i] for i in kept]
-        completions = [completion for completion in found if completion is not None]
+        prepared = {i: found for i, row in enumerate(rows) if (found := self._or_drop(self._prepare_row, row))}
+        texts, images = [one.text for one in prepared.values()], [one.images for one in prepared.values()]
+        with self._name_refused_picture([rows[i] for i in prepared], images):
+            prompts = self._tokenize_prompts([text.prompt for text in texts], images) if prepared else None
+        encoded = {
+            i: self._or_drop(self.completions.encode_completion, str(rows[i].get("id", "?")), text, len(ids))
+            for i, text, ids in zip(prepared, texts, prompts.ids if prompts else [], strict=True)
+        }
+        kept = [i for i, completion in encoded.items() if completion is not None]
+        prompt_texts, images = [prepared[i].text.prompt for i in kept], [prepared[i].images for i in kept]
+        completions = [completion for completion in encoded.values() if completion is not None]
         if not kept or (self.always_image and not any(images)):
             text, blank = self._make_filler_prompt()
             prompt_texts, images = [*prompt_texts, text], [*images, blank]
             completions.append(Completion([], []))
-        if len(kept) < len(rows) or len(completions) > len(kept):
+        if prompts is None or len(kept) < len(prepared) or len(completions) > len(kept):
             prompts = self._tokenize_prompts(prompt_texts, images)
         info = BatchInfo(tuple(kept), len(rows) - len(kept))
         if self.packing and (len(completions) > 1 or self.packing.flash_attention):
             return self._collate_packed(self.packing, prompts, completions, images, info)
         return self._collate_padded(prompts, completions) | {BATCH_INFO: info}
 
-    def check_text(self, row: Mapping[str, Any]) -> TextLengths:
-        """The lengths of a row without its pictures. Raises RowError, as collating would, for its texts.
-
-        No picture is opened, and `max_length` is not looked at.
-        """
+    def _prepare_row(self, row: Mapping[str, Any]) -> _PreparedRow:
         plain = to_prompt_completion(row)
-        rendered = self.renderer.render_row(plain)
-        parsed = self.completions.parse_completion(plain["id"], rendered)
-        prompt = self.tokenizer(rendered.prompt, add_special_tokens=False)["input_ids"]
-        return TextLengths(len(prompt), len(self.completions.tokenize_parsed(parsed).ids))
+        images = self._open_images(plain)
+        for picture in images if self.drop_bad_rows else ():  # else the processor finds it, once for all
+            check_picture_size(self.processor, *image_size(picture))
+        return _PreparedRow(self.renderer.render_row(plain), images)
+
+    def _or_drop(self, work: Callable[..., Result], *arguments: Any) -> Result | None:
+        """The work's result; None for a row that cannot be used, if such rows are to be dropped."""
+        try:
+            return work(*arguments)
+        except RowError as error:
+            if not self.drop_bad_rows:
+                raise
+            logger.warning("a row was left out: %s", error)
+            return None
 
     def collate_prompts(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Left-padded prompts for generation: rows of `prompt` and `images`, encoded as for training."""
@@ -162,6 +171,10 @@ class ScaleCollator:
             return self._run_processor(texts, images, padding_side="left")
 
     def _open_images(self, row: Mapping[str, Any]) -> list[Image.Image]:
+        if row["images"] and not hasattr(self.processor, "image_processor"):
+            raise RowError(
+                f"sample {row.get('id', '?')} has a picture, but the model takes text only", "text_only_model"
+            )
         try:
             return [open_image(image, convert=not self._cached) for image in row["images"]]
         except RowError as error:
@@ -176,7 +189,7 @@ class ScaleCollator:
             yield
         except REFUSALS as error:
             for row, opened in zip(rows, images, strict=True):
-                for reference, picture in zip(row["images"], opened, strict=True):
+                for reference, picture in zip(row_images(row), opened, strict=True):
                     name = f"sample {row.get('id', '?')}: the image {picture_name(reference)}"
                     check_picture_size(self.processor, *image_size(picture), name=name, cause=error)
             raise

@@ -20,8 +20,7 @@ def to_prompt_completion(row: Mapping[str, Any]) -> dict[str, Any]:
 
     The last of `messages`, the assistant's, is the completion: only that is trained on.
     """
-    # Concatenated data sets hold null in columns that one of them lacks.
-    images = list(row.get("images") or []) or [image for image in (row.get("image"),) if image is not None]
+    images = row_images(row)
     if row.get("messages") is not None:
         prompt, completion = row["messages"][:-1], row["messages"][-1:]
         if not prompt or completion[0]["role"] != "assistant":
@@ -33,6 +32,11 @@ def to_prompt_completion(row: Mapping[str, Any]) -> dict[str, Any]:
     else:
         raise RowError(f"a row has the columns {sorted(row)}; expected `prompt` and `completion`, or `messages`")
     return {"id": str(row.get("id", "?")), "prompt": prompt, "completion": completion, "images": images}
+
+
+def row_images(row: Mapping[str, Any]) -> list[Any]:
+    """The row's pictures. Concatenated data sets hold null in columns that one of them lacks."""
+    return list(row.get("images") or []) or [image for image in (row.get("image"),) if image is not None]
 
 
 def template_messages(messages: Sequence[Mapping[str, Any]], images: int | None, row_id: str) -> list[dict[str, Any]]:

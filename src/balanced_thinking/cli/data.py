@@ -56,6 +56,9 @@ def add_inspection_options(parser: Parser) -> None:
     parser.add_argument(
         "--format", default="think-answer", help="reasoning format of the completions that training would write"
     )
+    parser.add_argument(
+        "--max-length", type=positive_integer, default=4096, help="with --model: longer samples are bad rows"
+    )
     parser.add_argument("--limit", type=positive_integer, help="most rows to read")
     parser.add_argument("--html", type=Path, help="a page with samples to write")
     parser.add_argument("--rows", type=Path, help="a .csv to write with every row that has a problem")
@@ -91,6 +94,7 @@ def run_inspection(arguments: argparse.Namespace) -> None:
         limit=arguments.limit,
         options=options,
         processor=_load_processor(arguments.model, image_options) if arguments.model else None,
+        max_length=arguments.max_length,
         against=arguments.against or (),
     )
     show_result(describe_inspection(found))

@@ -34,6 +34,7 @@ PROBLEMS: dict[str, str] = {
     "with --data_options.columns '{image: NAME}'",
     "duplicate_id": "an earlier row has the same id",
     "answer_not_in_choices": "the answer is neither a choice nor the letter of a choice",
+    "text_only_model": "the row has a picture, but the model takes text only: choose a vision-language model",
     "unusable": "the row cannot be trained on; its message says why",
     "template_changes": "the chat template changes, drops or doubles the row's reasoning, answer, texts or pictures",
     "template_refuses": "the chat template does not take the row's roles or texts; the message has its words",
@@ -41,7 +42,7 @@ PROBLEMS: dict[str, str] = {
     "special_token": "a text has a special token of the model's tokenizer, which would not be read as text",
     "no_end_token": "the chat template ends the turn without a token that generation stops at",
     "reasoning_twice": "the row has reasoning in two places, or in one that the reasoning_format does not have",
-    "too_long": "the sample has more tokens than max_length: raise it, or set overflow",
+    "too_long": "the sample has more tokens than max_length: raise it, or set overflow to drop or trim_think",
     "lone_surrogate": "half of a surrogate pair: the text cannot be written as UTF-8",
     **segments.PROBLEMS,
 }

@@ -100,6 +100,6 @@ def _advise_on_unread_values(found: Inspection) -> Iterator[str]:
 
 
 def _advise_on_length(found: Inspection) -> Iterator[str]:
-    if longest := max((sample.total or 0 for sample in found.samples), default=0):
+    if longest := max(found.totals, default=0):
         fitting = next((length for length in MAX_LENGTHS if length >= _SLACK * longest), None)
         yield f"max_length: {fitting or 'null'} cuts nothing (the longest sample has about {longest} tokens)"

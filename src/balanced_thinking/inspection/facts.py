@@ -16,7 +16,8 @@ from balanced_thinking.data.load import BenchmarkItems, load_data, load_test_ite
 from balanced_thinking.data.mixture import DataNames, list_parts
 from balanced_thinking.data.registry import resolve_data
 from balanced_thinking.inspection.duplicates import Duplicate, find_leaks, find_repeats, fingerprint_example
-from balanced_thinking.inspection.lengths import choose_length_measure, count_sample_tokens
+from balanced_thinking.inspection.lengths import choose_length_measure
+from balanced_thinking.inspection.model_check import check_with_model
 from balanced_thinking.segments import get_format, render
 from balanced_thinking.system.progress import track_progress
 
@@ -46,6 +47,7 @@ class Inspection:
     shared_questions: list[Duplicate] = field(default_factory=list)  # a test item's question about another picture
     sizes: list[tuple[int, int]] = field(default_factory=list)  # (width, height) of every picture, in pixels
     benchmarks: tuple[str, ...] = ()  # each with what was compared
+    totals: list[int] = field(default_factory=list)  # tokens of every sample that could be counted, too long or not
     unread_texts: dict[str, int] = field(default_factory=dict)  # name of a row's texts that nothing reads -> rows
 
     @property
@@ -68,6 +70,7 @@ def inspect_data(
     limit: int | None = None,
     options: Mapping[str, Any] | None = None,
     processor: Any = None,
+    max_length: int | None = 4096,
     against: Sequence[str] = (),
 ) -> Inspection:
     """Read a split, check and measure it.
@@ -75,21 +78,28 @@ def inspect_data(
     Args:
         data: a data set, or several (`data.mixture`).
         format: the format in which training would write completions.
-        processor: the model's, or its tokenizer. Without one, lengths are numbers of words and tags.
+        processor: the model's, or its tokenizer. Rows that training would refuse with it are bad rows. Without one,
+            lengths are numbers of words and tags.
+        max_length: of the training; a longer sample is a bad row. It needs the processor.
         against: benchmarks (`scienceqa:folder`) whose test pictures and questions must not be trained on.
 
     Raises what `load_data` raises, except for bad rows, which are part of the result.
     """
     benchmarks = {name: load_test_items(name) for name in against}
-    loaded = load_data(data, split=split, limit=limit, on_bad_row="drop", verify_images=True, options=options)
+    alone = processor is None  # else the check with the model opens the pictures
+    loaded = load_data(data, split=split, limit=limit, on_bad_row="drop", verify_images=alone, options=options)
     shown = data if isinstance(data, str) else " ".join(part.data for part in list_parts(data))
     measure, unit = choose_length_measure(getattr(processor, "tokenizer", processor))
     compared = tuple(_describe_benchmark(name, items) for name, items in benchmarks.items())
     samples, fingerprints = [], []
-    examples, tagged = _without_tagged(loaded.examples, format)
-    for example in track_progress(examples, f"{shown}, {split}"):
+    examples, bad_rows = _without_tagged(loaded.examples, format)
+    totals: Sequence[int] = [0] * len(examples)
+    if processor is not None:
+        examples, of_model, totals = check_with_model(examples, format, processor, max_length)
+        bad_rows += of_model
+    for example, total in track_progress(list(zip(examples, totals, strict=False)), f"{shown}, {split}"):
         think, answer = measure(render(example.think, example.answer, format), format) if example.think else (0, 0)
-        samples.append(Sample(example, think, answer, count_sample_tokens(example, format, processor)))
+        samples.append(Sample(example, think, answer, total or None))
         fingerprints.append(fingerprint_example(example, with_look_hashes=bool(against)))
     leaks: list[Duplicate] = []
     for name, items in benchmarks.items():
@@ -101,7 +111,8 @@ def inspect_data(
         format=format,
         unit=unit,
         samples=samples,
-        bad_rows=(*loaded.bad_rows, *tagged),
+        bad_rows=tuple(sorted((*loaded.bad_rows, *bad_rows), key=lambda bad: bad.row)),
+        totals=[total for total in totals if total],
         repeats=list(find_repeats(fingerprints)),
         leaks=[leak for leak in leaks if leak.kind != "question_only"],
         shared_questions=[leak for leak in leaks if leak.kind == "question_only"],

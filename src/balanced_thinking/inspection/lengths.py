@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
-from balanced_thinking.data.bad_rows import RowError
-from balanced_thinking.data.example import Example
-from balanced_thinking.data.images import image_size
-from balanced_thinking.data.rows import prompt_messages
-from balanced_thinking.segments import ANSWER, THINK, get_format, parse, render, token_segments
+from balanced_thinking.segments import ANSWER, THINK, get_format, parse, token_segments
 
 
 class SegmentLengths(NamedTuple):
@@ -51,31 +46,3 @@ def _count_words(text: str, format: str) -> int:
     fmt = get_format(format)
     tags = sorted(filter(None, (*fmt.tag_kinds(), *fmt.wrap)), key=len, reverse=True)
     return len(re.sub("|".join(map(re.escape, tags)) or r"(?!)", " tag ", text).split())
-
-
-def count_sample_tokens(example: Example, format: str, processor: Any) -> int | None:
-    """Tokens of prompt, pictures and completion together.
-
-    None if the processor cannot count a picture's tokens, and for a row that training would refuse. No picture
-    is processed. Some tokens are not counted, such as those that Gemma puts around a picture.
-    """
-    if processor is None or (example.images and not hasattr(processor, "_get_num_multimodal_tokens")):
-        return None
-    completion = [{"role": "assistant", "content": render(example.think, example.answer, format)}]
-    row = {"id": example.id, "prompt": prompt_messages(example), "completion": completion}
-    try:
-        count = sum(_text_checker(processor, format).check_text(row | {"images": list(example.images)}))
-    except RowError:
-        return None
-    if example.images:
-        sizes = [image_size(image)[::-1] for image in example.images]
-        # The text has one placeholder for each picture already.
-        count += sum(processor._get_num_multimodal_tokens(image_sizes=sizes).num_image_tokens) - len(sizes)
-    return count
-
-
-@lru_cache(maxsize=4)
-def _text_checker(processor: Any, format: str) -> Any:
-    from balanced_thinking.batch.collator import ScaleCollator
-
-    return ScaleCollator(processor, format)

@@ -36,8 +36,7 @@ def count_formats(found: Inspection) -> Counter[str]:
 
 def count_cut_answers(found: Inspection) -> list[CutAnswers]:
     """The values of `max_length` that would cut any sample; [] if total lengths are unknown."""
-    totals = [sample.total for sample in found.samples if sample.total is not None]
-    counted = [CutAnswers(length, sum(n > length for n in totals)) for length in MAX_LENGTHS]
+    counted = [CutAnswers(length, sum(n > length for n in found.totals)) for length in MAX_LENGTHS]
     return [one for one in counted if one.samples]
 
 

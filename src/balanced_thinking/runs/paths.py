@@ -7,6 +7,7 @@ RUN/model/             the trained model (or adapter) and its processor
 RUN/checkpoints/       what an interrupted training resumes from
 RUN/base/              the base of an adapter, or a reference model, that has no other folder
 RUN/eval/<label>/      predictions.jsonl, summary.json, images/; the label is <data>-<split>
+RUN/preflight.json     which rows were left out before the first step, and why
 RUN/log.txt            what a study's worker printed
 
 STUDY/study.yaml       the plan
@@ -27,6 +28,7 @@ CHECKPOINTS = "checkpoints"
 EVALUATIONS = "eval"
 PREDICTIONS = "predictions.jsonl"
 SUMMARY = "summary.json"
+PREFLIGHT = "preflight.json"
 LOG = "log.txt"
 PLAN = "study.yaml"
 LEDGER = "ledger.jsonl"
@@ -83,6 +85,10 @@ class RunFiles:
     @property
     def base_model(self) -> Path:
         return self.folder / "base"
+
+    @property
+    def preflight(self) -> Path:
+        return self.folder / PREFLIGHT
 
     @property
     def log(self) -> Path:

@@ -16,8 +16,10 @@ from balanced_thinking.runs.paths import RunFiles, StudyFiles
 from balanced_thinking.study.plan import PlannedRun, Study, planned_chain
 from balanced_thinking.training.recipe import RESUME_MAY_CHANGE, Recipe, describe_changes, load_recipe
 
-# A finished run is not trained further, so its number of steps is part of what its results depend on.
-IGNORED_KEYS = RESUME_MAY_CHANGE - {"training.max_steps", "training.num_train_epochs"}
+# A finished run is not trained further, so its number of steps and its rows are part of what its results depend on.
+_OF_RESULTS = {"training.max_steps", "training.num_train_epochs", "training.overflow"}
+_OF_RESULTS |= {"on_bad_row", "verify_images", "preflight"}
+IGNORED_KEYS = RESUME_MAY_CHANGE - _OF_RESULTS
 # The paths of model and data differ after a study's folder was moved.
 _LOCATIONS = {"model", "data"}
 

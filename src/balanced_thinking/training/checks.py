@@ -83,6 +83,7 @@ _NEED_INTERVAL = (
     ("save_strategy", "best"),
     ("lr_scheduler_type", "reduce_lr_on_plateau"),
 )
+_SAMPLE = "sample:"  # the start of a value of `preflight`
 _EXTRAS = ("tensorboard", "trackio", "wandb")  # of this distribution
 
 
@@ -98,10 +99,21 @@ def check_settings(recipe: Recipe) -> dict[str, Any]:
         raise RecipeError(f"limit is {recipe.limit}; expected at least 1, or null for all rows")
     if recipe.on_bad_row not in ("error", "drop"):
         raise RecipeError(f"on_bad_row is {recipe.on_bad_row!r}; expected error or drop")
+    read_sample_size(recipe.preflight)
     _check_model_options(recipe.model_options)
     _check_bounds(recipe.lora or {}, _LORA_AT_LEAST, {}, _LORA_AT_MOST, "lora.")
     _check_evaluation(recipe, arguments)
     return arguments
+
+
+def read_sample_size(preflight: str) -> int | None:
+    """The number of rows in `sample:N`; None for `all`. Raises RecipeError for anything else."""
+    if preflight == "all":
+        return None
+    number = preflight.removeprefix(_SAMPLE)
+    if not preflight.startswith(_SAMPLE) or not number.isdecimal() or int(number) < 1:
+        raise RecipeError(f"preflight is {preflight!r}; expected all, or sample:N for N rows, such as sample:1000")
+    return int(number)
 
 
 def check_arguments(stage: str, values: Mapping[str, Any]) -> dict[str, Any]:

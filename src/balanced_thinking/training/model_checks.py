@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,22 +13,25 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPP
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.models.find import TINY_PREFIX
+from balanced_thinking.models.find import TINY_PREFIX, TinySize
 from balanced_thinking.models.load import load_processor
+from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 _EVERY_LAYER = "all-linear"  # PEFT's name for it
 
 
-def check_processor(recipe: Recipe, args: Any) -> None:
-    """Load only the processor, before reading the data, which may take long.
+def load_checked_processor(recipe: Recipe, args: Any) -> Any:
+    """The processor alone, as the trainer will use it: rows are checked with it before the model is loaded.
 
     Raises UsageError if it cannot be loaded, has no chat template, or lacks the `eos_token` of the arguments.
     """
     if recipe.model.startswith(TINY_PREFIX):
-        return  # built by us, and complete
-    processor = load_processor(recipe.model, recipe.image_options)
+        size = TinySize(**recipe.model_size) if recipe.model_size else None
+        processor = build_tiny(recipe.model.removeprefix(TINY_PREFIX), size=size)[1]
+    else:
+        processor = load_processor(recipe.model, recipe.image_options)
     tokenizer = getattr(processor, "tokenizer", processor)
     templates = (getattr(processor, "chat_template", None), tokenizer.chat_template)
     if not any(templates) and not getattr(args, "chat_template_path", None):
@@ -39,6 +43,23 @@ def check_processor(recipe: Recipe, args: Any) -> None:
     end = getattr(args, "eos_token", None)
     if end is not None and end not in tokenizer.get_vocab():
         raise RecipeError(f"eos_token is {end!r}, which {recipe.model} does not have; expected {tokenizer.eos_token!r}")
+    _apply_arguments(processor, tokenizer, args)
+    return processor
+
+
+def _apply_arguments(processor: Any, tokenizer: Any, args: Any) -> None:
+    """What TRL does to a processor before it trains."""
+    if (end := getattr(args, "eos_token", None)) is not None:
+        tokenizer.eos_token = end
+    template = getattr(args, "chat_template_path", None)
+    if template is None:
+        return
+    if template.endswith((".jinja", ".j2")):
+        text = Path(template).read_text(encoding="utf-8")
+    else:
+        donor = load_processor(template)
+        text = getattr(donor, "chat_template", None) or getattr(donor, "tokenizer", donor).chat_template
+    processor.chat_template = tokenizer.chat_template = text
 
 
 def check_lora_targets(model: Any, lora: Mapping[str, Any]) -> None:

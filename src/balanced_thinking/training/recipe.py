@@ -32,13 +32,13 @@ _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 STAGES = ("sft", "grpo")
 # What may change when a run is resumed, because it does not affect earlier steps. A new number of steps does change the
 # schedule and the decay of the learning rate in later steps.
-RESUME_MAY_CHANGE = {
+RESUME_MAY_CHANGE = {"on_bad_row", "verify_images", "preflight"} | {
     f"training.{name}"
     for name in (
         *("max_steps", "num_train_epochs", "logging_steps", "save_strategy", "save_steps", "save_total_limit"),
         *("eval_strategy", "eval_steps", "report_to", "run_name", "disable_tqdm"),
         *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"),
-        *("image_cache", "image_cache_gib"),
+        *("image_cache", "image_cache_gib", "overflow"),
     )
 }
 
@@ -69,6 +69,7 @@ class Recipe:
     limit: int | None = _recipe_key(None, "Most rows of each split; null: all.")
     on_bad_row: str = _recipe_key("error", "What to do with a bad row: error, or drop to leave it out.")
     verify_images: bool = _recipe_key(True, "Whether to open every image once before training.")
+    preflight: str = _recipe_key("all", "Which rows to check before the first step: all, or sample:N for N of them.")
     validation_split: str | None = _recipe_key(
         None, "The split for the evaluation loss (eval_strategy says when); null: none."
     )

@@ -22,18 +22,19 @@ from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.system.memory import peak_mib
 from balanced_thinking.system.process import Clock
 from balanced_thinking.training.callbacks import MetricsFile, TrainingClock, show_progress
+from balanced_thinking.training.changes import ScheduleChange, describe_resume_changes, read_resume_state
+from balanced_thinking.training.checked_data import load_checked_data
 from balanced_thinking.training.checks import check_places, check_settings
 from balanced_thinking.training.grpo import ScaleGRPOTrainer
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.header import StartHeader
 from balanced_thinking.training.health import conclude_health
-from balanced_thinking.training.model_checks import check_lora_targets, check_processor
+from balanced_thinking.training.model_checks import check_lora_targets, load_checked_processor
 from balanced_thinking.training.options import DEFAULTS
-from balanced_thinking.training.recipe import Recipe
+from balanced_thinking.training.recipe import Recipe, load_recipe
 from balanced_thinking.training.safety import refuse_several_gpus, refuse_unsupported_precision
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
-from balanced_thinking.training.splits import LoadedSplit, load_split
 
 logger = logging.getLogger(__name__)
 
@@ -93,12 +94,11 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     if resume and _has_all_steps(out, args.max_steps):
         logger.info("%s has taken all its %d steps; raise --max_steps to train it further", out, args.max_steps)
         return RunFiles(out).model
-    check_processor(recipe, args)
-    owner: dict[int, str] = {}
-    training = load_split(recipe, args, "training", recipe.split, recipe.data_options, owner)
-    validation = LoadedSplit(None, 0)
-    if recipe.validation_split:
-        validation = load_split(recipe, args, "validation", recipe.validation_split, recipe.validation_options, owner)
+    for line in describe_resume_changes(load_recipe(RunFiles(out).config), recipe) if checkpoint else ():
+        logger.info("%s", line)
+    processor = load_checked_processor(recipe, args)
+    data = load_checked_data(recipe, args, processor, out, resume=resume)
+    training, validation = data
     set_seed(args.seed)
     size = TinySize(**recipe.model_size) if recipe.model_size else None
     loaded = load_model(
@@ -117,21 +117,26 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         loaded.model,
         args=args,
         train_dataset=training.rows,
-        eval_dataset=validation.rows,
+        eval_dataset=validation.rows if validation else None,
         processing_class=loaded.processor,
         peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.lora) if recipe.lora is not None else None,
         callbacks=[MetricsFile(RunFiles(out).metrics), clock := TrainingClock()],
     )
     if recipe.lora is None:  # an adapter's weights are gathered in any case
         _refuse_save_without_weights(trainer.accelerator.state.deepspeed_plugin)
+    if recipe.stage == "sft":  # for rows that the check before the first step did not look at
+        trainer.data_collator.drop_bad_rows = recipe.on_bad_row == "drop"
     provenance = _describe_run(recipe, args, loaded)
     provenance |= {"examples": len(training.rows), "dropped": training.dropped}
-    provenance |= {"validation_dropped": validation.dropped}
+    provenance |= {"validation_dropped": validation.dropped if validation else 0}
     trainer.add_callback(StartHeader(recipe, trainer, out, training.dropped))
+    if checkpoint:
+        trainer.add_callback(ScheduleChange(trainer, read_resume_state(checkpoint)))
     show_progress(trainer)
     # The directory is created only now, so that a failed start leaves nothing behind.
     if args.process_index == 0:
         create_run(out, recipe.to_yaml(), provenance, resume=resume)
+        data.write_record(out)
     trainer.train(resume_from_checkpoint=checkpoint)
     if recipe.stage == "sft":
         _refuse_all_dropped(trainer.state.log_history, args)

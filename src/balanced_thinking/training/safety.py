@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from balanced_thinking.batch.turn_end import add_stop_token
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.cpu.products import limit_onednn_caches
+from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.models.weights import check_adapter_checkpoint, load_checked_model
 from balanced_thinking.system.process import usable_cores
 
@@ -74,6 +76,8 @@ class SafeTrainer:
     state: Any
     is_fsdp_enabled: bool
     is_deepspeed_enabled: bool
+    accelerator: Any
+    _save_checkpoint: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         limit_onednn_caches()
@@ -84,6 +88,30 @@ class SafeTrainer:
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with fast_matmuls_and_attention():
             return super().train(*args, **kwargs)  # type: ignore[misc]
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        with self._keep_checkpoint_of_bad_row():
+            return super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        with self._keep_checkpoint_of_bad_row():  # GRPO opens its pictures here
+            return super().training_step(*args, **kwargs)  # type: ignore[misc]
+
+    @contextmanager
+    def _keep_checkpoint_of_bad_row(self) -> Iterator[None]:
+        """Save what was learned before a row stops the training. Several ranks keep the last checkpoint they have."""
+        try:
+            yield
+        except RowError as error:
+            step = self.state.global_step
+            if step == 0 or self.accelerator.num_processes > 1:
+                raise
+            self._save_checkpoint(self.model, trial=None)
+            raise RowError(
+                f"{error}. Training stopped at this row after step {step}, and checkpoint-{step} in "
+                f"{self.args.output_dir} is kept: continue past the row with --resume --on_bad_row drop",
+                error.problem,
+            ) from error
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]

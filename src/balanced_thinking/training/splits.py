@@ -1,55 +1,90 @@
-"""The rows of a recipe's splits, as the trainers take them."""
+"""The rows of a recipe's splits, read and checked, as the trainers take them."""
 
 from __future__ import annotations
 
 import logging
-from itertools import chain
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
+from balanced_thinking.data.bad_rows import BadRowsError, DataError
+from balanced_thinking.data.example import Example
 from balanced_thinking.data.load import choose_read_format, stream_data
-from balanced_thinking.data.mixture import describe_data, mix_rows, validation_data
+from balanced_thinking.data.mixture import describe_data, list_parts, validation_data
 from balanced_thinking.data.overlap import refuse_overlap
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
+from balanced_thinking.segments import get_format
 from balanced_thinking.training.recipe import Recipe
+from balanced_thinking.training.stored_rows import SplitRows, StoredRows, code_stamp, digest_of, fingerprint_files
 
 logger = logging.getLogger(__name__)
+TRAINING, VALIDATION = "training", "validation"
 
 
-class LoadedSplit(NamedTuple):
-    """The rows of a split, and how many bad ones were left out."""
+def read_splits(recipe: Recipe, args: Any) -> tuple[dict[str, SplitRows], str | None]:
+    """The splits by name, and the name of their state; None where it cannot be known.
 
-    rows: Any
-    dropped: int
-
-
-def load_split(
-    recipe: Recipe, args: Any, name: str, split: str, options: dict[str, Any], owner: dict[int, str]
-) -> LoadedSplit:
-    """Read a split. `owner` holds the examples of earlier splits, which must not occur again.
-
-    Several data sets are mixed by their weights for training, and read once each for validation.
+    Pictures are not opened here. Raises DataError where a split has no usable row, or two splits share a sample.
     """
-    source = recipe.data if name == "training" else validation_data(recipe.data)
+    state = _name_state(recipe, args)
+    names = [TRAINING, *([VALIDATION] if recipe.validation_split else [])]
+    stored = StoredRows(state) if state is not None else None
+    if stored is not None and (found := stored.load(names)) is not None:
+        logger.info("%s is unchanged since it was last read, and is not read again", describe_data(recipe.data))
+        return found, state
+    owner: dict[int, str] = {}
+    splits = {name: _read_split(recipe, args, name, owner) for name in names}
+    # A picture that is missing today may be there tomorrow, and no file of the data would show it.
+    missing = any("image" in problem for one in splits.values() for bad in one.bad_rows for problem in bad.problems)
+    if stored is not None and not missing:
+        stored.save(splits)
+    return splits, state
+
+
+def _name_state(recipe: Recipe, args: Any) -> str | None:
+    """A name for everything that the rows follow from."""
+    files = fingerprint_files(part.data for part in list_parts(recipe.data))
+    if files is None:
+        return None
+    splits = [recipe.split, recipe.data_options, recipe.validation_split, recipe.validation_options]
+    how = [recipe.data, *splits, recipe.limit, recipe.stage, _read_format(recipe), _written_format(args)]
+    return digest_of(code_stamp(), files, how)
+
+
+def _read_format(recipe: Recipe) -> Any:
+    return choose_read_format(recipe.training.get("reasoning_format"))
+
+
+def _written_format(args: Any) -> str:
+    return repr(get_format(args.reasoning_format))
+
+
+def _read_split(recipe: Recipe, args: Any, name: str, owner: dict[int, str]) -> SplitRows:
+    """Read a split. `owner` holds the examples of earlier splits, which must not occur again."""
+    training = name == TRAINING
+    source = recipe.data if training else validation_data(recipe.data)
+    split = recipe.split if training else recipe.validation_split or ""
+    where = f"{describe_data(source)}, split {split}"
     examples = stream_data(
         source,
         split=split,
-        format=choose_read_format(recipe.training.get("reasoning_format")),
+        format=_read_format(recipe),
         limit=recipe.limit,
-        on_bad_row=recipe.on_bad_row,
-        verify_images=recipe.verify_images,
+        on_bad_row="drop",
         written_as=args.reasoning_format if recipe.stage == "sft" else None,
-        options=options,
+        options=recipe.data_options if training else recipe.validation_options,
     )
-    rows = refuse_overlap(examples, name, owner)
-    first = next(rows, None)
-    if first is None:
-        why = f"all {len(examples.bad_rows)} rows are bad" if examples.bad_rows else "there are no rows"
-        raise ValueError(
-            f"{describe_data(source)}, split {split}: {why}; expected at least one usable row. See `balanced inspect`"
-        )
-    rows = chain([first], rows)
+    numbers: list[int] = []
+    rows = _note_numbers(refuse_overlap(examples, name, owner), numbers)
     data = to_prompts_dataset(rows) if recipe.stage == "grpo" else to_dataset(rows, args.reasoning_format)
-    if examples.bad_rows:
-        logger.info("%s: %d bad rows were left out, %d remain", split, len(examples.bad_rows), len(data))
-    data = mix_rows(data, source, args.seed if args.data_seed is None else args.data_seed)
-    return LoadedSplit(data, len(examples.bad_rows))
+    if not len(data):
+        if examples.bad_rows:
+            raise BadRowsError(f"{where}, has no usable row", examples.bad_rows)
+        raise DataError(f"{where}: there are no rows; expected at least one usable row. See `balanced inspect`")
+    return SplitRows(data, numbers, tuple(examples.bad_rows))
+
+
+def _note_numbers(examples: Iterator[Example], numbers: list[int]) -> Iterator[Example]:
+    """Pass on the examples, and note the number of each row in its file."""
+    for position, example in enumerate(examples, 1):
+        numbers.append(example.meta.get("row", position))
+        yield example

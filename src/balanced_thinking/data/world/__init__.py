@@ -25,6 +25,7 @@ from balanced_thinking.data.world.sampler import SceneSampler
 from balanced_thinking.data.world.scene import COLORS, HELD_OUT_PAIRS, SHAPES, Scene
 from balanced_thinking.data.world.wordings import PARAPHRASES, WORDINGS
 
+GENERATED = True  # the rows follow from the options alone
 PAIRS = tuple(product(COLORS, SHAPES))
 SEEN_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT_PAIRS)
 # For `test_compositional`. Each color and each shape has five pairs, of which one is held out. Listed twelve times, it

@@ -1,0 +1,53 @@
+"""What training would refuse, found with the model's processor by the check that runs before its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from balanced_thinking.data.bad_rows import BadRow
+from balanced_thinking.data.checks import find_written_problems
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
+from balanced_thinking.segments import get_format
+
+
+class ModelCheck(NamedTuple):
+    """The examples that can be trained on, the others, and the tokens of each complete sample, the good ones first."""
+
+    examples: list[Example]
+    bad_rows: list[BadRow]
+    tokens: list[int]
+
+
+def check_with_model(examples: Sequence[Example], format: str, processor: Any, max_length: int | None) -> ModelCheck:
+    """Check examples as SFT would take them, or their prompts alone, as GRPO would, if none has reasoning."""
+    # Imported here, because without a model no inspection needs torch.
+    from balanced_thinking.batch.collator import ScaleCollator
+    from balanced_thinking.batch.row_check import RowChecker
+    from balanced_thinking.training.preflight import check_rows
+
+    if not examples:
+        return ModelCheck([], [], [])
+    written = get_format(format)
+    trained = any(example.think for example in examples) or not written.think_required
+    rows = to_dataset(examples, format) if trained else to_prompts_dataset(examples)
+    checker = RowChecker(ScaleCollator(processor, format, max_length), completions=trained, count_all=True)
+    found = check_rows(rows, checker, "rows")
+    problems = {index: list(named) for index, named in found.problems.items()}
+    if trained:
+        for index, example in enumerate(examples):
+            if named := find_written_problems(example, written):
+                problems[index] = named
+    good = [index for index in range(len(examples)) if index not in problems]
+    bad_rows = [
+        BadRow(
+            examples[index].meta.get("row", index + 1),
+            tuple(dict.fromkeys(one.name for one in named)),
+            named[0].text,
+            examples[index].id,
+        )
+        for index, named in sorted(problems.items())
+    ]
+    tokens = [found.tokens[index] for index in (*good, *sorted(problems))]
+    return ModelCheck([examples[index] for index in good], bad_rows, tokens)

@@ -1,0 +1,92 @@
+"""What changes when a run is resumed with other settings: said before it goes on."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import TrainerCallback, get_scheduler
+
+from balanced_thinking.training.recipe import Recipe, describe_changes
+
+logger = logging.getLogger(__name__)
+# These change nothing that is learned: how often something is written, and how batches reach the device.
+_HARMLESS = {"logging_steps", "save_strategy", "save_steps", "save_total_limit", "eval_strategy", "eval_steps"}
+_HARMLESS |= {"report_to", "run_name", "disable_tqdm", "image_cache", "image_cache_gib"}
+_HARMLESS |= {"dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"}
+_EFFECTS = {
+    "overflow": "samples that are too long are treated so from now on; those that were left out at the start stay out",
+    "on_bad_row": "rows that turn out to be bad are treated so from now on",
+}
+
+
+class ResumeState(NamedTuple):
+    """Where a checkpoint stopped: optimizer steps taken, and how many its schedules were made for."""
+
+    step: int
+    max_steps: int
+
+
+def read_resume_state(checkpoint: str) -> ResumeState:
+    """Raises OSError or ValueError for a checkpoint without a readable `trainer_state.json`."""
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    return ResumeState(int(state["global_step"]), int(state["max_steps"]))
+
+
+def describe_resume_changes(before: Recipe, now: Recipe) -> Iterator[str]:
+    """One line for each changed setting that affects later steps."""
+    unaffected = {f"training.{name}" for name in (*_HARMLESS, "max_steps", "num_train_epochs")}
+    for line in describe_changes(before, now, unaffected):
+        name = line.split(" was ", 1)[0].removeprefix("training.")
+        yield f"{line}: {_EFFECTS[name]}" if name in _EFFECTS else line
+
+
+class ScheduleChange(TrainerCallback):
+    """Says at the start what another number of steps changes. Only then the number is known."""
+
+    def __init__(self, trainer: Any, before: ResumeState) -> None:
+        self.trainer, self.before = trainer, before
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        line = describe_schedule_change(self.trainer, self.before, state.max_steps)
+        if line is not None and state.is_world_process_zero:
+            logger.info("%s", line)
+
+
+def describe_schedule_change(trainer: Any, state: ResumeState, steps: int) -> str | None:
+    """What another number of steps does to weights and learning rate at the next step; None if it is the same."""
+    args = trainer.args
+    if steps == state.max_steps or state.step == 0:
+        return None
+    parts = [f"max_steps was {state.max_steps:,} and is {steps:,}: all schedules are stretched over the new number"]
+    if hasattr(trainer, "schedule") and args.weighting == "scale" and trainer.schedule.name != "adaptive":
+        weigh = trainer.schedule.weights
+        last, new = weigh((state.step - 1) / max(1, state.max_steps - 1)).think, weigh(state.step / (steps - 1)).think
+        parts.append(
+            f"the weight on thinking goes from {last:.3f} at step {state.step:,} to {new:.3f} at step "
+            f"{state.step + 1:,}, and ends at {weigh(1.0).think:.3f}"
+        )
+    rates = _learning_rates(args, state, steps)
+    if rates is not None:
+        parts.append(f"the learning rate goes from {rates[0]:.3g} to {rates[1]:.3g}")
+    return "; ".join(parts)
+
+
+def _learning_rates(args: Any, state: ResumeState, steps: int) -> tuple[float, float] | None:
+    """The learning rates of the last step and of the next one; None for a schedule that depends on the losses."""
+    found = []
+    for total, step in ((state.max_steps, state.step - 1), (steps, state.step)):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
+        warmup = args.get_warmup_steps(total)
+        scheduler = get_scheduler(
+            args.lr_scheduler_type, optimizer, warmup, total, scheduler_specific_kwargs=args.lr_scheduler_kwargs
+        )
+        rule = getattr(scheduler, "lr_lambdas", None)
+        if rule is None:
+            return None
+        found.append(args.learning_rate * rule[0](step))
+    return found[0], found[1]
