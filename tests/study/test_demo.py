@@ -13,18 +13,30 @@ from typing import Any
 import pytest
 
 from balanced_thinking.cli import main
+from balanced_thinking.study import demo
 from balanced_thinking.study import run as study_run
 from balanced_thinking.study.demo import demo_study
+from balanced_thinking.study.load import make_study
+from balanced_thinking.study.plan import Study, merge_mappings
 from tests.cli.tiny_commands import exit_code
 
 ARMS = ("sft", "scale-sft", "sft+grpo", "scale-sft+grpo")
 SPLITS = ("test", "test_compositional", "test_longer", "test_paraphrase")
 
 
+def learnable_study(**sizes: Any) -> Study:
+    """The demo's study in a format that a hardly trained model meets now and then, so that its GRPO can learn."""
+    study = demo_study(**sizes)
+    tags = {"name": "word", "answer_open": "the", "think_required": False}
+    changes = {"stages": {"grpo": {"training": {"reasoning_format": tags}}}}
+    return make_study(merge_mappings({name: getattr(study, name) for name in study.__dataclass_fields__}, changes))
+
+
 def test_demo_trains_all_arms_reports_and_does_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["demo", "--out", str(tmp_path / "demo"), "--steps", "2", "--grpo-steps", "1", "--ratio", "5", "--n", "4"]
+    monkeypatch.setattr(demo, "demo_study", learnable_study)
     assert main(command) == 0
     for arm in ARMS:
         for split in SPLITS:
