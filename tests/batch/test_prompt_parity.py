@@ -264,3 +264,23 @@ def test_a_plain_prompt_that_ends_with_the_tag_has_opened_the_thinking() -> None
     assert rendered.opened == "<think>\n"
     assert parse(rendered.completion, opened=rendered.opened).problems == ()
     assert RowChecker(collator, count_all=True).check_row(row).tokens > 3
+
+
+def test_a_template_that_prints_the_time_gives_the_prompt_of_now() -> None:
+    clock = "<|im_start|>system\n{{ strftime_now('%f') }}<|im_end|>\n"
+    collator, batch = collate(clock + chat(), sample())
+    _, completion = split_ids(batch)
+    assert collator.tokenizer.decode(completion) == THINKS
+
+
+def test_reasoning_after_an_opened_prompt_is_trimmed_and_keeps_its_answer() -> None:
+    long = " ".join(f"sentence number {i} says what is seen ." for i in range(30))
+    said = [{"role": "assistant", "content": render(long, "red")}]
+    processor = copy.deepcopy(build_tiny("qwen2")[1])
+    processor.chat_template = chat(opens="<think>\n")
+    collator = ScaleCollator(processor, max_length=90, overflow="trim_think")
+    batch = collator([sample(completion=said)])
+    assert batch["input_ids"].shape[1] <= 90
+    text = collator.tokenizer.decode(split_ids(batch)[1])
+    assert text.startswith("sentence number 0")
+    assert text.endswith("</think><answer>red</answer><|im_end|>\n")

@@ -76,7 +76,7 @@ def special_token_texts(processor: Any) -> set[str]:
     if processor is not tokenizer:
         values = (value for name, value in vars(processor).items() if name.endswith(_PROCESSOR_NAMES))
         found |= {text for value in values if isinstance(text := getattr(value, "content", value), str)}
-    return {text for text in found if text.strip()}
+    return {text for text in found if len(text.strip()) > 1}  # a sign alone ("!" pads some models) is text, too
 
 
 def is_control(text: str) -> bool:

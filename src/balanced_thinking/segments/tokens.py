@@ -41,7 +41,6 @@ def generated_segments(
     ids: Sequence[int],
     tokenizer: Any,
     format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
-    *,
     opened: str = "",
 ) -> tuple[Parsed, list[int]]:
     """The parsed text of generated token ids, and THINK or ANSWER for each id.

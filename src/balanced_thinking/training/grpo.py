@@ -11,6 +11,7 @@ It adds:
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from balanced_thinking.training.health import Generation, count_generation
 from balanced_thinking.training.rewards import NamedReward, make_rewards
 from balanced_thinking.training.safety import SafeTrainer
 
+logger = logging.getLogger(__name__)
 _IMAGE_INPUTS = ("pixel_values", "image_grid_thw", "image_sizes")
 
 
@@ -78,6 +80,12 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
             args.reward_weights = given  # TRL has read it; the config may serve a trainer with other rewards
         self._refuse_too_few_rows()
         self.renderer = RowRenderer(self.processing_class, args.reasoning_format, self.chat_template_kwargs)
+        if self.chat_template_kwargs:
+            logger.warning(
+                "chat_template_kwargs %s changes the prompts of this training only: SFT and evaluation render them "
+                "without it. To use it everywhere, set it in the chat template itself",
+                self.chat_template_kwargs,
+            )
         if hasattr(self.processing_class, "image_processor"):
             # As in training and evaluation: no special token that the chat template did not write.
             exact = {"processor_kwargs": {"add_special_tokens": False}}
@@ -122,7 +130,7 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         mask_BT = torch.where(mask_BT.any(1, keepdim=True), mask_BT, written_BT)
         completions = [ids[mask].tolist() for ids, mask in zip(output["completion_ids"], mask_BT, strict=True)]
         found = [
-            generated_segments(ids, self._tokenizer, self.format, opened=self._find_opened(row))
+            generated_segments(ids, self._tokenizer, self.format, self._find_opened(row))
             for ids, row in zip(completions, inputs, strict=True)
         ]
         self._log_segments(found)
