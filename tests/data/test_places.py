@@ -91,6 +91,25 @@ def test_counts_that_do_not_fit_are_bad_rows(folder: Path, question: str, count:
     assert found.problems == ("image_count",)
 
 
+@pytest.mark.parametrize(
+    ("question", "problem"),
+    [
+        ("What does <|image_pad|> mean?", "special_token"),  # a mention: Qwen's
+        ("What does <start_of_image> mean?", "special_token"),  # Gemma's
+        ("Is [IMG] a tag or not?", "special_token"),  # Pixtral's
+        ("Look.\nIs <|image|> a token?", "special_token"),  # on a later line
+        ("<|image_pad|>\nWhich animal?", None),  # on a line of its own
+        ("<|image|>Which animal?", None),  # at the start
+        ("Which animal? <start_of_image>", None),  # at the end
+        ("Is <|vision_start|><|image_pad|><|vision_end|> one?", None),  # complete: a place
+        ("What does <image> mean?", None),  # the common spelling is always a place
+    ],
+)
+def test_a_mention_of_a_model_s_token_is_no_place(folder: Path, question: str, problem: str | None) -> None:
+    found = read_one(folder, {"question": question, "answer": "no", "images": ["one.png"]})
+    assert getattr(found, "problems", (None,)) == (problem,)
+
+
 PARTS = [
     [text("Is "), IMAGE, text(" one?")],  # TRL
     [text("Is "), {"type": "image", "image": "one.png"}, text(" one?")],  # the path inside

@@ -1,7 +1,8 @@
 """Where pictures are in a text: `<image>` and its other spellings -> a text without them, and offsets into it.
 
 `<image>` itself counts in every row. Other spellings (`<IMAGE>`, `<image_1>`, `<|image_pad|>`) count only where a text
-has no `<image>`; a number says which picture is meant.
+has no `<image>`; a number says which picture is meant. A model's own token within a line may be a mention, so such a
+row is refused.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def place_images(texts: Sequence[str], images: int) -> PlacedTexts:
             [(0,) * images, *[()] * len(others)],
             list(range(images)),
         )
+    if pattern is _SPECIAL and images:
+        _refuse_mentioned_tokens(joined)
     if count != images:
         raise RowProblemError(f"{count} placeholders, {images} images: {joined}", "image_count")
     placed = [_cut_placeholders(text.strip(), pattern) for text in texts]
@@ -72,6 +75,19 @@ def _choose_pattern(text: str, images: int) -> re.Pattern[str] | None:
             return pattern
     # A text about HTML may have <img> in it.
     return _OTHER if images and len(_OTHER.findall(text)) == images else None
+
+
+def _refuse_mentioned_tokens(text: str) -> None:
+    """Raises RowProblemError for a model's own token in the middle of a line: a mention of it is no place.
+
+    Qwen's complete spelling, with the tokens around it, is one anywhere.
+    """
+    for found in _SPECIAL.finditer(text):
+        line_start, line_end = text.rfind("\n", 0, found.start()) + 1, (text + "\n").index("\n", found.end())
+        around = (text[line_start : found.start()], text[found.end() : line_end])
+        complete = found[0].startswith("<|vision_start|>") and found[0].endswith("<|vision_end|>")
+        if not complete and all(_SPECIAL.sub("", side).strip() for side in around):
+            raise RowProblemError(f"{found[0]} (write {PLACEHOLDER} where a picture is) in: {text}", "special_token")
 
 
 def _cut_placeholders(text: str, pattern: re.Pattern[str]) -> Turn:
