@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
 import os
@@ -200,6 +201,8 @@ UNREADABLE = [
     (lambda at: made(at / "a.weird", b"?"), "is not in the form of a known data set"),
     (lambda at: made(at / "a.jsonl", b"PK\x03\x04 ..."), "is a zip archive or a spreadsheet"),
     (lambda at: made(at / "a.jsonl", b"PAR1 ..."), "is parquet: call it .parquet"),
+    (lambda at: made(at / "a.parquet", b"version https://git-lfs.github.com/spec/v1\n"), "run git lfs pull"),
+    (lambda at: made(at / "a.jsonl", b"version https://git-lfs.github.com/spec/v1\n"), "run git lfs pull"),
     (lambda at: made(at / "a.parquet", b"nothing of it"), "a.parquet cannot be read"),
     (lambda at: made(at / "a.arrow", b"nothing of it"), "a.arrow cannot be read"),
     (lambda at: made(at / "a.tar", b"nothing of it" * 99), "expected a complete tar archive"),
@@ -392,6 +395,25 @@ def test_a_folder_with_configurations_is_read_as_the_hub_would(tmp_path: Path) -
     made(tmp_path / "set" / "README.md", f"---\nconfigs:\n{head}---\n".encode())
     with pytest.raises(DataError, match="names files outside of its folder"):
         load_data(str(tmp_path / "set"))
+
+
+def test_a_clone_of_the_hub_with_its_card_is_read(tmp_path: Path) -> None:
+    folder = hub_layout(tmp_path)
+    write_parquet(folder / "data" / "test-00000-of-00001.parquet", ours(CELLS)[:1])
+    files = "".join(f"  - split: {split}\n    path: data/{split}-*\n" for split in ("train", "test"))
+    head = f"configs:\n- config_name: default\n  data_files:\n{files}"
+    made(folder / "README.md", f"---\nlicense: mit\n{head}---\n# Tiles\n".encode())
+    counts = [len(load_data(str(folder), split=split, verify_images=True).examples) for split in ("train", "test")]
+    assert counts == [3, 1]
+    with pytest.raises(DataError, match="choose one with --split NAME"):
+        load_data(str(folder), split="validation")
+
+
+def test_a_benchmark_as_tsv_is_read(tmp_path: Path) -> None:
+    shown = base64.b64encode(BYTES[0]).decode()
+    row = {"index": 0, "image": shown, "question": "Which color?", "A": "red", "B": "blue", "answer": "A", "l2": "x"}
+    (example,) = load_data(str(write_cells(tmp_path / "a.tsv", [row], "\t")), verify_images=True).examples
+    assert (example.choices, example.answer, len(example.images)) == (("red", "blue"), "A", 1)
 
 
 def test_a_large_table_is_read_a_few_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from balanced_thinking.data.tables import (
     stream_table_file,
     table_columns,
 )
-from balanced_thinking.data.unreadable import explain_unreadable
+from balanced_thinking.data.unreadable import explain_unreadable, is_lfs_pointer
 
 TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".ndjson")
 TABLE_SUFFIXES = (".parquet", ".arrow")
@@ -109,7 +109,7 @@ def _open_hub(name: str, split: str, subset: str | None) -> Source:
 def _open_file(file: Path) -> Source:
     """One file, of which `split` keys of its rows select."""
     suffix = file_suffix(file)
-    if suffix not in SUFFIXES:
+    if suffix not in SUFFIXES or is_lfs_pointer(file):
         raise DataError(explain_unreadable(file, SUFFIXES))
     columns = table_columns(file) if suffix == ".parquet" else csv_columns(file) if suffix in (".csv", ".tsv") else ()
     return Source(str(file), _read_file(file), columns, by_row=True)

@@ -42,6 +42,8 @@ _OTHERS |= {
     ".yml": _OTHERS[".yaml"],
     ".md": _OTHERS[".txt"],
 }
+_POINTER = b"version https://git-lfs"
+_START_BYTES = 32
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _STARTS = (
     (b"PK\x03\x04", "a zip archive or a spreadsheet", "unpack it, or save the spreadsheet as CSV"),
@@ -50,6 +52,7 @@ _STARTS = (
     (b"ARROW1", "an Arrow file", "call it .arrow"),
     (b"\x89PNG", "a picture", "name a table with its question"),
     (b"\xff\xd8\xff", "a picture", "name a table with its question"),
+    (_POINTER, "a pointer of Git LFS, not the file itself", "run git lfs pull in its folder"),
     (b"SQLite format 3", "a database", "write the rows of a query as CSV"),
 )
 
@@ -66,13 +69,19 @@ def explain_unreadable(place: Path, suffixes: Sequence[str]) -> str:
         what, fix = _OTHERS[suffix]
         return f"{place} is {what}: {fix}; {expected}"
     with place.open("rb") as stream:
-        found = explain_content(stream.read(16))
+        found = explain_content(stream.read(_START_BYTES))
     return f"{place} is {found}; {expected}" if found else f"{place} is not in the form of a known data set; {expected}"
 
 
 def explain_content(start: bytes) -> str | None:
     """What a file with these first bytes is, and what to do; None if they say nothing."""
     return next((f"{what}: {fix}" for mark, what, fix in _STARTS if start.startswith(mark)), None)
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """Whether a file is what a clone has before `git lfs pull`."""
+    with file.open("rb") as stream:
+        return stream.read(len(_POINTER)) == _POINTER
 
 
 def _describe_folder(folder: Path) -> str:
