@@ -313,3 +313,67 @@ def test_answers_in_prose_are_reported(tmp_path: Path) -> None:
     changes = advise_changes(inspect_data(path := write(tmp_path, rows)))
     assert "--data_options.format prose reads the bad rows that end in a sentence with the answer (1)" in changes
     assert len(inspect_data(path, options={"format": "prose"}).samples) == 1
+
+
+def picture_row(folder: Path, name: str, side: int, count: int = 1) -> dict[str, Any]:
+    """A sample with `count` pictures of this side."""
+    Image.effect_noise((side, side), 60).save(folder / f"{name}.png")
+    return {"question": f"Which {name}?", "images": [f"{name}.png"] * count, "think": "I look.", "answer": "a dog"}
+
+
+def processor_of(folder: Path, max_pixels: int) -> Any:
+    from balanced_thinking.models.tiny import build_tiny
+
+    for part in build_tiny("qwen2_5_vl"):
+        part.save_pretrained(folder / "model")
+    return load_processor(str(folder / "model"), {"max_pixels": max_pixels})
+
+
+@pytest.mark.parametrize(
+    ("side", "count", "pixels"),
+    [
+        (2240, 1, 1003520),  # 6,400 tokens
+        (1400, 2, 1003520),  # 5,000 by two pictures
+        (1400, 8, 28 * 28 * 512),  # 20,000 by eight
+        (1400, 30, 28 * 28 * 128),
+        (560, 1, None),  # 400: short enough
+        (56, 900, None),  # pictures that are as small as they can be
+    ],
+)
+def test_a_picture_size_that_fits_is_advised_before_a_length(
+    tmp_path: Path, side: int, count: int, pixels: int | None
+) -> None:
+    processor = processor_of(tmp_path, 28 * 28 * 16384)
+    rows = [picture_row(tmp_path, "large", side, count), picture_row(tmp_path, "small", 84)]
+    found = inspect_data(write(tmp_path, rows), processor=processor)
+    advice = advise_changes(found)
+    said = [line for line in advice if "image_options" in line]
+    assert len(said) == (pixels is not None)
+    if pixels is None:
+        return
+    assert f"--image_options.max_pixels {pixels} " in said[0]
+    assert advice.index(said[0]) < next(k for k, line in enumerate(advice) if line.startswith("max_length"))
+    smaller = load_processor(str(tmp_path / "model"), {"max_pixels": pixels})
+    fitting = inspect_data(str(tmp_path / "mine.jsonl"), processor=smaller)
+    assert max(fitting.totals) <= 4096
+    assert len(fitting.samples) == 2
+    assert not any("image_options" in line for line in advise_changes(fitting))
+
+
+def test_samples_that_are_long_by_their_text_get_no_advice_on_pictures(tmp_path: Path) -> None:
+    long = picture_row(tmp_path, "a", 560) | {"think": "I see a dog . " * 2000}
+    found = inspect_data(write(tmp_path, [long]), processor=processor_of(tmp_path, 28 * 28 * 16384))
+    assert max(found.totals) > 4096
+    assert not any("image_options" in line for line in advise_changes(found))
+
+
+def test_pictures_of_a_single_color_are_named(tmp_path: Path) -> None:
+    rows = [picture_row(tmp_path, "noise", 60), *(picture_row(tmp_path, f"plain{k}", 60) for k in range(4))]
+    text = Image.new("RGBA", (60, 60), (255, 255, 255, 0))
+    text.paste((255, 255, 255, 255), (10, 10, 30, 30))  # white on transparent
+    for k, plain in enumerate((text, Image.new("L", (9, 9), 7), Image.new("RGBA", (9, 9)), Image.new("1", (9, 9)))):
+        plain.save(tmp_path / f"plain{k}.png")
+    found = inspect_data(write(tmp_path, rows))
+    (line,) = [line for line in advise_changes(found) if "single color" in line]
+    assert line.startswith("4 pictures have a single color (samples ")
+    assert len(found.plain_pictures) == 4

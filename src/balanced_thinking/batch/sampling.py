@@ -56,9 +56,19 @@ class LengthEstimator:
     def _count_image_tokens(self, sides: Sequence[tuple[int, int]]) -> list[int]:
         """For images of these heights and widths. One call for all, because each call is slow."""
         if self._count_multimodal is not None and sides:
-            with suppress(AttributeError, LookupError, TypeError):  # an estimate must not stop a run
+            try:
                 return self._count_multimodal(image_sizes=sides).num_image_tokens
+            except ValueError:  # a size that the processor refuses; the collator names its row
+                return [self._count_tokens_of_one(side) for side in sides]
+            except (AttributeError, LookupError, TypeError):  # an estimate must not stop a run
+                pass
         return [0] * len(sides)
+
+    def _count_tokens_of_one(self, side: tuple[int, int]) -> int:
+        if self._count_multimodal is not None:
+            with suppress(ValueError):
+                return self._count_multimodal(image_sizes=[side]).num_image_tokens[0]
+        return 0
 
 
 def _row_images(row: Mapping[str, Any]) -> list[Any]:

@@ -12,6 +12,7 @@ from balanced_thinking.inspection.facts import Inspection
 from balanced_thinking.inspection.summary import MAX_LENGTHS, count_formats, make_printable, median_length_ratio
 
 _SLACK = 1.05  # the counted total leaves out the tokens around a picture
+_SHOWN_IDS = 3
 _LONG_RATIO = 20  # from here on the answer gets less than 5 % of plain SFT's loss
 
 
@@ -24,6 +25,7 @@ def advise_changes(found: Inspection) -> list[str]:
         *_advise_on_format(found),
         *_advise_on_reasoning(found),
         *_advise_on_unread_values(found),
+        *_advise_on_plain_pictures(found),
         *_advise_on_length(found),
     ]
     if found.leaks or found.repeats:
@@ -99,7 +101,23 @@ def _advise_on_unread_values(found: Inspection) -> Iterator[str]:
         )
 
 
+def _advise_on_plain_pictures(found: Inspection) -> Iterator[str]:
+    if found.plain_pictures:
+        named = make_printable(", ".join(found.plain_pictures[:_SHOWN_IDS]))
+        more = " ..." if len(found.plain_pictures) > _SHOWN_IDS else ""
+        yield (
+            f"{len(found.plain_pictures)} pictures have a single color (samples {named}{more}): look at them; what is "
+            "transparent becomes white"
+        )
+
+
 def _advise_on_length(found: Inspection) -> Iterator[str]:
+    if (option := found.picture_option) is not None:
+        value = str(option.value).lower() if isinstance(option.value, bool) else option.value
+        yield (
+            f"{option.samples} samples are long because of their pictures: with --image_options.{option.name} {value} "
+            f"the longest of them has about {option.longest} tokens; try that, here too, before you raise max_length"
+        )
     if longest := max(found.totals, default=0):
         fitting = next((length for length in MAX_LENGTHS if length >= _SLACK * longest), None)
         yield f"max_length: {fitting or 'null'} cuts nothing (the longest sample has about {longest} tokens)"

@@ -18,6 +18,7 @@ from balanced_thinking.data.registry import resolve_data
 from balanced_thinking.inspection.duplicates import Duplicate, find_leaks, find_repeats, fingerprint_example
 from balanced_thinking.inspection.lengths import choose_length_measure
 from balanced_thinking.inspection.model_check import check_with_model
+from balanced_thinking.inspection.picture_advice import PictureOption, find_picture_option, find_plain_pictures
 from balanced_thinking.segments import get_format, render
 from balanced_thinking.system.progress import track_progress
 
@@ -48,6 +49,8 @@ class Inspection:
     sizes: list[tuple[int, int]] = field(default_factory=list)  # (width, height) of every picture, in pixels
     benchmarks: tuple[str, ...] = ()  # each with what was compared
     totals: list[int] = field(default_factory=list)  # tokens of every sample that could be counted, too long or not
+    plain_pictures: tuple[str, ...] = ()  # ids of samples with a picture of a single color, as far as looked at
+    picture_option: PictureOption | None = None  # with which samples fit that are long because of their pictures
     unread_texts: dict[str, int] = field(default_factory=dict)  # name of a row's texts that nothing reads -> rows
 
     @property
@@ -94,9 +97,12 @@ def inspect_data(
     samples, fingerprints = [], []
     examples, bad_rows = _without_tagged(loaded.examples, format)
     totals: Sequence[int] = [0] * len(examples)
+    option = None
     if processor is not None:
-        examples, of_model, totals = check_with_model(examples, format, processor, max_length)
-        bad_rows += of_model
+        checked = check_with_model(examples, format, processor, max_length)
+        examples, totals = checked.examples, checked.tokens
+        option = find_picture_option(checked.measured, totals, processor, max_length)
+        bad_rows += checked.bad_rows
     for example, total in track_progress(list(zip(examples, totals, strict=False)), f"{shown}, {split}"):
         think, answer = measure(render(example.think, example.answer, format), format) if example.think else (0, 0)
         samples.append(Sample(example, think, answer, total or None))
@@ -118,6 +124,8 @@ def inspect_data(
         shared_questions=[leak for leak in leaks if leak.kind == "question_only"],
         sizes=[image_size(image) for example in examples for image in example.images],
         benchmarks=compared,
+        plain_pictures=find_plain_pictures(examples),
+        picture_option=option,
         unread_texts=_count_unread_texts(data, examples),
     )
 

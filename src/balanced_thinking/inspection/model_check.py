@@ -13,11 +13,16 @@ from balanced_thinking.segments import get_format
 
 
 class ModelCheck(NamedTuple):
-    """The examples that can be trained on, the others, and the tokens of each complete sample, the good ones first."""
+    """The examples that can be trained on, and the others.
+
+    `tokens` are those of each complete sample, 0 where they were not counted; `measured` are the examples in their
+    order, the good ones first.
+    """
 
     examples: list[Example]
     bad_rows: list[BadRow]
     tokens: list[int]
+    measured: list[Example]
 
 
 def check_with_model(examples: Sequence[Example], format: str, processor: Any, max_length: int | None) -> ModelCheck:
@@ -28,7 +33,7 @@ def check_with_model(examples: Sequence[Example], format: str, processor: Any, m
     from balanced_thinking.training.preflight import check_rows
 
     if not examples:
-        return ModelCheck([], [], [])
+        return ModelCheck([], [], [], [])
     written = get_format(format)
     trained = any(example.think for example in examples) or not written.think_required
     rows = to_dataset(examples, format) if trained else to_prompts_dataset(examples)
@@ -49,5 +54,6 @@ def check_with_model(examples: Sequence[Example], format: str, processor: Any, m
         )
         for index, named in sorted(problems.items())
     ]
-    tokens = [found.tokens[index] for index in (*good, *sorted(problems))]
-    return ModelCheck([examples[index] for index in good], bad_rows, tokens)
+    order = (*good, *sorted(problems))
+    tokens = [found.tokens[index] for index in order]
+    return ModelCheck([examples[index] for index in good], bad_rows, tokens, [examples[index] for index in order])

@@ -102,7 +102,7 @@ def iconqa_results(doc: Doc, results: list[str]) -> dict[str, float]:
 
 
 def chartqa_visual(doc: Doc) -> list[Image.Image]:
-    return [doc["image"].convert("RGB")]
+    return [open_image(doc["image"])]
 
 
 def question_text(doc: Doc, lmms_eval_specific_kwargs: Any = None) -> str:
