@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from balanced_thinking.data.bad_rows import DataError, UnknownDataError
 from balanced_thinking.data.options import check_known_name
 
@@ -164,6 +162,8 @@ def mix_rows(rows: Dataset, data: DataNames, seed: int) -> Dataset:
         places[identity.partition(ID_MARK)[0]].append(place)
     if empty := next((part.data for part in parts if not places[part.name]), None):
         raise DataError(f"{empty} has no usable row to mix in; leave it out of data, or see `balanced inspect`")
+    import numpy as np
+
     weights = {part.name: part.weight or 0.0 for part in parts}
     counts = _count_samples({name: len(found) for name, found in places.items()}, weights)
     for name, count in counts.items():

@@ -12,12 +12,21 @@ from typing import Any
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.bad_rows import BadRow, UnknownDataError
 from balanced_thinking.data.keys import CLAIMED, OPTIONAL
-from balanced_thinking.data.known_columns import adapt_record, find_lost_picture, has_schema, keep_plain_values
+from balanced_thinking.data.known_columns import (
+    ANSWERS,
+    QUESTIONS,
+    adapt_record,
+    find_lost_picture,
+    has_schema,
+    keep_plain_values,
+)
 from balanced_thinking.data.options import check_known_name
 from balanced_thinking.data.records import SEPARATOR
 from balanced_thinking.data.sources import Row, Source
 
 TARGETS = tuple(sorted(CLAIMED | OPTIONAL))
+# Not `id`, `split` and `meta`, which often mean something else in capitals.
+_ANY_CASE = {*CLAIMED, *QUESTIONS, *ANSWERS} - {"id", "split", "meta"}
 _LISTS = ("choices", "image", "images")  # of which a cell of text may hold several
 _PEEKED = 100  # rows in which a column must occur once
 _SHOWN = 30  # columns that a message lists
@@ -49,6 +58,7 @@ def read_columns(source: Source, columns: Mapping[str, Any] | None) -> Iterator[
     first = list(islice(source.rows, _PEEKED))
     found = [row.record for row in first if isinstance(row.record, dict)]
     _check_sources(source, mapping, found)
+    mapping = _match_case(source, found) | mapping
     adapted = [adapt_record(_rename(record, mapping)) for record in found]
     if found and not any(has_schema(record) for record in adapted):
         raise UnknownDataError(_describe_unknown(source, found))
@@ -75,6 +85,13 @@ def _rename(record: dict[str, Any], mapping: Mapping[str, str]) -> dict[str, Any
         if isinstance(value := taken.get(target), str) and SEPARATOR in value:
             taken[target] = value.split(SEPARATOR)
     return rest | {target: value for target, value in taken.items() if value is not None}
+
+
+def _match_case(source: Source, records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """A mapping for columns that are called like one that is read except for capital letters and outer spaces."""
+    names = dict.fromkeys([*source.columns, *(str(key) for record in records for key in record)])
+    meant = {plain: name for name in names if (plain := name.strip().lower()) in _ANY_CASE and plain not in names}
+    return {plain: name for plain, name in meant.items() if plain != name}
 
 
 def _find_value(record: Any, name: str) -> Any:
