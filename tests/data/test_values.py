@@ -93,6 +93,7 @@ ANSWERS = [
     ({"answer": {"text": ["horse", "pony"], "answer_start": [1, 2]}}, "horse", ("pony",)),  # SQuAD
     ({"answer": {"value": "horse", "aliases": ["pony", "mare"]}}, "horse", ("pony", "mare")),  # TriviaQA
     ({"answer": ["<answer>horse</answer>", "<answer>pony</answer>"]}, "horse", ("pony",)),
+    ({"answer": ["<answer>horse</answer>", "horse"]}, "horse", ()),
 ]
 
 

@@ -64,6 +64,8 @@ def find_written_problems(example: Example, format: ReasoningFormat) -> list[Pro
     if not example.think and format.think_required:
         unread = ", ".join(find_unread_texts(example))
         return [Problem("no_think", f"{example.question} (not read: {unread})" if unread else example.question)]
+    if example.meta.get("read_as") == format.name and not format.stages:
+        return []  # it was read from this format without a problem
     text = render(example.think, example.answer, format)
     parsed = parse(text, format)
     same = parsed.answer == example.answer.strip()

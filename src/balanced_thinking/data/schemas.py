@@ -172,5 +172,5 @@ def _add_columns(content: Content, record: Mapping[str, Any], format: FormatSpec
 def _add_row_values(content: Content, record: Mapping[str, Any]) -> Content:
     """Add the other right answers of a row."""
     given = (answer for key in ALTERNATIVE_KEYS for answer in to_answers(record.get(key), key))
-    others = dict.fromkeys(answer for answer in (*content.alternatives, *given) if answer != content.answer)
-    return replace(content, alternatives=tuple(others))
+    others = tuple(dict.fromkeys(one for one in (*content.alternatives, *given) if one != content.answer))
+    return content if others == content.alternatives else replace(content, alternatives=others)
