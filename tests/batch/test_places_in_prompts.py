@@ -6,6 +6,7 @@ import pytest
 from trl.data_utils import prepare_multimodal_messages
 
 from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt_messages, to_dataset, to_prompts_dataset
 from balanced_thinking.models.tiny import build_tiny
@@ -50,6 +51,16 @@ def test_training_and_generation_see_pictures_and_turns_where_they_are(name: str
     places = [text.find(part) for part in EXPECTED[name]]
     assert places == sorted(places)
     assert min(places) >= 0, text
+
+
+@pytest.mark.parametrize(("name", "told"), [("two", "before text"), ("both", "before text"), ("end", "after text")])
+def test_a_template_that_moves_pictures_is_refused_in_training_and_in_generation(name: str, told: str) -> None:
+    moving = ScaleCollator(build_tiny("llava_next")[1])  # all pictures first
+    rows = {row["id"]: row for row in to_dataset(examples())}
+    for run in (moving, moving.collate_prompts):
+        run([rows["plain"], rows["talk"]])
+        with pytest.raises(RowError, match=f"sample {name}: the chat template moves the picture {told}"):
+            run([rows[name]])
 
 
 @pytest.mark.parametrize("name", ["two", "both", "plain"])

@@ -66,6 +66,7 @@ class RowRenderer:
         messages = self._messages(row, row["prompt"])
         self._refuse_special_tokens(row, messages)
         text = self._apply_template(row, messages, start_turn=True)
+        _refuse_lost_texts(row, messages, text, _find_picture_mark(self.processor, text))
         last = next((one for message in reversed(messages) for one in reversed(_texts_of(message))), "").strip()
         found = text.rfind(last) if last else -1
         header = text[found + len(last) :] if found >= 0 else ""
@@ -89,7 +90,6 @@ class RowRenderer:
         reply = merge_reasoning(row["completion"][-1], self.format, row["id"])
         self._refuse_special_tokens(row, [reply])
         prompt = self.render_prompt(row)
-        _refuse_lost_texts(row, self._messages(row, row["prompt"]), prompt.text)
         turn = Turn(row["id"], prompt.text, prompt.header, reply["content"], prompt.opened)
         try:
             fitted = self._fit_reply(row, turn, reply)
@@ -158,8 +158,15 @@ def _parts_of(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def _refuse_lost_texts(row: Mapping[str, Any], messages: list[dict[str, Any]], prompt: str) -> None:
-    """Raises RowError if a text of the system or the user is not in the prompt, or a picture between texts moved.
+def _find_picture_mark(processor: Any, prompt: str) -> str | None:
+    """What the template writes for a picture; None where the processor does not say so."""
+    names = ("image_token", "boi_token", "start_image_token", "fake_image_token")
+    marks = (getattr(processor, name, None) for name in names)
+    return next((mark for mark in marks if isinstance(mark, str) and mark and mark in prompt), None)
+
+
+def _refuse_lost_texts(row: Mapping[str, Any], messages: list[dict[str, Any]], prompt: str, mark: str | None) -> None:
+    """Raises RowError if a text of the system or the user is not in the prompt, or a picture beside a text moved.
 
     Templates may leave earlier turns of the assistant without their reasoning, which is how the models are used.
     """
@@ -172,16 +179,19 @@ def _refuse_lost_texts(row: Mapping[str, Any], messages: list[dict[str, Any]], p
             pictured = pictured or part.get("type") == "image"
             if not (text := (part.get("text") or "").strip()):
                 continue
-            start = prompt.find(text, place)
-            fate = None
+            start, moved = prompt.find(text, place), pictured and not first
             if start < 0 and text not in prompt:
-                fate = "leaves out"
-            elif pictured and not first and not prompt[place:start].strip():
-                fate = "moves the picture before"
-            if fate is not None:
-                raise RowError(
-                    f"sample {row['id']}: the chat template {fate} text of the {message.get('role')} "
-                    f"({text[:_SHOWN]!r}); leave it out of the row, or set another chat template",
-                    "template_changes",
-                )
-            place, pictured, first = max(place, start + len(text)), False, False
+                raise _template_changes_error(row, "leaves out text", message, text)
+            if moved and not prompt[place:start].strip():
+                raise _template_changes_error(row, "moves the picture before text", message, text)
+            place, pictured, first, last = max(place, start + len(text)), False, False, text
+        if pictured and not first and mark is not None and mark not in prompt[place:]:
+            raise _template_changes_error(row, "moves the picture after text", message, last)
+
+
+def _template_changes_error(row: Mapping[str, Any], fate: str, message: Mapping[str, Any], text: str) -> RowError:
+    return RowError(
+        f"sample {row.get('id', '?')}: the chat template {fate} of the {message.get('role')} ({text[:_SHOWN]!r}); "
+        "leave it out of the row, or set another chat template",
+        "template_changes",
+    )
