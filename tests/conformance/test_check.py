@@ -365,6 +365,29 @@ def test_rows_of_the_user_are_refused_by_name(folders: Callable[[str], Path], tm
     assert row.figure.startswith("1 of the first 2 rows are refused: 1 no_question")
 
 
+def test_a_processor_of_our_own_is_read_by_us_only(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    row = row_of(subject_of(folders("qwen2_5_vl"), tmp_path), "saved folder")
+    assert row.status == SKIPPED
+    assert "a class of this package" in row.figure
+
+
+def test_a_configuration_alone_is_enough(tmp_path: Path) -> None:
+    """In full size: what a download without the weights has."""
+    folder = write_hub_folder("qwen2_5_vl", tmp_path / "model")
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    config = json.loads((folder / "config.json").read_text())
+    wide = {"hidden_size": 8192, "intermediate_size": 29568, "num_hidden_layers": 80, "num_attention_heads": 64}
+    for part in (config, config.get("text_config", {})):
+        part.update({name: value for name, value in wide.items() if name in part})
+    config["vision_config"]["out_hidden_size"] = 8192
+    edit_json(folder / "config.json", **config)
+    subject = subject_of(folder, tmp_path / "work")
+    rows = [row_of(subject, name) for name in ("loads", "processor and template")]
+    assert [row.status for row in rows] == [PASSED, PASSED], rows
+    assert "there are no weights beside the configuration" in rows[0].figure
+
+
 def test_a_model_that_cannot_pack_skips_the_row(
     folders: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

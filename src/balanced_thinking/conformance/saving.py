@@ -80,7 +80,7 @@ class SavingChecks:
             raise SkippedError("no run could be trained: see resume")
         folder = self.train_run()
         if self.subject.real_weights:
-            raise SkippedError("a run by an adapter saves the adapter; `balanced export` merges it")
+            raise SkippedError("a run by an adapter saves the adapter alone")
         ours = load_model(str(folder))
         theirs = auto_class(str(folder)).from_pretrained(folder, dtype=torch.float32)
         read = AutoProcessor if self.subject.sees else AutoTokenizer
@@ -90,6 +90,8 @@ class SavingChecks:
             if "orchvision" not in str(missing):
                 raise
             processor, note = ours.processor, "the model (its processor needs torchvision, which is not installed)"
+        if type(ours.processor).__module__.startswith("balanced_thinking.models"):
+            raise SkippedError("its processor is a class of this package, which transformers alone does not know")
         if self.subject.sees and not hasattr(processor, "image_processor"):
             raise PropertyError("transformers alone reads only the tokenizer of the saved folder, nothing for pictures")
         self._check_stops(theirs, processor)
