@@ -22,6 +22,7 @@ from balanced_thinking.config.errors import UsageError
 from balanced_thinking.data import tables
 from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.load import load_data, stream_data
+from balanced_thinking.data.overlap import assert_no_overlap
 from balanced_thinking.data.registry import resolve_data, result_folder_name
 from tests.data.test_formats import (
     BYTES,
@@ -305,6 +306,17 @@ def test_pictures_may_be_beside_the_folder_of_the_tables(tmp_path: Path) -> None
     write_lines(tmp_path / "set" / "data" / "test.jsonl", rows)
     for split in ("train", "test"):
         assert len(load_data(str(tmp_path / "set"), split=split, verify_images=True).examples) == 3
+
+
+def test_splits_of_a_table_that_share_a_sample_are_refused(tmp_path: Path) -> None:
+    for split, cells in (("train", CELLS), ("validation", CELLS[:1]), ("test", BYTES[:1])):
+        write_parquet(tmp_path / "set" / f"{split}.parquet", ours(cells) if len(cells) > 1 else ours([*cells] * 3)[1:2])
+    train, validation, test = (
+        load_data(str(tmp_path / "set"), split=s).examples for s in ("train", "validation", "test")
+    )
+    assert_no_overlap(train=train, validation=validation)  # the same picture with another question
+    with pytest.raises(DataError, match="'validation' and 'test' both contain"):
+        assert_no_overlap(validation=validation, test=test)
 
 
 def test_dates_and_the_like_are_kept_as_text(tmp_path: Path) -> None:

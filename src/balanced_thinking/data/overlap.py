@@ -10,7 +10,7 @@ from balanced_thinking.data.example import Example
 
 
 def assert_no_overlap(**splits: Iterable[Example]) -> None:
-    """Raise DataError if two splits share an id, or a question about the same image files.
+    """Raise DataError if two splits share an id, or a question about the same pictures (files, or bytes of a table).
 
     assert_no_overlap(train=train.examples, test=test.examples)
     """
@@ -39,6 +39,7 @@ def refuse_overlap(examples: Iterable[Example], name: str, split_of_key: dict[in
 
 def _overlap_keys(example: Example) -> Iterator[object]:
     yield example.id
-    if all(isinstance(image, Path) for image in example.images):
+    pictures = tuple(image if isinstance(image, Path) else getattr(image, "encoded", None) for image in example.images)
+    if None not in pictures:
         said = (example.history,) if example.history else ()
-        yield (example.question, example.images, *said)
+        yield (example.question, pictures, *said)
