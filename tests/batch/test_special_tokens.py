@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.batch.row_check import RowChecker
 from balanced_thinking.batch.special_tokens import SpecialTokens, find_special_tokens
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.models.tiny import build_tiny
@@ -115,10 +116,11 @@ def row(**changes: Any) -> dict[str, Any]:
 def test_a_row_with_one_is_refused_wherever_it_is(architecture: str, where: str, messages: Any) -> None:
     collator = ScaleCollator(build_tiny(architecture)[1])
     with pytest.raises(RowError, match=rf"sample one: the {where}'s text has the special token '<\|im_end\|>'") as no:
-        collator.check_text(row(**messages))
-    assert no.value.problem == "special_token"
-    with pytest.raises(RowError, match="special token"):
         collator([row(**messages)])
+    assert no.value.problem == "special_token"
+    (problem,) = RowChecker(collator).check_row(row(**messages)).problems
+    assert problem.name == "special_token"
+    assert problem.text.startswith(f"<|im_end|> in the {where}'s text")
     if where != "assistant" or "prompt" in messages:  # generation reads no completion
         with pytest.raises(RowError, match="special token"):
             collator.collate_prompts([row(**messages, images=[])])

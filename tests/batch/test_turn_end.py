@@ -86,7 +86,7 @@ def test_a_turn_without_any_end_is_refused() -> None:
     completion = [{"role": "assistant", "content": "<think>a b</think><answer>red</answer>"}]
     row = {"id": "one", "prompt": [{"role": "user", "content": "which ?"}], "completion": completion}
     with pytest.raises(RowError, match=r"sample one: .*would not learn to stop") as refused:
-        ScaleCollator(tokenizer).check_text(row)
+        ScaleCollator(tokenizer)([row])
     assert refused.value.problem == "no_end_token"
 
 

@@ -134,6 +134,7 @@ class RowRenderer:
                 f"sample {row.get('id', '?')}: the chat template refuses its messages ({roles}): {error}. Change the "
                 "roles of the row, leave its system text out, or set another chat template",
                 "template_refuses",
+                f"{error} ({roles})",
             ) from error
 
     def _refuse_special_tokens(self, row: Mapping[str, Any], messages: list[dict[str, Any]]) -> None:
@@ -146,6 +147,7 @@ class RowRenderer:
                         f"({around!r}), which the tokenizer would not read as text; write it in another way, or leave "
                         "such rows out with --on-bad-row drop",
                         "special_token",
+                        f"{found.token} in the {where}'s text: {around}",
                     )
 
 
@@ -194,4 +196,5 @@ def _template_changes_error(row: Mapping[str, Any], fate: str, message: Mapping[
         f"sample {row.get('id', '?')}: the chat template {fate} of the {message.get('role')} ({text[:_SHOWN]!r}); "
         "leave it out of the row, or set another chat template",
         "template_changes",
+        f"the template {fate} {text[:_SHOWN]!r}",
     )

@@ -71,7 +71,7 @@ class RowChecker:
                 return CheckedRow(self._count_prompt(plain, pictures if not problems else []), tuple(problems))
             return self._check_sample(to_prompt_completion(plain), problems)
         except RowError as error:
-            return CheckedRow(0, (Problem(error.problem, str(error)), *problems))
+            return CheckedRow(0, (Problem(error.problem, error.shown), *problems))
 
     def _find_picture_problems(self, pictures: Sequence[Any]) -> Iterator[Problem]:
         if pictures and not hasattr(self.collator.processor, "image_processor"):
@@ -84,7 +84,7 @@ class RowChecker:
                 if found is None:
                     check_picture_size(self.collator.processor, *image_size(source), name=picture_name(picture))
             except RowError as error:
-                found = Problem(error.problem, str(error))
+                found = Problem(error.problem, error.shown)
             except UNREADABLE as error:
                 found = Problem("broken_image", str(error))
             if found is not None:
@@ -114,7 +114,7 @@ class RowChecker:
         try:
             completion = encoder.encode_completion(row["id"], rendered, prompt)
         except RowError as error:
-            return CheckedRow(total, (Problem(error.problem, str(error)),))
+            return CheckedRow(total, (Problem(error.problem, error.shown),))
         return CheckedRow(total, too_long=completion is None)
 
     def _count_text(self, text: str) -> int:

@@ -136,6 +136,7 @@ class TurnFitter:
             f"({turn.prompt[same:][:_SHOWN]!r}) than before an answer ({full[same:][:_SHOWN]!r}), so a model would be "
             "trained after a prompt that it never gets; set another chat template",
             "prompt_mismatch",
+            f"{turn.prompt[same:]!r}, not {full[same:][:_SHOWN]!r}",
         )
 
     def _refuse_change(self, turn: Turn, body: str, problems: tuple[str, ...], *, opens_only: bool) -> NoReturn:
@@ -148,12 +149,14 @@ class TurnFitter:
                 f"{shown[0]!r} is no reasoning with an answer{named}; give the row reasoning, choose another "
                 "reasoning_format, or set another chat template",
                 "prompt_mismatch",
+                f"{turn.opened!r} before {shown[0]!r}",
             )
         raise RowError(
             f"sample {turn.row_id}: the chat template dropped the reasoning, or changed the answer: "
             f"{shown[0]!r} became {shown[1]!r}{named}. Set the processor's `chat_template` to one that keeps them, or "
             "give prompts and completions as plain text",
             "template_changes",
+            f"{shown[0]!r} became {shown[1]!r}",
         )
 
 

@@ -61,11 +61,11 @@ class UnknownDataError(UsageError, DataError):
 class RowError(DataError):
     """A row that cannot be trained on. The message names the row and says how to fix it.
 
-    `problem` is a key of `PROBLEMS`.
+    `problem` is a key of `PROBLEMS`; `shown` is the text with the problem, for a table, by default the message.
     """
 
-    def __init__(self, message: str, problem: str = "unusable") -> None:
-        self.problem = problem
+    def __init__(self, message: str, problem: str = "unusable", shown: str = "") -> None:
+        self.problem, self.shown = problem, shown or message
         super().__init__(message)
 
 

@@ -42,6 +42,6 @@ def find_unaskable(examples: Sequence[Example], renderer: RowRenderer) -> dict[i
         try:
             renderer.render_prompt(row)
         except RowError as error:
-            text = str(error).removeprefix(f"sample {example.id}: ")
-            found[position] = BadRow(example.meta.get("row", position + 1), (error.problem,), text, example.id)
+            place = example.meta.get("row", position + 1)
+            found[position] = BadRow(place, (error.problem,), error.shown, example.id)
     return found
