@@ -94,6 +94,10 @@ PARQUET = [
     ),
     ({"instruction": "How many", "input": "red tiles?", "output": completion(THINK, "2")}, (0, THINK, "2", None)),
     ({"question": QUESTION, "response": completion(THINK, "2"), "image": CELLS[0]}, (1, THINK, "2", None)),
+    (
+        {"jpg": CELLS[0], "json": ROW, "__key__": "1", "__url__": "a.tar"},
+        (1, None, "2", None),
+    ),  # `datasets`' WebDataset
     ({"Question": QUESTION, "Answer": "2", "Image ": CELLS[0], "ID": 5}, (1, None, "2", None)),  # from a spreadsheet
     ({"Problem": QUESTION, "Solution": completion(THINK, "2")}, (0, THINK, "2", None)),
 ]

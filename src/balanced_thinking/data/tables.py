@@ -53,7 +53,7 @@ def _open_table(place: str, subset: str | None, split: str) -> Any:
     rows = datasets.load_dataset(place, subset, split=split, streaming=not offline)
     if isinstance(rows, datasets.Dataset):
         rows = rows.to_iterable_dataset()
-    return rows.decode(False)
+    return rows.decode(False) if hasattr(rows, "decode") else rows
 
 
 def stream_saved_table(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
