@@ -13,9 +13,9 @@ from peft import LoraConfig, get_peft_model
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models.find import ModelNotFoundError, find_model_source
-from balanced_thinking.models.load import load_processor
+from balanced_thinking.models.load import load_model, load_processor
 from balanced_thinking.models.tiny import build_tiny
-from balanced_thinking.training.model_checks import check_lora_targets, load_checked_processor
+from balanced_thinking.training.model_checks import check_lora_targets, hint_untrained_tags, load_checked_processor
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.run import train
 
@@ -115,3 +115,37 @@ def test_an_image_option_that_cannot_be_is_refused_before_data_are_read(
     said = re.escape("image_options has 'max_pixls' (did you mean 'max_pixels'?)")
     with pytest.raises(RecipeError, match=said):
         train(Recipe(image_options={"max_pixls": 3}, data_options={"n": 2}), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "lora", "new"),
+    [
+        ([], {}, []),  # the tags of the built-in models are trained, and tokens come after them
+        (["<reason>", "</reason>"], {}, ["<reason>", "</reason>"]),
+        (["<reason>", "</reason>"], {"target_modules": "all-linear"}, ["<reason>", "</reason>"]),
+        (["<reason>", "</reason>"], {"modules_to_save": ["embed_tokens", "lm_head"]}, []),
+        (["<reason>", "</reason>"], {"target_modules": ["q_proj", "embed_tokens"]}, []),
+        (["<reason>", "</reason>"], {"trainable_token_indices": [630, 631]}, []),
+        (["<unrelated>", "</reason>"], {}, ["</reason>"]),
+        (["<reason>", "</reason>", "<|later|>"], {}, []),  # added to the base before another token: not the user's
+        (["<start_of_turn>"], {}, []),  # no tag of the format
+    ],
+)
+def test_new_tokens_whose_rows_lora_does_not_train_get_a_hint(
+    tokens: list[str], lora: dict[str, Any], new: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded = load_model("world-base")
+    loaded.processor.tokenizer.add_tokens(tokens)
+    loaded.model.resize_token_embeddings(len(loaded.processor.tokenizer))
+    hint_untrained_tags(loaded, "gthinker", lora)
+    assert [tag for tag in tokens if tag in caplog.text] == new
+    assert ("modules_to_save" in caplog.text) == bool(new)
+
+
+def test_tags_that_the_chat_template_writes_are_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    """As in Qwen3, whose last tokens are its own tags."""
+    loaded = load_model("world-base")
+    loaded.processor.tokenizer.add_tokens(["<reason>", "</reason>"])
+    loaded.processor.chat_template += "{# <reason></reason> #}"
+    hint_untrained_tags(loaded, "gthinker", {})
+    assert not caplog.records

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPP
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.models.find import TINY_PREFIX, TinySize
-from balanced_thinking.models.load import load_processor
+from balanced_thinking.models.load import LoadedModel, load_processor
 from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.segments import get_format
 from balanced_thinking.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,39 @@ def check_lora_targets(model: Any, lora: Mapping[str, Any]) -> None:
     if isinstance(targets, str) or len(missing) == len(targets):
         raise RecipeError(f"{found}; known: {_EVERY_LAYER}, {', '.join(layers)}")
     logger.warning("%s; it is ignored", found)
+
+
+def untrained_tags(loaded: LoadedModel, tags: Collection[str], lora: Mapping[str, Any]) -> list[str]:
+    """The tags that are tokens of their own, look new, and whose rows in the embedding LoRA does not train.
+
+    New are the last tokens of the vocabulary, where tokens are added, that the model's chat template does not write.
+    """
+    tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
+    embedding = loaded.model.get_input_embeddings()
+    places = {name.rpartition(".")[2] for name, module in loaded.model.named_modules() if module is embedding}
+    targets = lora.get("target_modules") or ()
+    trained = [*(lora.get("modules_to_save") or ()), *([targets] if isinstance(targets, str) else targets)]
+    if lora.get("trainable_token_indices") or places & set(trained):
+        return []
+    template = str(getattr(loaded.processor, "chat_template", None) or tokenizer.chat_template or "")
+    numbers = {number: tag for tag, number in tokenizer.get_added_vocab().items()}
+    new: list[str] = []
+    for number in range(len(tokenizer) - 1, -1, -1):
+        tag = numbers.get(number)
+        if tag is None or tag not in tags or tag in template:
+            break
+        new.append(tag)
+    return new[::-1]
+
+
+def hint_untrained_tags(loaded: LoadedModel, format: str | Mapping[str, Any], lora: Mapping[str, Any]) -> None:
+    """Log how to train the rows of new tokens, which stay random with LoRA, so that the model never writes them."""
+    if new := untrained_tags(loaded, get_format(format).tag_kinds(), lora):
+        logger.warning(
+            "%s: the last tokens of the vocabulary, and LoRA does not train their rows of the embedding. If they are "
+            "new, train them with --lora.modules_to_save '[embed_tokens, lm_head]' or --lora.trainable_token_indices",
+            ", ".join(new),
+        )
 
 
 def _linear_layers(model: Any) -> list[str]:

@@ -29,7 +29,11 @@ from balanced_thinking.training.grpo import ScaleGRPOTrainer
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.header import StartHeader
 from balanced_thinking.training.health import conclude_health
-from balanced_thinking.training.model_checks import check_lora_targets, load_checked_processor
+from balanced_thinking.training.model_checks import (
+    check_lora_targets,
+    hint_untrained_tags,
+    load_checked_processor,
+)
 from balanced_thinking.training.options import DEFAULTS
 from balanced_thinking.training.recipe import Recipe, load_recipe
 from balanced_thinking.training.safety import refuse_several_gpus, refuse_unsupported_precision
@@ -111,6 +115,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     )
     if recipe.lora is not None:
         check_lora_targets(loaded.model, recipe.lora)
+        hint_untrained_tags(loaded, args.reasoning_format, recipe.lora)
     if recipe.lora is not None or (recipe.stage == "grpo" and args.beta):
         loaded = ensure_saved(loaded, RunFiles(out).base_model)
     trainer = STAGE_CLASSES[recipe.stage].trainer(
