@@ -365,6 +365,14 @@ def test_rows_of_the_user_are_refused_by_name(folders: Callable[[str], Path], tm
     assert row.figure.startswith("1 of the first 2 rows are refused: 1 no_question")
 
 
+def test_a_format_of_the_users_own_is_checked(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    own = get_format({"think_open": "[why]", "think_close": "[/why]", "answer_open": "[so]", "answer_close": "[/so]"})
+    subject = subject_of(folders("qwen2"), tmp_path, format=own)
+    rows = [row_of(subject, name) for name in ("segments", "stop token", "resume")]
+    assert [row.status for row in rows] == [PASSED] * 3, rows
+    assert rows[0].figure.startswith("tokens of each tag: [why] ")
+
+
 def test_a_processor_of_our_own_is_read_by_us_only(folders: Callable[[str], Path], tmp_path: Path) -> None:
     row = row_of(subject_of(folders("qwen2_5_vl"), tmp_path), "saved folder")
     assert row.status == SKIPPED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from balanced_thinking.conformance.table import PropertyError, SkippedError
 from balanced_thinking.data.convert import write_jsonl
 from balanced_thinking.models.load import load_model
 from balanced_thinking.runs.paths import RunFiles
+from balanced_thinking.segments import FORMATS, ReasoningFormat
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.run import train
 
@@ -54,7 +56,7 @@ class SavingChecks:
                 **quiet,
                 **saving,
                 "per_device_train_batch_size": len(self.subject.examples) // _STEPS,
-                "reasoning_format": self.subject.format.name,
+                "reasoning_format": _recipe_format(self.subject.format),
             },
         )
 
@@ -117,6 +119,14 @@ class SavingChecks:
         if end is not None and end.id not in (stops := stop_token_ids(model.generation_config, tokenizer)):
             known = tokenizer.convert_ids_to_tokens(stops)
             raise PropertyError(f"the saved generation_config stops at {known}, not at the trained end {end.token!r}")
+
+
+def _recipe_format(format: ReasoningFormat) -> str | dict[str, Any]:
+    """As a recipe writes it: by its name, or by its tags if it is the user's own."""
+    if FORMATS.get(format.name) == format:
+        return format.name
+    values = {field.name: getattr(format, field.name) for field in fields(format)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _after_the_stop(run: Path) -> Any:
