@@ -65,7 +65,9 @@ def test_a_users_table_becomes_json_lines(tmp_path: Path, capsys: pytest.Capture
     assert (second.images, second.think, second.choices) == ((), None, ())
     out = tmp_path / "out.jsonl"
     assert main(["convert", path, "--out", str(out)]) == 0
-    assert capsys.readouterr() == (f"{out}\n", "2 rows\n")
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.splitlines()[-1]) == (f"{out}\n", "2 rows")
+    assert "1 samples have choices that the question does not show" in shown.err
     for before, after in zip((first, second), load_data(str(out)).examples, strict=True):
         assert before.images == after.images
         same(before, replace(after, meta=before.meta))
