@@ -12,8 +12,10 @@ from PIL import Image
 from balanced_thinking.batch.collator import ImageCache, ScaleCollator
 from balanced_thinking.batch.picture_rules import PictureRules, check_picture_size, count_picture_tokens
 from balanced_thinking.data.bad_rows import RowError
+from balanced_thinking.models.processor import load_processor
 from balanced_thinking.models.tiny import build_tiny
 from tests.conftest import ARCHITECTURES
+from tests.models.hub_folders import write_hub_folder
 
 # Module and class of image processors that need no torchvision, made small: the rules do not depend on it.
 FAMILIES = {
@@ -102,6 +104,18 @@ def test_a_picture_adds_as_many_tokens_as_counted(architecture: str) -> None:
         assert counted == len(output["input_ids"][0]) - plain, size
 
 
+@pytest.mark.parametrize("family", ["internvl", "smolvlm", "idefics3", "pixtral", "llava", "llava_onevision", "gemma4"])
+def test_a_picture_of_a_published_family_adds_as_many_tokens_as_counted(family: str, tmp_path: Path) -> None:
+    processor = load_processor(str(write_hub_folder(family, tmp_path / "model")))
+    prompt = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Which?"}]}]
+    text = processor.apply_chat_template(prompt, tokenize=False)
+    plain = len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+    sizes = [(56, 56), (27, 28), (512, 30), (640, 480), (97, 301)]
+    for size, counted in zip(sizes, count_picture_tokens(processor, sizes), strict=True):
+        output = processor(text=[text], images=[[Image.new("RGB", size)]], add_special_tokens=False)
+        assert counted == len(output["input_ids"][0]) - plain, size
+
+
 def test_a_processor_that_cannot_count_is_asked_with_blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = [(56, 56), (300, 20), (640, 480)]
     expected = count_picture_tokens(build_tiny("qwen2_5_vl")[1], sizes)
@@ -112,7 +126,7 @@ def test_a_processor_that_cannot_count_is_asked_with_blank_pictures(monkeypatch:
 
 def test_a_refused_size_is_named_with_its_cure() -> None:
     processor = build_tiny("qwen2_5_vl")[1]
-    with pytest.raises(RowError, match=r"wide\.png has 300 x 1 pixels.*aspect ratio.*Cut or pad") as raised:
+    with pytest.raises(RowError, match=r"wide\.png has 300 x 1 pixels.*Cut or pad.*aspect ratio") as raised:
         check_picture_size(processor, 300, 1, "wide.png")
     assert raised.value.problem == "picture_refused"
     with pytest.raises(RowError):

@@ -277,6 +277,7 @@ CUT_JPEGS = {
     "in a marker": JPEG[: len(JPEG) // 2] + b"\xff\xff\xd9",
     "in the tables": JPEG[:200] + b"\xff\xd9",
     "before the scan": JPEG[: JPEG.rindex(b"\xff\xda")] + b"\xff\xd9",
+    "a scan of a component that there is not": JPEG.replace(b"\xff\xda\x00\x0c\x03\x01", b"\xff\xda\x00\x0c\x03\x09"),
     "without an end": JPEG[: len(JPEG) // 2],
     "without its last bytes": JPEG[:-2],
     "filled up with zeros": JPEG[: len(JPEG) // 2] + bytes(len(JPEG) // 2),

@@ -136,8 +136,8 @@ def check_picture_size(
     rules = picture_rules(processor)
     if rules is not None and (reason := rules.find_refusal((width, height))) is not None:
         raise RowError(
-            f"{name} has {width} x {height} pixels, which the image processor refuses ({reason}). Cut or pad it to "
-            "another size, or leave out its row with --on-bad-row drop",
+            f"{name} has {width} x {height} pixels, which the image processor refuses. Cut or pad it to another size, "
+            f"or leave out its row with --on-bad-row drop. The processor says: {reason}",
             problem="picture_refused",
         ) from cause
 

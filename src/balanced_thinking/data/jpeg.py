@@ -1,7 +1,7 @@
 """Whether a JPEG's scan data are complete.
 
 libjpeg, and so Pillow, fills what is missing with grey and only warns. So other data are put behind the data of every
-scan: if they change the picture, the decoder had something left to decode.
+scan: if two kinds of them give two pictures, the decoder had something left to decode.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _COEFFICIENTS = 64
 _EARLY = "its data end early"
 _FIRST_RESTART = 0xD0
 _SIDE = 512  # at least as many pixels a side are decoded of a large sequential picture
-# Two, because one of them may by chance decode to what libjpeg fills in. Neither has a byte 0xFF.
-_TAILS = tuple(Random(seed).randbytes(256).replace(b"\xff", b"\xa5") for seed in (0, 1))
+# They differ from the first bit on, so that they hardly ever decode to the same. Neither has a byte 0xFF.
+_TAILS = tuple(start + Random(start).randbytes(256).replace(b"\xff", b"\xa5") for start in (b"\x3c", b"\xc3"))
 
 
 class _Segment(NamedTuple):
@@ -49,13 +49,15 @@ def find_jpeg_damage(data: bytes) -> str | None:
     if any(segment.code in _ARITHMETIC for segment in segments):
         return None
     scans = [segment for segment in segments if segment.code == _SCAN]
-    if _lacks_coefficients(data, segments) or any(_lacks_interval(data[scan.data : scan.end]) for scan in scans):
+    try:
+        incomplete = _lacks_coefficients(data, segments)
+    except LookupError:  # a header that is cut, or a scan of a component that there is not
+        incomplete = True
+    if incomplete or any(_lacks_interval(data[scan.data : scan.end]) for scan in scans):
         return _EARLY
     small = len(scans) == 1  # the details are in the later scans, so that those need the full size
-    decoded = _decode_pixels(data, small)
-    if any(_decode_pixels(_extend_scans(data, scans, tail), small) != decoded for tail in _TAILS):
-        return _EARLY
-    return None
+    first, second = (_decode_pixels(_extend_scans(data, scans, tail), small) for tail in _TAILS)
+    return None if first == second else _EARLY
 
 
 def _list_segments(data: bytes) -> Iterator[_Segment]:
