@@ -48,6 +48,7 @@ PROBLEMS: dict[str, str] = {
 }
 _SHOWN_ROWS = 20
 _SHOWN_CHARACTERS = 60
+_FULL_CHARACTERS = 360  # of the first row with a problem
 
 
 class DataError(BalancedThinkingError, ValueError):
@@ -96,7 +97,10 @@ class BadRowsError(DataError):
 
 
 def format_bad_rows(rows: Sequence[BadRow]) -> str:
-    """Row number, problem and text of the first 20 bad rows, then each problem with its count and its explanation."""
+    """Row number, problem and text of the first 20 bad rows, then each problem with its count and its explanation.
+
+    Where the table shortens the first text of a problem, it follows below the explanation.
+    """
     cells = [("row", "problem", "text")]
     cells += [(str(bad.row), ", ".join(bad.problems), _one_printable_line(bad)) for bad in rows[:_SHOWN_ROWS]]
     number, problem = (max(len(row[i]) for row in cells) for i in (0, 1))
@@ -105,7 +109,12 @@ def format_bad_rows(rows: Sequence[BadRow]) -> str:
     if len(rows) > _SHOWN_ROWS:
         lines.append(f"... and {len(rows) - _SHOWN_ROWS} more")
     counts = Counter(name for bad in rows for name in bad.problems)
-    lines += ["", *(f"{name} ({n}): {PROBLEMS[name]}" for name, n in counts.most_common())]
+    lines.append("")
+    for name, n in counts.most_common():
+        lines.append(f"{name} ({n}): {PROBLEMS[name]}")
+        first = next(bad for bad in rows if name in bad.problems)
+        if (text := _printable(first.text, _FULL_CHARACTERS)) not in _one_printable_line(first):
+            lines.append(f"    row {first.row}: {text}")
     return "\n".join([*lines, *count_hints(rows)])
 
 
@@ -118,8 +127,10 @@ def count_hints(rows: Iterable[BadRow]) -> list[str]:
 def _one_printable_line(bad: BadRow) -> str:
     """One printable line: control characters in the data must not reach the terminal."""
     text = f"{bad.id}: {bad.text}" if bad.id else bad.text
-    line = "".join(c if c.isprintable() else " " for c in text[: 10 * _SHOWN_CHARACTERS])
-    line = " ".join(line.split())
-    # Keep both ends: the last part of a path says more than its first.
-    half = _SHOWN_CHARACTERS // 2
-    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: half - 1]}…{line[-half:]}"
+    return _printable(text[: 10 * _SHOWN_CHARACTERS], _SHOWN_CHARACTERS)
+
+
+def _printable(text: str, most: int) -> str:
+    """At most `most` characters on one line, of both ends: the last part of a path says more than its first."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= most else f"{line[: most // 2 - 1]}…{line[-(most // 2) :]}"

@@ -17,7 +17,7 @@ from balanced_thinking.data.mixture import DataNames, list_parts
 from balanced_thinking.data.registry import resolve_data
 from balanced_thinking.inspection.duplicates import Duplicate, find_leaks, find_repeats, fingerprint_example
 from balanced_thinking.inspection.lengths import choose_length_measure
-from balanced_thinking.inspection.model_check import check_with_model
+from balanced_thinking.inspection.model_check import check_with_model, has_chat_template
 from balanced_thinking.inspection.picture_advice import PictureOption, find_picture_option, find_plain_pictures
 from balanced_thinking.segments import get_format, render
 from balanced_thinking.system.progress import track_progress
@@ -89,7 +89,7 @@ def inspect_data(
     Raises what `load_data` raises, except for bad rows, which are part of the result.
     """
     benchmarks = {name: load_test_items(name) for name in against}
-    alone = processor is None  # else the check with the model opens the pictures
+    alone = not has_chat_template(processor)  # else the check with the model opens the pictures
     loaded = load_data(data, split=split, limit=limit, on_bad_row="drop", verify_images=alone, options=options)
     shown = data if isinstance(data, str) else " ".join(part.data for part in list_parts(data))
     measure, unit = choose_length_measure(getattr(processor, "tokenizer", processor))
@@ -98,7 +98,7 @@ def inspect_data(
     examples, bad_rows = _without_tagged(loaded.examples, format)
     totals: Sequence[int] = [0] * len(examples)
     option = None
-    if processor is not None:
+    if not alone:
         checked = check_with_model(examples, format, processor, max_length)
         examples, totals = checked.examples, checked.tokens
         option = find_picture_option(checked.measured, totals, processor, max_length)

@@ -25,6 +25,12 @@ class ModelCheck(NamedTuple):
     measured: list[Example]
 
 
+def has_chat_template(processor: Any) -> bool:
+    """Whether a processor, or a tokenizer, can write a prompt. Without one, only lengths can be counted."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    return any(getattr(one, "chat_template", None) for one in (processor, tokenizer))
+
+
 def check_with_model(examples: Sequence[Example], format: str, processor: Any, max_length: int | None) -> ModelCheck:
     """Check examples as SFT would take them, or their prompts alone, as GRPO would, if none has reasoning."""
     # Imported here, because without a model no inspection needs torch.
