@@ -134,6 +134,9 @@ SAME = [
     ("Ｂ、犬", "B"),  # and its comma
     ("ｏｐｔｉｏｎ　Ｂ", "B"),  # an ideographic space
     ("【Ｂ】", "B"),  # other brackets
+    ("答案：Ｂ", "B"),  # an opening in Chinese
+    ("正确答案是Ｂ。", "B"),  # a sentence
+    ("选项Ｂ", "B"),  # option B
     ("Ⓑ", "B"),  # a circled letter
     ("𝐁", "B"),  # a mathematical one
     (r"\boxed{Ｂ}", "B"),  # in LaTeX

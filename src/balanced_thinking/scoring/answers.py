@@ -33,7 +33,8 @@ _PAIRS = (
 )
 _OPENING = re.compile(
     r"[*_]{0,2}(?:(?:so|thus|hence|therefore),?\s)?\s*(?:the\s)?\s*(?:(?:final|correct|right|best)\s)?\s*"
-    r"(?:answer|option|choice)[*_]{0,2}\s*(?:is\b(?:\s*:|(?!\s*:))|:|=)[*_]{0,2}\s*(?=\S)",
+    r"(?:answer|option|choice)[*_]{0,2}\s*(?:is\b(?:\s*:|(?!\s*:))|:|=)[*_]{0,2}\s*(?=\S)"
+    r"|[*_]{0,2}(?:最终|正确)?(?:答案|选项)(?:是|为)?\s*:?[*_]{0,2}\s*(?=\S)",
     re.IGNORECASE,
 )
 _CLOSERS = ".,;:。、"
