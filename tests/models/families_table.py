@@ -48,7 +48,8 @@ To check any other checkpoint, run [`balanced check MODEL`](check.md).
 - **loads**: every tensor and the processor, without torchvision and with it.
 - **trains**: loss and gradient equal the definition, which runs each sample alone with plain attention; the figure is
   the relative error of the loss. Accumulation 2 x 4 and 8 x 1 equals 1 x 8.
-- **TRL**: relative difference of the first step's loss from TRL's SFTTrainer, on four rows with a picture each.
+- **TRL**: relative difference of the first step's loss from TRL's SFTTrainer, on four rows with a picture each. The
+  chat templates of LLaVA-1.5 and GLM write no end of the answer. We add it and TRL does not, so these losses differ.
 - **packs**: samples that share rows give the loss and the gradient of padded ones.
 - **evaluates**: outputs are the same alone and in a batch, and their prompts are those of training.
 - **resumes**: equal to the bit.
@@ -65,9 +66,10 @@ alone cannot load a processor that has a video half, or Pixtral's; it can load t
 With torchvision transformers resizes pictures with it, without it with Pillow. So pixel values differ by about one
 level of 255. Evaluate with the same one that you train with.
 
-Measured with {versions}. The figures of each row are in
-[without-torchvision.json](results/families/without-torchvision.json) and
-[with-torchvision.json](results/families/with-torchvision.json).
+Measured with these versions; the files hold the figures of each row:
+
+- [without torchvision](results/families/without-torchvision.json): {without}
+- [with torchvision](results/families/with-torchvision.json): {with_it}
 """
 
 
@@ -87,8 +89,9 @@ def make_page(found: dict[str, dict[str, Any]]) -> str:
         cells += [_passed(pair, "resume"), _passed(pair, "saved folder")]
         lines.append("| " + " | ".join(cells) + " |")
     skipped = "\n".join(f"- {NAMES[family]} does not pack: {why}." for family, why in WHY_NOT_PACKED.items())
-    versions = sorted({row["versions"] for rows in found.values() for row in rows.values()})
-    return _HEAD + "\n".join(lines) + "\n" + _TAIL.format(skipped=skipped, versions=", and with ".join(versions))
+    versions = {kind: ", ".join(sorted({row["versions"] for row in rows.values()})) for kind, rows in found.items()}
+    tail = _TAIL.format(skipped=skipped, without=versions["without"], with_it=versions["with"])
+    return _HEAD + "\n".join(lines) + "\n" + tail
 
 
 def _passed(pair: list[dict[str, Any]], *checks: str) -> str:
@@ -100,7 +103,7 @@ def _largest(pair: list[dict[str, Any]], *checks: str) -> str:
     figures = [row["checks"][check] for row in pair for check in checks]
     if any(status != "passed" for status, _ in figures):
         return "no"
-    errors = [error for _, figure in figures for error in re.findall(r"loss differs by ([\de.-]+\d)", figure)]
+    errors = [error for _, figure in figures for error in re.findall(r"loss differs by ([\de.+-]+\d)", figure)]
     return max(errors, key=float)
 
 
