@@ -68,8 +68,10 @@ level of 255. Evaluate with the same one that you train with.
 
 Measured with these versions; the files hold the figures of each row:
 
-- [without torchvision](results/families/without-torchvision.json): {without}
-- [with torchvision](results/families/with-torchvision.json): {with_it}
+- [without torchvision](results/families/without-torchvision.json):
+  {without}
+- [with torchvision](results/families/with-torchvision.json):
+  {with_it}
 """
 
 
