@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from balanced_thinking.batch.collator import ImageCache, ScaleCollator
-from balanced_thinking.batch.pictures import CachedImageProcessor
+from balanced_thinking.batch.pictures import CachedImageProcessor, DistinctImageProcessor
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.images import decode_rgb, open_image
 from balanced_thinking.data.rows import to_dataset
@@ -139,3 +139,18 @@ def test_what_a_call_asks_for_is_part_of_an_entry(tmp_path: Path) -> None:
             cached([picture], do_normalize=wanted)["pixel_values"],
             inner([picture], do_normalize=wanted, return_tensors="pt")["pixel_values"],
         )
+
+
+def test_entries_that_are_not_one_per_picture_are_processed_as_they_come() -> None:
+    """As InternVL's crops and SmolVLM's pictures by row: a group of completions still trains."""
+    asked: list[object] = []
+
+    class Crops:
+        def __call__(self, images: object, **kwargs: object) -> dict[str, torch.Tensor]:
+            asked.append(images)
+            return {"pixel_values": torch.zeros(5, 3, 2, 2)}
+
+    picture = Image.new("RGB", (4, 4))
+    rows = [[picture], [picture]]
+    assert DistinctImageProcessor(Crops())(rows)["pixel_values"].shape[0] == 5
+    assert asked[-1] is rows

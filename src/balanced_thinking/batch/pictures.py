@@ -129,7 +129,10 @@ class DistinctImageProcessor:
         key = (tuple(indices), repr(sorted(kwargs.items(), key=lambda item: item[0])))
         if key not in self._seen:  # keeping the images keeps their ids unique
             self._seen[key] = (distinct, self._inner(distinct, **kwargs))
-        return select_images(self._seen[key][1], [indices[id(image)] for image in flat], len(distinct))
+        made = self._seen[key][1]
+        if "image_grid_thw" not in made and any(len(value) != len(distinct) for value in made.values()):
+            return self._inner(images, **kwargs)  # crops, or entries by row: they cannot be told apart by image
+        return select_images(made, [indices[id(image)] for image in flat], len(distinct))
 
 
 class CachedImageProcessor:
