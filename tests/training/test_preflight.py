@@ -25,6 +25,7 @@ from balanced_thinking.training.preflight import Preflight, check_rows
 from tests.cli.tiny_commands import STEPS, exit_code
 from tests.planted_faults import FAULTS, good_row, write_planted
 
+ROWS = 2000
 MODEL = ["--model", "tiny:qwen2_5_vl"]
 
 
@@ -46,7 +47,7 @@ def sft(data: Path, out: Path, *options: str) -> list[str]:
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, str]]:
     folder = tmp_path_factory.mktemp("planted")
-    return folder, write_planted(folder, 400)
+    return folder, write_planted(folder, ROWS)
 
 
 def test_there_are_thirty_kinds_of_planted_faults() -> None:
@@ -78,7 +79,7 @@ def test_inspect_reports_the_same_rows_as_training(planted: tuple[Path, dict[int
     kept = json.loads((run / "preflight.json").read_text())["training"]
     assert {bad["row"]: tuple(bad["problems"]) for bad in kept["bad_rows"]} == named
     about = json.loads((run / "provenance.json").read_text())
-    assert (about["examples"], about["dropped"]) == (400 - len(faults), len(faults))
+    assert (about["examples"], about["dropped"]) == (ROWS - len(faults), len(faults))
 
 
 def test_the_check_counts_the_tokens_of_the_batch(world_rows: Dataset) -> None:

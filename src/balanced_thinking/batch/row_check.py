@@ -71,7 +71,7 @@ class RowChecker:
                 return CheckedRow(self._count_prompt(plain, pictures if not problems else []), tuple(problems))
             return self._check_sample(to_prompt_completion(plain), problems)
         except RowError as error:
-            return CheckedRow(0, (Problem(error.problem, error.shown), *problems))
+            return CheckedRow(0, (_as_problem(error, plain), *problems))
 
     def _find_picture_problems(self, pictures: Sequence[Any]) -> Iterator[Problem]:
         if pictures and not hasattr(self.collator.processor, "image_processor"):
@@ -114,7 +114,7 @@ class RowChecker:
         try:
             completion = encoder.encode_completion(row["id"], rendered, prompt)
         except RowError as error:
-            return CheckedRow(total, (Problem(error.problem, error.shown),))
+            return CheckedRow(total, (_as_problem(error, row),))
         return CheckedRow(total, too_long=completion is None)
 
     def _count_text(self, text: str) -> int:
@@ -149,3 +149,8 @@ class RowChecker:
             self.count_all,
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _as_problem(error: RowError, row: Mapping[str, Any]) -> Problem:
+    """The error without the row's id, which the table of bad rows shows in any case."""
+    return Problem(error.problem, error.shown.removeprefix(f"sample {row['id']}").lstrip(": "))
