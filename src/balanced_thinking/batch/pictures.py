@@ -131,7 +131,7 @@ class DistinctImageProcessor:
             self._seen[key] = (distinct, self._inner(distinct, **kwargs))
         made = self._seen[key][1]
         if "image_grid_thw" not in made and any(len(value) != len(distinct) for value in made.values()):
-            return self._inner(images, **kwargs)  # crops, or entries by row: they cannot be told apart by image
+            return self._inner(images, **kwargs)  # crops, or entries by row: which belong to which image is unknown
         return select_images(made, [indices[id(image)] for image in flat], len(distinct))
 
 
