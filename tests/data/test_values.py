@@ -57,6 +57,7 @@ NULLS = [
     ({"answer": "one", "choices": ["one", NAN, "two"]}, "null_choice"),
     ({"answer": "one", "choices": ["one", True]}, "not_text"),
     ({"answer": "one", "choices": {"x": "one", "y": "two"}}, "not_text"),
+    ({"answer": "one", "choices": {"0": "one", "2": "two"}}, "not_text"),
     ({"answer": "three", "options": ["one", "two"]}, "answer_not_in_choices"),
 ]
 
@@ -107,12 +108,15 @@ def test_several_answers_are_one_to_train_on_and_alternatives(
     assert not {"answers", "alternatives"} & example.meta.keys()
 
 
+NINE_CATS = [f"cat {n}" for n in range(2, 11)]
 # (values of the row, the choices)
 CHOICES = [
     ({"choices": ["horse", "dog"]}, ("horse", "dog")),
     ({"options": ["horse", "dog"]}, ("horse", "dog")),
     ({"options": {"A": "horse", "B": "dog"}}, ("horse", "dog")),
     ({"choices": {"text": ["horse", "dog"], "label": ["A", "B"]}}, ("horse", "dog")),  # ARC's shape
+    ({"choices": {"0": "horse", "1": "dog"}}, ("horse", "dog")),
+    ({"options": {"1": "horse", **{str(n): f"cat {n}" for n in range(2, 12)}}}, ("horse", *NINE_CATS, "cat 11")),
     ({"options": "['horse', 'dog']"}, ("horse", "dog")),  # MMMU's, and what pandas writes
     ({"options": '["horse", "dog"]'}, ("horse", "dog")),
     ({"options": "A. horse\nB. dog"}, ("horse", "dog")),

@@ -18,6 +18,7 @@ from typing import Any
 _TEXT_KEYS = ("text", "answer", "value", "label")  # of an object that is one text
 _SPELLED_OUT = Decimal(10) ** 21  # larger numbers keep their exponent
 _LABEL = re.compile(r"\s*[(\[]?([A-Z])[.):\]]\s*")
+_NUMBER = re.compile(r"\d{1,3}", re.ASCII)  # as a key of an object
 _MOST_LIST_CHARACTERS = 2**16
 _NO_COMMA = re.compile(r"""['"]\s+['"]""")
 
@@ -109,8 +110,9 @@ def _iterate_answers(value: Any, key: str) -> Iterable[str]:
 def to_choices(value: Any) -> tuple[str, ...]:
     """The options in their order.
 
-    Takes a list; an object of letters (`{"A": "dog"}`); lists under `text` and `label`; and a text that is written like
-    a list, or like lines `A. dog`. Null at the end fills a table up and is left out. Raises RowProblemError otherwise.
+    Takes a list; an object of letters (`{"A": "dog"}`), or of numbers from 0 or 1; lists under `text` and `label`; and
+    a text that is written like a list, or like lines `A. dog`. Null at the end fills a table up and is left out. Raises
+    RowProblemError otherwise.
     """
     if isinstance(value, str):
         value = split_list_text(value) or _split_lettered_lines(value) or value
@@ -127,9 +129,12 @@ def to_choices(value: Any) -> tuple[str, ...]:
 def _choices_of_object(value: Mapping[str, Any]) -> Any:
     if isinstance(value.get("text"), (list, tuple)):
         return value["text"]
-    names = sorted(value, key=str)
-    if [str(name).upper() for name in names] != [chr(ord("A") + k) for k in range(len(names))]:
-        raise RowProblemError(f"the options are an object that does not begin with A, B: {value!r}", "not_text")
+    numbered = all(_NUMBER.fullmatch(str(name)) for name in value)
+    names = sorted(value, key=(lambda name: int(str(name))) if numbered else str)
+    shown = [str(name).upper() for name in names]
+    known = ([chr(ord("A") + k) for k in range(len(names))], *([str(k + n) for k in range(len(names))] for n in (0, 1)))
+    if shown not in known:
+        raise RowProblemError(f"the options are an object that does not begin with A, B or 0, 1: {value!r}", "not_text")
     return [value[name] for name in names]
 
 
