@@ -40,6 +40,10 @@ UNREAD = [
     ({"meta": {"sound": "a.mp3"}}, "unread_media"),
     ({"question": "<video>\nWhat happens?"}, "unread_media"),
     ({"question": "What happens in <audio>?"}, "unread_media"),
+    ({"question": "<video>What happens?"}, "unread_media"),
+    ({"question": "What happens? (<Video>)"}, "unread_media"),
+    ({"question": "It is\n<video>\nWhat happens?"}, "unread_media"),
+    ({"question": "In <|video_pad|> what happens?"}, "unread_media"),  # a model's own token, anywhere
     ({"image": "one.png", "videos": ["a.mp4"]}, "unread_media"),  # beside a picture, too
     ({"thumbnail": "one.png"}, "unread_image"),  # by its suffix
     ({"meta": {"source": "photos/one.JPG?raw=1"}}, "unread_image"),
@@ -81,6 +85,9 @@ HARMLESS = [
     {"image": "one.png", "mask": "two.png", "image_id": 7},  # the row has its picture
     {"videos": [], "video": None, "audio": ""},
     {"note": "see one.png and two"},
+    {"question": "What does the <video> tag do?"},  # about HTML
+    {"question": "Is `<audio>` older than `<video>`?"},
+    {"question": "Repair this:\n<video>\n<source src='a'>\n</video>"},
 ]
 
 

@@ -24,7 +24,11 @@ _SPECIAL = re.compile(
 )
 _CASED = re.compile(re.escape(PLACEHOLDER), re.IGNORECASE)
 _OTHER = re.compile(r"<(?:img|picture)(?: ?/)?>", re.IGNORECASE)
-_MEDIA = re.compile(r"<(?:\|)?(?:video|audio)(?:_pad)?(?:\|)?>", re.IGNORECASE)
+# Video and sound: models' own tokens anywhere, and plain names with no word on one side of them in their line.
+_MEDIA = re.compile(
+    r"<\|(?:video|audio)(?:_pad)?\|>|<(?:video|audio)_pad>|^[^\w`]*<(video|audio)>|<(video|audio)>(?=[^\w`]*$)",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 class PlacedTexts(NamedTuple):
@@ -42,8 +46,7 @@ def place_images(texts: Sequence[str], images: int) -> PlacedTexts:
     white space around them; other white space stays. Raises RowProblemError.
     """
     joined = "\n".join(texts)
-    if found := _MEDIA.search(joined):
-        raise RowProblemError(f"{found[0]} in: {joined}", "unread_media")
+    _refuse_media(joined)
     pattern = _choose_pattern(joined, images)
     count = 0 if pattern is None else len(pattern.findall(joined))
     if pattern is None or not count:
@@ -64,6 +67,14 @@ def place_images(texts: Sequence[str], images: int) -> PlacedTexts:
         if sorted(order) != list(range(images)):
             raise RowProblemError(f"each of {images} images must have one place: {joined}", "image_count")
     return PlacedTexts([turn.text for turn in placed], [turn.image_places for turn in placed], order)
+
+
+def _refuse_media(text: str) -> None:
+    """Raises RowProblemError for the place of video or sound. Within a line, or with a closing tag, it is HTML."""
+    for found in _MEDIA.finditer(text):
+        name = found[1] or found[2]
+        if name is None or f"</{name}>".lower() not in text.lower():
+            raise RowProblemError(f"{f'<{name}>' if name else found[0]} in: {text}", "unread_media")
 
 
 def _choose_pattern(text: str, images: int) -> re.Pattern[str] | None:
