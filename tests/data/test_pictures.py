@@ -391,11 +391,13 @@ REFUSED = {
     "PSD": b"8BPS\0\1" + bytes(40),
     "SVG": b'  <svg xmlns="http://www.w3.org/2000/svg"></svg>',
     "a web page": b"<!DOCTYPE html><html>not found</html>",
-    "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+    "run git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
     "an empty file": b"",
     "not a PNG": b"hello, world",
     "DDS": encode(photograph(), "DDS"),
     "QOI": encode(photograph(), "QOI"),
+    "TGA: convert": encode(photograph(), "TGA"),
+    "a cursor": b"\0\0\2\0\1\0\x20\x20" + bytes(40),
     "not a": encode(photograph(), "PPM"),
 }
 

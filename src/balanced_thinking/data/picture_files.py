@@ -18,31 +18,34 @@ SHOWN_FORMATS = "PNG, JPEG, WebP, BMP, GIF or TIFF"
 # What Pillow raises for files that are missing, damaged, too large or not pictures. PNG damage is a SyntaxError.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _JPEG_FORMATS = ("JPEG", "MPO")  # the second: a JPEG with further pictures behind the first, as phones write
-# Kinds that people have as pictures: the place and the bytes by which a file says what it is.
+# Kinds that people have as pictures: the place and the bytes by which a file says what it is. The cure is a conversion
+# unless the name has one of its own.
 _OTHER_KINDS = (
     (0, b"%!PS", "EPS or PostScript"),
     (0, b"\xc5\xd0\xd3\xc6", "EPS"),
     (0, b"%PDF", "PDF"),
     (0, b"8BPS", "a Photoshop document (PSD)"),
     (0, b"\0\0\1\0", "an icon (ICO)"),
+    (0, b"\0\0\2\0\0\0\0\0", "TGA"),  # a cursor has the number of its pictures there
+    (0, b"\0\0\x0a\0\0\0\0\0", "TGA"),
     (0, b"\0\0\2\0", "a cursor (CUR)"),
     (4, b"ftypavi", "AVIF"),
     (4, b"ftyphei", "HEIC"),
     (4, b"ftyphev", "HEIC"),
     (4, b"ftypmif1", "HEIF"),
-    (4, b"ftyp", "a video (MP4)"),
+    (4, b"ftyp", "a video (MP4): save one of its frames as PNG or JPEG"),
     (0, b"\0\0\0\x0cjP", "JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
     (0, b"\0\0\0\x0cJXL", "JPEG XL"),
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"<svg", "SVG"),
     (0, b"<?xml", "SVG or other XML"),
-    (0, b"<", "a web page"),
+    (0, b"<", "a web page: download the picture itself"),
     (0, b"DDS ", "DDS"),
     (0, b"qoif", "QOI"),
     (0, b"\xd7\xcd\xc6\x9a", "WMF"),
-    (0, b"\x1aE\xdf\xa3", "a video (WebM)"),
-    (0, b"version https://git-lfs", "a Git LFS pointer without its file"),
+    (0, b"\x1aE\xdf\xa3", "a video (WebM): save one of its frames as PNG or JPEG"),
+    (0, b"version https://git-lfs", "a Git LFS pointer without its file: run git lfs pull"),
 )
 _PREFIX_BYTES = 64
 
@@ -118,5 +121,5 @@ def _describe_kind(prefix: bytes) -> str:
     start = prefix.removeprefix(b"\xef\xbb\xbf")
     for place, magic, name in _OTHER_KINDS:
         if start[place:].lstrip()[: len(magic)] == magic if magic[:1] == b"<" else start[place:].startswith(magic):
-            return f"{name}: convert it to PNG or JPEG"
+            return name if ": " in name else f"{name}: convert it to PNG or JPEG"
     return f"not a {SHOWN_FORMATS} picture"
