@@ -78,6 +78,19 @@ PARQUET = [
         },
         (1, None, "2", "Count."),
     ),
+    (
+        {
+            "prompt": [
+                {"role": "system", "content": [{"type": "text", "text": "Count."}]},
+                {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+                {"role": "user", "content": [{"type": "text", "text": QUESTION}]},
+            ],
+            "answer": "2",
+            "history": None,  # as tables fill it up
+        },
+        (0, None, "2", "Count.\n\nBe brief."),
+    ),
+    ({"problem": QUESTION, "answer": "2", "ground_truth": "two"}, (0, None, "2", None)),  # which is no reasoning
     ({"images": CELLS[:1], "texts": [{"user": QUESTION, "assistant": completion(THINK, "2")}]}, (1, THINK, "2", None)),
     (
         {"image": CELLS[0], "conversations": {"from": ["human", "gpt"], "value": [QUESTION, completion(THINK, "2")]}},
@@ -419,7 +432,7 @@ def test_a_clone_of_the_hub_with_its_card_is_read(tmp_path: Path) -> None:
     folder = hub_layout(tmp_path)
     write_parquet(folder / "data" / "test-00000-of-00001.parquet", ours(CELLS)[:1])
     files = "".join(f"  - split: {split}\n    path: data/{split}-*\n" for split in ("train", "test"))
-    head = f"configs:\n- config_name: default\n  data_files:\n{files}"
+    head = f"configs:\n- config_name: default\n  data_files:\n{files}license_link: https://example.com/terms\n"
     made(folder / "README.md", f"---\nlicense: mit\n{head}---\n# Tiles\n".encode())
     counts = [len(load_data(str(folder), split=split, verify_images=True).examples) for split in ("train", "test")]
     assert counts == [3, 1]

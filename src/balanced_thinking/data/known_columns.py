@@ -127,11 +127,9 @@ def _adapt_prompt(record: dict[str, Any]) -> dict[str, Any]:
     if not all(isinstance(turn, Mapping) for turn in prompt) or prompt[-1].get("role") != "user":
         return record
     *earlier, last = prompt
-    spoken = [turn for turn in earlier if turn.get("role") != "system"]
-    systems = [turn.get("content") for turn in earlier if turn.get("role") == "system"]
-    extra = {"history": spoken} if spoken else {}
-    extra |= {"system": systems[0]} if systems else {}
-    return {"question": last.get("content"), **extra, **rest}
+    if earlier and _is_given(rest, "history"):
+        return record
+    return {"question": last.get("content"), **rest, **({"history": earlier} if earlier else {})}
 
 
 def _is_answered(record: Mapping[str, Any]) -> bool:
@@ -149,7 +147,8 @@ def _adapt_answer(record: dict[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in record.items() if key != source}
     if not _is_answered(record):
         return rest | {"answer": record[source]}  # the reader takes the reasoning out of it
-    if not isinstance(record[source], str) or any(_is_given(record, name) for name in THINK_KEYS):
+    is_reasoning = isinstance(record[source], str) and source != "ground_truth"
+    if not is_reasoning or any(_is_given(record, name) for name in THINK_KEYS):
         return record
     written = parse(record[source], "auto")
     think = written.think if written.answer is not None else record[source]

@@ -234,7 +234,8 @@ def _has_configurations(folder: Path) -> bool:
     if not readme.is_file():
         return False
     head = readme.read_text(encoding="utf-8", errors="replace")
-    found = re.search(r"(?ms)^configs:.*", head.split("\n---", 1)[0]) if head.startswith("---") else None
+    block = r"(?ms)^configs:.*?(?=^\w|\Z)"  # up to the header's next key, whose text may have a web address
+    found = re.search(block, head.split("\n---", 1)[0]) if head.startswith("---") else None
     if found is not None and ("://" in found[0] or ".." in found[0]):
         raise DataError(f"{readme} names files outside of its folder; expected a folder that has its data: get them")
     return found is not None
