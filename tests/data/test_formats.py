@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import gzip
 import io
 import json
 import tarfile
@@ -61,6 +62,12 @@ def write_lines(file: Path, rows: list[dict[str, Any]]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
+
+
+def pack(file: Path) -> Path:
+    packed = file.with_name(f"{file.name}.gz")
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    return packed
 
 
 def write_parquet(file: Path, rows: list[dict[str, Any]]) -> Path:
@@ -232,6 +239,8 @@ FORMS: dict[str, Form] = {
     "imagefolder, jsonl": lambda at: imagefolder(at, lambda to, rows: write_lines(to / "metadata.jsonl", rows)),
     "imagefolder, parquet": lambda at: imagefolder(at, lambda to, rows: write_parquet(to / "metadata.parquet", rows)),
     "sharegpt, an array": sharegpt,
+    "json lines, packed": lambda at: pack(write_lines(at / "p.jsonl", swift_rows(save_pictures(at)))),
+    "an array, packed": lambda at: pack(sharegpt(at)),
     "llava": llava,
     "messages": lambda at: write_lines(
         at / "m.jsonl",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import gzip
 import json
 import os
 import pickle
@@ -213,7 +214,9 @@ def unpicklable(folder: Path) -> Path:
 UNREADABLE = [
     (lambda at: made(at / "a.zip", b"PK\x03\x04"), "is a zip archive: unpack it"),
     (lambda at: made(at / "a.xlsx", b"PK\x03\x04"), "is a spreadsheet: save it as CSV"),
-    (lambda at: made(at / "a.jsonl.gz", b"\x1f\x8b"), "is compressed: unpack it with gunzip"),
+    (lambda at: made(at / "a.csv.gz", b"\x1f\x8b"), "is compressed: unpack it with gunzip"),
+    (lambda at: made(at / "a.jsonl.gz", gzip.compress(b"{}\n" * 99)[:-9]), "cannot be unpacked"),
+    (lambda at: made(at / "a.json.gz", b"[]"), "cannot be unpacked"),
     (lambda at: made(at / "a.pkl", pickle.dumps(Trap(at / "sprung"))), "is a pickle, which runs code"),
     (lambda at: made(at / "a.py", b"raise SystemExit"), "no code of a data set is run"),
     (lambda at: made(at / "a.txt", b"How many?"), "is plain text: write one JSON object per line"),

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import ijson
 
@@ -32,7 +35,7 @@ def read_records(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     if file.suffix.lower() in SEPARATORS:
         yield from _read_csv(file)
         return
-    with file.open("rb") as stream:
+    with open_text_file(file) as stream:
         start = stream.read(_START_BYTES)
         marked = len(codecs.BOM_UTF8) * start.startswith(codecs.BOM_UTF8)
         stream.seek(marked)
@@ -44,9 +47,20 @@ def read_records(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
                 yield row, _parse_line(row, line)
 
 
+@contextmanager
+def open_text_file(file: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file, unpacked if its name ends in `.gz`. Raises DataError for one that cannot be unpacked."""
+    packed = file.suffix.lower() == ".gz"
+    try:
+        with gzip.open(file) if packed else file.open("rb") as stream:
+            yield cast(BinaryIO, stream)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{file} cannot be unpacked ({error}); expected a complete file of gzip") from error
+
+
 def refuse_unreadable_file(file: Path) -> None:
     """Raise DataError if the beginning of a file shows that none of its rows can be read."""
-    with file.open("rb") as stream:
+    with open_text_file(file) as stream:
         start = stream.read(_START_BYTES)
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{file} is UTF-16; expected UTF-8: save it in that encoding")
@@ -144,7 +158,8 @@ def _read_array(file: Path, stream: BinaryIO) -> Iterator[tuple[int, dict[str, A
     except (ijson.JSONError, UnicodeDecodeError):
         pass  # the standard library reads more: NaN, and integers of any length
     try:
-        rest = json.loads(file.read_bytes())[row:]
+        stream.seek(0)
+        rest = json.loads(stream.read())[row:]
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} begins like a JSON array but is not valid: {error}") from error
     for position, value in enumerate(rest, row + 1):

@@ -2,7 +2,7 @@
 
 | what | how it is known |
 | --- | --- |
-| JSON Lines, JSON, CSV, TSV | a file `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` |
+| JSON Lines, JSON, CSV, TSV | a file `.jsonl`, `.ndjson`, `.json` (the first and the last also `.gz`), `.csv`, `.tsv` |
 | parquet, Arrow, WebDataset | a file `.parquet`, `.arrow`, `.tar`, `.tar.gz`, `.tgz` |
 | `save_to_disk` | a folder with `dataset_dict.json`, or with `state.json` |
 | one file for each split | a folder with `train.jsonl`, `test.parquet` and so on |
@@ -34,9 +34,10 @@ from balanced_thinking.data.tables import (
 )
 from balanced_thinking.data.unreadable import explain_unreadable, is_lfs_pointer
 
-TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".ndjson")
+TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".ndjson", ".jsonl.gz", ".json.gz")
 TABLE_SUFFIXES = (".parquet", ".arrow")
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+_DOUBLE_SUFFIXES = (".tar.gz", ".jsonl.gz", ".json.gz")
 SUFFIXES = (*TEXT_SUFFIXES, *TABLE_SUFFIXES, *ARCHIVE_SUFFIXES)
 USUAL_SPLITS = ("train", "validation", "test")
 _SYNONYMS = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation"}
@@ -78,9 +79,9 @@ def has_known_form(path: Path) -> bool:
 
 
 def file_suffix(file: Path) -> str:
-    """The suffix in lower case, `.tar.gz` as one."""
+    """The suffix in lower case, `.tar.gz` and the like as one."""
     name = file.name.lower()
-    return ".tar.gz" if name.endswith(".tar.gz") else Path(name).suffix
+    return next((suffix for suffix in _DOUBLE_SUFFIXES if name.endswith(suffix)), Path(name).suffix)
 
 
 def find_split_files(folder: Path) -> list[Path]:
