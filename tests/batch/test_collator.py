@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from balanced_thinking.batch.collator import Packing, ScaleCollator
-from balanced_thinking.batch.messages import assistant_text
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.checks import check_examples
 from balanced_thinking.data.example import Example
@@ -265,19 +264,6 @@ def test_a_chat_template_that_drops_the_reasoning_is_refused(template: str, form
         collator([row("") | {"completion": [{"role": "assistant", "content": text}]}])
     plain = {"id": "one", "prompt": "which color ?", "completion": text}
     assert "it is red ." in decoded(collator, collator([plain]), 0, THINK)
-
-
-@pytest.mark.parametrize(
-    ("completion", "text"),
-    [
-        ("red", None),  # plain text meets no template
-        ([{"role": "assistant", "content": "red"}], "red"),  # a string
-        ([{"role": "assistant", "content": [{"type": "text", "text": "re"}, {"type": "text", "text": "d"}]}], "red"),
-        ([{"role": "assistant", "content": None}], ""),  # nothing said
-    ],
-)
-def test_what_the_assistant_says_is_found_in_every_form(completion: Any, text: str | None) -> None:
-    assert assistant_text(completion) == text
 
 
 @pytest.mark.parametrize(("template", "format"), [(KEEPS, "think-answer"), (KEEPS, "direct"), (TIDIES, "think-answer")])

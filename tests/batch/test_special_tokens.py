@@ -10,7 +10,7 @@ import pytest
 
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.batch.row_check import RowChecker
-from balanced_thinking.batch.special_tokens import SpecialTokens, find_special_tokens
+from balanced_thinking.batch.special_tokens import SpecialTokens
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import get_format
@@ -44,7 +44,7 @@ ANSWERED = "<think>It is red.</think><answer>red</answer>"
     ],
 )
 def test_each_model_has_special_tokens_of_its_own(architecture: str, text: str, token: str | None) -> None:
-    (found,) = find_special_tokens(build_tiny(architecture)[1], [text])
+    found = SpecialTokens(build_tiny(architecture)[1]).find_first(text)
     assert (found and found.token) == token
     assert found is None or text[found.start :].startswith(found.token)
 
@@ -54,7 +54,7 @@ def test_placeholders_of_the_processor_and_control_tokens_count_too() -> None:
     processor.fake_image_token, processor.global_image_tag = "<fake_token_around_image>", "<global-img>"
     processor.tokenizer.add_tokens(["<|fim_prefix|>", "<td>", "<|eot_id|>"])  # not marked as special
     texts = ["<fake_token_around_image>", "<global-img>", "<|fim_prefix|>", "<|eot_id|>", "<td>"]
-    found = find_special_tokens(processor, texts)
+    found = map(SpecialTokens(processor).find_first, texts)
     assert [one and one.token for one in found] == [*texts[:-1], None]
 
 
@@ -83,7 +83,7 @@ def test_the_tags_of_the_format_may_be_special_tokens(
 ) -> None:
     tokenizer = copy.deepcopy(build_tiny("qwen2")[1])
     tokenizer.add_tokens(tags, special_tokens=True)
-    (found,) = find_special_tokens(tokenizer, [text], get_format(format))
+    found = SpecialTokens(tokenizer, get_format(format)).find_first(text)
     assert (found and found.token) == token
 
 

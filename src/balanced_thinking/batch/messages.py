@@ -57,13 +57,6 @@ def template_messages(messages: Sequence[Mapping[str, Any]], images: int | None,
         raise RowError(f"sample {row_id}: {error}", kind) from error
 
 
-def assistant_text(completion: Any) -> str | None:
-    """The assistant's text in a completion of messages, before the chat template; None for plain text."""
-    if isinstance(completion, str):
-        return None
-    return _content_text(completion[-1].get("content"))
-
-
 def merge_reasoning(message: Mapping[str, Any], format: ReasoningFormat, row_id: str) -> dict[str, Any]:
     """The assistant's message with reasoning that is beside its content written into the content.
 

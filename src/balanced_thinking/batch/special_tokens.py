@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from balanced_thinking.segments import FORMATS, ReasoningFormat
@@ -58,14 +58,6 @@ class SpecialTokens:
     def find_first(self, text: str) -> FoundToken | None:
         """The first of them in the text."""
         return next(self.find_all(text), None)
-
-
-def find_special_tokens(
-    processor: Any, texts: Iterable[str], format: ReasoningFormat | None = None
-) -> list[FoundToken | None]:
-    """For each text the first special token that is written in it, or None."""
-    tokens = SpecialTokens(processor, format)
-    return [tokens.find_first(text) for text in texts]
 
 
 def special_token_texts(processor: Any) -> set[str]:

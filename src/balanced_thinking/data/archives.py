@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.data.bad_rows import BadRow, DataError
+from balanced_thinking.data.picture_files import PICTURE_SUFFIXES
 
-_PICTURE = re.compile(r"(?:.*\.)?(?:png|jpe?g|webp|bmp|gif|tiff?)", re.IGNORECASE)
+_PICTURE = re.compile(rf"(?:.*\.)?(?:{'|'.join(PICTURE_SUFFIXES)})", re.IGNORECASE)
 _JSON = re.compile(r"(?:.*\.)?(?:json|jsn)", re.IGNORECASE)
 _TEXT = re.compile(r"(?:(.*)\.)?(?:txt|text|cls|id)", re.IGNORECASE)
 _OURS = ("__key__", "__url__", "__local_path__")

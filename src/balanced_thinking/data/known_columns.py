@@ -19,6 +19,7 @@ from types import NoneType
 from typing import Any
 
 from balanced_thinking.data.keys import ANSWER_KEYS, CLAIMED, NUMBERED_IMAGE, OPTIONAL, THINK_KEYS, TURN_LISTS
+from balanced_thinking.data.picture_files import PICTURE_STARTS
 from balanced_thinking.data.values import is_null
 from balanced_thinking.segments import parse
 
@@ -30,7 +31,6 @@ FILE_NAMES = ("file_name", "file_names")  # of an imagefolder
 OTHER_PICTURES = ("decoded_image", "img", "imgs", "picture", "pictures", "photo", "jpg", "jpeg", "png", "webp")
 _PLAIN = (str, int, float, list, tuple, dict, NoneType)
 _FOREIGN_PICTURES = frozenset({*FILE_NAMES, *OTHER_PICTURES})
-_PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\x00", b"MM\x00*")
 
 
 def adapt_record(record: dict[str, Any]) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def _is_picture(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(_is_picture(one) for one in value)
     data = value.get("bytes") if isinstance(value, Mapping) and {*value} <= {"bytes", "path"} else value
-    return isinstance(data, bytes | bytearray) and bytes(data[:8]).startswith(_PICTURE_STARTS)
+    return isinstance(data, bytes | bytearray) and bytes(data[:8]).startswith(PICTURE_STARTS)
 
 
 def _has_picture_part(turns: Any) -> bool:

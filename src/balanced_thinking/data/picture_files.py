@@ -14,6 +14,8 @@ from balanced_thinking.data.jpeg import find_jpeg_damage
 
 # The only kinds that are decoded. Pillow knows more, of which one starts another program (EPS).
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+PICTURE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff")
+PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\x00", b"MM\x00*")  # of their files
 SHOWN_FORMATS = "PNG, JPEG, WebP, BMP, GIF or TIFF"
 # What Pillow raises for files that are missing, damaged, too large or not pictures. PNG damage is a SyntaxError.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, cast
 import ijson
 
 from balanced_thinking.data.bad_rows import BadRow, DataError
-from balanced_thinking.data.keys import CLAIMED, OPTIONAL
+from balanced_thinking.data.keys import CLAIMED, LIST_KEYS, OPTIONAL
 from balanced_thinking.data.unreadable import explain_content
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}  # suffix -> between columns
@@ -142,7 +142,7 @@ def _build_csv_record(row: int, cells: dict[Any, Any]) -> dict[str, Any] | BadRo
     record: dict[str, Any] = {name: cell for name, cell in cells.items() if cell}
     if bad := next((cell for cell in record.values() if _NOT_UTF8.search(cell)), None):
         return BadRow(row, ("not_utf8",), bad.encode("utf-8", "surrogateescape").decode("latin-1"))
-    for name in ("choices", "options", "answers", "alternatives", "image", "images", "file_names"):
+    for name in LIST_KEYS:
         if name in record:
             record[name] = record[name].split(SEPARATOR)
     return record

@@ -11,7 +11,7 @@ from typing import Any
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.bad_rows import BadRow, UnknownDataError
-from balanced_thinking.data.keys import CLAIMED, OPTIONAL
+from balanced_thinking.data.keys import CLAIMED, LIST_KEYS, OPTIONAL
 from balanced_thinking.data.known_columns import (
     ANSWERS,
     QUESTIONS,
@@ -27,7 +27,6 @@ from balanced_thinking.data.sources import Row, Source
 TARGETS = tuple(sorted(CLAIMED | OPTIONAL))
 # Not `id`, `split` and `meta`, which often mean something else in capitals.
 _ANY_CASE = {*CLAIMED, *QUESTIONS, *ANSWERS} - {"id", "split", "meta"}
-_LISTS = ("choices", "image", "images")  # of which a cell of text may hold several
 _PEEKED = 100  # rows in which a column must occur once
 _SHOWN = 30  # columns that a message lists
 # Parts of names that a column for each of ours often has, for a suggestion.
@@ -81,7 +80,7 @@ def _rename(record: dict[str, Any], mapping: Mapping[str, str]) -> dict[str, Any
         return record
     taken = {target: _find_value(record, source) for target, source in mapping.items()}
     rest = {key: value for key, value in record.items() if key not in mapping.values() and key not in mapping}
-    for target in _LISTS:
+    for target in LIST_KEYS:
         if isinstance(value := taken.get(target), str) and SEPARATOR in value:
             taken[target] = value.split(SEPARATOR)
     return rest | {target: value for target, value in taken.items() if value is not None}

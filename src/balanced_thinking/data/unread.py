@@ -12,11 +12,11 @@ from typing import Any
 from PIL import Image
 
 from balanced_thinking.data.keys import MEDIA_KEYS
-from balanced_thinking.data.picture_files import UNREADABLE
+from balanced_thinking.data.picture_files import PICTURE_SUFFIXES, UNREADABLE
 from balanced_thinking.data.tables import open_cell_image
 from balanced_thinking.data.values import RowProblemError, first_nonempty_value, is_null
 
-_PICTURE_FILE = re.compile(r".+\.(?:png|jpe?g|webp|bmp|gif|tiff?|heic|avif|svg)", re.IGNORECASE)
+_PICTURE_FILE = re.compile(rf".+\.(?:{'|'.join(PICTURE_SUFFIXES)}|heic|avif|svg)", re.IGNORECASE)
 _MEDIA_FILE = re.compile(r".+\.(?:mp4|avi|mov|mkv|webm|wav|mp3|flac|ogg|m4a)", re.IGNORECASE)
 _PICTURE_KEY = re.compile(
     r"(?:.*_)?(?:image|img|picture|photo|pic|figure|screenshot)s?"

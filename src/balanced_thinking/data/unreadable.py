@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from balanced_thinking.data.picture_files import PICTURE_SUFFIXES
+
 # Suffix -> what it is, and what to do.
 _OTHERS = {
     ".zip": ("a zip archive", "unpack it and name the folder, or the table in it"),
@@ -44,7 +46,7 @@ _OTHERS |= {
 }
 _POINTER = b"version https://git-lfs"
 _START_BYTES = 32
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_PICTURES = tuple(f".{suffix}" for suffix in PICTURE_SUFFIXES)
 _STARTS = (
     (b"PK\x03\x04", "a zip archive or a spreadsheet", "unpack it, or save the spreadsheet as CSV"),
     (b"\x1f\x8b", "compressed", "unpack it with gunzip"),
@@ -63,7 +65,7 @@ def explain_unreadable(place: Path, suffixes: Sequence[str]) -> str:
     if place.is_dir():
         return f"{place} {_describe_folder(place)}; {expected}"
     suffix = place.suffix.lower()
-    if suffix in PICTURES:
+    if suffix in _PICTURES:
         return f"{place} is a picture; name a table with its path, its question and its answer. Otherwise {expected}"
     if suffix in _OTHERS:
         what, fix = _OTHERS[suffix]
@@ -89,7 +91,7 @@ def _describe_folder(folder: Path) -> str:
     if not files:
         return "is an empty folder"
     suffixes = {file.suffix.lower() for file in files}
-    if suffixes <= {*PICTURES, ""}:
+    if suffixes <= {*_PICTURES, ""}:
         columns = "file_name, question and answer"
         return f"has pictures, but no table with their questions: add a metadata.csv with the columns {columns}"
     known = next((file for file in files if file.suffix.lower() in _OTHERS), None)
