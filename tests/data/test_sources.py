@@ -207,6 +207,15 @@ def test_unknown_columns_are_listed_with_the_mapping_to_write(
     assert "pictures per sample: 1 in 1" in capsys.readouterr().out
 
 
+def test_an_unknown_name_of_a_conversation_is_suggested(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": completion(THINK, "2")}]
+    file = write_parquet(tmp_path / "a.parquet", [{"model": "m", "question_id": 1, "conversation": talk}])
+    with pytest.raises(UsageError, match=r"--data_options\.columns '\{messages: conversation\}'"):
+        load_data(str(file))
+    (example,) = load_data(str(file), options={"columns": {"messages": "conversation"}}).examples
+    assert (example.think, example.answer) == (THINK, "2")
+
+
 def unpicklable(folder: Path) -> Path:
     return write_tar(folder / "a.tar", [{"jpg": BYTES[0], "pyd": pickle.dumps(Trap(folder / "sprung"))}])
 

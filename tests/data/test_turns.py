@@ -44,6 +44,9 @@ SYSTEMS = [
     },
     {"system": " Be brief. ", "messages": [SYSTEM, asks("Which animal?"), says()]},  # the same text twice
     {**COLUMNS, "system": "Be brief."},
+    {**COLUMNS, "system": ["Be brief."]},
+    {**COLUMNS, "system_prompt": "Be brief."},  # OpenOrca's
+    {**COLUMNS, "system_prompt": ["Be brief. "]},
 ]
 
 
@@ -55,7 +58,7 @@ def test_a_system_text_is_the_first_message(
     assert isinstance(example, Example), example
     assert prompt_messages(example) == [SYSTEM, asks("Which animal?")]
     assert to_dataset([example])[0]["prompt"] == [SYSTEM, asks("Which animal?")]
-    assert "system" not in example.meta
+    assert {"system", "system_prompt"}.isdisjoint(example.meta)
     with caplog.at_level(logging.WARNING):
         assert prompt_messages(read_one(folder, row, system="drop")) == [asks("Which animal?")]
     assert "the system text of 1 samples was left out" in caplog.text

@@ -84,6 +84,7 @@ HARMLESS = [
     {"site": "https://example.org/page", "hash": "9f" * 40},
     {"image": "one.png", "mask": "two.png", "image_id": 7},  # the row has its picture
     {"videos": [], "video": None, "audio": ""},
+    {"images": [None], "video": False},
     {"note": "see one.png and two"},
     {"question": "What does the <video> tag do?"},  # about HTML
     {"question": "Is `<audio>` older than `<video>`?"},

@@ -25,8 +25,9 @@ TURN_THINK_KEYS = ("reasoning_content", "reasoning", "thinking", "thought", "thi
 ANSWER_KEYS = ("answer", "answers")
 ALTERNATIVE_KEYS = ("alternatives", "answers")
 CHOICE_KEYS = ("choices", "options")
+SYSTEM_KEYS = ("system", "system_prompt")
 LIST_KEYS = ("choices", "options", "answers", "alternatives", "image", "images", "file_names")  # of several values
 MEDIA_KEYS = ("video", "videos", "audio", "audios")
 # Part of `meta` unless their values are used.
-OPTIONAL = {*THINK_KEYS, *ALTERNATIVE_KEYS, *CHOICE_KEYS, "system", "history"}
+OPTIONAL = {*THINK_KEYS, *ALTERNATIVE_KEYS, *CHOICE_KEYS, *SYSTEM_KEYS, "history"}
 NUMBERED_IMAGE = re.compile(r"(?:image|img|picture)[_ ]?(\d{1,2})", re.IGNORECASE)

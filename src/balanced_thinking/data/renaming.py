@@ -140,11 +140,19 @@ def _describe_unknown(source: Source, records: Sequence[Mapping[str, Any]]) -> s
     pairs = [
         f"{target}: {name or 'NAME'}" for target, name in guess.items() if name or target in ("question", "answer")
     ]
+    if talk := next((name for record in records for name, value in record.items() if _are_turns(value)), None):
+        pairs = [f"messages: {talk}"]
     return (
         f"no column of {source.where} is known as a question or a conversation; it has {_join_names(known)}. Expected "
         "question and answer, prompt and completion, messages or conversations. Say which column is which: "
         f"--data_options.columns '{{{', '.join(pairs)}}}'"
     )
+
+
+def _are_turns(value: Any) -> bool:
+    """Whether a value is a conversation, by the first of its turns."""
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, Mapping) and not {"role", "from"}.isdisjoint(first)
 
 
 def _guess_column(target: str, columns: Sequence[str]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from balanced_thinking.data.keys import ALTERNATIVE_KEYS, CHOICE_KEYS, NUMBERED_IMAGE, THINK_KEYS
+from balanced_thinking.data.keys import ALTERNATIVE_KEYS, CHOICE_KEYS, NUMBERED_IMAGE, SYSTEM_KEYS, THINK_KEYS
 from balanced_thinking.data.values import (
     RowProblemError,
     first_nonempty_value,
@@ -21,6 +21,8 @@ def read_images(record: Mapping[str, Any]) -> list[Any]:
     entries = first_nonempty_value(record, "images", "image")
     if isinstance(entries, str) and (split := split_list_text(entries)) is not None:
         entries = split
+    if isinstance(entries, (list, tuple)) and all(entry is None for entry in entries):
+        entries = None  # how tables write a row without a picture
     return to_list(entries) or [record[key] for key in find_numbered_images(record)]
 
 
@@ -58,12 +60,18 @@ def read_choices(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def read_system(record: Mapping[str, Any], spoken: str | None) -> str | None:
-    """The text of the system turn, or of the column `system`. Raises RowProblemError if they differ."""
-    column = record.get("system")
-    text = column.strip() if isinstance(column, str) else ""
-    if text and spoken and text != spoken:
-        raise RowProblemError(f"a column system and a system turn: {text} / {spoken}", "two_systems")
-    return text or spoken
+    """The text of the system turn, or of a column for it. Raises RowProblemError if two of them differ."""
+    given = dict.fromkeys(text for text in (*_system_texts(record).values(), spoken) if text)
+    if len(given) > 1:
+        raise RowProblemError(" / ".join(given), "two_systems")
+    return next(iter(given), None)
+
+
+def _system_texts(record: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of the columns for the system text, by name. A list of one text is that text."""
+    cells = {key: record[key] for key in SYSTEM_KEYS if key in record}
+    lone = {key: cell[0] for key, cell in cells.items() if isinstance(cell, (list, tuple)) and len(cell) == 1}
+    return {key: text.strip() for key, text in (cells | lone).items() if isinstance(text, str)}
 
 
 def read_history(record: Mapping[str, Any]) -> list[Any]:
@@ -84,7 +92,7 @@ def find_used_keys(record: Mapping[str, Any], think: str | None) -> set[str]:
     used = {*find_choice_keys(record), *(key for key in ALTERNATIVE_KEYS if not is_null(record.get(key)))}
     used |= set() if first_nonempty_value(record, "images", "image") else {*find_numbered_images(record)}
     used |= {"history"} if read_history(record) else set()
-    used |= {"system"} if isinstance(record.get("system"), str) else set()
+    used |= {*_system_texts(record)}
     first = next((key for key in THINK_KEYS if not is_null(record.get(key))), None)
     written = str(record[first]) if first and isinstance(record[first], (str, int, float)) else think
     return used | ({first} if first and think and think in str(written) else set())

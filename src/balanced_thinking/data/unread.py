@@ -36,7 +36,7 @@ def refuse_unread_media(record: Mapping[str, Any], others: Mapping[str, Any], ha
     `others` are the values of `record` that are not read.
     """
     for key in MEDIA_KEYS:
-        if not is_null(record.get(key)):
+        if not is_null(record.get(key)) and record[key] is not False:
             raise RowProblemError(f"{key}: {_shorten(record[key])}", "unread_media")
     if not has_images:
         _refuse_unread(others, "")
