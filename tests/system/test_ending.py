@@ -40,7 +40,7 @@ def test_a_terminated_process_deletes_its_temporary_rows(command: Callable[[Path
     temporary.mkdir()
     process = subprocess.Popen(
         [sys.executable, "-m", *words],
-        env=os.environ | {"TMPDIR": str(temporary)},
+        env=os.environ | {"TMPDIR": str(temporary), "BALANCED_THINKING_CACHE": str(tmp_path / "store")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -102,7 +102,8 @@ def _check_split(
     if not kept:
         raise _no_row_left(where, found, bad_rows, args)
     if left_out or bad_rows:
-        logger.info("%s: %d rows were left out, %d remain", where, len(split.bad_rows) + len(left_out), len(kept))
+        out = len(split.bad_rows) + len(left_out)
+        logger.info("%s: %d %s left out, %d remain", where, out, "row was" if out == 1 else "rows were", len(kept))
     record = {
         "rows": len(split.rows),
         "ids": identity,
