@@ -30,7 +30,7 @@ test-long: setup
 # Every family of checkpoints, without torchvision and with it (an environment of its own, on Linux about 6 GB); ten
 # minutes each on two quiet cores. Writes docs/families.md.
 FAMILIES_BIN := .venv-torchvision/bin
-FAMILIES := tests/models/test_families.py -m families
+FAMILIES := tests/models/test_families.py tests/training/test_grpo_families.py -m families
 test-families: setup
 	test -x $(FAMILIES_BIN)/python || $(PYTHON) -m venv .venv-torchvision
 	grep -v '^torch==' constraints.txt > .venv-torchvision/constraints.txt

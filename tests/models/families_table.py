@@ -55,6 +55,9 @@ To check any other checkpoint, run [`balanced check MODEL`](check.md).
 - **resumes**: equal to the bit.
 - **reloads**: transformers alone reads what a run saved, and computes the same.
 
+GRPO was shown for every family, too. Its update sees each row's own pictures and token types, in shuffled
+micro-batches of rows with no, one and two pictures: its log-probabilities are those of each sample alone.
+
 """
 _TAIL = """
 {skipped}

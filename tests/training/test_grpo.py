@@ -12,6 +12,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig
+from tokenizers.processors import TemplateProcessing
 
 from balanced_thinking.batch.pictures import DistinctImageProcessor
 from balanced_thinking.data.rows import to_prompts_dataset
@@ -19,7 +20,7 @@ from balanced_thinking.data.world import load
 from balanced_thinking.models.load import load_model
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import ANSWER, THINK, Parsed, parse
-from balanced_thinking.training import grpo
+from balanced_thinking.training import grpo, grpo_inputs
 from balanced_thinking.training.grpo import ScaleGRPOTrainer, credit_shares
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from tests.conftest import ARCHITECTURES
@@ -64,8 +65,8 @@ def test_mixed_rows_train_and_each_picture_is_opened_and_processed_once(
     architecture: str, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, processed = [], []
-    open_image = grpo.open_image
-    monkeypatch.setattr(grpo, "open_image", lambda reference: opened.append(1) or open_image(reference))
+    open_image = grpo_inputs.open_image
+    monkeypatch.setattr(grpo_inputs, "open_image", lambda reference: opened.append(1) or open_image(reference))
     run = trainer(architecture, rows, config(tmp_path))
     kind = type(run.processing_class.image_processor)
     preprocess = kind.preprocess
@@ -82,10 +83,20 @@ def test_mixed_rows_train_and_each_picture_is_opened_and_processed_once(
     assert {"think_tokens", "answer_tokens", "malformed", "reward"} <= run.state.log_history[0].keys()
 
 
-@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "gemma3"])
-def test_token_types_stand_where_the_picture_tokens_do(architecture: str, rows: Dataset, tmp_path: Path) -> None:
-    """Prompts of several lengths: a tokenizer that pads on the right would shift the types of all but the longest."""
+@pytest.mark.parametrize(("architecture", "adds_start"), [("qwen2_5_vl", False), ("gemma3", False), ("gemma3", True)])
+def test_token_types_stand_where_the_picture_tokens_do(
+    architecture: str, adds_start: bool, rows: Dataset, tmp_path: Path
+) -> None:
+    """Prompts of several lengths: a tokenizer that pads on the right would shift the types of all but the longest.
+
+    So would one that adds a second `<bos>`, as Gemma's does.
+    """
     run = trainer(architecture, rows, config(tmp_path))
+    backend = run._tokenizer.backend_tokenizer
+    if adds_start:
+        start = run._tokenizer.convert_ids_to_tokens(5)
+        backend.post_processor = TemplateProcessing(single=f"{start} $A", special_tokens=[(start, 5)])
+    before = str(backend.post_processor)
     batch = run._generate_and_score_completions([rows[i] for i in range(8) for _ in range(4)])
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
     types = batch.get("mm_token_type_ids", batch.get("token_type_ids"))
@@ -94,6 +105,7 @@ def test_token_types_stand_where_the_picture_tokens_do(architecture: str, rows: 
     assert pictures.any()
     assert len(set(batch["prompt_mask"].sum(1).tolist())) > 1
     assert torch.equal(types.bool(), pictures)
+    assert str(backend.post_processor) == before
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

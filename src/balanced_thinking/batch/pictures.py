@@ -123,9 +123,11 @@ class DistinctImageProcessor:
 
     def __call__(self, images: Any, **kwargs: Any) -> BatchFeature:
         flat = make_flat_list_of_images(images)
+        kwargs["return_tensors"] = "pt"  # the same kind of result for generation and training
+        if "batch_num_images" in getattr(self._inner, "model_input_names", ()):  # the rest of a row changes an image
+            return self._inner(images, **kwargs)
         distinct = list({id(image): image for image in flat}.values())
         indices = {id(image): index for index, image in enumerate(distinct)}
-        kwargs["return_tensors"] = "pt"  # the same kind of result for generation and training
         key = (tuple(indices), repr(sorted(kwargs.items(), key=lambda item: item[0])))
         if key not in self._seen:  # keeping the images keeps their ids unique
             self._seen[key] = (distinct, self._inner(distinct, **kwargs))

@@ -14,27 +14,32 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
-from datasets import Dataset, Image, List
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
-from balanced_thinking.batch.pictures import DistinctImageProcessor
 from balanced_thinking.batch.rendering import RowRenderer
 from balanced_thinking.batch.turn_end import add_stop_token
-from balanced_thinking.data.images import open_image
 from balanced_thinking.loss.schedules import SegmentWeights
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
+from balanced_thinking.training.grpo_inputs import (
+    IMAGE_COUNTS,
+    count_entries_by_row,
+    exact_text,
+    keep_images_encoded,
+    open_images,
+    process_each_image_once,
+    without_empty_images,
+)
 from balanced_thinking.training.health import Generation, count_generation
 from balanced_thinking.training.rewards import NamedReward, make_rewards
 from balanced_thinking.training.safety import SafeTrainer
 
 logger = logging.getLogger(__name__)
-_IMAGE_INPUTS = ("pixel_values", "image_grid_thw", "image_sizes")
 
 
 class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
@@ -71,8 +76,8 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
                 model,
                 reward_funcs,
                 args,
-                _keep_images_encoded(train_dataset),
-                _keep_images_encoded(eval_dataset),
+                keep_images_encoded(train_dataset),
+                keep_images_encoded(eval_dataset),
                 processing_class=processing_class,
                 **kwargs,
             )
@@ -87,8 +92,10 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
                 self.chat_template_kwargs,
             )
         if hasattr(self.processing_class, "image_processor"):
-            # As in training and evaluation: no special token that the chat template did not write.
-            exact = {"processor_kwargs": {"add_special_tokens": False}}
+            # As in training and evaluation: no special token that the chat template did not write. TRL wants lists
+            # without padding, but Pixtral's processor makes tensors and Gemma 4's pads unless it is asked not to.
+            asked = {"add_special_tokens": False, "padding": False, "return_tensors": None}
+            exact = {"processor_kwargs": asked}
             self.chat_template_kwargs = exact | self.chat_template_kwargs
         for reward in self.reward_funcs:
             if isinstance(reward, NamedReward):  # a model may stop at more tokens than its tokenizer's
@@ -121,8 +128,9 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         opened: dict[Any, Any] = {}
-        with _process_each_image_once(self.processing_class), _left_padding(self._tokenizer):
-            output = super()._generate_and_score_completions([_with_opened_images(row, opened) for row in inputs])
+        with process_each_image_once(self.processing_class), exact_text(self._tokenizer):
+            output = super()._generate_and_score_completions([open_images(row, opened) for row in inputs])
+        count_entries_by_row(output)
         mask_BT = output["completion_mask"].bool()
         used_B = mask_BT.any(1)
         # Truncated completions may be masked from the loss, but they were generated and are counted.
@@ -172,8 +180,16 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         count_generation(self.state, generation)
 
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        kwargs.pop(IMAGE_COUNTS, None)  # TRL does not know it
+        count_entries_by_row(kwargs)
+        images = getattr(self.processing_class, "image_processor", None)
+        counted = IMAGE_COUNTS in getattr(images, "model_input_names", ())
+        counts = iter(kwargs.get("num_images") or ())
+
         def forward(**inputs: Any) -> Any:
-            return model(**_without_empty_images(inputs))
+            if counted and "pixel_values" in inputs:  # TRL passes the rows in order, a part of them at a time
+                inputs[IMAGE_COUNTS] = list(islice(counts, len(inputs["input_ids"])))
+            return model(**without_empty_images(inputs))
 
         return super()._get_per_token_logps_and_entropies(forward, *args, **kwargs)
 
@@ -209,14 +225,6 @@ class EpochSeededSampler(RepeatSampler):
         return super().__iter__()
 
 
-def _without_empty_images(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs without image tensors of length 0, which models refuse: a slice of a batch may have no images."""
-    pixels = inputs.get("pixel_values")
-    if pixels is None or len(pixels):
-        return inputs
-    return {name: value for name, value in inputs.items() if name not in _IMAGE_INPUTS}
-
-
 def credit_shares(segments: Sequence[Sequence[int]], length: int, think: float, answer: float) -> torch.Tensor:
     """(B, length): the factor of each token's advantage, which is its segment's weight divided by the segment's share.
 
@@ -231,56 +239,3 @@ def credit_shares(segments: Sequence[Sequence[int]], length: int, think: float, 
         padding = [0.0] * (length - len(row))
         rows.append([per_think if segment == THINK else per_answer for segment in row] + padding)
     return torch.tensor(rows)
-
-
-def _keep_images_encoded(dataset: Any) -> Any:
-    """The dataset with images as stored bytes or paths, so that a row repeated for a group is not decoded again."""
-    if not isinstance(dataset, Dataset):
-        return dataset
-    for name, feature in dataset.features.items():
-        if isinstance(feature, Image):
-            dataset = dataset.cast_column(name, Image(decode=False))
-        elif isinstance(feature, List) and isinstance(feature.feature, Image):
-            dataset = dataset.cast_column(name, List(Image(decode=False)))
-    return dataset
-
-
-def _with_opened_images(row: Mapping[str, Any], opened: dict[Any, Any]) -> dict[str, Any]:
-    """The row with its images opened; equal references give the same object."""
-    references = row.get("images", [row["image"]] if row.get("image") is not None else [])
-    plain = {name: value for name, value in row.items() if name not in ("image", "images")}
-    if references is None or not {"image", "images"} & row.keys():
-        return plain | ({"images": []} if "images" in row else {})
-    return plain | {"images": [_open_once(reference, opened) for reference in references]}
-
-
-def _open_once(reference: Any, opened: dict[Any, Any]) -> Any:
-    key = (reference.get("path"), reference.get("bytes")) if isinstance(reference, Mapping) else reference
-    key = id(key) if hasattr(key, "getbbox") else key  # an open image
-    if key not in opened:
-        opened[key] = open_image(reference)
-    return opened[key]
-
-
-@contextmanager
-def _process_each_image_once(processor: Any) -> Iterator[None]:
-    """Within a generation cycle, let the processor process each image object once."""
-    if not hasattr(processor, "image_processor"):
-        yield
-        return
-    original = processor.image_processor
-    processor.image_processor = DistinctImageProcessor(original)
-    try:
-        yield
-    finally:
-        processor.image_processor = original
-
-
-@contextmanager
-def _left_padding(tokenizer: Any) -> Iterator[None]:
-    """Let the tokenizer pad on the left: TRL pads prompts there, but token types on the side of the tokenizer."""
-    before, tokenizer.padding_side = tokenizer.padding_side, "left"
-    try:
-        yield
-    finally:
-        tokenizer.padding_side = before
