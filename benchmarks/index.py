@@ -1,6 +1,6 @@
 """A file of 200,000 reasoned answers, from disk to checked, memory-mapped training rows: seconds and memory.
 
-    python benchmarks/index.py [--rows 200000] [--rounds 3] [--json FILE]
+    python benchmarks/index.py [--rows 200000] [--rounds 3] [--only list] [--json FILE]
 
 Command of record: python benchmarks/index.py --json benchmarks/results/index-cpu.json (one CPU core, 5 minutes).
 A JSON array in Vision-R1-cold's schema, 2.7 kB a row, with 1,000 small pictures; each contestant in its own process:
@@ -50,7 +50,7 @@ def write(folder: Path, rows: int) -> None:
 
 
 def measure(name: str, options: argparse.Namespace) -> Figures:
-    folder = str(options.folder)
+    folder, cpu_start = str(options.folder), time.process_time()
     if name == "datasets":
         import datasets
 
@@ -63,14 +63,15 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
 
         start = time.perf_counter()
         count = len(to_dataset(stream_data(folder)) if name == "rows" else load_data(folder).examples)
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
     assert count == options.rows
-    return {"seconds": seconds, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"seconds": seconds, "cpu_seconds": cpu, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def main() -> None:
     parser = options_of(__doc__, CONTESTANTS, rounds=3, devices=("cpu",))
     parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--only", choices=CONTESTANTS, help="one contestant instead of all")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -79,7 +80,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), options.rows)
         arguments = [*sys.argv[1:], "--folder", folder]
-        rows = contest(__file__, options, CONTESTANTS, arguments, "rows", samples=options.rows)
+        chosen = CONTESTANTS if options.only is None else (options.only,)
+        rows = contest(__file__, options, chosen, arguments, "rows", samples=options.rows)
     print(table(rows, {"seconds": "seconds:.1f", "mib": "peak MiB:.0f"}, "rows"))
 
 
