@@ -323,10 +323,13 @@ def test_an_imagefolder_may_have_several_pictures_a_row(tmp_path: Path) -> None:
     assert len(load_data(str(tmp_path / "set"), verify_images=True).examples[0].images) == 2
 
 
-def test_files_of_runs_below_a_folder_of_data_are_not_its_rows(tmp_path: Path) -> None:
+def test_files_of_runs_below_a_folder_of_data_are_not_its_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_parquet(tmp_path / "mine.parquet", [ROW])
     write_lines(tmp_path / "runs" / "a" / "metrics.jsonl", [{"step": 1}])
     assert len(load_data(str(tmp_path)).examples) == 1
+    assert "1 files in subfolders are not read" in caplog.text
 
 
 def test_pictures_may_be_beside_the_folder_of_the_tables(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ A folder without any split in its names is the split `train`, as on the hub.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from itertools import chain
@@ -34,6 +35,7 @@ from balanced_thinking.data.tables import (
 )
 from balanced_thinking.data.unreadable import explain_unreadable, is_lfs_pointer
 
+logger = logging.getLogger(__name__)
 TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".ndjson", ".jsonl.gz", ".json.gz")
 TABLE_SUFFIXES = (".parquet", ".arrow")
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -168,8 +170,7 @@ def _open_files(folder: Path, split: str, files: list[Path]) -> Source:
         wanted = files
     if not wanted:
         raise _missing_split_error(folder, split, list(named) or ["train"])
-    level = min(len(file.parts) for file in wanted)
-    wanted = [file for file in wanted if len(file.parts) == level]  # those below are of something else
+    wanted = _keep_top_level(folder, wanted)
     if len({file_suffix(file) for file in wanted}) > 1:
         shown = ", ".join(str(file.relative_to(folder)) for file in wanted[:4])
         raise DataError(
@@ -179,6 +180,16 @@ def _open_files(folder: Path, split: str, files: list[Path]) -> Source:
     columns = tuple(dict.fromkeys(name for source in sources for name in source.columns))
     rows = (_mark_split(row) if by_picture else row for source in sources for row in source.rows)
     return Source(f"{folder}, split {split}", rows, columns, by_row=not named)
+
+
+def _keep_top_level(folder: Path, files: list[Path]) -> list[Path]:
+    """The files of the highest folder; those below it are often of something else, such as one for each picture."""
+    level = min(len(file.parts) for file in files)
+    kept = [file for file in files if len(file.parts) == level]
+    if below := [file for file in files if len(file.parts) > level]:
+        shown = below[0].relative_to(folder)
+        logger.warning("%s: %d files in subfolders are not read (%s): name their folder", folder, len(below), shown)
+    return kept
 
 
 def _find_pictures(source: Source, folder: Path) -> Source:
