@@ -186,6 +186,9 @@ BAD = [
     ({**OURS, "choices": ["1", "3"]}, "answer_not_in_choices", "2 not in 1, 3"),  # gold is not a choice
     ({**OURS, "answer": "C", "choices": ["1", "3"]}, "answer_not_in_choices", "C not in"),  # a letter too far
     ({**OURS, "answer": "\ud800"}, "lone_surrogate", "\ud800"),  # no text that can be written
+    ({**OURS, "system": "\ud800"}, "lone_surrogate", "\ud800"),
+    ({**OURS, "history": [["\ud800", "Hi."]]}, "lone_surrogate", "\ud800"),
+    ({**OURS, "answers": ["\ud800"]}, "lone_surrogate", "\ud800"),
     ({"prompt": "Q", "completion": "<think>Two reds"}, "unclosed_think", "<think>Two reds"),  # truncated
     ({"prompt": "Q", "completion": "<answer>2</answer>"}, "no_think", "<answer>2"),  # the format asks for thoughts
     ({"prompt": "Q", "completion": f"{COMPLETION} Bye"}, "text_after_answer", "Bye"),  # talk after the answer

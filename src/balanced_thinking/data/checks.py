@@ -6,7 +6,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,11 +50,13 @@ def check_examples(
         if row.id in seen:
             problems.append(Problem("duplicate_id", row.id))
         seen.add(row.id)
-        if problems:
-            names = tuple(dict.fromkeys(problem.name for problem in problems))
-            yield BadRow(row.meta.get("row", position), names, problems[0].text, row.id)
-        else:
-            yield row
+        yield to_bad_row(row, position, problems) if problems else row
+
+
+def to_bad_row(example: Example, position: int, problems: Sequence[Problem]) -> BadRow:
+    """An example with these problems, of which there is at least one. `position`, from 1, where its row is unknown."""
+    names = tuple(dict.fromkeys(problem.name for problem in problems))
+    return BadRow(example.meta.get("row", position), names, problems[0].text, example.id)
 
 
 def find_written_problems(example: Example, format: ReasoningFormat) -> list[Problem]:
@@ -85,8 +87,7 @@ def _find_text_problems(example: Example) -> Iterator[Problem]:
     elif (letter := parse_answer(example.answer).letter) and letter not in _possible_letters(example):
         text = f"{example.answer} is none of the options that the question lists"
         yield Problem("answer_not_in_choices", text)
-    texts = (example.id, example.question, example.think or "", example.answer, *example.choices)
-    for text in (*texts, *_meta_texts(example)):
+    for text in (*_texts_of(example), *_meta_texts(example)):
         if _SURROGATE.search(text):
             yield Problem("lone_surrogate", text)
 
@@ -95,6 +96,11 @@ def _possible_letters(example: Example) -> str:
     """The letters of the options that the question lists line by line; the alphabet if it lists none."""
     letters = "".join(_OPTION.findall(example.question)).casefold()
     return letters if len(letters) > 1 and _ALPHABET.startswith(letters) else _ALPHABET
+
+
+def _texts_of(example: Example) -> Iterator[str]:
+    yield from (example.id, example.question, example.think or "", example.answer, example.system or "")
+    yield from (*example.choices, *example.alternatives, *(turn.text for turn in example.history))
 
 
 def _meta_texts(example: Example) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.data.bad_rows import BadRow, DataError
-from balanced_thinking.data.checks import find_written_problems
+from balanced_thinking.data.checks import find_written_problems, to_bad_row
 from balanced_thinking.data.example import Example, find_unread_texts
 from balanced_thinking.data.images import image_size
 from balanced_thinking.data.load import BenchmarkItems, load_data, load_test_items
@@ -136,8 +136,7 @@ def _without_tagged(examples: Sequence[Example], format: str) -> tuple[list[Exam
     for position, example in enumerate(examples, 1):
         problems = [one for one in find_written_problems(example, get_format(format)) if one.name != "no_think"]
         if problems:
-            row = example.meta.get("row", position)
-            tagged.append(BadRow(row, tuple(one.name for one in problems), problems[0].text, example.id))
+            tagged.append(to_bad_row(example, position, problems))
         else:
             good.append(example)
     return good, tagged

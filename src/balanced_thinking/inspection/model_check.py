@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from balanced_thinking.data.bad_rows import BadRow
-from balanced_thinking.data.checks import find_written_problems
+from balanced_thinking.data.checks import find_written_problems, to_bad_row
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
 from balanced_thinking.segments import get_format
@@ -51,15 +51,7 @@ def check_with_model(examples: Sequence[Example], format: str, processor: Any, m
             if named := find_written_problems(example, written):
                 problems[index] = named
     good = [index for index in range(len(examples)) if index not in problems]
-    bad_rows = [
-        BadRow(
-            examples[index].meta.get("row", index + 1),
-            tuple(dict.fromkeys(one.name for one in named)),
-            named[0].text,
-            examples[index].id,
-        )
-        for index, named in sorted(problems.items())
-    ]
+    bad_rows = [to_bad_row(examples[index], index + 1, named) for index, named in sorted(problems.items())]
     order = (*good, *sorted(problems))
     tokens = [found.tokens[index] for index in order]
     return ModelCheck([examples[index] for index in good], bad_rows, tokens, [examples[index] for index in order])
