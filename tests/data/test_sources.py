@@ -216,6 +216,13 @@ def test_an_unknown_name_of_a_conversation_is_suggested(tmp_path: Path) -> None:
     assert (example.think, example.answer) == (THINK, "2")
 
 
+@pytest.mark.parametrize("found", [{"data": [ROW, ROW]}, {"1": ROW, "2": ROW}, {"rows": [ROW]}])
+def test_rows_inside_of_one_object_are_named(tmp_path: Path, found: dict[str, Any]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(found))
+    with pytest.raises(UsageError, match="has its rows inside of one object, under "):
+        load_data(str(tmp_path / "a.json"))
+
+
 def unpicklable(folder: Path) -> Path:
     return write_tar(folder / "a.tar", [{"jpg": BYTES[0], "pyd": pickle.dumps(Trap(folder / "sprung"))}])
 

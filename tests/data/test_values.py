@@ -10,7 +10,8 @@ import pytest
 
 from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.example import Example
-from tests.data.row_files import read_one
+from balanced_thinking.data.load import load_data
+from tests.data.row_files import asks, read_one
 
 NAN, INFINITE = float("nan"), float("inf")
 ROW = {"question": "Which animal?", "think": "It has a mane.", "answer": "horse"}
@@ -74,6 +75,21 @@ def test_nan_is_null_where_a_value_may_be_missing(tmp_path: Path) -> None:
     example = read_one(tmp_path, row)
     assert example == Example("rows-000001", "Which animal?", (), "It has a mane.", "horse", meta=example.meta)
     assert read_one(tmp_path, ROW | {"id": 12.0}).id == "12"
+
+
+@pytest.mark.parametrize("cell", ["nan", "NaN", "<NA>", ""])
+def test_a_cell_that_pandas_wrote_for_no_value_is_null(tmp_path: Path, cell: str) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(f"question,think,reasoning,answer,system,image\nWhich?,{cell},It has a mane.,horse,{cell},{cell}\n")
+    (example,) = load_data(str(file)).examples
+    assert example == Example("a-000002", "Which?", (), "It has a mane.", "horse", meta=example.meta)
+
+
+@pytest.mark.parametrize("think", ["nan", "None", "null", " NaN "])
+def test_reasoning_that_is_null_as_text_is_none(tmp_path: Path, think: str) -> None:
+    assert read_one(tmp_path, ROW | {"think": think}).think is None
+    talk = [asks("Which?"), {"role": "assistant", "content": "horse", "reasoning_content": think}]
+    assert read_one(tmp_path, {"messages": talk}, format="direct").think is None
 
 
 # (values of the row, the answer, the alternatives)

@@ -1,6 +1,7 @@
 """Read the rows of a file as dicts: JSON Lines, JSON arrays (one element at a time), objects of objects, CSV and TSV.
 
-A CSV or TSV file begins with its column names. ` | ` separates several choices or images; an empty cell has no value.
+A CSV or TSV file begins with its column names. ` | ` separates several choices or images; an empty cell has no
+value, nor has NaN.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import ijson
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.keys import CLAIMED, LIST_KEYS, OPTIONAL
 from balanced_thinking.data.unreadable import explain_content
+from balanced_thinking.data.values import NULL_TEXTS
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}  # suffix -> between columns
 SEPARATOR = " | "  # between the choices or images of a CSV cell
@@ -139,7 +141,7 @@ def _normalize_column_name(name: str) -> str:
 def _build_csv_record(row: int, cells: dict[Any, Any]) -> dict[str, Any] | BadRow:
     if None in cells:  # DictReader's key for extra cells
         return BadRow(row, ("invalid_csv",), f"too many cells: {', '.join(cells[None])}")
-    record: dict[str, Any] = {name: cell for name, cell in cells.items() if cell}
+    record: dict[str, Any] = {name: cell for name, cell in cells.items() if cell and cell not in NULL_TEXTS}
     if bad := next((cell for cell in record.values() if _NOT_UTF8.search(cell)), None):
         return BadRow(row, ("not_utf8",), bad.encode("utf-8", "surrogateescape").decode("latin-1"))
     for name in LIST_KEYS:

@@ -135,6 +135,11 @@ def _inner_names(value: Any) -> Iterator[str]:
 def _describe_unknown(source: Source, records: Sequence[Mapping[str, Any]]) -> str:
     """The columns that were found, and the mapping to write, with a guess where a name resembles one of ours."""
     known = _list_columns(source, records)
+    if len(records) == 1 and all(_are_rows(value) for value in records[0].values()):
+        return (
+            f"{source.where} has its rows inside of one object, under {_join_names([*map(str, records[0])])}; expected "
+            "one row per line, or an array of all rows in [ ]"
+        )
     top = list(dict.fromkeys([*source.columns, *(str(key) for record in records for key in record)]))
     guess = {target: _guess_column(target, [*top, *known]) for target in ("question", "answer", "think", "images")}
     pairs = [
@@ -147,6 +152,12 @@ def _describe_unknown(source: Source, records: Sequence[Mapping[str, Any]]) -> s
         "question and answer, prompt and completion, messages or conversations. Say which column is which: "
         f"--data_options.columns '{{{', '.join(pairs)}}}'"
     )
+
+
+def _are_rows(value: Any) -> bool:
+    """Whether a value is an object or a list of objects, and neither a picture nor a conversation."""
+    objects = value if isinstance(value, list) else [value]
+    return not _are_turns(value) and all(isinstance(one, Mapping) and "bytes" not in one for one in objects)
 
 
 def _are_turns(value: Any) -> bool:

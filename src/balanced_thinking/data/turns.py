@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from balanced_thinking.data.keys import TURN_THINK_KEYS
 from balanced_thinking.data.places import PLACEHOLDER
-from balanced_thinking.data.values import RowProblemError, first_nonempty_value, is_null, to_list, to_text
+from balanced_thinking.data.values import NULL_TEXTS, RowProblemError, first_nonempty_value, is_null, to_list, to_text
 
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
@@ -110,7 +110,7 @@ def read_reasoning(value: Any, key: str) -> str:
     for part in to_list(value):
         text = first_nonempty_value(part, "text", "thinking") if isinstance(part, Mapping) else part
         texts.append(to_text(part if text is None else text, key).strip())
-    return "\n\n".join(text for text in texts if text)
+    return "\n\n".join(text for text in texts if text and text not in (*NULL_TEXTS, "None", "null"))
 
 
 def _read_part(part: Any, content: Any) -> tuple[str, Any]:

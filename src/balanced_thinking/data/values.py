@@ -15,6 +15,7 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
+NULL_TEXTS = ("nan", "NaN", "<NA>")  # what pandas makes of an empty cell as text
 _TEXT_KEYS = ("text", "answer", "value", "label")  # of an object that is one text
 _SPELLED_OUT = Decimal(10) ** 21  # larger numbers keep their exponent
 _LABEL = re.compile(r"\s*[(\[]?([A-Z])[.):\]]\s*")
