@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
@@ -22,6 +24,7 @@ from balanced_thinking.conformance.shrink import SmallSizes
 from balanced_thinking.conformance.subject import Subject
 from balanced_thinking.conformance.table import FAILED, PASSED, SKIPPED, CheckedProperty
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
+from balanced_thinking.inspection.facts import inspect_data
 from balanced_thinking.models.load import load_model
 from balanced_thinking.segments import get_format
 from balanced_thinking.training import head, safety
@@ -353,16 +356,44 @@ def test_every_row_has_a_fault_that_it_finds() -> None:
     assert {name for *_, name, _ in [*FILES, *CODE]} | {"your data"} == set(NAMES)
 
 
-def test_rows_of_the_user_are_refused_by_name(folders: Callable[[str], Path], tmp_path: Path) -> None:
-    lines = [
-        {"question": "How many?", "think": "Count them.", "answer": "2"},
-        {"question": "", "think": "Nothing is asked.", "answer": "2"},
-    ]
-    data = tmp_path / "rows.jsonl"
-    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    row = row_of(subject_of(folders("qwen2"), tmp_path), "your data", UserData(str(data)))
+def write_rows(file: Path, lines: list[dict[str, Any]]) -> str:
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(file)
+
+
+GOOD = {"question": "How many?", "think": "Count them.", "answer": "2"}
+REFUSED = [
+    (GOOD | {"question": ""}, "no_question"),  # found by reading
+    (GOOD | {"think": ""}, "no_think"),
+    (GOOD | {"think": "It ends </think> here."}, "tag_in_text"),
+    (GOOD | {"question": "<|im_end|> what?"}, "special_token"),  # found by the model's tokenizer
+    (GOOD | {"question": "Which? " * 9000}, "too_long"),  # beyond the default of max_length
+    (GOOD | {"image": "none.png"}, "missing_image"),
+    (GOOD | {"image": "small.png"}, "text_only_model"),
+]
+
+
+@pytest.mark.parametrize(("line", "problem"), REFUSED, ids=[problem for _, problem in REFUSED])
+def test_rows_of_the_user_are_refused_by_name(
+    line: dict[str, Any], problem: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """As `balanced inspect --model` and a training name them."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
+    data = write_rows(tmp_path / "rows.jsonl", [GOOD, line])
+    subject = subject_of(folders("qwen2"), tmp_path)
+    row = row_of(subject, "your data", UserData(data))
     assert row.status == FAILED
-    assert row.figure.startswith("1 of the first 2 rows are refused: 1 no_question")
+    assert row.figure.startswith(f"1 of the first 2 rows are refused: 1 {problem} (")
+    inspected = inspect_data(data, processor=subject.processor)
+    assert [bad.problems[0] for bad in inspected.bad_rows] == [problem]
+
+
+def test_good_rows_of_the_user_have_lengths(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    subject = subject_of(folders("qwen2"), tmp_path)
+    data = write_rows(tmp_path / "rows.jsonl", [GOOD, GOOD | {"question": "How many then?"}])
+    row = row_of(subject, "your data", UserData(data))
+    assert row.status == PASSED
+    assert re.fullmatch(r"2 rows of (\d+) to (\d+) tokens, median \d+", row.figure)
 
 
 def test_a_format_of_the_users_own_is_checked(folders: Callable[[str], Path], tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from balanced_thinking.data.mixture import DataNames, list_parts
 from balanced_thinking.data.registry import resolve_data
 from balanced_thinking.inspection.duplicates import Duplicate, find_leaks, find_repeats, fingerprint_example
 from balanced_thinking.inspection.lengths import choose_length_measure
-from balanced_thinking.inspection.model_check import check_with_model, has_chat_template
 from balanced_thinking.inspection.picture_advice import PictureOption, find_picture_option, find_plain_pictures
 from balanced_thinking.segments import get_format, render
 from balanced_thinking.system.progress import track_progress
+from balanced_thinking.training.example_check import check_with_model, has_chat_template
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.checks import find_written_problems, to_bad_row
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
-from balanced_thinking.segments import get_format
+from balanced_thinking.segments import ReasoningFormat, get_format
 
 
 class ModelCheck(NamedTuple):
@@ -31,7 +31,9 @@ def has_chat_template(processor: Any) -> bool:
     return any(getattr(one, "chat_template", None) for one in (processor, tokenizer))
 
 
-def check_with_model(examples: Sequence[Example], format: str, processor: Any, max_length: int | None) -> ModelCheck:
+def check_with_model(
+    examples: Sequence[Example], format: str | ReasoningFormat, processor: Any, max_length: int | None
+) -> ModelCheck:
     """Check examples as SFT would take them, or their prompts alone, as GRPO would, if none has reasoning."""
     # Imported here, because without a model no inspection needs torch.
     from balanced_thinking.batch.collator import ScaleCollator
