@@ -60,6 +60,7 @@ def test_a_failed_run_is_named_with_its_log_and_the_others_are_finished(
     ("code", "log", "said"),
     [
         (1, "Traceback\nValueError: no", "failed (ValueError: no); see"),
+        (1, "Traceback\nbalanced_thinking.training.health.NothingLearnedError: none: 0", "failed (none: 0); see"),
         (1, "", "failed (exit code 1); see"),
         (-9, "step 7 of 9", "failed (ended by signal 9, Killed); see"),  # not by what its last line is about
         (0, "", "sft/seed-0: world-test 25.0%"),  # nor by results that are not the study's

@@ -102,6 +102,15 @@ def test_a_model_without_a_chat_template_is_refused_before_data_are_read(base: P
     assert not (tmp_path / "run").exists()
 
 
+def test_a_chat_template_that_writes_the_date_is_named(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load_checked_processor(Recipe(model=str(base)), ARGS)
+    assert "the date" not in caplog.text
+    template = base / "chat_template.jinja"
+    template.write_text("{{ strftime_now('%d %B %Y') }}" + template.read_text())
+    load_checked_processor(Recipe(model=str(base)), ARGS)
+    assert "base writes the date (strftime_now), so prompts change from day to day" in caplog.text
+
+
 def test_an_end_of_turn_that_the_tokenizer_lacks_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"eos_token is '<end>', which world-base does not have; expected '<\|im_end"):
         load_checked_processor(Recipe(), SimpleNamespace(eos_token="<end>"))

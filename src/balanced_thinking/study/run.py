@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from balanced_thinking.system.signals import defer_signals, sigterm_as_interrupt
 logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 10.0
+_OUR_ERROR = re.compile(r"^balanced_thinking(\.\w+)+: ")  # which Python writes before an error's message
 
 
 class StudyError(BalancedThinkingError, RuntimeError):
@@ -146,11 +148,14 @@ def _result_line(root: Path, run: PlannedRun, code: int) -> str:
 
 
 def _failure_reason(log: Path, code: int) -> str:
-    """The last line of the log. A run that the system ended, for example for lack of memory, has not logged why."""
+    """The last line of the log, without the place of an error class of ours.
+
+    A run that the system ended, for example for lack of memory, has not logged why.
+    """
     if code < 0:
         return f"ended by signal {-code}, {signal.strsignal(-code)}"
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else f"exit code {code}"
+    return _OUR_ERROR.sub("", lines[-1]) if lines else f"exit code {code}"
 
 
 def describe_plan(study: Study, root: Path, jobs: int | None = None) -> str:

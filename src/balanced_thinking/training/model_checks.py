@@ -45,7 +45,18 @@ def load_checked_processor(recipe: Recipe, args: Any) -> Any:
     if end is not None and end not in tokenizer.get_vocab():
         raise RecipeError(f"eos_token is {end!r}, which {recipe.model} does not have; expected {tokenizer.eos_token!r}")
     _apply_arguments(processor, tokenizer, args)
+    if _writes_date(processor, tokenizer):
+        logger.warning(
+            "the chat template of %s writes the date (strftime_now), so prompts change from day to day: those of "
+            "a resumed run, and those of evaluation beside training. Write a fixed date in the template",
+            recipe.model,
+        )
     return processor
+
+
+def _writes_date(processor: Any, tokenizer: Any) -> bool:
+    templates = (getattr(processor, "chat_template", None), tokenizer.chat_template)
+    return "strftime_now(" in str(next(filter(None, templates), ""))
 
 
 def _apply_arguments(processor: Any, tokenizer: Any, args: Any) -> None:

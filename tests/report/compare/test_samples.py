@@ -74,6 +74,15 @@ def test_the_segments_together_are_the_completion(completion: str, kinds: list[s
     assert [segment.kind for segment in segments] == kinds
 
 
+def test_a_thinking_that_the_prompt_opened_and_that_was_cut_off_is_no_answer() -> None:
+    """A text without any tag is an answer in this format, unless its prompt had opened the thinking."""
+    kinds = [
+        [segment.kind for segment in split_completion("I count the dots", "kimi", problems)]
+        for problems in ((), ("unclosed_think", "no_answer"))
+    ]
+    assert kinds == [["answer"], ["thinking"]]
+
+
 def test_only_pictures_inside_the_run_folder_are_embedded(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     Image.new("RGB", (900, 600), "red").save(tmp_path / "secret.png")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from balanced_thinking.segments import parse
+from balanced_thinking.segments import get_format, parse
 
 SEGMENTS = {1: "thinking", 2: "answer"}
 
@@ -37,10 +37,14 @@ class Segment:
         return "".join(piece.text for piece in self.pieces)
 
 
-def split_completion(completion: str, reasoning_format: str) -> Iterator[Segment]:
-    """The completion, cut where the parser cuts it. The texts of all segments together are the completion."""
+def split_completion(completion: str, reasoning_format: str, problems: Collection[str] = ()) -> Iterator[Segment]:
+    """The completion, cut where the parser cuts it. The texts of all segments together are the completion.
+
+    `problems` are those of its prediction: where the prompt opened a thinking that was cut off, no tag shows it.
+    """
+    opened = get_format(reasoning_format).think_open if "unclosed_think" in problems else ""
     end = 0
-    for span in sorted(parse(completion, reasoning_format).spans, key=lambda span: span.start):
+    for span in sorted(parse(completion, reasoning_format, opened=opened).spans, key=lambda span: span.start):
         if span.start > end:
             yield _make_segment(completion[end : span.start], OUTSIDE)
         yield _make_segment(completion[max(span.start, end) : span.end], SEGMENTS.get(span.segment, OUTSIDE))

@@ -182,7 +182,7 @@ def _make_reply(arm: str, row: Prediction, reasoning_format: str) -> Reply:
         verdict=_reply_verdict(row),
         prediction=row.prediction or "",
         problems=tuple(row.problems),
-        segments=tuple(split_completion(row.completion, reasoning_format)),
+        segments=tuple(split_completion(row.completion, reasoning_format, row.problems)),
         think_tokens=row.think_tokens,
         answer_tokens=row.answer_tokens,
     )
