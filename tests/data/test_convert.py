@@ -17,6 +17,7 @@ from balanced_thinking.data.convert import write_jsonl
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.load import load_data
+from balanced_thinking.segments import FORMATS
 from tests.cli.tiny_commands import exit_code
 
 
@@ -36,6 +37,15 @@ def test_what_is_converted_is_read_back_as_it_was(format: str | None, tmp_path: 
     for before, after in zip(examples, load_data(str(tmp_path / "mine.jsonl")).examples, strict=True):
         same(before, replace(after, think=before.think) if format == "llava-cot" else after)
         assert after.think
+
+
+@pytest.mark.parametrize("format", [name for name, shape in FORMATS.items() if shape.think_required])
+@pytest.mark.parametrize("think", ["It has a mane.", "The tag <answer> opens it.", "Its end is <CONCLUSION>."])
+def test_reasoning_with_a_tag_is_read_back_from_every_format(format: str, think: str, tmp_path: Path) -> None:
+    write_jsonl([Example("a", "Which?", (), think, "horse")], tmp_path / "out.jsonl", format=format)
+    assert '"completion"' in (tmp_path / "out.jsonl").read_text() or "<" in think
+    (again,) = load_data(str(tmp_path / "out.jsonl")).examples
+    assert (again.think, again.answer) == (think, "horse")
 
 
 def test_real_sets_are_read_back_as_they_were(real_data: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from balanced_thinking.data.example import Example, Turn
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.places import write_placeholders
 from balanced_thinking.data.rows import pictures_are_moved, turns_with_places
-from balanced_thinking.segments import get_format, render
+from balanced_thinking.segments import get_format, parse, render
 from balanced_thinking.system.files import open_atomically
 
 _SUFFIXES = {"MPO": "jpeg"}  # of a format whose name is not one
@@ -65,16 +65,25 @@ def _build_row(example: Example, format: str | None, path: Path, index: int, par
     row: dict[str, Any] = {"id": example.id, "system": example.system}
     *earlier, question = _write_turns(example)
     row |= {"history": [{"role": turn.role, "content": turn.text} for turn in earlier]}
-    if format is None or not example.think or find_written_problems(example, get_format(format)):
-        row |= {"question": question.text, "think": example.think, "answer": example.answer}
+    if format is not None and (completion := _write_completion(example, format)) is not None:
+        row |= {"prompt": question.text, "completion": completion}
     else:
-        row |= {"prompt": question.text, "completion": render(example.think, example.answer, format)}
+        row |= {"question": question.text, "think": example.think, "answer": example.answer}
     pictures = [
         _store_picture(image, path, partial_folder, f"{index:06d}-{k}") for k, image in enumerate(example.images)
     ]
     meta = {name: value for name, value in example.meta.items() if name not in ("row", "read_as")}
     others = {"choices": list(example.choices), "alternatives": list(example.alternatives)}
     return row | {"images": pictures, **others, "meta": meta}
+
+
+def _write_completion(example: Example, format: str) -> str | None:
+    """None without reasoning, and where this format or "auto" would not read it back, because of tags in its texts."""
+    if not example.think or find_written_problems(example, get_format(format)):
+        return None
+    completion = render(example.think, example.answer, format)
+    own, found = parse(completion, format), parse(completion, "auto")
+    return completion if not found.problems and (found.think, found.answer) == (own.think, own.answer) else None
 
 
 def _write_turns(example: Example) -> list[Turn]:
