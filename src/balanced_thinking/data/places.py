@@ -26,7 +26,7 @@ _CASED = re.compile(re.escape(PLACEHOLDER), re.IGNORECASE)
 _OTHER = re.compile(r"<(?:img|picture)(?: ?/)?>", re.IGNORECASE)
 # Video and sound: models' own tokens anywhere, and plain names with no word on one side of them in their line.
 _MEDIA = re.compile(
-    r"<\|(?:video|audio)(?:_pad)?\|>|<(?:video|audio)_pad>|^[^\w`]*<(video|audio)>|<(video|audio)>(?=[^\w`]*$)",
+    r"<\|(?:video|audio)(?:_pad)?\|>|<(?:video|audio)_pad>|^[^\w`\n]*<(video|audio)>|<(video|audio)>(?=[^\w`\n]*$)",
     re.IGNORECASE | re.MULTILINE,
 )
 
