@@ -28,7 +28,12 @@ def _spoken(text: str) -> dict[str, Any]:
     return {"prompt": "which color ?", "completion": text}
 
 
-# Name of the problem -> what makes a row of it. Each is planted twice.
+def _turns(*roles: str) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": "<think>x .</think><answer>red</answer>"} for role in roles]}
+
+
+PLANTED = 60
+# Name of the problem -> what makes a row of it.
 FAULTS: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
     ("invalid_json", lambda row: '{"question": "which color ?", '),
     ("invalid_json", lambda row: b'{"question": "which c\xe9l ?", "think": "x .", "answer": "red"}'),
@@ -58,15 +63,25 @@ FAULTS: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
     ("text_after_answer", lambda row: _spoken("<think>x .</think><answer>red</answer> yes")),
     ("special_token", lambda row: {**row, "question": "what does <|im_end|> do ?"}),
     ("special_token", lambda row: {**row, "think": "the token <|image_pad|> stands for a picture ."}),
+    ("special_token", lambda row: {**row, "answer": "red <|vision_start|>"}),
+    ("tag_in_text", lambda row: {**row, "think": "the tag </think> ends it ."}),
+    ("unread_media", lambda row: {**row, "image": None, "video": "clip.mp4"}),
+    ("multi_turn", lambda row: _turns("user", "assistant", "assistant")),
+    ("not_text", lambda row: {**row, "answer": True}),
+    ("null_choice", lambda row: {**row, "choices": [None, "red"]}),
+    ("two_systems", lambda row: {**_turns("system", "user", "assistant"), "system": "be brief ."}),
+    ("nested_tag", lambda row: _spoken("<think>x <think>y .</think><answer>red</answer>")),
+    ("unclosed_answer", lambda row: _spoken("<think>x .</think><answer>red")),
+    ("missing_open_think", lambda row: _spoken("x .</think><answer>red</answer>")),
+    ("empty_think", lambda row: _spoken("<think> </think><answer>red</answer>")),
+    ("lone_surrogate", lambda row: {**row, "think": "it looks \ud800 red ."}),
     ("picture_refused", lambda row: {**row, "image": "thin.png"}),
     ("too_long", lambda row: {**row, "think": "it is red . " * 400}),
 ]
-"""Of these, the ones that only a model's processor can find."""
-NEED_A_MODEL = {"special_token", "picture_refused", "too_long"}
 
 
 def write_planted(folder: Path, rows: int) -> dict[int, str]:
-    """Write `train.jsonl` with this many rows and each fault twice; return line -> name of its problem."""
+    """Write `train.jsonl` with this many rows, 60 of them faults; return line -> name of its problem."""
     draw = random.Random(0)
     for k in range(8):
         Image.new("RGB", (56, 56), (30 * k, 90, 200)).save(folder / f"tile-{k}.png")
@@ -75,9 +90,9 @@ def write_planted(folder: Path, rows: int) -> dict[int, str]:
     Image.effect_noise((96, 96), 60).save(folder / "noise.jpg", quality=90)
     (folder / "short.jpg").write_bytes((folder / "noise.jpg").read_bytes()[:2000])
     (folder / "program.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n")
-    lines: list[bytes] = [json.dumps(good_row(number)).encode() for number in range(rows - 2 * len(FAULTS))]
+    lines: list[bytes] = [json.dumps(good_row(number)).encode() for number in range(rows - PLANTED)]
     planted: list[tuple[str, bytes]] = []
-    for number, (name, make) in enumerate(FAULTS * 2):
+    for number, (name, make) in enumerate([*FAULTS, *FAULTS[: PLANTED - len(FAULTS)]]):
         made = make({**good_row(number), "id": f"bad-{number}"})
         made = made if isinstance(made, bytes) else (made if isinstance(made, str) else json.dumps(made)).encode()
         planted.append((name, made))
