@@ -198,3 +198,17 @@ def test_a_longer_schedule_is_said_at_the_resume(tmp_path: Path, capsys: pytest.
     # Step 3 of 4 is two thirds of the way along the cosine from 0.9 to 0.5.
     assert "the weight on thinking goes from 0.500 at step 2 to 0.600 at step 3, and ends at 0.500" in told
     assert "the learning rate goes from 0.0005 to 0.0005" in told
+
+
+def test_a_picture_that_was_broken_or_fixed_is_checked_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file of the rows stays the same, and so do the rows that are kept."""
+    data, tile = write_rows(tmp_path, *(good(number) for number in range(4))), tmp_path / "tile-0.png"
+    complete = tile.read_bytes()
+    assert main(sft(data, tmp_path / "first")) == 0
+    tile.write_bytes(complete[:60])
+    assert main(sft(data, tmp_path / "second")) == 1
+    assert "4 bad rows" in capsys.readouterr().err
+    tile.write_bytes(complete)
+    assert main(sft(data, tmp_path / "third")) == 0

@@ -27,7 +27,7 @@ from balanced_thinking.training.checks import read_sample_size
 from balanced_thinking.training.preflight import Preflight, check_rows
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.splits import TRAINING, VALIDATION, read_splits
-from balanced_thinking.training.stored_rows import SplitRows, StoredPreflight, digest_of
+from balanced_thinking.training.stored_rows import SplitRows, StoredPreflight, digest_of, stamp_pictures
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -142,7 +142,9 @@ def _find_problems(
     limits = (args.max_length, args.overflow) if trained else (None, "error")
     collator = ScaleCollator(processor, args.reasoning_format, *limits)
     checker = RowChecker(collator, completions=trained, verify_images=recipe.verify_images)
-    stored = StoredPreflight(digest_of(state, checker.fingerprint(), sample)) if state is not None else None
+    stored = None
+    if state is not None:  # which does not know the pictures that the rows name
+        stored = StoredPreflight(digest_of(state, stamp_pictures(split.rows), checker.fingerprint(), sample))
     if stored is not None and (known := stored.load()) is not None:
         return known
     found = check_rows(split.rows, checker, f"{name} rows", sample=sample)
