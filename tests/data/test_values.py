@@ -11,7 +11,7 @@ import pytest
 from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.load import load_data
-from tests.data.row_files import asks, read_one
+from tests.data.row_files import asks, read_one, says
 
 NAN, INFINITE = float("nan"), float("inf")
 ROW = {"question": "Which animal?", "think": "It has a mane.", "answer": "horse"}
@@ -182,9 +182,31 @@ def test_options_with_letters_are_listed_with_one_letter(tmp_path: Path) -> None
     assert read_one(tmp_path, row, list_choices=True).question == "Which animal?\nA. horse\nB. dog"
 
 
-def test_a_csv_cell_may_hold_several_answers_or_options(tmp_path: Path) -> None:
-    from balanced_thinking.data.load import load_data
+BESIDE = [
+    ({"answer": "2"}, ("2",)),
+    ({"answer": 2.0, "answers": ["two", "2"]}, ("2", "two")),
+    ({"answer": " <answer> 2 </answer> "}, ("2",)),
+    ({"answer": ["2", "two"]}, ("2", "two")),
+    ({"answer": "It is 2."}, ()),  # what the completion says
+    ({"answer": None}, ()),
+    ({"answer": True}, ()),
+    ({"answer": {"box": [1, 2]}}, ()),
+    ({"answer": 1, "choices": ["It is 3.", "It is 2."]}, ()),  # perhaps a position
+]
 
+
+@pytest.mark.parametrize(("values", "alternatives"), BESIDE)
+def test_the_answer_beside_a_conversation_is_right_as_well(
+    tmp_path: Path, values: dict[str, Any], alternatives: Any
+) -> None:
+    said = "<think>\nOne and one.\n</think>\n\nIt is 2."
+    for row in ({"messages": [asks("How many?"), says(said)]}, {"prompt": "How many?", "completion": said}):
+        example = read_one(tmp_path, row | values)
+        assert isinstance(example, Example), example
+        assert (example.answer, example.alternatives) == ("It is 2.", alternatives)
+
+
+def test_a_csv_cell_may_hold_several_answers_or_options(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("question,options,answers\nWhich?,horse | dog,horse | pony\n")
     (example,) = load_data(str(tmp_path / "a.csv")).examples
     assert (example.choices, example.answer, example.alternatives) == (("horse", "dog"), "horse", ("pony",))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from balanced_thinking.data.columns import PROSE, Columns, FormatSpec, peel_answer_name, split_columns
+from balanced_thinking.data.columns import PROSE, Columns, FormatSpec, peel_answer_name, peel_tags, split_columns
 from balanced_thinking.data.example import Turn
 from balanced_thinking.data.keys import ALTERNATIVE_KEYS, ANSWER_KEYS, THINK_KEYS, TURN_LISTS
 from balanced_thinking.data.places import place_images
@@ -69,9 +69,8 @@ def read_contents(
             if content is not exchanges[-1][0]:
                 found.append(_add_completion(replace(content, choices=()), reply, format))
             elif spoken is not None:
-                found.append(
-                    _add_row_values(_add_completion(content, _with_row_thinking(reply, record), format), record)
-                )
+                said = _add_completion(content, _with_row_thinking(reply, record), format)
+                found.append(_add_row_values(_add_answer_column(said, record, format), record))
             else:
                 found.append(_add_row_values(_add_columns(content, record, format), record))
         except RowProblemError as error:
@@ -167,6 +166,20 @@ def _add_columns(content: Content, record: Mapping[str, Any], format: FormatSpec
     first = split_columns(text, answers[0], format)
     others = (split_columns(None, answer, format).answer for answer in answers[1:])
     return replace(content, think=first.think, answer=first.answer, read_as=first.read_as, alternatives=tuple(others))
+
+
+def _add_answer_column(content: Content, record: Mapping[str, Any], format: FormatSpec) -> Content:
+    """Add the right answer beside a conversation, whose completion often ends in a sentence around it.
+
+    Not of a row with choices: letters and texts are one answer anyway, and a number may be a choice's position.
+    """
+    if content.choices:
+        return content
+    try:
+        given = [peel_tags(answer, format, "answer") for answer in to_answers(record.get("answer"))]
+    except RowProblemError:  # a value that is no text is not needed
+        return content
+    return replace(content, alternatives=tuple(answer for answer in given if answer and answer != content.answer))
 
 
 def _add_row_values(content: Content, record: Mapping[str, Any]) -> Content:
