@@ -17,7 +17,7 @@ PROBLEMS: dict[str, str] = {
     "not_an_object": "the row is valid JSON, but not an object in braces",
     "unknown_schema": "expected question + answer, prompt + completion, messages or conversations; name other columns "
     "with --data_options.columns '{question: NAME, answer: NAME}'",
-    "multi_turn": "turns of user and assistant must alternate: the user's first, the assistant's last; leave others out",
+    "multi_turn": "turns of user and assistant must alternate, the user's first and the assistant's last: cut the rest",
     "two_systems": "the row has two different system texts: leave one out",
     "not_text": "expected text or a number: for true and false write the word that the model should say, such as yes",
     "not_finite": "an infinite number: write the text that is meant, or leave the value out",
@@ -33,7 +33,7 @@ PROBLEMS: dict[str, str] = {
     "unread_image": "the row has a picture under a name that is not read: call that column image or images, or name it "
     "with --data_options.columns '{image: NAME}'",
     "duplicate_id": "an earlier row has the same id",
-    "answer_not_in_choices": "the answer is neither a choice nor the letter of a choice: write one of these, not a position",
+    "answer_not_in_choices": "the answer is neither a choice nor its letter: write one of these, not a position",
     "text_only_model": "the row has a picture, but the model takes text only: choose a vision-language model",
     "unusable": "the row cannot be trained on; its message says why",
     "template_changes": "the chat template changes, drops or doubles the row's reasoning, answer, texts or pictures",
