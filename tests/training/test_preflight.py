@@ -133,8 +133,9 @@ def test_how_many_rows_are_looked_at(text: str, size: Any) -> None:
         assert read_sample_size(text) == size
 
 
+@pytest.mark.parametrize("workers", [0, 1])
 def test_a_row_that_stops_the_run_keeps_a_checkpoint_and_can_be_passed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    workers: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A sample of one row does not find the bad one. The loader reads a batch ahead of the step."""
     data = write_rows(tmp_path, *(good(number) for number in range(8)))
@@ -143,16 +144,17 @@ def test_a_row_that_stops_the_run_keeps_a_checkpoint_and_can_be_passed(
     data.write_text("\n".join(lines))
     run = tmp_path / "run"
     sequential = ["--preflight", "sample:1", "--train_sampling_strategy", "sequential", "--max_steps", "4"]
-    assert main(sft(data, run, *sequential)) == 1
+    assert main(sft(data, run, *sequential, "--dataloader_num_workers", str(workers))) == 1
     told = capsys.readouterr().err
+    assert "Traceback" not in told
     assert "special token '<|im_end|>'" in told
-    assert "checkpoint-1" in told
     assert "--resume --on_bad_row drop" in told
-    assert (run / "checkpoints/checkpoint-1").is_dir()
+    (kept,) = (run / "checkpoints").glob("checkpoint-*")
+    assert kept.name in told
     assert main(["sft", "--out", str(run), "--resume", "--on_bad_row", "drop"]) == 0
     told = capsys.readouterr().err
     assert "on_bad_row was 'error' and is 'drop'" in told
-    assert "a row was left out" in told
+    assert workers or "a row was left out" in told  # a worker writes to its own error stream
     assert json.loads((run / "provenance.json").read_text())["steps"] == 4
 
 

@@ -105,10 +105,10 @@ class SafeTrainer:
         except RowError as error:
             step = self.state.global_step
             if step == 0 or self.accelerator.num_processes > 1:
-                raise
+                raise RowError(_own_message(error), error.problem) from error
             self._save_checkpoint(self.model, trial=None)
             raise RowError(
-                f"{error}. Training stopped at this row after step {step}, and checkpoint-{step} in "
+                f"{_own_message(error)}. Training stopped at this row after step {step}, and checkpoint-{step} in "
                 f"{self.args.output_dir} is kept: continue past the row with --resume --on_bad_row drop",
                 error.problem,
             ) from error
@@ -144,6 +144,11 @@ class SafeTrainer:
     def _is_sharded(self) -> bool:
         """Whether parameters are sharded, so that FSDP or DeepSpeed must load the weights."""
         return self.is_fsdp_enabled or self.is_deepspeed_enabled
+
+
+def _own_message(error: RowError) -> str:
+    """The message without the traceback that torch puts before that of a worker process."""
+    return str(error).rpartition(f"{RowError.__name__}: ")[2].strip()
 
 
 class EpochSetter(TrainerCallback):
