@@ -20,6 +20,7 @@ from balanced_thinking.inspection import inspect_data
 from balanced_thinking.models.load import load_processor
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.training import preflight
+from balanced_thinking.training.checked_data import _fill_places
 from balanced_thinking.training.checks import read_sample_size
 from balanced_thinking.training.preflight import Preflight, check_rows
 from tests.cli.tiny_commands import STEPS, exit_code
@@ -158,7 +159,9 @@ def test_a_row_that_stops_the_run_keeps_a_checkpoint_and_can_be_passed(
     assert json.loads((run / "provenance.json").read_text())["steps"] == 4
 
 
-def test_a_row_that_stops_grpo_keeps_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_that_stops_grpo_keeps_a_checkpoint_and_can_be_passed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [good(number) for number in range(4)]
     data = write_rows(tmp_path, *rows)
     torn = tmp_path / "torn.png"
@@ -172,6 +175,18 @@ def test_a_row_that_stops_grpo_keeps_a_checkpoint(tmp_path: Path, capsys: pytest
     told = capsys.readouterr().err
     assert "torn.png" in told
     assert [place.name for place in (tmp_path / "run/checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
+    # A random model may earn equal rewards in four generations, which ends with 1 after the last step.
+    main(["grpo", "--out", str(tmp_path / "run"), "--resume", "--on_bad_row", "drop"])
+    told = capsys.readouterr().err
+    assert "other rows take the places of 1 that turned out to be bad" in told
+    assert "torn.png cannot be read" not in told
+    assert (tmp_path / "run/model/config.json").is_file()
+
+
+def test_places_of_bad_rows_are_filled_without_moving_the_others() -> None:
+    assert _fill_places([0, 2, 3, 5], {2, 5}, "data") == [0, 3, 3, 0]
+    assert _fill_places([0, 2], {1}, "data") == [0, 2]
+    assert _fill_places([0, 2], {0, 2}, "data") == []
 
 
 def test_a_resumed_run_leaves_out_the_same_rows_and_refuses_other_data(

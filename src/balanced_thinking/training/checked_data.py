@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from bisect import bisect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -90,6 +92,8 @@ def _check_split(
             f"{where}: the data have {len(split.rows):,} rows that are not those ({before['rows']:,}) with which the "
             "run was started; restore the data, or start a new run with another --out"
         )
+    if before is not None and recipe.stage == "grpo" and recipe.on_bad_row == "drop":
+        recipe = replace(recipe, preflight="all", verify_images=True)  # a bad row may have stopped the run
     found = _on_first_rank(lambda: _find_problems(recipe, args, processor, split, state, name))
     logger.info("%s: %s", where, found.summary())
     bad_rows = [*split.bad_rows, *found.bad_rows(split.numbers, split.rows["id"])]
@@ -101,6 +105,8 @@ def _check_split(
     kept = sorted(set(range(len(split.rows))) - set(left_out))
     if not kept:
         raise _no_row_left(where, found, bad_rows, args)
+    if before is not None and recipe.stage == "grpo":
+        kept = _fill_places(kept, found.problems, where)
     if left_out or bad_rows:
         out = len(split.bad_rows) + len(left_out)
         logger.info("%s: %d %s left out, %d remain", where, out, "row was" if out == 1 else "rows were", len(kept))
@@ -115,9 +121,21 @@ def _check_split(
     return CheckedSplit(_select_rows(split.rows, kept), len(bad_rows), len(found.too_long), record)
 
 
+def _fill_places(kept: list[int], bad: Collection[int], where: str) -> list[int]:
+    """Put the next good row in the place of each bad one, so that the order of a resumed run stays the same.
+
+    GRPO cannot drop a row when it comes: a generation has a fixed number of prompts.
+    """
+    good = [index for index in kept if index not in bad]
+    if len(good) in (0, len(kept)):
+        return good
+    logger.info("%s: other rows take the places of %d that turned out to be bad", where, len(kept) - len(good))
+    return [index if index not in bad else good[bisect(good, index) % len(good)] for index in kept]
+
+
 def _select_rows(rows: Any, kept: list[int]) -> Any:
     """These rows; without the column of pictures if none of them has any, because text-only models do not accept it."""
-    if len(kept) == len(rows):
+    if kept == list(range(len(rows))):
         return rows
     rows = rows.select(kept)
     if "images" in rows.column_names and not any(map(len, rows.with_format("numpy")["images"])):
