@@ -315,6 +315,15 @@ def test_answers_in_prose_are_reported(tmp_path: Path) -> None:
     assert len(inspect_data(path, options={"format": "prose"}).samples) == 1
 
 
+def test_answers_without_reasoning_are_reported(tmp_path: Path) -> None:
+    said = ("red", "The picture is red.", "<thought>Hm.</thought>red", "<think>Hm.")  # the last two have tags
+    rows = [{"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": text}]} for text in said]
+    changes = advise_changes(inspect_data(path := write(tmp_path, rows)))
+    advice = "--data_options.format direct reads completions without reasoning as answers (2 have no tags)"
+    assert any(line.startswith(advice) for line in changes)
+    assert [s.example.answer for s in inspect_data(path, options={"format": "direct"}).samples[:2]] == [*said[:2]]
+
+
 def picture_row(folder: Path, name: str, side: int, count: int = 1) -> dict[str, Any]:
     """A sample with `count` pictures of this side."""
     Image.effect_noise((side, side), 60).save(folder / f"{name}.png")

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from balanced_thinking.data.columns import PROSE
 from balanced_thinking.data.example import choices_are_shown, find_unread_texts
 from balanced_thinking.data.prose import split_prose
+from balanced_thinking.data.tag_hints import find_row_hint
 from balanced_thinking.inspection.facts import Inspection
 from balanced_thinking.inspection.summary import MAX_LENGTHS, count_formats, make_printable, median_length_ratio
 
 _SLACK = 1.05  # the counted total leaves out the tokens around a picture
 _SHOWN_IDS = 3
+_NO_TAGS = ("no_think", "no_answer")  # the problems of a completion without any tag
 _LONG_RATIO = 20  # from here on the answer gets less than 5 % of plain SFT's loss
 
 
@@ -55,8 +57,14 @@ def _advise_on_bad_rows(found: Inspection) -> Iterator[str]:
     named = ", ".join(f"{name} {n}" for name, n in counts.most_common())
     otherwise = ", or leave them out with --on-bad-row drop" if found.samples else ": there is no good one"
     yield f"fix the bad rows ({named}){otherwise}"
-    if prose := sum("no_answer" in bad.problems and split_prose(bad.text) is not None for bad in found.bad_rows):
+    unanswered = [bad for bad in found.bad_rows if "no_answer" in bad.problems]
+    if prose := sum(split_prose(bad.text) is not None for bad in unanswered):
         yield f"--data_options.format prose reads the bad rows that end in a sentence with the answer ({prose})"
+    if plain := sum(bad.problems == _NO_TAGS and find_row_hint(bad.text, bad.problems) is None for bad in unanswered):
+        yield (
+            f"--data_options.format direct reads completions without reasoning as answers ({plain} have no tags): for "
+            "evaluation, for GRPO, and to train with reasoning_format: direct"
+        )
 
 
 def _advise_on_format(found: Inspection) -> Iterator[str]:
