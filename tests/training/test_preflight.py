@@ -124,9 +124,10 @@ def test_a_result_survives_its_file(found: Preflight) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("all", None), ("sample:1", 1), ("sample:20", 20), ("sample:0", ""), ("sample:", ""), ("10", "")]
+    ("text", "size"),
+    [("all", None), ("sample:1", 1), ("sample:20", 20), ("sample:0", ""), ("sample:", ""), ("10", ""), (10, "")],
 )
-def test_how_many_rows_are_looked_at(text: str, size: Any) -> None:
+def test_how_many_rows_are_looked_at(text: Any, size: Any) -> None:
     if size == "":
         with pytest.raises(RecipeError, match=r"expected all, or sample:N"):
             read_sample_size(text)

@@ -75,7 +75,7 @@ class RowChecker:
 
     def _find_picture_problems(self, pictures: Sequence[Any]) -> Iterator[Problem]:
         if pictures and not hasattr(self.collator.processor, "image_processor"):
-            yield Problem("text_only_model", f"{len(pictures)} pictures")
+            yield Problem("text_only_model", f"the first of {len(pictures)}: {picture_name(pictures[0])}")
             return
         for picture in pictures:
             try:

@@ -106,10 +106,11 @@ def check_settings(recipe: Recipe) -> dict[str, Any]:
     return arguments
 
 
-def read_sample_size(preflight: str) -> int | None:
+def read_sample_size(preflight: str | int) -> int | None:
     """The number of rows in `sample:N`; None for `all`. Raises RecipeError for anything else."""
     if preflight == "all":
         return None
+    preflight = str(preflight)
     number = preflight.removeprefix(_SAMPLE)
     if not preflight.startswith(_SAMPLE) or not number.isdecimal() or int(number) < 1:
         raise RecipeError(f"preflight is {preflight!r}; expected all, or sample:N for N rows, such as sample:1000")

@@ -69,7 +69,7 @@ class Recipe:
     limit: int | None = _recipe_key(None, "Most rows of each split; null: all.")
     on_bad_row: str = _recipe_key("error", "What to do with a bad row: error, or drop to leave it out.")
     verify_images: bool = _recipe_key(True, "Whether to open every image once before training.")
-    preflight: str = _recipe_key("all", "Which rows to check before the first step: all, or sample:N for N of them.")
+    preflight: str | int = _recipe_key("all", "Which rows to check before step 1: all, or sample:N for N of them.")
     validation_split: str | None = _recipe_key(
         None, "The split for the evaluation loss (eval_strategy says when); null: none."
     )
