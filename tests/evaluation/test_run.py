@@ -19,7 +19,7 @@ from balanced_thinking.evaluation import run, task
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.evaluation.engines import start
 from balanced_thinking.evaluation.engines.engine import Engine
-from balanced_thinking.evaluation.engines.start import EngineOptions, read_engine
+from balanced_thinking.evaluation.engines.start import EngineOptions, read_engine, weights_identity
 from balanced_thinking.evaluation.run import evaluate_benchmarks
 from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.models.tiny import build_tiny
@@ -97,7 +97,7 @@ def test_a_second_call_returns_the_finished_result(tmp_path: Path) -> None:
     [
         ({"benchmark": Benchmark(questions(), scorer="numeric")}, "scorer was exact and is numeric"),
         ({"benchmark": Benchmark(questions(), max_new_tokens=9)}, "max_new_tokens was 512 and is 9"),
-        ({"benchmark": questions(2)}, "other weights, other items"),
+        ({"benchmark": questions(2)}, "other weights or prompts, other items"),
         ({"split": "val"}, "split was test and is val"),
         ({"model": "elsewhere"}, "model was world-base and is elsewhere"),
     ],
@@ -127,6 +127,16 @@ def test_a_model_in_memory_is_known_by_its_weights(tmp_path: Path) -> None:
         next(loaded.model.parameters()).add_(1e-3)
     with pytest.raises(FileExistsError, match="other weights"):
         evaluate(loaded, benchmark, out=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer.json", "config.json", "model.safetensors"])
+def test_a_folder_is_known_by_every_file_that_an_answer_depends_on(name: str, tmp_path: Path) -> None:
+    """A chat template that was edited writes other prompts."""
+    (file := tmp_path / name).write_text("{}")
+    before = weights_identity(EngineOptions(), str(tmp_path))
+    assert weights_identity(EngineOptions(), str(tmp_path)) == before
+    file.write_text("{ }")
+    assert weights_identity(EngineOptions(), str(tmp_path)) != before
 
 
 def test_a_model_in_memory_keeps_its_mode_and_is_answered_without_dropout() -> None:

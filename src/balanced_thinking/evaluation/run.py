@@ -235,7 +235,7 @@ def _first_differing_setting(summary: Summary, task: Task) -> str:
             return f"{name} was {was or 'not stated'} and is {asked[name]}"
     if summary.picture_budget != dict(task.picture_budget):
         return f"picture_budget was {summary.picture_budget or 'not stated'} and is {dict(task.picture_budget)}"
-    return "the same settings, with other weights, other items or another version of balanced-thinking"
+    return "the same settings, with other weights or prompts, other items or another version of balanced-thinking"
 
 
 def _run_task(source: _Source, task: Task, folder: Path | None, overwrite: bool) -> Summary:

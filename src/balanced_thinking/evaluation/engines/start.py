@@ -21,6 +21,7 @@ from balanced_thinking.models.adapters import warn_of_served_adapter
 from balanced_thinking.models.load import checkpoint_dtype, load_model, load_processor
 
 ENGINES = ("transformers", "vllm")
+_MODEL_FILES = ("*.safetensors", "*.bin", "*config.json", "*.jinja", "chat_template.json", "tokenizer.*")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -96,10 +97,13 @@ def start_engine(options: EngineOptions, model: str) -> Engine:
 
 
 def weights_identity(options: EngineOptions, model: str) -> str:
-    """Distinguishes the weights that answer from those that answered before: a server, or a folder's files."""
+    """Distinguishes the model that answers from those that answered before: a server, or a folder's files.
+
+    Its tokenizer and chat template count, too: they write the prompts.
+    """
     place = Path(model)
-    patterns = ("*.safetensors", "*.bin", "*config.json") if place.is_dir() else ()
-    files = sorted(file for pattern in patterns for file in place.glob(pattern))
+    patterns = _MODEL_FILES if place.is_dir() else ()
+    files = sorted({file for pattern in patterns for file in place.glob(pattern)})
     stamps = " ".join(f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
     pictures = f" {json.dumps(options.image_options, sort_keys=True)}" if options.image_options else ""
     return f"{options.server} {options.served_model} {options.name} {stamps}{pictures}"
