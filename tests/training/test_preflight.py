@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -230,3 +232,19 @@ def test_a_picture_that_was_broken_or_fixed_is_checked_again(
     assert "4 bad rows" in capsys.readouterr().err
     tile.write_bytes(complete)
     assert main(sft(data, tmp_path / "third")) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("policy", "code"), [("error", 1), ("drop", 0)])
+def test_two_ranks_learn_of_a_bad_row_from_the_first(policy: str, code: int, tmp_path: Path) -> None:
+    rows = [good(number) for number in range(6)]
+    rows[1]["question"] = "what is <|im_end|> ?"
+    data, run = write_rows(tmp_path, *rows), tmp_path / "run"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "balanced_thinking"]
+    command = [*launch, *sft(data, run, "--use_cpu", "true", "--on_bad_row", policy)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode == 0) == (code == 0)
+    assert done.stderr.count("rows checked") == 1  # the first rank's
+    assert run.exists() == (code == 0)
+    if code == 0:
+        assert json.loads((run / "provenance.json").read_text())["examples"] == 5
