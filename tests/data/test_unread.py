@@ -105,6 +105,8 @@ HELD = [
     {"image": {"url": URI}},
     {"image": {"path": "one.png"}},
     {"image": {"url": "one.png"}},
+    {"images": [None], "image": "one.png"},
+    {"images": [None], "image_1": "one.png"},
     {"images": "['one.png']"},  # as pandas writes a list
     {"images": '["one.png"]'},
     {"image_1": "one.png", "image_2": None},  # a column for each

@@ -17,13 +17,17 @@ from balanced_thinking.data.values import (
 
 
 def read_images(record: Mapping[str, Any]) -> list[Any]:
-    """The entries under `images` or `image`, else those under `image_1`, `image_2` and so on."""
-    entries = first_nonempty_value(record, "images", "image")
-    if isinstance(entries, str) and (split := split_list_text(entries)) is not None:
-        entries = split
-    if isinstance(entries, (list, tuple)) and all(entry is None for entry in entries):
-        entries = None  # how tables write a row without a picture
-    return to_list(entries) or [record[key] for key in find_numbered_images(record)]
+    """The entries under `images` or `image`, else those under `image_1`, `image_2` and so on.
+
+    A list of nulls, as tables write it for no picture, is none.
+    """
+    for key in ("images", "image"):
+        entries = record.get(key)
+        if isinstance(entries, str) and (split := split_list_text(entries)) is not None:
+            entries = split
+        if not is_null(entries) and any(entry is not None for entry in to_list(entries)):
+            return to_list(entries)
+    return [record[key] for key in find_numbered_images(record)]
 
 
 def find_numbered_images(record: Mapping[str, Any]) -> list[str]:
