@@ -39,7 +39,8 @@ class StartHeader(TrainerCallback):
         yield "model", f"{self.recipe.model}, {share} ({100 * trainable / total:.3g} %)"
         autocast = next((f", computed in {name}" for flag, name in _AUTOCAST if getattr(args, flag)), "")
         yield "device", f"{describe_device(args.device)}, weights in {self.dtype}{autocast}"
-        left_out = f", {self.dropped} bad rows left out" if self.dropped else ""
+        rows = "bad row" if self.dropped == 1 else "bad rows"
+        left_out = f", {self.dropped} {rows} left out" if self.dropped else ""
         yield "data", f"{describe_data(self.recipe.data)}, {self.recipe.split}: {self.rows:,} examples{left_out}"
         size = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.ranks
         parts = f"{args.per_device_train_batch_size} per device x {args.gradient_accumulation_steps} accumulated"
