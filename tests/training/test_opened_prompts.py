@@ -108,7 +108,7 @@ def test_a_processor_that_would_add_a_token_of_its_own_adds_none_in_grpo(tmp_pat
 def test_a_special_token_in_a_prompt_stops_grpo_by_name(tmp_path: Path) -> None:
     examples = [Example(str(i), "What is <|im_end|> ?" if i == 3 else "which ?", (), None, "red") for i in range(4)]
     run = grpo(tmp_path, "qwen2", "", to_prompts_dataset(examples))
-    with pytest.raises(RowError, match=r"special token '<\|im_end\|>'"):
+    with pytest.raises(RowError, match=r"sample 3\b.*special token '<\|im_end\|>'"):
         run._generate_and_score_completions([row for row in run.train_dataset for _ in range(2)])
 
 

@@ -127,6 +127,9 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         self._signature_columns = ["id", "prompt", "image", "images", "answer", "choices", "alternatives"]
 
     def _generate_and_score_completions(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        for row in inputs:  # raises RowError for special tokens, and where the template refuses the messages
+            named = {"id": row.get("id", "?"), "prompt": row["prompt"], "images": _list_images(row)}
+            self.renderer.render_prompt(named)
         opened: dict[Any, Any] = {}
         with process_each_image_once(self.processing_class), exact_text(self._tokenizer):
             output = super()._generate_and_score_completions([open_images(row, opened) for row in inputs])
@@ -150,8 +153,7 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         return output
 
     def _find_opened(self, row: Mapping[str, Any]) -> str:
-        images = row.get("images") or [image for image in (row.get("image"),) if image is not None]
-        return self.renderer.find_opened(row["prompt"], images)
+        return self.renderer.find_opened(row["prompt"], _list_images(row))
 
     def _credit_weights(self) -> SegmentWeights:
         return self.credit_schedule.weights(self.state.global_step / max(1, self.state.max_steps - 1))
@@ -194,11 +196,13 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         return super()._get_per_token_logps_and_entropies(forward, *args, **kwargs)
 
     def _tokenize_prompts(self, prompts: list) -> tuple[Any, Any, Any]:
-        for prompt in prompts:  # raises RowError for special tokens, and where the template refuses the messages
-            self.renderer.render_prompt({"id": "?", "prompt": prompt, "images": []})
         ids, images, fields = super()._tokenize_prompts(prompts)
         # TRL writes None for a row without images, but no processor accepts None beside rows with images.
         return ids, None if images is None else [row or [] for row in images], fields
+
+
+def _list_images(row: Mapping[str, Any]) -> list[Any]:
+    return list(row.get("images") or [image for image in (row.get("image"),) if image is not None])
 
 
 def _named_rewards(args: ScaleGRPOConfig, processor: Any) -> list[NamedReward]:
