@@ -50,13 +50,13 @@ def write_rows(file: Path, rows: int, think_words: int, pictures: bool) -> None:
 def check(data: Path, out: Path) -> int:
     """What `balanced sft` does before it loads a model; the number of rows that it would train on."""
     from balanced_thinking.training.checked_data import load_checked_data
-    from balanced_thinking.training.model_checks import load_checked_processor
+    from balanced_thinking.training.model_checks import load_training_processor
     from balanced_thinking.training.recipe import Recipe
     from balanced_thinking.training.run import training_arguments
 
     recipe = Recipe(data=str(data), training={"use_cpu": True})
     args = training_arguments(recipe, out)
-    processor = load_checked_processor(recipe, args)
+    processor = load_training_processor(recipe, args)
     return len(load_checked_data(recipe, args, processor, out, resume=False).training.rows)
 
 

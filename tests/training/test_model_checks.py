@@ -15,7 +15,7 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models.find import ModelNotFoundError, find_model_source
 from balanced_thinking.models.load import load_model, load_processor
 from balanced_thinking.models.tiny import build_tiny
-from balanced_thinking.training.model_checks import check_lora_targets, hint_untrained_tags, load_checked_processor
+from balanced_thinking.training.model_checks import check_lora_targets, hint_untrained_tags, load_training_processor
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.run import train
 
@@ -89,7 +89,7 @@ def test_a_model_without_a_processor_says_which_files_it_lacks(base: Path) -> No
 def test_a_tokenizer_that_cannot_be_read_is_said_in_our_words(base: Path) -> None:
     (base / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelNotFoundError, match=r"base has no .* that transformers can load .*copy these files"):
-        load_checked_processor(Recipe(model=str(base)), ARGS)
+        load_training_processor(Recipe(model=str(base)), ARGS)
 
 
 def test_a_model_without_a_chat_template_is_refused_before_data_are_read(base: Path, tmp_path: Path) -> None:
@@ -98,23 +98,23 @@ def test_a_model_without_a_chat_template_is_refused_before_data_are_read(base: P
         train(Recipe(model=str(base), data_options={"n": 2}), tmp_path / "run")
     (template := tmp_path / "x.jinja").write_text("{{ messages }}")
     args = SimpleNamespace(eos_token=None, chat_template_path=str(template))
-    assert load_checked_processor(Recipe(model=str(base)), args).chat_template == "{{ messages }}"
+    assert load_training_processor(Recipe(model=str(base)), args).chat_template == "{{ messages }}"
     assert not (tmp_path / "run").exists()
 
 
 def test_a_chat_template_that_writes_the_date_is_named(base: Path, caplog: pytest.LogCaptureFixture) -> None:
-    load_checked_processor(Recipe(model=str(base)), ARGS)
+    load_training_processor(Recipe(model=str(base)), ARGS)
     assert "the date" not in caplog.text
     template = base / "chat_template.jinja"
     template.write_text("{{ strftime_now('%d %B %Y') }}" + template.read_text())
-    load_checked_processor(Recipe(model=str(base)), ARGS)
+    load_training_processor(Recipe(model=str(base)), ARGS)
     assert "base writes the date (strftime_now), so prompts change from day to day" in caplog.text
 
 
 def test_an_end_of_turn_that_the_tokenizer_lacks_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"eos_token is '<end>', which world-base does not have; expected '<\|im_end"):
-        load_checked_processor(Recipe(), SimpleNamespace(eos_token="<end>"))
-    load_checked_processor(Recipe(), SimpleNamespace(eos_token="<|im_end|>"))
+        load_training_processor(Recipe(), SimpleNamespace(eos_token="<end>"))
+    load_training_processor(Recipe(), SimpleNamespace(eos_token="<|im_end|>"))
 
 
 def test_an_image_option_that_cannot_be_is_refused_before_data_are_read(

@@ -145,8 +145,17 @@ def test_a_store_that_cannot_be_written_is_no_fault(data: Path, reads: list[str]
     assert len(reads) == 2
 
 
-def test_the_store_keeps_the_entries_that_were_used_last(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_rows, "_KEPT_ROWS", 2)
-    for limit in (1, 2, 3):
-        read_splits(recipe(data, limit=limit), ARGS)
+@pytest.mark.parametrize("limit", ["_KEPT_ENTRIES", "_KEPT_BYTES"])
+def test_the_store_keeps_the_entries_that_were_used_last(
+    limit: str, data: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_splits(recipe(data, limit=1), ARGS)
+    (first,) = (data.parent / "store/rows").iterdir()
+    size = sum(file.stat().st_size for file in first.iterdir())
+    monkeypatch.setattr(stored_rows, limit, 2 if limit == "_KEPT_ENTRIES" else int(2.9 * size))
+    for rows in (2, 3):
+        read_splits(recipe(data, limit=rows), ARGS)
     assert len(list((data.parent / "store/rows").iterdir())) == 2
+    for rows in (2, 3, 1):
+        read_splits(recipe(data, limit=rows), ARGS)
+    assert len(reads) == 4  # the first one was removed

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _EVERY_LAYER = "all-linear"  # PEFT's name for it
 
 
-def load_checked_processor(recipe: Recipe, args: Any) -> Any:
+def load_training_processor(recipe: Recipe, args: Any) -> Any:
     """The processor alone, as the trainer will use it: rows are checked with it before the model is loaded.
 
     Raises UsageError if it cannot be loaded, has no chat template, or lacks the `eos_token` of the arguments.

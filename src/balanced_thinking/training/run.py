@@ -32,7 +32,7 @@ from balanced_thinking.training.health import conclude_health
 from balanced_thinking.training.model_checks import (
     check_lora_targets,
     hint_untrained_tags,
-    load_checked_processor,
+    load_training_processor,
 )
 from balanced_thinking.training.options import DEFAULTS
 from balanced_thinking.training.recipe import Recipe, load_recipe
@@ -100,7 +100,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         return RunFiles(out).model
     for line in describe_resume_changes(load_recipe(RunFiles(out).config), recipe) if checkpoint else ():
         logger.info("%s", line)
-    processor = load_checked_processor(recipe, args)
+    processor = load_training_processor(recipe, args)
     data = load_checked_data(recipe, args, processor, out, resume=resume)
     training, validation = data
     set_seed(args.seed)

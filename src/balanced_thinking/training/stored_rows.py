@@ -29,7 +29,7 @@ from balanced_thinking.training.preflight import Preflight
 
 _MOST_FILES = 200_000  # of a folder of data: more take too long to look at
 _LARGEST_BYTES = 2**30  # of one entry: larger rows, which hold their pictures, are read again
-_KEPT_ROWS, _KEPT_RESULTS = 8, 100  # entries
+_KEPT_BYTES, _KEPT_ENTRIES = 4 * 2**30, 200  # of rows, and again of results
 
 
 def store_folder() -> Path:
@@ -155,7 +155,7 @@ class StoredRows:
                 partial.rename(self.folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-            _remove_oldest(self.folder.parent, _KEPT_ROWS)
+            _remove_oldest(self.folder.parent)
 
 
 class StoredPreflight:
@@ -180,7 +180,7 @@ class StoredPreflight:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(found.to_json(), file)
             os.replace(partial, self.file)
-            _remove_oldest(self.file.parent, _KEPT_RESULTS)
+            _remove_oldest(self.file.parent)
 
 
 def stamp_pictures(rows: Dataset) -> str:
@@ -211,8 +211,11 @@ def _link_or_copy(file: Path, target: Path) -> None:
         shutil.copyfile(file, target)
 
 
-def _remove_oldest(folder: Path, kept: int) -> None:
+def _remove_oldest(folder: Path) -> None:
     """Keep the entries that were used last."""
     entries = [entry for entry in folder.iterdir() if not entry.name.endswith(".partial")]
-    for entry in sorted(entries, key=lambda one: one.stat().st_mtime)[:-kept]:
-        shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+    kept = 0
+    for place, entry in enumerate(sorted(entries, key=lambda one: one.stat().st_mtime, reverse=True)):
+        kept += sum(file.stat().st_size for file in (entry.iterdir() if entry.is_dir() else (entry,)))
+        if place >= _KEPT_ENTRIES or kept > _KEPT_BYTES:
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
