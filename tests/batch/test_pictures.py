@@ -13,12 +13,15 @@ from PIL import Image
 
 from balanced_thinking.batch.collator import ImageCache, ScaleCollator
 from balanced_thinking.batch.pictures import CachedImageProcessor, DistinctImageProcessor
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.images import decode_rgb, open_image
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
+from balanced_thinking.models.load import load_processor
 from balanced_thinking.models.tiny import build_tiny
 from tests.conftest import ARCHITECTURES
+from tests.models.hub_folders import write_hub_folder
 from tests.tiny_training import model_inputs
 
 
@@ -55,8 +58,8 @@ def test_a_cached_batch_is_the_batch_and_is_processed_once(
 ) -> None:
     processor = build_tiny(architecture)[1]
     plain = ScaleCollator(processor)(rows)
-    seen = processed(monkeypatch, processor)
     collator = ScaleCollator(processor, image_cache=ImageCache(tmp_path / "cache"))
+    seen = processed(monkeypatch, processor)
     again = pickle.loads(pickle.dumps(collator))  # as a data-loader worker gets it
     decoded = []
     monkeypatch.setattr(Image.Image, "convert", lambda self, mode: decoded.append(1) or _convert(self, mode))
@@ -154,3 +157,28 @@ def test_entries_that_are_not_one_per_picture_are_processed_as_they_come() -> No
     rows = [[picture], [picture]]
     assert DistinctImageProcessor(Crops())(rows)["pixel_values"].shape[0] == 5
     assert asked[-1] is rows
+
+
+@pytest.mark.parametrize(
+    ("family", "refused"),
+    [("qwen2_5_vl", False), ("gemma3", False), ("llava_onevision", True), ("smolvlm", True), ("pixtral", True)],
+)
+def test_a_cache_is_refused_where_a_picture_alone_has_other_features(
+    family: str, refused: bool, tmp_path: Path
+) -> None:
+    """Where it is not, rows with several pictures of several sizes are the same with it and without."""
+    processor = load_processor(str(write_hub_folder(family, tmp_path / family)))
+    cache = ImageCache(tmp_path / "cache")
+    if refused:
+        with pytest.raises(RecipeError, match="other features of several pictures than of each alone; leave image_ca"):
+            ScaleCollator(processor, image_cache=cache)
+        return
+    pictures = [Image.linear_gradient("L").resize(size).convert("RGB") for size in ((96, 80), (60, 90))]
+    said = [{"role": "assistant", "content": "<think>x .</think><answer>red</answer>"}]
+    rows = [
+        {"id": "1", "prompt": [{"role": "user", "content": "which ?"}], "completion": said, "images": pictures[:count]}
+        for count in (1, 2)
+    ]
+    plain, cached = ScaleCollator(processor)(rows), ScaleCollator(processor, image_cache=cache)(rows)
+    for name in plain.keys() - {"batch_info"}:
+        assert torch.equal(plain[name], cached[name]), name

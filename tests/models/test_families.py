@@ -86,10 +86,10 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
         block for block in re.findall(r"```bash\n(.*?)```", text, re.S) if "balanced inspect my.jsonl" in block
     )
     commands = [shlex.split(line, comments=True) for line in block.replace(HUB_NAME, "model").splitlines()]
-    assert [words[1] for words in commands] == ["inspect", "sft", "grpo", "eval", "report"]
+    assert [words[1] for words in commands] == ["inspect", "check", "sft", "grpo", "eval", "report"]
     monkeypatch.chdir(tmp_path)
     # A random model never writes the format, so that GRPO rightly ends with 1: nothing could be learned.
-    assert [main(words[1:]) for words in commands] == [0, 0, 1, 0, 0]
+    assert [main(words[1:]) for words in commands] == [0, 0, 0, 1, 0, 0]
     assert (tmp_path / "runs" / "report.html").is_file()
 
 

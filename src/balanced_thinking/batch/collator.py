@@ -24,7 +24,7 @@ from balanced_thinking.batch.completions import Completion, CompletionEncoder
 from balanced_thinking.batch.info import BATCH_INFO, BatchInfo
 from balanced_thinking.batch.messages import row_images, to_prompt_completion
 from balanced_thinking.batch.picture_rules import REFUSALS, check_picture_size
-from balanced_thinking.batch.pictures import CachedImageProcessor, order_by_sample
+from balanced_thinking.batch.pictures import CachedImageProcessor, order_by_sample, refuse_unsuited_cache
 from balanced_thinking.batch.rendering import RenderedRow, RowRenderer
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.images import decode_rgb, image_size, open_image, picture_name
@@ -120,6 +120,7 @@ class ScaleCollator:
         if image_cache is not None and self._cached:
             self.processor = copy(processor)  # the user's own stays as it is: it gets saved with the model
             folder, limit_bytes = Path(image_cache.folder).expanduser(), int(image_cache.limit_gib * 2**30)
+            refuse_unsuited_cache(processor.image_processor)
             cached = CachedImageProcessor(processor.image_processor, folder, limit_bytes, decode_rgb)
             self.processor.image_processor = cached
 

@@ -19,17 +19,20 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 import transformers
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.images import content_digest
 
 _KEPT_SHARE = 0.9  # of the limit remains after a clean-up, so that not every image needs another one
 _SCAN_SHARE = 0.01  # of the limit may be written before the folder is scanned again, as other processes write too
 # How images are decoded; another text invalidates every entry.
+_PROBE_SIZES = ((96, 80), (60, 90))  # width and height, of two shapes
 _DECODING = "upright by all EXIF data, on white, 16 bits and floats to 8"
 
 
@@ -135,6 +138,29 @@ class DistinctImageProcessor:
         if "image_grid_thw" not in made and any(len(value) != len(distinct) for value in made.values()):
             return self._inner(images, **kwargs)  # crops, or entries by row: which belong to which image is unknown
         return select_images(made, [indices[id(image)] for image in flat], len(distinct))
+
+
+def refuse_unsuited_cache(images: Any) -> None:
+    """Raises RecipeError for an image processor that makes other features of several pictures than of each alone.
+
+    Two pictures of different sizes are processed in both ways. LLaVA-OneVision, for example, cuts a picture into tiles
+    only where it is alone in its row.
+    """
+    pair = [Image.linear_gradient("L").resize(size).convert("RGB") for size in _PROBE_SIZES]
+    together = images([pair], return_tensors="pt")
+    try:
+        alone = concatenate_images([images([[one]], return_tensors="pt") for one in pair])
+    except ValueError:
+        alone = BatchFeature({})
+    if together.keys() != alone.keys() or not all(_are_equal(value, alone[name]) for name, value in together.items()):
+        raise RecipeError(
+            f"image_cache keeps pictures one by one, but {type(images).__name__} makes other features of several "
+            "pictures than of each alone; leave image_cache out"
+        )
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    return torch.equal(one, other) if isinstance(one, Tensor) and isinstance(other, Tensor) else one == other
 
 
 class CachedImageProcessor:

@@ -19,6 +19,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.batch.pictures import refuse_unsuited_cache
 from balanced_thinking.batch.row_check import RowChecker
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.bad_rows import BadRow, BadRowsError, DataError
@@ -65,6 +66,8 @@ def load_checked_data(recipe: Recipe, args: Any, processor: Any, out: Path, *, r
     Raises BadRowsError with all bad rows of a split, unless `on_bad_row` is `drop`; DataError where no row is left, or
     where the data of a resumed run are not those that it was started with.
     """
+    if getattr(args, "image_cache", None) and hasattr(processor, "image_processor"):
+        refuse_unsuited_cache(processor.image_processor)
     splits, state = read_splits(recipe, args)
     before = _read_record(out) if resume else {}
     checked = {
