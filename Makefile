@@ -27,7 +27,7 @@ test-long: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[deepspeed]'
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow
 
-# Every family of checkpoints, without torchvision and with it (an environment of its own, on Linux about 6 GB); ten
+# Every family of checkpoints, without torchvision and with it (an environment of its own, on Linux about 6 GB); four
 # minutes each on two quiet cores. Writes docs/families.md.
 FAMILIES_BIN := .venv-torchvision/bin
 FAMILIES := tests/models/test_families.py tests/training/test_grpo_families.py -m families
