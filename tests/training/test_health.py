@@ -42,7 +42,7 @@ CASES = [
     (generation([1, 0, 0, 1], [0, 0, 0, 0]), ["no_format"]),  # accuracy varies, the format never comes
     (generation([1, 1, 0, 0], [1, 1, 1, 1]), ["no_advantage"]),  # prompts differ, the completions of each do not
     (generation([1, 1, 1, 1]), ["no_advantage"]),  # all right, and no format reward
-    (generation([0.1 + 0.2, 0.3]), ["no_advantage"]),  # equal but for rounding
+    (generation([0.1 + 0.2, 0.3]), ["no_advantage"]),  # equal except for rounding
     (generation([1, 0], clipped=1.0), ["all_clipped"]),
     (generation([1, 0], clipped=0.99), []),  # one that ended
     (generation([0, 0], empty=1.0), ["all_empty", "no_advantage"]),

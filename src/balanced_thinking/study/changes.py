@@ -14,12 +14,8 @@ from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.runs.directory import is_finished
 from balanced_thinking.runs.paths import RunFiles, StudyFiles
 from balanced_thinking.study.plan import PlannedRun, Study, planned_chain
-from balanced_thinking.training.recipe import RESUME_MAY_CHANGE, Recipe, describe_changes, load_recipe
+from balanced_thinking.training.recipe import HARMLESS_KEYS, Recipe, describe_changes, load_recipe
 
-# A finished run is not trained further, so its number of steps and its rows are part of what its results depend on.
-_OF_RESULTS = {"training.max_steps", "training.num_train_epochs", "training.overflow"}
-_OF_RESULTS |= {"on_bad_row", "verify_images", "preflight"}
-IGNORED_KEYS = RESUME_MAY_CHANGE - _OF_RESULTS
 # The paths of model and data differ after a study's folder was moved.
 _LOCATIONS = {"model", "data"}
 
@@ -48,7 +44,7 @@ def refused_changes(old: Study, new: Study, root: Path) -> list[str]:
 def _training_changes(old: PlannedRun, new: PlannedRun) -> Iterator[str]:
     relations = [("stage", old.stage, new.stage), ("after", old.after, new.after)]
     yield from (f"{old.title}: {key} was {was!r} and is {now!r}" for key, was, now in relations if was != now)
-    yield from (f"{old.title}: {change}" for change in describe_changes(old.recipe, new.recipe, IGNORED_KEYS))
+    yield from (f"{old.title}: {change}" for change in describe_changes(old.recipe, new.recipe, HARMLESS_KEYS))
 
 
 def _evaluation_changes(label: str, old: PlannedRun, new: PlannedRun) -> Iterator[str]:
@@ -79,4 +75,4 @@ def recipe_changes_of_unfinished_run(folder: Path, run: PlannedRun) -> list[str]
 
 
 def _recipe_changes(folder: Path, recipe: Recipe, ignored: set[str]) -> list[str]:
-    return describe_changes(load_recipe(RunFiles(folder).config), recipe, IGNORED_KEYS | ignored)
+    return describe_changes(load_recipe(RunFiles(folder).config), recipe, HARMLESS_KEYS | ignored)

@@ -11,13 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from transformers import TrainerCallback, get_scheduler
 
-from balanced_thinking.training.recipe import Recipe, describe_changes
+from balanced_thinking.training.recipe import HARMLESS_KEYS, Recipe, describe_changes
 
 logger = logging.getLogger(__name__)
-# These change nothing that is learned: how often something is written, and how batches reach the device.
-_HARMLESS = {"logging_steps", "save_strategy", "save_steps", "save_total_limit", "eval_strategy", "eval_steps"}
-_HARMLESS |= {"report_to", "run_name", "disable_tqdm", "image_cache", "image_cache_gib"}
-_HARMLESS |= {"dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"}
+_OF_SCHEDULES = {"training.max_steps", "training.num_train_epochs"}  # `ScheduleChange` says what these change
 _EFFECTS = {
     "overflow": "samples that are too long are treated so from now on; those that were left out at the start stay out",
     "on_bad_row": "rows that turn out to be bad are treated so from now on",
@@ -39,8 +36,7 @@ def read_resume_state(checkpoint: str) -> ResumeState:
 
 def describe_resume_changes(before: Recipe, now: Recipe) -> Iterator[str]:
     """One line for each changed setting that affects later steps."""
-    unaffected = {f"training.{name}" for name in (*_HARMLESS, "max_steps", "num_train_epochs")}
-    for line in describe_changes(before, now, unaffected):
+    for line in describe_changes(before, now, HARMLESS_KEYS | _OF_SCHEDULES):
         name = line.split(" was ", 1)[0].removeprefix("training.")
         yield f"{line}: {_EFFECTS[name]}" if name in _EFFECTS else line
 
@@ -65,7 +61,10 @@ def describe_schedule_change(trainer: Any, state: ResumeState, steps: int) -> st
     parts = [f"max_steps was {state.max_steps:,} and is {steps:,}: all schedules are stretched over the new number"]
     if hasattr(trainer, "schedule") and args.weighting == "scale" and trainer.schedule.name != "adaptive":
         weigh = trainer.schedule.weights
-        last, new = weigh((state.step - 1) / max(1, state.max_steps - 1)).think, weigh(state.step / (steps - 1)).think
+        last, new = (
+            weigh((state.step - 1) / max(1, state.max_steps - 1)).think,
+            weigh(state.step / max(1, steps - 1)).think,
+        )
         parts.append(
             f"the weight on thinking goes from {last:.3f} at step {state.step:,} to {new:.3f} at step "
             f"{state.step + 1:,}, and ends at {weigh(1.0).think:.3f}"

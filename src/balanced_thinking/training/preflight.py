@@ -28,7 +28,7 @@ class Preflight:
     """What was found. Keys of `problems`, and `too_long`, are positions in the dataset.
 
     rows: of the dataset. looked_at: how many of them were checked. tokens: of each row, 0 where they were not counted;
-    it is not stored.
+    it is not stored. seconds: 0 where the result is that of an earlier check.
     """
 
     rows: int
@@ -52,7 +52,8 @@ class Preflight:
         named = [f"{name} {count}" for name, count in counts.most_common()]
         named += [f"too_long {len(self.too_long)} (left out by overflow)"] if self.too_long else []
         found = ", ".join(named) or "no problem"
-        return f"{every} {self.rows:,} rows checked in {self.seconds:.1f} s: {found}"
+        how = f"checked in {self.seconds:.1f} s" if self.seconds else "were checked before"
+        return f"{every} {self.rows:,} rows {how}: {found}"
 
     def to_json(self) -> dict[str, Any]:
         problems = {str(index): [list(one) for one in found] for index, found in self.problems.items()}
@@ -83,7 +84,7 @@ def check_rows(
                 too_long.append(index)
             tokens[index] = checked.tokens
             advance()
-    seconds = round(time.monotonic() - began, 2)
+    seconds = max(0.01, round(time.monotonic() - began, 2))
     return Preflight(len(dataset), len(chosen), problems, tuple(too_long), seconds, tuple(tokens))
 
 

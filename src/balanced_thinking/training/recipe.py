@@ -30,17 +30,19 @@ from balanced_thinking.training.arguments import LORA_SYNONYMS, argument_types, 
 
 _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 STAGES = ("sft", "grpo")
-# What may change when a run is resumed, because it does not affect earlier steps. A new number of steps does change the
-# schedule and the decay of the learning rate in later steps.
-RESUME_MAY_CHANGE = {"on_bad_row", "verify_images", "preflight"} | {
+# What changes nothing that is learned: how often something is written, and how batches reach the device.
+HARMLESS_KEYS = {
     f"training.{name}"
     for name in (
-        *("max_steps", "num_train_epochs", "logging_steps", "save_strategy", "save_steps", "save_total_limit"),
-        *("eval_strategy", "eval_steps", "report_to", "run_name", "disable_tqdm"),
+        *("logging_steps", "save_strategy", "save_steps", "save_total_limit", "eval_strategy", "eval_steps"),
+        *("report_to", "run_name", "disable_tqdm", "image_cache", "image_cache_gib"),
         *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"),
-        *("image_cache", "image_cache_gib", "overflow"),
     )
 }
+# What may change when a run is resumed, because it does not affect earlier steps. A new number of steps does change the
+# schedule and the decay of the learning rate in later steps; the others, which rows are used in them.
+RESUME_MAY_CHANGE = HARMLESS_KEYS | {"training.max_steps", "training.num_train_epochs", "training.overflow"}
+RESUME_MAY_CHANGE |= {"on_bad_row", "verify_images", "preflight"}
 
 
 def _recipe_key(default: Any, text: str) -> Any:
