@@ -195,16 +195,22 @@ def test_places_of_bad_rows_are_filled_without_moving_the_others() -> None:
 def test_a_resumed_run_leaves_out_the_same_rows_and_refuses_other_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A picture that breaks in the meantime is dropped when it comes: leaving out its row would change the order."""
     rows = [good(number) for number in range(6)]
     rows[1]["question"] = "what is <|im_end|> ?"
-    data, run = write_rows(tmp_path, *rows), tmp_path / "run"
+    rows[4]["image"] = "own.png"
+    data, run, own = write_rows(tmp_path, *rows), tmp_path / "run", tmp_path / "own.png"
+    own.write_bytes((tmp_path / "tile-0.png").read_bytes())
     assert main(sft(data, run, "--on_bad_row", "drop", "--save_steps", "1")) == 0
-    before = (run / "preflight.json").read_text()
-    assert main(["sft", "--out", str(run), "--resume", "--max_steps", "3"]) == 0
-    assert json.loads((run / "preflight.json").read_text()) == json.loads(before)
-    capsys.readouterr()
+    before = json.loads((run / "preflight.json").read_text())["training"]
+    own.write_bytes(own.read_bytes()[:60])
+    assert main(["sft", "--out", str(run), "--resume", "--max_steps", "6"]) == 0
+    after = json.loads((run / "preflight.json").read_text())["training"]
+    assert before["left_out"] == after["left_out"] == [1]
+    assert [bad["row"] for bad in after["bad_rows"]] == [2, 5]
+    assert "a row was left out: sample good-4" in capsys.readouterr().err
     data.write_text(data.read_text() + json.dumps(good(7)) + "\n")
-    assert exit_code(["sft", "--out", str(run), "--resume", "--max_steps", "4"]) == 1
+    assert exit_code(["sft", "--out", str(run), "--resume", "--max_steps", "7"]) == 1
     assert "not those (6) with which the run was started" in capsys.readouterr().err
 
 
