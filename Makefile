@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Data-loader workers and tests share few cores: threads that spin against each other slow everything down.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: setup demo test test-long test-families test-newest bench bench-gpu lint docs format clean
+.PHONY: setup demo test test-long test-families test-newest faults bench bench-gpu lint docs format clean
 
 setup: .venv/.ready
 
@@ -19,13 +19,18 @@ demo: setup
 	$(BIN)/balanced demo --out runs/demo
 
 test: setup
-	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not families" -n 2 --durations=10
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not families and not faults" -n 2 --durations=10
 
 # DeepSpeed is built from source, which takes half a minute.
 test-long: setup
 	$(BIN)/python -m pip install --quiet setuptools wheel ninja
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[deepspeed]'
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+
+# Real kills, damaged files, full disks; needs Linux, and root for disks of chosen sizes. Results are written as they
+# come, so that an interrupted run continues; FAULTS_SCALE=0.1 makes a tenth of the trials.
+faults: setup
+	FAULTS_OUT=docs/results/reliability.json $(TEST_ENV) $(BIN)/python -m pytest tests/faults -m faults --durations=10
 
 # Every family of checkpoints, without torchvision and with it (an environment of its own, on Linux about 6 GB); four
 # minutes each on two quiet cores. Writes docs/families.md.
@@ -48,7 +53,7 @@ test-newest:
 	$(NEWEST_BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(NEWEST_BIN)/python -m pip install --quiet --upgrade $(NEWEST)
 	$(NEWEST_BIN)/python -m pip list --format freeze | grep -E '^(torch|torchvision|transformers|trl|peft|accelerate|datasets)='
-	PATH="$(CURDIR)/$(NEWEST_BIN):$$PATH" $(TEST_ENV) $(NEWEST_BIN)/python -m pytest -m "not slow and not families" -n 2 --durations=10
+	PATH="$(CURDIR)/$(NEWEST_BIN):$$PATH" $(TEST_ENV) $(NEWEST_BIN)/python -m pytest -m "not slow and not families and not faults" -n 2 --durations=10
 
 # Each script runs ours and its peers in turn; about 35 minutes on two cores, with nothing else running. BENCH_OUT=folder writes elsewhere.
 BENCH_OUT ?= benchmarks/results
