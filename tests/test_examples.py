@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked import run_forked
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 EXAMPLES = sorted(FOLDER.glob("[0-9]*.py"))
@@ -28,12 +29,12 @@ EXPECTED = {
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_an_example_runs_and_prints_what_it_promises(file: Path, tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, str(file)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    out, err = tmp_path / "out", tmp_path / "err"
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        code = run_forked([sys.executable, str(file)], cwd=tmp_path, env=environment, stdout=stdout, stderr=stderr)
+    assert code == 0, err.read_text()[-2000:]
     for pattern in EXPECTED[file.name[:3]]:
-        assert re.search(pattern, done.stdout, re.MULTILINE), (pattern, done.stdout)
+        assert re.search(pattern, out.read_text(), re.MULTILINE), (pattern, out.read_text())
 
 
 def test_examples_are_numbered_short_and_listed() -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,8 @@ from trl import SFTConfig, SFTTrainer
 from balanced_thinking.cli import main
 from balanced_thinking.loss.variants import NORMALIZE
 from balanced_thinking.models.tiny import build_tiny
-from tests.conftest import ARCHITECTURES, REPOSITORY
+from tests.conftest import ARCHITECTURES
+from tests.forked import run_ranks
 from tests.invariants.two_ranks import logs_and_evaluation
 from tests.invariants.two_ranks_sharded import MESHES, SHARDED, gradients
 from tests.invariants.two_ranks_zero import STEPS, without_some_pictures
@@ -44,13 +42,9 @@ def test_eight_by_one_equals_two_by_four_equals_one_by_eight(
         assert one_step(architecture, world_rows, tmp_path, batch, normalize) == pytest.approx(one_batch, rel=1e-6)
 
 
-def on_two_ranks(*words: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words]
-    root = REPOSITORY  # of this checkout, wherever the package is installed from
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
-    environment["ACCELERATE_USE_CPU"] = "true"  # as `accelerate launch --cpu` says; else each rank thinks it is alone
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+def on_two_ranks(folder: Path, *words: str) -> None:
+    # As `accelerate launch --cpu` says; else each rank thinks it is alone.
+    run_ranks(words, 2, {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}, folder)
 
 
 def test_two_ranks_answer_what_one_answers(tmp_path: Path) -> None:
@@ -60,7 +54,7 @@ def test_two_ranks_answer_what_one_answers(tmp_path: Path) -> None:
     assert main([*words, str(tmp_path / "one")]) == 0
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / ".resume-2.jsonl").write_text("of a third rank\n")
-    on_two_ranks("-m", "balanced_thinking.cli", *words, str(tmp_path / "two"))
+    on_two_ranks(tmp_path, "-m", "balanced_thinking.cli", *words, str(tmp_path / "two"))
     one, two = ((tmp_path / name / "predictions.jsonl").read_bytes() for name in ("one", "two"))
     assert one == two
     assert len(one.splitlines()) == 7
@@ -75,7 +69,7 @@ def test_two_ranks_answer_what_one_answers(tmp_path: Path) -> None:
 def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
     """Every architecture and mode in one pair of gloo processes: starting Python twice is what takes the time."""
     world_rows.save_to_disk(tmp_path / "rows")
-    on_two_ranks(str(RANKS), str(tmp_path))
+    on_two_ranks(tmp_path, str(RANKS), str(tmp_path))
     found = json.loads((tmp_path / "found.json").read_text())
     assert len(found) == len(ARCHITECTURES) * len(NORMALIZE)
     for case, (loss, norm) in found.items():
@@ -107,7 +101,7 @@ def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
 
 def test_sharding_by_fsdp2_changes_no_gradient(tmp_path: Path) -> None:
     """Heads that are tied, by themselves, and beside the last norm; over one axis of ranks and over two."""
-    on_two_ranks(str(RANKS.with_name("two_ranks_sharded.py")), str(tmp_path))
+    on_two_ranks(tmp_path, str(RANKS.with_name("two_ranks_sharded.py")), str(tmp_path))
     for rank in (0, 1):
         found = torch.load(tmp_path / f"found-{rank}.pt")
         assert set(found) == {f"{case}/{mesh}" for case in SHARDED for mesh in MESHES}
@@ -123,7 +117,7 @@ def test_sharding_by_fsdp2_changes_no_gradient(tmp_path: Path) -> None:
 def test_zero_3_equals_one_rank_packed_and_padded(world_rows: Dataset, tmp_path: Path) -> None:
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: `make test-long` installs it")
     world_rows.save_to_disk(tmp_path / "rows")
-    on_two_ranks(str(RANKS.with_name("two_ranks_zero.py")), str(tmp_path))
+    on_two_ranks(tmp_path, str(RANKS.with_name("two_ranks_zero.py")), str(tmp_path))
     found = json.loads((tmp_path / "found.json").read_text())
     assert len(found) == 2 * len(ARCHITECTURES) + 1
     for architecture, *case, theirs, norms in found:

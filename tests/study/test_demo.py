@@ -19,6 +19,7 @@ from balanced_thinking.study.demo import demo_study
 from balanced_thinking.study.load import make_study
 from balanced_thinking.study.plan import Study, merge_mappings
 from tests.cli.tiny_commands import exit_code
+from tests.forked import popen_forked
 
 ARMS = ("sft", "scale-sft", "sft+grpo", "scale-sft+grpo")
 SPLITS = ("test", "test_compositional", "test_longer", "test_paraphrase")
@@ -28,7 +29,12 @@ def learnable_study(**sizes: Any) -> Study:
     """The demo's study in a format that a hardly trained model meets now and then, so that its GRPO can learn."""
     study = demo_study(**sizes)
     tags = {"name": "word", "answer_open": "the", "think_required": False}
-    changes = {"stages": {"grpo": {"training": {"reasoning_format": tags}}}}
+    grpo = {
+        "data_options": {"n": 64},
+        "training": {"reasoning_format": tags, "max_completion_length": 32, "per_device_train_batch_size": 8},
+    }
+    stages = {"sft": {"data_options": {"n": 64}}, "grpo": grpo}  # thousands of rows and long outputs show nothing more
+    changes = {"stages": stages, "evaluate": {"world": {"max_new_tokens": 16}}}
     return make_study(merge_mappings({name: getattr(study, name) for name in study.__dataclass_fields__}, changes))
 
 
@@ -37,6 +43,7 @@ def test_demo_trains_all_arms_reports_and_does_nothing_twice(
 ) -> None:
     command = ["demo", "--out", str(tmp_path / "demo"), "--steps", "2", "--grpo-steps", "1", "--ratio", "5", "--n", "4"]
     monkeypatch.setattr(demo, "demo_study", learnable_study)
+    monkeypatch.setattr(study_run.subprocess, "Popen", popen_forked)
     assert main(command) == 0
     for arm in ARMS:
         for split in SPLITS:

@@ -14,6 +14,7 @@ from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.study import run as study_run
 from balanced_thinking.study.load import make_study
 from balanced_thinking.study.run import StudyError, describe_plan, run_study
+from tests.forked import popen_forked
 from tests.study.helpers import SMALL, changed
 
 
@@ -42,8 +43,9 @@ def test_a_study_runs_every_part_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_failed_run_is_named_with_its_log_and_the_others_are_finished(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(study_run.subprocess, "Popen", popen_forked)
     arms = {"broken": {"model": "nowhere/at/all"}, "after": {"after": "broken", "stage": "grpo"}}
     study = make_study({**SMALL, "arms": arms | {"sft": SMALL["arms"]["sft"]}, "contrasts": []})
     caplog.set_level("INFO")
