@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from balanced_thinking.cli.commands import read_command_line
 from balanced_thinking.cli.ending import INTERRUPTED, run_to_its_end
+from balanced_thinking.system.crash import Crash, is_verbose, named_folder, run_with_last_handler, this_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,7 +16,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     The codes are 0 (done), 1 (it ran and failed), 2 (wrong usage: nothing was started), 130 (SIGINT), 143 (SIGTERM).
     Without `argv` the process itself ends by a SIGINT that it met: a shell's loop around the command ends with it.
     """
-    code = run_to_its_end(*read_command_line(sys.argv[1:] if argv is None else argv))
+    words = list(sys.argv[1:] if argv is None else argv)
+    crash = Crash(this_command(words), named_folder(words), is_verbose(words))
+    code = run_with_last_handler(lambda: run_to_its_end(*read_command_line(words)), crash)
     if argv is None and code == INTERRUPTED:
         sys.excepthook = lambda *_: None
         raise KeyboardInterrupt

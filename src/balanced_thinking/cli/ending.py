@@ -15,6 +15,7 @@ from balanced_thinking.cli.output import show_log, show_result
 from balanced_thinking.cli.parser import Parser
 from balanced_thinking.config.errors import BalancedThinkingError, UsageError
 from balanced_thinking.system.ending import clean_up_on_sigterm
+from balanced_thinking.system.known_errors import describe_known_error, describe_message
 from balanced_thinking.system.memory import describe_memory_error
 from balanced_thinking.system.signals import Terminated
 
@@ -33,7 +34,7 @@ def run_to_its_end(arguments: argparse.Namespace, parser: Parser) -> int:
                 logger.error("\nbalanced %s: stopped%s", name, command.when_stopped)
                 return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except UsageError as error:
-        parser.error(str(error))
+        parser.error(describe_message(error))
 
 
 def _run_command(name: str, command: Command, arguments: argparse.Namespace) -> int:
@@ -52,14 +53,13 @@ def _run_command(name: str, command: Command, arguments: argparse.Namespace) -> 
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except (BalancedThinkingError, ValueError, FloatingPointError, ImportError) as error:
-        return _report_failure(name, str(error))
-    except (RuntimeError, MemoryError, OSError) as error:
-        if (lack := describe_memory_error(error)) is not None:
+    except Exception as error:  # what no line here knows is for the last handler
+        lack = None if isinstance(error, (BalancedThinkingError, ValueError)) else describe_memory_error(error)
+        if lack is not None:
             return _report_failure(name, f"{lack}{command.saves_memory}")
-        if not isinstance(error, OSError):
+        if (known := describe_known_error(error)) is None:
             raise
-        return _report_failure(name, str(error))
+        return _report_failure(name, known)
     if result is not None:
         show_result(result)
     return DONE

@@ -7,16 +7,18 @@ import logging
 import os
 import sys
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from balanced_thinking.cli.parser import Parser
 from balanced_thinking.system.logs import log_to_stderr
 from balanced_thinking.system.process import process_rank
+from balanced_thinking.system.text import show_controls
 
 
 def show_result(text: object) -> None:
-    """Print a result. Of several ranks the first one prints it."""
+    """Print a result, with control characters as their codes. Of several ranks the first one prints it."""
     if process_rank() == 0:
-        print(text, flush=True)
+        print(text if isinstance(text, Path) else show_controls(str(text)), flush=True)
 
 
 def add_output_options(parser: Parser) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.data.bad_rows import BadRowsError
 from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.runs.directory import is_finished, read_provenance
 from balanced_thinking.runs.ledger import append_ledger_entry
@@ -23,9 +24,12 @@ from balanced_thinking.runs.paths import CONFIG, LOG, RunFiles, StudyFiles
 from balanced_thinking.study.changes import recipe_changes_of_finished_run, recipe_changes_of_unfinished_run
 from balanced_thinking.study.load import load_study
 from balanced_thinking.study.plan import PlannedRun
+from balanced_thinking.system.crash import FAILED, Crash, run_with_last_handler
 from balanced_thinking.system.ending import clean_up_on_sigterm
 from balanced_thinking.system.files import exclusive_lock
+from balanced_thinking.system.known_errors import describe_known_error
 from balanced_thinking.system.logs import log_to_stderr
+from balanced_thinking.system.memory import describe_memory_error
 
 logger = logging.getLogger(__name__)
 
@@ -92,14 +96,32 @@ def _training_cost_values(folder: Path) -> dict[str, Any]:
 
 
 def main() -> int:
+    """Exit code 0, or 1 after one sentence. An unexpected error also leaves a file in the run's folder."""
     root, name = Path(sys.argv[1]), sys.argv[2]
-    run = next(run for run in load_study(StudyFiles(root).plan).planned_runs() if run.name == name)
+    command = ("balanced study", *sys.argv[1:])
+    return run_with_last_handler(lambda: _run_or_report(root, name), Crash(command, root / name))
+
+
+def _run_or_report(root: Path, name: str) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with log_to_stderr():
+        try:
+            _run_worker(root, name)
+        except Exception as error:  # what has no sentence is for the last handler
+            known = error.table() if isinstance(error, BadRowsError) else describe_known_error(error)
+            if (said := known or describe_memory_error(error)) is None:
+                raise
+            logger.error("%s", said)
+            return FAILED
+    return 0
+
+
+def _run_worker(root: Path, name: str) -> None:
+    run = next(run for run in load_study(StudyFiles(root).plan).planned_runs() if run.name == name)
     # A worker that outlived a killed study may still be running. Two processes must never write one run.
-    with log_to_stderr(), clean_up_on_sigterm(), exclusive_lock(root / run.name, wait=True):
+    with clean_up_on_sigterm(), exclusive_lock(root / run.name, wait=True):
         restart_if_recipe_changed(root / run.name, run)
         run_missing_parts(root, run)
-    return 0
 
 
 if __name__ == "__main__":

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from balanced_thinking.system.process import process_rank
+from balanced_thinking.system.text import shorten_text, show_controls
 
 LOGGER = "balanced_thinking"
+_LONGEST = 100_000  # characters of a record: rows of strangers may be in it
 
 
 class StderrHandler(logging.Handler):
@@ -21,14 +23,15 @@ class StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = f"{self.format(record)}\n"
+            line = f"{show_controls(shorten_text(self.format(record), _LONGEST))}\n"
             if (tqdm := sys.modules.get("tqdm.std")) is not None:
                 tqdm.tqdm.write(line, file=sys.stderr, end="")
             else:
                 sys.stderr.write(line)
             sys.stderr.flush()
-        except Exception:  # as in every handler of logging: a record that fails is reported and stops no training
-            self.handleError(record)
+        except Exception:  # as in every handler of logging: a record that fails stops no training
+            with suppress(Exception):
+                sys.stderr.write(f"a line of the log could not be written: {record.name}, line {record.lineno}\n")
 
 
 @contextmanager

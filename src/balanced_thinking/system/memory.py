@@ -7,6 +7,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from balanced_thinking.system.known_errors import describe_message
+
 _PROC = Path("/proc/self")
 # How libraries say it in an error that has no type of its own. torch on a CPU gives the number of bytes.
 _LACKS_MEMORY = re.compile(
@@ -51,7 +53,7 @@ def peak_mib(device: str = "cpu") -> int:
 
 def describe_memory_error(error: BaseException) -> str | None:
     """One line for an error that means too little memory, on a GPU or a CPU; None for any other error."""
-    text = str(error)
+    text = describe_message(error)
     if type(error).__name__ == "OutOfMemoryError":  # torch's own, for a GPU
         return text
     if not isinstance(error, MemoryError) and not _LACKS_MEMORY.search(text):

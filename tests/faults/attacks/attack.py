@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from balanced_thinking.cli import main
+from balanced_thinking.system.crash import find_crash_files
 from balanced_thinking.system.memory import peak_mib, reset_peak
 
 SECONDS, MEMORY_MIB = 10.0, 512
@@ -29,7 +30,6 @@ _PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.s
 _CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _OURS = re.compile(r"/proc/|/dev/null$|.*/__pycache__/|.*/matplotlib/|.*\.pyc(?:\.\d+)?$")
-_CRASH_FILES = "*crash*"  # what the last handler of the command writes
 
 
 class TookTooLong(BaseException):
@@ -129,7 +129,7 @@ def run_balanced(
     argv: Sequence[str | Path], folder: Path, *, seconds: float = SECONDS, memory_mib: int = MEMORY_MIB
 ) -> Result:
     """Run a command in `folder`, in which alone it may change files. Fails if the attack is effective."""
-    out, err, before = io.StringIO(), io.StringIO(), set(folder.rglob(_CRASH_FILES))
+    out, err, before = io.StringIO(), io.StringIO(), set(_crash_files(folder))
     with (
         chdir(folder),
         watch_attack(folder, seconds=seconds, memory_mib=memory_mib) as watch,
@@ -139,10 +139,17 @@ def run_balanced(
         code = _call_main([str(word) for word in argv])
     said = f"{out.getvalue()}\n{err.getvalue()}"
     assert "Traceback" not in said, said
-    crashes = set(folder.rglob(_CRASH_FILES)) - before
-    assert not crashes, "\n".join(path.read_text(errors="replace") for path in crashes if path.is_file())
+    crashes = set(_crash_files(folder)) - before
+    assert not crashes, "\n".join(path.read_text(errors="replace") for path in crashes)
     assert code in (0, 1, 2), f"exit code {code}: {said}"
     return Result(code, out.getvalue(), err.getvalue(), watch.seconds, watch.grown_mib)
+
+
+def _crash_files(folder: Path) -> list[Path]:
+    """What the last handler wrote, in the folders of this one or in the system's temporary one."""
+    return find_crash_files(
+        folder, *(place for place in folder.rglob("*") if place.is_dir() and not place.is_symlink())
+    )
 
 
 def _call_main(argv: list[str]) -> int:
