@@ -17,7 +17,8 @@ from tests.conftest import REPOSITORY
 PACKAGE = REPOSITORY / "src" / "balanced_thinking"
 # Floors from the ground up. A room imports from lower floors; on one floor nobody imports from a neighbour.
 FLOORS = (
-    ("config", "system", "statistics", "html"),
+    ("config",),
+    ("system", "statistics", "html"),
     ("segments", "cpu"),
     ("scoring", "loss", "packing", "runs"),
     ("data",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,20 +15,23 @@ from balanced_thinking.cli import main
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.engines.local import LocalEngine
 from balanced_thinking.models.load import load_model
-from balanced_thinking.system.files import exclusive_lock
 from tests.cli.tiny_commands import STEPS, exit_code
+from tests.system.other_process import held_by_another_process
 
 
 def test_two_processes_do_not_evaluate_to_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     command = ["eval", "--model", "world-base", "--data", "world", "--data_options.n", "1", "--max-new-tokens", "4"]
     command += ["--out", str(out)]
-    out.mkdir()
-    with exclusive_lock(out):
-        assert main(command) == 1
-    assert f"another process is writing an evaluation to {out}; wait until it ends" in capsys.readouterr().err
-    assert [path.name for path in out.iterdir()] == [".lock"]
+    with held_by_another_process(out, "evaluating"):
+        assert exit_code(command) == 2
+        assert re.search(
+            rf"{out} is in use: process \d+ on \S+ has been evaluating in it since .* UTC; wait for it, stop it",
+            capsys.readouterr().err,
+        )
+        assert [path.name for path in out.iterdir()] == [".lock"]
     assert main(command) == 0
+    assert not (out / ".lock").exists()
 
 
 def test_results_that_came_while_a_model_was_loaded_are_kept(

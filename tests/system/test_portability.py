@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 import balanced_thinking
-from balanced_thinking.system import memory
-from balanced_thinking.system.files import exclusive_lock
+from balanced_thinking.system import lock_owner, memory
+from balanced_thinking.system.locks import FolderBusyError, hold_folder
+from tests.system.other_process import held_by_another_process
 
 SOURCE = Path(balanced_thinking.__file__).parent
 UNIX_ONLY = {"fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"}
@@ -56,16 +57,20 @@ def test_no_module_imports_at_its_top_what_only_unix_has() -> None:
             assert UNIX_ONLY.isdisjoint(names), path
 
 
-def test_a_folder_that_cannot_be_locked_is_named_with_what_to_do(
+def test_where_the_system_has_no_locks_the_record_of_the_holder_is_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # and no msvcrt
+    monkeypatch.setattr(lock_owner, "BEAT_SECONDS", 0.05)
     with (
-        pytest.raises(ImportError, match=r"the module fcntl exists.*on Windows run the command in WSL"),
-        exclusive_lock(tmp_path),
+        held_by_another_process(tmp_path / "run", "training"),
+        pytest.raises(FolderBusyError, match="has been training in it since"),
+        hold_folder(tmp_path / "run", "training"),
     ):
         pass
-    assert not list(tmp_path.iterdir())
+    with hold_folder(tmp_path / "run", "training"):
+        pass
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_the_peak_is_windows_own_where_there_is_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

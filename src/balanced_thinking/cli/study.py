@@ -54,15 +54,16 @@ def run_study_file(arguments: argparse.Namespace) -> Path | None:
 
 def _run_and_report(study: Any, arguments: argparse.Namespace) -> Path | None:
     from balanced_thinking.report import write_report
-    from balanced_thinking.study.run import check_study, describe_plan, run_study
+    from balanced_thinking.study.run import check_study, describe_plan, hold_study, run_study
 
     if arguments.dry_run:
         check_study(study, arguments.out)
         show_result(describe_plan(study, arguments.out, arguments.jobs))
         return None
-    run_study(study, arguments.out, jobs=arguments.jobs)
-    page = StudyFiles(arguments.out).report
-    return write_report(arguments.out, page, page.with_suffix(".md"))
+    with hold_study(arguments.out):
+        run_study(study, arguments.out, jobs=arguments.jobs)
+        page = StudyFiles(arguments.out).report
+        return write_report(arguments.out, page, page.with_suffix(".md"))
 
 
 def add_demo_options(parser: Parser) -> None:

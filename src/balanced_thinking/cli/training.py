@@ -6,17 +6,21 @@ import argparse
 import json
 import logging
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from balanced_thinking.cli.parser import HelpSection, Parser
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.types import admitted_types
-from balanced_thinking.runs.directory import discard_failed_start, refuse_existing_run
+from balanced_thinking.runs.directory import hold_run, refuse_existing_run
 from balanced_thinking.runs.paths import RunFiles
+
+if TYPE_CHECKING:
+    from balanced_thinking.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -140,34 +144,38 @@ def _refuse_no_model(arguments: argparse.Namespace, stage: str, resumed: bool) -
 
 def run_training(arguments: argparse.Namespace) -> Path:
     from balanced_thinking.training.checks import check_places, check_settings
-    from balanced_thinking.training.recipe import load_recipe, resumed_recipe
 
     stage = arguments.command
     _refuse_unknown_names(arguments.overrides, arguments.options, stage)
     arguments.overrides = _join_data_sets(arguments.overrides)
     out = arguments.out or Path("runs") / (arguments.config.stem if arguments.config else stage)
     arguments.out = out
-    saved = RunFiles(out).config
-    resumed = arguments.resume and saved.is_file()
+    with ExitStack() as stack:
+        if resumed := arguments.resume and RunFiles(out).config.is_file():
+            stack.enter_context(hold_run(out))  # before its recipe is read
+        recipe = _read_recipe(arguments, stage, resumed)
+        # Whatever can be known without torch is known before torch is imported, which takes seconds.
+        check_settings(recipe)
+        refuse_existing_run(out, resume=arguments.resume)
+        stack.enter_context(hold_run(out))
+        check_places(recipe)
+        if arguments.resume and not resumed:
+            logger.info("there is no run in %s yet; training starts from the beginning", out)
+        from balanced_thinking.training.run import train
+
+        return train(recipe, out, resume=arguments.resume)
+
+
+def _read_recipe(arguments: argparse.Namespace, stage: str, resumed: bool) -> Recipe:
+    """The recipe of the options, or of the run that is resumed. Raises RecipeError where it is of the other stage."""
+    from balanced_thinking.training.recipe import load_recipe, resumed_recipe
+
     _refuse_no_model(arguments, stage, resumed)
     if resumed:
-        recipe = resumed_recipe(saved, arguments.config, arguments.overrides)
+        recipe = resumed_recipe(RunFiles(arguments.out).config, arguments.config, arguments.overrides)
     else:
         stated = [] if arguments.config else [("stage", stage)]
         recipe = load_recipe(arguments.config, [*stated, *arguments.overrides])
     if recipe.stage != stage:
         raise RecipeError(f"the recipe's stage is {recipe.stage!r}; run it with `balanced {recipe.stage}`")
-    # Whatever can be known without torch is known before torch is imported, which takes seconds.
-    check_settings(recipe)
-    refuse_existing_run(out, resume=arguments.resume)
-    check_places(recipe)
-    if arguments.resume and not resumed:
-        logger.info("there is no run in %s yet; training starts from the beginning", out)
-    from balanced_thinking.training.run import train
-
-    try:
-        return train(recipe, out, resume=arguments.resume)
-    except Exception:  # not Ctrl-C, after which --resume continues
-        if not resumed:
-            discard_failed_start(out)
-        raise
+    return recipe

@@ -20,7 +20,8 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, parse_flag_from_env
 
-from balanced_thinking.system.files import exclusive_lock, write_atomically
+from balanced_thinking.system.files import write_atomically
+from balanced_thinking.system.locks import FolderBusyError, hold_folder
 from balanced_thinking.system.process import Clock, read_clock
 
 Row = dict[str, Any]
@@ -34,20 +35,18 @@ def evaluation_ranks() -> PartialState:
 
 
 @contextmanager
-def exclusive_folder(out: Path) -> Iterator[None]:
-    """Keep other processes from evaluating to `out`. Raises BlockingIOError, on all ranks, where one does already."""
-    held = [True]
+def hold_results(folders: Sequence[Path]) -> Iterator[None]:
+    """Keep other processes from evaluating to these folders. Raises FolderBusyError, on all ranks, where one does."""
+    refused: list[str | None] = [None]
     with ExitStack() as stack:
         if evaluation_ranks().is_main_process:
-            out.mkdir(parents=True, exist_ok=True)
             try:
-                stack.enter_context(exclusive_lock(out))
-            except BlockingIOError:
-                held = [False]
-        if not broadcast_object_list(held)[0]:
-            raise BlockingIOError(
-                f"another process is writing an evaluation to {out}; wait until it ends, or choose another --out"
-            )
+                for folder in folders:
+                    stack.enter_context(hold_folder(folder, "evaluating"))
+            except FolderBusyError as error:
+                refused = [str(error)]
+        if (message := broadcast_object_list(refused)[0]) is not None:
+            raise FolderBusyError(message)
         yield
 
 

@@ -29,7 +29,7 @@ from balanced_thinking.evaluation.engines.start import (
 from balanced_thinking.evaluation.model import EvaluatedModel, locate_model
 from balanced_thinking.evaluation.pictures import leave_out_refused, picture_budget
 from balanced_thinking.evaluation.results import answer_task, read_results, refuse_unanswerable
-from balanced_thinking.evaluation.resume import evaluation_ranks, exclusive_folder, shared_temporary_folder
+from balanced_thinking.evaluation.resume import evaluation_ranks, hold_results, shared_temporary_folder
 from balanced_thinking.evaluation.task import NOTHING_TO_EVALUATE, Task, load_task_data
 from balanced_thinking.models.load import LoadedModel, load_processor
 from balanced_thinking.runs.advice import advise_on_outputs
@@ -76,7 +76,7 @@ def evaluate(
 
     Raises:
         FileExistsError: the folder holds the results of another evaluation.
-        BlockingIOError: another process evaluates to it.
+        FolderBusyError: another process evaluates to it.
         BadRowsError: the data has bad rows.
         ValueError: an unknown name, or nothing to evaluate.
     """
@@ -107,7 +107,8 @@ def evaluate_benchmarks(
     folders = _result_folders(source.model, pairs, out)
     found = [_reusable_results(task, folder, overwrite) for task, folder in zip(tasks, folders, strict=True)]
     evaluated = []
-    with fast_matmuls_and_attention():
+    missing = [folder for folder, finished in zip(folders, found, strict=True) if folder is not None and not finished]
+    with fast_matmuls_and_attention(), hold_results(missing):
         for task, folder, finished in zip(tasks, folders, found, strict=True):
             if finished is not None:
                 announce(f"{folder} holds these results already: {summary_line(finished)}")
@@ -243,8 +244,7 @@ def _run_task(source: _Source, task: Task, folder: Path | None, overwrite: bool)
     refuse_unanswerable(engine, task)  # before there is a folder
     with ExitStack() as stack:
         place = stack.enter_context(shared_temporary_folder()) if folder is None else folder
-        stack.enter_context(exclusive_folder(place))
-        # Another process may have finished in the meantime.
+        # Another process may have finished before this one held the folder.
         finished = _reusable_results(task, folder, overwrite)
         progress = partial(_with_progress, split=task.split, total=len(task.examples))
         return finished or answer_task(engine, task, place, progress=progress)

@@ -8,6 +8,8 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +19,8 @@ from balanced_thinking.config.errors import UsageError
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.runs.records import Provenance, read_record, record_values
 from balanced_thinking.system.files import write_atomically
-from balanced_thinking.system.process import utc_now
+from balanced_thinking.system.locks import hold_folder
+from balanced_thinking.system.process import process_rank, utc_now
 
 _VERSIONED = ("balanced-thinking", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers")
 
@@ -40,6 +43,16 @@ def refuse_existing_run(out: Path, *, resume: bool) -> None:
         )
 
 
+@contextmanager
+def hold_run(out: Path) -> Iterator[None]:
+    """Keep other processes from training in `out`: held by the first of several ranks. Raises FolderBusyError."""
+    if process_rank():
+        yield
+        return
+    with hold_folder(out, "training"):
+        yield
+
+
 def create_run(out: Path, config_yaml: str, about: dict[str, Any], *, resume: bool = False) -> Path:
     """Make (or, with `resume`, reopen) the run directory and write what is known before training."""
     refuse_existing_run(out, resume=resume)
@@ -59,8 +72,22 @@ def create_run(out: Path, config_yaml: str, about: dict[str, Any], *, resume: bo
     return out
 
 
-def discard_failed_start(out: Path) -> None:
-    """Free the folder of a run that failed before it had logged or saved anything, for the start that follows."""
+@contextmanager
+def undo_failed_start(out: Path) -> Iterator[None]:
+    """Free the folder of a run that fails before it has logged or saved anything, for the start that follows.
+
+    Only for who holds the folder (`hold_folder`): what it did not contain before was then written by this process.
+    """
+    held_a_run = RunFiles(out).config.exists()
+    try:
+        yield
+    except Exception:  # not Ctrl-C, after which --resume continues
+        if not held_a_run:
+            _discard_start(out)
+        raise
+
+
+def _discard_start(out: Path) -> None:
     files = RunFiles(out)
     logged = files.metrics.is_file() and files.metrics.stat().st_size
     if not out.is_dir() or any(files.checkpoints.glob("checkpoint-*")) or logged:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from balanced_thinking.config.errors import BalancedThinkingError, UsageError
@@ -27,6 +28,7 @@ from balanced_thinking.study.plan import PlannedRun, Study
 from balanced_thinking.study.schedule import RunSchedule
 from balanced_thinking.study.worker import missing_parts
 from balanced_thinking.system.files import write_atomically
+from balanced_thinking.system.locks import hold_folder
 from balanced_thinking.system.process import usable_cores
 from balanced_thinking.system.progress import count_progress
 from balanced_thinking.system.signals import defer_signals, sigterm_as_interrupt
@@ -49,9 +51,21 @@ def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
     """Run what is missing, `jobs` runs at a time, each on one GPU.
 
     `jobs` is by default the number of GPUs, or of CPU cores where there is no GPU. Raises StudyError where runs failed
-    (after the others have finished), and what `check_study` raises.
+    (after the others have finished), FolderBusyError where another process runs a study there, and what `check_study`
+    raises.
     """
     check_study(study, root)
+    with hold_study(root):
+        _run_alone(study, root, jobs)
+
+
+def hold_study(root: Path) -> AbstractContextManager[None]:
+    """Keep other processes from running a study in `root`. Raises FolderBusyError."""
+    return hold_folder(root, "running a study")
+
+
+def _run_alone(study: Study, root: Path, jobs: int | None) -> None:
+    """`run_study` by the only process that works in `root`."""
     prepare_folder(study, root)
     runs = study.planned_runs()
     jobs = jobs or default_jobs()

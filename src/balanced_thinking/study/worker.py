@@ -26,8 +26,8 @@ from balanced_thinking.study.load import load_study
 from balanced_thinking.study.plan import PlannedRun
 from balanced_thinking.system.crash import FAILED, Crash, run_with_last_handler
 from balanced_thinking.system.ending import clean_up_on_sigterm
-from balanced_thinking.system.files import exclusive_lock
 from balanced_thinking.system.known_errors import describe_known_error
+from balanced_thinking.system.locks import LOCK, hold_folder
 from balanced_thinking.system.logs import log_to_stderr
 from balanced_thinking.system.memory import describe_memory_error
 
@@ -70,7 +70,7 @@ def restart_if_recipe_changed(folder: Path, run: PlannedRun) -> None:
     if changed := recipe_changes_of_unfinished_run(folder, run):
         aside = next(place for k in count(1) if not (place := folder.with_name(f".{folder.name}-{k}")).exists())
         aside.mkdir()
-        moved = [path for path in folder.iterdir() if path.name not in (LOG, ".lock")]
+        moved = [path for path in folder.iterdir() if path.name not in (LOG, LOCK)]
         # The recipe moves last: after a kill in between, it still shows that the rest belongs to another recipe.
         for path in sorted(moved, key=lambda path: path.name == CONFIG):
             path.rename(aside / path.name)
@@ -119,7 +119,7 @@ def _run_or_report(root: Path, name: str) -> int:
 def _run_worker(root: Path, name: str) -> None:
     run = next(run for run in load_study(StudyFiles(root).plan).planned_runs() if run.name == name)
     # A worker that outlived a killed study may still be running. Two processes must never write one run.
-    with clean_up_on_sigterm(), exclusive_lock(root / run.name, wait=True):
+    with clean_up_on_sigterm(), hold_folder(root / run.name, "training", wait=True):
         restart_if_recipe_changed(root / run.name, run)
         run_missing_parts(root, run)
 

@@ -1,31 +1,14 @@
-"""Write files atomically and to the disk, and lock folders."""
+"""Write files atomically and to the disk."""
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
-
-
-@contextmanager
-def exclusive_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Lock a folder against other processes that use this lock. It is released when this process ends, even by a crash.
-
-    Raises BlockingIOError if another process has the lock and `wait` is false, and ImportError on Windows.
-    """
-    try:
-        import fcntl
-    except ImportError as error:  # Windows
-        raise ImportError(
-            f"{folder} cannot be locked against other processes: the module fcntl exists on Linux and macOS only; on "
-            "Windows run the command in WSL"
-        ) from error
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -35,14 +18,15 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 @contextmanager
-def open_atomically(path: Path, *, sync: bool = False) -> Iterator[TextIO]:
+def open_atomically(path: Path, *, sync: bool = True) -> Iterator[TextIO]:
     """Open a file that replaces `path` when the block ends, and is deleted if the block fails.
 
     With `sync` its content is on the disk before it has its name, so that a loss of power leaves the old or the new.
+    Several processes may write the same file: the last one wins, and its file is complete.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_path(path)
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        with partial.open("x", encoding="utf-8") as file:
             yield file
             if sync:
                 file.flush()
@@ -51,6 +35,11 @@ def open_atomically(path: Path, *, sync: bool = False) -> Iterator[TextIO]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def partial_path(path: Path) -> Path:
+    """A name beside `path` for what replaces it once it is complete. No other process has the same."""
+    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.partial")
 
 
 def sync_file(path: Path) -> None:

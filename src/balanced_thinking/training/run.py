@@ -17,7 +17,14 @@ from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.mixture import describe_data
 from balanced_thinking.models.find import TinySize
 from balanced_thinking.models.load import LoadedModel, ensure_saved, load_model
-from balanced_thinking.runs.directory import create_run, finish_run, read_provenance, refuse_existing_run
+from balanced_thinking.runs.directory import (
+    create_run,
+    finish_run,
+    hold_run,
+    read_provenance,
+    refuse_existing_run,
+    undo_failed_start,
+)
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.system.memory import peak_mib
 from balanced_thinking.system.process import Clock
@@ -89,8 +96,16 @@ def _check_scheduler(args: Any) -> None:
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """Train, save the model to `out/model`, and return that folder.
 
-    With `resume`, a run that has taken all its steps stays unchanged.
+    With `resume`, a run that has taken all its steps stays unchanged. Raises FolderBusyError where another process
+    trains in `out`.
     """
+    refuse_existing_run(out, resume=resume)
+    with hold_run(out), undo_failed_start(out):
+        return _train_alone(recipe, out, resume=resume)
+
+
+def _train_alone(recipe: Recipe, out: Path, *, resume: bool) -> Path:
+    """`train` by the only process that works in `out`."""
     refuse_existing_run(out, resume=resume)
     check_places(recipe)
     args = training_arguments(recipe, out)
