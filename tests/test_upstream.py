@@ -310,6 +310,7 @@ def test_every_private_name_of_upstream_is_on_the_page() -> None:
         "_get_formatter",
         "_get_help_string",
         "_exit",
+        "_run_exitfuncs",
     }  # Python's own
     for file, tree in _trees().items():
         for name in _private_names(tree):

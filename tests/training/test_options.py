@@ -42,6 +42,7 @@ SFT = {
     "image_cache_gib": 20.0,
     "head_impl": "auto",
     "log_entropy": False,
+    "max_hours": None,
 }
 GRPO = {
     "rewards": None,
@@ -52,6 +53,7 @@ GRPO = {
     "schedule": "constant",
     "think_weight_start": 0.5,
     "think_weight_end": 0.5,
+    "max_hours": None,
 }
 # TRL's own, with another default.
 CHANGED_SFT = {

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from balanced_thinking.cli.commands import COMMANDS, Command
 from balanced_thinking.cli.output import show_log, show_result
@@ -17,22 +19,35 @@ from balanced_thinking.config.errors import BalancedThinkingError, UsageError
 from balanced_thinking.system.ending import clean_up_on_sigterm
 from balanced_thinking.system.known_errors import describe_known_error, describe_message
 from balanced_thinking.system.memory import describe_memory_error
-from balanced_thinking.system.signals import Terminated
+from balanced_thinking.system.process import process_rank
+from balanced_thinking.system.signals import StoppedEarly, Terminated
 
 logger = logging.getLogger(__name__)
 DONE, FAILED, INTERRUPTED, TERMINATED = 0, 1, 130, 143  # wrong usage is argparse's SystemExit(2)
 
 
-def run_to_its_end(arguments: argparse.Namespace, parser: Parser) -> int:
-    """Run the command that was read and return its exit code. Raises SystemExit(2) for wrong usage."""
+class Ending(NamedTuple):
+    """An exit code, and the signal by which the process itself is to end."""
+
+    code: int
+    number: int | None = None
+
+
+def run_to_its_end(arguments: argparse.Namespace, parser: Parser) -> Ending:
+    """Run the command that was read and return how it ended. Raises SystemExit(2) for wrong usage."""
     name, command = arguments.command, COMMANDS[arguments.command]
+    last_words = f"balanced {name}: stopped{command.when_stopped}" if process_rank() == 0 else ""
     try:
-        with show_log(arguments), clean_up_on_sigterm():
+        with show_log(arguments), clean_up_on_sigterm(last_words):
             try:
-                return _run_command(name, command, arguments)
+                return Ending(_run_command(name, command, arguments))
+            except StoppedEarly as stop:
+                if process_rank() == 0:
+                    logger.error("\nbalanced %s: %s", name, stop)
+                return Ending(128 + stop.number, stop.number if stop.by_signal else None)
             except KeyboardInterrupt as stop:
                 logger.error("\nbalanced %s: stopped%s", name, command.when_stopped)
-                return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+                return Ending(TERMINATED) if isinstance(stop, Terminated) else Ending(INTERRUPTED, signal.SIGINT)
     except UsageError as error:
         parser.error(describe_message(error))
 

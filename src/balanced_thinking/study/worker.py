@@ -30,6 +30,8 @@ from balanced_thinking.system.known_errors import describe_known_error
 from balanced_thinking.system.locks import LOCK, hold_folder
 from balanced_thinking.system.logs import log_to_stderr
 from balanced_thinking.system.memory import describe_memory_error
+from balanced_thinking.system.signals import StoppedEarly
+from balanced_thinking.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -45,16 +47,29 @@ def run_missing_parts(root: Path, run: PlannedRun) -> None:
     """Do the missing parts of a run. Each enters the ledger when it is complete."""
     folder = root / run.name
     if "train" in missing_parts(root, run):
-        from balanced_thinking.training.run import train
-
         with append_ledger_entry(root, run.name, "train") as entry:
             recipe = replace(run.recipe, model=str(root / run.after)) if run.after else run.recipe
-            train(recipe, folder, resume=RunFiles(folder).config.exists())
+            stopped = _train_or_stop(recipe, folder)
             entry.update(_training_cost_values(folder))
+        if stopped is not None:
+            raise stopped
     for name, (benchmark, split) in run.evaluations.items():
         if name in missing_parts(root, run):
             with append_ledger_entry(root, run.name, name) as entry:
                 entry.update(_evaluate_and_measure_cost(folder, benchmark, split))
+
+
+def _train_or_stop(recipe: Recipe, folder: Path) -> StoppedEarly | None:
+    """Train, and return the request to stop that a finished training has met. Raises that of an unfinished one."""
+    from balanced_thinking.training.run import train
+
+    try:
+        train(recipe, folder, resume=RunFiles(folder).config.exists())
+    except StoppedEarly as stop:
+        if not is_finished(folder):
+            raise
+        return stop
+    return None
 
 
 def restart_if_recipe_changed(folder: Path, run: PlannedRun) -> None:
@@ -107,6 +122,9 @@ def _run_or_report(root: Path, name: str) -> int:
     with log_to_stderr():
         try:
             _run_worker(root, name)
+        except StoppedEarly as stop:
+            logger.error("%s", stop)
+            return 128 + stop.number
         except Exception as error:  # what has no sentence is for the last handler
             known = error.table() if isinstance(error, BadRowsError) else describe_known_error(error)
             if (said := known or describe_memory_error(error)) is None:

@@ -1,13 +1,15 @@
-"""Clean-up when a process ends, also when SIGTERM ends it."""
+"""Clean-up when a process ends, also when a signal ends it."""
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 _CLEAN_UPS: list[Callable[[], Any]] = []
@@ -20,26 +22,44 @@ def run_at_end(clean: Callable[[], Any]) -> None:
 
 
 @contextmanager
-def clean_up_on_sigterm() -> Iterator[None]:
+def clean_up_on_sigterm(last_words: str = "") -> Iterator[None]:
     """Inside this context SIGTERM first runs what `run_at_end` registered, then ends the process at once, as usual.
 
     The handler does not raise an exception, because a library that catches it inside a callback would lose it. If
-    another handler is set already, it stays.
+    another handler is set already, it stays. `last_words` is the line that is written then.
     """
     main = threading.current_thread() is threading.main_thread()  # other threads may not set handlers
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, _clean_up_and_end)
+    owner = os.getpid()  # a forked process inherits the handler, but neither the message nor the files are its own
+
+    def end(number: int, _: Any) -> None:
+        end_by_signal(number, last_words, clean=os.getpid() == owner)
+
+    signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _clean_up_and_end(number: int, _: Any) -> None:
-    for clean in _CLEAN_UPS:
-        clean()
-    signal.signal(number, signal.SIG_DFL)
-    signal.raise_signal(number)
+def end_by_signal(number: int, last_words: str = "", *, clean: bool = True) -> None:
+    """End the process at once by a signal, in any thread, after what `run_at_end` registered."""
+    if clean:
+        if last_words:
+            with suppress(OSError):
+                os.write(2, f"\n{last_words}\n".encode())  # not by the log: the signal may have interrupted it
+        for clean_up in _CLEAN_UPS:
+            clean_up()
+    ctypes.pythonapi.PyOS_setsig(number, None)  # the default handler; `signal.signal` is for the main thread only
+    os.kill(os.getpid(), number)
     os._exit(128 + number)  # the first process of a container outlives its signals
+
+
+def exit_by_signal(number: int) -> None:
+    """End the process as at the end of a program, but by a signal, so that a shell's loop around it ends, too."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    end_by_signal(number, clean=False)

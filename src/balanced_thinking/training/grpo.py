@@ -103,6 +103,11 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
                 reward.renderer = self.renderer
         self.format, self.credit_schedule = get_format(args.reasoning_format), args.credit_schedule()
 
+    def _can_stop_here(self) -> bool:
+        """Between two generation cycles only: within one, resuming would generate other completions."""
+        cycle = self.args.steps_per_generation * self.num_iterations
+        return self.state.global_step * self.args.gradient_accumulation_steps % cycle == 0
+
     def _refuse_too_few_rows(self) -> None:
         """Raises ValueError for fewer rows than a generation batch: the sampler would leave all of them out."""
         prompts, rows = self.args.generation_batch_size // self.num_generations, self.train_dataset

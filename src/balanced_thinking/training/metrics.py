@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -42,7 +42,24 @@ class SegmentTotals:
         self.sums: torch.Tensor | None = None
         self.weights: SegmentWeights | None = None
         self.started: float | None = None
-        self._counted_tokens = 0  # attended tokens that were counted before the end of the period
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and a tensor, for a checkpoint."""
+        return {
+            "sums": None if self.sums is None else self.sums.detach().cpu(),
+            "weights": None if self.weights is None else tuple(self.weights),
+            "seconds": None if self.started is None else time.perf_counter() - self.started,
+        }
+
+    def load_state_dicts(self, states: Sequence[Mapping[str, Any]], parts: int) -> None:
+        """Take one of `parts` equal shares of the sums of several ranks."""
+        sums = [state["sums"] for state in states if state["sums"] is not None]
+        if not sums:
+            return
+        self.sums = sum(sums[1:], sums[0]) / parts
+        weights, seconds = states[0]["weights"], states[0]["seconds"]
+        self.weights = None if weights is None else SegmentWeights(*weights)
+        self.started = time.perf_counter() - (seconds or 0.0)
 
     def start_clock(self) -> None:
         self.started = self.started or time.perf_counter()
@@ -66,14 +83,7 @@ class SegmentTotals:
         entropies = [] if entropy is None else [(entropy * (segments == segment)).sum() for segment in SEGMENTS]
         rows += [attended, torch.full_like(attended, dropped), *entropies]
         sums = torch.stack([value.to(torch.float32).to(nll.device) for value in rows])
-        self.sums = sums if self.sums is None else self.sums + sums
-
-    def count_new_tokens(self, reduce: Reduce) -> int:
-        """Attended tokens over all ranks since the last call."""
-        if self.sums is None:
-            return 0
-        before, self._counted_tokens = self._counted_tokens, int(self._sum_over_ranks(self.sums, reduce)[_ATTENDED])
-        return self._counted_tokens - before
+        self.sums = sums if self.sums is None else self.sums.to(sums.device) + sums
 
     @staticmethod
     def _sum_over_ranks(sums: torch.Tensor, reduce: Reduce) -> list[float]:
@@ -90,7 +100,7 @@ class SegmentTotals:
         metrics = {
             "mean_token_accuracy": (think.correct + answer.correct) / supervised,
             "dropped": sums[_DROPPED],
-            "tokens": attended - self._counted_tokens,
+            "tokens": attended,
         }
         for name, segment in {"think": think, "answer": answer}.items():
             if segment.tokens:

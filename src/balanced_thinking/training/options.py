@@ -89,11 +89,17 @@ class ScaleSFTOptions:
     # transformers logs a NaN as 0 by default; we stop instead.
     logging_nan_inf_filter: bool = option_field(False, "Keep it false: a run stops before a non-finite update.")
 
+    max_hours: float | None = option_field(
+        None,
+        "Time budget, from the start of the command: then a checkpoint is saved and the exit code is 143. The longest "
+        "step, evaluation and save so far are kept in reserve.",
+    )
     bf16: bool | None = option_field(None, "bfloat16 mixed precision; null: on where a GPU supports it.")
     dataloader_pin_memory: bool = option_field(True, "Pin batches in memory; without a GPU always off.")
 
     def check_options(self) -> None:
         """Raises ValueError for a value that an option cannot have."""
+        _refuse_no_time(self.max_hours)
         _refuse_unknown(self, "weighting", WEIGHTING)
         _refuse_unknown(self, "normalize", NORMALIZE)
         _refuse_unknown(self, "overflow", OVERFLOW)
@@ -133,11 +139,17 @@ class ScaleGRPOOptions:
     )
     think_weight_start: float = option_field(0.5, "Share of the credit that thinking gets at the first step.")
     think_weight_end: float = option_field(0.5, "Share of the credit that thinking gets at the last step.")
+    max_hours: float | None = option_field(
+        None,
+        "Time budget, from the start of the command: then a checkpoint is saved and the exit code is 143. The longest "
+        "step, evaluation and save so far are kept in reserve.",
+    )
     bf16: bool | None = option_field(None, "bfloat16 mixed precision; null: on where a GPU supports it.")
     dataloader_pin_memory: bool = option_field(True, "Pin batches in memory; without a GPU always off.")
 
     def check_options(self) -> None:
         """Raises ValueError for a value that an option cannot have."""
+        _refuse_no_time(self.max_hours)
         if self.rewards is not None:
             check_rewards(self.rewards)
         get_scorer(self.reward_scorer)
@@ -158,3 +170,8 @@ class ScaleGRPOOptions:
 def _refuse_unknown(options: Any, name: str, known: Sequence[str]) -> None:
     if (value := getattr(options, name)) not in known:
         raise ValueError(f"{name} is {value!r}{did_you_mean(str(value), known)}; known: {', '.join(known)}")
+
+
+def _refuse_no_time(max_hours: float | None) -> None:
+    if max_hours is not None and not max_hours > 0:
+        raise ValueError(f"max_hours is {max_hours}; expected more than 0 hours, or null for no limit")

@@ -35,7 +35,7 @@ HARMLESS_KEYS = {
     f"training.{name}"
     for name in (
         *("logging_steps", "save_strategy", "save_steps", "save_total_limit", "eval_strategy", "eval_steps"),
-        *("report_to", "run_name", "disable_tqdm", "image_cache", "image_cache_gib"),
+        *("report_to", "run_name", "disable_tqdm", "image_cache", "image_cache_gib", "max_hours"),
         *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"),
     )
 }

@@ -6,6 +6,8 @@ import logging
 import re
 from inspect import signature
 from pathlib import Path
+from shlex import quote
+from time import monotonic
 from typing import Any, NamedTuple
 
 from peft import LoraConfig
@@ -97,7 +99,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """Train, save the model to `out/model`, and return that folder.
 
     With `resume`, a run that has taken all its steps stays unchanged. Raises FolderBusyError where another process
-    trains in `out`.
+    trains in `out`, and StoppedEarly where a signal or the time budget has ended the training.
     """
     refuse_existing_run(out, resume=resume)
     with hold_run(out), undo_failed_start(out):
@@ -106,6 +108,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
 
 def _train_alone(recipe: Recipe, out: Path, *, resume: bool) -> Path:
     """`train` by the only process that works in `out`."""
+    began = monotonic()
     refuse_existing_run(out, resume=resume)
     check_places(recipe)
     args = training_arguments(recipe, out)
@@ -157,14 +160,15 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool) -> Path:
     if args.process_index == 0:
         create_run(out, recipe.to_yaml(), provenance, resume=resume)
         data.write_record(out)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if recipe.stage == "sft":
-        _refuse_all_dropped(trainer.state.log_history, args)
-    spent = clock.time_spent()
-    _save_model(trainer, loaded, RunFiles(out).model)
-    conclude_health(trainer.state, str(RunFiles(out).model))
-    if trainer.is_world_process_zero():
-        finish_run(out, **_training_totals(trainer, spent))
+    with trainer.stop_on_signals(began, f"continue with: balanced {recipe.stage} --out {quote(str(out))} --resume"):
+        trainer.train(resume_from_checkpoint=checkpoint)
+        if recipe.stage == "sft":
+            _refuse_all_dropped(trainer.state.log_history, args)
+        spent = clock.time_spent()
+        _save_model(trainer, loaded, RunFiles(out).model)
+        conclude_health(trainer.state, str(RunFiles(out).model))
+        if trainer.is_world_process_zero():
+            finish_run(out, **_training_totals(trainer, spent))
     return RunFiles(out).model
 
 

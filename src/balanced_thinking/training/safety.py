@@ -19,6 +19,7 @@ from balanced_thinking.cpu.products import limit_onednn_caches
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.models.weights import check_adapter_checkpoint, load_checked_model
 from balanced_thinking.system.process import usable_cores
+from balanced_thinking.training.stopping import StoppingTrainer
 
 _WORKERS = 4  # processes that decode and process images while the GPU computes
 _FULL_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -67,17 +68,12 @@ def refuse_several_gpus(args: Any) -> None:
         )
 
 
-class SafeTrainer:
+class SafeTrainer(StoppingTrainer):
     """A mixin for a `Trainer`: loads every tensor of a checkpoint, and stops before an update that is not finite."""
 
-    args: Any
-    model: Any
     processing_class: Any
-    state: Any
     is_fsdp_enabled: bool
     is_deepspeed_enabled: bool
-    accelerator: Any
-    _save_checkpoint: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         limit_onednn_caches()

@@ -276,11 +276,6 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         if self.args.include_num_input_tokens_seen in (False, "no"):  # else transformers counts them
             self.state.num_input_tokens_seen += tokens
 
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        # The tokens of the current logging period: a run that resumes here will not see them again.
-        self._add_to_seen_tokens(self._totals["train"].count_new_tokens(self._sum_over_ranks))
-        super()._save_checkpoint(*args, **kwargs)
-
 
 def _refuse_unusable_arguments(arguments: dict[str, Any]) -> None:
     """Raises ValueError for arguments of TRL's trainer that cannot work with segments."""
