@@ -10,6 +10,10 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.segments import ReasoningFormat, get_format, parse
 
+# Closing tags of an answer at which a text may end. Each costs a parse of all text before it: a text of 100 kB of tags
+# would take minutes.
+_MOST_CLOSINGS = 50
+
 
 class Engine(ABC):
     """Generates greedy completions. `name` is what summaries call it.
@@ -46,7 +50,9 @@ class Engine(ABC):
         `opened` is the thinking that its prompt has opened, as `CompletionScorer.find_opened` gives it.
         """
         tag, end = self.scorer.closing_tag, 0
-        while tag and (found := text.find(tag, end)) >= 0:
+        for _ in range(_MOST_CLOSINGS if tag else 0):
+            if (found := text.find(tag, end)) < 0:
+                break
             end = found + len(tag)
             if self.scorer.is_finished(parse(text[:end], self.scorer.format, opened=opened)):
                 return self.tokenizer(text[:end], add_special_tokens=False)["input_ids"]

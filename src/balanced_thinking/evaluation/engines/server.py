@@ -11,11 +11,12 @@ import io
 import json
 import logging
 import os
+import re
 import threading
-import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
@@ -26,12 +27,17 @@ from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.html import data_uri
 from balanced_thinking.segments import ReasoningFormat
+from balanced_thinking.system.fetching import SCHEMES, Answer, Deadline, Limits, RequestRefusedError, send_request
 
 logger = logging.getLogger(__name__)
 _TRIES = 4
 _REQUESTS = 64  # at a time
 _FIRST_PAUSE_SECONDS = 1.0
 _BUSY = (429, 500, 502, 503, 504)
+# Of an answer, in all: a completion takes a few bytes a token.
+_MOST_BYTES, _MOST_BYTES_PER_TOKEN = 4 << 20, 256
+_SHOWN_MODELS, _LONGEST_NAME = 10, 200
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ServerEngine(Engine):
@@ -59,11 +65,10 @@ class ServerEngine(Engine):
         timeout_seconds: float = 600.0,
     ) -> None:
         super().__init__(CompletionScorer(processor, (), reasoning_format), max_new_tokens)
-        if not base_url.startswith(("http://", "https://")):
-            raise RecipeError(f"the server is {base_url!r}; expected an address such as http://localhost:8000/v1")
-        self.base_url, self.timeout_seconds = base_url.rstrip("/"), timeout_seconds
+        self.base_url, self.timeout_seconds = _check_address(base_url), timeout_seconds
         self._key = os.environ.get("OPENAI_API_KEY", "EMPTY")
         self._stop = threading.Event()
+        self._open: set[Deadline] = set()  # of the requests that wait for their answers
         self._without_content: list[bool] = []  # for each answer so far
         self.served_model = served_model or self._only_listed_model()
 
@@ -71,9 +76,15 @@ class ServerEngine(Engine):
         self._stop.clear()
         pool = ThreadPoolExecutor(max_workers=min(_REQUESTS, len(examples)))
         try:
-            completions = list(pool.map(self._complete_one, examples))
+            requests = [pool.submit(self._complete_one, example) for example in examples]
+            ended, _ = wait(requests, return_when=FIRST_EXCEPTION)  # not after those before it
+            if (failed := next((one for one in ended if one.exception()), None)) is not None:
+                failed.result()
+            completions = [request.result() for request in requests]
         except BaseException:
             self._stop.set()  # those that wait to ask again give up
+            for deadline in list(self._open):  # those that wait for an answer would hold the end of this process
+                deadline.abort()
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -103,7 +114,7 @@ class ServerEngine(Engine):
             message = {**choice["message"]}
         except (KeyError, IndexError, TypeError) as error:
             raise ConnectionError(
-                f"{self.base_url} answered without a completion: {str(answer)[:300]}; expected `choices` as in "
+                f"{self.base_url} answered without a completion: {_shorten_json(answer)}; expected `choices` as in "
                 "OpenAI's API: check --server and the server's log"
             ) from error
         self._refuse_reasoning_parser(message)
@@ -128,14 +139,17 @@ class ServerEngine(Engine):
     def _only_listed_model(self) -> str:
         listed = self._request("/models")
         try:
-            names = [model["id"] for model in listed["data"]]
+            names = [model["id"][:_LONGEST_NAME] + "" for model in listed["data"]]
         except (KeyError, TypeError) as error:
             raise ConnectionError(
-                f"{self.base_url}/models gave no list of models: {str(listed)[:300]}; is the server OpenAI-compatible?"
+                f"{self.base_url}/models gave no list of models: {_shorten_json(listed)}; is the server "
+                "OpenAI-compatible?"
             ) from error
         if len(names) != 1:
+            more = f" and {len(names) - _SHOWN_MODELS} more" if len(names) > _SHOWN_MODELS else ""
             raise ValueError(
-                f"{self.base_url} serves {', '.join(names) or 'no model'}; say which one with --served-model"
+                f"{self.base_url} serves {', '.join(names[:_SHOWN_MODELS]) or 'no model'}{more}; say which one with "
+                "--served-model"
             )
         return names[0]
 
@@ -145,26 +159,70 @@ class ServerEngine(Engine):
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
         request = urllib.request.Request(self.base_url + path, data, headers)
         for attempt in range(_TRIES):
+            last = attempt == _TRIES - 1
             try:
-                with urllib.request.urlopen(request, timeout=self.timeout_seconds) as answer:
-                    return json.load(answer)
-            except urllib.error.HTTPError as error:
-                said = error.read()[:500].decode(errors="replace")
-                if error.code not in _BUSY or attempt == _TRIES - 1:
-                    raise ConnectionError(f"{self.base_url}{path} answered {error.code}: {said}") from error
+                answer = self._send_within_limits(request)
             except TimeoutError as error:
                 raise ConnectionError(
                     f"{self.base_url} gave no answer in {self.timeout_seconds:.0f} seconds; ask for less at a time "
                     "with --batch-size or --max-new-tokens"
                 ) from error
-            except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is one; no JSON is another
-                if attempt == _TRIES - 1 or isinstance(error, ValueError | http.client.InvalidURL):
+            except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is one
+                if last or isinstance(error, ValueError | http.client.InvalidURL | RequestRefusedError):
+                    raise self._unreadable(path, error) from error
+            else:
+                if answer.status == 200:
+                    return self._read_json(path, answer)
+                if answer.status not in _BUSY or last:
                     raise ConnectionError(
-                        f"{self.base_url}{path} cannot be read ({error}); is the server running, and the address right?"
-                    ) from error
+                        f"{self.base_url}{path} answered {answer.status}: {_describe_refusal(answer)}"
+                    )
             if self._stop.wait(_FIRST_PAUSE_SECONDS * 2**attempt):
                 break
         raise ConnectionError(f"{self.base_url}{path} was not asked again: another request failed")
+
+    def _send_within_limits(self, request: urllib.request.Request) -> Answer:
+        limits = Limits(self.timeout_seconds, _MOST_BYTES + _MOST_BYTES_PER_TOKEN * self.max_new_tokens)
+        deadline = Deadline()
+        self._open.add(deadline)
+        try:
+            return send_request(request, limits, deadline=deadline)
+        finally:
+            self._open.discard(deadline)
+
+    def _read_json(self, path: str, answer: Answer) -> Any:
+        try:
+            return json.loads(answer.body)
+        except (ValueError, RecursionError) as error:  # a page of HTML, a number of 5,000 digits, endless brackets
+            raise self._unreadable(path, error) from error
+
+    def _unreadable(self, path: str, error: Exception) -> ConnectionError:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        return ConnectionError(
+            f"{self.base_url}{path} cannot be read ({reason}); is the server running, and the address right?"
+        )
+
+
+def _describe_refusal(answer: Answer) -> str:
+    """What a server said that did not answer, in at most 500 characters."""
+    if 300 <= answer.status < 400:
+        place = answer.headers.get("location", "an unknown address")[:300]
+        return f"a redirect to {place}, which is not followed: give that address with --server if you trust it"
+    return answer.body[:500].decode(errors="replace")
+
+
+def _check_address(base_url: str) -> str:
+    """The address without a slash at its end. Raises RecipeError for one that cannot be a server's."""
+    try:
+        parts = urllib.parse.urlsplit(base_url)
+        known = parts.scheme in SCHEMES and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is no number, brackets without an end
+        known = False
+    if not known:
+        raise RecipeError(f"the server is {base_url!r}; expected an address such as http://localhost:8000/v1")
+    if parts.username is not None or parts.password is not None:
+        raise RecipeError("the address of the server holds a name or a password; give a key in OPENAI_API_KEY instead")
+    return base_url.rstrip("/")
 
 
 def chat_messages(example: Example) -> list[dict[str, Any]]:
@@ -182,15 +240,29 @@ def chat_messages(example: Example) -> list[dict[str, Any]]:
 
 
 def _join_parts(content: Any) -> str:
-    """The text of a completion that comes as a text, as parts, or not at all. Raises ConnectionError for others."""
+    """The text of a completion that comes as a text, as parts, or not at all. Raises ConnectionError for others.
+
+    Half of a character (a lone surrogate) becomes the sign for an unreadable one: no tokenizer takes it.
+    """
     if content is None or isinstance(content, str):
-        return content or ""
+        return _LONE_SURROGATE.sub("\ufffd", content or "")
     try:
-        return "".join(part if isinstance(part, str) else part.get("text") or "" for part in content)
+        if not isinstance(content, list):
+            raise TypeError
+        joined = "".join(part if isinstance(part, str) else part.get("text") or "" for part in content)
     except (TypeError, AttributeError) as error:
         raise ConnectionError(
-            f"the server answered with the content {str(content)[:300]}; expected a text, or parts with texts"
+            f"the server answered with the content {_shorten_json(content)}; expected a text, or parts with texts"
         ) from error
+    return _LONE_SURROGATE.sub("\ufffd", joined)
+
+
+def _shorten_json(value: Any) -> str:
+    """The start of a value, for a message. It may be of any size, and nested so deeply that it cannot be written."""
+    try:
+        return str(value)[:300]
+    except RecursionError:
+        return f"a nested {type(value).__name__}"
 
 
 def _png_data_uri(image: Any) -> str:
