@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Data-loader workers and tests share few cores: threads that spin against each other slow everything down.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: setup demo test test-long test-families test-newest faults bench bench-gpu lint docs format clean
+.PHONY: setup demo test test-long test-families test-newest faults fuzz bench bench-gpu lint docs format clean
 
 setup: .venv/.ready
 
@@ -31,6 +31,16 @@ test-long: setup
 # come, so that an interrupted run continues; FAULTS_SCALE=0.1 makes a tenth of the trials.
 faults: setup
 	FAULTS_OUT=docs/results/reliability.json $(TEST_ENV) $(BIN)/python -m pytest tests/faults -m faults --durations=10
+
+# A million hostile inputs through every reader; about 25 minutes on one core. What fails is saved in fuzz-findings/.
+FUZZ_RUNS ?= 1000000
+FUZZ_OUT ?= docs/results/fuzz.json
+fuzz: .venv/.fuzz
+	$(TEST_ENV) $(BIN)/python -m tests.faults.fuzz.campaign --runs $(FUZZ_RUNS) --out $(FUZZ_OUT)
+
+.venv/.fuzz: .venv/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	touch $@
 
 # Every family of checkpoints, without torchvision and with it (an environment of its own, on Linux about 6 GB); four
 # minutes each on two quiet cores. Writes docs/families.md.

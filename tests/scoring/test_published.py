@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -24,6 +25,30 @@ def test_scores_are_those_that_lmms_eval_gave() -> None:
         assert get_scorer(task)(prediction, gold) == pytest.approx(expected, abs=1e-9), (task, prediction, gold)
     kinds = Counter((task, expected > 0) for task, _, _, expected in cases)
     assert min(kinds[task, right] for task in ("lmms", "anls", "relaxed") for right in (True, False)) >= 50
+
+
+def slow_distance(a: str, b: str) -> int:
+    """Levenshtein's distance by its definition."""
+    row = list(range(len(b) + 1))
+    for i, left in enumerate(a, start=1):
+        diagonal, row[0] = row[0], i
+        for j, right in enumerate(b, start=1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (left != right))
+    return row[-1]
+
+
+def test_the_edit_distance_of_anls_is_that_of_the_definition() -> None:
+    rng = random.Random(0)
+    for _ in range(500):
+        gold, said = ("".join(rng.choices("abc", k=rng.randrange(1, 12))) for _ in range(2))
+        score = 1 - slow_distance(gold, said) / max(len(gold), len(said))
+        assert get_scorer("anls")(said, gold) == (pytest.approx(score) if score >= 0.5 else 0.0), (gold, said)
+
+
+def test_anls_of_ten_thousand_characters_takes_no_minute() -> None:
+    gold = "abcdefgh " * 1111
+    assert get_scorer("anls")(gold.replace("abc", "bcd"), gold) == pytest.approx(1 - 2 / 9, abs=0.01)
+    assert get_scorer("anls")("x" * 10_000_000, gold) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,24 @@ import yaml
 
 from balanced_thinking.config.errors import RecipeError
 
+_SHOWN = 60  # characters of a value in a message
+
+# What PyYAML's constructors raise for a text that is not of the type that its tag or its form says.
+_BAD_SCALAR = (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError)
+
 
 class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML in which a key occurs once. PyYAML itself silently keeps the last one."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """As PyYAML does it, but a text that its constructors cannot read is an error with a line."""
+        try:
+            return super().construct_object(node, deep)
+        except _BAD_SCALAR as error:
+            kind, shown = node.tag.rpartition(":")[2], str(node.value)[:_SHOWN]
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{shown!r} cannot be read as {kind} ({str(error)[:_SHOWN]})", node.start_mark
+            ) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge")]
@@ -29,6 +44,8 @@ def read_yaml(text: str | bytes, where: str) -> Any:
     """
     try:
         return yaml.load(text, _UniqueKeyLoader)
+    except RecursionError:
+        raise RecipeError(f"{where} is nested too deeply; expected a few levels of lists and mappings") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -7,6 +7,7 @@ the same split. An item never moves to another split.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,5 +48,5 @@ def belongs_to_split(example: Example, split: str, salt: bytes = SALT) -> bool:
 def _file_or_pixel_bytes(image: Any) -> bytes | None:
     """A picture's file, or its pixels if it has no file; None if the file is missing."""
     if isinstance(image, Path):
-        return image.read_bytes() if image.is_file() else None
+        return image.read_bytes() if os.path.isfile(image) else None  # False also for a name that no file can have
     return getattr(image, "encoded", None) or image.tobytes()

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 ANLS_THRESHOLD = 0.5
 RELAXED_CHANGE = 0.05
+_MOST_CHARACTERS = 20_000  # between which an edit distance is counted
 
 
 def score_lmms(prediction: str | None, gold: str, choices: Sequence[str] = ()) -> float:
@@ -32,12 +33,19 @@ def score_lmms(prediction: str | None, gold: str, choices: Sequence[str] = ()) -
 def score_anls(prediction: str | None, gold: str, choices: Sequence[str] = ()) -> float:
     """1 minus the edit distance divided by the longer text's length; 0.0 below the threshold.
 
-    The distance ignores case and repeated white space; the lengths do not.
+    The distance ignores case and repeated white space; the lengths do not. A text of more than 20,000 characters earns
+    a score only where it is the same, because the time for a distance grows with the square of the length.
     """
     if prediction is None:
         return 0.0
     length = max(len(gold.upper()), len(prediction.upper()))
-    distance = _edit_distance(*(" ".join(text.strip().lower().split()) for text in (gold, prediction)))
+    right, ours = (" ".join(text.strip().lower().split()) for text in (gold, prediction))
+    if right == ours:
+        distance = 0
+    elif abs(len(right) - len(ours)) > length * (1 - ANLS_THRESHOLD) or length > _MOST_CHARACTERS:
+        return 0.0
+    else:
+        distance = _edit_distance(right, ours)
     score = 1.0 - (distance / length if length else 0.0)
     return score if score >= ANLS_THRESHOLD else 0.0
 
@@ -68,10 +76,24 @@ def _parse_float(text: str) -> float | None:
 
 
 def _edit_distance(a: str, b: str) -> int:
-    """Levenshtein distance: the smallest number of insertions, deletions and substitutions."""
-    row = list(range(len(b) + 1))
-    for i, left in enumerate(a, start=1):
-        diagonal, row[0] = row[0], i
-        for j, right in enumerate(b, start=1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (left != right))
-    return row[-1]
+    """Levenshtein distance: the smallest number of insertions, deletions and substitutions.
+
+    A column of the usual table is two integers whose bits are its steps up and down (Myers 1999, Hyyrö 2003), so that
+    two texts of 10,000 characters take a tenth of a second instead of a minute.
+    """
+    if not a:
+        return len(b)
+    every, last = (1 << len(a)) - 1, 1 << (len(a) - 1)
+    places: dict[str, int] = {}
+    for index, character in enumerate(a):
+        places[character] = places.get(character, 0) | 1 << index
+    up, down, distance = every, 0, len(a)
+    for character in b:
+        equal = places.get(character, 0)
+        level = (((equal & up) + up) ^ up) | equal | down
+        right_up, right_down = down | (every & ~(level | up)), up & level
+        distance += bool(right_up & last) - bool(right_down & last)
+        right_up, right_down = right_up << 1 | 1, right_down << 1
+        up, down = right_down | (every & ~(equal | down | right_up)), every & right_up & (equal | down)
+        up &= every
+    return distance

@@ -43,7 +43,6 @@ _AT_LEAST: dict[str, float] = {
     "max_completion_length": 1,
     "beta": 0,
     "epsilon": 0,
-    "nonfinite_limit": 0,
 }
 _ABOVE: dict[str, float] = {
     "num_train_epochs": 0,
@@ -160,7 +159,7 @@ def _check_steps(arguments: Mapping[str, Any]) -> None:
     """Refuse counts of steps that upstream would misread: to it, every max_steps below 1 means none, as -1 does."""
     for name in ("logging_steps", "save_steps", "eval_steps"):
         value = arguments.get(name) or 1
-        if value > 1 and value != int(value):
+        if value > 1 and not float(value).is_integer():
             raise RecipeError(f"{name} is {value:g}; expected an integer, or a share of the training below 1")
     steps = arguments.get("max_steps", -1)
     if steps < 1 and steps != -1:
