@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from balanced_thinking.segments import ANSWER, THINK, Parsed, parse
 from balanced_thinking.training import grpo, grpo_inputs
 from balanced_thinking.training.grpo import ScaleGRPOTrainer, credit_shares
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
+from balanced_thinking.training.nonfinite_error import NonFiniteError
 from tests.conftest import ARCHITECTURES
 from tests.tiny_training import QUIET, losses
 
@@ -81,6 +84,27 @@ def test_mixed_rows_train_and_each_picture_is_opened_and_processed_once(
     assert (len(opened), sum(processed)) == (7, 7)
     assert any(loss != 0 for loss in losses(run))
     assert {"think_tokens", "answer_tokens", "malformed", "reward"} <= run.state.log_history[0].keys()
+
+
+def test_grpo_names_rows_and_rewards_that_are_not_finite(rows: Dataset, tmp_path: Path) -> None:
+    bare = rows.remove_columns("images")
+    args = config(tmp_path, max_steps=1, max_completion_length=4, gradient_accumulation_steps=2)
+    run = trainer("qwen2", bare, args)
+    run.reward_funcs = [lambda completions, **_: [math.nan if i == 5 else 1.0 for i in range(len(completions))]]
+    with pytest.raises(NonFiniteError, match="letters gave nan for row ") as caught:
+        run.train()
+    assert "at optimizer step 1" in str(caught.value)
+    assert run.state.global_step == 0
+    run.reward_funcs = [letters]
+    run.model.model.norm.register_full_backward_hook(lambda module, ours, theirs: (ours[0] * math.nan,))
+    with pytest.raises(NonFiniteError, match="the gradient norm is nan at optimizer step 1") as caught:
+        run.train()
+    batches = re.findall(r"micro-batch (\d) of 2, loss \S+: 4 rows: (.+)", str(caught.value))
+    named = [name for _, names in batches for name in names.split(", ")]
+    assert [number for number, _ in batches] == ["1", "2"]
+    assert len(named) == 8
+    assert {named.count(name) for name in named} == {4}
+    assert {*named} <= {*bare["id"]}
 
 
 @pytest.mark.parametrize(("architecture", "adds_start"), [("qwen2_5_vl", False), ("gemma3", False), ("gemma3", True)])

@@ -43,6 +43,8 @@ SFT = {
     "head_impl": "auto",
     "log_entropy": False,
     "max_hours": None,
+    "on_nonfinite": "stop",
+    "nonfinite_limit": 10,
 }
 GRPO = {
     "rewards": None,
@@ -54,6 +56,8 @@ GRPO = {
     "think_weight_start": 0.5,
     "think_weight_end": 0.5,
     "max_hours": None,
+    "on_nonfinite": "stop",
+    "nonfinite_limit": 10,
 }
 # TRL's own, with another default.
 CHANGED_SFT = {

@@ -142,7 +142,8 @@ class ScaleCollator:
             completions.append(Completion([], []))
         if prompts is None or len(kept) < len(prepared) or len(completions) > len(kept):
             prompts = self._tokenize_prompts(prompt_texts, images)
-        info = BatchInfo(tuple(kept), len(rows) - len(kept))
+        ids = tuple(str(rows[i].get("id", "?")) for i in kept)
+        info = BatchInfo(tuple(kept), len(rows) - len(kept), ids=ids)
         if self.packing and (len(completions) > 1 or self.packing.flash_attention):
             return self._collate_packed(self.packing, prompts, completions, images, info)
         return self._collate_padded(prompts, completions) | {BATCH_INFO: info}

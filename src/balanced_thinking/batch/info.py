@@ -26,6 +26,7 @@ class BatchInfo:
         token_indices: (E, P) of packed rows, from `PackingLayout.token_indices`; None for padded rows.
         lengths_by_row: lengths of the samples of each packed row; None for padded rows.
         supervised: number of supervised tokens of each segment, where it is known on the host.
+        ids: those of the batch's rows, in their order, for messages.
     """
 
     kept: tuple[int, ...] | None = None
@@ -33,6 +34,7 @@ class BatchInfo:
     token_indices: Tensor | None = None
     lengths_by_row: list[list[int]] | None = None
     supervised: tuple[int, ...] | None = None
+    ids: tuple[str, ...] = ()
 
     @classmethod
     def from_batch(cls, batch: Mapping[str, Any]) -> BatchInfo:

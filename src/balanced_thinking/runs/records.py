@@ -105,7 +105,7 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """How a run came about. The last five fields, and `finished`, are known once it is complete."""
+    """How a run came about. The last six fields, and `finished`, are known once it is complete."""
 
     schema: int = SCHEMA
     arm: str | None = None
@@ -131,6 +131,7 @@ class Provenance:
     steps: int | None = None
     tokens: int | None = None
     peak_mib: float | None = None
+    skipped_updates: int | None = None  # those that were not finite, with on_nonfinite skip
 
 
 @dataclass(frozen=True, kw_only=True)

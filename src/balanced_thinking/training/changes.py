@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 _OF_SCHEDULES = {"training.max_steps", "training.num_train_epochs"}  # `ScheduleChange` says what these change
 _EFFECTS = {
     "overflow": "samples that are too long are treated so from now on; those that were left out at the start stay out",
+    "on_nonfinite": "steps that are not finite are treated so from now on",
     "on_bad_row": "rows that turn out to be bad are treated so from now on",
 }
 

@@ -43,6 +43,7 @@ _AT_LEAST: dict[str, float] = {
     "max_completion_length": 1,
     "beta": 0,
     "epsilon": 0,
+    "nonfinite_limit": 0,
 }
 _ABOVE: dict[str, float] = {
     "num_train_epochs": 0,

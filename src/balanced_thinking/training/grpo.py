@@ -36,10 +36,12 @@ from balanced_thinking.training.grpo_inputs import (
     without_empty_images,
 )
 from balanced_thinking.training.health import Generation, count_generation
+from balanced_thinking.training.reward_watch import RewardWatch, refuse_nonfinite_generation
 from balanced_thinking.training.rewards import NamedReward, make_rewards
 from balanced_thinking.training.safety import SafeTrainer
 
 logger = logging.getLogger(__name__)
+_ROW_IDS = "row_ids"  # in TRL's batches, which their forward does not read
 
 
 class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
@@ -51,6 +53,7 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
 
     _tag_names = ("trl", "grpo", "balanced-thinking")
     chat_template_kwargs: dict[str, Any]
+    reward_funcs: list[Any]
 
     def __init__(
         self,
@@ -138,6 +141,8 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         opened: dict[Any, Any] = {}
         with process_each_image_once(self.processing_class), exact_text(self._tokenizer):
             output = super()._generate_and_score_completions([open_images(row, opened) for row in inputs])
+        output[_ROW_IDS] = _list_ids(inputs)  # TRL divides them among the micro-batches with the rest
+        refuse_nonfinite_generation(output, output[_ROW_IDS], self.state.global_step + 1, self.accelerator)
         count_entries_by_row(output)
         mask_BT = output["completion_mask"].bool()
         used_B = mask_BT.any(1)
@@ -156,6 +161,24 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
             shares_BT = credit_shares([segments for _, segments in found], mask_BT.shape[1], *self._credit_weights())
             output["advantages"] = output["advantages"].unsqueeze(1) * shares_BT.to(output["advantages"])
         return output
+
+    def _calculate_rewards(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        functions = self.reward_funcs
+        watch = RewardWatch(functions, self.reward_func_names, _list_ids(inputs))
+        self.reward_funcs = watch.functions
+        try:
+            rewards = super()._calculate_rewards(inputs, *args, **kwargs)
+        finally:
+            self.reward_funcs = functions
+        watch.note_models(self.reward_func_names, rewards, functions)
+        watch.refuse_found(self.state.global_step + 1, self.accelerator.num_processes)
+        return rewards
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        ids = inputs.get(_ROW_IDS, ())
+        if self.model.training:
+            self._notes.rows.append(lambda: ids)
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _find_opened(self, row: Mapping[str, Any]) -> str:
         return self.renderer.find_opened(row["prompt"], _list_images(row))
@@ -204,6 +227,10 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
         ids, images, fields = super()._tokenize_prompts(prompts)
         # TRL writes None for a row without images, but no processor accepts None beside rows with images.
         return ids, None if images is None else [row or [] for row in images], fields
+
+
+def _list_ids(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [str(row.get("id", "?")) for row in rows]
 
 
 def _list_images(row: Mapping[str, Any]) -> list[Any]:

@@ -72,18 +72,31 @@ class SegmentTotals:
         attended: torch.Tensor,
         dropped: int,
         entropy: torch.Tensor | None = None,
-    ) -> None:
-        """Add a micro-batch: tensors of a row per sample, its attended tokens, and how many samples it dropped."""
-        rows = []
+    ) -> list[torch.Tensor]:
+        """Add a micro-batch: tensors of a row per sample, its attended tokens, and how many samples it dropped.
+
+        Returns the mean nll (nats per token) of each segment: a tensor of a number per sample.
+        """
+        rows, means = [], []
         for segment in SEGMENTS:
             mask = segments == segment
             nll_B, tokens_B = (nll * mask).sum(1), mask.sum(1)
             means_B = nll_B / tokens_B.clamp(min=1)
+            means.append(means_B.detach())
             rows += [nll_B.sum(), (correct & mask).sum(), tokens_B.sum(), means_B.sum(), (tokens_B > 0).sum()]
         entropies = [] if entropy is None else [(entropy * (segments == segment)).sum() for segment in SEGMENTS]
         rows += [attended, torch.full_like(attended, dropped), *entropies]
         sums = torch.stack([value.to(torch.float32).to(nll.device) for value in rows])
         self.sums = sums if self.sums is None else self.sums.to(sums.device) + sums
+        return means
+
+    def leave_out_since(self, before: torch.Tensor | None) -> None:
+        """Set the sums back to `before`, except the tokens and the dropped samples, which were seen in any case."""
+        if self.sums is None:
+            return
+        kept = torch.zeros_like(self.sums) if before is None else before.clone()
+        kept[[_ATTENDED, _DROPPED]] = self.sums[[_ATTENDED, _DROPPED]]
+        self.sums = kept
 
     @staticmethod
     def _sum_over_ranks(sums: torch.Tensor, reduce: Reduce) -> list[float]:

@@ -19,6 +19,7 @@ from balanced_thinking.training.rewards import REWARDS, check_rewards
 
 WEIGHTING = ("scale", "uniform")
 CREDIT = ("completion", "segment")
+ON_NONFINITE = ("stop", "skip")
 _CREDIT_SCHEDULES = [name for name in SCHEDULES if name != "adaptive"]  # adaptive needs a think loss
 # TRL's arguments for which the commands have other defaults. `disable_tqdm` is among them because transformers would
 # hide the progress bar from a user who asks for fewer warnings.
@@ -94,6 +95,12 @@ class ScaleSFTOptions:
         "Time budget, from the start of the command: then a checkpoint is saved and the exit code is 143. The longest "
         "step, evaluation and save so far are kept in reserve.",
     )
+    on_nonfinite: str = option_field(
+        "stop",
+        f"At a loss or gradient that is NaN or infinite: {' or '.join(ON_NONFINITE)} (leaves the update out and reads "
+        "every step, for which a GPU waits).",
+    )
+    nonfinite_limit: int = option_field(10, "on_nonfinite skip: most updates to leave out before the run stops.")
     bf16: bool | None = option_field(None, "bfloat16 mixed precision; null: on where a GPU supports it.")
     dataloader_pin_memory: bool = option_field(True, "Pin batches in memory; without a GPU always off.")
 
@@ -104,6 +111,7 @@ class ScaleSFTOptions:
         _refuse_unknown(self, "normalize", NORMALIZE)
         _refuse_unknown(self, "overflow", OVERFLOW)
         _refuse_unknown(self, "head_impl", HEAD_IMPLEMENTATIONS)
+        _refuse_unknown(self, "on_nonfinite", ON_NONFINITE)
         get_format(self.reasoning_format)
         self.weight_schedule()
         FlatteningRule(self.adaptive_tolerance, self.adaptive_latest)
@@ -144,6 +152,12 @@ class ScaleGRPOOptions:
         "Time budget, from the start of the command: then a checkpoint is saved and the exit code is 143. The longest "
         "step, evaluation and save so far are kept in reserve.",
     )
+    on_nonfinite: str = option_field(
+        "stop",
+        f"At a loss or gradient that is NaN or infinite: {' or '.join(ON_NONFINITE)} (leaves the update out and reads "
+        "every step, for which a GPU waits).",
+    )
+    nonfinite_limit: int = option_field(10, "on_nonfinite skip: most updates to leave out before the run stops.")
     bf16: bool | None = option_field(None, "bfloat16 mixed precision; null: on where a GPU supports it.")
     dataloader_pin_memory: bool = option_field(True, "Pin batches in memory; without a GPU always off.")
 
@@ -155,6 +169,7 @@ class ScaleGRPOOptions:
         get_scorer(self.reward_scorer)
         get_format(self.reasoning_format)
         _refuse_unknown(self, "credit", CREDIT)
+        _refuse_unknown(self, "on_nonfinite", ON_NONFINITE)
         if self.think_budget < 1:
             raise ValueError(f"think_budget is {self.think_budget}; expected at least 1 token")
         if self.schedule == "adaptive":

@@ -43,6 +43,7 @@ HARMLESS_KEYS = {
 # schedule and the decay of the learning rate in later steps; the others, which rows are used in them.
 RESUME_MAY_CHANGE = HARMLESS_KEYS | {"training.max_steps", "training.num_train_epochs", "training.overflow"}
 RESUME_MAY_CHANGE |= {"on_bad_row", "verify_images", "preflight"}
+RESUME_MAY_CHANGE |= {"training.on_nonfinite", "training.nonfinite_limit"}
 
 
 def _recipe_key(default: Any, text: str) -> Any:

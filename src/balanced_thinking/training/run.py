@@ -43,6 +43,7 @@ from balanced_thinking.training.model_checks import (
     hint_untrained_tags,
     load_training_processor,
 )
+from balanced_thinking.training.nonfinite import skipped_updates
 from balanced_thinking.training.options import DEFAULTS
 from balanced_thinking.training.recipe import Recipe, load_recipe
 from balanced_thinking.training.safety import refuse_several_gpus, refuse_unsupported_precision
@@ -208,6 +209,7 @@ def _training_totals(trainer: Any, spent: Clock) -> dict[str, Any]:
         "steps": state.global_step,
         "tokens": int(state.num_input_tokens_seen),
         "peak_mib": peak_mib(str(trainer.args.device)),
+        "skipped_updates": skipped_updates(state) or None,
     }
 
 

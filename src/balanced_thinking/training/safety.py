@@ -19,6 +19,7 @@ from balanced_thinking.cpu.products import limit_onednn_caches
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.models.weights import check_adapter_checkpoint, load_checked_model
 from balanced_thinking.system.process import usable_cores
+from balanced_thinking.training.nonfinite import FiniteUpdates
 from balanced_thinking.training.stopping import StoppingTrainer
 
 _WORKERS = 4  # processes that decode and process images while the GPU computes
@@ -68,8 +69,8 @@ def refuse_several_gpus(args: Any) -> None:
         )
 
 
-class SafeTrainer(StoppingTrainer):
-    """A mixin for a `Trainer`: loads every tensor of a checkpoint, and stops before an update that is not finite."""
+class SafeTrainer(StoppingTrainer, FiniteUpdates):
+    """A mixin for a `Trainer`: loads every tensor of a checkpoint, and makes no update that is not finite."""
 
     processing_class: Any
     is_fsdp_enabled: bool
@@ -87,11 +88,11 @@ class SafeTrainer(StoppingTrainer):
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         with self._keep_checkpoint_of_bad_row():
-            return super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
+            return super().get_batch_samples(*args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         with self._keep_checkpoint_of_bad_row():  # GRPO opens its pictures here
-            return super().training_step(*args, **kwargs)  # type: ignore[misc]
+            return super().training_step(*args, **kwargs)
 
     @contextmanager
     def _keep_checkpoint_of_bad_row(self) -> Iterator[None]:
@@ -108,17 +109,6 @@ class SafeTrainer(StoppingTrainer):
                 f"{self.args.output_dir} is kept: continue past the row with --resume --on_bad_row drop",
                 error.problem,
             ) from error
-
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
-        # float16 overflows now and then, and its gradient scaler skips such a step. DeepSpeed may have no norm.
-        if norm is not None and not self.args.fp16 and not torch.isfinite(torch.as_tensor(norm)):
-            raise FloatingPointError(
-                f"the gradient norm is {float(norm)} at optimizer step {self.state.global_step}; expected a finite "
-                "number. Training stopped before this update, so the last checkpoint is usable: lower learning_rate or "
-                "max_grad_norm, or look at the samples of this step"
-            )
-        return norm
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         target = self.model if model is None else model

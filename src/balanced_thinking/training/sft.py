@@ -28,7 +28,7 @@ from balanced_thinking.training.head import FullPrecisionLoss, attach_weighted_h
 from balanced_thinking.training.metrics import EVALUATION_WEIGHTS, SegmentTotals
 from balanced_thinking.training.packing import choose_packing
 from balanced_thinking.training.safety import SafeTrainer
-from balanced_thinking.training.sft_config import ScaleSFTConfig
+from balanced_thinking.training.sft_config import ScaleSFTConfig, refuse_unusable_arguments
 
 
 class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
@@ -54,7 +54,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         **kwargs: Any,
     ) -> None:
         args = args or ScaleSFTConfig()
-        _refuse_unusable_arguments(kwargs)
+        refuse_unusable_arguments(kwargs)
         if data_collator is not None and args.packing:
             raise ValueError("packing=True works in our own collator only; leave packing or data_collator out")
         # TRL packs before the collator, and text only. Ours packs in the collator, images too.
@@ -88,6 +88,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         self.normalize = "token" if args.weighting == "uniform" else args.normalize
         self.schedule = args.weight_schedule()
         self._totals = {"train": SegmentTotals(), "eval": SegmentTotals()}
+        self._sums_before: torch.Tensor | None = None
         self._think_monitor: ThinkLossMonitor | None = None
         if self.schedule.name == "adaptive" and args.weighting == "scale":
             rule = FlatteningRule(args.adaptive_tolerance, args.adaptive_latest)
@@ -204,8 +205,10 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         found = exact.found
         token_values = [values for values in (found.nll, found.correct, found.entropy) if values is not None]
         nll, correct, *entropy = map(info.unpack_samples, token_values)
-        totals.add_batch(segments, nll, correct, attended, info.dropped, *entropy)
+        means = totals.add_batch(segments, nll, correct, attended, info.dropped, *entropy)
         totals.weights = weights if training else None
+        if training:
+            self._notes.segments.append(means)
         if training and self._think_monitor:
             self._think_monitor.add_think_loss(nll, segments)
         # DDP averages gradients over the ranks, but the denominators are those of the global batch.
@@ -259,6 +262,14 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
             output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_loss"] = metrics["loss"]
         return output
 
+    def remember_metrics(self) -> None:
+        self._sums_before = self._totals["train"].sums
+
+    def forget_step_metrics(self) -> None:
+        self._totals["train"].leave_out_since(self._sums_before)
+        if self._think_monitor:
+            self._think_monitor.sums = None
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         mode = "train" if self.model.training else "eval"
         period, self._totals[mode] = self._totals[mode], SegmentTotals()
@@ -275,14 +286,3 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
     def _add_to_seen_tokens(self, tokens: int) -> None:
         if self.args.include_num_input_tokens_seen in (False, "no"):  # else transformers counts them
             self.state.num_input_tokens_seen += tokens
-
-
-def _refuse_unusable_arguments(arguments: dict[str, Any]) -> None:
-    """Raises ValueError for arguments of TRL's trainer that cannot work with segments."""
-    for name, why in (("compute_loss_func", "replaces the weighted loss"), ("formatting_func", "hides the segments")):
-        if arguments.get(name) is not None:
-            raise ValueError(f"{name} {why}; leave it out, or use trl.SFTTrainer")
-    if getattr(arguments.get("peft_config"), "is_prompt_learning", False):
-        raise ValueError(
-            "peft_config adds virtual tokens to the prompt, which have no segment; use LoRA or full fine-tuning"
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from trl import SFTConfig
 
@@ -35,3 +36,14 @@ class ScaleSFTConfig(ScaleSFTOptions, SFTConfig):
         for name, (found, why) in refused.items():
             if found:
                 raise ValueError(f"{name}={getattr(self, name)!r} cannot be exact with segment weights: {why}")
+
+
+def refuse_unusable_arguments(arguments: dict[str, Any]) -> None:
+    """Raises ValueError for arguments of TRL's trainer that cannot work with segments."""
+    for name, why in (("compute_loss_func", "replaces the weighted loss"), ("formatting_func", "hides the segments")):
+        if arguments.get(name) is not None:
+            raise ValueError(f"{name} {why}; leave it out, or use trl.SFTTrainer")
+    if getattr(arguments.get("peft_config"), "is_prompt_learning", False):
+        raise ValueError(
+            "peft_config adds virtual tokens to the prompt, which have no segment; use LoRA or full fine-tuning"
+        )
