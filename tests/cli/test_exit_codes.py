@@ -16,7 +16,7 @@ import torch
 from balanced_thinking.cli import commands, main
 from balanced_thinking.cli.commands import COMMANDS
 from balanced_thinking.models.find import find_model_source
-from balanced_thinking.system.signals import Terminated
+from balanced_thinking.system.signals import StoppedEarly
 from balanced_thinking.training.health import NothingLearnedError
 from tests.cli.tiny_commands import BASE, FEW, exit_code
 
@@ -227,7 +227,7 @@ def test_every_command_is_in_the_table_with_usage_and_success() -> None:
     ("failure", "code", "said"),
     [
         (KeyboardInterrupt(), 130, "balanced {}: stopped"),
-        (Terminated(), 143, "balanced {}: stopped"),
+        (StoppedEarly("stopped after step 3"), 143, "balanced {}: stopped after step 3"),
         (torch.OutOfMemoryError("CUDA out of memory."), 1, "balanced {}: CUDA out of memory."),
         (RuntimeError(f"[fail] DefaultCPUAllocator: can't allocate memory: {ASKED}"), 1, "balanced {}: out of memory"),
         (MemoryError(), 1, "balanced {}: out of memory"),

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from balanced_thinking.runs.ledger import read_ledger
@@ -66,6 +67,80 @@ def test_a_terminated_study_leaves_no_worker_behind(tmp_path: Path) -> None:
     assert not workers(tmp_path / "s")
 
 
+# Stands in for a worker: it takes a while to save after SIGTERM, and says that it has.
+SAVING = """
+import pathlib, signal, sys, time
+folder, seconds = pathlib.Path(sys.argv[1]), float(sys.argv[2])
+def save(*_):
+    time.sleep(seconds)
+    (folder / "saved").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+(folder / "begun").touch()
+time.sleep(60)
+"""
+STUDY = """
+import subprocess, sys, time, pathlib
+from balanced_thinking.study.stopping import StudyStop
+from balanced_thinking.system.logs import log_to_stderr
+from balanced_thinking.system.signals import StoppedEarly
+folder = pathlib.Path(sys.argv[1])
+worker = subprocess.Popen([sys.executable, *sys.argv[4:], str(folder), sys.argv[2]], start_new_session=True)
+while not (folder / "begun").exists():
+    time.sleep(0.02)
+stop = StudyStop([worker], float(sys.argv[3]))
+try:
+    with log_to_stderr(), stop.stopping_workers():
+        print("begun", flush=True)
+        while True:
+            stop.raise_if_asked()
+            time.sleep(0.02)
+except StoppedEarly as stopped:
+    print(worker.returncode, stopped.number, stopped.by_signal, flush=True)
+"""
+
+
+def start_stand_in(folder: Path, seconds: float, max_hours: float = 1.0) -> subprocess.Popen[str]:
+    (folder / "worker.py").write_text(SAVING)
+    words = [str(folder), str(seconds), str(max_hours), str(folder / "worker.py")]
+    command = [sys.executable, "-c", STUDY, *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_study_waits_until_its_workers_have_saved(number: signal.Signals, tmp_path: Path) -> None:
+    with start_stand_in(tmp_path, 1.5) as study:
+        study.send_signal(number)
+        out, said = study.communicate(timeout=60)
+    assert out == f"143 {int(number)} {number == signal.SIGINT}\n"
+    first = f"{number.name}: the runs save and stop; a second signal ends them at once\n"
+    assert said == f"{first}1 run is still saving\n"
+    assert (tmp_path / "saved").exists()
+
+
+def test_a_second_signal_kills_the_workers_of_a_study(tmp_path: Path) -> None:
+    with start_stand_in(tmp_path, 60) as study:
+        study.send_signal(signal.SIGINT)
+        assert study.stderr
+        assert study.stderr.readline().startswith("SIGINT: the runs save and stop")
+        study.send_signal(signal.SIGINT)
+        _, said = study.communicate(timeout=60)
+    assert study.returncode == -signal.SIGINT
+    assert said.endswith("ended at once by a second signal; the same command continues from the newest checkpoints\n")
+    gone = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path / "worker.py") in (p.info["cmdline"] or ())]
+    assert not [process for process in gone if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_the_time_budget_of_a_study_makes_its_runs_save(tmp_path: Path) -> None:
+    with start_stand_in(tmp_path, 0, max_hours=0.1 / 3600) as study:
+        out, said = study.communicate(timeout=60)
+    assert (out, said) == ("143 15 False\n", "the time budget is over: the runs save and stop\n")
+    assert (tmp_path / "saved").exists()
+
+
 ONE_RUN = {**SMALL, "arms": {"sft": SMALL["arms"]["sft"]}, "contrasts": []}
 # Where a kill does harm: while a checkpoint, the final model or the predictions are written, and before the ledger.
 POINTS = ("checkpoints/checkpoint-2", "seed-0/model/", "world-test/predictions.jsonl", "ledger.jsonl")
@@ -84,7 +159,11 @@ def test_a_run_killed_at_its_writes_gives_the_same_results(tmp_path: Path) -> No
     for number, point in zip((signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM), POINTS, strict=True):
         worker = start_paused(command, point, marker)
         worker.send_signal(number)
-        assert worker.wait(TIMEOUT_SECONDS) == -number
+        if point == "seed-0/model/":  # the save of a model is finished first
+            marker.unlink()
+            assert worker.wait(TIMEOUT_SECONDS) == 143
+        else:
+            assert worker.wait(TIMEOUT_SECONDS) == -number
     assert subprocess.run(command, capture_output=True, text=True, check=False).returncode == 0
     assert fingerprints(root) == fingerprints(tmp_path / "undisturbed")
     assert len(fingerprints(root)) == 2

@@ -20,10 +20,10 @@ from balanced_thinking.system.ending import clean_up_on_sigterm
 from balanced_thinking.system.known_errors import describe_known_error, describe_message
 from balanced_thinking.system.memory import describe_memory_error
 from balanced_thinking.system.process import process_rank
-from balanced_thinking.system.signals import StoppedEarly, Terminated
+from balanced_thinking.system.signals import StoppedEarly
 
 logger = logging.getLogger(__name__)
-DONE, FAILED, INTERRUPTED, TERMINATED = 0, 1, 130, 143  # wrong usage is argparse's SystemExit(2)
+DONE, FAILED, INTERRUPTED = 0, 1, 130  # wrong usage is argparse's SystemExit(2)
 
 
 class Ending(NamedTuple):
@@ -45,9 +45,9 @@ def run_to_its_end(arguments: argparse.Namespace, parser: Parser) -> Ending:
                 if process_rank() == 0:
                     logger.error("\nbalanced %s: %s", name, stop)
                 return Ending(128 + stop.number, stop.number if stop.by_signal else None)
-            except KeyboardInterrupt as stop:
+            except KeyboardInterrupt:
                 logger.error("\nbalanced %s: stopped%s", name, command.when_stopped)
-                return Ending(TERMINATED) if isinstance(stop, Terminated) else Ending(INTERRUPTED, signal.SIGINT)
+                return Ending(INTERRUPTED, signal.SIGINT)
     except UsageError as error:
         parser.error(describe_message(error))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -102,6 +103,17 @@ def split_pairs(rest: Sequence[str], command: Parser) -> list[tuple[str, str]]:
             value = words.pop(0) if words and not words[0].startswith("--") else "true"
         pairs.append((name.replace("-", "_"), value))
     return pairs
+
+
+def positive_number(text: str) -> float:
+    """A number above 0, as a type of argparse."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a number above 0")
+    return number
 
 
 def positive_integer(text: str) -> int:

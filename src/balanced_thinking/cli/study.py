@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.cli.output import show_result
-from balanced_thinking.cli.parser import Parser, positive_integer
+from balanced_thinking.cli.parser import Parser, positive_integer, positive_number
 from balanced_thinking.runs.paths import StudyFiles
 
 
@@ -42,6 +42,11 @@ def _add_execution_options(parser: Parser) -> None:
         help="runs at the same time, each on one GPU  [the number of GPUs; without one, of CPU cores]",
     )
     parser.add_argument(
+        "--max-hours",
+        type=positive_number,
+        help="time budget: then the runs save and stop, and the exit code is 143; the same command continues  [none]",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="print the plan, what is done of it and an estimate; run nothing"
     )
 
@@ -61,7 +66,7 @@ def _run_and_report(study: Any, arguments: argparse.Namespace) -> Path | None:
         show_result(describe_plan(study, arguments.out, arguments.jobs))
         return None
     with hold_study(arguments.out):
-        run_study(study, arguments.out, jobs=arguments.jobs)
+        run_study(study, arguments.out, jobs=arguments.jobs, max_hours=arguments.max_hours)
         page = StudyFiles(arguments.out).report
         return write_report(arguments.out, page, page.with_suffix(".md"))
 

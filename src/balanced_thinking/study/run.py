@@ -26,16 +26,16 @@ from balanced_thinking.study.estimate import describe_time_left
 from balanced_thinking.study.load import load_study, to_yaml
 from balanced_thinking.study.plan import PlannedRun, Study
 from balanced_thinking.study.schedule import RunSchedule
+from balanced_thinking.study.stopping import StudyStop
 from balanced_thinking.study.worker import missing_parts
 from balanced_thinking.system.files import write_atomically
 from balanced_thinking.system.locks import hold_folder
 from balanced_thinking.system.process import usable_cores
 from balanced_thinking.system.progress import count_progress
-from balanced_thinking.system.signals import defer_signals, sigterm_as_interrupt
+from balanced_thinking.system.signals import defer_signals
 
 logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
-_GRACE_SECONDS = 10.0
 _OUR_ERROR = re.compile(r"^balanced_thinking(\.\w+)+: ")  # which Python writes before an error's message
 
 
@@ -47,16 +47,16 @@ class OtherStudyError(UsageError, StudyError):
     """The folder holds another study."""
 
 
-def run_study(study: Study, root: Path, *, jobs: int | None = None) -> None:
+def run_study(study: Study, root: Path, *, jobs: int | None = None, max_hours: float | None = None) -> None:
     """Run what is missing, `jobs` runs at a time, each on one GPU.
 
     `jobs` is by default the number of GPUs, or of CPU cores where there is no GPU. Raises StudyError where runs failed
     (after the others have finished), FolderBusyError where another process runs a study there, and what `check_study`
-    raises.
+    raises. A signal, or the end of the time budget, makes all runs save and stop; then it raises StoppedEarly.
     """
     check_study(study, root)
     with hold_study(root):
-        _run_alone(study, root, jobs)
+        _run_alone(study, root, jobs, max_hours)
 
 
 def hold_study(root: Path) -> AbstractContextManager[None]:
@@ -64,7 +64,7 @@ def hold_study(root: Path) -> AbstractContextManager[None]:
     return hold_folder(root, "running a study")
 
 
-def _run_alone(study: Study, root: Path, jobs: int | None) -> None:
+def _run_alone(study: Study, root: Path, jobs: int | None, max_hours: float | None) -> None:
     """`run_study` by the only process that works in `root`."""
     prepare_folder(study, root)
     runs = study.planned_runs()
@@ -74,18 +74,17 @@ def _run_alone(study: Study, root: Path, jobs: int | None) -> None:
     if schedule.waiting:
         to_go = f"{len(schedule.waiting)} of {len(runs)} runs to go"
         logger.info("%s, %d at a time; each writes %s/<run>/%s", to_go, jobs, root, LOG)
-    with sigterm_as_interrupt(), count_progress("runs", len(runs), done=ended, at_once=True, lines=False) as advance:
-        try:
-            while schedule.waiting or schedule.running:
-                _start_workers(schedule, root, jobs)
-                for run, code in schedule.collect_ended():
-                    ended += 1
-                    logger.info("%d of %d: %s", ended, len(runs), _result_line(root, run, code))
-                    advance()
-                time.sleep(_POLL_SECONDS)
-        except BaseException:
-            _stop_workers(schedule)
-            raise
+    stop = StudyStop(schedule.running, max_hours)
+    progress = count_progress("runs", len(runs), done=ended, at_once=True, lines=False)
+    with stop.stopping_workers(), progress as advance:
+        while schedule.waiting or schedule.running:
+            _start_workers(schedule, root, jobs)
+            stop.raise_if_asked()
+            for run, code in schedule.collect_ended():
+                ended += 1
+                logger.info("%d of %d: %s", ended, len(runs), _result_line(root, run, code))
+                advance()
+            time.sleep(_POLL_SECONDS)
     if schedule.failed:
         logs = ", ".join(str(StudyFiles(root).run(run.name).log) for run in schedule.failed[:3])
         left = f", {len(schedule.left_out)} more that start from them were left out" if schedule.left_out else ""
@@ -139,17 +138,6 @@ def _start_workers(schedule: RunSchedule, root: Path, jobs: int) -> None:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
             schedule.running[process] = run
-
-
-def _stop_workers(schedule: RunSchedule) -> None:
-    for process in schedule.running:
-        process.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + _GRACE_SECONDS
-    for process in schedule.running:
-        try:
-            process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 def _result_line(root: Path, run: PlannedRun, code: int) -> str:

@@ -14,15 +14,12 @@ from balanced_thinking.system.ending import end_by_signal
 
 logger = logging.getLogger(__name__)
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ACTIVE: list[GracefulStop] = []
 
 
 def _in_main_thread() -> bool:
     """Only the main thread may set signal handlers."""
     return threading.current_thread() is threading.main_thread()
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM that ends a command as Ctrl-C does, except for the exit code."""
 
 
 class StoppedEarly(KeyboardInterrupt):
@@ -36,27 +33,11 @@ class StoppedEarly(KeyboardInterrupt):
         self.number, self.by_signal = number, by_signal
 
 
-def _raise_terminated(*_: object) -> None:
-    raise Terminated
-
-
-@contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM, which a cluster sends, raises `Terminated`, a KeyboardInterrupt. Outside the main thread: no change."""
-    if not _in_main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _raise_terminated)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """SIGINT and SIGTERM wait until the end of the block. Outside the main thread: no change."""
-    if not _in_main_thread():
+    """SIGINT and SIGTERM wait until the end of the block. Outside the main thread, and where a `GracefulStop` only
+    notes them: no change."""
+    if not _in_main_thread() or _ACTIVE:
         yield
         return
     caught: list[int] = []
@@ -82,11 +63,14 @@ class GracefulStop:
     Args:
         on_first: called in that thread with the name of the first signal, such as "SIGTERM".
         last_words: the line that is written when a second signal ends the process; "" for none.
+        on_second: called before that. It must not raise.
     """
 
-    def __init__(self, on_first: Callable[[str], None], last_words: str = "") -> None:
+    def __init__(
+        self, on_first: Callable[[str], None], last_words: str = "", on_second: Callable[[], None] = lambda: None
+    ) -> None:
         self.number: int | None = None
-        self._on_first, self._last_words = on_first, last_words
+        self._on_first, self._last_words, self._on_second = on_first, last_words, on_second
         self._before: dict[int, Any] = {}
         self._thread: threading.Thread | None = None
 
@@ -99,7 +83,7 @@ class GracefulStop:
         self._fd_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._follow_signals, name="signals", daemon=True)
         self._thread.start()
-        _SHARED_WITH_CHILDREN.append(self)
+        _ACTIVE.append(self)
         for number in STOP_SIGNALS:
             if (before := signal.getsignal(number)) is not signal.SIG_IGN:
                 self._before[number] = before
@@ -112,7 +96,7 @@ class GracefulStop:
         if self._thread is None:
             return
         signal.set_wakeup_fd(self._fd_before)
-        _SHARED_WITH_CHILDREN.remove(self)
+        _ACTIVE.remove(self)
         os.write(self._writing, b"\0")
         self._thread.join()
         os.close(self._reading)
@@ -132,15 +116,13 @@ class GracefulStop:
             if count == 1:
                 self._on_first(signal.Signals(byte[0]).name)
             else:
+                self._on_second()
                 end_by_signal(byte[0], self._last_words)
-
-
-_SHARED_WITH_CHILDREN: list[GracefulStop] = []
 
 
 def _leave_signals_to_parent() -> None:
     """In a forked process: its signals are not its parent's, and it does not decide when to stop."""
-    if _SHARED_WITH_CHILDREN and _in_main_thread():
+    if _ACTIVE and _in_main_thread():
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
