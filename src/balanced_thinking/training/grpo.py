@@ -6,7 +6,7 @@ It adds:
 - rows with and without images in one batch, and each image opened and processed once per generation cycle;
 - a warning while nothing can be learned from the completions;
 - separate credit for thinking and answer, independent of length and scheduled as in SCALe;
-- resuming that loads every tensor.
+- resuming at any step, with every tensor and the completions of an unfinished generation cycle.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from balanced_thinking.training.grpo_inputs import (
     process_each_image_once,
     without_empty_images,
 )
+from balanced_thinking.training.grpo_resume import GenerationState
 from balanced_thinking.training.health import Generation, count_generation
 from balanced_thinking.training.reward_watch import RewardWatch, refuse_nonfinite_generation
 from balanced_thinking.training.rewards import NamedReward, make_rewards
@@ -44,7 +45,7 @@ logger = logging.getLogger(__name__)
 _ROW_IDS = "row_ids"  # in TRL's batches, which their forward does not read
 
 
-class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
+class ScaleGRPOTrainer(GenerationState, SafeTrainer, GRPOTrainer):
     """TRL's GRPOTrainer on the rows of `to_prompts_dataset`: prompt, images, answer, choices and alternatives.
 
     `reward_funcs`, as in TRL, replace the named rewards of the config. With `beta` above 0 the reference model is at
@@ -105,11 +106,6 @@ class ScaleGRPOTrainer(SafeTrainer, GRPOTrainer):
                 reward.stops.update(self.eos_token_ids)
                 reward.renderer = self.renderer
         self.format, self.credit_schedule = get_format(args.reasoning_format), args.credit_schedule()
-
-    def _can_stop_here(self) -> bool:
-        """Between two generation cycles only: within one, resuming would generate other completions."""
-        cycle = self.args.steps_per_generation * self.num_iterations
-        return self.state.global_step * self.args.gradient_accumulation_steps % cycle == 0
 
     def _refuse_too_few_rows(self) -> None:
         """Raises ValueError for fewer rows than a generation batch: the sampler would leave all of them out."""

@@ -133,14 +133,10 @@ class StoppingTrainer:
         where = "saves a checkpoint and stops" if self.state.global_step < self.state.max_steps else "saves the model"
         logger.warning("%s: training ends this step, %s; a second signal ends the process at once", name, where)
 
-    def _can_stop_here(self) -> bool:
-        """Whether a checkpoint of this step continues exactly."""
-        return True
-
     def _stops_here(self, *, evaluation: bool = False) -> bool:
         """Whether the training stops after this step: the same on all ranks."""
         state = self.state
-        if self.control.should_training_stop or state.global_step >= state.max_steps or not self._can_stop_here():
+        if self.control.should_training_stop or state.global_step >= state.max_steps:
             return False
         if state.epoch == int(state.epoch) and not self.stopping.at_epoch_end:
             return False  # what comes at the end of an epoch comes first
