@@ -27,7 +27,7 @@ from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.inspection.facts import inspect_data
 from balanced_thinking.models.load import load_model
 from balanced_thinking.segments import get_format
-from balanced_thinking.training import head, safety
+from balanced_thinking.training import head, loading, safety
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from tests.cli.tiny_commands import exit_code
 from tests.models.hub_folders import FAMILIES, write_hub_folder
@@ -258,7 +258,7 @@ def ignore_the_padding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def resume_without_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(safety, "load_full_weights", lambda checkpoint, model: True)
+    monkeypatch.setattr(loading, "load_full_weights", lambda checkpoint, model: True)
 
 
 def save_no_processor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +267,7 @@ def save_no_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     original = PreTrainedTokenizerBase.save_pretrained
 
     def forget(self: Any, folder: Any, *args: Any, **kwargs: Any) -> Any:
-        return None if Path(folder).name == "model" else original(self, folder, *args, **kwargs)
+        return None if Path(folder).name == ".saving-model" else original(self, folder, *args, **kwargs)
 
     monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", forget)
 

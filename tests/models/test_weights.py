@@ -22,7 +22,7 @@ from balanced_thinking.models.load import load_model
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.models.vocabulary import VocabularyError
 from balanced_thinking.models.weights import WeightsError
-from balanced_thinking.training.safety import load_full_weights
+from balanced_thinking.training.loading import load_full_weights
 from tests.tiny_training import config, trainer
 
 Tensors = dict[str, torch.Tensor]
@@ -286,6 +286,7 @@ def test_a_torn_adapter_is_refused_when_a_run_is_resumed(
     trainer("qwen2", rows, args, peft_config=lora).train()
     checkpoint = tmp_path / "checkpoint-1"
     change_tensors(checkpoint / "adapter_model.safetensors", change)
+    (checkpoint / "manifest.json").unlink()  # as of an earlier version: its manifest would say it first
     args.max_steps = 2
     with pytest.raises(WeightsError, match=said):
         trainer("qwen2", rows, args, peft_config=lora).train(resume_from_checkpoint=str(checkpoint))

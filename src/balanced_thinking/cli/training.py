@@ -28,7 +28,12 @@ logger = logging.getLogger(__name__)
 def add_training_options(parser: Parser, stage: str) -> None:
     parser.add_argument("--config", type=Path, help="the recipe, a YAML file; options override its keys")
     parser.add_argument("--out", type=Path, help=f"run directory  [runs/<name of the recipe>, or runs/{stage}]")
-    parser.add_argument("--resume", action="store_true", help="continue the run from its last checkpoint")
+    parser.add_argument("--resume", action="store_true", help="continue the run from its last complete checkpoint")
+    parser.add_argument(
+        "--allow-partial-resume",
+        action="store_true",
+        help="with --resume: continue from complete weights where the optimizer's or other state is lost; not exact",
+    )
     parser.epilog = (
         "--config or --model is needed. The keys of a recipe, the training arguments below and all others of TRL's "
         f"{stage.upper()}Config (--learning_rate, --max_steps ...) follow as --name value; --help-all shows them. "
@@ -163,7 +168,7 @@ def run_training(arguments: argparse.Namespace) -> Path:
             logger.info("there is no run in %s yet; training starts from the beginning", out)
         from balanced_thinking.training.run import train
 
-        return train(recipe, out, resume=arguments.resume)
+        return train(recipe, out, resume=arguments.resume, allow_partial_resume=arguments.allow_partial_resume)
 
 
 def _read_recipe(arguments: argparse.Namespace, stage: str, resumed: bool) -> Recipe:

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from balanced_thinking.loss.schedules import FlatteningRule
+from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.runs.records import MetricsRow
 from balanced_thinking.segments import THINK
 from balanced_thinking.system.files import write_atomically
 from balanced_thinking.system.process import Clock, read_clock
 from balanced_thinking.system.progress import should_show_bars
+from balanced_thinking.training.failed_saves import name_failed_save
 from balanced_thinking.training.health import active_warnings
+from balanced_thinking.training.space import advise_resuming
 
 logger = logging.getLogger(__name__)
 # What the readable line shows, in this order: key of the log, and its text.
@@ -80,12 +84,18 @@ class MetricsFile(TrainerCallback):
             return
         lines = self.path.read_text().splitlines() if self.path.is_file() and state.global_step else []
         kept = [line for line in lines if _step_of_line(line) <= state.global_step]
-        write_atomically(self.path, "".join(f"{line}\n" for line in kept))
+        with self._name_failure(state):
+            write_atomically(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs:
-            with self.path.open("a", encoding="utf-8") as file:
+            with self._name_failure(state), self.path.open("a", encoding="utf-8") as file:
                 file.write(MetricsRow(state.global_step, logs, active_warnings(state)).to_json() + "\n")
+
+    def _name_failure(self, state: Any) -> AbstractContextManager[None]:
+        """Raises SaveFailedError where the disk is full or gone."""
+        what = f"the metrics of step {state.global_step}"
+        return name_failed_save(what, self.path, lambda: advise_resuming(RunFiles(self.path.parent).checkpoints))
 
 
 class TrainingClock(TrainerCallback):

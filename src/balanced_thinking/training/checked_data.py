@@ -97,7 +97,7 @@ def _check_split(
         )
     if before is not None and recipe.stage == "grpo" and recipe.on_bad_row == "drop":
         recipe = replace(recipe, preflight="all", verify_images=True)  # a bad row may have stopped the run
-    found = _on_first_rank(lambda: _find_problems(recipe, args, processor, split, state, name))
+    found = on_first_rank(lambda: _find_problems(recipe, args, processor, split, state, name))
     logger.info("%s: %s", where, found.summary())
     bad_rows = [*split.bad_rows, *found.bad_rows(split.numbers, split.rows["id"])]
     if bad_rows and recipe.on_bad_row == "error":
@@ -174,7 +174,7 @@ def _find_problems(
     return found
 
 
-def _on_first_rank(work: Callable[[], Result]) -> Result:
+def on_first_rank(work: Callable[[], Result]) -> Result:
     """Let one rank work, and give all ranks its result or its error."""
     shared: list[Any] = [None, None]
     if PartialState().is_main_process:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from inspect import signature
 from pathlib import Path
 from shlex import quote
@@ -32,8 +31,9 @@ from balanced_thinking.system.memory import peak_mib
 from balanced_thinking.system.process import Clock
 from balanced_thinking.training.callbacks import MetricsFile, TrainingClock, show_progress
 from balanced_thinking.training.changes import ScheduleChange, describe_resume_changes, read_resume_state
-from balanced_thinking.training.checked_data import load_checked_data
+from balanced_thinking.training.checked_data import load_checked_data, on_first_rank
 from balanced_thinking.training.checks import check_places, check_settings
+from balanced_thinking.training.final_model import save_final_model
 from balanced_thinking.training.grpo import ScaleGRPOTrainer
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.header import StartHeader
@@ -46,9 +46,11 @@ from balanced_thinking.training.model_checks import (
 from balanced_thinking.training.nonfinite import skipped_updates
 from balanced_thinking.training.options import DEFAULTS
 from balanced_thinking.training.recipe import Recipe, load_recipe
+from balanced_thinking.training.resume import choose_state
 from balanced_thinking.training.safety import refuse_several_gpus, refuse_unsupported_precision
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
+from balanced_thinking.training.space import check_free_space
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,6 @@ STAGE_CLASSES = {
     "sft": StageClasses(ScaleSFTConfig, ScaleSFTTrainer),
     "grpo": StageClasses(ScaleGRPOConfig, ScaleGRPOTrainer),
 }
-_STEP = re.compile(r"checkpoint-(\d+)")
 
 
 def training_arguments(recipe: Recipe, out: Path) -> Any:
@@ -96,27 +97,30 @@ def _check_scheduler(args: Any) -> None:
             )
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
+def train(recipe: Recipe, out: Path, *, resume: bool = False, allow_partial_resume: bool = False) -> Path:
     """Train, save the model to `out/model`, and return that folder.
 
-    With `resume`, a run that has taken all its steps stays unchanged. Raises FolderBusyError where another process
-    trains in `out`, and StoppedEarly where a signal or the time budget has ended the training.
+    With `resume`, a run that has taken all its steps stays unchanged, and any other continues from its newest complete
+    checkpoint. With `allow_partial_resume` it continues from complete weights where other state is lost. Raises
+    FolderBusyError where another process trains in `out`, and StoppedEarly where a signal or the time budget has ended
+    the training.
     """
     refuse_existing_run(out, resume=resume)
     with hold_run(out), undo_failed_start(out):
-        return _train_alone(recipe, out, resume=resume)
+        return _train_alone(recipe, out, resume=resume, allow_partial=allow_partial_resume)
 
 
-def _train_alone(recipe: Recipe, out: Path, *, resume: bool) -> Path:
+def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool) -> Path:
     """`train` by the only process that works in `out`."""
     began = monotonic()
     refuse_existing_run(out, resume=resume)
     check_places(recipe)
     args = training_arguments(recipe, out)
-    checkpoint = _checkpoint_to_resume(Path(args.output_dir), args.max_steps) if resume else None
     if resume and _has_all_steps(out, args.max_steps):
         logger.info("%s has taken all its %d steps; raise --max_steps to train it further", out, args.max_steps)
         return RunFiles(out).model
+    choice = on_first_rank(lambda: choose_state(out, args, allow_partial)) if resume else None
+    checkpoint = choice.path if choice else None
     for line in describe_resume_changes(load_recipe(RunFiles(out).config), recipe) if checkpoint else ():
         logger.info("%s", line)
     processor = load_training_processor(recipe, args)
@@ -156,7 +160,9 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool) -> Path:
     trainer.add_callback(StartHeader(recipe, trainer, out, training.dropped))
     if checkpoint:
         trainer.add_callback(ScheduleChange(trainer, read_resume_state(checkpoint)))
+    trainer.resume_choice, trainer.carried_files = choice, (RunFiles(out).preflight,)
     show_progress(trainer)
+    check_free_space(trainer)
     # The directory is created only now, so that a failed start leaves nothing behind.
     if args.process_index == 0:
         create_run(out, recipe.to_yaml(), provenance, resume=resume)
@@ -166,7 +172,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool) -> Path:
         if recipe.stage == "sft":
             _refuse_all_dropped(trainer.state.log_history, args)
         spent = clock.time_spent()
-        _save_model(trainer, loaded, RunFiles(out).model)
+        save_final_model(trainer, loaded, RunFiles(out).model)
         conclude_health(trainer.state, str(RunFiles(out).model))
         if trainer.is_world_process_zero():
             finish_run(out, **_training_totals(trainer, spent))
@@ -213,39 +219,10 @@ def _training_totals(trainer: Any, spent: Clock) -> dict[str, Any]:
     }
 
 
-def _checkpoint_to_resume(folder: Path, max_steps: int) -> str | None:
-    """The last checkpoint before the last step. From one at the last step the trainer would take another step.
-
-    Raises RecipeError where the run has taken more steps than `max_steps`.
-    """
-    named = (_STEP.fullmatch(place.name) for place in folder.glob("checkpoint-*") if place.is_dir())
-    steps = sorted(int(found[1]) for found in named if found)
-    if steps and 0 < max_steps < steps[-1]:
-        raise RecipeError(
-            f"{folder.parent} has taken {steps[-1]} steps already; max_steps is {max_steps}; expected no fewer"
-        )
-    before = [step for step in steps if max_steps <= 0 or step < max_steps]
-    return str(folder / f"checkpoint-{before[-1]}") if before else None
-
-
 def _refuse_all_dropped(logs: list[dict[str, Any]], args: Any) -> None:
     """Raises ValueError if every sample was left out for its length."""
     if any(row.get("dropped") for row in logs) and not any("answer_nll" in row for row in logs):
         raise ValueError(
             f"no sample was used for training: all are longer than max_length={args.max_length}, and "
             f"overflow={args.overflow} leaves them out. Raise max_length, or set overflow=trim_think"
-        )
-
-
-def _save_model(trainer: Any, loaded: LoadedModel, folder: Path) -> None:
-    if trainer.is_fsdp_enabled:  # with the default, shards, transformers would save no model
-        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    trainer.save_model(str(folder))
-    if not trainer.is_world_process_zero():
-        return
-    loaded.processor.save_pretrained(str(folder))
-    if not [*folder.glob("*.safetensors"), *folder.glob("*model*.bin")]:
-        raise RuntimeError(
-            f"{folder} has no weights after saving; expected *.safetensors or *model*.bin. The checkpoints in "
-            f"{trainer.args.output_dir} have them: check how accelerate's or DeepSpeed's configuration saves shards"
         )

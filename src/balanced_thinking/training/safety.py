@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import TrainerCallback
 from transformers.utils import is_torch_bf16_gpu_available, is_torch_tf32_available
 
@@ -17,13 +15,13 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.cpu.products import limit_onednn_caches
 from balanced_thinking.data.bad_rows import RowError
-from balanced_thinking.models.weights import check_adapter_checkpoint, load_checked_model
 from balanced_thinking.system.process import usable_cores
+from balanced_thinking.training.checkpoints import CheckpointWriter
+from balanced_thinking.training.loading import CheckpointReader
 from balanced_thinking.training.nonfinite import FiniteUpdates
 from balanced_thinking.training.stopping import StoppingTrainer
 
 _WORKERS = 4  # processes that decode and process images while the GPU computes
-_FULL_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def set_device_defaults(args: Any) -> None:
@@ -69,12 +67,10 @@ def refuse_several_gpus(args: Any) -> None:
         )
 
 
-class SafeTrainer(StoppingTrainer, FiniteUpdates):
-    """A mixin for a `Trainer`: loads every tensor of a checkpoint, and makes no update that is not finite."""
+class SafeTrainer(StoppingTrainer, FiniteUpdates, CheckpointReader, CheckpointWriter):
+    """A mixin for a `Trainer`: complete checkpoints, exact resuming, and no update that is not finite."""
 
     processing_class: Any
-    is_fsdp_enabled: bool
-    is_deepspeed_enabled: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         limit_onednn_caches()
@@ -84,7 +80,7 @@ class SafeTrainer(StoppingTrainer, FiniteUpdates):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with fast_matmuls_and_attention():
-            return super().train(*args, **kwargs)  # type: ignore[misc]
+            return super().train(*args, **kwargs)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         with self._keep_checkpoint_of_bad_row():
@@ -110,27 +106,6 @@ class SafeTrainer(StoppingTrainer, FiniteUpdates):
                 error.problem,
             ) from error
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        target = self.model if model is None else model
-        self._check_adapter(resume_from_checkpoint, target)
-        if self._is_sharded() or not load_full_weights(resume_from_checkpoint, target):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
-
-    def _load_best_model(self) -> None:
-        self._check_adapter(self.state.best_model_checkpoint, self.model)
-        if self._is_sharded() or not load_full_weights(self.state.best_model_checkpoint, self.model):
-            super()._load_best_model()  # type: ignore[misc]
-
-    def _check_adapter(self, checkpoint: str, model: Any) -> None:
-        """Raises WeightsError for an adapter's checkpoint that is not complete: PEFT would only warn."""
-        has_weights = any(Path(checkpoint).glob("adapter_model.*"))
-        if isinstance(model, PeftModel) and has_weights and not self._is_sharded():
-            check_adapter_checkpoint(model, checkpoint)
-
-    def _is_sharded(self) -> bool:
-        """Whether parameters are sharded, so that FSDP or DeepSpeed must load the weights."""
-        return self.is_fsdp_enabled or self.is_deepspeed_enabled
-
 
 def _own_message(error: RowError) -> str:
     """The message without the traceback that torch puts before that of a worker process."""
@@ -147,19 +122,3 @@ class EpochSetter(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
         if hasattr(train_dataloader, "set_epoch"):
             train_dataloader.set_epoch(int(state.epoch or 0))
-
-
-def load_full_weights(checkpoint: str, model: Any) -> bool:
-    """Load every tensor of a fully fine-tuned `checkpoint`; False without loading for an adapter or sharded weights.
-
-    transformers' own loader reads the keys of the file as they are, but `save_pretrained` renames most keys of a VLM.
-    So it silently loads 1 of 57 tensors of Qwen2.5-VL (transformers #43701). `from_pretrained` knows the renaming.
-
-    Raises WeightsError for weights that are not complete, not readable or not finite.
-    """
-    complete = any((Path(checkpoint) / name).is_file() for name in _FULL_WEIGHTS)
-    if isinstance(model, PeftModel) or not complete:
-        return False
-    saved = load_checked_model(type(model), checkpoint, (), {"dtype": model.dtype}).model
-    model.load_state_dict(saved.state_dict(), strict=True)
-    return True

@@ -1,0 +1,48 @@
+"""The trained model of a run, saved as its checkpoints are: complete under its name, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.models.load import LoadedModel
+from balanced_thinking.runs.manifest import seal_folder
+from balanced_thinking.runs.staging import publish_folder, remove_folder, staging_folder
+from balanced_thinking.training.failed_saves import name_failed_save
+from balanced_thinking.training.space import advise_resuming, estimate_model_bytes
+
+
+def save_final_model(trainer: Any, loaded: LoadedModel, folder: Path) -> None:
+    """Save model and processor to `folder`, in the place of a model of an earlier try, on every rank together.
+
+    Raises SaveFailedError for a disk that refuses, and RuntimeError where the saved folder would hold no weights.
+    """
+    if trainer.is_fsdp_enabled:  # with the default, shards, transformers would save no model
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    staged, first = staging_folder(folder), trainer.is_world_process_zero()
+    checkpoints = Path(trainer.args.output_dir)
+    advise = partial(advise_resuming, checkpoints, estimate_model_bytes(trainer))
+    with name_failed_save("the trained model", folder, advise):
+        try:
+            if first:
+                remove_folder(staged)
+                staged.mkdir(parents=True)
+            trainer.save_model(str(staged))
+            if first:
+                loaded.processor.save_pretrained(str(staged))
+                _refuse_no_weights(staged, trainer)
+                seal_folder(staged, about={"kind": "model", "step": trainer.state.global_step})
+                publish_folder(staged, folder)
+        finally:
+            if first:
+                shutil.rmtree(staged, ignore_errors=True)
+
+
+def _refuse_no_weights(folder: Path, trainer: Any) -> None:
+    if not [*folder.glob("*.safetensors"), *folder.glob("*model*.bin")]:
+        raise RuntimeError(
+            f"{folder} has no weights after saving; expected *.safetensors or *model*.bin. The checkpoints in "
+            f"{trainer.args.output_dir} have them: check how accelerate's or DeepSpeed's configuration saves shards"
+        )

@@ -1,0 +1,132 @@
+"""How a trainer continues from a checkpoint: verified first, complete, and nothing left to chance."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from balanced_thinking.models.weights import check_adapter_checkpoint, load_checked_model
+from balanced_thinking.runs.checkpoints import checkpoint_name
+from balanced_thinking.runs.manifest import describe_damages
+from balanced_thinking.training.checked_data import on_first_rank
+from balanced_thinking.training.inspect_checkpoint import (
+    OPTIMIZER,
+    RANDOM,
+    SCALER,
+    SCHEDULER,
+    inspect_checkpoint,
+    needed_parts,
+)
+from balanced_thinking.training.resume import ResumeChoice, choose_checkpoint, verify_checkpoint
+
+logger = logging.getLogger(__name__)
+_FULL_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+
+class CheckpointReader:
+    """A mixin for a `Trainer`: every tensor and every state of a checkpoint, or an error that names what is missing.
+
+    `allow_partial_resume` lets a training continue from weights alone. `resume_choice` is a checkpoint that was
+    verified by `choose_checkpoint` already.
+    """
+
+    args: Any
+    model: Any
+    state: Any
+    allow_partial_resume = False
+    resume_choice: ResumeChoice | None = None
+    _missing: tuple[str, ...] = ()  # parts of the state that the checkpoint does not have
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As upstream. `resume_from_checkpoint=True` takes the newest complete checkpoint in `output_dir`."""
+        self._prepare_saving()  # type: ignore[attr-defined]
+        choice = self._verify_resume(resume_from_checkpoint) if resume_from_checkpoint else None
+        self._missing = choice.missing if choice else ()
+        return super().train(choice.path if choice else None, *args, **kwargs)  # type: ignore[misc]
+
+    def _verify_resume(self, wanted: str | bool) -> ResumeChoice:
+        if self.resume_choice is not None and self.resume_choice.path == wanted:
+            return self.resume_choice
+        needed, partial = needed_parts(self.args), self.allow_partial_resume
+        if wanted is not True:
+            return on_first_rank(lambda: verify_checkpoint(str(wanted), needed, allow_partial=partial))
+        folder, steps = Path(self.args.output_dir), self.args.max_steps
+        choice = on_first_rank(lambda: choose_checkpoint(folder, steps, needed, allow_partial=partial))
+        if choice is None:
+            raise ValueError(f"No valid checkpoint found in output directory ({folder})")
+        return choice
+
+    def _init_training_state(
+        self, max_steps: int, num_update_steps_per_epoch: int, num_train_epochs: int, *args: Any, **kwargs: Any
+    ) -> tuple[int, int]:
+        """As upstream, which would take another step from the checkpoint of the last one."""
+        trained = super()._init_training_state(  # type: ignore[misc]
+            max_steps, num_update_steps_per_epoch, num_train_epochs, *args, **kwargs
+        )
+        self._find_moved_best_checkpoint()
+        return (num_train_epochs, 0) if self.state.global_step >= max_steps else trained
+
+    def _find_moved_best_checkpoint(self) -> None:
+        """Upstream forgets the best checkpoint of a run whose folder was moved."""
+        if self.state.best_model_checkpoint is None and self.state.best_global_step:
+            best = Path(self.args.output_dir) / checkpoint_name(self.state.best_global_step)
+            if best.is_dir():
+                self.state.best_model_checkpoint = str(best)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        target = self.model if model is None else model
+        self._check_adapter(resume_from_checkpoint, target)
+        if self._is_sharded() or not load_full_weights(resume_from_checkpoint, target):  # type: ignore[attr-defined]
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not {OPTIMIZER.name, SCHEDULER.name} & {*self._missing}:
+            super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        if checkpoint is not None:
+            self._load_extra_state(Path(checkpoint))  # type: ignore[attr-defined]
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if SCALER.name not in self._missing:
+            super()._load_scaler(checkpoint)  # type: ignore[misc]
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if RANDOM.name not in self._missing:
+            super()._load_rng_state(checkpoint)  # type: ignore[misc]
+
+    def _load_best_model(self) -> None:
+        best = self.state.best_model_checkpoint
+        if damages := on_first_rank(lambda: inspect_checkpoint(Path(best))):
+            logger.warning(
+                "the best checkpoint %s is damaged: %s. The model keeps the weights of the last step (%s) instead of "
+                "those of the best; load_best_model_at_end had no effect",
+                *(best, describe_damages(damages), self.state.global_step),
+            )
+            return
+        self._check_adapter(best, self.model)
+        if self._is_sharded() or not load_full_weights(best, self.model):  # type: ignore[attr-defined]
+            super()._load_best_model()  # type: ignore[misc]
+
+    def _check_adapter(self, checkpoint: str, model: Any) -> None:
+        """Raises WeightsError for an adapter's checkpoint that is not complete: PEFT would only warn."""
+        has_weights = any(Path(checkpoint).glob("adapter_model.*"))
+        if isinstance(model, PeftModel) and has_weights and not self._is_sharded():  # type: ignore[attr-defined]
+            check_adapter_checkpoint(model, checkpoint)
+
+
+def load_full_weights(checkpoint: str, model: Any) -> bool:
+    """Load every tensor of a fully fine-tuned `checkpoint`; False without loading for an adapter or sharded weights.
+
+    transformers' own loader reads the keys of the file as they are, but `save_pretrained` renames most keys of a VLM.
+    So it silently loads 1 of 57 tensors of Qwen2.5-VL (transformers #43701). `from_pretrained` knows the renaming.
+
+    Raises WeightsError for weights that are not complete, not readable or not finite.
+    """
+    complete = any((Path(checkpoint) / name).is_file() for name in _FULL_WEIGHTS)
+    if isinstance(model, PeftModel) or not complete:
+        return False
+    saved = load_checked_model(type(model), checkpoint, (), {"dtype": model.dtype}).model
+    model.load_state_dict(saved.state_dict(), strict=True)
+    return True
