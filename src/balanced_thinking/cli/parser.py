@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.system.process import process_rank
+from balanced_thinking.system.text import show_controls
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -26,6 +27,7 @@ class HelpSection(NamedTuple):
     options: Mapping[str, dict[str, Any]]
 
 
+_MOST_DIGITS = 18
 Sections = Callable[[], Sequence[HelpSection]]
 
 
@@ -43,7 +45,7 @@ class Parser(argparse.ArgumentParser):
         """Of several ranks of a machine, which all read the same command line, the first one reports it."""
         if process_rank(local=True):
             self.exit(2)
-        super().error(message)
+        super().error(show_controls(message))
 
     def option_names(self) -> list[str]:
         return [option for action in self._actions for option in action.option_strings]
@@ -118,6 +120,6 @@ def positive_number(text: str) -> float:
 
 def positive_integer(text: str) -> int:
     """A count of at least 1, as a type of argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected an integer of at least 1")
+    if len(text) > _MOST_DIGITS or not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r}; expected an integer of at least 1")
     return int(text)

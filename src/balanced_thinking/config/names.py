@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
+_LONGEST = 200  # characters of a name that is compared
 _PREFIX = 4  # letters that say what a name begins with
 
 
 def did_you_mean(name: str, known: Iterable[str], synonyms: Mapping[str, str] | None = None) -> str:
     """` (did you mean 'x'?)` with what the name is a synonym of, or begins, or resembles most; or an empty string."""
+    if len(name) > _LONGEST:
+        return ""
     known = list(known)
     longer = [other for other in known if len(name) >= _PREFIX and other.startswith(name)]
     meant = (synonyms or {}).get(name.lower()) or min(longer, key=len, default=None)

@@ -24,6 +24,7 @@ _TYPE_NAMES = {
     types.NoneType: "null",
 }
 _EXAMPLES = {dict: "'{key: value}'", list: "'[a, b]'"}
+_LONGEST = 500  # characters of a value that a message shows
 _MOST_SHOWN = 15  # choices that a message lists
 _COMMAS = re.compile(r"[\w.-]+(?:\s*,\s*[\w.-]+)+")
 
@@ -126,14 +127,14 @@ def _describe_expected(value: Any, kinds: AdmittedTypes, choices: list[Any]) -> 
 
 def _parse_item(text: str) -> Any:
     """An item of a list that is written with commas and without brackets."""
-    return int(text) if text.isdecimal() else text
+    return int(text) if text.isdecimal() and len(text) < _LONGEST else text
 
 
 def _parse_number(value: float | str, kind: type[int] | type[float]) -> float | None:
     """The value as a number of this type (`1e3` is an integer); None if it is not one."""
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if kind is float:
         return number
@@ -142,4 +143,10 @@ def _parse_number(value: float | str, kind: type[int] | type[float]) -> float | 
 
 def format_value(value: Any) -> str:
     """A value as YAML writes it: true, 'ten', 5; "empty" for null."""
-    return "empty" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    if value is None or isinstance(value, bool):
+        return "empty" if value is None else str(value).lower()
+    try:
+        shown = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return f"a value with more digits than can be shown ({type(value).__name__})"
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}... ({len(shown):,} characters)"

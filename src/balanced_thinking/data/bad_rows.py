@@ -15,6 +15,8 @@ PROBLEMS: dict[str, str] = {
     "not_utf8": "the row is not UTF-8: save the file as UTF-8",
     "invalid_csv": "more cells than columns, or a quote without its end: put texts with commas in double quotes",
     "not_an_object": "the row is valid JSON, but not an object in braces",
+    "too_deep": "brackets inside each other more than 200 levels deep: leave the row out",
+    "too_many_values": "more keys, turns, images or options than are read: 10,000 of each",
     "unknown_schema": "expected question + answer, prompt + completion, messages or conversations; name other columns "
     "with --data_options.columns '{question: NAME, answer: NAME}'",
     "multi_turn": "turns of user and assistant must alternate, the user's first and the assistant's last: cut the rest",
@@ -48,6 +50,7 @@ PROBLEMS: dict[str, str] = {
 }
 _SHOWN_ROWS = 20
 _SHOWN_CHARACTERS = 60
+_MOST_KEPT, _MOST_KEPT_ID = 20_000, 400  # characters of a text and of an id
 _FULL_CHARACTERS = 360  # of the first row with a problem
 
 
@@ -75,13 +78,17 @@ class BadRow:
     """A row that cannot become an Example.
 
     row: its line, or its position in a JSON array, from 1. problems: keys of `PROBLEMS`. text: the text with the
-    problem, unshortened.
+    problem, of which a very long one is cut in its middle: a million bad rows must fit into memory.
     """
 
     row: int
     problems: tuple[str, ...]
     text: str
     id: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", _cut_middle(self.text, _MOST_KEPT))
+        object.__setattr__(self, "id", None if self.id is None else _cut_middle(self.id, _MOST_KEPT_ID))
 
 
 class BadRowsError(DataError):
@@ -133,4 +140,8 @@ def _one_printable_line(bad: BadRow) -> str:
 def _printable(text: str, most: int) -> str:
     """At most `most` characters on one line, of both ends: the last part of a path says more than its first."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= most else f"{line[: most // 2 - 1]}…{line[-(most // 2) :]}"
+    return _cut_middle(line, most)
+
+
+def _cut_middle(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"

@@ -104,6 +104,7 @@ def _texts_of(example: Example) -> Iterator[str]:
 
 
 def _meta_texts(example: Example) -> Iterator[str]:
+    yield "".join(map(str, example.meta))  # their names are written, too
     for value in example.meta.values():
         yield value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 

@@ -9,18 +9,27 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, AnyStr, BinaryIO, cast
 
 import ijson
 
+from balanced_thinking.config.foreign_json import (
+    MOST_FILE_BYTES,
+    DepthGuard,
+    JsonError,
+    TooDeepError,
+    TooLargeError,
+    parse_json,
+    read_json_file,
+)
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.keys import CLAIMED, LIST_KEYS, OPTIONAL
+from balanced_thinking.data.unpacking import open_unpacked
 from balanced_thinking.data.unreadable import explain_content
 from balanced_thinking.data.values import NULL_TEXTS
 
@@ -28,6 +37,10 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}  # suffix -> between columns
 SEPARATOR = " | "  # between the choices or images of a CSV cell
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of bytes that are not UTF-8
 _MAX_CELL_CHARACTERS = 2**24
+MOST_ROW_BYTES = 2**27  # of a line, and of an element of an array
+MOST_COLUMNS = 10_000  # of a row
+_MOST_EMPTY_LINES = 10**6
+_MOST_SHOWN = 10_000  # characters of a line that cannot be read, which a message shortens further
 _START_BYTES = 4096
 _SEPARATOR_NAMES = {";": "semicolons", "\t": "tabs", ",": "commas"}  # semicolons: where commas are in numbers
 
@@ -44,9 +57,26 @@ def read_records(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
         if start[marked:].lstrip().startswith(b"["):
             yield from _read_array(file, stream)
             return
-        for row, line in enumerate(stream, 1):
+        last = 0
+        for row, line in enumerate(bounded_lines(file, stream), 1):
             if line.strip():
+                last = row
                 yield row, _parse_line(row, line)
+            elif row - last > _MOST_EMPTY_LINES:
+                raise DataError(f"{file} has more than {_MOST_EMPTY_LINES:,} empty lines from line {last + 1}")
+
+
+def bounded_lines(file: Path, stream: IO[AnyStr]) -> Iterator[AnyStr]:
+    """The lines of a stream. Raises DataError for a longer one than `MOST_ROW_BYTES`, before it is in memory."""
+    number = 0
+    while line := stream.readline(MOST_ROW_BYTES + 1):
+        number += 1
+        if len(line) > MOST_ROW_BYTES:
+            raise DataError(
+                f"{file}, row {number}: the line has more than {MOST_ROW_BYTES >> 20} MiB; expected one row per line, "
+                "and large pictures as files of their own"
+            )
+        yield line
 
 
 @contextmanager
@@ -54,7 +84,7 @@ def open_text_file(file: Path) -> Iterator[BinaryIO]:
     """The bytes of a file, unpacked if its name ends in `.gz`. Raises DataError for one that cannot be unpacked."""
     packed = file.suffix.lower() == ".gz"
     try:
-        with gzip.open(file) if packed else file.open("rb") as stream:
+        with open_unpacked(file) if packed else file.open("rb") as stream:
             yield cast(BinaryIO, stream)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{file} cannot be unpacked ({error}); expected a complete file of gzip") from error
@@ -78,9 +108,9 @@ def refuse_unreadable_file(file: Path) -> None:
 def read_named_objects(file: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
     """Yield (name, object) from a file that is one JSON object of objects. Raises DataError for any other file."""
     try:
-        items = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is not valid JSON: {error}") from error
+        items = read_json_file(file)
+    except JsonError as error:
+        raise DataError(str(error)) from error
     if not isinstance(items, dict):
         raise DataError(f"{file} has a {type(items).__name__}; expected an object with an item under each name")
     for row, (name, value) in enumerate(items.items(), 1):
@@ -92,7 +122,7 @@ def _read_csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     csv.field_size_limit(_MAX_CELL_CHARACTERS)
     separator = SEPARATORS[file.suffix.lower()]
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        reader = csv.DictReader(stream, strict=True, delimiter=separator)
+        reader = csv.DictReader(bounded_lines(file, stream), strict=True, delimiter=separator)
         try:
             reader.fieldnames = names = [_normalize_column_name(name) for name in reader.fieldnames or ()]
         except csv.Error as error:
@@ -122,10 +152,18 @@ def csv_columns(file: Path) -> tuple[str, ...]:
     csv.field_size_limit(_MAX_CELL_CHARACTERS)
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         try:
-            first = next(csv.reader(stream, delimiter=SEPARATORS[file.suffix.lower()]), [])
+            lines = bounded_lines(file, stream)
+            first = next(csv.reader(lines, delimiter=SEPARATORS[file.suffix.lower()]), [])
         except csv.Error:  # the reader of the rows names it
             return ()
+    refuse_many_columns(file, len(first))
     return tuple(_normalize_column_name(name) for name in first)
+
+
+def refuse_many_columns(file: Path, count: int) -> None:
+    """Raises DataError for a table with more columns than `MOST_COLUMNS`."""
+    if count > MOST_COLUMNS:
+        raise DataError(f"{file} has {count} columns; expected at most {MOST_COLUMNS}")
 
 
 def _unclosed_quote_error(file: Path, line: int, error: csv.Error) -> DataError:
@@ -154,26 +192,36 @@ def _read_array(file: Path, stream: BinaryIO) -> Iterator[tuple[int, dict[str, A
     """The elements one at a time, because published arrays have hundreds of thousands."""
     row = 0
     try:
-        for row, value in enumerate(ijson.items(stream, "item", use_float=True), 1):
+        for row, value in enumerate(ijson.items(DepthGuard(stream, MOST_ROW_BYTES), "item", use_float=True), 1):
             yield row, _as_object_or_bad_row(row, value)
         return
-    except (ijson.JSONError, UnicodeDecodeError):
-        pass  # the standard library reads more: NaN, and integers of any length
+    except (TooDeepError, TooLargeError) as error:
+        raise DataError(f"{file}, after row {row}: {error}") from error
+    except (ijson.JSONError, ValueError):
+        pass  # the standard library reads more: NaN, and integers of up to 4,300 digits
     try:
         stream.seek(0)
-        rest = json.loads(stream.read())[row:]
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} begins like a JSON array but is not valid: {error}") from error
+        text = stream.read(MOST_FILE_BYTES + 1)
+        if len(text) > MOST_FILE_BYTES:
+            raise TooLargeError(f"what is wrong is found in files of up to {MOST_FILE_BYTES >> 20} MiB only")
+        rest = parse_json(text)[row:]
+    except ValueError as error:
+        raise DataError(f"{file} begins like a JSON array but is not valid (after row {row}): {error}") from error
     for position, value in enumerate(rest, row + 1):
         yield position, _as_object_or_bad_row(position, value)
 
 
 def _parse_line(row: int, line: bytes) -> dict[str, Any] | BadRow:
     try:
-        return _as_object_or_bad_row(row, json.loads(line))
-    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested too deeply
-        return BadRow(row, ("invalid_json",), line.decode("utf-8", errors="replace"))
+        return _as_object_or_bad_row(row, parse_json(line))
+    except ValueError as error:  # not JSON, or not UTF-8
+        problem = "too_deep" if isinstance(error, TooDeepError) else "invalid_json"
+        return BadRow(row, (problem,), line[:_MOST_SHOWN].decode("utf-8", errors="replace"))
 
 
 def _as_object_or_bad_row(row: int, value: Any) -> dict[str, Any] | BadRow:
-    return value if isinstance(value, dict) else BadRow(row, ("not_an_object",), str(value))
+    if not isinstance(value, dict):
+        return BadRow(row, ("not_an_object",), str(value)[:_MOST_SHOWN])
+    if len(value) > MOST_COLUMNS:
+        return BadRow(row, ("too_many_values",), f"{len(value)} keys")
+    return value

@@ -23,12 +23,13 @@ from balanced_thinking.data.known_columns import (
 from balanced_thinking.data.options import check_known_name
 from balanced_thinking.data.records import SEPARATOR
 from balanced_thinking.data.sources import Row, Source
+from balanced_thinking.system.text import shorten_text
 
 TARGETS = tuple(sorted(CLAIMED | OPTIONAL))
 # Not `id`, `split` and `meta`, which often mean something else in capitals.
 _ANY_CASE = {*CLAIMED, *QUESTIONS, *ANSWERS} - {"id", "split", "meta"}
 _PEEKED = 100  # rows in which a column must occur once
-_SHOWN = 30  # columns that a message lists
+_SHOWN, _MOST_SHOWN = 30, 80  # columns that a message lists, and characters of each
 # Parts of names that a column for each of ours often has, for a suggestion.
 _LIKELY = {
     "question": ("question", "problem", "prompt", "query", "instruction", "input", "text"),
@@ -172,4 +173,4 @@ def _guess_column(target: str, columns: Sequence[str]) -> str | None:
 
 def _join_names(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}" if names else "no columns"
+    return f"{', '.join(shorten_text(name, _MOST_SHOWN) for name in names[:_SHOWN])}{more}" if names else "no columns"

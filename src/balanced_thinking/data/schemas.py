@@ -16,6 +16,7 @@ from balanced_thinking.data.turns import Message, Talk, read_reasoning, read_tal
 from balanced_thinking.data.values import (
     RowProblemError,
     first_nonempty_value,
+    refuse_many,
     split_list_text,
     to_answers,
     to_list,
@@ -61,10 +62,10 @@ def read_contents(
         choices=read_choices(record),
         system=read_system(record, talk.system),
     )
-    exchanges = _split_exchanges(talk, common)
-    chosen = exchanges if turns == "all" else exchanges[-1:]
+    refuse_many(common.images, "images")
+    exchanges = _split_exchanges(talk, common, turns == "all")
     found: list[Content | RowProblemError] = []
-    for content, reply in chosen:
+    for content, reply in exchanges:
         try:
             if content is not exchanges[-1][0]:
                 found.append(_add_completion(replace(content, choices=()), reply, format))
@@ -105,19 +106,20 @@ def _question_turns(record: Mapping[str, Any]) -> list[Any]:
     return [{"role": "user", "content": content}, {"role": "assistant", "content": ""}]
 
 
-def _split_exchanges(talk: Talk, common: Content) -> list[tuple[Content, Message]]:
-    """Each question of a conversation with what was said and shown before it, and the assistant's reply."""
+def _split_exchanges(talk: Talk, common: Content, every: bool) -> list[tuple[Content, Message]]:
+    """The last question with what was said and shown before it, and the assistant's reply; or `every` such one."""
     users, replies = talk.messages[::2], talk.messages[1::2]
     placed = place_images([message.text for message in users], len(common.images))
     images = [common.images[k] for k in placed.order]
-    history: tuple[Turn, ...] = ()
-    found, shown = [], 0
-    for text, places, reply in zip(placed.texts, placed.places, replies, strict=True):
+    history: list[Turn] = []
+    found, shown, last = [], 0, len(replies) - 1
+    for k, (text, places, reply) in enumerate(zip(placed.texts, placed.places, replies, strict=True)):
         shown += len(places)
         kept = places if any(places) else ()  # () puts them before the text
-        content = replace(common, question=text, images=images[:shown], history=history, image_places=kept)
-        found.append((content, reply))
-        history = (*history, Turn("user", text, places), Turn("assistant", _write_reply(reply)))
+        if every or k == last:  # each copies what was said before it
+            before = replace(common, images=images[:shown], history=tuple(history))
+            found.append((replace(before, question=text, image_places=kept), reply))
+        history += [Turn("user", text, places), Turn("assistant", _write_reply(reply))]
     return found
 
 

@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 
 from balanced_thinking.data.keys import TURN_THINK_KEYS
 from balanced_thinking.data.places import PLACEHOLDER
-from balanced_thinking.data.values import NULL_TEXTS, RowProblemError, first_nonempty_value, is_null, to_list, to_text
+from balanced_thinking.data.values import (
+    NULL_TEXTS,
+    RowProblemError,
+    first_nonempty_value,
+    is_null,
+    refuse_many,
+    to_list,
+    to_text,
+)
 
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
@@ -39,6 +47,8 @@ class Talk(NamedTuple):
 
 def read_talk(turns: Iterable[Any]) -> Talk:
     """Read turns; several of the user in a row are one. Raises RowProblemError for an order without a meaning."""
+    turns = list(turns)
+    refuse_many(turns, "turns")
     messages = [read_message(turn) for turn in turns]
     roles = [message.role for message in messages]
     first = next((k for k, role in enumerate(roles) if role != "system"), len(roles))

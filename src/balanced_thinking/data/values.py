@@ -10,11 +10,12 @@ import ast
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
+MOST_VALUES = 10_000  # turns, images or options of a row
 NULL_TEXTS = ("nan", "NaN", "<NA>")  # what pandas makes of an empty cell as text
 _TEXT_KEYS = ("text", "answer", "value", "label")  # of an object that is one text
 _SPELLED_OUT = Decimal(10) ** 21  # larger numbers keep their exponent
@@ -30,6 +31,12 @@ class RowProblemError(Exception):
     def __init__(self, text: str, *problems: str) -> None:
         self.text, self.problems = text, problems
         super().__init__(text)
+
+
+def refuse_many(values: Sized, name: str) -> None:
+    """Raise RowProblemError for more values than a row can have."""
+    if len(values) > MOST_VALUES:
+        raise RowProblemError(f"{len(values)} {name}", "too_many_values")
 
 
 def is_null(value: Any) -> bool:
@@ -122,6 +129,7 @@ def to_choices(value: Any) -> tuple[str, ...]:
     choices = to_list(value)
     while choices and choices[-1] != "" and is_null(choices[-1]):
         choices.pop()
+    refuse_many(choices, "options")
     if any(choice != "" and is_null(choice) for choice in choices):
         raise RowProblemError(f"the options are {choices!r}", "null_choice")
     return tuple(to_text(choice, "choices") for choice in choices)
@@ -131,6 +139,7 @@ def _choices_of_object(value: Mapping[str, Any]) -> Any:
     if isinstance(value.get("text"), (list, tuple)):
         return value["text"]
     numbered = all(_NUMBER.fullmatch(str(name)) for name in value)
+    refuse_many(value, "options")
     names = sorted(value, key=(lambda name: int(str(name))) if numbered else str)
     shown = [str(name).upper() for name in names]
     known = ([chr(ord("A") + k) for k in range(len(names))], *([str(k + n) for k in range(len(names))] for n in (0, 1)))

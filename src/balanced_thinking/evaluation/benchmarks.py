@@ -16,7 +16,7 @@ from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.types import check_keys, typed_arguments
-from balanced_thinking.config.yaml import read_yaml
+from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.registry import result_folder_name
 from balanced_thinking.evaluation.prompts import get_prompt
@@ -71,7 +71,7 @@ def load_benchmarks(path: Path, **defaults: Any) -> list[Benchmark]:
             f"there is no file {path}; expected a YAML file for --benchmarks, with lines such as "
             "`data/chartqa: {scorer: relaxed}`"
         )
-    found = read_yaml(path.read_bytes(), str(path))
+    found = read_yaml_file(path)
     if not isinstance(found, dict) or not all(isinstance(value, dict | None) for value in found.values()):
         raise RecipeError(f"{path}: expected data sets with options, such as `data/chartqa: {{scorer: relaxed}}`")
     return list(read_benchmarks(found, **defaults))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.errors import FileInTheWayError
-from balanced_thinking.config.yaml import read_yaml
+from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.models.find import is_run_folder
 from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.runs.evaluations import read_summary
@@ -33,7 +33,7 @@ class EvaluatedModel:
         """The reasoning format that it was trained in; None where no recipe gives one."""
         if self.config is None or not self.config.is_file():
             return None
-        config = read_yaml(self.config.read_bytes(), str(self.config))
+        config = read_yaml_file(self.config)
         training = config.get("training") if isinstance(config, dict) else None
         return training.get("reasoning_format") if isinstance(training, dict) else None
 

@@ -13,7 +13,7 @@ import yaml
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.types import check_keys
-from balanced_thinking.config.yaml import read_yaml
+from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.evaluation.benchmarks import check_benchmarks
 from balanced_thinking.study.plan import ArmPair, Study
 from balanced_thinking.training.recipe import STAGES
@@ -29,7 +29,7 @@ def load_study(path: str | Path) -> Study:
     """
     if not Path(path).is_file():
         raise RecipeError(f"there is no study {path}; expected a YAML file such as recipes/world/study.yaml")
-    return make_study(read_yaml(Path(path).read_bytes(), str(path)), str(path))
+    return make_study(read_yaml_file(Path(path)), str(path))
 
 
 def make_study(raw: Any, where: str = "the study") -> Study:

@@ -24,7 +24,7 @@ from balanced_thinking.config.types import (
     format_value,
     typed_arguments,
 )
-from balanced_thinking.config.yaml import read_yaml
+from balanced_thinking.config.yaml import read_yaml, read_yaml_file
 from balanced_thinking.models.find import TinySize
 from balanced_thinking.training.arguments import LORA_SYNONYMS, argument_types, lora_types
 
@@ -150,7 +150,7 @@ def _flatten_keys(values: Mapping[str, Any]) -> dict[str, Any]:
 def _read_recipe_mapping(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise RecipeError(f"there is no recipe {path}; expected a YAML file such as recipes/world/scale-sft.yaml")
-    raw = read_yaml(Path(path).read_bytes(), f"the recipe {path}") or {}
+    raw = read_yaml_file(Path(path), f"the recipe {path}") or {}
     if not isinstance(raw, dict):
         raise RecipeError(f"the recipe {path} holds {format_value(raw)}; expected keys such as `model: world-base`")
     check_keys(raw, (f.name for f in fields(Recipe)), f"the recipe {path}")

@@ -129,7 +129,8 @@ def run_balanced(
     argv: Sequence[str | Path], folder: Path, *, seconds: float = SECONDS, memory_mib: int = MEMORY_MIB
 ) -> Result:
     """Run a command in `folder`, in which alone it may change files. Fails if the attack is effective."""
-    out, err, before = io.StringIO(), io.StringIO(), set(_crash_files(folder))
+    before = set(_crash_files(folder))
+    out, err = _make_stream("strict"), _make_stream("backslashreplace")  # as Python opens its own
     with (
         chdir(folder),
         watch_attack(folder, seconds=seconds, memory_mib=memory_mib) as watch,
@@ -137,12 +138,22 @@ def run_balanced(
         redirect_stderr(err),
     ):
         code = _call_main([str(word) for word in argv])
-    said = f"{out.getvalue()}\n{err.getvalue()}"
+    printed, logged = _read_stream(out), _read_stream(err)
+    said = f"{printed}\n{logged}"
     assert "Traceback" not in said, said
     crashes = set(_crash_files(folder)) - before
     assert not crashes, "\n".join(path.read_text(errors="replace") for path in crashes)
     assert code in (0, 1, 2), f"exit code {code}: {said}"
-    return Result(code, out.getvalue(), err.getvalue(), watch.seconds, watch.grown_mib)
+    return Result(code, printed, logged, watch.seconds, watch.grown_mib)
+
+
+def _make_stream(errors: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=errors, newline="")
+
+
+def _read_stream(stream: io.TextIOWrapper) -> str:
+    stream.seek(0)
+    return stream.read()
 
 
 def _crash_files(folder: Path) -> list[Path]:
