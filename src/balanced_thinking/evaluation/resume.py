@@ -127,7 +127,7 @@ def _read_earlier_tries(out: Path, identity: str) -> tuple[dict[int, Row], Clock
     found: dict[int, Row] = {}
     longest = Clock()
     for file in _files_in(out):
-        batches = list(_read_batches(file, identity))
+        batches = list(read_batches(file, identity))
         for _, rows in batches:
             found |= dict(rows)
         spent = Clock(sum(batch.wall_seconds for batch, _ in batches), sum(batch.cpu_seconds for batch, _ in batches))
@@ -135,12 +135,14 @@ def _read_earlier_tries(out: Path, identity: str) -> tuple[dict[int, Row], Clock
     return found, longest
 
 
-def _read_batches(file: Path, identity: str) -> Iterator[tuple[Clock, list[tuple[int, Row]]]]:
-    """The batches of a rank's file, if it is of this task. One that a kill cut short is left out."""
+def read_batches(file: Path, identity: str) -> Iterator[tuple[Clock, list[tuple[int, Row]]]]:
+    """The batches of a rank's file, if it is of this task. One that a kill cut short, or that is none, is left out."""
     lines = file.read_text(encoding="utf-8", errors="replace").split("\n")  # splitlines would also split at U+2028
     for line in lines[1:] if lines[0] == identity else ():
         try:
             wall, cpu, rows = json.loads(line)
-        except (ValueError, TypeError):
+            clock, batch = Clock(float(wall), float(cpu)), [(index, row) for index, row in rows]
+        except (ValueError, TypeError, OverflowError, RecursionError):
             continue
-        yield Clock(wall, cpu), rows
+        if all(type(index) is int and isinstance(row, dict) for index, row in batch):
+            yield clock, batch

@@ -17,9 +17,9 @@ from typing import NamedTuple
 from balanced_thinking.config.errors import BalancedThinkingError
 
 CORPUS = Path(__file__).parent / "corpus"
-SECONDS_PER_100_KB = 1.0  # of processor time; a shorter input has this time, too
+SECONDS = 1.0  # of processor time, for 100 kB or less
 HANG_SECONDS = 10.0
-JUMP_MIB = 100  # by which one input may raise the peak of the process
+RISE_MIB = 100  # by which one input may raise the peak of the process
 _SOURCE = "/balanced_thinking/"
 
 
@@ -40,7 +40,9 @@ class Target:
     """One reader of input from outside.
 
     generate: a new input with the structure that the reader expects. run: reads it, checks what must hold of the
-    result, and raises only errors with a name. mutate: changes an input. close: removes what it wrote.
+    result, and raises only errors with a name. mutate: changes an input. prepare: loads what the first input would,
+    so that its memory is not taken for the input's. close: removes what was written. rise_mib, seconds: of one
+    input of at most 100 kB.
     """
 
     name: str
@@ -48,6 +50,9 @@ class Target:
     run: Callable[[bytes], object]
     mutate: Callable[[random.Random, bytes], bytes]
     close: Callable[[], None] = lambda: None
+    prepare: Callable[[], object] = lambda: None
+    rise_mib: int = RISE_MIB
+    seconds: float = SECONDS
 
 
 def next_input(target: Target, rng: random.Random, pool: list[bytes], most: int = 200) -> bytes:
@@ -89,9 +94,9 @@ def try_input(target: Target, data: bytes) -> Finding | None:
         kind = "hang" if isinstance(error, Hang) else "memory" if isinstance(error, MemoryError) else "crash"
         return Finding(kind, _place_of(error), f"{type(error).__name__}: {str(error)[:300]}")
     seconds, rise = time.process_time() - began, PEAK.rise()
-    if seconds > SECONDS_PER_100_KB * max(1.0, len(data) / 100_000):
+    if seconds > target.seconds * max(1.0, len(data) / 100_000):
         return Finding("slow", target.name, f"{seconds:.1f} s for {len(data)} bytes")
-    if rise > JUMP_MIB:
+    if rise > target.rise_mib:
         return Finding("memory", target.name, f"{rise:.0f} MiB for {len(data)} bytes")
     return None
 

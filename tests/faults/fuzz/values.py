@@ -95,6 +95,8 @@ _LONG += (
     "A. ",
     "\\text{",
     "<answer>",
+    "</answer>",
+    "<answer>x</answer>",
     "e\u0301",
 )
 # Pieces between which a mutation cuts: tags, words, numbers, white space, single signs.
