@@ -13,12 +13,15 @@ import pytest
 from PIL import Image, ImageChops
 
 from balanced_thinking.cli import main
+from balanced_thinking.config.errors import FileInTheWayError
 from balanced_thinking.data.convert import write_jsonl
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.load import load_data
 from balanced_thinking.segments import FORMATS
+from balanced_thinking.system.locks import hold_file
 from tests.cli.tiny_commands import exit_code
+from tests.system.other_process import held_by_another_process, names_in
 
 
 def same(a: Example, b: Example) -> None:
@@ -201,3 +204,32 @@ def test_without_rows_no_file_is_written(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["convert", str(tmp_path / "a.csv"), "--out", str(tmp_path / "a.jsonl")]) == 1
     assert "there is no row to write" in capsys.readouterr().err
     assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_pictures_of_others_are_left_where_they_are(tmp_path: Path) -> None:
+    row = Example("a", "Which?", (Image.new("RGB", (4, 4)),), None, "B")
+    pictures, out = tmp_path / "out-images", tmp_path / "out.jsonl"
+    pictures.mkdir()
+    (pictures / "holiday.png").write_bytes(b"mine")
+    with pytest.raises(FileInTheWayError, match=r"out-images is there already, but out\.jsonl"):
+        write_jsonl([row], out)
+    assert names_in(tmp_path) == ["out-images", "out-images/holiday.png"]
+    out.touch()
+    for count in (2, 1):
+        write_jsonl([row] * count, out)
+        kept = [f"out-images/00000{k}-0.png" for k in range(count)]
+        assert names_in(tmp_path) == ["out-images", *kept, "out-images/holiday.png", "out.jsonl"]
+    named = Example("b", "Which?", (pictures / "000000-0.png",), None, "B")
+    before = out.read_text()
+    with pytest.raises(FileInTheWayError, match=r"row 'b' names .*000000-0\.png, but the pictures"):
+        write_jsonl([row, named], out)
+    assert out.read_text() == before
+    assert write_jsonl([named], out) == 1  # alone it may stay
+
+
+def test_two_conversions_to_one_file_do_not_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with held_by_another_process(tmp_path / "out.jsonl", "writing", hold=hold_file):
+        assert exit_code(["convert", "world", "--data_options.n", "1", "--out", str(tmp_path / "out.jsonl")]) == 2
+        assert "out.jsonl is in use: process" in capsys.readouterr().err
+    assert main(["convert", "world", "--data_options.n", "1", "--out", str(tmp_path / "out.jsonl")]) == 0
+    assert [name for name in names_in(tmp_path) if name.startswith(".")] == []

@@ -6,10 +6,15 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from balanced_thinking.system.locks import hold_folder
+
+
+def names_in(folder: Path) -> list[str]:
+    """Everything in a folder, hidden files included."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 def fork_process(work: Callable[[], object]) -> int:
@@ -50,16 +55,18 @@ def run_at_once(work: Callable[[], object], count: int) -> list[int]:
 
 
 @contextmanager
-def held_by_another_process(folder: Path, purpose: str) -> Iterator[int]:
-    """Another process holds `folder` within this block, and is killed at its end. Gives the number of the process."""
+def held_by_another_process(
+    place: Path, purpose: str, *, hold: Callable[[Path, str], AbstractContextManager[None]] = hold_folder
+) -> Iterator[int]:
+    """Another process holds `place` within this block, and is killed at its end. Gives the number of the process."""
     reading, writing = os.pipe()
 
-    def hold() -> None:
-        with hold_folder(folder, purpose):
+    def hold_until_killed() -> None:
+        with hold(place, purpose):
             os.write(writing, b"x")
             signal.pause()
 
-    child = fork_process(hold)
+    child = fork_process(hold_until_killed)
     try:
         os.close(writing)
         assert os.read(reading, 1) == b"x"

@@ -17,11 +17,7 @@ import pytest
 from balanced_thinking.config.errors import UsageError
 from balanced_thinking.system import lock_claim, lock_owner, locks
 from balanced_thinking.system.locks import FolderBusyError, hold_file, hold_folder
-from tests.system.other_process import end_process, fork_process, held_by_another_process, run_at_once
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+from tests.system.other_process import end_process, fork_process, held_by_another_process, names_in, run_at_once
 
 
 def refused(folder: Path, purpose: str = "training") -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from balanced_thinking.cli.output import show_result
 from balanced_thinking.cli.parser import Parser, positive_integer
 from balanced_thinking.config.errors import FileInTheWayError, RecipeError
+from balanced_thinking.system.locks import hold_file
 
 if TYPE_CHECKING:
     from balanced_thinking.data.example import Example
@@ -132,12 +133,19 @@ def add_conversion_options(parser: Parser) -> None:
 
 
 def run_conversion(arguments: argparse.Namespace) -> Path:
-    from balanced_thinking.data.load import stream_data
     from balanced_thinking.segments import get_format
 
     left_out = _read_removals(arguments.without) if arguments.without else frozenset()
     if arguments.format:
         get_format(arguments.format)
+    with hold_file(arguments.out, "writing"):
+        return _convert_alone(arguments, left_out)
+
+
+def _convert_alone(arguments: argparse.Namespace, left_out: frozenset[str]) -> Path:
+    """`run_conversion` by the only process that writes this file."""
+    from balanced_thinking.data.load import stream_data
+
     if arguments.out.exists() and not arguments.overwrite:
         raise FileInTheWayError(
             f"{arguments.out} exists already; add --overwrite to replace it, or choose another --out"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.errors import FileInTheWayError, RecipeError
 from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.checks import find_written_problems
 from balanced_thinking.data.example import Example, Turn
@@ -17,9 +19,11 @@ from balanced_thinking.data.images import open_image
 from balanced_thinking.data.places import write_placeholders
 from balanced_thinking.data.rows import pictures_are_moved, turns_with_places
 from balanced_thinking.segments import get_format, parse, render
-from balanced_thinking.system.files import open_atomically
+from balanced_thinking.system.files import open_atomically, partial_path
+from balanced_thinking.system.locks import hold_file
 
 _SUFFIXES = {"MPO": "jpeg"}  # of a format whose name is not one
+_OUR_PICTURE = re.compile(r"\d{6,}-\d+\.\w+")  # as `_build_row` names them
 
 
 def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None = None) -> int:
@@ -31,30 +35,68 @@ def write_jsonl(examples: Iterable[Example], path: Path, *, format: str | None =
             made.
 
     Picture paths are relative if the picture is in the file's folder or below, else absolute.
-    Raises DataError, and writes nothing, for a path that does not end in .jsonl or if there is no example.
+    Raises DataError, and writes nothing, for a path that does not end in .jsonl or if there is no example, and
+    FolderBusyError where another process writes this file.
     """
     if path.suffix != ".jsonl":
         raise RecipeError(f"the file to write is {path}; expected a name that ends in .jsonl")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    index, partial_folder = -1, path.parent / f".{path.stem}-images.partial"
-    shutil.rmtree(partial_folder, ignore_errors=True)
+    with hold_file(path, "writing"):
+        return _write_alone(examples, path, format)
+
+
+def _write_alone(examples: Iterable[Example], path: Path, format: str | None) -> int:
+    """`write_jsonl` by the only process that writes this file and its pictures."""
+    index, partial_folder = -1, partial_path(_final_pictures_folder(path))
     try:
         with open_atomically(path) as file:
             for index, example in enumerate(examples):
                 row = _build_row(example, format, path, index, partial_folder)
                 kept = {k: v for k, v in row.items() if v not in (None, [], {})}
                 file.write(json.dumps(kept, ensure_ascii=False, default=str) + "\n")
+                if partial_folder.is_dir():
+                    _refuse_named_pictures(example, path)
             if index < 0:
                 raise DataError(
                     "there is no row to write; expected at least one: check the data and --split, and whether "
                     "--on-bad-row or --without left out all rows"
                 )
             if partial_folder.is_dir():  # all rows are written: now their pictures replace those of an older file
-                shutil.rmtree(_final_pictures_folder(path), ignore_errors=True)
-                partial_folder.rename(_final_pictures_folder(path))
+                _publish_pictures(partial_folder, path)
     finally:
         shutil.rmtree(partial_folder, ignore_errors=True)
     return index + 1
+
+
+def _refuse_named_pictures(example: Example, path: Path) -> None:
+    """Raises FileInTheWayError where a row goes on naming a picture in the folder whose pictures are replaced."""
+    folder = _final_pictures_folder(path)
+    named = [
+        image for image in example.images if isinstance(image, Path) and folder.resolve() in image.resolve().parents
+    ]
+    if named:
+        raise FileInTheWayError(
+            f"row {example.id!r} names {named[0]}, but the pictures in {folder} would be replaced; choose another --out"
+        )
+
+
+def _publish_pictures(partial_folder: Path, path: Path) -> None:
+    """Put the pictures in their place. Of what is there, only those that an older file of this name had are removed.
+
+    Raises FileInTheWayError where the folder is there without such a file: it belongs to somebody else.
+    """
+    folder = _final_pictures_folder(path)
+    if folder.exists() and any(folder.iterdir()) and not path.exists():
+        raise FileInTheWayError(
+            f"{folder} is there already, but {path.name}, to which it would belong, is not; move it, or choose another "
+            "--out"
+        )
+    folder.mkdir(exist_ok=True)
+    written = {picture.name for picture in partial_folder.iterdir()}
+    for name in written:
+        os.replace(partial_folder / name, folder / name)
+    for picture in folder.iterdir():
+        if picture.name not in written and _OUR_PICTURE.fullmatch(picture.name):
+            picture.unlink()
 
 
 def _final_pictures_folder(path: Path) -> Path:

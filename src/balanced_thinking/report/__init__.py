@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from balanced_thinking.system.files import write_atomically
+
 __all__ = ["write_report"]
 
 
@@ -41,4 +43,4 @@ def write_report(runs_dir: Path | str, html_path: Path | str, markdown_path: Pat
 
 def _write_with_parents(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text)  # two reports at once, or a reload in between, never show half a page

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+_DEVICES = Path("/dev")
+
 
 def write_atomically(path: Path, text: str) -> None:
     """Write through a temporary file and a rename, so that a reader never finds an incomplete file."""
@@ -24,6 +26,10 @@ def open_atomically(path: Path, *, sync: bool = True) -> Iterator[TextIO]:
     With `sync` its content is on the disk before it has its name, so that a loss of power leaves the old or the new.
     Several processes may write the same file: the last one wins, and its file is complete.
     """
+    if _DEVICES in path.parents:  # such as /dev/stdout, which a file must not replace
+        with path.open("w", encoding="utf-8") as file:
+            yield file
+        return
     partial = partial_path(path)
     try:
         with partial.open("x", encoding="utf-8") as file:
