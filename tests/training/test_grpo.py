@@ -21,6 +21,7 @@ from balanced_thinking.data.rows import to_prompts_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.models.load import load_model
 from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.runs.manifest import DamagedFilesError
 from balanced_thinking.segments import ANSWER, THINK, Parsed, parse
 from balanced_thinking.training import grpo, grpo_inputs
 from balanced_thinking.training.grpo import ScaleGRPOTrainer, credit_shares
@@ -254,6 +255,10 @@ def test_a_cycle_whose_completions_are_lost_is_named(rows: Dataset, tmp_path: Pa
     assert not (tmp_path / "checkpoint-2" / state.name).exists()  # nothing has begun there
     again = trainer("qwen2_5_vl", rows, config(tmp_path / "again", **options))
     kept = torch.load(state, weights_only=True)
+    state.write_bytes(state.read_bytes()[:-1])
+    with pytest.raises(DamagedFilesError, match=r"generation_state_0\.pt has"):
+        again.train(resume_from_checkpoint=str(state.parent))
+    (state.parent / "manifest.json").unlink()  # as one that a save after a bad row could leave
     torch.save(kept | {"about": kept["about"] | {"ranks": 4}}, state)
     with pytest.raises(GenerationStateError, match="by another training: ranks was 4 and is 1"):
         again.train(resume_from_checkpoint=str(state.parent))

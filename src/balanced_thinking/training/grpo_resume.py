@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from balanced_thinking.config.errors import UsageError
+from balanced_thinking.training.inspect_checkpoint import GENERATION
 
 logger = logging.getLogger(__name__)
 _KEPT_LOGS = ("prompt", "completion", "advantages")  # of the table of completions; pictures are not shown again
@@ -39,20 +40,11 @@ class GenerationState:
     train_dataset: Any
     num_generations: int
     num_iterations: int
-    allow_partial_resume: bool = False
+    allow_partial_resume: bool
+    _missing: tuple[str, ...]
     _step: int
     _buffered_inputs: list[dict[str, Any]] | None
     _logs: dict[str, Any]
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)  # type: ignore[misc]
-        if not hasattr(super(), "_save_extra_state"):
-            self._save_extra_state(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
-        if checkpoint is not None and not hasattr(super(), "_load_extra_state"):
-            self._load_extra_state(Path(checkpoint))
 
     def _find_cycle_place(self) -> CyclePlace:
         """Where the training is after `state.global_step` steps. A cycle never spans two epochs."""
@@ -97,6 +89,8 @@ class GenerationState:
         if self.args.ignore_data_skip:  # the rows start again, and with them the cycles
             return
         self._step, file = place.micro_step, folder / state_file_name(self.accelerator.process_index)
+        if GENERATION.name in self._missing:  # it is damaged, and the user does without
+            return
         state = torch.load(file, self.accelerator.device, weights_only=True) if file.is_file() else {}
         expected, found = self._describe_cycle(place), state.get("about")
         if found is not None and found != expected:

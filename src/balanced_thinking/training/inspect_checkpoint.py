@@ -24,11 +24,15 @@ _TORCH_ERRORS = (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeEr
 
 
 class StatePart(NamedTuple):
-    """State beside the weights: its name, the patterns of its files (any one will do), and what its absence changes."""
+    """State beside the weights: its name, the patterns of its files (any one will do), and what its absence changes.
+
+    `always` says whether every checkpoint has it; the trainer itself knows which must have the others.
+    """
 
     name: str
     patterns: tuple[str, ...]
     effect: str
+    always: bool = True
 
     def holds(self, file: str) -> bool:
         """Whether a file, by its relative name, or the folder in which it is, belongs to this part."""
@@ -52,6 +56,12 @@ SCALER = StatePart("gradient scaler", (SCALER_FILE,), "float16 gradients are sca
 ENTROPY = StatePart(
     "entropy controller", ("entropy_ctrl_state.json",), "the entropy coefficient starts from its initial value"
 )
+GENERATION = StatePart(
+    "generation cycle",
+    ("generation_state_*.pt",),
+    "its completions are generated anew, from the weights of this step",
+    always=False,
+)
 
 
 def needed_parts(args: Any) -> list[StatePart]:
@@ -61,11 +71,14 @@ def needed_parts(args: Any) -> list[StatePart]:
         parts.append(SCALER)
     if getattr(args, "use_adaptive_entropy", False):
         parts.append(ENTROPY)
+    if hasattr(args, "steps_per_generation"):
+        parts.append(GENERATION)
     return parts
 
 
 def find_missing_parts(folder: Path, needed: list[StatePart]) -> list[StatePart]:
-    return [part for part in needed if not any(any(folder.glob(pattern)) for pattern in part.patterns)]
+    always = [part for part in needed if part.always]
+    return [part for part in always if not any(any(folder.glob(pattern)) for pattern in part.patterns)]
 
 
 def inspect_checkpoint(folder: Path) -> list[Damage]:

@@ -161,6 +161,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
     if checkpoint:
         trainer.add_callback(ScheduleChange(trainer, read_resume_state(checkpoint)))
     trainer.resume_choice, trainer.carried_files = choice, (RunFiles(out).preflight,)
+    trainer.allow_partial_resume = allow_partial
     show_progress(trainer)
     check_free_space(trainer)
     # The directory is created only now, so that a failed start leaves nothing behind.
