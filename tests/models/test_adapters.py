@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from balanced_thinking.models.find import ModelNotFoundError, adapter_base_name, check_model
 from balanced_thinking.models.load import ensure_saved, load_model, load_processor
 from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.runs.manifest import find_damage
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +107,7 @@ def test_a_new_adapter_names_its_base_by_an_absolute_path(
         get_peft_model(one.model, LoraConfig(target_modules=["q_proj"])).save_pretrained(name)
         named = json.loads(Path(name, "adapter_config.json").read_text())["base_model_name_or_path"]
         assert Path(named).is_absolute()
+    assert not find_damage(Path("run/base"))  # it is sealed
     monkeypatch.chdir("/")
     for name in ("on-mine", "on-tiny"):
         assert load_model(str(tmp_path / "here" / name)).model is not None

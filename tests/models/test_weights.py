@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from balanced_thinking.cli import main
-from balanced_thinking.models.load import load_model
+from balanced_thinking.models.load import load_model, load_processor
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.models.vocabulary import VocabularyError
 from balanced_thinking.models.weights import WeightsError
+from balanced_thinking.runs.manifest import DamagedFilesError, seal_folder
 from balanced_thinking.training.loading import load_full_weights
 from tests.tiny_training import config, trainer
 
@@ -100,6 +101,27 @@ def test_tensors_that_do_not_fit_are_named(
 @pytest.mark.parametrize("name", ["tied", "untied", "vision", "adapter"])
 def test_complete_weights_load(name: str, folders: dict[str, Path]) -> None:
     assert load_model(str(folders[name])).model is not None
+
+
+@pytest.mark.parametrize("name", ["tied", "adapter"])
+@pytest.mark.parametrize("read", [load_model, load_processor], ids=["model", "processor"])
+def test_a_sealed_model_of_which_a_file_was_altered_is_refused(
+    name: str, read: Callable[[str], Any], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    place = copied(folders[name], tmp_path)
+    (place / "optimizer.pt").write_bytes(b"of a checkpoint")
+    seal_folder(place)
+    assert read(str(place)) is not None
+    (place / "optimizer.pt").write_bytes(b"of another one.")  # which is not read here
+    assert read(str(place)) is not None
+    (weights,) = place.glob("*model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(DamagedFilesError, match=rf"{weights.name} was altered.*delete .*manifest\.json"):
+        read(str(place))
+    (place / "manifest.json").unlink()  # the change is meant
+    assert read(str(place)) is not None
 
 
 @pytest.mark.parametrize("allowed", ["lm_head", "lm_head.weight", "lm_*", "*.weight"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from balanced_thinking.config.errors import UsageError
 from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.models.verify import refuse_altered_model
 from balanced_thinking.runs.paths import RunFiles
 
 if TYPE_CHECKING:
@@ -116,13 +117,16 @@ def how_to_add_processor(folder: Path | str) -> str:
 def find_model_source(name: str) -> str:
     """The folder of the embedded base, of a run's model or of a checkpoint; a hub name is returned unchanged.
 
-    Raises ModelNotFoundError for a name that must be a folder but does not exist.
+    Raises ModelNotFoundError for a name that must be a folder but does not exist, and DamagedFilesError for a folder of
+    ours in which a file is not what was saved.
     """
     if name == EMBEDDED:
         return str(files("balanced_thinking") / "models" / EMBEDDED)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return str(RunFiles(folder).model if is_run_folder(folder) else folder)
+        found = RunFiles(folder).model if is_run_folder(folder) else folder
+        refuse_altered_model(found)
+        return str(found)
     if _is_path(name):
         beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
         similar = did_you_mean(name, [str(Path(name).parent / place.name) for place in beside if place.is_dir()])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from balanced_thinking.models.find import (
@@ -20,8 +21,10 @@ from balanced_thinking.models.find import (
 from balanced_thinking.models.graft import graft_language_model
 from balanced_thinking.models.processor import is_vision_model, load_checked_processor, load_config, load_processor
 from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.models.verify import refuse_altered_model
 from balanced_thinking.models.vocabulary import check_vocabulary
 from balanced_thinking.models.weights import load_adapter_weights, load_checked_model
+from balanced_thinking.runs.staging import write_folder
 
 __all__ = ["LoadedModel", "checkpoint_dtype", "ensure_saved", "load_model", "load_processor"]
 
@@ -160,9 +163,12 @@ def ensure_saved(loaded: LoadedModel, folder: Path) -> LoadedModel:
     """
     if loaded.source is not None:
         return loaded
-    if not (folder / "config.json").is_file():
-        loaded.model.save_pretrained(folder)
-        loaded.processor.save_pretrained(folder)
+    with PartialState().main_process_first():  # which saves it
+        if not (folder / "config.json").is_file():
+            with write_folder(folder, about={"kind": "base"}) as staged:
+                loaded.model.save_pretrained(staged)
+                loaded.processor.save_pretrained(staged)
+    refuse_altered_model(folder)
     source = str(folder.absolute())
     loaded.model.config._name_or_path = loaded.model.name_or_path = source
     return replace(loaded, source=source)
