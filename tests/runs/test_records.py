@@ -146,8 +146,11 @@ def test_a_ledger_s_rows_are_records_and_one_that_a_kill_cut_short_is_noted(tmp_
         entry.update(device="cpu", wall_seconds=2.0, cpu_seconds=1.5, steps=4)
     with StudyFiles(tmp_path).ledger.open("a") as file:
         file.write('{"run": "sft/seed-0"}\n{"run": "sft/se')
+    with append_ledger_entry(tmp_path, "sft/seed-1", "train") as entry:  # on a line of its own
+        entry.update(device="cpu", wall_seconds=2.0)
     notes: list[str] = []
-    (row,) = read_ledger(tmp_path, notes)
+    row, after = read_ledger(tmp_path, notes)
+    assert after.run == "sft/seed-1"
     assert (row.run, row.part, row.steps, row.gpu_seconds) == ("sft/seed-0", "train", 4, None)
     assert row.peak_mib is not None
     assert len(notes) == 2

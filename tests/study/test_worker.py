@@ -18,6 +18,7 @@ from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.study import worker
 from balanced_thinking.study.load import make_study
 from balanced_thinking.study.plan import merge_mappings
+from balanced_thinking.study.unrecorded import record_unrecorded_runs
 from balanced_thinking.study.worker import restart_if_recipe_changed
 from tests.study.helpers import SMALL, changed, finish
 
@@ -112,5 +113,17 @@ def test_a_run_is_evaluated_with_the_options_of_its_benchmark(tmp_path: Path, mo
     (tmp_path / node.name / "provenance.json").write_text('{"finished": "now"}')
     worker.run_missing_parts(tmp_path, node)
     assert used == {"split": "test", "splits": ("test",), "data": "world", **own}
-    (row,) = read_ledger(tmp_path, [])
+    (row,) = [row for row in read_ledger(tmp_path, []) if row.part != "train"]
     assert (row.tokens, row.wall_seconds, row.cpu_seconds) == (28, 8.5, 7.25)
+
+
+def test_a_finished_part_without_its_row_gets_one(tmp_path: Path) -> None:
+    """A kill can come between the two."""
+    node = make_study(SMALL).planned_runs()[0]
+    finish(tmp_path, SMALL, node.name)
+    about = {"finished": "now", "train_seconds": 6.99, "train_cpu_seconds": 5.5, "steps": 2, "device": "cuda:0"}
+    (tmp_path / node.name / "provenance.json").write_text(json.dumps(about))
+    for _ in range(2):
+        record_unrecorded_runs(tmp_path, [node])
+        (row,) = read_ledger(tmp_path, [])
+        assert (row.part, row.steps, row.wall_seconds, row.gpu_seconds) == ("train", 2, 6.99, 6.99)

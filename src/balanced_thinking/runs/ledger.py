@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,9 +33,16 @@ def append_ledger_entry(root: Path, run: str, part: str) -> Iterator[dict[str, A
         peak_mib=peak_mib(device),
         **found,
     )
+    write_ledger_entry(root, entry)
+
+
+def write_ledger_entry(root: Path, entry: LedgerEntry) -> None:
+    """Append a row. It begins a line of its own, also after a row that a full disk has cut short."""
     row = json.dumps(record_values(entry, keep_empty=False)) + "\n"
-    with StudyFiles(root).ledger.open("a", encoding="utf-8") as file:  # one short write: rows of processes never mix
-        file.write(row)
+    with StudyFiles(root).ledger.open("ab+") as file:  # one short write: rows of processes never mix
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        file.write((b"" if file.read(1) in (b"", b"\n") else b"\n") + row.encode())
 
 
 def read_ledger(root: Path, notes: list[str]) -> list[LedgerEntry]:

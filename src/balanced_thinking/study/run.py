@@ -27,6 +27,7 @@ from balanced_thinking.study.load import load_study, to_yaml
 from balanced_thinking.study.plan import PlannedRun, Study
 from balanced_thinking.study.schedule import RunSchedule
 from balanced_thinking.study.stopping import StudyStop
+from balanced_thinking.study.unrecorded import record_unrecorded_runs
 from balanced_thinking.study.worker import missing_parts
 from balanced_thinking.system.files import write_atomically
 from balanced_thinking.system.locks import hold_folder
@@ -68,6 +69,7 @@ def _run_alone(study: Study, root: Path, jobs: int | None, max_hours: float | No
     """`run_study` by the only process that works in `root`."""
     prepare_folder(study, root)
     runs = study.planned_runs()
+    record_unrecorded_runs(root, runs)
     jobs = jobs or default_jobs()
     schedule = RunSchedule([run for run in runs if missing_parts(root, run)], visible_gpus())
     ended = len(runs) - len(schedule.waiting)

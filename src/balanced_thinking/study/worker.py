@@ -24,6 +24,7 @@ from balanced_thinking.runs.paths import CONFIG, LOG, RunFiles, StudyFiles
 from balanced_thinking.study.changes import recipe_changes_of_finished_run, recipe_changes_of_unfinished_run
 from balanced_thinking.study.load import load_study
 from balanced_thinking.study.plan import PlannedRun
+from balanced_thinking.study.unrecorded import record_unrecorded_parts
 from balanced_thinking.system.crash import FAILED, Crash, run_with_last_handler
 from balanced_thinking.system.ending import clean_up_on_sigterm
 from balanced_thinking.system.known_errors import describe_known_error
@@ -46,6 +47,7 @@ def missing_parts(root: Path, run: PlannedRun) -> list[str]:
 def run_missing_parts(root: Path, run: PlannedRun) -> None:
     """Do the missing parts of a run. Each enters the ledger when it is complete."""
     folder = root / run.name
+    record_unrecorded_parts(root, run)
     if "train" in missing_parts(root, run):
         with append_ledger_entry(root, run.name, "train") as entry:
             recipe = replace(run.recipe, model=str(root / run.after)) if run.after else run.recipe
