@@ -128,6 +128,7 @@ STRUCTURAL = [
     ("optimizer.pt", "flipped"),
     *(("rng_state.pth", damage) for damage in DAMAGES if damage != "swapped"),
     *(("trainer_state.json", damage) for damage in DAMAGES if damage != "flipped"),
+    *(("config.json", damage) for damage in ("cut", "emptied")),
 ]
 
 
@@ -362,6 +363,7 @@ def test_a_disk_that_refuses_leaves_the_older_checkpoints_and_says_so(
 ) -> None:
     run = trained.run
     monkeypatch.setattr(run.args, "output_dir", str(copy))
+    monkeypatch.setattr(run, "_folder_inode", copy.stat().st_ino)
     weights, optimizer = (
         (copy / "checkpoint-3" / name).stat().st_size for name in ("model.safetensors", "optimizer.pt")
     )
@@ -375,12 +377,18 @@ def test_a_disk_that_refuses_leaves_the_older_checkpoints_and_says_so(
     assert choose(copy) == ResumeChoice(str(copy / "checkpoint-3"))
 
 
-def test_a_folder_that_disappears_is_named(copy: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_that_disappears_is_named(
+    replaced: bool, copy: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trained.run.args, "output_dir", str(copy))
+    monkeypatch.setattr(trained.run, "_folder_inode", copy.stat().st_ino)
     copy.rename(copy.with_name("away"))
+    if replaced:  # as the mount point of a disk that is gone
+        copy.mkdir()
     with pytest.raises(SaveFailedError, match="has disappeared since the training began"):
         trained.run._save_checkpoint(trained.run.model, None)
-    assert not copy.exists()
+    assert not copy.exists() or not [*copy.iterdir()]
 
 
 def test_a_checkpoint_is_pushed_under_its_own_name(
@@ -390,6 +398,7 @@ def test_a_checkpoint_is_pushed_under_its_own_name(
     push = lambda self, place: pushed.append(not find_damage(Path(place)))  # noqa: E731
     monkeypatch.setattr(Trainer, "_push_from_checkpoint", push)
     monkeypatch.setattr(trained.run.args, "output_dir", str(copy))
+    monkeypatch.setattr(trained.run, "_folder_inode", copy.stat().st_ino)
     monkeypatch.setattr(trained.run.args, "push_to_hub", True)
     trained.run._save_checkpoint(trained.run.model, None)  # step 3, which is saved already
     assert pushed == [True]

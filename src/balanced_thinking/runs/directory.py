@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -97,9 +98,10 @@ def _discard_start(out: Path) -> None:
 
 
 def finish_run(out: Path, **about: Any) -> None:
-    """Add what is known after training: fields of `Provenance`."""
+    """Add what is known after training: fields of `Provenance`. Raises FileNotFoundError where the run has vanished."""
     provenance = read_provenance(out)
-    assert provenance is not None  # create_run wrote it
+    if provenance is None:  # create_run wrote it
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(RunFiles(out).provenance))
     _write_provenance(out, replace(provenance, **about, finished=utc_now()))
 
 

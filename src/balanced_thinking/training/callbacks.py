@@ -150,8 +150,10 @@ class ThinkLossMonitor(TrainerCallback):
 
 
 def _step_of_line(line: str) -> float:
-    """The step of a row. Infinity for a row that a kill cut short, so that it is removed."""
+    """The step of a row. Infinity for a row to remove: one that a kill cut short, and the last row of a training, which
+    a run that was killed while its model was saved writes again."""
     try:
-        return json.loads(line)["step"]
+        row = json.loads(line)
     except ValueError:
         return math.inf
+    return math.inf if "train_runtime" in row else row["step"]

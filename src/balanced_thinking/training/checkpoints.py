@@ -45,7 +45,7 @@ class CheckpointWriter:
     _staged: Path | None = None  # the folder in which `checkpoint-N` is being written
     _digests: BackgroundDigests | None = None
     _push_later = False
-    _has_folder = False  # whether the folder of checkpoints was there when the training began
+    _folder_inode: int | None = None  # of the folder of checkpoints, since the training began
     carried_files: tuple[Path, ...] = ()  # of the run, copied into every checkpoint where they exist
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -74,21 +74,17 @@ class CheckpointWriter:
             check_free_space(self)
             if saves_checkpoints(self.args):
                 Path(self.args.output_dir).mkdir(parents=True, exist_ok=True)
-                self._has_folder = True
+                self._folder_inode = Path(self.args.output_dir).stat().st_ino
 
     @contextmanager
     def _stage_checkpoint(self, final: Path) -> Iterator[Path]:
         """The folder to write, which is gone when the block ends: renamed, or removed where the save failed."""
-        if self._has_folder and not final.parent.is_dir():
-            raise SaveFailedError(
-                f"{final.name} could not be saved: {final.parent} has disappeared since the training began. Bring it "
-                "back (a disk that is not mounted, a folder that was moved), then continue with --resume"
-            )
+        self._refuse_vanished_folder(final)
         staged = staging_folder(final)
         if self.args.should_save:
             remove_folder(staged)
-            (staged / final.name).mkdir(parents=True)
-        self._has_folder = True
+            staged.mkdir(parents=self._folder_inode is None)
+            (staged / final.name).mkdir()
         self.accelerator.wait_for_everyone()
         self._staged, self._digests = staged, BackgroundDigests(staged / final.name)
         try:
@@ -107,7 +103,25 @@ class CheckpointWriter:
             if file.is_file():
                 shutil.copyfile(file, folder / file.name)
         seal_folder(folder, about=self._describe_checkpoint(), known=self._collect_digests())
+        self._refuse_vanished_folder(final)
         publish_folder(folder, final)
+
+    def _refuse_vanished_folder(self, final: Path) -> None:
+        """Raises SaveFailedError where another folder, or none, is in the place of the checkpoints' folder.
+
+        A new one would be made where nobody looks for it, such as below the mount point of a disk that is gone.
+        """
+        if self._folder_inode is None:
+            return
+        try:
+            same = final.parent.stat().st_ino == self._folder_inode
+        except OSError:
+            same = False
+        if not same:
+            raise SaveFailedError(
+                f"{final.name} could not be saved: {final.parent} has disappeared since the training began. Bring it "
+                "back (a disk that is not mounted, a folder that was moved), then continue with --resume"
+            )
 
     def _describe_checkpoint(self) -> dict[str, Any]:
         """What the manifest says of the checkpoint; the reader compares `step` with the folder's name."""

@@ -28,7 +28,7 @@ def save_final_model(trainer: Any, loaded: LoadedModel, folder: Path) -> None:
         try:
             if first:
                 remove_folder(staged)
-                staged.mkdir(parents=True)
+                staged.mkdir()  # the run's folder is there; if it is gone, it must not be made anew
             trainer.save_model(str(staged))
             if first:
                 loaded.processor.save_pretrained(str(staged))

@@ -109,11 +109,21 @@ def _inspect_structure(folder: Path, step: int | None) -> Iterator[Damage]:
         yield Damage(state.name, "is missing")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         yield Damage(state.name, f"cannot be read: {_first_line(error)}")
+    for file in sorted(folder.glob("*.json")):
+        if file != state:
+            yield from _inspect_json(file)
     for file in sorted(folder.glob("*.pt*")):
         if file.suffix in (".pt", ".pth") and file.is_file():
             yield from _inspect_zip(file)
     if step is not None and not (folder / SCALER_FILE).is_file():  # which skips steps that overflow
         yield from _inspect_steps(folder, step)
+
+
+def _inspect_json(file: Path) -> Iterator[Damage]:
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        yield Damage(file.name, f"cannot be read: {_first_line(error)}")
 
 
 def _inspect_weights(folder: Path) -> Iterator[Damage]:

@@ -33,6 +33,7 @@ from balanced_thinking.training.callbacks import MetricsFile, TrainingClock, sho
 from balanced_thinking.training.changes import ScheduleChange, describe_resume_changes, read_resume_state
 from balanced_thinking.training.checked_data import load_checked_data, on_first_rank
 from balanced_thinking.training.checks import check_places, check_settings
+from balanced_thinking.training.failed_saves import name_failed_save
 from balanced_thinking.training.final_model import save_final_model
 from balanced_thinking.training.grpo import ScaleGRPOTrainer
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
@@ -50,7 +51,7 @@ from balanced_thinking.training.resume import choose_state
 from balanced_thinking.training.safety import refuse_several_gpus, refuse_unsupported_precision
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
-from balanced_thinking.training.space import check_free_space
+from balanced_thinking.training.space import advise_resuming, check_free_space
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,9 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
         save_final_model(trainer, loaded, RunFiles(out).model)
         conclude_health(trainer.state, str(RunFiles(out).model))
         if trainer.is_world_process_zero():
-            finish_run(out, **_training_totals(trainer, spent))
+            record, checkpoints = RunFiles(out).provenance, RunFiles(out).checkpoints
+            with name_failed_save("the record of the run", record, lambda: advise_resuming(checkpoints)):
+                finish_run(out, **_training_totals(trainer, spent))
     return RunFiles(out).model
 
 
