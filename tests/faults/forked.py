@@ -1,8 +1,8 @@
 """Commands in forked children, which can be killed at a chosen moment.
 
-The parent has imported torch, transformers, TRL and this package once. A fork needs a few milliseconds, and a new
-process eight seconds. Every child is a process group of its own, writes its output to a file, and is killed by a real
-SIGKILL.
+The parent has imported torch, transformers, TRL and this package, and has trained once itself, which fills caches. So a
+short training takes a third of a second in a child, and eight seconds in a new process. Every child is a process group
+of its own, writes its output to a file, and is killed by a real SIGKILL.
 
 A child sees its own file operations as events: a text such as `rename RUN/a RUN/b`, with paths below `watched`, which
 is written RUN. C++ and Rust write files without an event. So the parent also kills at a time after an event.
@@ -10,6 +10,7 @@ is written RUN. C++ and Rust write files without an event. So the parent also ki
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -35,6 +36,7 @@ class Moment(NamedTuple):
     pattern: str = ""  # a regular expression
     occurrence: int = 1  # of the events that match
     delay_seconds: float = 0.0  # 0: before the operation is done, exactly there
+    pause: bool = False  # do not kill: the child stops there until `Forked.go_on`
 
     def describe(self) -> str:
         where = f"event {self.occurrence} of {self.pattern!r}" if self.pattern else "the start"
@@ -52,6 +54,11 @@ class Ended(NamedTuple):
     @property
     def killed(self) -> bool:
         return self.code == -signal.SIGKILL
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it ended in a traceback, or in the last handler, which writes the traceback to a file."""
+        return self.code == CRASHED or "Traceback" in self.text or "unexpected error of type" in self.text
 
 
 @dataclass
@@ -90,6 +97,12 @@ class Forked:
                 os.killpg(self.pid, number)
             except ProcessLookupError:  # it has not made its group yet, or has ended
                 os.kill(self.pid, number)
+
+    def go_on(self) -> None:
+        """After a pause. The child stops itself a moment after it has said so."""
+        while Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2][0] != "T":
+            time.sleep(0.001)
+        os.killpg(self.pid, signal.SIGCONT)
 
     def poll(self) -> int | None:
         self._wait(block=False)
@@ -164,6 +177,21 @@ def run_command(words: list[str], output: Path, **options: Any) -> Ended:
     return run_forked(partial(main, words), output, **options)
 
 
+def prepare_parent(words: list[str]) -> None:
+    """Run `balanced WORDS` in this process, the parent: what it imports and caches is there in every child.
+
+    Freezing keeps the children's garbage collector away from what they share with the parent.
+    """
+    import tqdm
+
+    from balanced_thinking.cli import main
+
+    tqdm.tqdm.monitor_interval = 0  # its thread would not survive a fork
+    assert main(words) == 0
+    gc.collect()
+    gc.freeze()
+
+
 def _kill_later(child: Forked, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and child.poll() is None:
@@ -211,6 +239,7 @@ class _Watcher:
         self.pattern = re.compile(child.moment.pattern) if child.moment and child.moment.pattern else None
         self.trace = os.open(_trace_file(child.output), os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if child.trace else None
         self.count, self.began = 0, child.began
+        self.made: set[str] = set()  # folders are often made again where they are there already
         self.busy = threading.local()
 
     def see(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -232,6 +261,10 @@ class _Watcher:
         self.busy.on = True
         try:
             text = text.replace(self.place, "RUN")
+            if text.startswith("mkdir"):
+                if text in self.made:
+                    return
+                self.made.add(text)
             if self.trace is not None:
                 os.write(self.trace, (json.dumps([time.monotonic() - self.began, text]) + "\n").encode())
             if self.pattern is not None and self.moment is not None and self.pattern.search(text):
@@ -244,5 +277,7 @@ class _Watcher:
     def _reach(self) -> None:
         assert self.moment is not None
         os.write(self.writing, b"x")
-        if not self.moment.delay_seconds:
+        if self.moment.pause:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif not self.moment.delay_seconds:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The trainings that are disturbed: a second each, with a save at every step."""
+"""The trainings that are disturbed: a second each, with a save at every step and a row of metrics at every other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 STEPS = 6
 _COMMON = [
-    *("--model", "tiny:qwen2", "--max_steps", str(STEPS), "--logging_steps", "1", "--gradient_checkpointing", "false"),
+    *("--model", "tiny:qwen2", "--max_steps", str(STEPS), "--logging_steps", "2", "--gradient_checkpointing", "false"),
     *("--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "3"),
 ]
 _SFT = [*_COMMON, "--per_device_train_batch_size", "2", "--learning_rate", "1e-3"]

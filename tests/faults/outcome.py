@@ -8,21 +8,22 @@ import re
 from pathlib import Path
 from typing import Any
 
-# Time, and what is made of it. `TrainerControl` holds what was about to happen at the moment of a save.
-_CLOCKS = re.compile(r"runtime|per_second|step_time|training_clock|_seconds|TrainerControl")
-# Files whose content is not compared: they hold paths and times, or are a description of the others.
-_UNCOMPARED = {"training_args.bin", "manifest.json", "README.md"}
+# Time, and what is made of it. `TrainerControl` holds what was about to happen at the moment of a save, and
+# `train_loss` is transformers' mean over the steps since the last start.
+_CLOCKS = re.compile(r"runtime|per_second|step_time|training_clock|_seconds|TrainerControl|train_loss")
+# Files that are not compared byte by byte: they hold paths or times, or describe the others.
+_UNCOMPARED = {"training_args.bin", "manifest.json", "README.md", "trainer_state.json"}
 _STEP = re.compile(r"checkpoint-(\d+)")
 
 
 def read_outcome(run: Path) -> dict[str, str]:
     """Name -> digest or text of what a finished run in `run` holds: model, last checkpoint, metrics, state."""
-    found = {f"model/{name}": digest for name, digest in _digests(run / "model").items()}
+    found = {f"model/{name}": digest for name, digest in _digests(run / "model", run).items()}
     steps = checkpoint_steps(run)
     found["checkpoints"] = str(steps)
     if steps:
         last = run / "checkpoints" / f"checkpoint-{steps[-1]}"
-        found |= {f"checkpoint/{name}": digest for name, digest in _digests(last).items()}
+        found |= {f"checkpoint/{name}": digest for name, digest in _digests(last, run).items()}
         found["checkpoint/trainer_state.json"] = _state_text(last / "trainer_state.json")
     rows = (run / "metrics.jsonl").read_text().splitlines()
     found["metrics"] = "\n".join(json.dumps(_without_clocks(json.loads(row)), sort_keys=True) for row in rows)
@@ -45,9 +46,9 @@ def checkpoint_steps(run: Path) -> list[int]:
     return sorted(int(found[1]) for found in named if found)
 
 
-def unfinished_folders(run: Path) -> list[str]:
+def unfinished_folders(run: Path) -> list[Path]:
     """Staging folders: those of a save that is under way, or that a kill has cut off."""
-    return sorted(place.name for place in [*run.glob(".saving-*"), *run.glob("checkpoints/.saving-*")])
+    return sorted([*run.glob(".saving-*"), *run.glob("checkpoints/.saving-*")])
 
 
 def half_written_checkpoints(run: Path) -> list[str]:
@@ -57,13 +58,14 @@ def half_written_checkpoints(run: Path) -> list[str]:
     return sorted(place.name for place in (run / "checkpoints").glob("checkpoint-*") if find_damage(place))
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in _UNCOMPARED]
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-        if path.name != "trainer_state.json"
-    }
+def _digests(folder: Path, run: Path) -> dict[str, str]:
+    """Relative name -> SHA-256 of the content, in which the run's own path is written RUN."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in _UNCOMPARED:
+            content = path.read_bytes().replace(str(run).encode(), b"RUN")
+            found[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()
+    return found
 
 
 def _state_text(path: Path) -> str:

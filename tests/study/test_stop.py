@@ -17,11 +17,9 @@ import pytest
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.study import run as study_run
 from balanced_thinking.study.load import make_study
-from balanced_thinking.study.run import prepare_folder, run_study
-from balanced_thinking.study.worker import run_missing_parts
+from balanced_thinking.study.run import run_study
 from tests.study.helpers import (
     SMALL,
-    TIMEOUT_SECONDS,
     fingerprints,
     kill_workers,
     start_paused,
@@ -139,34 +137,6 @@ def test_the_time_budget_of_a_study_makes_its_runs_save(tmp_path: Path) -> None:
         out, said = study.communicate(timeout=60)
     assert (out, said) == ("143 15 False\n", "the time budget is over: the runs save and stop\n")
     assert (tmp_path / "saved").exists()
-
-
-ONE_RUN = {**SMALL, "arms": {"sft": SMALL["arms"]["sft"]}, "contrasts": []}
-# Where a kill does harm: while a checkpoint, the final model or the predictions are written, and before the ledger.
-POINTS = ("checkpoints/checkpoint-2", "seed-0/model/", "world-test/predictions.jsonl", "ledger.jsonl")
-
-
-def test_a_run_killed_at_its_writes_gives_the_same_results(tmp_path: Path) -> None:
-    study = make_study(ONE_RUN)
-    (run,) = study.planned_runs()
-    for root in (tmp_path / "undisturbed", tmp_path / "killed"):
-        prepare_folder(study, root)
-        (root / run.name).mkdir(parents=True)
-    run_missing_parts(tmp_path / "undisturbed", run)
-
-    root, marker = tmp_path / "killed", tmp_path / "paused"
-    command = [sys.executable, "-m", "balanced_thinking.study.worker", str(root), run.name]
-    for number, point in zip((signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM), POINTS, strict=True):
-        worker = start_paused(command, point, marker)
-        worker.send_signal(number)
-        if point == "seed-0/model/":  # the save of a model is finished first
-            marker.unlink()
-            assert worker.wait(TIMEOUT_SECONDS) == 143
-        else:
-            assert worker.wait(TIMEOUT_SECONDS) == -number
-    assert subprocess.run(command, capture_output=True, text=True, check=False).returncode == 0
-    assert fingerprints(root) == fingerprints(tmp_path / "undisturbed")
-    assert len(fingerprints(root)) == 2
 
 
 @pytest.mark.slow
