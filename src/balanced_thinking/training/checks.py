@@ -17,6 +17,7 @@ from balanced_thinking.data.load import stream_data
 from balanced_thinking.data.mixture import validation_data
 from balanced_thinking.models.find import check_model
 from balanced_thinking.training.arguments import OPTIONS, SYNONYMS, argument_types
+from balanced_thinking.training.auto_batch import refuse_inexact_division
 from balanced_thinking.training.recipe import STAGES, Recipe
 
 # The smallest values of arguments. With most smaller ones upstream fails at the first step, or silently trains wrongly.
@@ -104,6 +105,7 @@ def check_settings(recipe: Recipe) -> dict[str, Any]:
     _check_model_options(recipe.model_options)
     _check_bounds(recipe.lora or {}, _LORA_AT_LEAST, {}, _LORA_AT_MOST, "lora.")
     _check_evaluation(recipe, arguments)
+    refuse_inexact_division(recipe.auto_batch, arguments)
     return arguments
 
 

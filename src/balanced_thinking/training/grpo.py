@@ -37,6 +37,7 @@ from balanced_thinking.training.grpo_inputs import (
 )
 from balanced_thinking.training.grpo_resume import GenerationState
 from balanced_thinking.training.health import Generation, count_generation
+from balanced_thinking.training.memory_shortage import BatchShape
 from balanced_thinking.training.reward_watch import RewardWatch, refuse_nonfinite_generation
 from balanced_thinking.training.rewards import NamedReward, make_rewards
 from balanced_thinking.training.safety import SafeTrainer
@@ -134,6 +135,7 @@ class ScaleGRPOTrainer(GenerationState, SafeTrainer, GRPOTrainer):
         for row in inputs:  # raises RowError for special tokens, and where the template refuses the messages
             named = {"id": row.get("id", "?"), "prompt": row["prompt"], "images": _list_images(row)}
             self.renderer.render_prompt(named)
+        self._note_generation(len(inputs))
         opened: dict[Any, Any] = {}
         with process_each_image_once(self.processing_class), exact_text(self._tokenizer):
             output = super()._generate_and_score_completions([open_images(row, opened) for row in inputs])
@@ -158,6 +160,16 @@ class ScaleGRPOTrainer(GenerationState, SafeTrainer, GRPOTrainer):
             output["advantages"] = output["advantages"].unsqueeze(1) * shares_BT.to(output["advantages"])
         return output
 
+    def _note_generation(self, completions: int) -> None:
+        """For messages about memory: all completions of a generation are written at once, whatever the micro-batch."""
+        args = self.args
+        self._note(
+            f"generating {completions} completions for step {self.state.global_step + 1}",
+            None,
+            f"Set a smaller steps_per_generation (is {args.steps_per_generation}), num_generations (is "
+            f"{self.num_generations}) or max_completion_length (is {args.max_completion_length:,} tokens)",
+        )
+
     def _calculate_rewards(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         functions = self.reward_funcs
         watch = RewardWatch(functions, self.reward_func_names, _list_ids(inputs))
@@ -174,6 +186,8 @@ class ScaleGRPOTrainer(GenerationState, SafeTrainer, GRPOTrainer):
         ids = inputs.get(_ROW_IDS, ())
         if self.model.training:
             self._notes.rows.append(lambda: ids)
+            tokens = inputs["prompt_ids"].shape[1] + inputs["completion_ids"].shape[1]
+            self._note(f"training in {self._place()}", BatchShape(len(ids), tokens, ids=ids))
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _find_opened(self, row: Mapping[str, Any]) -> str:
@@ -207,6 +221,8 @@ class ScaleGRPOTrainer(GenerationState, SafeTrainer, GRPOTrainer):
 
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         kwargs.pop(IMAGE_COUNTS, None)  # TRL does not know it
+        if self._doing.startswith("generating"):
+            self._note(f"scoring the completions of step {self.state.global_step + 1}")
         count_entries_by_row(kwargs)
         images = getattr(self.processing_class, "image_processor", None)
         counted = IMAGE_COUNTS in getattr(images, "model_input_names", ())

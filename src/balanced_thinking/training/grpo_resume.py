@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from balanced_thinking.config.errors import UsageError
+from balanced_thinking.training.grpo_division import divide_generation_state
 from balanced_thinking.training.inspect_checkpoint import GENERATION
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,9 @@ class GenerationState:
         if GENERATION.name in self._missing:  # it is damaged, and the user does without
             return
         state = torch.load(file, self.accelerator.device, weights_only=True) if file.is_file() else {}
-        expected, found = self._describe_cycle(place), state.get("about")
+        expected = self._describe_cycle(place)
+        state = divide_generation_state(state, expected)
+        found = state.get("about")
         if found is not None and found != expected:
             changes = (f"{k} was {found.get(k)} and is {v}" for k, v in expected.items() if found.get(k) != v)
             self._report_lost_cycle(f"{file} was written by another training: {', '.join(changes)}", place)

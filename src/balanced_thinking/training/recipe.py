@@ -27,6 +27,7 @@ from balanced_thinking.config.types import (
 from balanced_thinking.config.yaml import read_yaml, read_yaml_file
 from balanced_thinking.models.find import TinySize
 from balanced_thinking.training.arguments import LORA_SYNONYMS, argument_types, lora_types
+from balanced_thinking.training.auto_batch import DIVISION_KEYS, is_same_but_divided
 
 _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 STAGES = ("sft", "grpo")
@@ -38,7 +39,7 @@ HARMLESS_KEYS = {
         *("report_to", "run_name", "disable_tqdm", "image_cache", "image_cache_gib", "max_hours"),
         *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"),
     )
-}
+} | {"auto_batch"}
 # What may change when a run is resumed, because it does not affect earlier steps. A new number of steps does change the
 # schedule and the decay of the learning rate in later steps; the others, which rows are used in them.
 RESUME_MAY_CHANGE = HARMLESS_KEYS | {"training.max_steps", "training.num_train_epochs", "training.overflow"}
@@ -72,6 +73,11 @@ class Recipe:
     limit: int | None = _recipe_key(None, "Most rows of each split; null: all.")
     on_bad_row: str = _recipe_key("error", "What to do with a bad row: error, or drop to leave it out.")
     verify_images: bool = _recipe_key(True, "Whether to open every image once before training.")
+    auto_batch: bool = _recipe_key(
+        False,
+        "Whether to halve the micro-batch and double gradient_accumulation_steps where memory is short: the same run. "
+        "In one process.",
+    )
     preflight: str | int = _recipe_key("all", "Which rows to check before step 1: all, or sample:N for N of them.")
     validation_split: str | None = _recipe_key(
         None, "The split for the evaluation loss (eval_strategy says when); null: none."
@@ -132,6 +138,7 @@ def resumed_recipe(saved: Path, config: Path | None, overrides: Sequence[tuple[s
 
 def describe_changes(before: Recipe, now: Recipe, ignored_keys: Collection[str]) -> list[str]:
     """In words, where two recipes differ except in `ignored_keys`."""
+    ignored_keys = {*ignored_keys, *(DIVISION_KEYS if is_same_but_divided(before, now) else ())}
     old, new = _flatten_keys(asdict(before)), _flatten_keys(asdict(now))
     changed = sorted(key for key in old | new if old.get(key) != new.get(key) and key not in ignored_keys)
     return [f"{key} was {format_value(old.get(key))} and is {format_value(new.get(key))}" for key in changed]

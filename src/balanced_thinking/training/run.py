@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from inspect import signature
 from pathlib import Path
@@ -29,6 +30,13 @@ from balanced_thinking.runs.directory import (
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.system.memory import peak_mib
 from balanced_thinking.system.process import Clock
+from balanced_thinking.training.auto_batch import (
+    MicroBatchTooLargeError,
+    describe_division,
+    divide_smaller,
+    keep_found_division,
+    refuse_several_ranks,
+)
 from balanced_thinking.training.callbacks import MetricsFile, TrainingClock, show_progress
 from balanced_thinking.training.changes import ScheduleChange, describe_resume_changes, read_resume_state
 from balanced_thinking.training.checked_data import load_checked_data, on_first_rank
@@ -39,6 +47,7 @@ from balanced_thinking.training.grpo import ScaleGRPOTrainer
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.header import StartHeader
 from balanced_thinking.training.health import conclude_health
+from balanced_thinking.training.memory_watch import free_device_memory
 from balanced_thinking.training.model_checks import (
     check_lora_targets,
     hint_untrained_tags,
@@ -106,14 +115,25 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, allow_partial_resu
     FolderBusyError where another process trains in `out`, and StoppedEarly where a signal or the time budget has ended
     the training.
     """
+    began = monotonic()
     refuse_existing_run(out, resume=resume)
     with hold_run(out), undo_failed_start(out):
-        return _train_alone(recipe, out, resume=resume, allow_partial=allow_partial_resume)
+        if resume and RunFiles(out).config.is_file():
+            recipe = keep_found_division(load_recipe(RunFiles(out).config), recipe)
+        while True:
+            try:
+                return _train_alone(recipe, out, resume=resume, allow_partial=allow_partial_resume, began=began)
+            except MicroBatchTooLargeError as error:
+                found = str(error)
+            # Out of the handler, so that nothing of the failed step is kept alive.
+            recipe, resume = divide_smaller(recipe), True
+            gc.collect()
+            free_device_memory()
+            logger.warning("%s; the run goes on with %s", found, describe_division(recipe))
 
 
-def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool) -> Path:
-    """`train` by the only process that works in `out`."""
-    began = monotonic()
+def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool, began: float) -> Path:
+    """`train` by the only process that works in `out`, with one micro-batch. `began`: where the time budget starts."""
     refuse_existing_run(out, resume=resume)
     check_places(recipe)
     args = training_arguments(recipe, out)
@@ -155,6 +175,8 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
         _refuse_save_without_weights(trainer.accelerator.state.deepspeed_plugin)
     if recipe.stage == "sft":  # for rows that the check before the first step did not look at
         trainer.data_collator.drop_bad_rows = recipe.on_bad_row == "drop"
+    refuse_several_ranks(recipe.auto_batch, args.world_size)
+    trainer.auto_batch = recipe.auto_batch
     provenance = _describe_run(recipe, args, loaded)
     provenance |= {"examples": len(training.rows), "dropped": training.dropped}
     provenance |= {"validation_dropped": validation.dropped if validation else 0}

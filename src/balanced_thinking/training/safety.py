@@ -18,6 +18,7 @@ from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.system.process import usable_cores
 from balanced_thinking.training.checkpoints import CheckpointWriter
 from balanced_thinking.training.loading import CheckpointReader
+from balanced_thinking.training.memory_watch import MemoryWatch
 from balanced_thinking.training.nonfinite import FiniteUpdates
 from balanced_thinking.training.stopping import StoppingTrainer
 
@@ -67,7 +68,7 @@ def refuse_several_gpus(args: Any) -> None:
         )
 
 
-class SafeTrainer(StoppingTrainer, FiniteUpdates, CheckpointReader, CheckpointWriter):
+class SafeTrainer(StoppingTrainer, FiniteUpdates, MemoryWatch, CheckpointReader, CheckpointWriter):
     """A mixin for a `Trainer`: complete checkpoints, exact resuming, and no update that is not finite."""
 
     processing_class: Any
