@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -77,28 +77,38 @@ def run_forked(command: Sequence[str], **options: Any) -> int:
     return ForkedPython(command, **options).wait()
 
 
-def run_ranks(words: Sequence[str], ranks: int, env: Mapping[str, str], folder: Path) -> None:
-    """Start a program as torchrun does, one process a rank. Raises AssertionError with the output of a failed one."""
+class StartedRank(NamedTuple):
+    process: ForkedPython
+    log: Path
+
+
+def start_ranks(
+    command: Sequence[str], ranks: int, folder: Path, env: Mapping[str, str] | None = None
+) -> list[StartedRank]:
+    """Start a program as torchrun does, one process a rank, whose output is in a file of `folder`."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
-    logs = [folder / f"rank-{rank}.log" for rank in range(ranks)]
+    shared = {**(env or {}), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
     started = []
-    for rank, log in enumerate(logs):
+    for rank in range(ranks):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks)}
-        with log.open("wb") as file:
-            started.append(
-                ForkedPython(
-                    [sys.executable, *words], stdout=file, stderr=file, env={**os.environ, **env, **shared, **own}
-                )
-            )
-    while any(process.poll() is None for process in started):
-        if any(process.poll() for process in started):  # the others would wait for it
-            for process in started:
+        with (log := folder / f"rank-{rank}.log").open("wb") as file:
+            process = ForkedPython(command, stdout=file, stderr=file, env={**os.environ, **shared, **own})
+        started.append(StartedRank(process, log))
+    return started
+
+
+def run_ranks(words: Sequence[str], ranks: int, env: Mapping[str, str], folder: Path) -> None:
+    """Run a program on some ranks. Raises AssertionError with the output of a failed one."""
+    started = start_ranks([sys.executable, *words], ranks, folder, env)
+    processes = [rank.process for rank in started]
+    while any(process.poll() is None for process in processes):
+        if any(process.poll() for process in processes):  # the others would wait for it
+            for process in processes:
                 process.kill()
         time.sleep(0.02)
-    failed = [log.read_text()[-3000:] for process, log in zip(started, logs, strict=True) if process.returncode]
+    failed = [rank.log.read_text()[-3000:] for rank in started if rank.process.returncode]
     assert not failed, failed[0]
 
 

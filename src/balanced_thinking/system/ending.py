@@ -57,6 +57,14 @@ def end_by_signal(number: int, last_words: str = "", *, clean: bool = True) -> N
     os._exit(128 + number)  # the first process of a container outlives its signals
 
 
+def end_at_once(code: int) -> None:
+    """End the process with an exit code, in any thread, after what `run_at_end` registered."""
+    for clean_up in _CLEAN_UPS:
+        clean_up()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def exit_by_signal(number: int) -> None:
     """End the process as at the end of a program, but by a signal, so that a shell's loop around it ends, too."""
     atexit._run_exitfuncs()

@@ -191,7 +191,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
     if args.process_index == 0:
         create_run(out, recipe.to_yaml(), provenance, resume=resume)
         data.write_record(out)
-    with trainer.stop_on_signals(began, f"continue with: balanced {recipe.stage} --out {quote(str(out))} --resume"):
+    with trainer.stop_on_signals(began, _describe_continuation(recipe, out, args.world_size)):
         trainer.train(resume_from_checkpoint=checkpoint)
         if recipe.stage == "sft":
             _refuse_all_dropped(trainer.state.log_history, args)
@@ -203,6 +203,11 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
             with name_failed_save("the record of the run", record, lambda: advise_resuming(checkpoints)):
                 finish_run(out, **_training_totals(trainer, spent))
     return RunFiles(out).model
+
+
+def _describe_continuation(recipe: Recipe, out: Path, ranks: int) -> str:
+    launched = f", again on {ranks} ranks" if ranks > 1 else ""
+    return f"continue with: balanced {recipe.stage} --out {quote(str(out))} --resume{launched}"
 
 
 def _has_all_steps(out: Path, max_steps: int) -> bool:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
@@ -21,6 +22,7 @@ from balanced_thinking.system.process import process_rank
 from balanced_thinking.system.signals import GracefulStop, StoppedEarly, shield_worker
 from balanced_thinking.training.agreement import Agreement
 from balanced_thinking.training.logging_period import restore_period, save_period
+from balanced_thinking.training.peers import PeerWatch
 
 logger = logging.getLogger(__name__)
 _DUE = "evaluation_due"  # in the trainer's state: the evaluation after this step is still to be made
@@ -106,6 +108,7 @@ class StoppingTrainer:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.agreement = Agreement(self)
+        self.peers = PeerWatch(self.args, self._advise_after_loss)
         self.stopping = StopRequests(getattr(self.args, "max_hours", None))
         self._resumed_from: str | None = None
         self.add_callback(self.stopping)  # type: ignore[attr-defined]
@@ -123,13 +126,29 @@ class StoppingTrainer:
         stopping.signals = GracefulStop(self._report_signal, last_words)
         stopping.began, stopping.hint = began, hint
         try:
-            yield
+            with self.peers.watching_peers():
+                yield
         finally:
-            stopping.signals.close()
+            if self.peers.lost is None:  # else a launcher sends SIGTERM while this rank ends by itself
+                stopping.signals.close()
         if (number := stopping.number) is not None:
             raise StoppedEarly("all steps were taken and the model is saved: the run is complete", number)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with self.peers.watching_peers():
+            return super().train(*args, **kwargs)  # type: ignore[misc]
+
+    def _advise_after_loss(self) -> str:
+        """What there is to continue from, after a rank was lost."""
+        places = [place for place in Path(self.args.output_dir).glob("checkpoint-*") if place.is_dir()]
+        newest = max(places, key=lambda place: int(place.name.rpartition("-")[2] or 0), default=None)
+        if newest is None:
+            return f"there is no checkpoint yet; {self.stopping.hint}"
+        return f"the newest checkpoint is {newest.name} in {self.args.output_dir}; {self.stopping.hint}"
+
     def _report_signal(self, name: str) -> None:
+        if self.peers.lost is not None:
+            return
         where = "saves a checkpoint and stops" if self.state.global_step < self.state.max_steps else "saves the model"
         logger.warning("%s: training ends this step, %s; a second signal ends the process at once", name, where)
 
