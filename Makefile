@@ -65,7 +65,7 @@ test-newest:
 	$(NEWEST_BIN)/python -m pip list --format freeze | grep -E '^(torch|torchvision|transformers|trl|peft|accelerate|datasets)='
 	PATH="$(CURDIR)/$(NEWEST_BIN):$$PATH" $(TEST_ENV) $(NEWEST_BIN)/python -m pytest -m "not slow and not families and not faults" -n 2 --durations=10
 
-# Each script runs ours and its peers in turn; about 35 minutes on two cores, with nothing else running. BENCH_OUT=folder writes elsewhere.
+# Each script runs ours and its peers in turn; about 38 minutes on two cores, with nothing else running. BENCH_OUT=folder writes elsewhere.
 BENCH_OUT ?= benchmarks/results
 bench: setup
 	$(BIN)/python benchmarks/head.py --rounds 3 --iterations 2 --json $(BENCH_OUT)/head-cpu.json
@@ -75,6 +75,7 @@ bench: setup
 	$(BIN)/python benchmarks/sft_step.py --size tiny --steps 3 --batch 32 --accumulation 4 --only packed,padded --json $(BENCH_OUT)/sft_step-tiny-accumulated-cpu.json
 	ACCELERATE_USE_CPU=true $(BIN)/python benchmarks/sft_step.py --size tiny --steps 4 --accumulation 2 --ranks 2 --threads 1 --only packed,padded --json $(BENCH_OUT)/sft_step-tiny-ranks-cpu.json
 	$(BIN)/python benchmarks/overhead.py --json $(BENCH_OUT)/overhead-cpu.json
+	$(BIN)/python benchmarks/save.py --json $(BENCH_OUT)/save-cpu.json
 	$(BIN)/python benchmarks/scaling.py --json $(BENCH_OUT)/scaling-cpu.json --svg $(BENCH_OUT)/scaling-cpu.svg
 	$(BIN)/python benchmarks/pipeline.py --rounds 3 --json $(BENCH_OUT)/pipeline-cpu.json
 	$(BIN)/python benchmarks/pipeline.py --rounds 3 --workers 2 --json $(BENCH_OUT)/pipeline-2-workers-cpu.json
