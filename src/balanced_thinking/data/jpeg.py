@@ -15,8 +15,9 @@ from typing import NamedTuple
 from PIL import Image
 
 # A marker with its code. Before it there may be fill bytes. 0xFF00 is data, and 0xFFD0 to 0xFFD7 separate data.
-_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
-_RESTART = re.compile(rb"\xff+[\xd0-\xd7]")
+# Both take time in proportion to the data, also where these are nothing but fill bytes.
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+_RESTART = re.compile(rb"(?<!\xff)\xff++[\xd0-\xd7]")
 _END, _SCAN, _WITHOUT_LENGTH = 0xD9, 0xDA, (0x01, 0xD8)
 # Codes of frame headers. In the arithmetic ones an encoder may leave out zeros at a scan's end.
 _SEQUENTIAL, _PROGRESSIVE, _ARITHMETIC = (0xC0, 0xC1), 0xC2, (0xC9, 0xCA)
@@ -77,7 +78,7 @@ def _list_segments(data: bytes) -> Iterator[_Segment]:
             following = _MARKER.search(data, position)
             if following is None:
                 return
-            position = following.start()
+            position += len(data[position : following.start()].rstrip(b"\xff"))
         yield _Segment(code, start, begin, position)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,10 @@ _OTHER_KINDS = (
     (0, b"version https://git-lfs", "a Git LFS pointer without its file: run git lfs pull"),
 )
 _PREFIX_BYTES = 64
+MOST_FILE_BYTES = 2**29
+MOST_CHUNKS = 20_000  # of a PNG; usual ones have a few hundred
+_PNG_START, _CHUNK_BYTES = b"\x89PNG\r\n\x1a\n", 12  # without its data, a chunk has these many bytes
+_PIXELS_VARIABLE = "BALANCED_THINKING_MAX_PIXELS"
 
 
 class RefusedPictureError(OSError):
@@ -63,17 +69,56 @@ def open_picture_file(source: Any) -> Any:
 
     Raises RefusedPictureError for kinds that are not decoded and for too many pixels, and what Pillow raises.
     """
+    if isinstance(source, (str, Path)):
+        _refuse_special_file(Path(source))
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
+        _refuse_many_chunks(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # at our own limit
-            opened = Image.open(file, formats=PICTURE_FORMATS)
+            opened = _open_of_any_size(file)
     except UnidentifiedImageError as error:
         raise RefusedPictureError(_describe_kind(_read_prefix(source))) from error
     except Image.DecompressionBombError as error:
         raise RefusedPictureError(f"too many pixels: {error}") from error
     check_pixel_count(opened)
     return opened
+
+
+def _open_of_any_size(file: Any) -> Any:
+    """As `Image.open`, with our limit in place of Pillow's own, which refuses twice its number while it opens."""
+    limit = find_pixel_limit()
+    if limit is None or Image.MAX_IMAGE_PIXELS is None or limit <= Image.MAX_IMAGE_PIXELS:
+        return Image.open(file, formats=PICTURE_FORMATS)
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limit
+    try:
+        return Image.open(file, formats=PICTURE_FORMATS)
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _refuse_special_file(file: Path) -> None:
+    """Raises FileNotFoundError for what is no file, such as a pipe, which would be waited for; and for a huge one."""
+    if not os.path.isfile(file):
+        raise FileNotFoundError(f"there is no file {file}")
+    if (size := os.path.getsize(file)) > MOST_FILE_BYTES:
+        raise RefusedPictureError(f"{size >> 20} MiB: reduce it to {MOST_FILE_BYTES >> 20} MiB")
+
+
+def _refuse_many_chunks(file: Any) -> None:
+    """Raises RefusedPictureError for a PNG that has more chunks than Pillow reads in a second."""
+    with Path(file).open("rb") if isinstance(file, (str, Path)) else nullcontext(file) as stream:
+        size, place = stream.seek(0, os.SEEK_END), len(_PNG_START)
+        stream.seek(0)
+        chunks = 0
+        if size > _CHUNK_BYTES * MOST_CHUNKS and stream.read(place) == _PNG_START:
+            while place < size and chunks <= MOST_CHUNKS:
+                place += int.from_bytes(stream.read(4), "big") + _CHUNK_BYTES
+                stream.seek(place)
+                chunks += 1
+        stream.seek(0)
+    if chunks > MOST_CHUNKS:
+        raise RefusedPictureError(f"a PNG of more than {MOST_CHUNKS:,} chunks: save it again")
 
 
 def check_picture_kind(image: Image.Image) -> None:
@@ -84,12 +129,21 @@ def check_picture_kind(image: Image.Image) -> None:
 
 
 def check_pixel_count(image: Image.Image) -> None:
-    """Raises RefusedPictureError for more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, which is None for no limit."""
-    limit = Image.MAX_IMAGE_PIXELS
+    """Raises RefusedPictureError for more pixels than `find_pixel_limit` allows. The size is in a file's header."""
+    limit = find_pixel_limit()
     if limit is not None and image.width * image.height > limit:
         raise RefusedPictureError(
-            f"{image.width} x {image.height} pixels: reduce it to {limit:,} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
+            f"{image.width} x {image.height} pixels: reduce it to {limit:,} pixels, or set {_PIXELS_VARIABLE}"
         )
+
+
+def find_pixel_limit() -> int | None:
+    """The most pixels of a picture: BALANCED_THINKING_MAX_PIXELS, else `PIL.Image.MAX_IMAGE_PIXELS` (None: no limit).
+
+    Pillow's own is 89,478,485, which are 256 MiB of RGB.
+    """
+    asked = os.environ.get(_PIXELS_VARIABLE, "")
+    return int(asked) if asked.isdecimal() and len(asked) < 19 else Image.MAX_IMAGE_PIXELS
 
 
 def find_damage(source: Path | bytes) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from typing import Any
 
 from PIL import ExifTags, Image
@@ -70,7 +71,9 @@ def _is_plain_png(image: Image.Image) -> bool:
 def _read_orientation(image: Image.Image) -> int:
     """From 1 (upright) to 8."""
     try:
-        value: Any = image.getexif().get(ExifTags.Base.Orientation)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged data, which do not damage the picture
+            value: Any = image.getexif().get(ExifTags.Base.Orientation)
     except _BAD_EXIF:
         return 1
     return value if isinstance(value, int) and 1 <= value <= len(_TURNS) + 1 else 1

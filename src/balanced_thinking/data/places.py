@@ -71,9 +71,12 @@ def place_images(texts: Sequence[str], images: int) -> PlacedTexts:
 
 def _refuse_media(text: str) -> None:
     """Raises RowProblemError for the place of video or sound. Within a line, or with a closing tag, it is HTML."""
+    closed: dict[str, bool] = {}  # each name is looked for once
     for found in _MEDIA.finditer(text):
-        name = found[1] or found[2]
-        if name is None or f"</{name}>".lower() not in text.lower():
+        name = (found[1] or found[2] or "").lower()
+        if name and name not in closed:
+            closed[name] = f"</{name}>" in text.lower()
+        if not closed.get(name):
             raise RowProblemError(f"{f'<{name}>' if name else found[0]} in: {text}", "unread_media")
 
 

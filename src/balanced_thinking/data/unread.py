@@ -26,7 +26,7 @@ _NO_PICTURE = {"none", "null", "nan", "n/a", "na", "no", "false", "-"}
 _REMOTE = re.compile(r"(?:https?|ftp|s3|gs|hf):", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 # How the files of PNG, JPEG, GIF, WebP, BMP and TIFF begin in base64.
-_BASE64_START = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk[0-3]|SUkqA|TU0AK)[A-Za-z0-9+/\s]*={0,2}\s*")
+_BASE64_START = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk[0-3]|SUkqA|TU0AK)[A-Za-z0-9+/\s]*+={0,2}\s*")
 _LEAST_BASE64, _MOST_BASE64 = 64, 2**27  # characters; the upper limit is 96 MiB of picture
 
 
