@@ -86,6 +86,13 @@ def read_yaml(text: str | bytes, where: str) -> Any:
         if isinstance(error, yaml.reader.ReaderError):
             fix = "expected text in UTF-8 without control characters"
         raise RecipeError(f"{where}{place} is not valid YAML: {reason}; {fix}") from None
+    except (
+        ValueError,
+        OverflowError,
+    ) as error:  # PyYAML's scanner, of an escape beyond Unicode or a version of 5,000 digits
+        raise RecipeError(
+            f"{where} is not valid YAML: {str(error)[:_SHOWN]}; quote the value with single quotes"
+        ) from None
 
 
 def _refuse_bombs(text: str | bytes) -> None:

@@ -21,8 +21,10 @@ PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\x0
 SHOWN_FORMATS = "PNG, JPEG, WebP, BMP, GIF or TIFF"
 # What Pillow raises for files that are missing, damaged, too large or not pictures. PNG damage is a SyntaxError; the
 # others come from tables and numbers that a damaged file has in places where Pillow expects more.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-UNREADABLE += (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError)
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError),
+    *(LookupError, TypeError, AttributeError, ArithmeticError, AssertionError),
+)
 _JPEG_FORMATS = ("JPEG", "MPO")  # the second: a JPEG with further pictures behind the first, as phones write
 # Kinds that people have as pictures: the place and the bytes by which a file says what it is. The cure is a conversion
 # unless the name has one of its own.

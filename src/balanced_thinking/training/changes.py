@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import TrainerCallback, get_scheduler
 
+from balanced_thinking.runs.manifest import DamagedFilesError
 from balanced_thinking.training.recipe import HARMLESS_KEYS, Recipe, describe_changes
 
 logger = logging.getLogger(__name__)
@@ -30,9 +31,16 @@ class ResumeState(NamedTuple):
 
 
 def read_resume_state(checkpoint: str) -> ResumeState:
-    """Raises OSError or ValueError for a checkpoint without a readable `trainer_state.json`."""
-    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
-    return ResumeState(int(state["global_step"]), int(state["max_steps"]))
+    """Raises OSError without a `trainer_state.json`, and DamagedFilesError for one that does not say both."""
+    file = Path(checkpoint) / "trainer_state.json"
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+        return ResumeState(int(state["global_step"]), int(state["max_steps"]))
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+        raise DamagedFilesError(
+            f"{file} does not say global_step and max_steps ({type(error).__name__}: {str(error)[:100]}); resume from "
+            "another checkpoint"
+        ) from None
 
 
 def describe_resume_changes(before: Recipe, now: Recipe) -> Iterator[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,7 +22,12 @@ from balanced_thinking.runs.manifest import Damage, find_damage, is_sealed, read
 OPTIMIZER_FILE, SCHEDULER_FILE, SCALER_FILE = "optimizer.pt", "scheduler.pt", "scaler.pt"
 TRAINER_STATE_FILE = "trainer_state.json"
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin", "pytorch_model_fsdp*", "global_step*")
-_TORCH_ERRORS = (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, OSError, ValueError, KeyError)
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, OSError, ValueError, LookupError)
+# What `torch.load` raises for what is not its own, and our reading of a state of another form.
+_TORCH_ERRORS = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, OSError, ValueError, LookupError),
+    *(TypeError, AttributeError, ArithmeticError, AssertionError, ImportError),
+)
 
 
 class StatePart(NamedTuple):
@@ -140,7 +147,7 @@ def _inspect_zip(file: Path) -> Iterator[Damage]:
     try:
         with zipfile.ZipFile(file) as parts:
             bad = parts.testzip()
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+    except _ZIP_ERRORS as error:
         yield Damage(file.name, f"cannot be read: {_first_line(error)}")
         return
     if bad is not None:

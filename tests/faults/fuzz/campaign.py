@@ -48,6 +48,7 @@ KINDS = {
     "scoring": Kind(0.2),
     "pictures": Kind(0.08),
     "server": Kind(0.04),
+    "checkpoints": Kind(0.02),
 }
 _MOST_BYTES = 3 * 2**30  # of data: a target that wants more gets a MemoryError instead of the machine
 _LONGEST = 20_000  # bytes of an input that coverage chose
