@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.evaluation.engines.engine import Engine
+from balanced_thinking.evaluation.memory import FittingBatches
 from balanced_thinking.evaluation.resume import Row, SavedAnswers, evaluation_ranks
 from balanced_thinking.evaluation.task import NOTHING_TO_EVALUATE, Task, item_digest, short_digest
 from balanced_thinking.runs.evaluations import read_predictions, read_summary
@@ -42,13 +43,15 @@ def answer_task(engine: Engine, task: Task, out: Path, *, progress: Progress = i
     refuse_unanswerable(engine, task)
     out.mkdir(parents=True, exist_ok=True)
     answers = SavedAnswers(out, task.identity, batches_by_length(task.examples, task.benchmark.batch_size))
+    fitting = FittingBatches(engine)
     try:
-        own_rows = list(progress(_answer_rows(engine, task, answers)))
+        own_rows = list(progress(_answer_rows(fitting, task, answers)))
     finally:
         answers.close()
     rows_by_index = dict(gather_object(own_rows))
     found = [Prediction(**rows_by_index[index]) for index in range(len(task.examples))]
     spent = answers.spent_seconds()
+    sizes = [size for size in gather_object([fitting.size]) if size is not None]
     summary = summarize(
         found,
         data=task.data,
@@ -66,6 +69,7 @@ def answer_task(engine: Engine, task: Task, out: Path, *, progress: Progress = i
         items=short_digest(json.dumps([(prediction.id, prediction.digest) for prediction in found])),
         picture_budget=dict(task.picture_budget),
         task=task.identity,
+        reduced_batch_size=min(sizes, default=None),
     )
     if evaluation_ranks().is_main_process:
         _write_results(task.examples, summary, EvaluationFiles(out))
@@ -123,14 +127,15 @@ def _attach_predictions(summary: Summary, found: tuple[Prediction, ...]) -> Summ
     return Summary(**record_values(summary) | {"predictions": found})
 
 
-def _answer_rows(engine: Engine, task: Task, answers: SavedAnswers) -> Iterator[tuple[int, Row]]:
+def _answer_rows(fitting: FittingBatches, task: Task, answers: SavedAnswers) -> Iterator[tuple[int, Row]]:
     """(index, the prediction's values) of this rank's examples, those of an earlier try first."""
     yield from answers.kept.items()
-    for batch in answers.open_batches:
+    parts = (part for batch in answers.open_batches for part in fitting.answer(task.examples, batch))
+    for part in parts:
         rows = {}
-        for index, ids in zip(batch, engine.complete([task.examples[i] for i in batch]), strict=True):
+        for index, ids in zip(part.positions, part.completions, strict=True):
             example = task.examples[index]
-            prediction = engine.scorer.score_completion(example, ids, task.benchmark.scorer)
+            prediction = fitting.engine.scorer.score_completion(example, ids, task.benchmark.scorer)
             about = {"digest": item_digest(example), "images": _picture_names(index, example)}
             rows[index] = record_values(prediction) | about
         answers.append_batch(rows)

@@ -32,6 +32,7 @@ from balanced_thinking.evaluation.results import answer_task, read_results, refu
 from balanced_thinking.evaluation.resume import evaluation_ranks, hold_results, shared_temporary_folder
 from balanced_thinking.evaluation.task import NOTHING_TO_EVALUATE, Task, load_task_data
 from balanced_thinking.models.load import LoadedModel, load_processor
+from balanced_thinking.models.weights import refuse_nonfinite
 from balanced_thinking.runs.advice import advise_on_outputs
 from balanced_thinking.runs.records import RecordError, Summary
 from balanced_thinking.segments import get_format
@@ -142,6 +143,7 @@ class _Source:
             if engine is not None:
                 raise ValueError(f"the model is in memory and generates there: leave engine={engine!r} out")
             own = located.loaded.model
+            refuse_nonfinite(own.state_dict(), located.name)
             local = LocalEngine(own, located.loaded.processor)
             return cls(located, EngineOptions(), loaded_weights_identity(own), dtype_name(own.dtype), local)
         options = resolve_dtype(read_engine(engine), located.folder)

@@ -90,8 +90,16 @@ def check_weight_files(path: str) -> None:
 
     Raises WeightsError for a file that is torn, a pickle that does more than hold tensors, and a shard that is missing.
     """
+    for file in list_weight_files(path):
+        _open_weight_file(file)
+
+
+def list_weight_files(path: str) -> list[Path]:
+    """The weight files of a local folder that would be loaded; none of a hub's name. Raises WeightsError where one is
+    missing."""
     folder = Path(path)
     names = next(([name] for name in (*_MODEL_FILES, *_ADAPTER_FILES) if (folder / name).is_file()), [])
+    found: list[Path] = []
     for name in names:
         shards = _read_shard_names(folder / name) if name.endswith(".index.json") else [name]
         absent = [shard for shard in shards if not (folder / shard).is_file()]
@@ -100,8 +108,21 @@ def check_weight_files(path: str) -> None:
                 f"{folder} lacks {_list_names(absent)}, of the {len(shards)} weight files that {name} names; copy "
                 "the complete folder again"
             )
-        for shard in shards:
-            _open_weight_file(folder / shard)
+        found += [folder / shard for shard in shards]
+    return found
+
+
+def refuse_nonfinite_files(path: str) -> None:
+    """`refuse_nonfinite` for the files of a local folder, one tensor in memory at a time: for a model that another
+    program loads. Raises WeightsError."""
+    check_weight_files(path)
+    for file in list_weight_files(path):
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as stored:
+                for name in stored.keys():  # noqa: SIM118, it is no mapping
+                    refuse_nonfinite({name: stored.get_tensor(name)}, str(file))
+        else:
+            refuse_nonfinite(torch.load(file, weights_only=True, mmap=zipfile.is_zipfile(file)), str(file))
 
 
 def _read_shard_names(index: Path) -> list[str]:

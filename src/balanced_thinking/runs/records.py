@@ -66,6 +66,7 @@ class Summary:
     dropped: bad rows of the data, which are not among `n`. score: the mean; files from before there were graded scorers
     have none. dtype: of the weights. items: identifies the questions, options, answers and pictures as they were asked.
     picture_budget: the image processor's settings about sizes, where the items have pictures and it is known.
+    reduced_batch_size: examples of a batch, where memory did not suffice for the one that was asked for.
     task: identifies the whole evaluation. Seconds include all tries of an evaluation that was stopped, except the batch
     that the stop interrupted; CPU seconds are one rank's. predictions: the samples, in memory only.
     """
@@ -96,6 +97,7 @@ class Summary:
     items: str = ""
     picture_budget: dict[str, Any] = field(default_factory=dict)
     task: str = ""
+    reduced_batch_size: int | None = None
     predictions: tuple[Prediction, ...] = field(default=(), repr=False, compare=False, metadata={"stored": False})
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from balanced_thinking.evaluation.engines.vllm import VllmEngine
 from balanced_thinking.evaluation.resume import evaluation_ranks
 from balanced_thinking.models.adapters import warn_of_served_adapter
 from balanced_thinking.models.load import checkpoint_dtype, load_model, load_processor
+from balanced_thinking.models.weights import refuse_nonfinite_files
 
 ENGINES = ("transformers", "vllm")
 _MODEL_FILES = ("*.safetensors", "*.bin", "*config.json", "*.jinja", "chat_template.json", "tokenizer.*")
@@ -88,6 +89,7 @@ def start_engine(options: EngineOptions, model: str) -> Engine:
     if options.server is not None or options.name == "vllm":
         processor = load_processor(model)
         if options.server is None:
+            refuse_nonfinite_files(model)  # vLLM would answer with them
             return VllmEngine(model, processor, dtype=options.dtype, image_options=options.image_options)
         warn_of_served_adapter(model)
         return ServerEngine(options.server, processor, served_model=options.served_model)
