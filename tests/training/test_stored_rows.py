@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -159,3 +160,14 @@ def test_the_store_keeps_the_entries_that_were_used_last(
     for rows in (2, 3, 1):
         read_splits(recipe(data, limit=rows), ARGS)
     assert len(reads) == 4  # the first one was removed
+
+
+def test_an_entry_that_another_process_is_writing_is_left_until_it_is_abandoned(data: Path, reads: list[str]) -> None:
+    read_splits(recipe(data, limit=1), ARGS)
+    store = data.parent / "store/rows"
+    for name, age in (("young.partial", 3600), ("old.partial", 90_000)):
+        (store / name).mkdir()
+        (store / name / "train.arrow").touch()
+        os.utime(store / name, (time.time() - age,) * 2)
+    read_splits(recipe(data, limit=2), ARGS)
+    assert [path.name for path in store.glob("*.partial")] == ["young.partial"]

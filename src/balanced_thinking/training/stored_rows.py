@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -25,10 +26,12 @@ from datasets import Dataset
 from balanced_thinking import __version__
 from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.registry import import_adapter, resolve_data
+from balanced_thinking.system.files import write_atomically
 from balanced_thinking.training.preflight import Preflight
 
 _MOST_FILES = 200_000  # of a folder of data: more take too long to look at
 _LARGEST_BYTES = 2**30  # of one entry: larger rows, which hold their pictures, are read again
+_ABANDONED_SECONDS = 24 * 3600.0  # no process writes one entry for so long
 _KEPT_BYTES, _KEPT_ENTRIES = 4 * 2**30, 200  # of rows, and again of results
 
 
@@ -176,10 +179,7 @@ class StoredPreflight:
     def save(self, found: Preflight) -> None:
         with suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            handle, partial = tempfile.mkstemp(dir=self.file.parent, suffix=".partial")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(found.to_json(), file)
-            os.replace(partial, self.file)
+            write_atomically(self.file, json.dumps(found.to_json()))
             _remove_oldest(self.file.parent)
 
 
@@ -212,10 +212,23 @@ def _link_or_copy(file: Path, target: Path) -> None:
 
 
 def _remove_oldest(folder: Path) -> None:
-    """Keep the entries that were used last."""
-    entries = [entry for entry in folder.iterdir() if not entry.name.endswith(".partial")]
+    """Keep the entries that were used last. What is half written belongs to another process, which a kill may end."""
+    entries: list[Path] = []
+    unfinished: list[Path] = []
+    for entry in folder.iterdir():
+        (unfinished if entry.name.endswith(".partial") else entries).append(entry)
+    for entry in unfinished:
+        if time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS:
+            _remove_entry(entry)
     kept = 0
     for place, entry in enumerate(sorted(entries, key=lambda one: one.stat().st_mtime, reverse=True)):
         kept += sum(file.stat().st_size for file in (entry.iterdir() if entry.is_dir() else (entry,)))
         if place >= _KEPT_ENTRIES or kept > _KEPT_BYTES:
-            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+            _remove_entry(entry)
+
+
+def _remove_entry(entry: Path) -> None:
+    if entry.is_dir():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        entry.unlink(missing_ok=True)
