@@ -31,7 +31,7 @@ DEEP = ("transformers", "trl", "peft", "accelerate")
 # a logger, sys.
 NOT_UPSTREAM = {
     *("content_digest", "content_name", "encoded", "epilog", "fieldnames", "filters", "globals", "grads"),
-    *("pre_tokenizer", "decoder", "propagate", "excepthook", "eos_token", "daemon"),
+    *("pre_tokenizer", "decoder", "propagate", "excepthook", "eos_token", "daemon", "MAX_IMAGE_PIXELS"),
     # of a model that we built ourselves
     *("chat_template", "eos_token_id", "pad_token_id"),
     # of a configuration that we shrink

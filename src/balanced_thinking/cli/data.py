@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from balanced_thinking.cli.output import show_result
 from balanced_thinking.cli.parser import Parser, positive_integer
 from balanced_thinking.config.errors import FileInTheWayError, RecipeError
+from balanced_thinking.data.permissions import permit
 from balanced_thinking.system.locks import hold_file
 
 if TYPE_CHECKING:
     from balanced_thinking.data.example import Example
 
 logger = logging.getLogger(__name__)
+OUTSIDE_HELP = "also copy pictures that are outside the folder of the data (or image_root) into results"
 DATA_PREFIX, IMAGE_PREFIX = "data_options.", "image_options."
 
 
@@ -62,6 +64,7 @@ def add_inspection_options(parser: Parser) -> None:
     )
     parser.add_argument("--limit", type=positive_integer, help="most rows to read")
     parser.add_argument("--html", type=Path, help="a page with samples to write")
+    parser.add_argument("--allow-outside", action="store_true", help=OUTSIDE_HELP)
     parser.add_argument("--rows", type=Path, help="a .csv to write with every row that has a problem")
     parser.add_argument(
         "--against",
@@ -102,7 +105,8 @@ def run_inspection(arguments: argparse.Namespace) -> None:
     if arguments.rows:
         show_result(f"\n{write_removals(found, arguments.rows)}")
     if arguments.html:
-        show_result(f"\n{write_page(found, arguments.html)}")
+        with permit(outside=arguments.allow_outside):
+            show_result(f"\n{write_page(found, arguments.html)}")
 
 
 def _one_or_several(data: list[str]) -> str | list[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from balanced_thinking.cli.data import add_data_options, read_data_options, read_image_options
+from balanced_thinking.cli.data import OUTSIDE_HELP, add_data_options, read_data_options, read_image_options
 from balanced_thinking.cli.output import show_result
 from balanced_thinking.cli.parser import Parser, positive_integer
+from balanced_thinking.data.permissions import permit
 
 
 def add_evaluation_options(parser: Parser) -> None:
@@ -54,6 +55,7 @@ def add_evaluation_options(parser: Parser) -> None:
         action="store_true",
         help="replace the results in the folder; what this evaluation had answered before it was stopped is kept",
     )
+    parser.add_argument("--allow-outside", action="store_true", help=OUTSIDE_HELP)
     parser.add_argument("--format", help="reasoning format of the outputs  [the run's, else think-answer]")
     parser.add_argument(
         "--prompt",
@@ -105,13 +107,14 @@ def run_evaluation(arguments: argparse.Namespace) -> Path | None:
         tuple(arguments.allow_missing),
         read_image_options(arguments.overrides),
     )
-    evaluated = evaluate_benchmarks(
-        arguments.model,
-        benchmarks,
-        engine=engine,
-        out=arguments.out,
-        overwrite=arguments.overwrite,
-        announce=show_result,
-    )
+    with permit(outside=arguments.allow_outside):
+        evaluated = evaluate_benchmarks(
+            arguments.model,
+            benchmarks,
+            engine=engine,
+            out=arguments.out,
+            overwrite=arguments.overwrite,
+            announce=show_result,
+        )
     folder = evaluated[0].folder
     return folder if len(evaluated) == 1 or folder is None else folder.parent

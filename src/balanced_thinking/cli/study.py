@@ -8,6 +8,7 @@ from typing import Any
 
 from balanced_thinking.cli.output import show_result
 from balanced_thinking.cli.parser import Parser, positive_integer, positive_number
+from balanced_thinking.data.permissions import permit
 from balanced_thinking.runs.paths import StudyFiles
 
 
@@ -15,6 +16,9 @@ def add_report_options(parser: Parser) -> None:
     parser.add_argument("runs", type=Path, help="folder of run directories")
     parser.add_argument("--html", type=Path, help="the page to write  [RUNS/report.html]")
     parser.add_argument("--markdown", type=Path, help="the same tables as Markdown  [beside the page]")
+    parser.add_argument(
+        "--allow-outside", action="store_true", help="also show pictures that are outside the folder of their run"
+    )
 
 
 def run_report(arguments: argparse.Namespace) -> Path:
@@ -26,7 +30,8 @@ def run_report(arguments: argparse.Namespace) -> Path:
     from balanced_thinking.report import write_report
 
     html = arguments.html or StudyFiles(arguments.runs).report
-    return write_report(arguments.runs, html, arguments.markdown or html.with_suffix(".md"))
+    with permit(outside=arguments.allow_outside):
+        return write_report(arguments.runs, html, arguments.markdown or html.with_suffix(".md"))
 
 
 def add_study_options(parser: Parser) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from balanced_thinking.data.keys import MEDIA_KEYS
 from balanced_thinking.data.picture_files import PICTURE_SUFFIXES, UNREADABLE
+from balanced_thinking.data.row_paths import make_row_path
 from balanced_thinking.data.tables import open_cell_image
 from balanced_thinking.data.values import RowProblemError, first_nonempty_value, is_null
 
@@ -94,14 +95,14 @@ def resolve_image(entry: Any, root: Path) -> Path | Image.Image:
     if isinstance(entry, bytes):
         return _open_bytes(entry)
     if isinstance(entry, Path):
-        return root / entry
+        return make_row_path(root, entry)
     if not isinstance(entry, str) or not entry:
         raise RowProblemError(f"an image that is not a path: {_shorten(repr(entry))}", "broken_image")
     if is_base64_picture(entry):
         return _open_bytes(_decode_base64(entry))
     if _REMOTE.match(entry):
         raise RowProblemError(entry, "remote_image")
-    return root / entry.removeprefix("file://")
+    return make_row_path(root, entry.removeprefix("file://"))
 
 
 def _decode_base64(text: str) -> bytes:

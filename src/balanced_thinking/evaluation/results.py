@@ -4,6 +4,7 @@ continues where it was, and the ranks share it."""
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from accelerate.utils import gather_object
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
+from balanced_thinking.data.row_paths import may_be_copied
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.evaluation.memory import FittingBatches
 from balanced_thinking.evaluation.resume import Row, SavedAnswers, evaluation_ranks
@@ -23,6 +25,7 @@ from balanced_thinking.scoring.scorers import get_scorer
 from balanced_thinking.statistics.intervals import wilson_interval
 from balanced_thinking.system.files import open_atomically, write_atomically
 
+logger = logging.getLogger(__name__)
 # Pictures of this many samples are kept beside the predictions, for the report's sample browser.
 _KEPT_PICTURES = 64
 _REPORT_SIDE = 336
@@ -151,13 +154,20 @@ def _write_results(examples: Sequence[Example], summary: Summary, files: Evaluat
 
 
 def _picture_names(index: int, example: Example) -> list[str]:
-    return [f"images/{index:04d}-{k}.png" for k in range(len(example.images))] if index < _KEPT_PICTURES else []
+    if index >= _KEPT_PICTURES:
+        return []
+    return [f"images/{index:04d}-{k}.png" for k, image in enumerate(example.images) if may_be_copied(image)]
 
 
 def _write_pictures(examples: Sequence[Example], files: EvaluationFiles) -> None:
+    left_out = 0
     for index, example in enumerate(examples[:_KEPT_PICTURES]):
-        for name, image in zip(_picture_names(index, example), example.images, strict=True):
+        kept = [image for image in example.images if may_be_copied(image)]
+        left_out += len(example.images) - len(kept)
+        for name, image in zip(_picture_names(index, example), kept, strict=True):
             picture = open_image(image)
             picture.thumbnail((_REPORT_SIDE, _REPORT_SIDE))
             files.images.mkdir(exist_ok=True)
             picture.save(files.folder / name)
+    if left_out:
+        logger.warning("%d pictures outside the data's folder are not kept; --allow-outside keeps them", left_out)

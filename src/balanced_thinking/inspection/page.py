@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from balanced_thinking.data.bad_rows import PROBLEMS, RowError
 from balanced_thinking.data.images import open_image
+from balanced_thinking.data.row_paths import may_be_copied
 from balanced_thinking.html import content_security_policy, data_uri, read_asset, template_environment
 from balanced_thinking.inspection.advice import advise_changes
 from balanced_thinking.inspection.facts import Inspection, Sample
@@ -37,6 +38,7 @@ class ShownSample:
     sample: Sample
     pictures: list[str]
     pieces: list[tuple[str, str]]
+    left_out: int = 0  # pictures outside the data's folder
 
 
 def write_page(found: Inspection, path: Path) -> Path:
@@ -83,7 +85,9 @@ def _prepare_sample(sample: Sample, format: str) -> ShownSample:
             ("think" if span.segment == THINK else "answer", text[span.start : span.end])
             for span in parse(text, format).spans
         ]
-    return ShownSample(sample, [uri for image in example.images if (uri := _thumbnail_uri(image))], pieces)
+    kept = [image for image in example.images if may_be_copied(image)]
+    pictures = [uri for image in kept if (uri := _thumbnail_uri(image))]
+    return ShownSample(sample, pictures, pieces, len(example.images) - len(kept))
 
 
 def _thumbnail_uri(image: object) -> str:

@@ -16,6 +16,7 @@ from balanced_thinking.inspection.facts import Inspection
 from balanced_thinking.inspection.summary import make_printable
 from balanced_thinking.inspection.text import describe_duplicate_pair
 from balanced_thinking.system.files import write_atomically
+from balanced_thinking.system.spreadsheets import disarm_formula, rearm_formula
 
 _COLUMNS = ("row", "id", "problem", "detail")
 _SHOWN_CHARACTERS = 200  # of a bad row
@@ -25,7 +26,8 @@ _ONLY_LISTED = "asked_of_another_picture"  # a problem that does not remove its 
 def write_removals(found: Inspection, path: Path) -> Path:
     """Write every bad row, every repeated sample and every sample that is in a benchmark."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([_COLUMNS, *_removal_rows(found)])
+    rows = ([disarm_formula(cell) for cell in row] for row in _removal_rows(found))
+    csv.writer(text, lineterminator="\n").writerows([_COLUMNS, *rows])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.getvalue())
     return path
@@ -54,4 +56,4 @@ def read_removals(path: Path) -> frozenset[str]:
                 "`balanced inspect DATA --rows FILE` writes them"
             )
         kept = {*PROBLEMS, _ONLY_LISTED}
-        return frozenset(row["id"] for row in rows if kept.isdisjoint((row["problem"] or "").split()))
+        return frozenset(rearm_formula(row["id"]) for row in rows if kept.isdisjoint((row["problem"] or "").split()))

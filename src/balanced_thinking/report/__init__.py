@@ -36,11 +36,13 @@ def write_report(runs_dir: Path | str, html_path: Path | str, markdown_path: Pat
                 "same file; choose names that end in .html and .md with --html and --markdown"
             )
     report = load_report(Path(runs_dir))
-    for path, render in texts.items():
-        _write_with_parents(path, render(report))
+    for path, text in {path: render(report) for path, render in texts.items()}.items():  # all of them, or none
+        _write_with_parents(path, text)
     return Path(html_path)
 
 
 def _write_with_parents(path: Path, text: str) -> None:
+    from balanced_thinking.system.text import replace_surrogates
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)  # two reports at once, or a reload in between, never show half a page
+    write_atomically(path, replace_surrogates(text))  # two reports at once never show half a page

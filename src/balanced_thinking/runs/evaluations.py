@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from balanced_thinking.runs.files import path_in_run, read_json_lines, read_mapping
+from balanced_thinking.runs.files import note_problem, number_json_lines, path_in_run, read_mapping
 from balanced_thinking.runs.outcomes import builtin_format_or_auto, classify_outcome
 from balanced_thinking.runs.paths import EvaluationFiles
 from balanced_thinking.runs.records import Prediction, RecordError, Summary, UnknownSchemaError, read_record
+
+MOST_ROWS = 1_000_000  # of one split: their ids and verdicts are in memory
 
 
 @dataclass
@@ -108,17 +110,20 @@ def load_evaluation(folder: Path, notes: list[str]) -> Evaluation:
 
 
 def read_predictions(folder: Path, notes: list[str]) -> Iterator[Prediction]:
-    """The rows of a split. Those that cannot be read are counted in `notes`. Raises UnknownSchemaError."""
-    path, unusable = EvaluationFiles(folder).predictions, 0
-    for row in read_json_lines(path, notes):
+    """The rows of a split, at most `MOST_ROWS`. Those that cannot be read are named in `notes`."""
+    path = EvaluationFiles(folder).predictions
+    unusable: list[int] = []
+    for read, (number, row) in enumerate(number_json_lines(path, notes)):
+        if read >= MOST_ROWS:
+            note_problem(notes, f"{path_in_run(path)}: the rows from line {number} on are more than {MOST_ROWS:,}")
+            break
         try:
             yield read_record(Prediction, row, str(path))
-        except UnknownSchemaError:
-            raise
         except RecordError:
-            unusable += 1
+            unusable.append(number)
     if unusable:
-        notes.append(f"{path_in_run(path)}: {unusable} rows without an id or a verdict are not counted")
+        what = "rows without an id or a verdict are not counted"
+        note_problem(notes, f"{path_in_run(path)}: {len(unusable)} {what} (first: line {unusable[0]})")
 
 
 def read_summary(files: EvaluationFiles) -> Summary:
@@ -134,7 +139,7 @@ def _read_summary_or_note(folder: Path, notes: list[str]) -> Summary | None:
     except UnknownSchemaError:
         raise
     except RecordError as error:
-        notes.append(f"{error}: it is not used")
+        note_problem(notes, f"{error}: it is not used")
         return None
 
 

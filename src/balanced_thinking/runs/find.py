@@ -5,6 +5,7 @@ A model that was only evaluated is an arm, too: `<model>/eval/`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from balanced_thinking.runs.paths import CONFIG, EVALUATIONS, METRICS, PROVENANC
 TRAINING_FILES = (CONFIG, PROVENANCE, METRICS)
 RUN_FILES = (*TRAINING_FILES, EVALUATIONS)
 SEED_FOLDER = re.compile(r"seed-(\d+)")
+_LONGEST_NAME = 256  # characters that a file system takes
 HOW_TO_MAKE_ONE = (
     "`balanced sft --out RUNS/<arm>/seed-<k>` and `balanced eval`, or `balanced demo --out RUNS`, make such a folder"
 )
@@ -36,7 +38,8 @@ class RunFolder(NamedTuple):
 
 def find_settings(root: Path, named: Sequence[str]) -> list[SettingFolder]:
     """Every setting that has runs: those a study names, or else every folder of arms, or else `root`."""
-    present = [SettingFolder(name, root / name) for name in named if find_runs(root / name)]
+    inside = [name for name in named if name == Path(name).name and len(name) < _LONGEST_NAME]  # not ../elsewhere
+    present = [SettingFolder(name, root / name) for name in inside if find_runs(root / name)]
     if present:
         return present
     whole = [SettingFolder(None, root)]
@@ -67,9 +70,19 @@ def _seed_folders(arm_folder: Path) -> list[Path]:
 
 
 def list_folders(path: Path) -> list[Path]:
+    """The folders in a folder, sorted; links that lead in a circle are none."""
     if not path.is_dir():
         return []
-    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+    with os.scandir(path) as entries:  # which knows without a question to the disk what most entries are
+        names = [entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry)]
+    return [path / name for name in sorted(names)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a circle of links
+        return False
 
 
 def explain_missing_runs(runs_dir: Path) -> str:

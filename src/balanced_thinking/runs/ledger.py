@@ -11,7 +11,7 @@ from typing import Any
 
 from balanced_thinking.runs.files import read_json_lines
 from balanced_thinking.runs.paths import StudyFiles
-from balanced_thinking.runs.records import LedgerEntry, RecordError, UnknownSchemaError, read_record, record_values
+from balanced_thinking.runs.records import LedgerEntry, RecordError, read_record, record_values
 from balanced_thinking.system.memory import peak_mib, reset_peak
 from balanced_thinking.system.process import utc_now
 
@@ -47,13 +47,11 @@ def write_ledger_entry(root: Path, entry: LedgerEntry) -> None:
 
 def read_ledger(root: Path, notes: list[str]) -> list[LedgerEntry]:
     """The finished parts of a study's runs; empty where the folder has no ledger. Rows that cannot be read, such as one
-    that a kill cut short, are counted in `notes`. Raises UnknownSchemaError."""
+    that a kill cut short, are counted in `notes`."""
     path, entries, unusable = StudyFiles(root).ledger, [], 0
     for row in read_json_lines(path, notes, required=False):
         try:
             entries.append(read_record(LedgerEntry, row, str(path)))
-        except UnknownSchemaError:
-            raise
         except RecordError:
             unusable += 1
     if unusable:

@@ -6,15 +6,24 @@ Any file of a run may be missing or incomplete, as in a run that has not finishe
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.errors import UsageError
 from balanced_thinking.runs.evaluations import Evaluation, load_evaluation
-from balanced_thinking.runs.files import path_in_run, read_json_lines, read_mapping
-from balanced_thinking.runs.find import SEED_FOLDER, TRAINING_FILES, explain_missing_runs, find_runs, list_folders
+from balanced_thinking.runs.files import note_problem, path_in_run, read_json_lines, read_mapping
+from balanced_thinking.runs.find import (
+    SEED_FOLDER,
+    TRAINING_FILES,
+    RunFolder,
+    explain_missing_runs,
+    find_runs,
+    list_folders,
+)
 from balanced_thinking.runs.paths import EVALUATIONS, PREDICTIONS, RunFiles
 from balanced_thinking.runs.records import (
     MetricsRow,
@@ -25,6 +34,11 @@ from balanced_thinking.runs.records import (
     read_record,
 )
 from balanced_thinking.system.progress import track_progress
+
+logger = logging.getLogger(__name__)
+# Of a folder that somebody else may have filled.
+MOST_RUNS, MOST_SPLITS, MOST_METRICS = 2000, 200, 100_000
+_LONGEST_NAME = 200  # characters of an arm
 
 
 class NoRunsError(UsageError, ValueError):
@@ -86,8 +100,26 @@ def load_runs(runs_dir: Path) -> list[Run]:
     places = find_runs(runs_dir)
     if not places:
         raise NoRunsError(explain_missing_runs(runs_dir))
-    runs = [load_run(folder, arm) for folder, arm in track_progress(places, "reading runs")]
+    if len(places) > MOST_RUNS:
+        logger.warning("%s has %d runs; the first %d are read", runs_dir, len(places), MOST_RUNS)
+    runs = _load_readable_runs(places[:MOST_RUNS])
     return sorted(_repeat_seedless_runs(runs), key=lambda run: (run.arm, -1 if run.seed is None else run.seed))
+
+
+def _load_readable_runs(places: Sequence[RunFolder]) -> list[Run]:
+    """The runs that can be read, with notes on the others. Raises the first error where none can be."""
+    runs: list[Run] = []
+    failures: list[Exception] = []
+    notes: list[str] = []
+    for folder, arm in track_progress(places, "reading runs"):
+        try:
+            runs.append(load_run(folder, arm))
+        except (OSError, RecordError, RecursionError) as error:
+            failures.append(error)
+            note_problem(notes, f"{folder.name} of {folder.parent.name} is left out: {error}")
+    if failures and not runs:
+        raise failures[0]
+    return [replace(runs[0], notes=(*runs[0].notes, *notes)), *runs[1:]] if notes else runs
 
 
 def _repeat_seedless_runs(runs: Sequence[Run]) -> Iterator[Run]:
@@ -111,7 +143,7 @@ def load_run(folder: Path, arm: str | None = None) -> Run:
     trained = not (provenance and provenance.finished and not provenance.train_seconds)
     config = read_mapping(files.config, notes)
     metrics = tuple(_read_metrics(files.metrics, notes, required=trained))
-    evaluations = {split.name: load_evaluation(split, notes) for split in list_folders(files.evaluations)}
+    evaluations = _load_evaluations(files, notes)
     if not evaluations:
         notes.append("no evaluation yet: eval/<data>-<split>/ is missing")
     if provenance and not provenance.finished:
@@ -120,7 +152,7 @@ def load_run(folder: Path, arm: str | None = None) -> Run:
         provenance and provenance.earlier and provenance.train_cpu_seconds is None
     ):  # recorded since all parts are counted
         notes.append("it was stopped and continued: its training time covers the last part only")
-    name = arm or (provenance and provenance.arm) or folder.resolve().name
+    name = arm or (provenance and provenance.arm and provenance.arm[:_LONGEST_NAME]) or folder.resolve().name
     return Run(
         arm=name,
         seed=_read_seed(folder, provenance),
@@ -137,7 +169,7 @@ def load_run(folder: Path, arm: str | None = None) -> Run:
 def _load_untrained_run(folder: Path, arm: str | None) -> Run:
     """A model that was only evaluated here, such as the base model from which runs start."""
     notes = ["no training files: its answers are compared with those of every seed"]
-    evaluations = {split.name: load_evaluation(split, notes) for split in list_folders(RunFiles(folder).evaluations)}
+    evaluations = _load_evaluations(RunFiles(folder), notes)
     seed = _read_seed(folder, None)
     return Run(
         arm or folder.resolve().name,
@@ -152,12 +184,19 @@ def _load_untrained_run(folder: Path, arm: str | None) -> Run:
     )
 
 
+def _load_evaluations(files: RunFiles, notes: list[str]) -> dict[str, Evaluation]:
+    folders = list_folders(files.evaluations)
+    if len(folders) > MOST_SPLITS:
+        note_problem(notes, f"eval/ has {len(folders)} folders; the first {MOST_SPLITS} are read")
+    return {split.name: load_evaluation(split, notes) for split in folders[:MOST_SPLITS]}
+
+
 def _hash_config_and_predictions(folder: Path) -> dict[str, str]:
     """The first 16 digits of the SHA-256 of the configuration and of every split's predictions, by a label."""
     hashes = {}
     for path in [RunFiles(folder).config, *sorted(folder.glob(f"{EVALUATIONS}/*/{PREDICTIONS}"))]:
-        if path.is_file():
-            with path.open("rb") as file:
+        if path.is_file() and not path.is_symlink():
+            with suppress(OSError), path.open("rb") as file:
                 hashes[f"sha256 of {path_in_run(path)}"] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return hashes
 
@@ -176,16 +215,21 @@ def _read_provenance_or_note(path: Path, notes: list[str]) -> Provenance | None:
     except UnknownSchemaError:
         raise
     except RecordError as error:
-        notes.append(f"{error}: it is not used")
+        note_problem(notes, f"{error}: it is not used")
         return None
 
 
 def _read_metrics(path: Path, notes: list[str], *, required: bool) -> Iterator[MetricsRow]:
     unusable = 0
-    for values in read_json_lines(path, notes, required=required):
+    for read, values in enumerate(read_json_lines(path, notes, required=required)):
+        if read >= MOST_METRICS:
+            note_problem(notes, f"{path_in_run(path)}: the rows after the first {MOST_METRICS:,} are left out")
+            break
         try:
-            yield read_metrics_row(values, str(path))
+            row = read_metrics_row(values, str(path))
         except RecordError:
             unusable += 1
+        else:
+            yield row._replace(values={k: v for k, v in row.values.items() if isinstance(v, int | float)})
     if unusable:
         notes.append(f"{path_in_run(path)}: {unusable} rows have no step and are left out")

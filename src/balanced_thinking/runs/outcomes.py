@@ -15,6 +15,7 @@ RIGHT, TRUNCATED, MALFORMED, SLIP, WRONG = (
     "wrong answer",
 )
 # In the order of the report. Every completion is in exactly one group.
+_LONGEST_ANSWER, _LAST_CHARACTERS = 500, 20_000  # what is searched: a stranger may write megabytes
 GROUPS = (RIGHT, SLIP, WRONG, MALFORMED, TRUNCATED)
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
@@ -38,9 +39,11 @@ def only_reasoning_is_right(row: Prediction, reasoning_format: str) -> bool:
     gold, given = row.gold.strip(), (row.prediction or "").strip()
     if not gold:
         return False
-    think = parse(row.completion, reasoning_format).think or ""
+    if len(gold) > _LONGEST_ANSWER:
+        return False
+    think = (parse(row.completion, reasoning_format).think or "")[-_LAST_CHARACTERS:]
     last = next((text for text in reversed(SENTENCE.split(think)) if re.search(r"\w", text)), "")
-    return _names_answer(last, gold) and not (given and _names_answer(last, given))
+    return _names_answer(last, gold) and not (given and _names_answer(last, given[:_LONGEST_ANSWER]))
 
 
 def _names_answer(sentence: str, answer: str) -> bool:

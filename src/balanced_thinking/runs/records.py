@@ -8,6 +8,7 @@ A new optional field needs no new number; a field that is renamed, or changes it
 from __future__ import annotations
 
 import json
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from balanced_thinking.config.errors import BalancedThinkingError
 SCHEMA = 2
 _KNOWN = (1, SCHEMA)  # 1: the same fields, without a number
 _LARGEST = 2**63  # JSON has integers of any size
+_LONGEST_NAME = 10_000  # characters of an id, which is in memory for every item
 Record = TypeVar("Record")
 
 
@@ -56,6 +58,13 @@ class Prediction:
     images: list[str] = field(default_factory=list)
     score: float = 0.0
     digest: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("problems", "choices", "images"):
+            if not all(isinstance(one, str) for one in getattr(self, name)):
+                raise RecordError(f"{name} holds something else than texts")
+        if max(len(self.id), len(self.digest), len(self.family or "")) > _LONGEST_NAME:
+            raise RecordError(f"id, digest or family has more than {_LONGEST_NAME:,} characters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +112,8 @@ class Summary:
     def __post_init__(self) -> None:
         if not 0 <= self.correct <= self.n:
             raise RecordError(f"n is {self.n} and correct {self.correct}; expected 0 <= correct <= n")
+        if not (0 <= self.malformed <= self.n and 0 <= self.truncated <= self.n):
+            raise RecordError(f"malformed is {self.malformed} and truncated {self.truncated}; expected 0 to n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +180,8 @@ class MetricsRow(NamedTuple):
 def read_metrics_row(values: Mapping[str, Any], where: str) -> MetricsRow:
     """Raises RecordError where it has no step."""
     step = values.get("step")
-    if not isinstance(step, int) or isinstance(step, bool):
-        raise RecordError(f"{where}: step is {step!r}; expected an integer")
+    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < _LARGEST:
+        raise RecordError(f"{where}: step is {reprlib.repr(step)}; expected an integer")
     logged = {name: value for name, value in values.items() if name not in ("step", "warnings")}
     warnings = values.get("warnings", [])
     known = warnings if isinstance(warnings, list) else []
@@ -198,7 +209,7 @@ def read_record(kind: type[Record], values: Mapping[str, Any], where: str) -> Re
                 raise RecordError(f"{where} has no {name}; expected a complete {kind.__name__}")
         elif not _matches_any_type(values[name], stored.kinds):
             expected = " or ".join(sorted(k.__name__ for k in stored.kinds))
-            raise RecordError(f"{where}: {name} is {values[name]!r}; expected {expected}")
+            raise RecordError(f"{where}: {name} is {reprlib.repr(values[name])}; expected {expected}")
         elif name != "schema":
             given[name] = values[name]
     try:
@@ -210,10 +221,10 @@ def read_record(kind: type[Record], values: Mapping[str, Any], where: str) -> Re
 def check_schema(values: Mapping[str, Any], where: str) -> None:
     """Raises UnknownSchemaError where the file is none that this version can read."""
     schema = values.get("schema", 1)
-    if schema not in _KNOWN or isinstance(schema, bool):
+    if not isinstance(schema, int) or schema not in _KNOWN or isinstance(schema, bool):
         raise UnknownSchemaError(
-            f"{where} has schema {schema!r}; this version of balanced-thinking reads {_KNOWN[0]} to {_KNOWN[-1]}: "
-            "a newer version wrote it, so upgrade"
+            f"{where} has schema {reprlib.repr(schema)}; this version of balanced-thinking reads {_KNOWN[0]} to "
+            f"{_KNOWN[-1]}: a newer version wrote it, so upgrade"
         )
 
 

@@ -11,7 +11,6 @@ import io
 import json
 import logging
 import os
-import re
 import threading
 import urllib.parse
 import urllib.request
@@ -28,6 +27,7 @@ from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.html import data_uri
 from balanced_thinking.segments import ReasoningFormat
 from balanced_thinking.system.fetching import SCHEMES, Answer, Deadline, Limits, RequestRefusedError, send_request
+from balanced_thinking.system.text import replace_surrogates
 
 logger = logging.getLogger(__name__)
 _TRIES = 4
@@ -37,7 +37,6 @@ _BUSY = (429, 500, 502, 503, 504)
 # Of an answer, in all: a completion takes a few bytes a token.
 _MOST_BYTES, _MOST_BYTES_PER_TOKEN = 4 << 20, 256
 _SHOWN_MODELS, _LONGEST_NAME = 10, 200
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ServerEngine(Engine):
@@ -245,7 +244,7 @@ def _join_parts(content: Any) -> str:
     Half of a character (a lone surrogate) becomes the sign for an unreadable one: no tokenizer takes it.
     """
     if content is None or isinstance(content, str):
-        return _LONE_SURROGATE.sub("\ufffd", content or "")
+        return replace_surrogates(content or "")
     try:
         if not isinstance(content, list):
             raise TypeError
@@ -254,7 +253,7 @@ def _join_parts(content: Any) -> str:
         raise ConnectionError(
             f"the server answered with the content {_shorten_json(content)}; expected a text, or parts with texts"
         ) from error
-    return _LONE_SURROGATE.sub("\ufffd", joined)
+    return replace_surrogates(joined)
 
 
 def _shorten_json(value: Any) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from balanced_thinking.runs.files import read_foreign_file
 from balanced_thinking.runs.paths import PLAN
 
 MAIN_SPLIT = "test"
@@ -41,8 +41,8 @@ def load_plan(root: Path) -> Plan:
 
 def _read_plan(path: Path) -> Plan:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
+        raw = read_foreign_file(path)
+    except (OSError, ValueError, RecursionError) as error:
         return Plan(notes=(f"{PLAN} cannot be read ({type(error).__name__}): its contrasts and margin are not used",))
     if not isinstance(raw, dict):
         return Plan(notes=(f"{PLAN} holds {type(raw).__name__}; expected a mapping",))
@@ -50,7 +50,7 @@ def _read_plan(path: Path) -> Plan:
     notes = [f"{PLAN}: {unusable} contrasts are not [arm, baseline] pairs"] if unusable else []
     margin = raw.get("margin")
     if margin is not None and not (isinstance(margin, int | float) and 0 <= margin < 100):
-        notes.append(f"{PLAN}: margin is {margin!r}; expected points from 0 to below 100")
+        notes.append(f"{PLAN}: margin is {reprlib.repr(margin)}; expected points from 0 to below 100")
         margin = None
     settings, benchmarks = raw.get("settings"), _planned_benchmarks(raw)
     return Plan(pairs, margin, _keys_if_mapping(settings), _keys_if_mapping(raw.get("arms")), benchmarks, tuple(notes))
@@ -60,7 +60,7 @@ def _read_contrast_pairs(value: Any) -> tuple[tuple[tuple[str, str], ...], int]:
     """The usable pairs without repetitions, and the number of unusable entries."""
     entries = value if isinstance(value, list) else []
     usable = [entry for entry in entries if isinstance(entry, list) and len(entry) == 2]
-    return tuple(dict.fromkeys((str(arm), str(base)) for arm, base in usable)), len(entries) - len(usable)
+    return tuple(dict.fromkeys((_name(arm), _name(base)) for arm, base in usable)), len(entries) - len(usable)
 
 
 def _planned_benchmarks(raw: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -86,4 +86,9 @@ def _benchmark_splits(options: Any) -> list[Any]:
 
 
 def _keys_if_mapping(value: Any) -> tuple[str, ...]:
-    return tuple(map(str, value)) if isinstance(value, dict) else ()
+    return tuple(map(_name, value)) if isinstance(value, dict) else ()
+
+
+def _name(value: Any) -> str:
+    """A name as the plan means it: a number is one, too; anything longer is none."""
+    return str(value) if isinstance(value, (str, int, float)) else reprlib.repr(value)

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from balanced_thinking.data.permissions import current_permissions
 from balanced_thinking.report.compare.completions import (
     Segment,
     split_completion,
 )
 from balanced_thinking.report.compare.images import (
     embed_image,
+    is_outside,
 )
 from balanced_thinking.runs.evaluations import Evaluation, read_predictions
 from balanced_thinking.runs.load import Run
+from balanced_thinking.runs.paths import EVALUATIONS
 from balanced_thinking.runs.records import Prediction
+from balanced_thinking.system.text import shorten_text
 
 SAMPLES = 48
 # At most these shares of the samples are chosen for a disagreement, or for a malformed completion.
 DISAGREEING, MALFORMED = 2 / 3, 1 / 6
 # A page has about this many bytes of samples. Further samples are left out.
 MAX_BYTES = 3_000_000
+# Of one sample: characters of a text and of a line, options, pictures.
+_LONGEST_TEXT, _LONGEST_LINE, _MOST_SHOWN, _MOST_PICTURES = 20_000, 1_000, 50, 16
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,8 @@ class Reply:
 
 @dataclass(frozen=True)
 class Sample:
-    """One item with every arm's reply. `images` are data URIs. `missing_images` counts those not embedded."""
+    """One item with every arm's reply. `images` are data URIs. `missing_images` counts those not found,
+    `outside_images` those outside the run's folder."""
 
     id: str
     question: str
@@ -51,6 +58,7 @@ class Sample:
     family: str
     images: tuple[str, ...]
     missing_images: int
+    outside_images: int
     replies: tuple[Reply, ...]
 
     @property
@@ -152,7 +160,27 @@ def _choose_ids(
 
 def _read_wanted_predictions(evaluation: Evaluation, wanted: set[str]) -> dict[str, Prediction]:
     """The full rows of the wanted items, from a second pass over the file, because all texts may not fit in memory."""
-    return {row.id: row for row in read_predictions(evaluation.folder, []) if row.id in wanted}
+    rows = read_predictions(evaluation.folder, [])
+    return {row.id: _shorten_texts(row) for row in rows if row.id in wanted}
+
+
+def _shorten_texts(row: Prediction) -> Prediction:
+    """The row as the page shows it: a text of megabytes has only its start and end, with what is left out counted."""
+    return replace(
+        row,
+        question=shorten_text(row.question, _LONGEST_TEXT),
+        completion=shorten_text(row.completion, _LONGEST_TEXT),
+        gold=shorten_text(row.gold, _LONGEST_LINE),
+        prediction=row.prediction and shorten_text(row.prediction, _LONGEST_LINE),
+        choices=_shorten_list(row.choices),
+        problems=_shorten_list(row.problems),
+        images=row.images[:_MOST_PICTURES],
+    )
+
+
+def _shorten_list(texts: Sequence[str]) -> list[str]:
+    more = [f"and {len(texts) - _MOST_SHOWN} more"] if len(texts) > _MOST_SHOWN else []
+    return [shorten_text(text, _LONGEST_LINE) for text in texts[:_MOST_SHOWN]] + more
 
 
 def _make_sample(
@@ -160,16 +188,20 @@ def _make_sample(
 ) -> Sample:
     arm, found = next(iter(rows.items()))
     row = found[item]
-    paths = [evaluations[arm].folder / name for name in row.images]
-    images = tuple(uri for path in paths if (uri := embed_image(path, root)) is not None)
+    folder = evaluations[arm].folder
+    paths = [folder / name for name in row.images]
+    own = folder.parent.parent if folder.parent.name == EVALUATIONS else root  # a run's folder may be a link
+    outside = 0 if current_permissions().outside else sum(is_outside(path, own) for path in paths)
+    images = tuple(uri for path in paths if (uri := embed_image(path, own)) is not None)
     return Sample(
-        id=item,
+        id=shorten_text(item, _LONGEST_LINE),
         question=row.question,
         choices=tuple(row.choices),
         gold=row.gold,
-        family=row.family or "",
+        family=shorten_text(row.family or "", _LONGEST_LINE),
         images=images,
-        missing_images=len(paths) - len(images),
+        missing_images=len(paths) - len(images) - outside,
+        outside_images=outside,
         replies=tuple(_make_reply(arm, found[item], evaluations[arm].reasoning_format) for arm, found in rows.items()),
     )
 

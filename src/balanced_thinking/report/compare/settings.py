@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from balanced_thinking.runs.load import Run
+from balanced_thinking.system.text import shorten_text
+
+_LONGEST, _DEEPEST, _MOST_ROWS = 2_000, 10, 1_000  # characters of a value, levels of keys, keys
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class ValueRow:
 def value_rows(groups: Sequence[Sequence[Run]], pick: Callable[[Run], Mapping[str, Any]]) -> tuple[ValueRow, ...]:
     """One row for each key of the mappings that `pick` returns, nested keys as `a.b`. `groups` are the arms' runs."""
     flat = [[dict(_flatten_mapping(pick(run))) for run in runs] for runs in groups]
-    keys = dict.fromkeys(key for runs in flat for run in runs for key in run)
+    keys = list(dict.fromkeys(key for runs in flat for run in runs for key in run))[:_MOST_ROWS]
     return tuple(
         ValueRow(key, tuple(_distinct_values(run.get(key, "") for run in runs) for runs in flat)) for key in keys
     )
@@ -32,10 +35,19 @@ def value_rows(groups: Sequence[Sequence[Run]], pick: Callable[[Run], Mapping[st
 
 def _flatten_mapping(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
     for key, value in mapping.items():
-        if isinstance(value, dict) and value:
-            yield from _flatten_mapping(value, f"{prefix}{key}.")
+        name = shorten_text(f"{prefix}{key}", _LONGEST)
+        if isinstance(value, dict) and value and name.count(".") < _DEEPEST:
+            yield from _flatten_mapping(value, f"{name}.")
         else:
-            yield f"{prefix}{key}", "" if value is None else str(value)
+            yield name, "" if value is None else _describe_value(value)
+
+
+def _describe_value(value: Any) -> str:
+    """A value of a stranger's file may be of any depth and length."""
+    try:
+        return shorten_text(str(value), _LONGEST)
+    except (RecursionError, ValueError):  # an integer of 5,000 digits cannot be written
+        return f"a {type(value).__name__} that cannot be shown"
 
 
 def _distinct_values(values: Iterable[str]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ MAX_POINTS, MIN_POINTS = 300, 40
 SMOOTHING = 0.06
 # Above this ratio of the largest to the smallest value, the axis is logarithmic.
 LOG_RATIO = 50
+_LARGEST = 1e100  # the ticks of an axis overflow beyond
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def draw_curves(
 
 def _read_curve(run: Run, key: str, arm: int) -> Curve | None:
     logged = [(row.step, finite_number(row.values[key])) for row in run.metrics if key in row.values]
-    finite = [(step, value) for step, value in logged if value is not None]
+    finite = [(step, value) for step, value in logged if value is not None and abs(value) < _LARGEST]
     if not finite:
         return None
     steps_N, values_N = np.array(finite).T

@@ -40,6 +40,7 @@ from balanced_thinking.report.write.wording import (
     verdict_headline,
 )
 from balanced_thinking.runs.outcomes import GROUPS
+from balanced_thinking.system.text import show_controls
 
 ARM_HEADER = [
     "arm",
@@ -132,7 +133,7 @@ def _titled_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str
 
 def escape_markdown(text: str) -> str:
     """The text on one line, escaped so that Markdown and HTML take it literally."""
-    return re.sub(r"([\\`*_{}\[\]|#~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    return re.sub(r"([\\`*_{}\[\]|#~])", r"\\\1", html.escape(show_controls(" ".join(text.split())), quote=False))
 
 
 def _verdict_blocks(tables: Tables) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, fields, replace
 from balanced_thinking.report.build import Report
 from balanced_thinking.report.compare.contrasts import Contrast
 from balanced_thinking.report.compare.rows import ArmRow
+from balanced_thinking.system.spreadsheets import disarm_formula
 
 
 def all_arm_rows(report: Report) -> list[ArmRow]:
@@ -67,14 +68,9 @@ def _to_csv(names: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _disarm_formula(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: disarm_formula(value) for key, value in row.items()} for row in rows)
     return buffer.getvalue()
 
 
 def _seed_range_text(row: ArmRow) -> str:
     return " to ".join(str(share) for share in row.seed_range or ())
-
-
-def _disarm_formula(value: object) -> object:
-    """The value, quoted where a spreadsheet would read it as a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
