@@ -15,8 +15,10 @@ from balanced_thinking.batch.special_tokens import SpecialTokens
 from balanced_thinking.batch.turn_end import TEMPLATE_ERRORS, TurnEnds
 from balanced_thinking.batch.turns import FittedTurn, Turn, TurnFitter
 from balanced_thinking.data.bad_rows import RowError
+from balanced_thinking.models.templates import bound_chat_templates
 from balanced_thinking.segments import ReasoningFormat, find_opened, get_format
 
+bound_chat_templates()
 _SHOWN = 80  # characters of a text in a message
 
 

@@ -22,7 +22,10 @@ from balanced_thinking.models.find import (
     how_to_add_processor,
 )
 from balanced_thinking.models.pictures_only import load_pictures_only
+from balanced_thinking.models.templates import bound_chat_templates
 from balanced_thinking.models.tiny import ImageOnlyQwen2_5_VLProcessor, build_tiny
+
+bound_chat_templates()
 
 
 def load_processor(name: str, image_options: Mapping[str, Any] | None = None) -> Any:
