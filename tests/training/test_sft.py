@@ -21,7 +21,7 @@ from balanced_thinking.data.world import load
 from balanced_thinking.loss.schedules import Schedule
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import ANSWER, THINK
-from balanced_thinking.training import head
+from balanced_thinking.training import head, loading
 from balanced_thinking.training import run as training_run
 from balanced_thinking.training.callbacks import show_progress
 from balanced_thinking.training.head import attach_weighted_head
@@ -347,7 +347,10 @@ def test_resumed_run_equals_the_undisturbed_one(
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_tensor_of_a_full_checkpoint_is_loaded(architecture: str, world_rows: Dataset, tmp_path: Path) -> None:
+def test_every_tensor_of_a_full_checkpoint_is_loaded(
+    architecture: str, world_rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "load_checked_model", lambda *_: pytest.fail("a second copy of the weights was read"))
     saved = trainer(architecture, world_rows, config(tmp_path, save_strategy="steps", save_steps=1))
     saved.train()
     fresh = trainer(architecture, world_rows, config(tmp_path))

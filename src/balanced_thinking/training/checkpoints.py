@@ -46,6 +46,7 @@ class CheckpointWriter:
     _digests: BackgroundDigests | None = None
     _push_later = False
     _folder_inode: int | None = None  # of the folder of checkpoints, since the training began
+    has_checked_space = False  # by who made the trainer
     carried_files: tuple[Path, ...] = ()  # of the run, copied into every checkpoint where they exist
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -71,7 +72,8 @@ class CheckpointWriter:
     def _prepare_saving(self) -> None:
         """Before the first step. Raises NoSpaceError where not even one checkpoint would fit."""
         if self.args.should_save:
-            check_free_space(self)
+            if not self.has_checked_space:
+                check_free_space(self)
             if saves_checkpoints(self.args):
                 Path(self.args.output_dir).mkdir(parents=True, exist_ok=True)
                 self._folder_inode = Path(self.args.output_dir).stat().st_ino

@@ -50,7 +50,7 @@ def find_disk_error(error: BaseException | None) -> str | None:
             return f"{error.strerror}" + (f" ({error.filename})" if error.filename else "")
         said = str(error).strip().partition("\n")[0][:200]
         if isinstance(error, (OSError, RuntimeError, SafetensorError)) and _WRAPPED.search(said):
-            return said
+            return f"a file could not be written completely ({said})"
         error = error.__cause__
     return None
 

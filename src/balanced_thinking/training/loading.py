@@ -8,6 +8,7 @@ from typing import Any
 
 from peft import PeftModel
 
+from balanced_thinking.models.load_in_place import load_in_place
 from balanced_thinking.models.weights import check_adapter_checkpoint, load_checked_model
 from balanced_thinking.runs.checkpoints import checkpoint_name
 from balanced_thinking.runs.manifest import describe_damages
@@ -120,13 +121,16 @@ def load_full_weights(checkpoint: str, model: Any) -> bool:
     """Load every tensor of a fully fine-tuned `checkpoint`; False without loading for an adapter or sharded weights.
 
     transformers' own loader reads the keys of the file as they are, but `save_pretrained` renames most keys of a VLM.
-    So it silently loads 1 of 57 tensors of Qwen2.5-VL (transformers #43701). `from_pretrained` knows the renaming.
+    So it silently loads 1 of 57 tensors of Qwen2.5-VL (transformers #43701). We read tensor by tensor under their own
+    names; where saving changes more than names, `from_pretrained` reads a second copy.
 
     Raises WeightsError for weights that are not complete, not readable or not finite.
     """
     complete = any((Path(checkpoint) / name).is_file() for name in _FULL_WEIGHTS)
     if isinstance(model, PeftModel) or not complete:
         return False
+    if load_in_place(model, Path(checkpoint)):
+        return True
     saved = load_checked_model(type(model), checkpoint, (), {"dtype": model.dtype}).model
     model.load_state_dict(saved.state_dict(), strict=True)
     return True

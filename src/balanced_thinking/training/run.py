@@ -187,6 +187,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
     trainer.allow_partial_resume = allow_partial
     show_progress(trainer)
     check_free_space(trainer)
+    trainer.has_checked_space = True
     # The directory is created only now, so that a failed start leaves nothing behind.
     if args.process_index == 0:
         create_run(out, recipe.to_yaml(), provenance, resume=resume)
