@@ -95,3 +95,29 @@ def test_a_signal_to_any_rank_stops_all_after_the_same_step(
     assert f"of {STEPS}; checkpoint-" in said
     assert "Traceback" not in said + ranks[1].log.read_text()
     resume_and_compare(run, tmp_path, undisturbed)
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in read_result(run)[1] if "loss" in row]
+
+
+@pytest.mark.faults
+def test_a_run_of_four_ranks_continues_on_two_and_on_one(tmp_path: Path) -> None:
+    """The samples of a step, and so its loss, are those of the undisturbed run. Another number a step is refused."""
+    write_rows(tmp_path / "rows.jsonl")
+    program = [sys.executable, "-m", "balanced_thinking.cli", *KINDS["sft"], "--data", str(tmp_path / "rows.jsonl")]
+
+    def run(name: str, ranks: int, batch: int, steps: int, *more: str) -> tuple[list[int], str]:
+        shape = ["--per_device_train_batch_size", str(batch), "--max_steps", str(steps)]
+        ended = start_ranks([*program, *shape, "--out", str(tmp_path / name), *more], ranks, tmp_path, ENVIRONMENT)
+        return [rank.process.wait(600) for rank in ended], ended[0].log.read_text()
+
+    constant = ["--lr_scheduler_type", "constant", "--schedule", "constant"]  # the number of steps changes below
+    assert run("undisturbed", 4, 1, 8, *constant)[0] == [0] * 4
+    assert run("run", 4, 1, 3, *constant)[0] == [0] * 4
+    codes, said = run("run", 2, 1, 6, "--resume", *constant)
+    assert codes == [2, 2]
+    assert "checkpoint-3 was written by 4 ranks, with 4 samples a step; here 2 x 1 x 1" in said
+    assert run("run", 2, 2, 6, "--resume", *constant)[0] == [0, 0]
+    assert run("run", 1, 4, 8, "--resume", *constant)[0] == [0]
+    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "undisturbed"), rel=1e-5)

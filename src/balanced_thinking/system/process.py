@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 # How torchrun (and `accelerate launch`), Intel MPI, Open MPI and MVAPICH name a process's rank.
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _LOCAL_RANKS = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
 
 
@@ -23,6 +24,11 @@ def process_rank(*, local: bool = False) -> int:
     """This process's rank among all that a launcher started, or among those of this machine; 0 without a launcher."""
     names = _LOCAL_RANKS if local else _RANKS
     return next((int(rank) for name in names if (rank := os.environ.get(name, "")).isdecimal()), 0)
+
+
+def count_ranks() -> int:
+    """How many processes a launcher has started; 1 without a launcher."""
+    return next((int(ranks) for name in _SIZES if (ranks := os.environ.get(name, "")).isdecimal()), 1)
 
 
 class Clock(NamedTuple):

@@ -19,6 +19,7 @@ from balanced_thinking.runs.manifest import FileDigest, seal_folder
 from balanced_thinking.runs.staging import publish_folder, remove_folder, staging_folder
 from balanced_thinking.training.failed_saves import SaveFailedError, name_failed_save
 from balanced_thinking.training.inspect_checkpoint import OPTIMIZER_FILE, TRAINER_STATE_FILE
+from balanced_thinking.training.rank_change import count_step_samples
 from balanced_thinking.training.space import (
     advise_resuming,
     check_free_space,
@@ -132,6 +133,7 @@ class CheckpointWriter:
             "step": self.state.global_step,
             "max_steps": self.state.max_steps,
             "world_size": self.accelerator.num_processes,
+            "step_samples": count_step_samples(self.args),
             "weights_only": bool(self.args.save_only_model),
         }
 

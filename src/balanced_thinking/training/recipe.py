@@ -26,8 +26,10 @@ from balanced_thinking.config.types import (
 )
 from balanced_thinking.config.yaml import read_yaml, read_yaml_file
 from balanced_thinking.models.find import TinySize
+from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.training.arguments import LORA_SYNONYMS, argument_types, lora_types
 from balanced_thinking.training.auto_batch import DIVISION_KEYS, is_same_but_divided
+from balanced_thinking.training.rank_change import keys_that_ranks_divide
 
 _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 STAGES = ("sft", "grpo")
@@ -128,7 +130,8 @@ def resumed_recipe(saved: Path, config: Path | None, overrides: Sequence[tuple[s
     Raises RecipeError where it differs from the run's in a key outside `RESUME_MAY_CHANGE`.
     """
     recipe = load_recipe(config or saved, overrides)
-    if changed := describe_changes(load_recipe(saved), recipe, RESUME_MAY_CHANGE):
+    may_change = RESUME_MAY_CHANGE | keys_that_ranks_divide(RunFiles(saved.parent).checkpoints)
+    if changed := describe_changes(load_recipe(saved), recipe, may_change):
         raise RecipeError(
             f"{saved.parent} cannot be resumed with another recipe: {'; '.join(changed[:3])}; undo the change, or "
             "start a new run with another --out"

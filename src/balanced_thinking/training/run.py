@@ -55,6 +55,7 @@ from balanced_thinking.training.model_checks import (
 )
 from balanced_thinking.training.nonfinite import skipped_updates
 from balanced_thinking.training.options import DEFAULTS
+from balanced_thinking.training.rank_change import refuse_other_division
 from balanced_thinking.training.recipe import Recipe, load_recipe
 from balanced_thinking.training.resume import choose_state
 from balanced_thinking.training.safety import refuse_several_gpus, refuse_unsupported_precision
@@ -142,6 +143,8 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
         return RunFiles(out).model
     choice = on_first_rank(lambda: choose_state(out, args, allow_partial)) if resume else None
     checkpoint = choice.path if choice else None
+    if checkpoint:
+        refuse_other_division(checkpoint, args)
     for line in describe_resume_changes(load_recipe(RunFiles(out).config), recipe) if checkpoint else ():
         logger.info("%s", line)
     processor = load_training_processor(recipe, args)

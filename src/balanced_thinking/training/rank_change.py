@@ -1,0 +1,73 @@
+"""Continuing a run on another number of ranks: a step keeps its samples, or the run is refused by name."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.runs.checkpoints import list_checkpoints
+from balanced_thinking.runs.manifest import is_sealed, read_manifest
+from balanced_thinking.system.process import count_ranks
+
+logger = logging.getLogger(__name__)
+# What divides the samples of a step: these may change together with the number of ranks.
+DIVISION = frozenset({"training.per_device_train_batch_size", "training.gradient_accumulation_steps"})
+
+
+def count_step_samples(args: Any) -> int:
+    """Samples of an optimizer step, over all its micro-batches and ranks."""
+    return int(args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size)
+
+
+def keys_that_ranks_divide(checkpoints: Path) -> frozenset[str]:
+    """The recipe's keys that may differ because other ranks than those of the newest checkpoint continue."""
+    newest = next(iter(list_checkpoints(checkpoints).values()), None)
+    about = _read_about(newest) if newest else {}
+    return DIVISION if about.get("world_size", count_ranks()) != count_ranks() else frozenset()
+
+
+def refuse_other_division(checkpoint: str, args: Any) -> None:
+    """Raises RecipeError where the next steps would not be those of the ranks that wrote the checkpoint."""
+    about = _read_about(Path(checkpoint))
+    ranks, samples, now = about.get("world_size"), about.get("step_samples"), count_step_samples(args)
+    if ranks is None or ranks == args.world_size:
+        return
+    place, written = Path(checkpoint).name, f"{ranks} rank{'s' if ranks > 1 else ''}"
+    if args.deepspeed is not None or getattr(args, "deepspeed_plugin", None) is not None:
+        raise RecipeError(
+            f"{place} was written by {written}, and DeepSpeed loads it on as many only; {args.world_size} were "
+            "started. Start that number, or convert the checkpoint with DeepSpeed's own ds_to_universal"
+        )
+    if hasattr(args, "steps_per_generation"):
+        raise RecipeError(
+            f"{place} was written by {written}, each with completions of its own; {args.world_size} were started. "
+            "GRPO continues on the same number of ranks"
+        )
+    if samples is not None and samples != now:
+        raise RecipeError(
+            f"{place} was written by {written}, with {samples} samples a step; here {args.world_size} x "
+            f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps} (ranks x "
+            f"per_device_train_batch_size x gradient_accumulation_steps) make {now}. Change one of the two options so "
+            f"that they make {samples}"
+        )
+    logger.info(
+        "%s was written by %s and continues on %d, with the same samples a step", place, written, args.world_size
+    )
+
+
+def find_random_state(checkpoint: Path, rank: int, ranks: int) -> Path | None:
+    """The file with the state of a rank's random numbers; None where the ranks that wrote the checkpoint were fewer,
+    or another kind of run."""
+    file = checkpoint / (f"rng_state_{rank}.pth" if ranks > 1 else "rng_state.pth")
+    return file if file.is_file() else None
+
+
+def seed_of_new_rank(seed: int, step: int, rank: int) -> int:
+    """The seed of a rank without a state: the same whenever the run continues from this step."""
+    return (seed + 1_000_003 * (step + 1) + 7_919 * rank) % 2**32
+
+
+def _read_about(checkpoint: Path) -> dict[str, Any]:
+    return dict(read_manifest(checkpoint).about) if is_sealed(checkpoint) else {}
