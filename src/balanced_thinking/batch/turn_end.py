@@ -92,7 +92,7 @@ def find_turn_end(processor: Any) -> TurnEnd | None:
 def stop_token_ids(generation_config: Any, tokenizer: Any) -> list[int]:
     """The ids at which generation stops, by the model's settings and its tokenizer; sorted."""
     named = getattr(generation_config, "eos_token_id", None)
-    found = set([named] if isinstance(named, int) else named or [])
+    found = {one for one in ([named] if isinstance(named, int) else named or []) if isinstance(one, int)}
     return sorted(found | ({tokenizer.eos_token_id} - {None}))
 
 

@@ -9,13 +9,13 @@ Only JSON, text and pictures are read. Pickles, arrays and everything else stay 
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.picture_files import PICTURE_SUFFIXES
 
@@ -70,8 +70,8 @@ def _build_record(row: int, sample: dict[str, Any]) -> dict[str, Any] | BadRow:
             continue
         try:
             text = data.decode("utf-8-sig")
-            found = json.loads(text) if _JSON.fullmatch(suffix) else text
-        except (ValueError, RecursionError):
+            found = parse_json(text) if _JSON.fullmatch(suffix) else text
+        except ValueError:
             shown = data[:200].decode("utf-8", errors="replace")
             return BadRow(row, ("invalid_json" if _JSON.fullmatch(suffix) else "not_utf8",), shown, sample["__key__"])
         if isinstance(found, dict):

@@ -15,7 +15,6 @@ A folder without any split in its names is the split `train`, as on the hub.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.records import csv_columns, read_records, refuse_unreadable_file
@@ -136,7 +136,7 @@ def _read_file(file: Path) -> Iterator[Row]:
 
 def _open_folder(folder: Path, split: str, subset: str | None) -> Source:
     if (folder / "dataset_dict.json").is_file():
-        splits = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8")).get("splits", [])
+        splits = _read_saved_splits(folder / "dataset_dict.json")
         if split not in splits:
             raise _missing_split_error(folder, split, splits)
         return _open_saved(folder / split, split)._replace(by_row=False)
@@ -148,6 +148,12 @@ def _open_folder(folder: Path, split: str, subset: str | None) -> Source:
         rows = (Row(row, record, split, folder) for row, record in stream_table(folder, split, subset))
         return Source(str(folder), rows)
     return _open_files(folder, split, _find_files(folder))
+
+
+def _read_saved_splits(file: Path) -> list[str]:
+    found = read_json_file(file)
+    splits = found.get("splits") if isinstance(found, dict) else None
+    return [str(split) for split in splits] if isinstance(splits, list) else []
 
 
 def _open_saved(folder: Path, stem: str) -> Source:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from balanced_thinking.config.errors import UsageError
+from balanced_thinking.config.foreign_json import JsonError, read_json_file
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.models.verify import refuse_altered_model
 from balanced_thinking.runs.paths import RunFiles
@@ -87,7 +87,7 @@ def check_model(name: str) -> None:
         return
     if not (folder / "config.json").is_file():
         raise ModelNotFoundError(describe_missing_model(folder))
-    has_vision = "vision_config" in _read_json(folder / "config.json")
+    has_vision = "vision_config" in read_json_mapping(folder / "config.json")
     for what, names in (("tokenizer", _TOKENIZER_FILES), ("processor", _PROCESSOR_FILES if has_vision else ())):
         if names and not any((folder / file).is_file() for file in names):
             expected = f"expected {' or '.join(names)} beside config.json"
@@ -156,7 +156,7 @@ def adapter_base_name(path: str) -> str | None:
     adapter = Path(path) / "adapter_config.json"
     if not adapter.is_file():
         return None
-    base = _read_json(adapter).get("base_model_name_or_path")
+    base = read_json_mapping(adapter).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ModelNotFoundError(f"{adapter} names no base model; set its base_model_name_or_path")
     if (found := _find_base_beside(Path(path), base)) is not None:
@@ -180,7 +180,7 @@ def _find_base_beside(adapter: Path, base: str) -> Path | None:
     parts = Path(base).expanduser().parts
     parents = adapter.absolute().parents
     own = [RunFiles(parent).base_model for parent in parents[:2]]
-    candidates = [place for place in own if place.name == parts[-1]]
+    candidates = [place for place in own if parts and place.name == parts[-1]]
     candidates.append(Path(base).expanduser())
     suffixes = [parts] if not Path(base).is_absolute() else []
     suffixes += [parts[start:] for start in range(1, len(parts) - 1)]
@@ -198,9 +198,10 @@ def is_run_folder(folder: Path) -> bool:
     return any((RunFiles(folder).model / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json_mapping(path: Path) -> dict[str, Any]:
+    """The object in a file of a model's folder, empty for another value. Raises ModelNotFoundError."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelNotFoundError(f"{path} is not valid JSON: {error}; copy it again from its source") from None
+        found = read_json_file(path)
+    except JsonError as error:
+        raise ModelNotFoundError(str(error)) from None
     return found if isinstance(found, dict) else {}

@@ -6,16 +6,18 @@ What is left out stays in the processor's configuration, so that a run saves a c
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import transformers
 from transformers import PROCESSOR_MAPPING, ProcessorMixin
 from transformers.utils import cached_file
+
+from balanced_thinking.config.foreign_json import read_json_file
 
 LEFT_OUT = "video_processor"
 # Where a checkpoint may name the class of its processor, and its video configuration, in transformers' order.
@@ -145,6 +147,5 @@ def read_part(path: str, name: str) -> dict[str, Any]:
     )
     if file is None:
         return {}
-    with open(file, encoding="utf-8") as stream:
-        found = json.load(stream)
+    found = read_json_file(Path(file))
     return found if isinstance(found, dict) else {}

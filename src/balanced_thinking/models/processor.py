@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from balanced_thinking.config.errors import RecipeError
@@ -20,6 +20,7 @@ from balanced_thinking.models.find import (
     describe_missing_model,
     find_model_source,
     how_to_add_processor,
+    read_json_mapping,
 )
 from balanced_thinking.models.pictures_only import load_pictures_only
 from balanced_thinking.models.templates import bound_chat_templates
@@ -48,7 +49,7 @@ def load_processor(name: str, image_options: Mapping[str, Any] | None = None) ->
 def load_checked_processor(path: str, vision: bool, image_options: Mapping[str, Any]) -> Any:
     """As `load_processor`, from a folder or hub name that has the files itself; `vision`: whether it takes images."""
     declared = Path(path) / "processor_config.json"
-    kind = json.loads(declared.read_text()).get("processor_class") if declared.is_file() else None
+    kind = read_json_mapping(declared).get("processor_class") if declared.is_file() else None
     if kind == ImageOnlyQwen2_5_VLProcessor.__name__:
         processor = _load_image_only_qwen(path, image_options)
     else:
@@ -102,7 +103,7 @@ def _load_part(load: Callable[..., Any], path: str, options: Mapping[str, Any]) 
     """Raises ModelNotFoundError if there is no processor or tokenizer to load."""
     try:
         return load(path, **options)
-    except (ImportError, OSError, ValueError, KeyError, TypeError) as error:
+    except (ImportError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         _refuse_missing_package(path, error)
         if options and not isinstance(error, OSError):
             raise RecipeError(
@@ -129,6 +130,10 @@ def load_config(path: str) -> Any:
     """Raises OSError, with the places where it was looked for, if there is no such model."""
     try:
         return AutoConfig.from_pretrained(path)
+    except (RecursionError, TypeError, AttributeError, LookupError, ArithmeticError, StrictDataclassError) as error:
+        raise ModelNotFoundError(
+            f"{path} has a config.json that transformers cannot use ({str(error)[:400]}); copy it again from its source"
+        ) from error
     except (OSError, ValueError) as error:
         folder = Path(path)
         if not folder.is_dir():

@@ -5,9 +5,9 @@ transformers and PEFT only warn of a tensor that a file lacks, and initialise it
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel, get_peft_model_state_dict
 from peft.utils.save_and_load import load_peft_weights
 from safetensors import SafetensorError, safe_open
@@ -23,6 +24,7 @@ from torch import Tensor
 from transformers.integrations import is_fsdp_enabled
 
 from balanced_thinking.config.errors import UsageError
+from balanced_thinking.config.foreign_json import read_json_file
 
 # In the order in which transformers and PEFT look for them; only the first that is there counts.
 _MODEL_FILES = (
@@ -32,6 +34,7 @@ _MODEL_FILES = (
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _ELSEWHERE = {"subfolder", "variant", "gguf_file", "state_dict"}  # options of from_pretrained that name other files
 _POINTER = b"version https://git-lfs"
+_IMPOSSIBLE_SIZE = re.compile("negative dimension|overflowed|Storage size|invalid shape")  # in what torch says
 _NAMED = 4  # tensors in a message
 # What torch and safetensors raise for a file that is torn or is something else.
 _UNREADABLE = (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError, ValueError)
@@ -64,6 +67,13 @@ def load_checked_model(auto: Any, path: str, allow_missing: Sequence[str], optio
             model, found = auto.from_pretrained(path, **options)
     except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
         raise WeightsError(f"the weights of {path} cannot be read: {error}; download them again") from error
+    except (RecursionError, ArithmeticError, StrictDataclassError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _IMPOSSIBLE_SIZE.search(str(error)):
+            raise
+        raise WeightsError(
+            f"the model of {path} cannot be built ({str(error)[:400]}): the files of its configuration are damaged, or "
+            "name sizes that no model has; copy them again from their source"
+        ) from error
     random = refuse_incomplete(type(model).__name__, path, found, allow_missing)
     refuse_nonfinite(model.state_dict(), path)
     return CheckedModel(model, random)
@@ -127,7 +137,7 @@ def refuse_nonfinite_files(path: str) -> None:
 
 def _read_shard_names(index: Path) -> list[str]:
     try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return sorted(set(read_json_file(index)["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise WeightsError(f"{index} is not an index of weight files ({error!r}); copy it again") from None
 

@@ -9,11 +9,11 @@ In the hub's table, items of `choose_img` with more options than picture columns
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example, format_question
 from balanced_thinking.data.options import check_known_name
@@ -66,7 +66,7 @@ def load(
 def _read_item_folder(kind: str, row: int, file: Path) -> Example | BadRow:
     identity = f"{kind}-{file.parent.name}"
     try:
-        item = json.loads(file.read_text(encoding="utf-8"))
+        item = read_json_file(file)
     except ValueError as error:
         return BadRow(row, ("invalid_json",), str(error), identity)
     if not isinstance(item, dict):

@@ -9,11 +9,11 @@ their position.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example, format_question
 from balanced_thinking.data.options import check_known_name
@@ -44,7 +44,7 @@ def load(
     folder = Path(path).expanduser()
     if not recognises(folder):
         raise DataError(f"{folder} is not ScienceQA: expected {' and '.join(FILES)} in it")
-    problems, splits = (json.loads((folder / name).read_text(encoding="utf-8")) for name in FILES)
+    problems, splits = (read_json_file(folder / name) for name in FILES)
     check_known_name("ScienceQA", "split", split, splits)
     for row, pid in enumerate(splits[split], start=1):
         item = problems.get(pid)
