@@ -14,7 +14,7 @@ from tests.faults.outcome import differences, read_outcome, unfinished_folders
 
 # The first event of a save, and the last.
 SAVE_BEGINS = r"^mkdir RUN/(checkpoints/)?\.saving-[\w-]+$"
-SAVED = r"^renamed RUN/\S*\.saving-\S+ RUN/(checkpoints/checkpoint-\d+|model)$"
+SAVED = r"^renamed RUN/\S*\.saving-\S+ RUN/(checkpoints/checkpoint-\d+|model|base)$"
 # Moments of special interest, by name; each is met several times in a run.
 POINTS = {
     "before the rename": SAVED.replace("renamed", "rename"),

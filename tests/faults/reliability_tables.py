@@ -18,7 +18,7 @@ _KILLS = {
     "kills-grpo": "GRPO, saved within a generation cycle",
     "kills-study": "a study: the command, a worker, or both",
     "kills-two-ranks": "two ranks, one of them killed",
-    "kills-launched-ranks": "two ranks of `accelerate launch`, one of them killed",
+    "kills-launched-ranks": "two ranks of torchrun, one of them killed",
 }
 _DAMAGE = {
     "damage-sft": "checkpoint, SFT",
@@ -52,13 +52,14 @@ def count_kills(measured: dict[str, Any]) -> list[str]:
 
 def count_damage(measured: dict[str, Any]) -> list[str]:
     lines = [
-        "| damaged | cases | as promised | passed over or refused by name | harmless |",
+        "| damaged | cases | passed over, or refused by name | harmless | not noticed |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for _, name, trials in _sections(measured, _DAMAGE):
-        trials = [trial for trial in trials if trial["end"] != "the same file"]
-        ends = Counter("harmless" if trial["end"] == "harmless" else "named" for trial in trials if trial["passed"])
-        lines.append(f"| {name} | {len(trials)} | {_passed(trials)} | {ends['named']} | {ends['harmless']} |")
+        ends = Counter(trial["end"] for trial in trials if trial["passed"])
+        named = ends["passed over"] + ends["refused"]
+        cases = len(trials) - ends["the same file"]
+        lines.append(f"| {name} | {cases} | {named} | {ends['harmless']} | {cases - named - ends['harmless']} |")
     return lines
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.damage import DamageCase, copy_run, list_damages
 from tests.faults.forked import Ended, Moment, run_command
-from tests.faults.kills import SAVE_BEGINS, Reference, run_reference
+from tests.faults.kills import Reference, run_reference
 from tests.faults.kinds import Training, make_training
 from tests.faults.outcome import checkpoint_steps, differences
 from tests.faults.tally import Tally, scaled_count
@@ -36,7 +36,7 @@ def stop_training(form: str, folder: Path) -> Stopped:
     kind = form.partition("-")[0]
     reference = run_reference(kind, folder)
     training = make_training(kind, folder / "stopped")
-    moment = Moment(SAVE_BEGINS, NEWEST + 1)
+    moment = Moment(rf"^mkdir RUN/checkpoints/\.saving-checkpoint-{NEWEST + 1}$")
     ended = run_command(training.words(), training.output, watched=training.run, moment=moment)
     assert ended.killed, ended.text[-3000:]
     assert checkpoint_steps(training.run) == [NEWEST - 2, NEWEST - 1, NEWEST]
@@ -63,16 +63,26 @@ def resume_damaged(stopped: Stopped, case: DamageCase, folder: Path, *, alone: b
     checkpoints = run / "checkpoints"
     if not case.apply(checkpoints / f"checkpoint-{NEWEST}", checkpoints / f"checkpoint-{NEWEST - 1}"):
         return {"case": str(case), "end": "the same file", "passed": True}
+    hidden = is_hidden(stopped, case)
     if alone:
         for step in (NEWEST - 2, NEWEST - 1):
             shutil.rmtree(checkpoints / f"checkpoint-{step}")
     ended = run_command(stopped.training.words("--resume", run=run), folder / "output.txt")
     different = [] if ended.code else differences(run, stopped.reference.outcome)
-    end, passed = describe_end(ended, different, (f"checkpoint-{NEWEST}/", f"checkpoint-{NEWEST} ", case.file))
+    names = (*(f"checkpoint-{NEWEST}{after}" for after in "/ :"), case.file)
+    end, passed = describe_end(ended, different, names)
+    if end == "went on silently" and hidden:
+        end, passed = "not noticed", True
     if not alone and end.startswith("refused"):
         passed = False  # there is an older one
     about = {"case": str(case), "end": end, "passed": passed}
     return about | ({} if passed else {"different": different, "said": ended.text[-1500:]})
+
+
+def is_hidden(stopped: Stopped, case: DamageCase) -> bool:
+    """Whether nobody can notice it: other weights in a checkpoint that has no manifest."""
+    sealed = (stopped.newest / "manifest.json").is_file()
+    return not sealed and case.file.endswith(".safetensors") and case.kind in ("flip", "swap", "link")
 
 
 def some_of(cases: list[Any]) -> list[Any]:

@@ -19,10 +19,10 @@ import pytest
 from tests.faults.kills import SAVE_BEGINS, run_reference
 from tests.faults.kinds import Training, make_training
 from tests.faults.outcome import checkpoint_steps, differences, read_outcome
-from tests.faults.ranks import RANKS, STOP_SECONDS, random_rank_kill, run_ranks
+from tests.faults.ranks import RANKS, STOP_SECONDS, free_port, random_rank_kill, run_ranks
 from tests.faults.tally import Tally, scaled_count
 
-TRIALS, LAUNCHED = 10, 2  # forked ranks; ranks of `accelerate launch`
+TRIALS, LAUNCHED = 10, 2  # forked ranks; ranks of torchrun
 _SAYS = re.compile(r"another (rank|process)|other (rank|process)|rank \d", re.IGNORECASE)
 
 
@@ -74,11 +74,11 @@ def test_a_killed_rank_stops_the_other_and_both_resume_bitwise(tmp_path: Path) -
 
 
 def launch(training: Training, *more: str) -> subprocess.Popen[str]:
-    words = ["accelerate.commands.launch", "--cpu", "--num_processes", str(RANKS), "--num_machines", "1"]
-    words += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    words = ["torch.distributed.run", "--nproc_per_node", str(RANKS), "--master_port", str(free_port())]
     command = [sys.executable, "-m", *words, "-m", "balanced_thinking.cli", *training.words(*more)]
     output = training.output.open("w")
-    return subprocess.Popen(command, stdout=output, stderr=output, text=True, start_new_session=True)
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    return subprocess.Popen(command, stdout=output, stderr=output, text=True, env=environment, start_new_session=True)
 
 
 def wait_for_step(training: Training, step: int, process: subprocess.Popen[str]) -> None:

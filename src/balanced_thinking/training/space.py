@@ -104,7 +104,11 @@ def advise_resuming(checkpoints: Path, needed: int | None = None) -> str:
     """How a training goes on that could not save: bytes that were needed and are free, and its newest checkpoint."""
     newest = next((one for one in list_checkpoints(checkpoints).values() if not inspect_checkpoint(one)), None)
     about = f"It needs about {needed:,} bytes, and " if needed is not None else ""
-    space = f"{about}{free_bytes(checkpoints):,} bytes are free. Nothing incomplete was left"
+    free = free_bytes(checkpoints)
+    limit = (
+        ", so that it may be a quota or a limit on the size of a file" if needed is not None and free > needed else ""
+    )
+    space = f"{about}{free:,} bytes are free{limit}. Nothing incomplete was left"
     if newest is None:
         return f"{space}. There is no valid checkpoint yet: free some space, then start again with --resume"
     return (
