@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Data-loader workers and tests share few cores: threads that spin against each other slow everything down.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: setup demo test test-long test-families test-newest faults fuzz bench bench-gpu lint docs format clean
+.PHONY: setup demo test test-long test-families test-newest faults fuzz bench bench-gpu lint sbom audit docs format clean
 
 setup: .venv/.ready
 
@@ -102,6 +102,19 @@ docs: .venv/.docs
 
 .venv/.docs: .venv/.ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+# What is installed, as CycloneDX, and which of it has known vulnerabilities. SBOM=file writes elsewhere. The audit asks
+# the database of PyPI; where that cannot be reached it fails, because nothing was checked then.
+SBOM ?= sbom.json
+sbom: .venv/.audit
+	$(BIN)/cyclonedx-py environment $(BIN)/python --output-format JSON --output-file $(SBOM)
+
+audit: .venv/.audit
+	$(BIN)/pip-audit --skip-editable --progress-spinner off || { echo "audit: a package has a known vulnerability, or the database of advisories could not be reached (see above)"; exit 1; }
+
+.venv/.audit: .venv/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[audit]'
 	touch $@
 
 format: setup

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from balanced_thinking.data.example import Example
 
 logger = logging.getLogger(__name__)
+URLS_HELP = "fetch pictures that rows name by a web address, from public hosts only"
 OUTSIDE_HELP = "also copy pictures that are outside the folder of the data (or image_root) into results"
 DATA_PREFIX, IMAGE_PREFIX = "data_options.", "image_options."
 
 
 def add_data_options(parser: Parser) -> None:
+    parser.add_argument("--allow-urls", action="store_true", help=URLS_HELP)
     parser.add_argument("--limit", type=positive_integer, help="most rows to read")
     parser.add_argument(
         "--on-bad-row",
@@ -65,6 +67,7 @@ def add_inspection_options(parser: Parser) -> None:
     parser.add_argument("--limit", type=positive_integer, help="most rows to read")
     parser.add_argument("--html", type=Path, help="a page with samples to write")
     parser.add_argument("--allow-outside", action="store_true", help=OUTSIDE_HELP)
+    parser.add_argument("--allow-urls", action="store_true", help=URLS_HELP)
     parser.add_argument("--rows", type=Path, help="a .csv to write with every row that has a problem")
     parser.add_argument(
         "--against",

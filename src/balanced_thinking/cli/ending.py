@@ -16,6 +16,7 @@ from balanced_thinking.cli.commands import COMMANDS, Command
 from balanced_thinking.cli.output import show_log, show_result
 from balanced_thinking.cli.parser import Parser
 from balanced_thinking.config.errors import BalancedThinkingError, UsageError
+from balanced_thinking.data.permissions import permit
 from balanced_thinking.system.ending import clean_up_on_sigterm
 from balanced_thinking.system.known_errors import describe_known_error, describe_message
 from balanced_thinking.system.memory import describe_memory_error
@@ -57,7 +58,8 @@ def _run_command(name: str, command: Command, arguments: argparse.Namespace) -> 
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl")
     try:
-        with closing_progress_bars():
+        given = {name: getattr(arguments, f"allow_{name}", None) for name in ("outside", "urls")}
+        with closing_progress_bars(), permit(**given):
             result = command.run(arguments)
     except UsageError:
         raise

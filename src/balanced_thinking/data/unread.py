@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from balanced_thinking.data.keys import MEDIA_KEYS
+from balanced_thinking.data.permissions import current_permissions
 from balanced_thinking.data.picture_files import PICTURE_SUFFIXES, UNREADABLE
 from balanced_thinking.data.row_paths import make_row_path
 from balanced_thinking.data.tables import open_cell_image
@@ -101,7 +102,11 @@ def resolve_image(entry: Any, root: Path) -> Path | Image.Image:
     if is_base64_picture(entry):
         return _open_bytes(_decode_base64(entry))
     if _REMOTE.match(entry):
-        raise RowProblemError(entry, "remote_image")
+        if not current_permissions().urls:
+            raise RowProblemError(entry, "remote_image")
+        from balanced_thinking.data.remote import fetch_picture  # what asks a network is loaded only for this
+
+        return fetch_picture(entry)
     return make_row_path(root, entry.removeprefix("file://"))
 
 

@@ -75,6 +75,7 @@ class Recipe:
     limit: int | None = _recipe_key(None, "Most rows of each split; null: all.")
     on_bad_row: str = _recipe_key("error", "What to do with a bad row: error, or drop to leave it out.")
     verify_images: bool = _recipe_key(True, "Whether to open every image once before training.")
+    allow_urls: bool = _recipe_key(False, "Whether to fetch pictures that rows name by a web address.")
     auto_batch: bool = _recipe_key(
         False,
         "Whether to halve the micro-batch and double gradient_accumulation_steps where memory is short: the same run. "

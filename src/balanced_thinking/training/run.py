@@ -17,6 +17,7 @@ from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.mixture import describe_data
+from balanced_thinking.data.permissions import permit
 from balanced_thinking.models.find import TinySize
 from balanced_thinking.models.load import LoadedModel, ensure_saved, load_model
 from balanced_thinking.runs.directory import (
@@ -118,7 +119,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, allow_partial_resu
     """
     began = monotonic()
     refuse_existing_run(out, resume=resume)
-    with hold_run(out), undo_failed_start(out):
+    with hold_run(out), undo_failed_start(out), permit(urls=recipe.allow_urls):
         if resume and RunFiles(out).config.is_file():
             recipe = keep_found_division(load_recipe(RunFiles(out).config), recipe)
         while True:
