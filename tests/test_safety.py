@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.audit import read_audit
 from tests.conftest import REPOSITORY
 
 SOURCES = sorted((REPOSITORY / "src").rglob("*.py"))
@@ -109,3 +110,19 @@ def test_each_danger_is_found(source: str) -> None:
 )
 def test_what_is_safe_is_not(source: str) -> None:
     assert not list(find_dangers(source))
+
+
+@pytest.mark.parametrize(
+    ("result", "said", "code"),
+    [
+        ("", "nothing was checked", 1),  # the database could not be reached
+        ('{"dependencies": []}', "0 of 0 packages could not be checked", 1),
+        ('{"dependencies": [{"name": "a", "skip_reason": "not found"}]}', "1 of 1 packages could not be checked", 1),
+        ('{"dependencies": [{"name": "a", "vulns": []}]}', "1 packages checked, 0 with", 0),
+        ('{"dependencies": [{"name": "a", "vulns": [{"id": "CVE-1"}]}]}', "a has CVE-1", 1),
+    ],
+)
+def test_an_audit_that_checked_nothing_has_not_passed(result: str, said: str, code: int) -> None:
+    sentence, found = read_audit(result)
+    assert said in sentence
+    assert found == code
