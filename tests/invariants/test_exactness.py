@@ -59,7 +59,6 @@ def test_two_ranks_answer_what_one_answers(tmp_path: Path) -> None:
     assert one == two
     assert len(one.splitlines()) == 7
     assert sorted(file.name for file in (tmp_path / "two").iterdir()) == [
-        ".lock",
         "images",
         "predictions.jsonl",
         "summary.json",
