@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from accelerate.utils import send_to_device
 
 from balanced_thinking.config.errors import UsageError
 from balanced_thinking.training.grpo_division import divide_generation_state
@@ -92,7 +93,7 @@ class GenerationState:
         self._step, file = place.micro_step, folder / state_file_name(self.accelerator.process_index)
         if GENERATION.name in self._missing:  # it is damaged, and the user does without
             return
-        state = torch.load(file, self.accelerator.device, weights_only=True) if file.is_file() else {}
+        state = torch.load(file, "cpu", weights_only=True) if file.is_file() else {}
         expected = self._describe_cycle(place)
         state = divide_generation_state(state, expected)
         found = state.get("about")
@@ -102,7 +103,7 @@ class GenerationState:
             return
         if place.inside and "inputs" not in state:
             self._report_lost_cycle(f"{file} is missing" if not state else f"{file} has no completions", place)
-        self._buffered_inputs = state.get("inputs")
+        self._buffered_inputs = send_to_device(state.get("inputs"), self.accelerator.device)
         for name, values in state.get("table", {}).items():
             if name != "rewards":
                 self._logs[name].extend(values)
