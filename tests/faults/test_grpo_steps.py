@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from peft import LoraConfig
 
 from balanced_thinking.data.rows import to_prompts_dataset
 from balanced_thinking.data.world import load
+from tests.conftest import REPOSITORY
 from tests.faults.outcome import _digests, _state_text
 from tests.faults.tally import Tally
 from tests.training.test_grpo import config, metrics_of, trainer
@@ -68,3 +71,11 @@ def read_last(folder: Path, step: int) -> dict[str, str]:
     last = folder / f"checkpoint-{step}"
     found = {name: digest for name, digest in _digests(last, folder).items() if not name.startswith("logging_period")}
     return found | {"state": _state_text(last / "trainer_state.json")}
+
+
+@pytest.mark.faults
+def test_two_ranks_resume_within_a_cycle_bitwise(tmp_path: Path) -> None:
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*ranks, "-m", "tests.faults.two_ranks_grpo", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr[-3000:]
