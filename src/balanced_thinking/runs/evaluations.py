@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from balanced_thinking.runs.files import note_problem, number_json_lines, path_in_run, read_mapping
+from balanced_thinking.runs.files import note_problem, number_json_lines, path_in_run, read_foreign_file, read_mapping
 from balanced_thinking.runs.outcomes import builtin_format_or_auto, classify_outcome
 from balanced_thinking.runs.paths import EvaluationFiles
 from balanced_thinking.runs.records import Prediction, RecordError, Summary, UnknownSchemaError, read_record
@@ -128,7 +127,15 @@ def read_predictions(folder: Path, notes: list[str]) -> Iterator[Prediction]:
 
 def read_summary(files: EvaluationFiles) -> Summary:
     """The result in a folder. Raises FileNotFoundError without one, RecordError for one that cannot be read."""
-    return read_record(Summary, json.loads(files.summary.read_text(encoding="utf-8")), str(files.summary))
+    try:
+        values = read_foreign_file(files.summary)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecordError(f"{files.summary} cannot be read ({error}); evaluate again with --overwrite") from error
+    if not isinstance(values, dict):
+        raise RecordError(f"{files.summary} holds {type(values).__name__}; expected a mapping")
+    return read_record(Summary, values, str(files.summary))
 
 
 def _read_summary_or_note(folder: Path, notes: list[str]) -> Summary | None:

@@ -48,7 +48,8 @@ KINDS = {
     "scoring": Kind(0.2),
     "pictures": Kind(0.08),
     "server": Kind(0.04),
-    "checkpoints": Kind(0.02),
+    "runs": Kind(0.015),
+    "checkpoints": Kind(0.015),
 }
 _MOST_BYTES = 3 * 2**30  # of data: a target that wants more gets a MemoryError instead of the machine
 _LONGEST = 20_000  # bytes of an input that coverage chose

@@ -15,7 +15,16 @@ from tests.faults.fuzz.campaign import KINDS
 from tests.faults.fuzz.target import CORPUS, PEAK, Target, next_input, try_input
 
 # Inputs of the short form, which takes about half a second for each target.
-SHORT = {"segments": 1500, "rows": 120, "yaml": 150, "scoring": 500, "pictures": 250, "server": 100, "checkpoints": 40}
+SHORT = {
+    "segments": 1500,
+    "rows": 120,
+    "yaml": 150,
+    "scoring": 500,
+    "pictures": 250,
+    "server": 100,
+    "runs": 25,
+    "checkpoints": 40,
+}
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's, of damaged metadata
 SAVED = sorted(CORPUS.glob("*/*"))
 
