@@ -96,12 +96,15 @@ def _refuse_mentioned_tokens(text: str) -> None:
 
     Qwen's complete spelling, with the tokens around it, is one anywhere.
     """
-    for found in _SPECIAL.finditer(text):
-        line_start, line_end = text.rfind("\n", 0, found.start()) + 1, (text + "\n").index("\n", found.end())
-        around = (text[line_start : found.start()], text[found.end() : line_end])
-        complete = found[0].startswith("<|vision_start|>") and found[0].endswith("<|vision_end|>")
-        if not complete and all(_SPECIAL.sub("", side).strip() for side in around):
-            raise RowProblemError(f"{found[0]} (write {PLACEHOLDER} where a picture is) in: {text}", "special_token")
+    for line in text.split("\n"):
+        others = _SPECIAL.sub(lambda found: " " * len(found[0]), line)
+        first, last = len(others) - len(others.lstrip()), len(others.rstrip())
+        for found in _SPECIAL.finditer(line):
+            complete = found[0].startswith("<|vision_start|>") and found[0].endswith("<|vision_end|>")
+            if not complete and first < found.start() and last > found.end():
+                raise RowProblemError(
+                    f"{found[0]} (write {PLACEHOLDER} where a picture is) in: {text}", "special_token"
+                )
 
 
 def _cut_placeholders(text: str, pattern: re.Pattern[str]) -> Turn:
