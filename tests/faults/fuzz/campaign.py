@@ -43,13 +43,13 @@ class Kind(NamedTuple):
 
 KINDS = {
     "segments": Kind(0.36, guided=True),
-    "rows": Kind(0.16, guided=True),
-    "yaml": Kind(0.16, guided=True),
-    "scoring": Kind(0.2),
+    "rows": Kind(0.12, guided=True),
+    "yaml": Kind(0.12, guided=True),
+    "scoring": Kind(0.26),
     "pictures": Kind(0.08),
     "server": Kind(0.04),
-    "runs": Kind(0.015),
-    "checkpoints": Kind(0.015),
+    "runs": Kind(0.01),
+    "checkpoints": Kind(0.01),
 }
 _MOST_BYTES = 3 * 2**30  # of data: a target that wants more gets a MemoryError instead of the machine
 _LONGEST = 20_000  # bytes of an input that coverage chose
