@@ -302,3 +302,21 @@ def test_a_file_is_held_beside_it(tmp_path: Path) -> None:
 
         assert end_process(fork_process(try_it), 0) == 0
     assert not names_in(tmp_path)
+
+
+def test_a_lock_file_that_its_last_holder_has_removed_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening and locking it, the last holder removes it and another process makes it anew."""
+    lock, place = lock_claim.lock_descriptor, tmp_path / ".lock"
+
+    def lock_late(descriptor: int) -> bool | None:
+        monkeypatch.undo()
+        place.unlink()
+        place.touch()
+        return lock(descriptor)
+
+    monkeypatch.setattr(lock_claim, "lock_descriptor", lock_late)
+    with hold_folder(tmp_path, "training"):
+        assert json.loads(place.read_text())["pid"] == os.getpid()
+        assert end_process(fork_process(lambda: refused(tmp_path)), 0) == 0
