@@ -15,6 +15,10 @@ from balanced_thinking.system.text import shorten_text
 
 _MOST = 2000  # characters of a message
 _KILLED = "a process of this command was killed; it may have had no memory left"
+_OWN_CODE = (
+    "this code is not run: auto_map in the model's config.json and tokenizer_config.json names the files and classes "
+    "that would be; --model_options.trust_remote_code true runs them"
+)
 _DAMAGED = "a file is damaged or of another kind; download it or write it again"
 _ANSWERED = "the network or a server failed; check the name and the connection, or use local files"
 # Module -> the error's name in it -> what to do.
@@ -67,6 +71,8 @@ _RUNTIME = (
 
 def describe_known_error(error: BaseException) -> str | None:
     """One sentence about an error that users can meet; None for an unexpected one."""
+    if isinstance(error, ValueError) and "trust_remote_code" in str(error):
+        return f"{describe_message(error).splitlines()[0]} ({_OWN_CODE})"
     for module, names in _FOREIGN.items():
         for name, advice in names.items():
             kind = getattr(sys.modules.get(module), name, None)

@@ -184,6 +184,12 @@ def test_an_ordinary_error_has_its_sentence(
     assert find_crash_files() == []
 
 
+def test_a_model_with_code_of_its_own_says_what_would_run(fail_with: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fail_with(ValueError("The repository x contains custom code.\nPlease pass the argument `trust_remote_code=True`"))
+    assert main([*CONVERT, "x.jsonl"]) == 1
+    assert "auto_map in the model's config.json and tokenizer_config.json names the files" in capsys.readouterr().err
+
+
 def test_the_file_tells_no_secrets(fail_with: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-from-the-environment")
     monkeypatch.setenv("HARMLESS", "not-to-be-copied")
