@@ -18,6 +18,7 @@ from typing import Any
 from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.picture_files import PICTURE_SUFFIXES
+from balanced_thinking.data.unpacking import open_unpacked
 
 _PICTURE = re.compile(rf"(?:.*\.)?(?:{'|'.join(PICTURE_SUFFIXES)})", re.IGNORECASE)
 _JSON = re.compile(r"(?:.*\.)?(?:json|jsn)", re.IGNORECASE)
@@ -33,7 +34,8 @@ def stream_archive(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """
     from webdataset.tariterators import group_by_keys, tar_file_expander  # which imports torch
 
-    with file.open("rb") as stream:
+    packed = file.suffix.lower() in (".gz", ".tgz")
+    with open_unpacked(file) if packed else file.open("rb") as stream:
         files = tar_file_expander(iter([{"url": str(file), "stream": stream}]), select_files=_is_read)
         samples, row = iter(group_by_keys(files)), 0
         while True:

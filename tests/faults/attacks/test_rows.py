@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +139,11 @@ def test_depth_does_not_depend_on_where_a_stream_is_cut(size: int) -> None:
 def test_many_shallow_brackets_are_read() -> None:
     assert len(read_json("[" + "[1]," * 10_000 + "{}]", "here")) == 10_001
     assert not is_too_deep('"' + "\\" * 100_000 + '"' + "[" * 150)
+
+
+def test_an_archive_that_unpacks_to_much_more_is_refused(tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("a.json")
+    entry.size = 70 * 2**20
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz", compresslevel=1) as archive:
+        archive.addfile(entry, io.BytesIO(b"\0" * entry.size))
+    assert_refused(run_balanced(["inspect", "x.tar.gz"], tmp_path), "x.tar.gz unpacks to more than 100 times its size")
