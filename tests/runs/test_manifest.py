@@ -90,11 +90,11 @@ def test_a_changed_file_is_named(sealed: Path, name: str, damage: str) -> None:
         refuse_damaged(sealed, "Do this")
 
 
-def test_every_flipped_byte_of_the_manifest_is_damage_or_changes_nothing(sealed: Path) -> None:
+def test_a_flipped_byte_of_the_manifest_is_damage_or_changes_nothing(sealed: Path) -> None:
     path, before = sealed / MANIFEST, read_manifest(sealed)
     content = path.read_bytes()
     noticed = 0
-    for place in range(len(content)):
+    for place in range(0, len(content), 5):
         flip(path, place)
         if find_damage(sealed):
             noticed += 1
@@ -102,7 +102,7 @@ def test_every_flipped_byte_of_the_manifest_is_damage_or_changes_nothing(sealed:
         else:
             assert read_manifest(sealed) == before, content[place]
         path.write_bytes(content)
-    assert noticed > 0.7 * len(content)  # the others are white space
+    assert noticed > 0.7 * len(content) / 5  # the others are white space
 
 
 # Text of a manifest -> what is said of it

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from transformers import Trainer
 
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.runs import digests as digest_module
 from balanced_thinking.runs.checkpoints import list_checkpoints, remove_older_checkpoints, set_aside
 from balanced_thinking.runs.digests import BackgroundDigests
 from balanced_thinking.runs.manifest import MANIFEST, DamagedFilesError, find_damage, read_manifest, seal_folder
@@ -181,8 +182,9 @@ def test_hashes_made_during_the_save_are_those_of_the_files(trained: Trained) ->
         assert (file.bytes, file.sha256) == (len(content), hashlib.sha256(content).hexdigest()), name
 
 
-@pytest.mark.parametrize("chunk", [1, 1000, 3_000_000])
-def test_a_growing_file_is_followed_to_its_end(chunk: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("chunk", [1, 1000, 3_000_000])  # the last writes more than one part to the disk
+def test_a_growing_file_is_followed_to_its_end(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest_module, "_WRITTEN_AT_ONCE", 1 << 20)
     digests, content = BackgroundDigests(tmp_path), bytes(range(256)) * (chunk // 64 + 8)
     with digests.follow_file("grows"), (tmp_path / "grows").open("wb", buffering=0) as file:
         for start in range(0, len(content), chunk):
