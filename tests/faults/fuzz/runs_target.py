@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from balanced_thinking.config.errors import BalancedThinkingError
 from balanced_thinking.evaluation.resume import read_batches
 from balanced_thinking.report import write_report
 from balanced_thinking.report.compare.plan import load_plan
@@ -26,7 +27,7 @@ from balanced_thinking.runs.evaluations import read_summary
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.runs.load import load_runs
 from balanced_thinking.runs.paths import EvaluationFiles
-from balanced_thinking.runs.records import LedgerEntry, Prediction, Provenance, RecordError, Summary
+from balanced_thinking.runs.records import LedgerEntry, Prediction, Provenance, RecordError, Summary, UnknownSchemaError
 from tests.faults.fuzz.target import Target
 from tests.faults.fuzz.values import (
     FRAGMENTS,
@@ -186,6 +187,15 @@ def run(data: bytes) -> None:
         files = EvaluationFiles(root / folder / _EVAL)
         if files.summary.is_file():
             _read_alone(files)
+    try:
+        _compare_runs(root, data)
+    except RecordError as error:  # a newer version's schema; anything else is a note
+        assert isinstance(error, UnknownSchemaError), error  # noqa: PT017
+    except BalancedThinkingError as error:
+        raise AssertionError(f"one file keeps all runs from being read: {error}") from error
+
+
+def _compare_runs(root: Path, data: bytes) -> None:
     if int.from_bytes(hashlib.sha256(data).digest()[:2], "big") % _PAGES == 0:
         _check_page(root)
         return

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from balanced_thinking.data.bad_rows import UnknownDataError
 from balanced_thinking.data.mixture import describe_data
 from balanced_thinking.report.compare.contrasts import Contrast, RunPair, compare_arms
 from balanced_thinking.report.compare.cost import CostRow, describe_missing_parents
@@ -166,9 +167,12 @@ def _find_baseline(groups: Mapping[str, Sequence[Run]]) -> str:
 
 
 def _config_values(run: Run) -> dict[str, Any]:
-    """The recipe, with several data sets in one line."""
+    """The recipe, with several data sets in one line; as it is where it is not a list of data sets."""
     data = run.config.get("data")
-    return {**run.config, "data": describe_data(data)} if isinstance(data, list) else dict(run.config)
+    try:
+        return {**run.config, "data": describe_data(data)} if isinstance(data, list) else dict(run.config)
+    except UnknownDataError:  # a recipe that was edited, or is a stranger's
+        return dict(run.config)
 
 
 def _provenance_values(run: Run) -> dict[str, Any]:
