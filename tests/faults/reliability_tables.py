@@ -10,6 +10,7 @@ from typing import Any
 from tests.conftest import REPOSITORY
 
 MEASURED = REPOSITORY / "docs" / "results" / "reliability.json"
+FUZZED = REPOSITORY / "docs" / "results" / "fuzz.json"
 PAGE = REPOSITORY / "docs" / "reliability.md"
 _PLACE = re.compile(r"(<!-- counts of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _KILLS = {
@@ -39,6 +40,17 @@ _STARTS = {
     "starts-two-starts": "two starts",
     "starts-two-resumes": "two resumes",
     "starts-a-resume-beside-a-start": "a resume beside a live run",
+}
+
+_FUZZED = {
+    "segments": "texts, by the parser of reasoning and answers",
+    "rows": "files of rows: JSON Lines, JSON, CSV, TSV, packed or not",
+    "yaml": "recipes with options, studies, files of benchmarks",
+    "scoring": "answers, by every scorer",
+    "pictures": "pictures of every kind that is decoded",
+    "server": "answers of servers, as bytes of HTTP",
+    "runs": "folders of runs: predictions, summaries, metrics, provenance, ledger, plan",
+    "checkpoints": "checkpoints: manifest, weights, states",
 }
 
 
@@ -77,6 +89,19 @@ def count_starts(measured: dict[str, Any]) -> list[str]:
     ]
 
 
+def count_fuzzing(_: dict[str, Any]) -> list[str]:
+    """From what `make fuzz` measured."""
+    if not FUZZED.is_file():
+        return []
+    found = json.loads(FUZZED.read_text(encoding="utf-8"))
+    lines = ["| read | inputs | guided by coverage | findings | peak MiB |", "| --- | ---: | --- | ---: | ---: |"]
+    for name, values in found["targets"].items():
+        guided, findings = "yes" if values["guided_by_coverage"] else "no", len(values["findings"])
+        lines.append(f"| {_FUZZED[name]} | {values['inputs']:,} | {guided} | {findings} | {values['peak_mib']} |")
+    total, findings = f"{found['inputs']:,}", found["findings"]
+    return [*lines, f"| **together** | **{total}** | | **{findings}** | **{found['peak_mib']}** |"]
+
+
 def _simple_rows(measured: dict[str, Any], names: dict[str, str]) -> list[str]:
     return [f"| {name} | {len(trials)} | {_passed(trials)} |" for _, name, trials in _sections(measured, names)]
 
@@ -93,6 +118,7 @@ TABLES = {
     "damage": count_damage,
     "disks": count_disks,
     "starts": count_starts,
+    "fuzzing": count_fuzzing,
     "machine": describe_machine,
 }
 
