@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -229,6 +230,11 @@ def test_resuming_a_run_with_all_its_steps_takes_none(tmp_path: Path, capsys: py
     weights = (run / "model" / "model.safetensors").read_bytes()
     assert main([*command, "--resume"]) == 0
     assert f"{run} has taken all its 2 steps" in capsys.readouterr().err
+    (run / "model" / "model.safetensors").write_bytes(weights[:-1])  # it is saved again from the last checkpoint
+    assert main([*command, "--resume"]) == 0
+    assert (run / "model" / "model.safetensors").read_bytes() == weights
+    said = capsys.readouterr().err
+    assert f"expected {len(weights):,}; it is kept as {run}/damaged-model" in said
     about = json.loads((run / "provenance.json").read_text())
     (run / "provenance.json").write_text(json.dumps(about | {"finished": None}))  # killed before it could say so
     (run / "model" / "model.safetensors").unlink()
@@ -238,6 +244,11 @@ def test_resuming_a_run_with_all_its_steps_takes_none(tmp_path: Path, capsys: py
     with pytest.raises(SystemExit, match="2"):
         main([*command, "--max_steps", "1", "--resume"])
     assert "has taken 2 steps already; max_steps is 1" in capsys.readouterr().err
+    shutil.rmtree(run / "model")
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--resume"])
+    assert f"{run}/model is missing, and there is no checkpoint in" in capsys.readouterr().err
 
 
 def test_a_training_without_a_sample_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

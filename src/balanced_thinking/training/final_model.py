@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from balanced_thinking.models.load import LoadedModel
-from balanced_thinking.runs.manifest import seal_folder
+from balanced_thinking.runs.checkpoints import list_checkpoints, set_aside
+from balanced_thinking.runs.manifest import DamagedFilesError, describe_damages, find_damage, is_sealed, seal_folder
 from balanced_thinking.runs.staging import publish_folder, remove_folder, staging_folder
 from balanced_thinking.training.failed_saves import name_failed_save
 from balanced_thinking.training.space import advise_resuming, estimate_model_bytes
+
+logger = logging.getLogger(__name__)
+
+
+def is_model_intact(folder: Path, checkpoints: Path) -> bool:
+    """Whether a finished run's model is what was saved; false where it must be saved again from a checkpoint.
+
+    A damaged one is then set aside. Raises DamagedFilesError where there is no checkpoint to save it from.
+    """
+    problem = _model_problem(folder)
+    if problem is None:
+        return True
+    if not list_checkpoints(checkpoints):
+        raise DamagedFilesError(
+            f"the run is finished, but {problem}, and there is no checkpoint in {checkpoints} to save it from again; "
+            "copy the model back, or train again with another --out"
+        )
+    aside = f"; it is kept as {set_aside(folder)}" if folder.is_dir() else ""
+    logger.warning("the run is finished, but %s%s. The model is saved again from a checkpoint", problem, aside)
+    return False
+
+
+def _model_problem(folder: Path) -> str | None:
+    if not folder.is_dir():
+        return f"{folder} is missing"
+    damages = find_damage(folder) if is_sealed(folder) else []  # an older version sealed none
+    return f"{folder} is not what was saved: {describe_damages(damages)}" if damages else None
 
 
 def save_final_model(trainer: Any, loaded: LoadedModel, folder: Path) -> None:

@@ -43,7 +43,7 @@ from balanced_thinking.training.changes import ScheduleChange, describe_resume_c
 from balanced_thinking.training.checked_data import load_checked_data, on_first_rank
 from balanced_thinking.training.checks import check_places, check_settings
 from balanced_thinking.training.failed_saves import name_failed_save
-from balanced_thinking.training.final_model import save_final_model
+from balanced_thinking.training.final_model import is_model_intact, save_final_model
 from balanced_thinking.training.grpo import ScaleGRPOTrainer
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.header import StartHeader
@@ -139,7 +139,9 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
     refuse_existing_run(out, resume=resume)
     check_places(recipe)
     args = training_arguments(recipe, out)
-    if resume and _has_all_steps(out, args.max_steps):
+    files = RunFiles(out)
+    complete = resume and _has_all_steps(out, args.max_steps)
+    if complete and on_first_rank(lambda: is_model_intact(files.model, files.checkpoints)):
         logger.info("%s has taken all its %d steps; raise --max_steps to train it further", out, args.max_steps)
         return RunFiles(out).model
     choice = on_first_rank(lambda: choose_state(out, args, allow_partial)) if resume else None
