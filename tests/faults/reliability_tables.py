@@ -37,10 +37,11 @@ _DISKS = {
     "disk-vanished": "a folder or disk that vanishes",
 }
 _STARTS = {
-    "starts-two-starts": "two starts",
-    "starts-two-resumes": "two resumes",
-    "starts-a-resume-beside-a-start": "a resume beside a live run",
+    "one at a time, double start": "two starts",
+    "one at a time, double resume": "two resumes",
+    "one at a time, resume beside a live run": "a resume beside a live run",
 }
+_STEPS = "grpo steps, "  # and the shape of a generation cycle
 
 _FUZZED = {
     "segments": "texts, by the parser of reasoning and answers",
@@ -102,6 +103,12 @@ def count_fuzzing(_: dict[str, Any]) -> list[str]:
     return [*lines, f"| **together** | **{total}** | | **{findings}** | **{found['peak_mib']}** |"]
 
 
+def count_steps(measured: dict[str, Any]) -> list[str]:
+    lines = ["| generation cycle | steps resumed from | equal to the bit |", "| --- | ---: | ---: |"]
+    shapes = {key: key.removeprefix(_STEPS) for key in sorted(measured) if key.startswith(_STEPS)}
+    return lines + _simple_rows(measured, shapes)
+
+
 def _simple_rows(measured: dict[str, Any], names: dict[str, str]) -> list[str]:
     return [f"| {name} | {len(trials)} | {_passed(trials)} |" for _, name, trials in _sections(measured, names)]
 
@@ -119,6 +126,7 @@ TABLES = {
     "disks": count_disks,
     "starts": count_starts,
     "fuzzing": count_fuzzing,
+    "steps": count_steps,
     "machine": describe_machine,
 }
 
