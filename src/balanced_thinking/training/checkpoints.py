@@ -181,7 +181,13 @@ class CheckpointWriter:
         return self.is_fsdp_enabled or self.is_deepspeed_enabled
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
-        """Upstream deletes the newest checkpoint here if the best is another; it is what a longer run goes on from."""
+        """Upstream deletes the newest checkpoint here if the best is another; it is what a longer run goes on from.
+
+        A run that was killed after its last save, before it had deleted older ones, deletes them now.
+        """
+        newest = next(iter(list_checkpoints(Path(self.args.output_dir)).values()), None)
+        if self.args.should_save and newest is not None:
+            remove_older_checkpoints(newest.parent, self.args.save_total_limit, self._kept_names(newest))
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             return super()._finalize_training(*args, **kwargs)  # type: ignore[misc]
