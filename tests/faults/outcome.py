@@ -24,7 +24,7 @@ def read_outcome(run: Path) -> dict[str, str]:
     if steps:
         last = run / "checkpoints" / f"checkpoint-{steps[-1]}"
         found |= {f"checkpoint/{name}": digest for name, digest in _digests(last, run).items()}
-        found["checkpoint/trainer_state.json"] = _state_text(last / "trainer_state.json")
+        found["checkpoint/trainer_state.json"] = _state_text(last / "trainer_state.json").replace(str(run), "RUN")
     rows = (run / "metrics.jsonl").read_text().splitlines()
     found["metrics"] = "\n".join(json.dumps(_without_clocks(json.loads(row)), sort_keys=True) for row in rows)
     about = json.loads((run / "provenance.json").read_text())

@@ -32,11 +32,18 @@ def later_moments(reference: Reference, rng: random.Random) -> list[Moment]:
     return [rng.choice(kinds)(reference, rng) for _ in range(rng.choice([0, 0, 1, 2]))]
 
 
+def choose_moments(number: int, reference: Reference, rng: random.Random) -> tuple[str, list[Moment]]:
+    aim, moment = first_moment(number, reference, rng)
+    if aim == "verification":  # of what a first kill has left
+        return aim, [any_time(reference, rng), Moment(POINTS[aim], rng.randint(1, 30))]
+    return aim, [moment, *later_moments(reference, rng)]
+
+
 def run_trial(number: int, reference: Reference, folder: Path) -> dict[str, Any]:
     rng = random.Random(number)
     for _ in range(_ATTEMPTS):
-        aim, moment = first_moment(number, reference, rng)
-        trial = kill_and_resume(reference, folder, [moment, *later_moments(reference, rng)])
+        aim, moments = choose_moments(number, reference, rng)
+        trial = kill_and_resume(reference, folder, moments)
         hit = trial.inside if aim == "inside a save" else trial.kills
         if hit or not trial.passed:
             break
