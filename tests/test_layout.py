@@ -8,9 +8,8 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 from tests.conftest import REPOSITORY
 
@@ -32,6 +31,7 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # The report's own parts, in the order of their imports; the package itself, which writes a report, comes last.
 REPORT = ("compare", "draw", "build", "write", "__init__")
+NO_TORCH = ("config", "system", "segments", "statistics", "scoring", "runs", "report")
 LONGEST, MEDIAN = 300, 130
 PARAMETERS = 8  # of a function, `self` and `cls` aside
 PUBLIC_LOSS = "weighted_linear_cross_entropy"  # its contract is older than the limit
@@ -46,9 +46,15 @@ def sources() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if "recipes" not in path.relative_to(PACKAGE).parts)
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Several tests look at every file."""
+    return ast.parse(path.read_text())
+
+
 def imported(path: Path) -> Iterator[tuple[int, str]]:
     """(line, module below the package) of every import of our own, those inside functions and for types included."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "balanced_thinking":
             below = (node.module or "").partition(".")[2]
             yield from ((node.lineno, below or alias.name) for alias in node.names)
@@ -92,10 +98,13 @@ def test_a_report_computes_before_it_draws_and_draws_before_it_writes() -> None:
     assert not upward, "\n".join(upward)
 
 
-@pytest.mark.parametrize("room", ["config", "system", "segments", "statistics", "scoring", "runs", "report"])
-def test_a_room_needs_no_torch(room: str) -> None:
-    inside = [f"balanced_thinking.{name.removesuffix('.__init__')}" for name in modules() if name.split(".")[0] == room]
-    code = f"import sys, {', '.join(inside)}\nassert not {{'torch', 'transformers', 'trl'}} & set(sys.modules)"
+def test_these_rooms_need_no_torch() -> None:
+    """One process imports them, the lower ones first, because many imports are shared."""
+    code = "import sys\n"
+    for room in sorted(NO_TORCH, key=FLOOR.__getitem__):
+        names = (name.removesuffix(".__init__") for name in modules() if name.split(".")[0] == room)
+        code += f"import {', '.join(f'balanced_thinking.{name}' for name in names)}\n"
+        code += f"assert not {{'torch', 'transformers', 'trl'}} & set(sys.modules), {room!r}\n"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
@@ -120,7 +129,7 @@ def parameters_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]
 def test_functions_take_few_parameters() -> None:
     many = []
     for path in sources():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or is_triton_kernel(node):
                 continue
             count = len(parameters_of(node))

@@ -18,6 +18,7 @@ import os
 import platform
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -132,6 +133,7 @@ def _fuzz_by_coverage(atheris: Any, tally: Tally, runs: int, rng: random.Random)
     def take_input(data: bytes) -> None:
         tally.run_input(data)
         if tally.inputs >= runs:
+            shutil.rmtree(folder)
             _finish(tally)
             os._exit(0)  # libFuzzer has no other end that leaves the process's files closed
 

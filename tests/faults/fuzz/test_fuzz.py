@@ -21,8 +21,8 @@ SHORT = {
     "yaml": 150,
     "scoring": 500,
     "pictures": 250,
-    "server": 100,
-    "runs": 25,
+    "server": 60,
+    "runs": 15,
     "checkpoints": 40,
 }
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's, of damaged metadata
