@@ -19,10 +19,27 @@ from balanced_thinking.training.recipe import Recipe, describe_changes
 from tests.cli.tiny_commands import BASE, FEW, LEARNING, STEPS, TINY, exit_code
 from tests.conftest import REPOSITORY
 
+SAVING = ["--save_strategy", "steps", "--save_steps", "1"]
 
-def test_finished_run_is_not_overwritten_but_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["sft", *TINY, *STEPS, "--save_strategy", "steps", "--save_steps", "1", "--out", str(tmp_path / "run")]
-    assert main(command) == 0
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two steps with both checkpoints, for tests of what comes after one."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    assert main(["sft", *TINY, *STEPS, *SAVING, "--out", str(run)]) == 0
+    return run
+
+
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it, `run` in the test's folder."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def test_finished_run_is_not_overwritten_but_can_be_resumed(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["sft", *TINY, *STEPS, *SAVING, "--out", str(finished)]
     metrics = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert exit_code(command) == 2
     assert "--resume" in capsys.readouterr().err
@@ -49,21 +66,17 @@ def test_a_run_records_its_command_as_a_shell_takes_it(tmp_path: Path, monkeypat
     ],
 )
 def test_a_run_does_not_go_on_with_another_recipe(
-    changed: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    changed: list[str], said: str, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["sft", *TINY, *STEPS, "--out", str(tmp_path / "run")]) == 0
     with pytest.raises(SystemExit) as end:
-        main(["sft", "--out", str(tmp_path / "run"), "--resume", *changed])
+        main(["sft", "--out", str(finished), "--resume", *changed])
     assert end.value.code == 2
     assert said in capsys.readouterr().err
 
 
-def test_a_run_goes_on_with_its_own_recipe_when_none_is_given(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    saving = ["--save_strategy", "steps", "--save_steps", "1"]
-    assert main(["sft", *TINY, *STEPS, *saving, "--out", str(run)]) == 0
-    assert main(["sft", "--out", str(run), "--resume", "--max_steps", "3"]) == 0
-    config = yaml.safe_load((run / "config.yaml").read_text())
+def test_a_run_goes_on_with_its_own_recipe_when_none_is_given(finished: Path) -> None:
+    assert main(["sft", "--out", str(finished), "--resume", "--max_steps", "3"]) == 0
+    config = yaml.safe_load((finished / "config.yaml").read_text())
     assert (config["model"], config["training"]["max_steps"]) == ("tiny:qwen2_5_vl", 3)
 
 
@@ -89,10 +102,9 @@ def test_a_first_step_that_fails_leaves_nothing_in_the_way_of_the_next_start(
 
 
 def test_grpo_goes_on_from_a_run_and_names_the_command_for_other_recipes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second = tmp_path / "sft", tmp_path / "grpo"
-    assert main(["sft", *TINY, *STEPS, "--out", str(first)]) == 0
+    first, second = finished, tmp_path / "grpo"
     command = ["grpo", "--model", str(first), *TINY[2:], *STEPS, *LEARNING, "--beta", "0.1", "--out", str(second)]
     assert main(command) == 0
     about = json.loads((second / "provenance.json").read_text())
@@ -138,9 +150,8 @@ def test_lora_on_random_weights_keeps_the_base_that_its_adapter_names(tmp_path: 
     assert main(["eval", "--model", str(run), "--data", "world", "--data_options.n", "2", "--max-new-tokens", "4"]) == 0
 
 
-def test_lora_run_is_evaluated_on_its_base(tmp_path: Path) -> None:
-    base, run = tmp_path / "base", tmp_path / "run"
-    assert main(["sft", *TINY, *STEPS, "--out", str(base)]) == 0
+def test_lora_run_is_evaluated_on_its_base(finished: Path, tmp_path: Path) -> None:
+    base, run = finished, tmp_path / "lora"
     lora = ["--model", str(base / "model"), "--lora.r", "4", "--lora.target_modules", "[q_proj, v_proj]"]
     assert main(["sft", *TINY[2:], *STEPS, *lora, "--out", str(run)]) == 0
     assert (run / "model" / "adapter_config.json").is_file()
@@ -223,10 +234,9 @@ def test_what_is_not_installed_is_said_before_anything_is_loaded(
     assert "pip install 'balanced-thinking[wandb]'" in capsys.readouterr().err
 
 
-def test_resuming_a_run_with_all_its_steps_takes_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = tmp_path / "run"
-    command = ["sft", *TINY, *STEPS, "--save_strategy", "steps", "--save_steps", "1", "--out", str(run)]
-    assert main(command) == 0
+def test_resuming_a_run_with_all_its_steps_takes_none(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = finished
+    command = ["sft", *TINY, *STEPS, *SAVING, "--out", str(run)]
     weights = (run / "model" / "model.safetensors").read_bytes()
     assert main([*command, "--resume"]) == 0
     assert f"{run} has taken all its 2 steps" in capsys.readouterr().err
