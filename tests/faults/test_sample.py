@@ -42,9 +42,9 @@ def test_a_training_that_is_killed_again_and_again_ends_as_if_nobody_had(stopped
     assert trial.inside >= 3
 
 
-@pytest.mark.parametrize("kind", ["flip", "swap"])
-def test_a_damaged_checkpoint_is_passed_over(kind: str, stopped: Stopped, tmp_path: Path) -> None:
-    result = resume_damaged(stopped, DamageCase("optimizer.pt", kind, 1000), tmp_path, alone=False)
+@pytest.mark.parametrize("case", [DamageCase("optimizer.pt", "swap"), DamageCase("manifest.json", "flip", 0)], ids=str)
+def test_a_damaged_checkpoint_is_passed_over(case: DamageCase, stopped: Stopped, tmp_path: Path) -> None:
+    result = resume_damaged(stopped, case, tmp_path, alone=False)
     assert result["end"] == "passed over", result
 
 

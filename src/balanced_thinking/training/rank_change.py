@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.runs.checkpoints import list_checkpoints
-from balanced_thinking.runs.manifest import is_sealed, read_manifest
+from balanced_thinking.runs.manifest import DamagedFilesError, is_sealed, read_manifest
 from balanced_thinking.system.process import count_ranks
 
 logger = logging.getLogger(__name__)
@@ -22,10 +23,15 @@ def count_step_samples(args: Any) -> int:
 
 
 def keys_that_ranks_divide(checkpoints: Path) -> frozenset[str]:
-    """The recipe's keys that may differ because other ranks than those of the newest checkpoint continue."""
-    newest = next(iter(list_checkpoints(checkpoints).values()), None)
-    about = _read_about(newest) if newest else {}
-    return DIVISION if about.get("world_size", count_ranks()) != count_ranks() else frozenset()
+    """The recipe's keys that may differ because other ranks than those of the newest checkpoint continue.
+
+    One whose manifest is damaged is passed over here, too; what is wrong with it is said later.
+    """
+    for checkpoint in list_checkpoints(checkpoints).values():
+        with suppress(DamagedFilesError, OSError):
+            about = _read_about(checkpoint)
+            return DIVISION if about.get("world_size", count_ranks()) != count_ranks() else frozenset()
+    return frozenset()
 
 
 def refuse_other_division(checkpoint: str, args: Any) -> None:
