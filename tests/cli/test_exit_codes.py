@@ -117,7 +117,7 @@ TABLE: list[tuple[list[str], int, str]] = [
     (["eval", *BASE, "--data", "world", "--format", "boxd"], 2, "did you mean 'boxed'"),
     (["eval", *BASE, "--data", "world", "--dtype", "float31"], 2, "invalid choice"),
     (["inspect", "world", "--format", "boxd"], 2, "did you mean 'boxed'"),
-    (["demo", "--seeds", "x"], 2, "invalid int value"),
+    (["demo", "--seeds", "x"], 2, "'x'; expected an integer of at least 0"),
     # What does not go together, or not on this machine.
     (["sft", *BASE, "--resume_from_checkpoint", "x"], 2, "set by --resume"),
     (["sft", *BASE, "--data", "a.jsonl", "--data", "b.jsonl"], 2, "no data set and no path 'a.jsonl'"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from balanced_thinking.cli.output import show_result
-from balanced_thinking.cli.parser import Parser, positive_integer
+from balanced_thinking.cli.parser import Parser, positive_integer, token_count
 from balanced_thinking.config.errors import FileInTheWayError, RecipeError
 from balanced_thinking.data.permissions import permit
 from balanced_thinking.system.locks import hold_file
@@ -62,7 +62,7 @@ def add_inspection_options(parser: Parser) -> None:
         "--format", default="think-answer", help="reasoning format of the completions that training would write"
     )
     parser.add_argument(
-        "--max-length", type=positive_integer, default=4096, help="with --model: longer samples are bad rows"
+        "--max-length", type=token_count, default=4096, help="with --model: longer samples are bad rows"
     )
     parser.add_argument("--limit", type=positive_integer, help="most rows to read")
     parser.add_argument("--html", type=Path, help="a page with samples to write")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from balanced_thinking.cli.data import OUTSIDE_HELP, add_data_options, read_data_options, read_image_options
 from balanced_thinking.cli.output import show_result
-from balanced_thinking.cli.parser import Parser, positive_integer
+from balanced_thinking.cli.parser import Parser, batch_size, token_count
 from balanced_thinking.data.permissions import permit
 
 
@@ -63,9 +63,9 @@ def add_evaluation_options(parser: Parser) -> None:
         help="how questions are asked: question (as in training), instructed, or lmms-<benchmark>",
     )
     parser.add_argument("--scorer", default="exact", help=f"how answers are scored: {', '.join(SCORERS)}")
-    parser.add_argument("--batch-size", type=positive_integer, default=64, help="samples that are generated together")
+    parser.add_argument("--batch-size", type=batch_size, default=64, help="samples that are generated together")
     parser.add_argument(
-        "--max-new-tokens", type=positive_integer, default=512, help="longest output in tokens; the rest is cut off"
+        "--max-new-tokens", type=token_count, default=512, help="longest output in tokens; the rest is cut off"
     )
     add_data_options(parser)
     parser.epilog = (

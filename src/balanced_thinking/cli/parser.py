@@ -27,7 +27,11 @@ class HelpSection(NamedTuple):
     options: Mapping[str, dict[str, Any]]
 
 
-_MOST_DIGITS = 18
+_MOST_INTEGER = 10**12
+_MOST_HOURS = 10**6
+_SHOWN = 80  # characters of a wrong value in a message
+# Far above what a machine can do: beyond them memory or a type of integers ends first.
+_MOST_BATCH, _MOST_TOKENS, _MOST_JOBS = 2**20, 10**7, 4096
 Sections = Callable[[], Sequence[HelpSection]]
 
 
@@ -108,18 +112,46 @@ def split_pairs(rest: Sequence[str], command: Parser) -> list[tuple[str, str]]:
 
 
 def positive_number(text: str) -> float:
-    """A number above 0, as a type of argparse."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a number above 0")
+    """A number above 0 of at most `_MOST_HOURS`, as a type of argparse."""
+    number = _parse_float(text)
+    if not 0 < number <= _MOST_HOURS:
+        raise argparse.ArgumentTypeError(f"{text[:_SHOWN]!r}; expected a number above 0 and at most {_MOST_HOURS}")
     return number
 
 
-def positive_integer(text: str) -> int:
-    """A count of at least 1, as a type of argparse."""
-    if len(text) > _MOST_DIGITS or not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text[:80]!r}; expected an integer of at least 1")
-    return int(text)
+def finite_number(text: str) -> float:
+    """A number that is neither infinite nor NaN, as a type of argparse."""
+    number = _parse_float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text[:_SHOWN]!r}; expected a finite number")
+    return number
+
+
+def _parse_float(text: str) -> float:
+    """The number; NaN for what is not one."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def integer_between(least: int, most: int) -> Callable[[str], int]:
+    """An integer of this range, as a type of argparse."""
+
+    def parse(text: str) -> int:
+        # Python reads no integer of more than 4,300 digits.
+        number = int(text) if text.isdecimal() and len(text) <= len(str(most)) + 8 else least - 1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(
+                f"{text[:_SHOWN]!r}; expected an integer of at least {least} and at most {most}"
+            )
+        return number
+
+    return parse
+
+
+positive_integer = integer_between(1, _MOST_INTEGER)
+batch_size = integer_between(1, _MOST_BATCH)
+token_count = integer_between(1, _MOST_TOKENS)
+job_count = integer_between(1, _MOST_JOBS)
+seed_number = integer_between(0, 2**32 - 1)

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.cli.output import show_result
-from balanced_thinking.cli.parser import Parser, positive_integer, positive_number
+from balanced_thinking.cli.parser import (
+    Parser,
+    finite_number,
+    job_count,
+    positive_integer,
+    positive_number,
+    seed_number,
+)
 from balanced_thinking.data.permissions import permit
 from balanced_thinking.runs.paths import StudyFiles
 
@@ -43,7 +50,7 @@ def add_study_options(parser: Parser) -> None:
 def _add_execution_options(parser: Parser) -> None:
     parser.add_argument(
         "--jobs",
-        type=positive_integer,
+        type=job_count,
         help="runs at the same time, each on one GPU  [the number of GPUs; without one, of CPU cores]",
     )
     parser.add_argument(
@@ -78,8 +85,8 @@ def _run_and_report(study: Any, arguments: argparse.Namespace) -> Path | None:
 
 def add_demo_options(parser: Parser) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the runs and their report")
-    parser.add_argument("--seeds", type=int, nargs="+", help="seeds; each arm is run once per seed  [the study's]")
-    parser.add_argument("--ratio", type=float, help="think tokens per answer token in the data  [the study's]")
+    parser.add_argument("--seeds", type=seed_number, nargs="+", help="each arm is run once per seed  [the study's]")
+    parser.add_argument("--ratio", type=finite_number, help="think tokens per answer token in the data  [the study's]")
     parser.add_argument("--steps", type=positive_integer, help="optimizer steps of SFT  [the study's]")
     parser.add_argument("--grpo-steps", type=positive_integer, help="optimizer steps of GRPO  [the study's]")
     parser.add_argument("--n", type=positive_integer, help="samples of each test split  [the study's]")

@@ -17,6 +17,7 @@ MOST_BYTES = 2**20  # PyYAML reads about as much in a second
 MOST_DEPTH = 50  # lists and mappings inside each other
 MOST_NODES = 20_000  # values, with those that aliases stand for
 _LONGEST_NUMBER = 100  # characters, so that it fits into a float
+_MANY_DIGITS = "a number has"
 _SHOWN = 60  # characters of a value in a message
 # What PyYAML's constructors raise for a text that is not of the type that its tag or its form says.
 _BAD_SCALAR = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
@@ -52,7 +53,7 @@ class _StrictLoader(yaml.SafeLoader):
         if _NO_TEXT.search(value):
             raise _node_error("a text has a zero byte or half of a surrogate pair", node)
         if len(value) > _LONGEST_NUMBER and node.tag.endswith((":int", ":float")):
-            raise _node_error(f"a number has {len(value)} digits", node)
+            raise _node_error(f"{_MANY_DIGITS} {len(value)} digits", node)
         return value
 
 
@@ -85,6 +86,8 @@ def read_yaml(text: str | bytes, where: str) -> Any:
         fix = "close open brackets and quotes, or quote the value"
         if isinstance(error, yaml.reader.ReaderError):
             fix = "expected text in UTF-8 without control characters"
+        if str(reason).startswith(_MANY_DIGITS):
+            fix = f"expected at most {_LONGEST_NUMBER}"
         raise RecipeError(f"{where}{place} is not valid YAML: {reason}; {fix}") from None
     except (
         ValueError,

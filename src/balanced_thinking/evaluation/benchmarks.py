@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.config.types import check_keys, typed_arguments
+from balanced_thinking.config.types import check_keys, format_value, typed_arguments
 from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.registry import result_folder_name
@@ -23,6 +23,9 @@ from balanced_thinking.evaluation.prompts import get_prompt
 from balanced_thinking.scoring.scorers import get_scorer
 
 ON_BAD_ROW = ("error", "drop")
+# Far above what a machine can do.
+_AT_MOST = {"limit": 10**12, "batch_size": 2**20, "max_new_tokens": 10**7}
+_SHOWN = 80  # characters of a wrong value
 _IN_MEMORY = "examples"  # what results call a list of them
 
 
@@ -84,9 +87,10 @@ def read_benchmarks(evaluate: Mapping[str, Mapping[str, Any] | None], **defaults
         check_keys(options or {}, (f.name for f in fields(Benchmark) if f.name != "data"), where)
         own = {key: value for key, value in (options or {}).items() if key != "splits"}
         own = typed_arguments(Benchmark, own, where)
-        for name in ("limit", "batch_size", "max_new_tokens"):
-            if own.get(name) is not None and own[name] < 1:
-                raise RecipeError(f"{where}: {name} is {own[name]}; expected at least 1")
+        for name, most in _AT_MOST.items():
+            if own.get(name) is not None and not 1 <= own[name] <= most:
+                shown = format_value(own[name])[:_SHOWN]
+                raise RecipeError(f"{where}: {name} is {shown}; expected at least 1 and at most {most}")
         if own.get("on_bad_row", "error") not in ON_BAD_ROW:
             raise RecipeError(f"{where}: on_bad_row is {own['on_bad_row']!r}; expected {' or '.join(ON_BAD_ROW)}")
         yield Benchmark(data=str(data), **{**defaults, **own, **_read_splits(options or {}, where)})

@@ -12,13 +12,14 @@ import yaml
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.config.types import check_keys
+from balanced_thinking.config.types import check_keys, format_value
 from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.evaluation.benchmarks import check_benchmarks
 from balanced_thinking.study.plan import ArmPair, Study
 from balanced_thinking.training.recipe import STAGES
 
 _SECTIONS = ("arms", "evaluate", "stages", "settings")
+_MOST_SEED = 2**32 - 1  # of NumPy
 _FOLDER = re.compile(r"(?!\.)[\w.+=-]+")
 
 
@@ -108,9 +109,12 @@ def _turn_arm_names_into_text(sections: Mapping[str, dict[str, Any]], where: str
 
 def _read_seeds(raw: Mapping[str, Any], where: str) -> tuple[int, ...]:
     seeds = raw.get("seeds", [0, 1, 2])
-    valid = isinstance(seeds, list | tuple) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    valid = isinstance(seeds, list | tuple) and all(type(seed) is int and 0 <= seed <= _MOST_SEED for seed in seeds)
     if not valid or not seeds or len(set(seeds)) < len(seeds):
-        raise RecipeError(f"{where}: seeds is {seeds!r}; expected different integers of 0 or more, such as [0, 1, 2]")
+        raise RecipeError(
+            f"{where}: seeds is {format_value(seeds)}; expected different integers of 0 or more and at "
+            f"most {_MOST_SEED}, such as [0, 1, 2]"
+        )
     return tuple(seeds)
 
 

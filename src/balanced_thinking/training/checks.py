@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -18,47 +17,9 @@ from balanced_thinking.data.mixture import validation_data
 from balanced_thinking.models.find import check_model
 from balanced_thinking.training.arguments import OPTIONS, SYNONYMS, argument_types
 from balanced_thinking.training.auto_batch import refuse_inexact_division
+from balanced_thinking.training.bounds import check_argument_bounds, check_lora_bounds, check_recipe_bounds
 from balanced_thinking.training.recipe import STAGES, Recipe
 
-# The smallest values of arguments. With most smaller ones upstream fails at the first step, or silently trains wrongly.
-_AT_LEAST: dict[str, float] = {
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "learning_rate": 0,
-    "weight_decay": 0,
-    "max_grad_norm": 0,
-    "warmup_steps": 0,
-    "adam_epsilon": 0,
-    "seed": 0,
-    "data_seed": 0,
-    "dataloader_num_workers": 0,
-    "max_length": 1,
-    "pack_tokens": 1,
-    "think_budget": 1,
-    "num_generations": 2,
-    "num_generations_eval": 1,
-    "generation_batch_size": 1,
-    "steps_per_generation": 1,
-    "num_iterations": 1,
-    "max_completion_length": 1,
-    "beta": 0,
-    "epsilon": 0,
-    "nonfinite_limit": 0,
-}
-_ABOVE: dict[str, float] = {
-    "num_train_epochs": 0,
-    "logging_steps": 0,
-    "save_steps": 0,
-    "eval_steps": 0,
-    "image_cache_gib": 0,
-    "temperature": 0,
-    "top_p": 0,
-    "repetition_penalty": 0,
-}
-_AT_MOST: dict[str, float] = {"top_p": 1, "min_p": 1, "seed": 2**32 - 1, "adam_beta1": 1, "adam_beta2": 1}
-_LORA_AT_LEAST: dict[str, float] = {"r": 1, "lora_alpha": 1, "lora_dropout": 0}
-_LORA_AT_MOST: dict[str, float] = {"lora_dropout": 1}
 # Argument -> the package that it needs, and how to install it.
 _NEEDS = {
     "use_vllm": ("vllm", "pip install 'balanced-thinking[vllm]'"),
@@ -86,6 +47,7 @@ _NEED_INTERVAL = (
     ("lr_scheduler_type", "reduce_lr_on_plateau"),
 )
 _SAMPLE = "sample:"  # the start of a value of `preflight`
+_MOST_DIGITS = 12  # of its number
 _EXTRAS = ("tensorboard", "trackio", "wandb")  # of this distribution
 
 
@@ -97,13 +59,12 @@ def check_settings(recipe: Recipe) -> dict[str, Any]:
     if recipe.stage not in STAGES:
         raise RecipeError(f"stage is {recipe.stage!r}{did_you_mean(recipe.stage, STAGES)}; known: {', '.join(STAGES)}")
     arguments = check_arguments(recipe.stage, recipe.training)
-    if recipe.limit is not None and recipe.limit < 1:
-        raise RecipeError(f"limit is {recipe.limit}; expected at least 1, or null for all rows")
+    check_recipe_bounds(recipe.limit, recipe.model_size)
     if recipe.on_bad_row not in ("error", "drop"):
         raise RecipeError(f"on_bad_row is {recipe.on_bad_row!r}; expected error or drop")
     read_sample_size(recipe.preflight)
     _check_model_options(recipe.model_options)
-    _check_bounds(recipe.lora or {}, _LORA_AT_LEAST, {}, _LORA_AT_MOST, "lora.")
+    check_lora_bounds(recipe.lora or {})
     _check_evaluation(recipe, arguments)
     refuse_inexact_division(recipe.auto_batch, arguments)
     return arguments
@@ -115,15 +76,15 @@ def read_sample_size(preflight: str | int) -> int | None:
         return None
     preflight = str(preflight)
     number = preflight.removeprefix(_SAMPLE)
-    if not preflight.startswith(_SAMPLE) or not number.isdecimal() or int(number) < 1:
-        raise RecipeError(f"preflight is {preflight!r}; expected all, or sample:N for N rows, such as sample:1000")
+    if not preflight.startswith(_SAMPLE) or not number.isdecimal() or len(number) > _MOST_DIGITS or int(number) < 1:
+        raise RecipeError(f"preflight is {preflight[:80]!r}; expected all, or sample:N for N rows, such as sample:1000")
     return int(number)
 
 
 def check_arguments(stage: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """As `check_settings`, for the training arguments alone."""
     arguments = convert_values(values, argument_types(stage), "the training section", SYNONYMS)
-    _check_bounds(arguments, _AT_LEAST, _ABOVE, _AT_MOST)
+    check_argument_bounds(arguments)
     _check_steps(arguments)
     _check_precision(arguments)
     _check_reporting(arguments.get("report_to"))
@@ -138,24 +99,6 @@ def check_arguments(stage: str, values: Mapping[str, Any]) -> dict[str, Any]:
     except ValueError as error:
         raise RecipeError(str(error)) from error
     return arguments
-
-
-def _check_bounds(
-    values: Mapping[str, Any],
-    at_least: Mapping[str, float],
-    above: Mapping[str, float],
-    at_most: Mapping[str, float],
-    prefix: str = "",
-) -> None:
-    for name, value in values.items():
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            continue
-        low, open_low, high = at_least.get(name, -math.inf), above.get(name, -math.inf), at_most.get(name, math.inf)
-        if math.isnan(value) or not (low <= value <= high and (open_low == -math.inf or value > open_low)):
-            expected = [f"at least {low}"] if name in at_least else [f"more than {open_low}"] if name in above else []
-            expected += [f"at most {high}"] if name in at_most else []
-            shown = f"{value:g}" if isinstance(value, float) else value
-            raise RecipeError(f"{prefix}{name} is {shown}; expected {' and '.join(expected) or 'a number'}")
 
 
 def _check_steps(arguments: Mapping[str, Any]) -> None:

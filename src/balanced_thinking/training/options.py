@@ -5,6 +5,7 @@ No torch: `--help` and the checks of the command line read them here. The config
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -188,5 +189,5 @@ def _refuse_unknown(options: Any, name: str, known: Sequence[str]) -> None:
 
 
 def _refuse_no_time(max_hours: float | None) -> None:
-    if max_hours is not None and not max_hours > 0:
-        raise ValueError(f"max_hours is {max_hours}; expected more than 0 hours, or null for no limit")
+    if max_hours is not None and not 0 < max_hours < math.inf:
+        raise ValueError(f"max_hours is {max_hours}; expected more than 0 hours and finite, or null for no limit")
