@@ -47,6 +47,7 @@ _FUZZED = {
     "segments": "texts, by the parser of reasoning and answers",
     "rows": "files of rows: JSON Lines, JSON, CSV, TSV, packed or not",
     "yaml": "recipes with options, studies, files of benchmarks",
+    "row_check": "rows, by the check before step 1 with a model's processor",
     "scoring": "answers, by every scorer",
     "pictures": "pictures of every kind that is decoded",
     "server": "answers of servers, as bytes of HTTP",

@@ -18,6 +18,7 @@ from tests.faults.fuzz.target import CORPUS, PEAK, Target, next_input, try_input
 SHORT = {
     "segments": 1500,
     "rows": 120,
+    "row_check": 100,
     "yaml": 150,
     "scoring": 500,
     "pictures": 250,
