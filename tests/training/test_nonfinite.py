@@ -22,13 +22,13 @@ from balanced_thinking.training.finite_tensors import (
     name_of_module,
     optimizer_tensors,
 )
+from balanced_thinking.training.inspect_checkpoint import newest_valid_checkpoint
 from balanced_thinking.training.nonfinite import KEY, FiniteWatch
 from balanced_thinking.training.nonfinite_error import (
     BadStep,
     MicroBatch,
     NonFiniteError,
     describe_stop,
-    newest_usable_checkpoint,
 )
 from balanced_thinking.training.reward_watch import RewardWatch, refuse_nonfinite_generation
 from tests.tiny_training import config, logged, trainer
@@ -172,7 +172,7 @@ def test_a_gpu_s_step_is_read_at_the_next_one_and_never_saved(world_rows: Datase
     assert "model.layers.0 nan" in str(caught.value)
     assert "on_nonfinite: skip" in str(caught.value)
     assert read_at == [1, 2]  # before each save; without one, at the next step
-    assert newest_usable_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1")
+    assert newest_valid_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
     assert not (tmp_path / "checkpoint-2").exists()
 
 
@@ -239,7 +239,7 @@ def test_weights_that_an_update_breaks_are_neither_logged_nor_saved(world_rows: 
     run = _text_run(world_rows, tmp_path, learning_rate=1e38, save_strategy="steps", save_steps=1, adam_epsilon=1e-8)
     with pytest.raises(NonFiniteError, match="weights are not finite before optimizer step 2"):
         run.train()
-    assert newest_usable_checkpoint(tmp_path) is None
+    assert newest_valid_checkpoint(tmp_path) is None
 
 
 @pytest.mark.parametrize(

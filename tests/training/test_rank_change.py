@@ -73,6 +73,16 @@ def test_the_division_may_change_with_the_ranks_only(
     assert keys_that_ranks_divide(tmp_path) == keys
 
 
+def test_a_manifest_that_cannot_be_read_is_left_to_the_choice_of_a_checkpoint(tmp_path: Path) -> None:
+    checkpoint(tmp_path, 4, 8)
+    for step, text in ((4, ""), (5, '{"version": 1, "files": {}}'), (6, "\0")):
+        (newer := tmp_path / f"checkpoint-{step}").mkdir()
+        (newer / "manifest.json").write_text(text)
+        assert keys_that_ranks_divide(tmp_path) == DIVISION  # of checkpoint-3
+    (tmp_path / "checkpoint-3" / "manifest.json").unlink()
+    assert not keys_that_ranks_divide(tmp_path)
+
+
 def test_a_rank_without_a_state_has_its_own_seed_for_each_step(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, 2, 8)
     assert [find_random_state(folder, rank, 4) is None for rank in range(4)] == [False, False, True, True]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from balanced_thinking.models.weights import WeightsError, check_weight_files
-from balanced_thinking.runs.checkpoints import step_of_checkpoint
+from balanced_thinking.runs.checkpoints import list_checkpoints, step_of_checkpoint
 from balanced_thinking.runs.manifest import Damage, find_damage, is_sealed, read_manifest
 
 # As transformers names them.
@@ -103,6 +103,11 @@ def inspect_checkpoint(folder: Path) -> list[Damage]:
     if step is not None and found != step:
         return [Damage("manifest.json", f"is that of step {found}; expected step {step}")]
     return []
+
+
+def newest_valid_checkpoint(parent: Path) -> Path | None:
+    """The newest checkpoint in `parent` without damage, which is read for it; None where there is none."""
+    return next((place for place in list_checkpoints(parent).values() if not inspect_checkpoint(place)), None)
 
 
 def _inspect_structure(folder: Path, step: int | None) -> Iterator[Damage]:

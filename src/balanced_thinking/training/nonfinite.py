@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,12 +29,12 @@ from balanced_thinking.training.finite_tensors import (
     measure_gradients,
     optimizer_tensors,
 )
+from balanced_thinking.training.inspect_checkpoint import newest_valid_checkpoint
 from balanced_thinking.training.nonfinite_error import (
     BadStep,
     MicroBatch,
     NonFiniteError,
     describe_stop,
-    newest_usable_checkpoint,
 )
 
 logger = logging.getLogger(__name__)
@@ -194,7 +195,7 @@ class FiniteUpdates:
         return BadStep(notes.step, norm, batches, notes.gradients.by_module(), known, updated)
 
     def _stop(self, bad: BadStep) -> NonFiniteError:
-        kept = newest_usable_checkpoint(self.args.output_dir)
+        kept = newest_valid_checkpoint(Path(self.args.output_dir))
         return NonFiniteError(describe_stop(bad, kept, may_skip=not (self.skips_bad_steps or bad.weights)))
 
     def _skip_step(self, model: Any, bad: BadStep) -> None:
@@ -254,7 +255,7 @@ class FiniteUpdates:
             names = sorted(set(gather_object(names)))
         if names:
             bad = BadStep(self.state.global_step + 1, None, (), weights=names)
-            kept = newest_usable_checkpoint(self.args.output_dir)
+            kept = newest_valid_checkpoint(Path(self.args.output_dir))
             raise NonFiniteError(f"{describe_stop(bad, kept, may_skip=False)}\n  found {when}")
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from balanced_thinking.config.errors import BalancedThinkingError
-from balanced_thinking.runs.manifest import MANIFEST, find_damage
 
 _NAMED_ROWS = 8
 _NAMED_MODULES = 5
@@ -72,7 +71,7 @@ class BadStep:
         return found
 
 
-def describe_stop(bad: BadStep, checkpoint: str | None, *, may_skip: bool) -> str:
+def describe_stop(bad: BadStep, checkpoint: Path | None, *, may_skip: bool) -> str:
     """The error's message: what was found, what the state of the run is, and what to try."""
     if bad.updated:
         state = "Its update was made before the GPU reported it, so these weights are of no use and are not saved"
@@ -120,13 +119,3 @@ def _describe_modules(modules: Mapping[str, float]) -> str:
 def _cut(texts: Sequence[str], most: int) -> str:
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more
-
-
-def newest_usable_checkpoint(folder: Path | str) -> str | None:
-    """The newest complete checkpoint in a folder: undamaged, or of before there were manifests."""
-    names = [place for place in Path(folder).glob("checkpoint-*") if place.name.rpartition("-")[2].isdecimal()]
-    for place in sorted(names, key=lambda place: -int(place.name.rpartition("-")[2])):
-        whole = not (place / MANIFEST).is_file() or not find_damage(place)  # older checkpoints have no manifest
-        if whole and (place / "trainer_state.json").is_file():
-            return str(place)
-    return None

@@ -10,7 +10,7 @@ from balanced_thinking.config.errors import UsageError
 from balanced_thinking.runs.checkpoints import list_checkpoints
 from balanced_thinking.runs.manifest import DamagedFilesError, read_manifest
 from balanced_thinking.training.failed_saves import free_bytes
-from balanced_thinking.training.inspect_checkpoint import inspect_checkpoint
+from balanced_thinking.training.inspect_checkpoint import newest_valid_checkpoint
 
 logger = logging.getLogger(__name__)
 _TWO_MOMENTS = (
@@ -102,7 +102,7 @@ def _saves_planned(args: Any, existing: dict[int, Path]) -> int:
 
 def advise_resuming(checkpoints: Path, needed: int | None = None) -> str:
     """How a training goes on that could not save: bytes that were needed and are free, and its newest checkpoint."""
-    newest = next((one for one in list_checkpoints(checkpoints).values() if not inspect_checkpoint(one)), None)
+    newest = newest_valid_checkpoint(checkpoints)
     about = f"It needs about {needed:,} bytes, and " if needed is not None else ""
     free = free_bytes(checkpoints)
     limit = (

@@ -18,6 +18,7 @@ from typing import Any
 
 from transformers import TrainerCallback, set_seed
 
+from balanced_thinking.runs.checkpoints import list_checkpoints
 from balanced_thinking.system.process import process_rank
 from balanced_thinking.system.signals import GracefulStop, StoppedEarly, shield_worker
 from balanced_thinking.training.agreement import Agreement
@@ -141,8 +142,7 @@ class StoppingTrainer:
 
     def _advise_after_loss(self) -> str:
         """What there is to continue from, after a rank was lost."""
-        places = [place for place in Path(self.args.output_dir).glob("checkpoint-*") if place.is_dir()]
-        newest = max(places, key=lambda place: int(place.name.rpartition("-")[2] or 0), default=None)
+        newest = next(iter(list_checkpoints(Path(self.args.output_dir)).values()), None)
         if newest is None:
             return f"there is no checkpoint yet; {self.stopping.hint}"
         return f"the newest checkpoint is {newest.name} in {self.args.output_dir}; {self.stopping.hint}"
