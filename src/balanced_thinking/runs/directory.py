@@ -74,16 +74,19 @@ def create_run(out: Path, config_yaml: str, about: dict[str, Any], *, resume: bo
 
 
 @contextmanager
-def undo_failed_start(out: Path) -> Iterator[None]:
+def undo_failed_start(out: Path, *, except_after: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Free the folder of a run that fails before it has logged or saved anything, for the start that follows.
 
-    Only for who holds the folder (`hold_folder`): what it did not contain before was then written by this process.
+    Only for who holds the folder (`hold_run`): what it did not contain before was then written by this process.
+
+    Args:
+        except_after: errors that say to continue with --resume, for which the recipe must stay there.
     """
     held_a_run = RunFiles(out).config.exists()
     try:
         yield
-    except Exception:  # not Ctrl-C, after which --resume continues
-        if not held_a_run:
+    except Exception as error:  # not Ctrl-C, after which --resume continues
+        if not held_a_run and not process_rank() and not isinstance(error, except_after):
             _discard_start(out)
         raise
 

@@ -42,7 +42,7 @@ from balanced_thinking.training.callbacks import MetricsFile, TrainingClock, sho
 from balanced_thinking.training.changes import ScheduleChange, describe_resume_changes, read_resume_state
 from balanced_thinking.training.checked_data import load_checked_data, on_first_rank
 from balanced_thinking.training.checks import check_places, check_settings
-from balanced_thinking.training.failed_saves import name_failed_save
+from balanced_thinking.training.failed_saves import SaveFailedError, name_failed_save
 from balanced_thinking.training.final_model import is_model_intact, save_final_model
 from balanced_thinking.training.grpo import ScaleGRPOTrainer
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
@@ -56,6 +56,7 @@ from balanced_thinking.training.model_checks import (
 )
 from balanced_thinking.training.nonfinite import skipped_updates
 from balanced_thinking.training.options import DEFAULTS
+from balanced_thinking.training.peers import LostRankError
 from balanced_thinking.training.rank_change import refuse_other_division
 from balanced_thinking.training.recipe import Recipe, load_recipe
 from balanced_thinking.training.resume import choose_state
@@ -119,7 +120,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, allow_partial_resu
     """
     began = monotonic()
     refuse_existing_run(out, resume=resume)
-    with hold_run(out), undo_failed_start(out), permit(urls=recipe.allow_urls):
+    start = undo_failed_start(out, except_after=(LostRankError, SaveFailedError))
+    with hold_run(out), start, permit(urls=recipe.allow_urls):
         if resume and RunFiles(out).config.is_file():
             recipe = keep_found_division(load_recipe(RunFiles(out).config), recipe)
         while True:
