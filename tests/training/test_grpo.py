@@ -19,7 +19,7 @@ from tokenizers.processors import TemplateProcessing
 from balanced_thinking.batch.pictures import DistinctImageProcessor
 from balanced_thinking.data.rows import to_prompts_dataset
 from balanced_thinking.data.world import load
-from balanced_thinking.models.load import load_model
+from balanced_thinking.models.load import ensure_saved, load_model
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.runs.manifest import DamagedFilesError
 from balanced_thinking.segments import ANSWER, THINK, Parsed, parse
@@ -28,6 +28,7 @@ from balanced_thinking.training.grpo import ScaleGRPOTrainer, credit_shares
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.grpo_resume import GenerationStateError
 from balanced_thinking.training.nonfinite_error import NonFiniteError
+from balanced_thinking.training.resume import ResumeError
 from tests.conftest import ARCHITECTURES
 from tests.tiny_training import QUIET, losses
 
@@ -239,6 +240,30 @@ def test_resumed_run_equals_the_undisturbed_one(architecture: str, lora: bool, r
         undisturbed.model.state_dict().items(), resumed.model.state_dict().items(), strict=True
     ):
         assert torch.equal(a, b), name
+
+
+def test_a_moving_reference_model_is_part_of_the_state(rows: Dataset, tmp_path: Path) -> None:
+    options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "max_completion_length": 4, "beta": 0.1}
+    options |= {"sync_ref_model": True, "ref_model_sync_steps": 1, "gradient_accumulation_steps": 1}
+    base = ensure_saved(load_model("tiny:qwen2_5_vl", seed=0), tmp_path / "base")
+
+    def start(out: Path) -> ScaleGRPOTrainer:
+        model = load_model(str(tmp_path / "base")).model
+        return ScaleGRPOTrainer(model, letters, config(out, **options), rows, processing_class=base.processor)
+
+    undisturbed = start(tmp_path / "run")
+    undisturbed.train()
+    checkpoint = tmp_path / "run/checkpoint-1"
+    resumed = start(tmp_path / "again")
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    for (name, ours), theirs in zip(
+        resumed.ref_model.state_dict().items(), undisturbed.ref_model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+    (checkpoint / "manifest.json").unlink()  # as of a version that did not save it
+    (checkpoint / "reference_model.pt").unlink()
+    with pytest.raises(ResumeError, match=r"no state of: reference model; .*--allow-partial-resume"):
+        start(tmp_path / "third").train(resume_from_checkpoint=str(checkpoint))
 
 
 def metrics_of(run: ScaleGRPOTrainer) -> list[dict[str, Any]]:

@@ -38,6 +38,7 @@ from balanced_thinking.training.grpo_inputs import (
 from balanced_thinking.training.grpo_resume import GenerationState
 from balanced_thinking.training.health import Generation, count_generation
 from balanced_thinking.training.memory_shortage import BatchShape
+from balanced_thinking.training.reference_state import ReferenceState
 from balanced_thinking.training.reward_watch import RewardWatch, refuse_nonfinite_generation
 from balanced_thinking.training.rewards import NamedReward, make_rewards
 from balanced_thinking.training.safety import SafeTrainer
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 _ROW_IDS = "row_ids"  # in TRL's batches, which their forward does not read
 
 
-class ScaleGRPOTrainer(GenerationState, SafeTrainer, GRPOTrainer):
+class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer):
     """TRL's GRPOTrainer on the rows of `to_prompts_dataset`: prompt, images, answer, choices and alternatives.
 
     `reward_funcs`, as in TRL, replace the named rewards of the config. With `beta` above 0 the reference model is at

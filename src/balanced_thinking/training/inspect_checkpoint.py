@@ -21,6 +21,7 @@ from balanced_thinking.runs.manifest import Damage, find_damage, is_sealed, read
 # As transformers names them.
 OPTIMIZER_FILE, SCHEDULER_FILE, SCALER_FILE = "optimizer.pt", "scheduler.pt", "scaler.pt"
 TRAINER_STATE_FILE = "trainer_state.json"
+REFERENCE_FILE = "reference_model.pt"  # ours
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin", "pytorch_model_fsdp*", "global_step*")
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, OSError, ValueError, LookupError)
 # What `torch.load` raises for what is not its own, and our reading of a state of another form.
@@ -63,6 +64,9 @@ SCALER = StatePart("gradient scaler", (SCALER_FILE,), "float16 gradients are sca
 ENTROPY = StatePart(
     "entropy controller", ("entropy_ctrl_state.json",), "the entropy coefficient starts from its initial value"
 )
+REFERENCE = StatePart(
+    "reference model", (REFERENCE_FILE,), "the KL term is measured from the model with which the run began"
+)
 GENERATION = StatePart(
     "generation cycle",
     ("generation_state_*.pt",),
@@ -78,6 +82,8 @@ def needed_parts(args: Any) -> list[StatePart]:
         parts.append(SCALER)
     if getattr(args, "use_adaptive_entropy", False):
         parts.append(ENTROPY)
+    if getattr(args, "sync_ref_model", False):
+        parts.append(REFERENCE)
     if hasattr(args, "steps_per_generation"):
         parts.append(GENERATION)
     return parts

@@ -35,7 +35,8 @@ def estimate_checkpoint_bytes(trainer: Any, like: Path | None = None) -> int:
             return read_manifest(like).total_bytes
         except (OSError, DamagedFilesError):
             pass
-    return estimate_model_bytes(trainer) + (0 if trainer.args.save_only_model else _optimizer_bytes(trainer))
+    others = 0 if trainer.args.save_only_model else _optimizer_bytes(trainer)
+    return estimate_model_bytes(trainer) + others + _reference_bytes(trainer)
 
 
 def estimate_model_bytes(trainer: Any) -> int:
@@ -56,6 +57,11 @@ def _optimizer_bytes(trainer: Any) -> int:
     if name not in _TWO_MOMENTS:
         return 0
     return sum(2 * _count(p) * p.element_size() for p in trainer.model.parameters() if p.requires_grad)
+
+
+def _reference_bytes(trainer: Any) -> int:
+    moves = getattr(trainer.args, "sync_ref_model", False)
+    return sum(_count(p) * p.element_size() for p in trainer.ref_model.parameters()) if moves else 0
 
 
 def saves_checkpoints(args: Any) -> bool:
