@@ -240,6 +240,7 @@ def test_a_partial_resume_starts_with_a_new_optimizer(copy: Path, rows: Dataset)
     run.train(resume_from_checkpoint=str(copy / "checkpoint-2"))
     (moments,) = {int(one["step"]) for one in run.optimizer.state_dict()["state"].values()}
     assert (run.state.global_step, moments) == (3, 1)
+    assert run.lr_scheduler.last_epoch == 3  # its state was there
 
 
 def test_a_damaged_checkpoint_that_a_program_names_is_refused(copy: Path, rows: Dataset) -> None:

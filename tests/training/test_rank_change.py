@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.runs.manifest import seal_folder
+from balanced_thinking.runs.manifest import DamagedFilesError, seal_folder
 from balanced_thinking.training.rank_change import (
     DIVISION,
     count_step_samples,
     find_random_state,
     keys_that_ranks_divide,
+    refuse_lost_random_state,
     refuse_other_division,
     seed_of_new_rank,
 )
@@ -89,3 +90,13 @@ def test_a_rank_without_a_state_has_its_own_seed_for_each_step(tmp_path: Path) -
     assert find_random_state(folder, 0, 1) is None
     seeds = {seed_of_new_rank(seed, step, rank) for seed in (0, 1) for step in (0, 1, 2) for rank in range(8)}
     assert len(seeds) == 48
+
+
+def test_a_state_of_random_numbers_that_was_lost_is_no_new_rank(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, 2, 8)
+    (folder / "rng_state_1.pth").unlink()  # such as on another machine's disk, so not in the manifest either
+    seal_folder(folder, about={"world_size": 2})
+    refuse_lost_random_state(folder, 0, 2)
+    refuse_lost_random_state(folder, 2, 3)  # one that was not there before
+    with pytest.raises(DamagedFilesError, match=r"random numbers of rank 1, but 2 ranks wrote it.*--allow-partial"):
+        refuse_lost_random_state(folder, 1, 2)

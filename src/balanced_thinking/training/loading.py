@@ -6,7 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
+from transformers import set_seed
 
 from balanced_thinking.models.load_in_place import load_in_place
 from balanced_thinking.models.weights import check_adapter_checkpoint, load_checked_model
@@ -18,8 +20,14 @@ from balanced_thinking.training.inspect_checkpoint import (
     RANDOM,
     SCALER,
     SCHEDULER,
+    SCHEDULER_FILE,
     inspect_checkpoint,
     needed_parts,
+)
+from balanced_thinking.training.rank_change import (
+    find_random_state,
+    refuse_lost_random_state,
+    seed_of_new_rank,
 )
 from balanced_thinking.training.resume import ResumeChoice, choose_checkpoint, verify_checkpoint
 
@@ -37,6 +45,7 @@ class CheckpointReader:
     args: Any
     model: Any
     state: Any
+    lr_scheduler: Any
     allow_partial_resume = False
     resume_choice: ResumeChoice | None = None
     _missing: tuple[str, ...] = ()  # parts of the state that the checkpoint does not have
@@ -84,8 +93,13 @@ class CheckpointReader:
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if not {OPTIMIZER.name, SCHEDULER.name} & {*self._missing}:
+        lost = {OPTIMIZER.name, SCHEDULER.name} & {*self._missing}
+        if not lost:
             super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        elif SCHEDULER.name in lost:  # upstream loads both or none
+            logger.warning("%s continues without the state of its optimizer and its scheduler", checkpoint)
+        elif checkpoint is not None and (file := Path(checkpoint) / SCHEDULER_FILE).is_file():
+            self.lr_scheduler.load_state_dict(torch.load(file, "cpu", weights_only=True))
         if checkpoint is not None:
             self._load_extra_state(Path(checkpoint))  # type: ignore[attr-defined]
 
@@ -96,6 +110,17 @@ class CheckpointReader:
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if RANDOM.name not in self._missing:
             super()._load_rng_state(checkpoint)  # type: ignore[misc]
+        if checkpoint is not None:
+            self._seed_rank_without_state(Path(checkpoint))
+
+    def _seed_rank_without_state(self, checkpoint: Path) -> None:
+        """For ranks that did not take part before: the same random numbers whenever the run continues from here."""
+        rank, ranks = self.args.process_index, self.args.world_size
+        if not self.allow_partial_resume:
+            refuse_lost_random_state(checkpoint, rank, ranks)
+        if RANDOM.name in self._missing or find_random_state(checkpoint, rank, ranks) is None:
+            logger.info("rank %d has no state of random numbers in %s: it gets one from the seed", rank, checkpoint)
+            set_seed(seed_of_new_rank(self.args.seed, self.state.global_step, rank))
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint

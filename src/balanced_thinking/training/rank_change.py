@@ -70,6 +70,19 @@ def find_random_state(checkpoint: Path, rank: int, ranks: int) -> Path | None:
     return file if file.is_file() else None
 
 
+def refuse_lost_random_state(checkpoint: Path, rank: int, ranks: int) -> None:
+    """Raises DamagedFilesError where as many ranks wrote the checkpoint, so that a rank's state has been lost.
+
+    It may be on the disk of another machine.
+    """
+    if find_random_state(checkpoint, rank, ranks) is None and _read_about(checkpoint).get("world_size") == ranks:
+        raise DamagedFilesError(
+            f"{checkpoint} has no state of the random numbers of rank {rank}, but {ranks} ranks wrote it. All ranks "
+            "must save to the same disk, or each machine to its own with save_on_each_node; copy the file there, or "
+            "add --allow-partial-resume to draw others"
+        )
+
+
 def seed_of_new_rank(seed: int, step: int, rank: int) -> int:
     """The seed of a rank without a state: the same whenever the run continues from this step."""
     return (seed + 1_000_003 * (step + 1) + 7_919 * rank) % 2**32

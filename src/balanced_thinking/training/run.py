@@ -200,7 +200,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
     if args.process_index == 0:
         create_run(out, recipe.to_yaml(), provenance, resume=resume)
         data.write_record(out)
-    with trainer.stop_on_signals(began, _describe_continuation(recipe, out, args.world_size)):
+    with trainer.stop_on_signals(began, _describe_continuation(recipe, out, args)):
         trainer.train(resume_from_checkpoint=checkpoint)
         if recipe.stage == "sft":
             _refuse_all_dropped(trainer.state.log_history, args)
@@ -214,9 +214,10 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
     return RunFiles(out).model
 
 
-def _describe_continuation(recipe: Recipe, out: Path, ranks: int) -> str:
-    launched = f", again on {ranks} ranks" if ranks > 1 else ""
-    return f"continue with: balanced {recipe.stage} --out {quote(str(out))} --resume{launched}"
+def _describe_continuation(recipe: Recipe, out: Path, args: Any) -> str:
+    launched = f", again on {args.world_size} ranks" if args.world_size > 1 else ""
+    partial = " --allow-partial-resume" if args.save_only_model else ""
+    return f"continue with: balanced {recipe.stage} --out {quote(str(out))} --resume{partial}{launched}"
 
 
 def _has_all_steps(out: Path, max_steps: int) -> bool:

@@ -100,7 +100,8 @@ class SafeTrainer(StoppingTrainer, FiniteUpdates, MemoryWatch, CheckpointReader,
             step = self.state.global_step
             if step == 0 or self.accelerator.num_processes > 1:
                 raise RowError(_own_message(error), error.problem) from error
-            self._save_checkpoint(self.model, trial=None)
+            if self.stopping.saved_at != step:  # else the checkpoint is exact, and this one would not be
+                self._save_checkpoint(self.model, trial=None)
             raise RowError(
                 f"{_own_message(error)}. Training stopped at this row after step {step}, and checkpoint-{step} in "
                 f"{self.args.output_dir} is kept: continue past the row with --resume --on_bad_row drop",

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, set_seed
+from transformers import TrainerCallback
 
 from balanced_thinking.runs.checkpoints import list_checkpoints
 from balanced_thinking.system.process import process_rank
@@ -24,7 +24,6 @@ from balanced_thinking.system.signals import GracefulStop, StoppedEarly, shield_
 from balanced_thinking.training.agreement import Agreement
 from balanced_thinking.training.logging_period import restore_period, save_period
 from balanced_thinking.training.peers import PeerWatch
-from balanced_thinking.training.rank_change import find_random_state, seed_of_new_rank
 
 logger = logging.getLogger(__name__)
 _DUE = "evaluation_due"  # in the trainer's state: the evaluation after this step is still to be made
@@ -213,10 +212,6 @@ class StoppingTrainer:
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)  # type: ignore[misc]
-        rank, ranks = self.args.process_index, self.args.world_size
-        if checkpoint is not None and find_random_state(Path(checkpoint), rank, ranks) is None:
-            logger.info("rank %d has no state of random numbers in %s: it gets one from the seed", rank, checkpoint)
-            set_seed(seed_of_new_rank(self.args.seed, self.state.global_step, rank))
         due = self.state.stateful_callbacks.pop(_DUE, None)
         if due and self.eval_dataset is not None and due["step"] == self.state.global_step:
             self._determine_best_metric(metrics=self._evaluate(None, None), trial=None)
