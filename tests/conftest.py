@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
 from tests.skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401, hooks of pytest
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background job, and its children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a hub
 # Rows that one test has read are of no use to the user of this machine.
 os.environ["BALANCED_THINKING_CACHE"] = _store = tempfile.mkdtemp(prefix="balanced-thinking-tests-")
