@@ -9,13 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pytest
 import yaml
 
 from balanced_thinking.cli import main
-from balanced_thinking.runs.directory import create_run
+from balanced_thinking.runs.directory import create_run, finish_run
+from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.training.recipe import Recipe, describe_changes
+from balanced_thinking.training.run import _count_all_steps
 from tests.cli.tiny_commands import BASE, FEW, LEARNING, STEPS, TINY, exit_code
 from tests.conftest import REPOSITORY
 
@@ -232,6 +235,30 @@ def test_what_is_not_installed_is_said_before_anything_is_loaded(
     with pytest.raises(SystemExit, match="2"):
         main(["sft", *TINY, "--report_to", "wandb", "--out", str(tmp_path / "run")])
     assert "pip install 'balanced-thinking[wandb]'" in capsys.readouterr().err
+
+
+# The training of a finished run of 6 steps, that with which it is resumed, the steps that leave it as it is
+FINISHED: list[tuple[dict[str, Any], dict[str, Any], int | None]] = [
+    ({}, {}, 6),  # three epochs, which no max_steps says
+    ({"num_train_epochs": 2.0}, {"num_train_epochs": 2.0}, 6),
+    ({"num_train_epochs": 2.0}, {"num_train_epochs": 3.0}, None),
+    ({"max_steps": 6}, {"max_steps": 6}, 6),
+    ({"max_steps": 6}, {"max_steps": 7}, None),
+    ({"max_steps": 6}, {}, None),
+    ({}, {"max_steps": 6}, 6),
+    ({}, {"save_steps": 2}, 6),
+]
+
+
+@pytest.mark.parametrize(("before", "now", "steps"), FINISHED)
+def test_a_finished_run_stays_as_it_is_unless_it_is_made_longer(
+    before: dict[str, Any], now: dict[str, Any], steps: int | None, tmp_path: Path
+) -> None:
+    files = RunFiles(tmp_path / "run")
+    create_run(files.folder, Recipe(training=before).to_yaml(), {})
+    assert _count_all_steps(files, Recipe(training=now)) is None  # it is not finished
+    finish_run(files.folder, steps=6)
+    assert _count_all_steps(files, Recipe(training=now)) == steps
 
 
 def test_resuming_a_run_with_all_its_steps_takes_none(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

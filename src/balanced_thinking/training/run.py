@@ -142,10 +142,11 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
     check_places(recipe)
     args = training_arguments(recipe, out)
     files = RunFiles(out)
-    complete = resume and _has_all_steps(out, args.max_steps)
-    if complete and on_first_rank(lambda: is_model_intact(files.model, files.checkpoints)):
-        logger.info("%s has taken all its %d steps; raise --max_steps to train it further", out, args.max_steps)
-        return RunFiles(out).model
+    taken = _count_all_steps(files, recipe) if resume else None
+    if taken is not None and on_first_rank(lambda: is_model_intact(files.model, files.checkpoints)):
+        further = "max_steps" if args.max_steps > 0 else "num_train_epochs"
+        logger.info("%s has taken all its %d steps; raise --%s to train it further", out, taken, further)
+        return files.model
     choice = on_first_rank(lambda: choose_state(out, args, allow_partial)) if resume else None
     checkpoint = choice.path if choice else None
     if checkpoint:
@@ -220,9 +221,16 @@ def _describe_continuation(recipe: Recipe, out: Path, args: Any) -> str:
     return f"continue with: balanced {recipe.stage} --out {quote(str(out))} --resume{partial}{launched}"
 
 
-def _has_all_steps(out: Path, max_steps: int) -> bool:
-    about = read_provenance(out)
-    return about is not None and about.finished is not None and about.steps == max_steps
+def _count_all_steps(files: RunFiles, recipe: Recipe) -> int | None:
+    """The steps of a finished run that the recipe does not make longer; None for any other run."""
+    about = read_provenance(files.folder)
+    if about is None or about.finished is None:
+        return None
+    steps, before = int(recipe.training.get("max_steps") or -1), load_recipe(files.config).training
+    if steps > 0:
+        return about.steps if about.steps == steps else None
+    same = all(before.get(name) == recipe.training.get(name) for name in ("max_steps", "num_train_epochs"))
+    return about.steps if same else None
 
 
 def _refuse_save_without_weights(plugin: Any) -> None:
