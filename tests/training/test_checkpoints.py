@@ -9,7 +9,8 @@ import logging
 import resource
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -26,7 +27,8 @@ from balanced_thinking.runs.checkpoints import list_checkpoints, remove_older_ch
 from balanced_thinking.runs.digests import BackgroundDigests
 from balanced_thinking.runs.manifest import MANIFEST, DamagedFilesError, find_damage, read_manifest, seal_folder
 from balanced_thinking.runs.staging import clear_leftovers, publish_folder, staging_folder, write_folder
-from balanced_thinking.training import space
+from balanced_thinking.system.locks import FolderBusyError, hold_folder
+from balanced_thinking.training import loading, space
 from balanced_thinking.training.failed_saves import SaveFailedError, find_disk_error
 from balanced_thinking.training.inspect_checkpoint import inspect_checkpoint, needed_parts
 from balanced_thinking.training.loading import CheckpointReader
@@ -250,6 +252,20 @@ def test_a_damaged_checkpoint_that_a_program_names_is_refused(copy: Path, rows: 
     with pytest.raises(DamagedFilesError, match=r"model\.safetensors was altered"):
         run.train(resume_from_checkpoint=str(copy / "checkpoint-2"))
     assert all(map(torch.equal, before, run.model.state_dict().values()))
+
+
+def test_two_trainers_do_not_save_to_one_folder(copy: Path, rows: Dataset) -> None:
+    (being_saved := copy / ".saving-checkpoint-4").mkdir()
+    run = trainer("qwen2", rows, config(copy, **OPTIONS))
+    with ThreadPoolExecutor(1) as other, run._hold_output_folder():
+        with pytest.raises(FolderBusyError, match=f"{copy} is in use: process .* has been training in it"):
+            other.submit(run.train, resume_from_checkpoint=True).result()
+        assert being_saved.is_dir()  # that of the other trainer
+    with hold_folder(copy.parent, "training"):  # as `balanced sft` does
+        assert isinstance(run._hold_output_folder(), nullcontext)
+    run.train(resume_from_checkpoint=True)
+    assert not being_saved.exists()
+    assert not (copy / loading._LOCK).exists()
 
 
 def test_a_damaged_best_checkpoint_leaves_the_last_weights(copy: Path, caplog: pytest.LogCaptureFixture) -> None:

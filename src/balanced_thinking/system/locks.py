@@ -76,7 +76,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
 
 
 @contextmanager
-def hold_folder(folder: Path, purpose: str, *, wait: bool = False) -> Iterator[None]:
+def hold_folder(folder: Path, purpose: str, *, wait: bool = False, name: str = LOCK) -> Iterator[None]:
     """Keep other processes out of `folder`, which is made if needed, until the block ends.
 
     Within one thread it may be nested. A folder that it made is removed in the end if nothing was written to it.
@@ -84,11 +84,17 @@ def hold_folder(folder: Path, purpose: str, *, wait: bool = False) -> Iterator[N
     Args:
         purpose: what this process does, as in "process 7 has been training in it".
         wait: wait for the other process in place of an error.
+        name: of the lock file, the same for all that must not meet.
 
     Raises FolderBusyError where another process or thread has it.
     """
-    with _hold_lock(folder / LOCK, folder, purpose, wait):
+    with _hold_lock(folder / name, folder, purpose, wait):
         yield
+
+
+def is_within_held(folder: Path) -> bool:
+    """Whether this process holds the folder, or one that it is in."""
+    return any(os.path.realpath(place / LOCK) in _HELD for place in (folder, *folder.absolute().parents))
 
 
 @contextmanager

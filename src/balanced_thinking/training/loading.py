@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from balanced_thinking.models.load_in_place import load_in_place
 from balanced_thinking.models.weights import check_adapter_checkpoint, load_checked_model
 from balanced_thinking.runs.checkpoints import checkpoint_name
 from balanced_thinking.runs.manifest import describe_damages
+from balanced_thinking.system.locks import hold_folder, is_within_held
 from balanced_thinking.training.checked_data import on_first_rank
 from balanced_thinking.training.inspect_checkpoint import (
     OPTIMIZER,
@@ -30,8 +32,10 @@ from balanced_thinking.training.rank_change import (
     seed_of_new_rank,
 )
 from balanced_thinking.training.resume import ResumeChoice, choose_checkpoint, verify_checkpoint
+from balanced_thinking.training.space import saves_checkpoints
 
 logger = logging.getLogger(__name__)
+_LOCK = "_training.lock"  # `push_to_hub` uploads the folder, except what begins so
 _FULL_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
@@ -52,10 +56,18 @@ class CheckpointReader:
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As upstream. `resume_from_checkpoint=True` takes the newest complete checkpoint in `output_dir`."""
-        self._prepare_saving()  # type: ignore[attr-defined]
-        choice = self._verify_resume(resume_from_checkpoint) if resume_from_checkpoint else None
-        self._missing = choice.missing if choice else ()
-        return super().train(choice.path if choice else None, *args, **kwargs)  # type: ignore[misc]
+        with self._hold_output_folder():
+            self._prepare_saving()  # type: ignore[attr-defined]
+            choice = self._verify_resume(resume_from_checkpoint) if resume_from_checkpoint else None
+            self._missing = choice.missing if choice else ()
+            return super().train(choice.path if choice else None, *args, **kwargs)  # type: ignore[misc]
+
+    def _hold_output_folder(self) -> AbstractContextManager[None]:
+        """Keep other trainings from saving there, unless this process holds the run. Raises FolderBusyError."""
+        folder = Path(self.args.output_dir)
+        if self.args.process_index or not saves_checkpoints(self.args) or is_within_held(folder):
+            return nullcontext()
+        return hold_folder(folder, "training", name=_LOCK)
 
     def _verify_resume(self, wanted: str | bool) -> ResumeChoice:
         if self.resume_choice is not None and self.resume_choice.path == wanted:
