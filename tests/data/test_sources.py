@@ -20,7 +20,7 @@ import pytest
 
 from balanced_thinking.cli import main
 from balanced_thinking.config.errors import UsageError
-from balanced_thinking.data import tables
+from balanced_thinking.data import table_bombs, tables
 from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.load import load_data, stream_data
 from balanced_thinking.data.overlap import assert_no_overlap
@@ -473,14 +473,14 @@ def test_a_large_table_is_read_a_few_rows_at_a_time(tmp_path: Path, monkeypatch:
     table = pa.Table.from_pylist([ROW | {"id": k} for k in range(1000)])
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=100)
     read: list[int] = []
-    original = tables._read_parquet
+    original = table_bombs.read_parquet_batches
 
     def counting(file: Path) -> Iterator[Any]:
         for batch in original(file):
             read.append(len(batch))
             yield batch
 
-    monkeypatch.setattr(tables, "_read_parquet", counting)
+    monkeypatch.setattr(tables, "read_parquet_batches", counting)
     stream = stream_data(str(tmp_path / "a.parquet"))
     next(stream)
     assert sum(read) <= 200

@@ -14,10 +14,11 @@ from PIL import Image
 
 from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.picture_files import UNREADABLE, open_picture_file
+from balanced_thinking.data.table_bombs import check_parquet_folder, read_arrow_batches, read_parquet_batches
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _FILE_NAME = re.compile(r"\.(?:jsonl?|ndjson|[ct]sv|parquet|arrow|tar|gz|tgz|zip|xlsx?|txt|ya?ml|py)$", re.IGNORECASE)
-_ROWS_PER_READ = 64  # of a parquet file: pictures make rows large
+_ROWS_PER_READ = 64  # pictures make rows large
 
 
 def is_hub_name(path: str | Path) -> bool:
@@ -40,6 +41,8 @@ def stream_table(path: str | Path, split: str, subset: str | None = None) -> Ite
     Raises DataError, with the splits or the subsets that there are, for what `datasets` cannot read.
     """
     place = str(path) if is_hub_name(path) else str(Path(path).expanduser())
+    if Path(place).is_dir():
+        check_parquet_folder(Path(place))
     rows = _explain_errors(place, lambda: _open_table(place, subset, split))
     yield from enumerate(_iterate_explaining(place, rows), 1)
 
@@ -67,7 +70,7 @@ def stream_saved_table(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def stream_table_file(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a parquet file or of an Arrow file in either of its forms, a few at a time."""
-    read = _read_parquet if file.suffix.lower() == ".parquet" else _read_arrow
+    read = read_parquet_batches if file.suffix.lower() == ".parquet" else read_arrow_batches
     yield from enumerate(_iterate_explaining(str(file), (row for batch in read(file) for row in batch.to_pylist())), 1)
 
 
@@ -76,25 +79,6 @@ def table_columns(file: Path) -> tuple[str, ...]:
     import pyarrow.parquet
 
     return tuple(_explain_errors(str(file), lambda: pyarrow.parquet.read_schema(file)).names)
-
-
-def _read_parquet(file: Path) -> Iterator[Any]:
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(file) as opened:
-        yield from opened.iter_batches(batch_size=_ROWS_PER_READ)
-
-
-def _read_arrow(file: Path) -> Iterator[Any]:
-    import pyarrow
-
-    with pyarrow.memory_map(str(file)) as source:
-        try:
-            yield from pyarrow.ipc.open_stream(source)
-        except pyarrow.ArrowInvalid:
-            source.seek(0)
-            opened = pyarrow.ipc.open_file(source)
-            yield from (opened.get_batch(k) for k in range(opened.num_record_batches))
 
 
 def _iterate_explaining(place: str, rows: Iterable[Any]) -> Iterator[Any]:
@@ -107,6 +91,8 @@ def _explain_errors(place: str, call: Callable[[], Any]) -> Any:
     """The result of a call into `datasets` or Arrow, whose errors become DataError."""
     try:
         return call()
+    except DataError:
+        raise
     except (OSError, ValueError, RuntimeError, TypeError, NotImplementedError, KeyError, ImportError) as error:
         raise DataError(f"{place} cannot be read: {_describe_error(error)}") from error
 
