@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,8 @@ from balanced_thinking.cli import main
 from balanced_thinking.runs.directory import create_run, finish_run
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.training.recipe import Recipe, describe_changes
-from balanced_thinking.training.run import _count_all_steps
+from balanced_thinking.training.resume import ResumeError
+from balanced_thinking.training.run import _choose_beginning, _count_all_steps
 from tests.cli.tiny_commands import BASE, FEW, LEARNING, STEPS, TINY, exit_code
 from tests.conftest import REPOSITORY
 
@@ -235,6 +238,19 @@ def test_what_is_not_installed_is_said_before_anything_is_loaded(
     with pytest.raises(SystemExit, match="2"):
         main(["sft", *TINY, "--report_to", "wandb", "--out", str(tmp_path / "run")])
     assert "pip install 'balanced-thinking[wandb]'" in capsys.readouterr().err
+
+
+def test_a_finished_run_without_checkpoints_is_not_trained_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files, args = RunFiles(tmp_path / "run"), SimpleNamespace(max_steps=9, fp16=False)
+    create_run(files.folder, Recipe().to_yaml(), {})
+    with caplog.at_level(logging.INFO):  # killed before its first checkpoint
+        assert _choose_beginning(files, Recipe(), args, False) is None
+    assert "has no checkpoint yet; training starts from the beginning" in caplog.text
+    finish_run(files.folder, steps=6)
+    with pytest.raises(ResumeError, match="is finished and has no checkpoint to continue from; train its model furthe"):
+        _choose_beginning(files, Recipe(), args, False)
 
 
 # The training of a finished run of 6 steps, that with which it is resumed, the steps that leave it as it is

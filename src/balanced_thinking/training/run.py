@@ -24,6 +24,7 @@ from balanced_thinking.runs.directory import (
     create_run,
     finish_run,
     hold_run,
+    is_finished,
     read_provenance,
     refuse_existing_run,
     undo_failed_start,
@@ -59,7 +60,7 @@ from balanced_thinking.training.options import DEFAULTS
 from balanced_thinking.training.peers import LostRankError
 from balanced_thinking.training.rank_change import refuse_other_division
 from balanced_thinking.training.recipe import Recipe, load_recipe
-from balanced_thinking.training.resume import choose_state
+from balanced_thinking.training.resume import ResumeChoice, ResumeError, choose_state
 from balanced_thinking.training.safety import refuse_several_gpus, refuse_unsupported_precision
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
@@ -147,12 +148,8 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
         further = "max_steps" if args.max_steps > 0 else "num_train_epochs"
         logger.info("%s has taken all its %d steps; raise --%s to train it further", out, taken, further)
         return files.model
-    choice = on_first_rank(lambda: choose_state(out, args, allow_partial)) if resume else None
+    choice = _choose_beginning(files, recipe, args, allow_partial) if resume else None
     checkpoint = choice.path if choice else None
-    if checkpoint:
-        refuse_other_division(checkpoint, args)
-    for line in describe_resume_changes(load_recipe(RunFiles(out).config), recipe) if checkpoint else ():
-        logger.info("%s", line)
     processor = load_training_processor(recipe, args)
     data = load_checked_data(recipe, args, processor, out, resume=resume)
     training, validation = data
@@ -213,6 +210,26 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
             with name_failed_save("the record of the run", record, lambda: advise_resuming(checkpoints)):
                 finish_run(out, **_training_totals(trainer, spent))
     return RunFiles(out).model
+
+
+def _choose_beginning(files: RunFiles, recipe: Recipe, args: Any, allow_partial: bool) -> ResumeChoice | None:
+    """The checkpoint from which a run continues, with what changes in the log; None where it has not saved one yet.
+
+    Raises ResumeError for a finished run without checkpoints: from the beginning, its model and metrics would be lost.
+    """
+    choice = on_first_rank(lambda: choose_state(files.folder, args, allow_partial))
+    if choice is not None:
+        refuse_other_division(choice.path, args)
+        for line in describe_resume_changes(load_recipe(files.config), recipe):
+            logger.info("%s", line)
+    elif is_finished(files.folder):
+        raise ResumeError(
+            f"{files.folder} is finished and has no checkpoint to continue from; train its model further with --model "
+            f"{quote(str(files.folder))} and another --out"
+        )
+    elif files.config.is_file():
+        logger.info("%s has no checkpoint yet; training starts from the beginning", files.folder)
+    return choice
 
 
 def _describe_continuation(recipe: Recipe, out: Path, args: Any) -> str:
