@@ -31,6 +31,7 @@ test-long: setup
 # come, so that an interrupted run continues; FAULTS_SCALE=0.1 makes a tenth of the trials.
 faults: setup
 	FAULTS_OUT=docs/results/reliability.json $(TEST_ENV) $(BIN)/python -m pytest tests/faults -m faults --durations=10
+	$(BIN)/python -m tests.faults.reliability_tables
 
 # A million hostile inputs through every reader; about 25 minutes on one core. What fails is saved in fuzz-findings/.
 FUZZ_RUNS ?= 1000000

@@ -10,6 +10,7 @@ is written RUN. C++ and Rust write files without an event. So the parent also ki
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import json
 import os
@@ -113,8 +114,10 @@ class Forked:
         deadline = time.monotonic() + seconds
         while self.poll() is None:
             if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGUSR1)  # it writes where each of its threads is
+                time.sleep(1)
                 self.kill()
-                raise TimeoutError(f"the child did not end in {seconds} s:\n{self.text()[-2000:]}")
+                raise TimeoutError(f"the child did not end in {seconds} s:\n{self.text()[-6000:]}")
             time.sleep(0.002)
         assert self.code is not None
         return self.code
@@ -139,6 +142,7 @@ class Forked:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             _write_output_to(self.output)
+            faulthandler.register(signal.SIGUSR1, sys.stderr)
             if self.watched is not None:
                 _watch_events(self, writing)
             if self.prepare:
