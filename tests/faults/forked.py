@@ -143,6 +143,8 @@ class Forked:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             _write_output_to(self.output)
             faulthandler.register(signal.SIGUSR1, sys.stderr)
+            if "tqdm" in sys.modules:
+                sys.modules["tqdm"].tqdm.set_lock(threading.RLock())
             if self.watched is not None:
                 _watch_events(self, writing)
             if self.prepare:
@@ -191,6 +193,8 @@ def prepare_parent(words: list[str]) -> None:
     from balanced_thinking.cli import main
 
     tqdm.tqdm.monitor_interval = 0  # its thread would not survive a fork
+    # tqdm's own lock is shared with all children: one that is killed while it holds it would stop them all.
+    tqdm.tqdm.set_lock(threading.RLock())
     assert main(words) == 0
     gc.collect()
     gc.freeze()
