@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.bad_rows import BadRow, DataError
+from balanced_thinking.data.folder_header import find_named_files
 from balanced_thinking.data.records import csv_columns, read_records, refuse_unreadable_file
 from balanced_thinking.data.tables import (
     is_hub_name,
@@ -34,6 +35,7 @@ from balanced_thinking.data.tables import (
     table_columns,
 )
 from balanced_thinking.data.unreadable import explain_unreadable, is_lfs_pointer
+from balanced_thinking.data.walking import walk_files
 
 logger = logging.getLogger(__name__)
 TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".ndjson", ".jsonl.gz", ".json.gz")
@@ -104,6 +106,14 @@ def open_source(path: str | Path, split: str, subset: str | None = None) -> Sour
     return _open_folder(place, split, subset)
 
 
+def stream_rows(path: str | Path, split: str, subset: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (position from 1, row) of a split of a published table. Raises DataError for what cannot be read."""
+    for row in open_source(path, split, subset).rows:
+        if isinstance(row.record, BadRow):
+            raise DataError(f"{path}, row {row.row}: {row.record.text}")
+        yield row.row, row.record
+
+
 def _open_hub(name: str, split: str, subset: str | None) -> Source:
     rows = (Row(row, record, split, Path()) for row, record in stream_table(name, split, subset))
     return Source(name, rows)
@@ -144,10 +154,13 @@ def _open_folder(folder: Path, split: str, subset: str | None) -> Source:
         return _open_saved(folder, folder.name)
     if file := next((folder / f"{split}{end}" for end in SUFFIXES if (folder / f"{split}{end}").is_file()), None):
         return _open_file(file)
-    if subset is not None or _has_configurations(folder):
-        rows = (Row(row, record, split, folder) for row, record in stream_table(folder, split, subset))
-        return Source(str(folder), rows)
-    return _open_files(folder, split, _find_files(folder))
+    if (named := find_named_files(folder, split, subset)) is None:
+        return _open_files(folder, split, _find_files(folder))
+    if named.files is None:
+        return _open_files(named.folder, split, _find_files(named.folder))
+    if not (wanted := _keep_tables(named.files)):
+        raise DataError(explain_unreadable(named.folder, SUFFIXES))
+    return _join_files(folder, split, wanted)
 
 
 def _read_saved_splits(file: Path) -> list[str]:
@@ -176,7 +189,13 @@ def _open_files(folder: Path, split: str, files: list[Path]) -> Source:
         wanted = files
     if not wanted:
         raise _missing_split_error(folder, split, list(named) or ["train"])
-    wanted = _keep_top_level(folder, wanted)
+    return _join_files(folder, split, _keep_top_level(folder, wanted), by_picture=by_picture, by_row=not named)
+
+
+def _join_files(
+    folder: Path, split: str, wanted: list[Path], *, by_picture: bool = False, by_row: bool = False
+) -> Source:
+    """The files of a split, one after another."""
     if len({file_suffix(file) for file in wanted}) > 1:
         shown = ", ".join(str(file.relative_to(folder)) for file in wanted[:4])
         raise DataError(
@@ -185,7 +204,7 @@ def _open_files(folder: Path, split: str, files: list[Path]) -> Source:
     sources = [_find_pictures(_open_file(file), folder) for file in wanted]
     columns = tuple(dict.fromkeys(name for source in sources for name in source.columns))
     rows = (_mark_split(row) if by_picture else row for source in sources for row in source.rows)
-    return Source(f"{folder}, split {split}", rows, columns, by_row=not named)
+    return Source(f"{folder}, split {split}", rows, columns, by_row=by_row)
 
 
 def _keep_top_level(folder: Path, files: list[Path]) -> list[Path]:
@@ -220,16 +239,14 @@ def _mark_split(row: Row) -> Row:
 
 
 def _find_files(folder: Path) -> list[Path]:
-    """The files with rows in a folder and below, sorted. The tables of an imagefolder come before all others."""
-    levels = ("/".join(["*"] * depth) for depth in range(1, _DEEPEST + 1))
+    """The files with rows in a folder and below, sorted."""
+    return _keep_tables(walk_files(folder, _DEEPEST))
+
+
+def _keep_tables(files: Iterable[Path]) -> list[Path]:
+    """Those with rows, sorted. The tables of an imagefolder come before all others."""
     found = sorted(
-        file
-        for level in levels
-        for file in folder.glob(level)
-        if file_suffix(file) in SUFFIXES
-        and file.name not in _NO_ROWS
-        and not any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)
-        and file.is_file()
+        file for file in files if file_suffix(file) in SUFFIXES and file.name not in _NO_ROWS and file.is_file()
     )
     metadata = [file for file in found if file.stem == _METADATA]
     return metadata or found
@@ -244,19 +261,6 @@ def _split_of_file(file: Path) -> str | None:
             if word in USUAL_SPLITS or word in _SYNONYMS:
                 return _SYNONYMS.get(word, word)
     return None
-
-
-def _has_configurations(folder: Path) -> bool:
-    """Whether the folder's README.md names the files of its splits in its header, as the hub's do."""
-    readme = folder / "README.md"
-    if not readme.is_file():
-        return False
-    head = readme.read_text(encoding="utf-8", errors="replace")
-    block = r"(?ms)^configs:.*?(?=^\w|\Z)"  # up to the header's next key, whose text may have a web address
-    found = re.search(block, head.split("\n---", 1)[0]) if head.startswith("---") else None
-    if found is not None and ("://" in found[0] or ".." in found[0]):
-        raise DataError(f"{readme} names files outside of its folder; expected a folder that has its data: get them")
-    return found is not None
 
 
 def _missing_split_error(folder: Path, split: str, splits: list[str]) -> DataError:

@@ -108,17 +108,3 @@ def _open_arrow(file: Path) -> Iterator[Any]:
             source.seek(0)
             opened = pyarrow.ipc.open_file(source)
             yield from (opened.get_batch(k) for k in range(opened.num_record_batches))
-
-
-def check_parquet_folder(folder: Path) -> None:
-    """Raises DataError for a parquet file, in the folder or below it, whose footer claims too much."""
-    import pyarrow.parquet
-
-    for pattern in ("*.parquet", "*/*.parquet"):
-        for file in sorted(folder.glob(pattern)):
-            try:
-                about = pyarrow.parquet.read_metadata(file)
-            except (OSError, ValueError):
-                continue  # whoever reads it says so
-            groups = [about.row_group(index) for index in range(about.num_row_groups)]
-            TableBudget(file).check_claim(about.num_rows, sum(max(0, group.total_byte_size) for group in groups))

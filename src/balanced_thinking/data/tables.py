@@ -12,9 +12,10 @@ from typing import Any
 
 from PIL import Image
 
+from balanced_thinking.config.errors import BalancedThinkingError
 from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.picture_files import UNREADABLE, open_picture_file
-from balanced_thinking.data.table_bombs import check_parquet_folder, read_arrow_batches, read_parquet_batches
+from balanced_thinking.data.table_bombs import read_arrow_batches, read_parquet_batches
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _FILE_NAME = re.compile(r"\.(?:jsonl?|ndjson|[ct]sv|parquet|arrow|tar|gz|tgz|zip|xlsx?|txt|ya?ml|py)$", re.IGNORECASE)
@@ -35,25 +36,22 @@ def is_hub_or_parquet(path: str | Path) -> bool:
     return is_hub_name(path) or (folder.is_dir() and any(found))
 
 
-def stream_table(path: str | Path, split: str, subset: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (position from 1, row) of a split; pictures are `{"bytes", "path"}`, not decoded.
+def stream_table(name: str, split: str, subset: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (position from 1, row) of a split of a data set on the hub; pictures are `{"bytes", "path"}`, not decoded.
 
     Raises DataError, with the splits or the subsets that there are, for what `datasets` cannot read.
     """
-    place = str(path) if is_hub_name(path) else str(Path(path).expanduser())
-    if Path(place).is_dir():
-        check_parquet_folder(Path(place))
-    rows = _explain_errors(place, lambda: _open_table(place, subset, split))
-    yield from enumerate(_iterate_explaining(place, rows), 1)
+    rows = _explain_errors(name, lambda: _open_table(name, subset, split))
+    yield from enumerate(_iterate_explaining(name, rows), 1)
 
 
-def _open_table(place: str, subset: str | None, split: str) -> Any:
+def _open_table(name: str, subset: str | None, split: str) -> Any:
     """The rows of a split, with pictures undecoded."""
     import datasets
 
     # Without the hub, nothing can be streamed, but a copy in the cache of `datasets` can be opened.
-    offline = is_hub_name(place) and datasets.config.HF_HUB_OFFLINE
-    rows = datasets.load_dataset(place, subset, split=split, streaming=not offline)
+    offline = datasets.config.HF_HUB_OFFLINE
+    rows = datasets.load_dataset(name, subset, split=split, streaming=not offline)
     if isinstance(rows, datasets.Dataset):
         rows = rows.to_iterable_dataset()
     return rows.decode(False) if hasattr(rows, "decode") else rows
@@ -88,12 +86,15 @@ def _iterate_explaining(place: str, rows: Iterable[Any]) -> Iterator[Any]:
 
 
 def _explain_errors(place: str, call: Callable[[], Any]) -> Any:
-    """The result of a call into `datasets` or Arrow, whose errors become DataError."""
+    """The result of a call into `datasets` or Arrow, whose errors become DataError.
+
+    Of any type: both trust what they read, so that a wrong type in a file is, for instance, an AttributeError.
+    """
     try:
         return call()
-    except DataError:
+    except (BalancedThinkingError, MemoryError):
         raise
-    except (OSError, ValueError, RuntimeError, TypeError, NotImplementedError, KeyError, ImportError) as error:
+    except Exception as error:
         raise DataError(f"{place} cannot be read: {_describe_error(error)}") from error
 
 

@@ -70,6 +70,8 @@ def explain_unreadable(place: Path, suffixes: Sequence[str]) -> str:
     if suffix in _OTHERS:
         what, fix = _OTHERS[suffix]
         return f"{place} is {what}: {fix}; {expected}"
+    if not place.is_file():  # a pipe would block, and a device has no end
+        return f"{place} is not a regular file; {expected}"
     with place.open("rb") as stream:
         found = explain_content(stream.read(_START_BYTES))
     return f"{place} is {found}; {expected}" if found else f"{place} is not in the form of a known data set; {expected}"

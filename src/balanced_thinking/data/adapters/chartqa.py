@@ -13,7 +13,8 @@ from typing import Any
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.records import read_records
-from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images, stream_table
+from balanced_thinking.data.sources import stream_rows
+from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images
 
 HUB = ("HuggingFaceM4/ChartQA", "lmms-lab/ChartQA", "ahmed-masry/ChartQA")
 PARTS = ("human", "augmented")
@@ -28,7 +29,7 @@ def recognises(path: Path) -> bool:
 def load(path: str | Path, *, split: str = "test") -> Iterator[Example | BadRow]:
     """Yield one `Example` or `BadRow` per question of the split. Raises DataError for another folder or split."""
     if is_hub_or_parquet(path):
-        for row, cells in stream_table(path, split):
+        for row, cells in stream_rows(path, split):
             yield _read_table_row(row, cells)
         return
     folder = Path(path).expanduser() / split

@@ -17,7 +17,8 @@ from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example, format_question
 from balanced_thinking.data.options import check_known_name
-from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images, stream_table
+from balanced_thinking.data.sources import stream_rows
+from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images
 
 HUB = ("lmms-lab/ICON-QA",)
 TYPES = ("choose_img", "choose_txt", "fill_in_blank")
@@ -42,7 +43,7 @@ def load(
         check_known_name("IconQA", "type", kind, TYPES)
     check_known_name("IconQA", "split", split, SPLITS)
     if is_hub_or_parquet(path):
-        for row, cells in stream_table(path, split):
+        for row, cells in stream_rows(path, split):
             if cells.get("ques_type") in chosen:
                 yield read_table_row(row, cells)
         return

@@ -14,7 +14,8 @@ from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example, format_question
 from balanced_thinking.data.options import check_known_name
 from balanced_thinking.data.records import read_named_objects
-from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images, stream_table
+from balanced_thinking.data.sources import stream_rows
+from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images
 
 TEST = {"split": "testmini"}  # the items that `--against` compares with
 HUB = ("AI4Math/MathVista",)
@@ -30,7 +31,7 @@ def load(path: str | Path, *, split: str = "testmini") -> Iterator[Example | Bad
     """Yield one `Example` or `BadRow` per problem of the split. Raises DataError for another folder or split."""
     check_known_name("MathVista", "split", split, SPLITS)
     if is_hub_or_parquet(path):
-        for row, cells in stream_table(path, split):
+        for row, cells in stream_rows(path, split):
             yield _build_example(row, cells, open_cell_images(cells.get("decoded_image")))
         return
     folder = Path(path).expanduser()

@@ -21,8 +21,9 @@ from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import check_known_name
 from balanced_thinking.data.records import read_records
+from balanced_thinking.data.sources import stream_rows
 from balanced_thinking.data.splits import belongs_to_split, check_split
-from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images, stream_table
+from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images
 
 HUB = ("declare-lab/PuzzleVQA",)
 SALT = b"puzzlevqa/"
@@ -58,7 +59,7 @@ def load(
 
 def _load_table(path: str | Path, split: str, chosen: Sequence[str]) -> Iterator[Example | BadRow]:
     found = set()
-    for row, cells in stream_table(path, "train"):
+    for row, cells in stream_rows(path, "train"):
         item = _read_table_row(row, cells)
         found.add(str(cells.get("category")))
         if isinstance(item, BadRow) or (

@@ -17,7 +17,8 @@ from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example, format_question
 from balanced_thinking.data.options import check_known_name
-from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images, stream_table
+from balanced_thinking.data.sources import stream_rows
+from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images
 
 HUB = ("derek-thomas/ScienceQA", "lmms-lab/ScienceQA")
 TEST = {"split": "test", "pictures_only": False}  # the items that `--against` compares with
@@ -37,7 +38,7 @@ def load(
     Raises DataError for another folder or split.
     """
     if is_hub_or_parquet(path):
-        for row, item in stream_table(path, split, subset):
+        for row, item in stream_rows(path, split, subset):
             if item.get("image") or not pictures_only:
                 yield _build_example(row, f"{split}-{row:05d}", item, open_cell_images(item.get("image")))
         return
