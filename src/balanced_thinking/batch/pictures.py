@@ -27,6 +27,7 @@ from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.data.images import content_digest
 
 _KEPT_SHARE = 0.9  # of the limit remains after a clean-up, so that not every image needs another one
@@ -243,7 +244,7 @@ def _read_and_touch_entry(path: Path) -> dict[str, Any] | None:
     try:
         with safe_open(path, framework="pt") as file:
             found: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            found |= {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
+            found |= {name: parse_json(text) for name, text in (file.metadata() or {}).items()}
         with suppress(OSError):
             os.utime(path)  # its last use
     except (OSError, SafetensorError, ValueError):

@@ -7,13 +7,14 @@ numbers with a gap becomes one of floats.
 from __future__ import annotations
 
 import ast
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sized
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
+
+from balanced_thinking.config.foreign_json import parse_json
 
 MOST_VALUES = 10_000  # turns, images or options of a row
 NULL_TEXTS = ("nan", "NaN", "<NA>")  # what pandas makes of an empty cell as text
@@ -155,7 +156,7 @@ def split_list_text(text: str) -> list[Any] | None:
         return None
     if _NO_COMMA.search(text):  # a NumPy array as text, whose texts Python would join to one
         return None
-    for read in (json.loads, ast.literal_eval):
+    for read in (parse_json, ast.literal_eval):
         try:
             found = read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):

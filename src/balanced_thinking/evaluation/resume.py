@@ -20,6 +20,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, parse_flag_from_env
 
+from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.system.files import write_atomically
 from balanced_thinking.system.locks import FolderBusyError, hold_folder
 from balanced_thinking.system.process import Clock, read_clock
@@ -140,7 +141,7 @@ def read_batches(file: Path, identity: str) -> Iterator[tuple[Clock, list[tuple[
     lines = file.read_text(encoding="utf-8", errors="replace").split("\n")  # splitlines would also split at U+2028
     for line in lines[1:] if lines[0] == identity else ():
         try:
-            wall, cpu, rows = json.loads(line)
+            wall, cpu, rows = parse_json(line)
             clock, batch = Clock(float(wall), float(cpu)), [(index, row) for index, row in rows]
         except (ValueError, TypeError, OverflowError, RecursionError):
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers.core_model_loading import revert_weight_conversion
 
+from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.models.weights import check_weight_files, refuse_nonfinite
 
 _FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -47,7 +47,7 @@ def load_in_place(model: Any, folder: Path) -> bool:
 def _list_shards(folder: Path) -> list[Path]:
     if (folder / _FILE).is_file():
         return [folder / _FILE]
-    names = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+    names = read_json_file(folder / _INDEX)["weight_map"].values()
     return [folder / name for name in sorted(set(names))]
 
 

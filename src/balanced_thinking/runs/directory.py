@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.errors import UsageError
+from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.runs.records import Provenance, read_record, record_values
 from balanced_thinking.system.files import write_atomically
@@ -117,7 +118,7 @@ def is_finished(out: Path) -> bool:
 def read_provenance(out: Path) -> Provenance | None:
     """What a run recorded; None where there is nothing. Raises RecordError for what this version cannot read."""
     path = RunFiles(out).provenance
-    return read_record(Provenance, json.loads(path.read_text()), str(path)) if path.is_file() else None
+    return read_record(Provenance, read_json_file(path), str(path)) if path.is_file() else None
 
 
 def _write_provenance(out: Path, provenance: Provenance) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from balanced_thinking.config.errors import BalancedThinkingError
+from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.config.yaml import read_yaml
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def _read_lines(file: BinaryIO) -> Iterator[bytes | None]:
 
 def _read_object(line: bytes) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
@@ -111,7 +111,7 @@ def read_foreign_file(path: Path) -> Any:
     if len(data) > most:
         raise UnreadableFileError(f"it has more than {most >> 20} MiB")
     text = data.decode("utf-8")
-    return json.loads(text) if path.suffix == ".json" else read_yaml(text, path.name)
+    return parse_json(text) if path.suffix == ".json" else read_yaml(text, path.name)
 
 
 def refuse_outside_link(path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from balanced_thinking.config.errors import UsageError
+from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.system.files import open_atomically, sync_file, sync_folder
 from balanced_thinking.system.process import usable_cores
 
@@ -107,7 +108,7 @@ def read_manifest(folder: Path) -> Manifest:
     if (size := path.stat().st_size) > _LARGEST:
         raise _unreadable(path, f"has {size:,} bytes; expected at most {_LARGEST:,}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_bytes())
         files = {name: FileDigest(int(one["bytes"]), str(one["sha256"])) for name, one in values["files"].items()}
         manifest = Manifest(files, dict(values["about"]))
         version, own = values["version"], values["sha256"]
@@ -132,7 +133,7 @@ def is_sealed(folder: Path) -> bool:
     except (OSError, ValueError):
         return True
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except (ValueError, RecursionError):
         return True
     return isinstance(values, dict) and len(values.keys() & {"version", "files", "about", "sha256"}) >= 2

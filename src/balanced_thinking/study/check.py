@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.config.yaml import read_yaml
 from balanced_thinking.data.load import check_first_row, choose_read_format
 from balanced_thinking.data.mixture import DataNames, validation_data
@@ -55,7 +56,7 @@ def _find_faults_in_subprocess(study: Study, root: Path, gpu: str) -> list[str]:
     command = [sys.executable, "-m", "balanced_thinking.study.check", str(root)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": gpu}
     done = subprocess.run(command, input=to_yaml(study), env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return parse_json(done.stdout.splitlines()[-1])
 
 
 def find_faults(study: Study, root: Path) -> list[str]:

@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.system.process import utc_now
 
 BEAT_SECONDS = 15.0  # between two heartbeats
@@ -136,7 +137,7 @@ def read_owner(place: Path) -> tuple[Owner | None, os.stat_result]:
 
 def _parse_owner(content: bytes) -> Owner | None:
     try:
-        found = json.loads(content)
+        found = parse_json(content)
         return Owner(**{field.name: found[field.name] for field in fields(Owner)})
     except (ValueError, KeyError, TypeError, RecursionError):  # a kill or a power cut can leave half a record
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
+from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.loss.schedules import FlatteningRule
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.runs.records import MetricsRow
@@ -153,7 +153,7 @@ def _step_of_line(line: str) -> float:
     """The step of a row. Infinity for a row to remove: one that a kill cut short, and the last row of a training, which
     a run that was killed while its model was saved writes again."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError:
         return math.inf
     return math.inf if "train_runtime" in row else row["step"]

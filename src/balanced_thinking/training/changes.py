@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import TrainerCallback, get_scheduler
 
+from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.runs.manifest import DamagedFilesError
 from balanced_thinking.training.recipe import HARMLESS_KEYS, Recipe, describe_changes
 
@@ -34,7 +34,7 @@ def read_resume_state(checkpoint: str) -> ResumeState:
     """Raises OSError without a `trainer_state.json`, and DamagedFilesError for one that does not say both."""
     file = Path(checkpoint) / "trainer_state.json"
     try:
-        state = json.loads(file.read_text(encoding="utf-8"))
+        state = read_json_file(file)
         return ResumeState(int(state["global_step"]), int(state["max_steps"]))
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise DamagedFilesError(

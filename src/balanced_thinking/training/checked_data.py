@@ -22,6 +22,7 @@ from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.batch.pictures import refuse_unsuited_cache
 from balanced_thinking.batch.row_check import RowChecker
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.data.bad_rows import BadRow, BadRowsError, DataError
 from balanced_thinking.data.mixture import describe_data, mix_rows
 from balanced_thinking.runs.paths import RunFiles
@@ -194,6 +195,6 @@ def _read_record(out: Path) -> Mapping[str, Any]:
     if not file.is_file():
         return {}
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json_file(file)
     except ValueError as error:
         raise RecipeError(f"{file} is not valid JSON ({error}); delete it to check the data again") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import struct
 import zipfile
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.models.weights import WeightsError, check_weight_files
 from balanced_thinking.runs.checkpoints import list_checkpoints, step_of_checkpoint
 from balanced_thinking.runs.manifest import Damage, find_damage, is_sealed, read_manifest
@@ -120,7 +120,7 @@ def _inspect_structure(folder: Path, step: int | None) -> Iterator[Damage]:
     yield from _inspect_weights(folder)
     state = folder / TRAINER_STATE_FILE
     try:
-        found = json.loads(state.read_text(encoding="utf-8"))["global_step"]
+        found = read_json_file(state)["global_step"]
         if step is not None and found != step:
             yield Damage(state.name, f"is that of step {found}; expected step {step}")
     except FileNotFoundError:
@@ -139,7 +139,7 @@ def _inspect_structure(folder: Path, step: int | None) -> Iterator[Damage]:
 
 def _inspect_json(file: Path) -> Iterator[Damage]:
     try:
-        json.loads(file.read_text(encoding="utf-8"))
+        read_json_file(file)
     except (OSError, ValueError, RecursionError) as error:
         yield Damage(file.name, f"cannot be read: {_first_line(error)}")
 

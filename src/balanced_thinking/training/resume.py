@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from balanced_thinking.config.errors import RecipeError, UsageError
+from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.runs.checkpoints import list_checkpoints, list_damaged_checkpoints, set_aside
 from balanced_thinking.runs.manifest import Damage, DamagedFilesError, describe_damages
 from balanced_thinking.runs.paths import RunFiles
@@ -162,7 +162,7 @@ def _restore_selection(current: Path, saved: Path) -> None:
 def _read_selection(file: Path) -> dict[str, tuple[Any, Any]] | None:
     """Which rows there are and which are left out, by split; None for a file that does not say."""
     try:
-        splits = json.loads(file.read_text(encoding="utf-8"))
+        splits = read_json_file(file)
         return {name: (split["ids"], split["left_out"]) for name, split in splits.items()}
     except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return None

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from balanced_thinking import __version__
+from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.registry import import_adapter, resolve_data
 from balanced_thinking.system.files import write_atomically
@@ -113,7 +114,7 @@ class StoredRows:
         Rows whose pictures have changed since then are not stored any more.
         """
         try:
-            about = json.loads((self.folder / "about.json").read_text(encoding="utf-8"))
+            about = read_json_file(self.folder / "about.json")
             if sorted(about) != sorted(splits):
                 return None
             found = {split: self._load_split(split, about[split]) for split in splits}
@@ -169,7 +170,7 @@ class StoredPreflight:
 
     def load(self) -> Preflight | None:
         try:
-            found = Preflight.from_json(json.loads(self.file.read_text(encoding="utf-8")))
+            found = Preflight.from_json(read_json_file(self.file))
         except (OSError, ValueError, KeyError, TypeError):
             return None
         with suppress(OSError):

@@ -19,6 +19,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.foreign_json import TooDeepError, parse_json
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt_messages
@@ -191,12 +192,12 @@ class ServerEngine(Engine):
 
     def _read_json(self, path: str, answer: Answer) -> Any:
         try:
-            return json.loads(answer.body)
-        except (ValueError, RecursionError) as error:  # a page of HTML, a number of 5,000 digits, endless brackets
+            return parse_json(answer.body)
+        except ValueError as error:  # a page of HTML, a number of 5,000 digits, endless brackets
             raise self._unreadable(path, error) from error
 
     def _unreadable(self, path: str, error: Exception) -> ConnectionError:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        reason = "it is nested too deeply" if isinstance(error, TooDeepError) else error
         return ConnectionError(
             f"{self.base_url}{path} cannot be read ({reason}); is the server running, and the address right?"
         )
