@@ -22,6 +22,7 @@ from balanced_thinking.models.find import (
     how_to_add_processor,
     read_json_mapping,
 )
+from balanced_thinking.models.own_code import refuse_own_code
 from balanced_thinking.models.pictures_only import load_pictures_only
 from balanced_thinking.models.templates import bound_chat_templates
 from balanced_thinking.models.tiny import ImageOnlyQwen2_5_VLProcessor, build_tiny
@@ -104,6 +105,7 @@ def _load_part(load: Callable[..., Any], path: str, options: Mapping[str, Any]) 
     try:
         return load(path, **options)
     except (ImportError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        refuse_own_code(path, error)
         _refuse_missing_package(path, error)
         if options and not isinstance(error, OSError):
             raise RecipeError(
@@ -135,6 +137,7 @@ def load_config(path: str) -> Any:
             f"{path} has a config.json that transformers cannot use ({str(error)[:400]}); copy it again from its source"
         ) from error
     except (OSError, ValueError) as error:
+        refuse_own_code(path, error)
         folder = Path(path)
         if not folder.is_dir():
             raise OSError(f"there is no folder {path}, and it cannot be loaded from the hub: {error}") from error

@@ -17,7 +17,7 @@ _MOST = 2000  # characters of a message
 _KILLED = "a process of this command was killed; it may have had no memory left"
 _OWN_CODE = (
     "this code is not run: auto_map in the model's config.json and tokenizer_config.json names the files and classes "
-    "that would be; --model_options.trust_remote_code true runs them"
+    "that would be; use a model whose classes transformers has"
 )
 _DAMAGED = "a file is damaged or of another kind; download it or write it again"
 _ANSWERED = "the network or a server failed; check the name and the connection, or use local files"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from balanced_thinking.models.load import load_model
+from balanced_thinking.models.own_code import OwnCodeError, refuse_own_code
 from tests.faults.attacks.attack import assert_refused, run_balanced
 
 DEEP = "[" * 100_000
@@ -88,7 +89,7 @@ ATTACKS: list[tuple[str, Change, str]] = [
     ("no UTF-8", write("config.json", b"\xff\xfe"), "config.json is not valid JSON"),
     ("empty", write("config.json", ""), "config.json is not valid JSON"),
     ("another kind of model", configure(model_type="../x"), "../x"),
-    ("code of its own", bring_code, "trust_remote_code"),
+    ("code of its own", bring_code, "AutoConfig of config.json would run the class C in evil.py of "),
     ("a program in the weights", pickle_program, "would run code"),
     ("deep tokenizer", write("tokenizer.json", DEEP), "no tokenizer that transformers can load"),
     ("torn tokenizer", write("tokenizer.json", '{"version"'), "no tokenizer that transformers can load"),
@@ -118,3 +119,28 @@ def test_a_hostile_folder_is_refused(change: Change, said: str, good_model: Path
     argv = ["eval", "--model", "m", "--data", "x.jsonl", "--split", "train", "--max-new-tokens", "2", "--out", "o"]
     assert_refused(run_balanced(argv, tmp_path, memory_mib=400), said)
     assert not [*tmp_path.rglob("pwned")]
+
+
+# (file, its auto_map, what is said)
+OWN_CODE = [
+    (
+        "tokenizer_config.json",
+        {"AutoTokenizer": ["evil.T", None]},
+        "AutoTokenizer of tokenizer_config.json would run the",
+    ),
+    ("tokenizer_config.json", {"AutoTokenizer": [None, "who/what--evil.T"]}, "in evil.py of the repository who/what"),
+    ("processor_config.json", {"AutoProcessor": "a.b.P"}, "processor_config.json would run the class P in a.b.py of"),
+    ("preprocessor_config.json", {"AutoImageProcessor": "x.P"}, "AutoImageProcessor of preprocessor_config.json would"),
+    ("config.json", {"AutoConfig": "x" * 10**6}, "AutoConfig of config.json would run"),
+    ("config.json", ["x"], "on the hub name in auto_map"),
+]
+
+
+@pytest.mark.parametrize(("name", "mapping", "said"), OWN_CODE)
+def test_code_of_each_part_is_named(name: str, mapping: object, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(json.dumps({"auto_map": mapping}))
+    with pytest.raises(OwnCodeError, match="which was not run") as caught:
+        refuse_own_code(str(tmp_path), ValueError("pass the argument `trust_remote_code=True`"))
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    refuse_own_code(str(tmp_path), ValueError("another error"))
