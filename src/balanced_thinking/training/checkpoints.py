@@ -20,6 +20,7 @@ from balanced_thinking.runs.staging import publish_folder, remove_folder, stagin
 from balanced_thinking.training.failed_saves import SaveFailedError, name_failed_save
 from balanced_thinking.training.inspect_checkpoint import OPTIMIZER_FILE, TRAINER_STATE_FILE
 from balanced_thinking.training.rank_change import count_step_samples
+from balanced_thinking.training.sharded import raising_errors_of_ranks
 from balanced_thinking.training.space import (
     advise_resuming,
     check_free_space,
@@ -58,7 +59,8 @@ class CheckpointWriter:
         final = Path(self._get_output_dir(trial)) / checkpoint_name(self.state.global_step)
         with name_failed_save(final.name, final, lambda: self._advise_after_failure(final.parent)):
             with self._stage_checkpoint(final) as folder:
-                super()._save_checkpoint(model, trial)  # type: ignore[misc]
+                with raising_errors_of_ranks():
+                    super()._save_checkpoint(model, trial)  # type: ignore[misc]
                 self._save_extra_state(folder)
                 self.accelerator.wait_for_everyone()
                 if self.args.should_save:

@@ -17,6 +17,7 @@ from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.models.weights import WeightsError, check_weight_files
 from balanced_thinking.runs.checkpoints import list_checkpoints, step_of_checkpoint
 from balanced_thinking.runs.manifest import Damage, find_damage, is_sealed, read_manifest
+from balanced_thinking.training.sharded import inspect_shard_indices
 
 # As transformers names them.
 OPTIMIZER_FILE, SCHEDULER_FILE, SCALER_FILE = "optimizer.pt", "scheduler.pt", "scaler.pt"
@@ -102,8 +103,8 @@ def inspect_checkpoint(folder: Path) -> list[Damage]:
     """
     step = step_of_checkpoint(folder)
     if not is_sealed(folder):
-        return list(_inspect_structure(folder, step))
-    if damages := find_damage(folder):
+        return [*_inspect_structure(folder, step), *inspect_shard_indices(folder)]
+    if damages := find_damage(folder) or list(inspect_shard_indices(folder)):
         return damages
     found = read_manifest(folder).about.get("step")
     if step is not None and found != step:

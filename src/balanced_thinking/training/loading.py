@@ -29,9 +29,16 @@ from balanced_thinking.training.inspect_checkpoint import (
 from balanced_thinking.training.rank_change import (
     find_random_state,
     refuse_lost_random_state,
+    refuse_other_division,
     seed_of_new_rank,
 )
 from balanced_thinking.training.resume import ResumeChoice, choose_checkpoint, verify_checkpoint
+from balanced_thinking.training.sharded import (
+    load_fsdp_optimizer,
+    load_fsdp_weights,
+    reading_as_written,
+    refuse_other_writer,
+)
 from balanced_thinking.training.space import saves_checkpoints
 
 logger = logging.getLogger(__name__)
@@ -49,7 +56,11 @@ class CheckpointReader:
     args: Any
     model: Any
     state: Any
+    accelerator: Any
+    optimizer: Any
     lr_scheduler: Any
+    is_fsdp_enabled: bool
+    is_deepspeed_enabled: bool
     allow_partial_resume = False
     resume_choice: ResumeChoice | None = None
     _missing: tuple[str, ...] = ()  # parts of the state that the checkpoint does not have
@@ -60,6 +71,8 @@ class CheckpointReader:
             self._prepare_saving()  # type: ignore[attr-defined]
             choice = self._verify_resume(resume_from_checkpoint) if resume_from_checkpoint else None
             self._missing = choice.missing if choice else ()
+            if choice is not None:
+                self._refuse_unsuitable(choice.path)
             return super().train(choice.path if choice else None, *args, **kwargs)  # type: ignore[misc]
 
     def _hold_output_folder(self) -> AbstractContextManager[None]:
@@ -68,6 +81,11 @@ class CheckpointReader:
         if self.args.process_index or not saves_checkpoints(self.args) or is_within_held(folder):
             return nullcontext()
         return hold_folder(folder, "training", name=_LOCK)
+
+    def _refuse_unsuitable(self, checkpoint: str) -> None:
+        sharded = {"fsdp": self.is_fsdp_enabled, "deepspeed": self.is_deepspeed_enabled}
+        refuse_other_writer(checkpoint, **sharded)
+        refuse_other_division(checkpoint, self.args)
 
     def _verify_resume(self, wanted: str | bool) -> ResumeChoice:
         if self.resume_choice is not None and self.resume_choice.path == wanted:
@@ -101,19 +119,35 @@ class CheckpointReader:
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         target = self.model if model is None else model
         self._check_adapter(resume_from_checkpoint, target)
-        if self._is_sharded() or not load_full_weights(resume_from_checkpoint, target):  # type: ignore[attr-defined]
-            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+        if not self._load_unsharded(resume_from_checkpoint, target):
+            with reading_as_written(self.accelerator, Path(resume_from_checkpoint)):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+
+    def _load_unsharded(self, checkpoint: str, model: Any) -> bool:
+        """Load the weights of a model that is not sharded, whoever saved them; False where upstream must do it."""
+        if self._is_sharded():  # type: ignore[attr-defined]
+            return False
+        return load_full_weights(checkpoint, model) or load_fsdp_weights(Path(checkpoint), model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         lost = {OPTIMIZER.name, SCHEDULER.name} & {*self._missing}
         if not lost:
-            super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+            self._load_optimizer_of_any_form(checkpoint)
         elif SCHEDULER.name in lost:  # upstream loads both or none
             logger.warning("%s continues without the state of its optimizer and its scheduler", checkpoint)
         elif checkpoint is not None and (file := Path(checkpoint) / SCHEDULER_FILE).is_file():
             self.lr_scheduler.load_state_dict(torch.load(file, "cpu", weights_only=True))
         if checkpoint is not None:
             self._load_extra_state(Path(checkpoint))  # type: ignore[attr-defined]
+
+    def _load_optimizer_of_any_form(self, checkpoint: str | None) -> None:
+        sharded = self._is_sharded()  # type: ignore[attr-defined]
+        if checkpoint and not sharded and load_fsdp_optimizer(Path(checkpoint), self.model, self.optimizer):
+            schedule = torch.load(Path(checkpoint) / SCHEDULER_FILE, map_location="cpu", weights_only=True)
+            self.lr_scheduler.load_state_dict(schedule)
+            return
+        with reading_as_written(self.accelerator, Path(checkpoint or "")):
+            super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         if SCALER.name not in self._missing:
@@ -144,8 +178,9 @@ class CheckpointReader:
             )
             return
         self._check_adapter(best, self.model)
-        if self._is_sharded() or not load_full_weights(best, self.model):  # type: ignore[attr-defined]
-            super()._load_best_model()  # type: ignore[misc]
+        if not self._load_unsharded(best, self.model):
+            with reading_as_written(self.accelerator, Path(best)):
+                super()._load_best_model()  # type: ignore[misc]
 
     def _check_adapter(self, checkpoint: str, model: Any) -> None:
         """Raises WeightsError for an adapter's checkpoint that is not complete: PEFT would only warn."""
