@@ -15,6 +15,7 @@ from balanced_thinking.config.yaml import read_yaml
 logger = logging.getLogger(__name__)
 # What is read of a file at once. A prediction of 10 MB is read; a line of a gigabyte is skipped.
 MOST_LINE_BYTES, MOST_JSON_BYTES, MOST_YAML_BYTES = 1 << 24, 1 << 24, 1 << 20
+MOST_PASSED_BYTES = 1 << 30  # of a line that is skipped
 
 
 def finite_number(value: object) -> float | None:
@@ -64,13 +65,16 @@ def number_json_lines(path: Path, notes: list[str], *, required: bool = True) ->
 
 
 def _read_lines(file: BinaryIO) -> Iterator[bytes | None]:
-    """The lines; None for one that is longer than `MOST_LINE_BYTES`."""
+    """The lines; None for one that is longer than `MOST_LINE_BYTES`. Raises UnreadableFileError for a huge one."""
     while line := file.readline(MOST_LINE_BYTES):
         if line.endswith(b"\n") or len(line) < MOST_LINE_BYTES:
             yield line
             continue
+        passed = len(line)
         while (rest := file.readline(MOST_LINE_BYTES)) and not rest.endswith(b"\n"):
-            pass
+            passed += len(rest)
+            if passed > MOST_PASSED_BYTES:  # a file with holes may have terabytes, and need no space
+                raise UnreadableFileError(f"the rest is left out: a line has more than {MOST_PASSED_BYTES >> 20} MiB")
         yield None
 
 

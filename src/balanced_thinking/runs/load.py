@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ from balanced_thinking.system.progress import track_progress
 logger = logging.getLogger(__name__)
 # Of a folder that somebody else may have filled.
 MOST_RUNS, MOST_SPLITS, MOST_METRICS = 2000, 200, 100_000
+MOST_HASHED_BYTES = 1 << 32
 _LONGEST_NAME = 200  # characters of an arm
 
 
@@ -192,11 +194,16 @@ def _load_evaluations(files: RunFiles, notes: list[str]) -> dict[str, Evaluation
 
 
 def _hash_config_and_predictions(folder: Path) -> dict[str, str]:
-    """The first 16 digits of the SHA-256 of the configuration and of every split's predictions, by a label."""
+    """The first 16 digits of the SHA-256 of the configuration and of every split's predictions, by a label.
+
+    A file of more than `MOST_HASHED_BYTES` has none: it may have holes, and be of any size.
+    """
     hashes = {}
     for path in [RunFiles(folder).config, *sorted(folder.glob(f"{EVALUATIONS}/*/{PREDICTIONS}"))]:
         if path.is_file() and not path.is_symlink():
             with suppress(OSError), path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size > MOST_HASHED_BYTES:
+                    continue
                 hashes[f"sha256 of {path_in_run(path)}"] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return hashes
 

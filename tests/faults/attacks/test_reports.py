@@ -264,6 +264,16 @@ def test_a_line_of_any_length_needs_bounded_memory(runs: Path, monkeypatch: pyte
     assert "(first: line 2)" in notes[0]
 
 
+@pytest.mark.parametrize("name", [PREDICTIONS, "config.yaml", "metrics.jsonl", "../../ledger.jsonl"])
+def test_a_file_of_holes_is_left(name: str, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive of kilobytes unpacks to it, with terabytes that are not there."""
+    monkeypatch.setattr(files, "MOST_PASSED_BYTES", 10**7 * 4)
+    with (runs / "bad/seed-0" / name).open("wb") as file:
+        file.truncate(2**40)
+    text = page_of(runs)
+    assert "a line has more than" in text or "it has more than 1 MiB" in text
+
+
 def test_predictions_without_an_end_are_read_to_a_limit(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluations, "MOST_ROWS", 10)
     (runs / "bad/seed-0" / PREDICTIONS).write_text(GOOD * 50)
