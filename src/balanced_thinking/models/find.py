@@ -87,6 +87,7 @@ def check_model(name: str) -> None:
         return
     if not (folder / "config.json").is_file():
         raise ModelNotFoundError(describe_missing_model(folder))
+    _check_generation_config(folder / "generation_config.json")
     has_vision = "vision_config" in read_json_mapping(folder / "config.json")
     for what, names in (("tokenizer", _TOKENIZER_FILES), ("processor", _PROCESSOR_FILES if has_vision else ())):
         if names and not any((folder / file).is_file() for file in names):
@@ -196,6 +197,16 @@ def _find_base_beside(adapter: Path, base: str) -> Path | None:
 def is_run_folder(folder: Path) -> bool:
     """Whether it is a run directory with a saved model."""
     return any((RunFiles(folder).model / name).is_file() for name in ("config.json", "adapter_config.json"))
+
+
+def _check_generation_config(file: Path) -> None:
+    """Raises ModelNotFoundError for settings at which transformers would end in an error of Python."""
+    try:
+        sound = not file.is_file() or isinstance(read_json_file(file), dict)
+    except JsonError as error:
+        raise ModelNotFoundError(str(error)) from None
+    if not sound:
+        raise ModelNotFoundError(f"{file} is not a JSON object; copy it from the base model, or delete it")
 
 
 def read_json_mapping(path: Path) -> dict[str, Any]:

@@ -96,6 +96,8 @@ ATTACKS: list[tuple[str, Change, str]] = [
     ("deep settings", write("tokenizer_config.json", DEEP), "no tokenizer that transformers can load"),
     ("settings that are a list", write("tokenizer_config.json", "[]"), "no tokenizer that transformers can load"),
     ("deep processor", write("processor_config.json", DEEP), "processor_config.json is not valid JSON"),
+    ("deep generation", write("generation_config.json", DEEP), "generation_config.json is not valid JSON: brackets"),
+    ("generation as a list", write("generation_config.json", "[]"), "generation_config.json is not a JSON object"),
     ("deep adapter", write("adapter_config.json", DEEP), "adapter_config.json is not valid JSON"),
     ("an adapter on a URL", become_adapter("http://127.0.0.1:9/x"), "there is no such folder"),
     ("an adapter on a folder above", become_adapter("../../../etc"), "there is no such folder"),
