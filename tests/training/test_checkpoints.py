@@ -142,6 +142,13 @@ def test_a_checkpoint_without_a_manifest_is_read_for_what_its_files_say(name: st
     assert choose(copy) == ResumeChoice(str(copy / "checkpoint-2"))
 
 
+def test_a_state_with_a_key_that_nobody_knows_is_damaged(copy: Path) -> None:
+    """One flipped bit in a name."""
+    state = without_manifests(copy) / "checkpoint-3" / "trainer_state.json"
+    state.write_text(state.read_text().replace('"max_steps"', '"max_stepq"'))
+    assert choose(copy) == ResumeChoice(str(copy / "checkpoint-2"))
+
+
 def test_complete_checkpoints_without_manifests_are_continued(copy: Path) -> None:
     assert choose(without_manifests(copy)) == ResumeChoice(str(copy / "checkpoint-3"))
 

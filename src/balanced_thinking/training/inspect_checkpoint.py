@@ -7,11 +7,13 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from transformers import TrainerState
 
 from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.models.weights import WeightsError, check_weight_files
@@ -121,12 +123,15 @@ def _inspect_structure(folder: Path, step: int | None) -> Iterator[Damage]:
     yield from _inspect_weights(folder)
     state = folder / TRAINER_STATE_FILE
     try:
-        found = read_json_file(state)["global_step"]
+        values = read_json_file(state)
+        found = values["global_step"]
         if step is not None and found != step:
             yield Damage(state.name, f"is that of step {found}; expected step {step}")
+        if unknown := sorted(values.keys() - {field.name for field in fields(TrainerState)}):
+            yield Damage(state.name, f"has the key {unknown[0]!r}, which transformers does not know")
     except FileNotFoundError:
         yield Damage(state.name, "is missing")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         yield Damage(state.name, f"cannot be read: {_first_line(error)}")
     for file in sorted(folder.glob("*.json")):
         if file != state:
