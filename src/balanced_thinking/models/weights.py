@@ -39,6 +39,12 @@ _NAMED = 4  # tensors in a message
 # What torch and safetensors raise for a file that is torn or is something else.
 _UNREADABLE = (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError, ValueError)
 
+# What transformers raises while it builds a model from a configuration that it did not check.
+_CANNOT_BE_BUILT = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError),
+    StrictDataclassError,
+)
+
 
 class WeightsError(UsageError, ValueError):
     """Weights that are not complete, not readable or not finite."""
@@ -67,12 +73,12 @@ def load_checked_model(auto: Any, path: str, allow_missing: Sequence[str], optio
             model, found = auto.from_pretrained(path, **options)
     except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
         raise WeightsError(f"the weights of {path} cannot be read: {error}; download them again") from error
-    except (RecursionError, ArithmeticError, StrictDataclassError, RuntimeError) as error:
+    except _CANNOT_BE_BUILT as error:
         if isinstance(error, RuntimeError) and not _IMPOSSIBLE_SIZE.search(str(error)):
             raise
         raise WeightsError(
-            f"the model of {path} cannot be built ({str(error)[:400]}): the files of its configuration are damaged, or "
-            "name sizes that no model has; copy them again from their source"
+            f"the model of {path} cannot be built ({type(error).__name__}: {str(error)[:400]}): the files of its "
+            "configuration are damaged, or have values that no model has; copy them again from their source"
         ) from error
     random = refuse_incomplete(type(model).__name__, path, found, allow_missing)
     refuse_nonfinite(model.state_dict(), path)
