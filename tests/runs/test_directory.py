@@ -1,4 +1,4 @@
-"""A run's folder after a start that failed: free for the next start, or kept where the error says to resume."""
+"""A run's folder: free after a start that failed, or kept where the error says to resume; and its record."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from balanced_thinking.runs.directory import undo_failed_start
+from balanced_thinking.config.errors import BalancedThinkingError
+from balanced_thinking.runs.directory import is_finished, undo_failed_start
 
 # What the folder has besides the recipe, the rank, the error -> whether the recipe is still there
 FAILED_STARTS: list[tuple[str | None, str, type[BaseException], bool]] = [
@@ -43,3 +44,10 @@ def test_a_failed_start_frees_the_folder_unless_there_is_something_to_resume(
     with pytest.raises(error):
         start_and_fail()
     assert (tmp_path / "config.yaml").exists() == kept
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[]", "3", '{"steps": "many"}'])
+def test_a_record_of_a_run_that_cannot_be_read_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "provenance.json").write_text(text)
+    with pytest.raises(BalancedThinkingError, match=r"provenance\.json"):
+        is_finished(tmp_path)

@@ -201,6 +201,8 @@ def read_record(kind: type[Record], values: Mapping[str, Any], where: str) -> Re
     Raises UnknownSchemaError for a schema that this version does not know, and RecordError for a required field that is
     missing or a field of another type. `where` names the file.
     """
+    if not isinstance(values, Mapping):
+        raise RecordError(f"{where} holds {type(values).__name__}; expected a {kind.__name__}'s fields")
     check_schema(values, where)
     given: dict[str, Any] = {}
     for name, stored in _stored_fields(kind).items():  # type: ignore[arg-type]
