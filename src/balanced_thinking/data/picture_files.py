@@ -158,6 +158,8 @@ def find_damage(source: Path | bytes) -> str | None:
                 image.verify()  # checksums and the end, which decoding does not look at
                 image = open_picture_file(source)
             image.load()
+            if image.mode in ("P", "PA") and image.palette is None:  # Pillow decodes it, but cannot convert it
+                return "damaged (its palette is missing)"
     except RefusedPictureError as error:
         return str(error)
     except UNREADABLE as error:

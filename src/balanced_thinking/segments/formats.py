@@ -198,7 +198,7 @@ def get_format(spec: str | Mapping[str, Any] | ReasoningFormat) -> ReasoningForm
         return spec
     if isinstance(spec, Mapping):
         return _custom_format(spec)
-    if spec in FORMATS:
+    if isinstance(spec, str) and spec in FORMATS:  # not of a list, which a recipe may hold
         return FORMATS[spec]
     raise RecipeError(_unknown_name_message("reasoning format", str(spec), FORMATS))
 
