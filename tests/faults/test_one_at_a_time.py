@@ -47,7 +47,7 @@ def run_pair(reference: Reference, folder: Path, pair: str, share: float) -> dic
         second = stack.enter_context(start(training, "second", second_words))
         while [first.poll(), second.poll()] == [None, None]:
             time.sleep(0.002)
-        met = None in (first.poll(), second.poll())  # one was refused while the other went on
+        met = 2 in (first.poll(), second.poll())  # refused; otherwise the first had ended before the second asked
         codes = [first.wait(), second.wait()]
         texts = [first.text(), second.text()]
     refused = texts[codes.index(2)] if 2 in codes else ""
