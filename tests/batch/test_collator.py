@@ -308,12 +308,12 @@ def test_pictures_may_be_files_bytes_or_objects(picture: Any, tmp_path: Path) ->
 
 
 UNREADABLE = {
-    "gone.png": (None, "No such file"),  # missing
+    "gone.png": (None, "there is no file"),  # missing
     "cut.png": (slice(300), "truncated"),  # the download stopped
     "cut.jpg": (slice(-200), "truncated"),  # likewise, of a kind without checksums
     "text.png": (b"not a picture", "not a PNG, JPEG"),  # foreign
     "empty.png": (b"", "an empty file"),  # nothing in it
-    "a\0.png": (None, "null"),  # a name that no file can have
+    "a\0.png": (None, "there is no file"),  # a name that no file can have
     "bomb.png": (slice(None), "decompression bomb"),  # more pixels than Pillow dares to decode
 }
 

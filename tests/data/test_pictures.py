@@ -122,6 +122,25 @@ def test_what_is_transparent_becomes_white(name: str) -> None:
     assert pixels(found) == expected
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "RGBa", "P", "L", "RGB"])
+@pytest.mark.parametrize("size", [(7, 5), (40, 3), (1, 50)], ids=str)
+def test_a_large_picture_is_put_on_white_in_bands(
+    mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bands of one row, of a few, and fewer pixels than a row has."""
+    clear = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size[::-1], 4), np.uint8), "RGBA")
+    picture = clear.convert(mode if mode in ("RGBA", "RGBa") else "RGB")
+    if mode not in ("RGBA", "RGBa"):
+        picture = clear.convert("LA") if mode == "LA" else picture.convert("P").convert(mode)
+    if mode in ("P", "L", "RGB"):
+        first = picture.getpixel((0, 0))
+        picture.info["transparency"] = first
+    whole = pixels(open_image(picture))
+    monkeypatch.setattr("balanced_thinking.data.pixels._BAND_PIXELS", 20)
+    assert pixels(open_image(picture)) == whole
+    assert size[0] * size[1] > 20
+
+
 def as_mode(mode: str) -> Image.Image:
     return Image.new("RGB", (1, 1), RED).convert(mode)
 

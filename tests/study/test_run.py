@@ -112,7 +112,8 @@ def test_every_run_sees_one_gpu(
 
         def send_signal(self, number: int) -> None: ...
 
-        def wait(self, seconds: float) -> None: ...
+        def poll(self) -> int:
+            return 0
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)

@@ -114,8 +114,8 @@ def _refuse_many_chunks(file: Any) -> None:
         stream.seek(0)
         chunks = 0
         if size > _CHUNK_BYTES * MOST_CHUNKS and stream.read(place) == _PNG_START:
-            while place < size and chunks <= MOST_CHUNKS:
-                place += int.from_bytes(stream.read(4), "big") + _CHUNK_BYTES
+            while place < size and chunks <= MOST_CHUNKS and (head := stream.read(8))[4:] != b"IEND":
+                place += int.from_bytes(head[:4], "big") + _CHUNK_BYTES
                 stream.seek(place)
                 chunks += 1
         stream.seek(0)

@@ -23,6 +23,7 @@ _FIRST_SIDEWAYS = 5  # from this orientation on, width and height are swapped
 _GREY_FACTORS = {"L;2": 85, "L;4": 17}
 _WIDE_RGB = "RGB;16B"
 _WHITE = 255
+_BAND_PIXELS = 2**22
 # Where a PNG may have EXIF data: names in Pillow's `info`, and the chunks that they come from.
 _EXIF_NAMES = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 _EXIF_CHUNKS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
@@ -91,9 +92,16 @@ def _flatten_to_rgb(image: Image.Image, stored: str) -> Image.Image:
         return _reduce_integers(image)
     if image.mode == "F":
         return _reduce_floats(image)
-    if image.has_transparency_data:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if image.width * image.height <= _BAND_PIXELS:
         return _put_on_white(_to_rgba(image, stored))
-    return image.convert("RGB")
+    # In bands: with all of it on white beside it, the largest picture would take a gigabyte.
+    rgb, rows = Image.new("RGB", image.size), max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        rgb.paste(_put_on_white(_to_rgba(band, stored)), (0, top))
+    return rgb
 
 
 def _reduce_integers(image: Image.Image) -> Image.Image:

@@ -34,7 +34,7 @@ from balanced_thinking.system.memory import describe_memory_error
 from balanced_thinking.system.signals import StoppedEarly
 from balanced_thinking.training.recipe import Recipe
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("balanced_thinking.study.worker")  # run with -m, its __name__ is another
 
 
 def missing_parts(root: Path, run: PlannedRun) -> list[str]:

@@ -74,9 +74,9 @@ def test_one_value_that_expands_is_refused_before_it_is_read(tmp_path: Path) -> 
 
 
 def test_nulls_in_a_folder_of_the_hub_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "d" / "main").mkdir(parents=True)
-    write_nulls(tmp_path / "d" / "main" / "train-00000-of-00001.parquet")
-    result = run_balanced(["inspect", "d", "--data_options.subset", "main"], tmp_path, memory_mib=100)
+    (tmp_path / "d").mkdir()
+    write_nulls(tmp_path / "d" / "train-00000-of-00001.parquet")
+    result = run_balanced(["inspect", "d"], tmp_path, memory_mib=100)
     assert_refused(result, "train-00000-of-00001.parquet", "3,000,000 rows")
 
 
