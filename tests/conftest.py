@@ -7,7 +7,10 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +30,15 @@ os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined;
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ARCHITECTURES = ("qwen2_5_vl", "llava_next", "gemma3")
+
+
+def some_now(keep: Callable[..., bool], *axes: Iterable[Any]) -> list[Any]:
+    """All combinations for `parametrize`; those that `keep` refuses are of the long form, `make test-long`."""
+    found = []
+    for values in product(*axes):
+        name = "-".join(map(str, values))
+        found.append(pytest.param(*values, id=name, marks=() if keep(*values) else pytest.mark.slow))
+    return found
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from balanced_thinking.training.recipe import Recipe, describe_changes
 from balanced_thinking.training.resume import ResumeError
 from balanced_thinking.training.run import _choose_beginning, _count_all_steps
 from tests.cli.tiny_commands import BASE, FEW, LEARNING, STEPS, TINY, exit_code
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, some_now
 
 SAVING = ["--save_strategy", "steps", "--save_steps", "1"]
 
@@ -185,7 +185,7 @@ def test_bad_rows_end_in_one_table_before_any_training(tmp_path: Path, capsys: p
     assert json.loads((run / "provenance.json").read_text())["dropped"] == 4
 
 
-@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "llava_next", "gemma3"])
+@pytest.mark.parametrize("architecture", some_now("qwen2_5_vl".__eq__, ["qwen2_5_vl", "llava_next", "gemma3"]))
 def test_real_data_trains_with_each_architecture_and_both_segments_fall(
     architecture: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

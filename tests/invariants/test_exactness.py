@@ -13,9 +13,9 @@ from trl import SFTConfig, SFTTrainer
 from balanced_thinking.cli import main
 from balanced_thinking.loss.variants import NORMALIZE
 from balanced_thinking.models.tiny import build_tiny
-from tests.conftest import ARCHITECTURES
+from tests.conftest import ARCHITECTURES, some_now
 from tests.forked import run_ranks
-from tests.invariants.two_ranks import logs_and_evaluation
+from tests.invariants.two_ranks import CASES, logs_and_evaluation
 from tests.invariants.two_ranks_sharded import MESHES, SHARDED, gradients
 from tests.invariants.two_ranks_zero import STEPS, without_some_pictures
 from tests.tiny_training import GradNorms, config, logged, losses, trainer
@@ -32,8 +32,10 @@ def one_step(architecture: str, rows: Dataset, out: Path, batch: int, normalize:
     return losses(run)[0], norms.norms[0]
 
 
-@pytest.mark.parametrize("normalize", NORMALIZE)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("architecture", "normalize"),
+    some_now(lambda name, mode: name == "qwen2_5_vl" or mode == "example", ARCHITECTURES, NORMALIZE),
+)
 def test_eight_by_one_equals_two_by_four_equals_one_by_eight(
     architecture: str, normalize: str, world_rows: Dataset, tmp_path: Path
 ) -> None:
@@ -66,11 +68,11 @@ def test_two_ranks_answer_what_one_answers(tmp_path: Path) -> None:
 
 
 def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
-    """Every architecture and mode in one pair of gloo processes: starting Python twice is what takes the time."""
+    """Every architecture, and every mode, in one pair of gloo processes: starting them is what takes the time."""
     world_rows.save_to_disk(tmp_path / "rows")
     on_two_ranks(tmp_path, str(RANKS), str(tmp_path))
     found = json.loads((tmp_path / "found.json").read_text())
-    assert len(found) == len(ARCHITECTURES) * len(NORMALIZE)
+    assert len(found) == len(CASES)
     for case, (loss, norm) in found.items():
         architecture, normalize = case.split("/")
         assert (loss, norm) == pytest.approx(one_step(architecture, world_rows, tmp_path, 8, normalize), rel=1e-6), case
@@ -127,7 +129,7 @@ def test_zero_3_equals_one_rank_packed_and_padded(world_rows: Dataset, tmp_path:
         assert norms == pytest.approx(logged(alone, "grad_norm"), rel=1e-5), (architecture, case)
 
 
-@pytest.mark.parametrize("architecture", ["llava_next", "gemma3"])
+@pytest.mark.parametrize("architecture", some_now("gemma3".__eq__, ["llava_next", "gemma3"]))
 def test_uniform_weighting_follows_trls_trajectory(architecture: str, world_rows: Dataset, tmp_path: Path) -> None:
     options = {"max_steps": 20, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_length": 1024}
     ours = trainer(architecture, world_rows, config(tmp_path, weighting="uniform", log_entropy=True, **options))

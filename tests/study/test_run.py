@@ -20,6 +20,7 @@ from tests.study.helpers import SMALL, changed
 
 def test_a_study_runs_every_part_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = make_study(SMALL)
+    monkeypatch.setattr(study_run.subprocess, "Popen", popen_forked)
     run_study(study, tmp_path, jobs=2)
     rows = read_ledger(tmp_path, [])
     assert [(row.run, row.part) for row in rows] == [

@@ -30,6 +30,7 @@ from balanced_thinking.training.memory_watch import MemoryWatch
 from balanced_thinking.training.recipe import Recipe, describe_changes, load_recipe
 from balanced_thinking.training.run import train
 from balanced_thinking.training.sft_config import ScaleSFTConfig
+from tests.conftest import some_now
 from tests.tiny_training import config, trainer
 
 TORCH_SAYS = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
@@ -187,7 +188,7 @@ def _losses(out: Path) -> list[float]:
     return [row["loss"] for row in rows if "loss" in row]
 
 
-@pytest.mark.parametrize("calls", [0, 3])
+@pytest.mark.parametrize("calls", some_now((3).__eq__, [0, 3]))
 def test_a_halved_micro_batch_is_the_same_run(
     calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

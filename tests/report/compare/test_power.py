@@ -12,6 +12,7 @@ import pytest
 from balanced_thinking.report.compare import contrasts
 from balanced_thinking.report.compare.contrasts import Contrast, PairedAnswers
 from balanced_thinking.statistics.bootstrap import paired_bootstrap
+from tests.conftest import some_now
 
 
 def studies(seeds: int, true_points: float, *, many: int, items: int = 1000) -> list[Contrast]:
@@ -30,7 +31,7 @@ def studies(seeds: int, true_points: float, *, many: int, items: int = 1000) -> 
     return found
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 4, 5, 10])
+@pytest.mark.parametrize("seeds", some_now((3).__eq__, [2, 3, 4, 5, 10]))
 def test_what_is_called_detectable_is_found_four_times_in_five_and_nothing_seldom(
     seeds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
