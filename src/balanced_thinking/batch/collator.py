@@ -31,6 +31,7 @@ from balanced_thinking.data.images import decode_rgb, image_size, open_image, pi
 from balanced_thinking.packing.layout import PackingLayout, best_fit_decreasing
 from balanced_thinking.packing.positions import RopeIndex
 from balanced_thinking.segments import IGNORE, ReasoningFormat
+from balanced_thinking.system.files import expand_home
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -119,7 +120,7 @@ class ScaleCollator:
         self._cached = image_cache is not None and hasattr(processor, "image_processor")
         if image_cache is not None and self._cached:
             self.processor = copy(processor)  # the user's own stays as it is: it gets saved with the model
-            folder, limit_bytes = Path(image_cache.folder).expanduser(), int(image_cache.limit_gib * 2**30)
+            folder, limit_bytes = expand_home(image_cache.folder), int(image_cache.limit_gib * 2**30)
             refuse_unsuited_cache(processor.image_processor)
             cached = CachedImageProcessor(processor.image_processor, folder, limit_bytes, decode_rgb)
             self.processor.image_processor = cached

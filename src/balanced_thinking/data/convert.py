@@ -19,7 +19,7 @@ from balanced_thinking.data.images import open_image
 from balanced_thinking.data.places import write_placeholders
 from balanced_thinking.data.rows import pictures_are_moved, turns_with_places
 from balanced_thinking.segments import get_format, parse, render
-from balanced_thinking.system.files import open_atomically, partial_path
+from balanced_thinking.system.files import expand_home, open_atomically, partial_path
 from balanced_thinking.system.locks import hold_file
 
 _SUFFIXES = {"MPO": "jpeg"}  # of a format whose name is not one
@@ -140,7 +140,7 @@ def _write_turns(example: Example) -> list[Turn]:
 def _store_picture(image: Any, path: Path, partial_folder: Path, name: str) -> str:
     """The picture's path for its row. A picture that is not a file is written to the folder `partial_folder`."""
     if isinstance(image, Path):
-        folder, file = path.parent.resolve(), image.expanduser().resolve()
+        folder, file = path.parent.resolve(), expand_home(image).resolve()
         return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
     partial_folder.mkdir(exist_ok=True)
     if (encoded := getattr(image, "encoded", None)) is not None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from balanced_thinking.data.bad_rows import BadRow, BadRowsError, DataError, UnknownDataError, format_bad_rows
@@ -24,6 +23,7 @@ from balanced_thinking.data.mixture import ID_MARK, DataNames, DataPart, describ
 from balanced_thinking.data.options import check_known_name, check_options, list_options
 from balanced_thinking.data.registry import DataSource, import_adapter, resolve_data
 from balanced_thinking.data.splits import check_split, select_split
+from balanced_thinking.system.files import expand_home
 from balanced_thinking.system.progress import track_progress
 
 
@@ -148,7 +148,7 @@ def _open_part(
     own = dict(part.options)
     if own.pop("hash_split", False):
         check_split(part.split, f"{part.data} with hash_split")
-        whole = "all" if source.dataset == "jsonl" and Path(source.path or "").expanduser().is_file() else "train"
+        whole = "all" if source.dataset == "jsonl" and expand_home(source.path or "").is_file() else "train"
         rows: Iterable[Example | BadRow] = select_split(_load_rows(source, whole, {"format": format}, own), part.split)
     else:
         rows = _load_rows(source, part.split, {"format": format}, own)

@@ -7,7 +7,6 @@ row. Then name it in `DATASETS` or call `register`. A module with `recognises(pa
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from balanced_thinking.data.bad_rows import DataError, UnknownDataError
 from balanced_thinking.data.sources import SUFFIXES, file_suffix
 from balanced_thinking.data.tables import is_hub_name
 from balanced_thinking.data.unreadable import explain_unreadable
+from balanced_thinking.system.files import expand_home
 
 # Name -> module, imported when it is first needed.
 DATASETS = {
@@ -64,7 +64,7 @@ def resolve_data(data: str) -> DataSource:
         return DataSource(name, path or None)
     names = ", ".join(DATASETS)
     expected = f"expected one of {names} (as NAME or NAME:PATH), a file or folder of data, or owner/name on the hub"
-    place = Path(data).expanduser()
+    place = expand_home(data)
     if not place.exists():
         for owner in DATASETS:
             if data in getattr(import_adapter(owner), "HUB", ()):
@@ -89,7 +89,7 @@ def result_folder_name(data: str, split: str) -> str:
     name, _, path = data.partition(":")
     if name in DATASETS and name != "jsonl":
         return f"{name}-{folder}"
-    place = Path(path if name == "jsonl" and path else data).expanduser().resolve()
+    place = expand_home(path if name == "jsonl" and path else data).resolve()
     suffix = file_suffix(place)
     stem = place.name[: -len(suffix)] if suffix in SUFFIXES else place.name
     return f"{place.parent.name if stem == split else stem}-{folder}"

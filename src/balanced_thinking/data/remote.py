@@ -20,6 +20,7 @@ from pathlib import Path
 from balanced_thinking.data.picture_files import UNREADABLE, open_picture_file
 from balanced_thinking.data.values import RowProblemError
 from balanced_thinking.system.fetching import SCHEMES, Answer, Limits, RequestRefusedError, send_request
+from balanced_thinking.system.files import expand_home
 
 PROBLEM = "unfetched_image"
 _MOST_HOPS, _LONGEST_ADDRESS = 4, 4096
@@ -94,7 +95,7 @@ def _check_address(address: str) -> None:
 def _cache_folder() -> Path:
     chosen = os.environ.get("BALANCED_THINKING_CACHE")
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "balanced-thinking"
-    return (Path(chosen).expanduser() if chosen else home) / "pictures"
+    return (expand_home(chosen) if chosen else home) / "pictures"
 
 
 def _store_bytes(data: bytes, place: Path) -> None:

@@ -36,6 +36,7 @@ from balanced_thinking.data.tables import (
 )
 from balanced_thinking.data.unreadable import explain_unreadable, is_lfs_pointer
 from balanced_thinking.data.walking import walk_files
+from balanced_thinking.system.files import expand_home
 
 logger = logging.getLogger(__name__)
 TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".ndjson", ".jsonl.gz", ".json.gz")
@@ -98,7 +99,7 @@ def open_source(path: str | Path, split: str, subset: str | None = None) -> Sour
     """The rows of a split. Raises DataError for what cannot be read, for an unknown split and for an unknown subset."""
     if is_hub_name(path):
         return _open_hub(str(path), split, subset)
-    place = Path(path).expanduser()
+    place = expand_home(path)
     if place.is_file():
         return _open_file(place)
     if not place.is_dir():

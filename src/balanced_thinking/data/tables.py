@@ -16,6 +16,7 @@ from balanced_thinking.config.errors import BalancedThinkingError
 from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.picture_files import UNREADABLE, open_picture_file
 from balanced_thinking.data.table_bombs import read_arrow_batches, read_parquet_batches
+from balanced_thinking.system.files import expand_home
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _FILE_NAME = re.compile(r"\.(?:jsonl?|ndjson|[ct]sv|parquet|arrow|tar|gz|tgz|zip|xlsx?|txt|ya?ml|py)$", re.IGNORECASE)
@@ -31,7 +32,7 @@ def is_hub_name(path: str | Path) -> bool:
 
 def is_hub_or_parquet(path: str | Path) -> bool:
     """Whether it is a hub name, or a folder with parquet files in it or in its subfolders."""
-    folder = Path(path).expanduser()
+    folder = expand_home(path)
     found = (next(folder.glob(pattern), None) for pattern in ("*.parquet", "*/*.parquet"))
     return is_hub_name(path) or (folder.is_dir() and any(found))
 
@@ -121,7 +122,7 @@ def ensure_local_files(path: str | Path, image_root: str | Path | None, *pattern
     Raises DataError for a hub name without `image_root`: the pictures are published as archives or not at all.
     """
     if not is_hub_name(path):
-        return Path(path).expanduser()
+        return expand_home(path)
     if image_root is None:
         raise DataError(
             f"the rows of {path} have no pictures; expected the folder of its pictures: get them and set "

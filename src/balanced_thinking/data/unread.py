@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,7 +114,7 @@ def _decode_base64(text: str) -> bytes:
         raise RowProblemError(f"base64 of {len(text)} characters; at most {_MOST_BASE64} are read", "broken_image")
     try:
         return base64.b64decode(re.sub(r"\s", "", text.partition(",")[2] or text), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error, or characters beyond ASCII
         raise RowProblemError(f"base64 that cannot be decoded ({error}): {_shorten(text)}", "broken_image") from error
 
 

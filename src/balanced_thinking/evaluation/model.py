@@ -13,6 +13,7 @@ from balanced_thinking.models.find import is_run_folder
 from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.runs.evaluations import read_summary
 from balanced_thinking.runs.paths import CHECKPOINTS, EVALUATIONS, MODEL, SUMMARY, EvaluationFiles, RunFiles
+from balanced_thinking.system.files import expand_home
 
 _SEED = re.compile(r"seed-\d+")
 
@@ -59,7 +60,7 @@ class EvaluatedModel:
 
     def _folder_name(self) -> str:
         """The last part of its name, a checkpoint's with its run's before it, a seed's with its arm's."""
-        place = Path(self.name).expanduser()
+        place = expand_home(self.name)
         parts = [place.resolve().name if place.is_dir() else self.name.rpartition("/")[2]]
         if self.config is not None:
             run = self.config.resolve().parent
@@ -75,7 +76,7 @@ def _models_evaluated_in(folder: Path) -> list[str]:
 
 def _same_place(name: str) -> Path:
     """Equal for all names of a local folder. A hub name counts as a path of its own."""
-    return Path(name).expanduser().resolve()
+    return expand_home(name).resolve()
 
 
 def locate_model(model: str | LoadedModel) -> EvaluatedModel:
@@ -89,7 +90,7 @@ def locate_model(model: str | LoadedModel) -> EvaluatedModel:
             f"the model is a {type(model).__name__}; expected a path, a hub name, or a LoadedModel: pass "
             "`LoadedModel(model, processor)`, or what `load_model` returns"
         )
-    place = Path(model).expanduser()
+    place = expand_home(model)
     place = place if place.name else place.absolute()  # "." has no name
     if place.name == MODEL and RunFiles(place.parent).config.is_file():
         place = place.parent

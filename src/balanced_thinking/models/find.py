@@ -12,6 +12,7 @@ from balanced_thinking.config.foreign_json import JsonError, read_json_file
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.models.verify import refuse_altered_model
 from balanced_thinking.runs.paths import RunFiles
+from balanced_thinking.system.files import expand_home
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -123,7 +124,7 @@ def find_model_source(name: str) -> str:
     """
     if name == EMBEDDED:
         return str(files("balanced_thinking") / "models" / EMBEDDED)
-    folder = Path(name).expanduser()
+    folder = expand_home(name)
     if folder.is_dir():
         found = RunFiles(folder).model if is_run_folder(folder) else folder
         refuse_altered_model(found)
@@ -178,11 +179,11 @@ def _find_base_beside(adapter: Path, base: str) -> Path | None:
     The last finds relative names from whatever folder they were written, and folders that were moved together: of
     `/old/runs/x/base` at least `x/base` must be there.
     """
-    parts = Path(base).expanduser().parts
+    parts = expand_home(base).parts
     parents = adapter.absolute().parents
     own = [RunFiles(parent).base_model for parent in parents[:2]]
     candidates = [place for place in own if parts and place.name == parts[-1]]
-    candidates.append(Path(base).expanduser())
+    candidates.append(expand_home(base))
     suffixes = [parts] if not Path(base).is_absolute() else []
     suffixes += [parts[start:] for start in range(1, len(parts) - 1)]
     candidates += [parent.joinpath(*suffix) for suffix in suffixes for parent in (adapter.absolute(), *parents)]

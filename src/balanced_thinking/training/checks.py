@@ -193,6 +193,6 @@ def _check_reporting(names: str | list[str] | None) -> None:
     for name in [names] if isinstance(names, str) else names or ():
         if name not in (*known, "none", "all"):
             shown = ", ".join(sorted(known))
-            raise RecipeError(f"report_to is {name!r}{did_you_mean(name, known)}; known: none, all, {shown}")
+            raise RecipeError(f"report_to is {name!r}{did_you_mean(str(name), known)}; known: none, all, {shown}")
         if name in _EXTRAS and find_spec(name) is None:
             raise RecipeError(f"report_to is {name!r}, which is not installed: pip install 'balanced-thinking[{name}]'")

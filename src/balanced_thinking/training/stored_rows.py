@@ -27,7 +27,7 @@ from balanced_thinking import __version__
 from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.registry import import_adapter, resolve_data
-from balanced_thinking.system.files import write_atomically
+from balanced_thinking.system.files import expand_home, write_atomically
 from balanced_thinking.training.preflight import Preflight
 
 _MOST_FILES = 200_000  # of a folder of data: more take too long to look at
@@ -39,8 +39,8 @@ _KEPT_BYTES, _KEPT_ENTRIES = 4 * 2**30, 200  # of rows, and again of results
 def store_folder() -> Path:
     """`BALANCED_THINKING_CACHE`, else `balanced-thinking` in the user's cache folder."""
     if (chosen := os.environ.get("BALANCED_THINKING_CACHE")) is not None:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "balanced-thinking"
+        return expand_home(chosen)
+    return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "balanced-thinking"
 
 
 def fingerprint_files(sources: Iterable[str]) -> str | None:
@@ -54,9 +54,9 @@ def fingerprint_files(sources: Iterable[str]) -> str | None:
         if path is None and getattr(import_adapter(name), "GENERATED", False):
             found.append(source)
             continue
-        if path is None or not Path(path).expanduser().exists():
+        if path is None or not expand_home(path).exists():
             return None
-        place = Path(path).expanduser().resolve()
+        place = expand_home(path).resolve()
         listed = sorted(_stamp_files(place, _MOST_FILES + 1)) if place.is_dir() else [_stamp_file(place)]
         if len(listed) > _MOST_FILES:
             return None

@@ -15,6 +15,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.records import read_records
 from balanced_thinking.data.sources import stream_rows
 from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images
+from balanced_thinking.system.files import expand_home
 
 HUB = ("HuggingFaceM4/ChartQA", "lmms-lab/ChartQA", "ahmed-masry/ChartQA")
 PARTS = ("human", "augmented")
@@ -32,7 +33,7 @@ def load(path: str | Path, *, split: str = "test") -> Iterator[Example | BadRow]
         for row, cells in stream_rows(path, split):
             yield _read_table_row(row, cells)
         return
-    folder = Path(path).expanduser() / split
+    folder = expand_home(path) / split
     files = [file for part in PARTS if (file := folder / f"{split}_{part}.json").is_file()]
     if not files:
         raise DataError(f"{folder} is not ChartQA: expected {split}_human.json or {split}_augmented.json in it")

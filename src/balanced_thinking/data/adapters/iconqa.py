@@ -19,6 +19,7 @@ from balanced_thinking.data.example import Example, format_question
 from balanced_thinking.data.options import check_known_name
 from balanced_thinking.data.sources import stream_rows
 from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images
+from balanced_thinking.system.files import expand_home
 
 HUB = ("lmms-lab/ICON-QA",)
 TYPES = ("choose_img", "choose_txt", "fill_in_blank")
@@ -47,7 +48,7 @@ def load(
             if cells.get("ques_type") in chosen:
                 yield read_table_row(row, cells)
         return
-    folder = Path(path).expanduser()
+    folder = expand_home(path)
     place = folder if split == "test" and any((folder / kind).is_dir() for kind in TYPES) else folder / split
     if place != folder and not place.is_dir() and any((folder / kind).is_dir() for kind in TYPES):
         raise DataError(f"{folder} has no split {split!r}: a folder of types without splits is read as 'test'")

@@ -25,6 +25,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.reading import RecordPlace, RowOptions, RowSettings, read_rows
 from balanced_thinking.data.renaming import check_columns, read_columns
 from balanced_thinking.data.sources import Source, has_known_form, open_source
+from balanced_thinking.system.files import expand_home
 
 
 def recognises(path: Path) -> bool:
@@ -53,7 +54,7 @@ def load(
         DataError: the path cannot be read, or has no row of this split.
     """
     check_columns(columns)
-    root = None if image_root is None else Path(image_root).expanduser()
+    root = None if image_root is None else expand_home(image_root)
     return _read_split(path, split, subset, columns, root, RowOptions(**settings))
 
 

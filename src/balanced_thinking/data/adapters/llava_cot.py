@@ -17,6 +17,7 @@ from balanced_thinking.data.reading import RecordPlace, read_rows
 from balanced_thinking.data.records import read_records
 from balanced_thinking.data.sources import find_split_files
 from balanced_thinking.data.tables import ensure_local_files
+from balanced_thinking.system.files import expand_home
 
 HUB = ("Xkev/LLaVA-CoT-100k",)
 FILE = "train.jsonl"
@@ -42,7 +43,7 @@ def load(
     folder = ensure_local_files(path, image_root, FILE)
     if not (folder / FILE).is_file():
         raise DataError(f"{folder} is not LLaVA-CoT-100k: expected {FILE} in it")
-    root = Path(image_root).expanduser() if image_root is not None else folder
+    root = expand_home(image_root) if image_root is not None else folder
     for row, record in read_records(folder / FILE):
         parts = [record] if isinstance(record, BadRow) else _split_exchanges(row, record)
         yield from read_rows((RecordPlace(row, "llava-cot", root), part) for part in parts)

@@ -16,6 +16,7 @@ from balanced_thinking.data.options import check_known_name
 from balanced_thinking.data.records import read_named_objects
 from balanced_thinking.data.sources import stream_rows
 from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images
+from balanced_thinking.system.files import expand_home
 
 TEST = {"split": "testmini"}  # the items that `--against` compares with
 HUB = ("AI4Math/MathVista",)
@@ -34,7 +35,7 @@ def load(path: str | Path, *, split: str = "testmini") -> Iterator[Example | Bad
         for row, cells in stream_rows(path, split):
             yield _build_example(row, cells, open_cell_images(cells.get("decoded_image")))
         return
-    folder = Path(path).expanduser()
+    folder = expand_home(path)
     file = folder / f"{split}.json"
     if not file.is_file():
         raise DataError(f"{folder} is not MathVista: expected {file.name} in it")

@@ -24,6 +24,7 @@ from balanced_thinking.data.records import read_records
 from balanced_thinking.data.sources import stream_rows
 from balanced_thinking.data.splits import belongs_to_split, check_split
 from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images
+from balanced_thinking.system.files import expand_home
 
 HUB = ("declare-lab/PuzzleVQA",)
 SALT = b"puzzlevqa/"
@@ -54,7 +55,7 @@ def load(
     if is_hub_or_parquet(path):
         yield from _load_table(path, split, chosen)
     else:
-        yield from _load_folder(Path(path).expanduser(), split, chosen)
+        yield from _load_folder(expand_home(path), split, chosen)
 
 
 def _load_table(path: str | Path, split: str, chosen: Sequence[str]) -> Iterator[Example | BadRow]:

@@ -19,6 +19,7 @@ from balanced_thinking.data.example import Example, format_question
 from balanced_thinking.data.options import check_known_name
 from balanced_thinking.data.sources import stream_rows
 from balanced_thinking.data.tables import is_hub_or_parquet, open_cell_images
+from balanced_thinking.system.files import expand_home
 
 HUB = ("derek-thomas/ScienceQA", "lmms-lab/ScienceQA")
 TEST = {"split": "test", "pictures_only": False}  # the items that `--against` compares with
@@ -42,7 +43,7 @@ def load(
             if item.get("image") or not pictures_only:
                 yield _build_example(row, f"{split}-{row:05d}", item, open_cell_images(item.get("image")))
         return
-    folder = Path(path).expanduser()
+    folder = expand_home(path)
     if not recognises(folder):
         raise DataError(f"{folder} is not ScienceQA: expected {' and '.join(FILES)} in it")
     problems, splits = (read_json_file(folder / name) for name in FILES)

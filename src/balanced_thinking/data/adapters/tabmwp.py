@@ -14,6 +14,7 @@ from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.example import Example, format_question
 from balanced_thinking.data.options import check_known_name
 from balanced_thinking.data.records import read_named_objects
+from balanced_thinking.system.files import expand_home
 
 SPLITS = ("train", "dev", "test", "dev1k", "test1k")
 
@@ -25,7 +26,7 @@ def recognises(path: Path) -> bool:
 
 def load(path: str | Path, *, split: str = "train") -> Iterator[Example | BadRow]:
     """Yield one `Example` or `BadRow` per problem of the split. Raises DataError for another folder or split."""
-    folder = Path(path).expanduser()
+    folder = expand_home(path)
     check_known_name("TabMWP", "split", split, SPLITS)
     file = folder / f"problems_{split}.json"
     if not file.is_file():

@@ -15,6 +15,7 @@ from balanced_thinking.data.options import check_known_name, require_train_split
 from balanced_thinking.data.reading import RecordPlace, read_rows
 from balanced_thinking.data.records import read_records
 from balanced_thinking.data.tables import ensure_local_files
+from balanced_thinking.system.files import expand_home
 
 HUB = ("UCSC-VLAA/VLAA-Thinking",)
 PARTS = {"sft": "VLAA-Thinking-SFT-126K.json", "grpo": "VLAA-Thinking-GRPO-25K.json"}
@@ -38,7 +39,7 @@ def load(
     folder = ensure_local_files(path, image_root, PARTS[part])
     if not (folder / PARTS[part]).is_file():
         raise DataError(f"{folder} has no part {part!r} of VLAA-Thinking: expected {PARTS[part]} in it")
-    root = Path(image_root).expanduser() if image_root is not None else folder / "images"
+    root = expand_home(image_root) if image_root is not None else folder / "images"
     records = (
         (
             RecordPlace(row, f"vlaa-{part}", root),
