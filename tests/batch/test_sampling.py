@@ -31,7 +31,7 @@ from balanced_thinking.batch.sampling import (
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny
-from tests.conftest import ARCHITECTURES
+from tests.conftest import ARCHITECTURES, some_now
 from tests.tiny_training import QUIET, config, losses, trainer
 
 
@@ -152,7 +152,7 @@ def test_the_order_of_the_samples_is_that_of_trl(ragged_rows: Dataset, tmp_path:
     assert len(found[1]) == 4  # 22 samples, the last step with four
 
 
-@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("packing", some_now(bool, [False, True]))
 def test_a_run_that_accumulates_learns_as_one_that_does_not_and_resumes_exactly(
     ragged_rows: Dataset, tmp_path: Path, packing: bool
 ) -> None:
