@@ -36,6 +36,18 @@ def option_field(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})  # `Any`, so that the field keeps its own type
 
 
+# Of options that both stages have.
+_MAX_HOURS = (
+    "Time budget, from the start of the command: then a checkpoint is saved and the exit code is 143. The longest "
+    "step, evaluation and save so far are kept in reserve."
+)
+_ON_NONFINITE = (
+    f"At a loss or gradient that is NaN or infinite: {' or '.join(ON_NONFINITE)} (leaves the update out and reads "
+    "every step, for which a GPU waits)."
+)
+_NONFINITE_LIMIT = "on_nonfinite skip: most updates to leave out before the run stops."
+
+
 @dataclass
 class ScaleSFTOptions:
     """What `ScaleSFTConfig` adds to TRL's `SFTConfig`, and where its defaults differ."""
@@ -91,17 +103,9 @@ class ScaleSFTOptions:
     # transformers logs a NaN as 0 by default; we stop instead.
     logging_nan_inf_filter: bool = option_field(False, "Keep it false: a run stops before a non-finite update.")
 
-    max_hours: float | None = option_field(
-        None,
-        "Time budget, from the start of the command: then a checkpoint is saved and the exit code is 143. The longest "
-        "step, evaluation and save so far are kept in reserve.",
-    )
-    on_nonfinite: str = option_field(
-        "stop",
-        f"At a loss or gradient that is NaN or infinite: {' or '.join(ON_NONFINITE)} (leaves the update out and reads "
-        "every step, for which a GPU waits).",
-    )
-    nonfinite_limit: int = option_field(10, "on_nonfinite skip: most updates to leave out before the run stops.")
+    max_hours: float | None = option_field(None, _MAX_HOURS)
+    on_nonfinite: str = option_field("stop", _ON_NONFINITE)
+    nonfinite_limit: int = option_field(10, _NONFINITE_LIMIT)
     bf16: bool | None = option_field(None, "bfloat16 mixed precision; null: on where a GPU supports it.")
     dataloader_pin_memory: bool = option_field(True, "Pin batches in memory; without a GPU always off.")
 
@@ -148,17 +152,9 @@ class ScaleGRPOOptions:
     )
     think_weight_start: float = option_field(0.5, "Share of the credit that thinking gets at the first step.")
     think_weight_end: float = option_field(0.5, "Share of the credit that thinking gets at the last step.")
-    max_hours: float | None = option_field(
-        None,
-        "Time budget, from the start of the command: then a checkpoint is saved and the exit code is 143. The longest "
-        "step, evaluation and save so far are kept in reserve.",
-    )
-    on_nonfinite: str = option_field(
-        "stop",
-        f"At a loss or gradient that is NaN or infinite: {' or '.join(ON_NONFINITE)} (leaves the update out and reads "
-        "every step, for which a GPU waits).",
-    )
-    nonfinite_limit: int = option_field(10, "on_nonfinite skip: most updates to leave out before the run stops.")
+    max_hours: float | None = option_field(None, _MAX_HOURS)
+    on_nonfinite: str = option_field("stop", _ON_NONFINITE)
+    nonfinite_limit: int = option_field(10, _NONFINITE_LIMIT)
     bf16: bool | None = option_field(None, "bfloat16 mixed precision; null: on where a GPU supports it.")
     dataloader_pin_memory: bool = option_field(True, "Pin batches in memory; without a GPU always off.")
 

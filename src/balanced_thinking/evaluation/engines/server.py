@@ -216,7 +216,7 @@ def _check_address(base_url: str) -> str:
     try:
         parts = urllib.parse.urlsplit(base_url)
         known = parts.scheme in SCHEMES and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:  # a port that is no number, brackets without an end
+    except ValueError:  # a port that is not a number, brackets without an end
         known = False
     if not known:
         raise RecipeError(f"the server is {base_url!r}; expected an address such as http://localhost:8000/v1")
