@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,13 +81,14 @@ def kill_and_resume(reference: Reference, folder: Path, moments: list[Moment]) -
     kills, inside, texts = [], 0, []
     for number, moment in enumerate([*moments, None]):
         words = training.words(*(["--resume"] if number else []))
-        before = staged_inodes(training.run)
-        ended = run_command(words, training.output, watched=training.run, moment=moment)
+        with hold_staged_folders(training.run) as before:
+            ended = run_command(words, training.output, watched=training.run, moment=moment)
+            new = staged_inodes(training.run) - before
         texts.append(ended.text)
         if ended.killed:
             assert moment is not None
             kills.append(moment.describe())
-            inside += bool(staged_inodes(training.run) - before)
+            inside += bool(new)
         elif ended.code:
             return KillTrial(kills, inside, [f"exit code {ended.code}"], "\n----\n".join(texts))
     different = differences(training.run, reference.outcome)
@@ -96,6 +100,15 @@ def kill_and_resume(reference: Reference, folder: Path, moments: list[Moment]) -
 def staged_inodes(run: Path) -> set[int]:
     """Of the staging folders: after a kill, a new one proves that it was inside a save."""
     return {place.stat().st_ino for place in unfinished_folders(run)}
+
+
+@contextmanager
+def hold_staged_folders(run: Path) -> Iterator[set[int]]:
+    """Their inodes. They stay open, because the file system may give a deleted folder's inode to the next one."""
+    with ExitStack() as stack:
+        for place in unfinished_folders(run):
+            stack.callback(os.close, os.open(place, os.O_RDONLY))
+        yield staged_inodes(run)
 
 
 def inside_a_save(reference: Reference, rng: random.Random) -> Moment:
