@@ -42,7 +42,12 @@ def belongs_to_split(example: Example, split: str, salt: bytes = SALT) -> bool:
     content = _file_or_pixel_bytes(example.images[0]) if example.images else first.encode("utf-8", "surrogatepass")
     if content is None:
         return True
-    return int.from_bytes(hashlib.sha256(salt + content).digest()[:8], "big") % 100 in SPLITS[split]
+    return hash_hundredth(content, salt) in SPLITS[split]
+
+
+def hash_hundredth(content: bytes, salt: bytes) -> int:
+    """A number below 100 from a hash of the content, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(salt + content).digest()[:8], "big") % 100
 
 
 def _file_or_pixel_bytes(image: Any) -> bytes | None:

@@ -41,7 +41,7 @@ def load(
     if is_hub_or_parquet(path):
         for row, item in stream_rows(path, split, subset):
             if item.get("image") or not pictures_only:
-                yield _build_example(row, f"{split}-{row:05d}", item, open_cell_images(item.get("image")))
+                yield build_example(row, f"{split}-{row:05d}", item, open_cell_images(item.get("image")))
         return
     folder = expand_home(path)
     if not recognises(folder):
@@ -54,10 +54,11 @@ def load(
             yield BadRow(row, ("unknown_schema",), f"problems.json has {item!r} under this id", pid)
         elif item.get("image") or not pictures_only:
             place = folder / "images" / item.get("split", split) / pid
-            yield _build_example(row, pid, item, (place / item["image"],) if item.get("image") else ())
+            yield build_example(row, pid, item, (place / item["image"],) if item.get("image") else ())
 
 
-def _build_example(row: int, pid: str, item: dict[str, Any], images: tuple[Any, ...] | None) -> Example | BadRow:
+def build_example(row: int, pid: str, item: dict[str, Any], images: tuple[Any, ...] | None) -> Example | BadRow:
+    """An item of `problems.json`, with the letter as the answer. `images` is None where a picture cannot be read."""
     choices, answer = item.get("choices"), item.get("answer")
     if images is None:
         return BadRow(row, ("broken_image",), str(item.get("question")), pid)
