@@ -354,10 +354,20 @@ def falsehoods(image: Image.Image, text: str, question: str = "") -> list[str]:
         return [text]
     story, wrong = Story(read(image), question), []
     for sentence in text.removesuffix(" .").split(" . "):
-        if not any(_true(story, sentence, form, check) for form, check in SENTENCES):
+        if not is_true(story, sentence):
             wrong.append(sentence)
         story.told.append(sentence)
     return wrong
+
+
+def is_true(story: Story, sentence: str) -> bool:
+    """Whether the sentence has a known form, is true of the story's board, and follows from what was told before."""
+    return any(_true(story, sentence, form, check) for form, check in SENTENCES)
+
+
+def form_of(sentence: str) -> str:
+    """The first form of `SENTENCES` that the sentence has; empty for none."""
+    return next((form for form, _ in SENTENCES if re.fullmatch(form, sentence)), "")
 
 
 def _true(story: Story, sentence: str, form: str, check: Check) -> bool:

@@ -3,6 +3,7 @@
     for example in load(split="train", n=1000, ratio=40): ...
 
 `ratio` is the number of think tokens per answer token, with tags and the end of the turn: 10, 40 or 150 in our studies.
+`conclusion`, `false_steps` and `wording` make reasoning like that of real data (`trace_options`).
 
 Splits never share a scene. `train`, `validation`, `test` and `test_paraphrase` (unseen wordings) divide the scenes by a
 hash of their content. `test_compositional` has pairs of color and shape that the other splits never show, in about
@@ -16,6 +17,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple, Unpack
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.options import check_known_name
@@ -23,6 +25,7 @@ from balanced_thinking.data.world import skills, traces
 from balanced_thinking.data.world.questions import FAMILIES, QuestionDraft
 from balanced_thinking.data.world.sampler import SceneSampler
 from balanced_thinking.data.world.scene import COLORS, HELD_OUT_PAIRS, SHAPES, Scene
+from balanced_thinking.data.world.trace_options import TraceOptions, TraceSettings
 from balanced_thinking.data.world.wordings import PARAPHRASES, WORDINGS
 
 GENERATED = True  # the rows follow from the options alone
@@ -76,14 +79,17 @@ def load(
     ratio: float = 40,
     style: str = "reasoning",
     families: Sequence[str] | None = None,
+    **settings: Unpack[TraceSettings],
 ) -> Iterator[Example]:
     """Yield `n` examples of a split. The same arguments give the same examples on every machine.
 
     `style`: `reasoning` (a trace and an answer), `direct` (the answer at once), `describe` and `remark` (text about the
     picture), `skill` (one step of a trace by itself), `account` (every cell, then such steps), `quote` (words to
     repeat), or one of `MIXTURES`, on which the embedded base is trained.
-    `path` is ignored, because the world needs no file.
+    `settings` are the options of `TraceOptions`, for the traces of `reasoning`; `ratio` holds with all of them. The
+    scenes, questions and answers do not depend on them. `path` is ignored, because the world needs no file.
     """
+    options = TraceOptions(**settings)
     check_known_name("the embedded world", "split", split, SPLITS)
     check_known_name("the embedded world", "style", style, STYLES)
     names = tuple(families or FAMILIES)
@@ -91,10 +97,20 @@ def load(
         check_known_name("the embedded world", "family", family, FAMILIES)
     for index in range(n):
         rng = random.Random(f"{split}/{seed}/{index}")
-        yield _draw_example(f"{split}-{seed}-{index:06d}", names[index % len(names)], split, ratio, style, rng)
+        kind = _RowKind(names[index % len(names)], split, style, ratio, options)
+        yield _draw_example(f"{split}-{seed}-{index:06d}", kind, rng)
 
 
-def _draw_example(identity: str, family: str, split: str, ratio: float, style: str, rng: random.Random) -> Example:
+class _RowKind(NamedTuple):
+    family: str
+    split: str
+    style: str
+    ratio: float
+    options: TraceOptions
+
+
+def _draw_example(identity: str, kind: _RowKind, rng: random.Random) -> Example:
+    family, split, style, ratio, options = kind
     draft = draw_question_in_split(family, SPLITS[split], rng)
     wordings = PARAPHRASES if SPLITS[split].wordings == "paraphrase" else WORDINGS
     question = rng.choice(wordings[family]).format(**draft.slots)
@@ -103,7 +119,8 @@ def _draw_example(identity: str, family: str, split: str, ratio: float, style: s
     think, answer, choices = None, draft.answer, draft.choices
     if style == "reasoning":
         budget = ratio * (len(answer.split()) + ANSWER_OVERHEAD) - THINK_OVERHEAD
-        think = traces.write_trace(draft.scene, question, draft.steps, round(budget))
+        steps, edit = options.choose_steps(draft.steps), options.make_editor(draft.scene, identity)
+        think = traces.write_trace(draft.scene, question, steps, round(budget), edit)
     elif style == "direct":
         question = f"{question} {DIRECT_HINT}"
     elif style == "describe":

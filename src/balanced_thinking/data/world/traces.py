@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations, product
 
 from balanced_thinking.data.world.scene import COLORS, SHAPES, Scene
@@ -34,15 +34,16 @@ def write_cells_then_steps(scene: Scene, words: int, rng: random.Random) -> str:
     return " ".join([*cells, *_take_sentences(random_steps(scene, rng), words)])
 
 
-def write_trace(scene: Scene, question: str, steps: Sequence[str], words: int) -> str:
+def write_trace(scene: Scene, question: str, steps: Sequence[str], words: int, edit: Callable[[str], str] = str) -> str:
     """A trace of about `words` words: facts about the scene, the question if it fits, then the `steps` to the answer.
 
     The order is always the same, so that the next sentence follows from the picture, the question and the text so far.
+    `edit` changes single sentences: their wording or their truth.
     """
-    end = [f"the question : {question.replace(' ?', '')} .", *steps]
+    end = [edit(sentence) for sentence in (f"the question : {question.replace(' ?', '')} .", *steps)]
     if _count_words(end) > words:
-        end = list(steps)
-    return " ".join([*_take_sentences(_list_facts(scene), words - _count_words(end)), *end])
+        end = end[1:]
+    return " ".join([*_take_sentences(map(edit, _list_facts(scene)), words - _count_words(end)), *end])
 
 
 def _count_words(sentences: Sequence[str]) -> int:
