@@ -30,6 +30,7 @@ DATASETS = {
     "llava-cot": "balanced_thinking.data.adapters.llava_cot",
     "vlaa-thinking": "balanced_thinking.data.adapters.vlaa_thinking",
     "mulberry": "balanced_thinking.data.adapters.mulberry",
+    "world-text": "balanced_thinking.data.world_text",
     "ecqa": "balanced_thinking.data.adapters.ecqa",
     "gsm8k": "balanced_thinking.data.adapters.gsm8k",
     "qasc": "balanced_thinking.data.adapters.qasc",
