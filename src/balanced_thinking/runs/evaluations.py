@@ -32,8 +32,9 @@ class Evaluation:
     """One run's predictions on one split: counts and the verdict on every item, not the texts.
 
     `split` is the folder's name, `<data>-<split>`. The means are in tokens. `pictured` are the items whose picture is
-    beside the predictions, `flawed` the malformed ones. `groups` counts `outcomes.GROUPS`. `digests` distinguish items
-    with the same id, where the predictions have them. Without predictions there are only the counts of the summary.
+    beside the predictions, `flawed` the malformed ones, `cut_off` the truncated ones. `groups` counts
+    `outcomes.GROUPS`. `digests` distinguish items with the same id, where the predictions have them. Without
+    predictions there are only the counts of the summary.
     """
 
     split: str
@@ -48,6 +49,7 @@ class Evaluation:
     digests: dict[str, str] = field(default_factory=dict)
     pictured: set[str] = field(default_factory=set)
     flawed: set[str] = field(default_factory=set)
+    cut_off: set[str] = field(default_factory=set)
     groups: Counter[str] = field(default_factory=Counter)
     families: dict[str, Tally] = field(default_factory=dict)
 
@@ -157,10 +159,10 @@ def _count_prediction(evaluation: Evaluation, row: Prediction) -> None:
         evaluation.digests[row.id] = row.digest
     if row.images:
         evaluation.pictured.add(row.id)
-    if row.malformed:
-        evaluation.malformed += 1
-        evaluation.flawed.add(row.id)
+    evaluation.malformed += row.malformed
     evaluation.truncated += row.truncated
+    for items, belongs in ((evaluation.flawed, row.malformed), (evaluation.cut_off, row.truncated)):
+        (items.add if belongs else items.discard)(row.id)  # of an id that occurs twice, the last row counts
     evaluation.groups[classify_outcome(row, evaluation.reasoning_format)] += 1
     if row.family is not None:
         evaluation.families.setdefault(row.family, Tally()).add(row.correct)

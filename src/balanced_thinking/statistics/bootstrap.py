@@ -6,10 +6,12 @@ Shapes: R resamples, S seeds, Q questions. Differences are shares from -1 to 1, 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,42 @@ from balanced_thinking.statistics.intervals import Tost, check_confidence, check
 Floats = npt.NDArray[np.float64]
 
 BLOCK = 2**20  # draws at a time, about 32 MiB
+
+Outcomes = Mapping[int, Mapping[str, bool]]  # training seed -> question id -> right or wrong
+
+
+class PairedOutcomes(NamedTuple):
+    """Two arms on the same questions. `counted` names the questions of each seed that count; None means all."""
+
+    a: Outcomes
+    b: Outcomes
+    counted: Mapping[int, Collection[str]] | None = None
+
+
+class _Table(NamedTuple):
+    """Differences (1, 0 or -1) of one comparison, (S, Q) where all seeds have the same questions, otherwise by seed.
+
+    `counted` is 1 for the questions that count; None where all of them do.
+    """
+
+    differences: list[Floats]
+    counted: list[Floats] | None
+    ids: list[frozenset[str]]
+
+    @property
+    def is_crossed(self) -> bool:
+        return len(set(self.ids)) == 1
+
+    @property
+    def shares(self) -> list[float]:
+        """Each seed's difference."""
+        sizes = [len(row) for row in self.differences] if self.counted is None else [row.sum() for row in self.counted]
+        return [float(row.sum() / size) for row, size in zip(self.differences, sizes, strict=True)]
+
+    @property
+    def item_count(self) -> int:
+        """Distinct questions."""
+        return len(frozenset().union(*self.ids))
 
 
 @dataclass(frozen=True)
@@ -49,6 +87,11 @@ class PairedBootstrap:
         draws = self.difference + factor * (np.array(self.draws) - self.difference)
         return _summarize_draws(draws, self.difference, self.confidence, self.seeds, self.items)
 
+    @property
+    def standard_error(self) -> float:
+        """The standard deviation of the draws."""
+        return float(np.std(self.draws))
+
     def tost(self, margin: float, alpha: float = 0.05) -> Tost:
         """Is a as good as b within `margin`? Non-inferior where the one-sided 1 - alpha bound is above -margin.
 
@@ -58,8 +101,8 @@ class PairedBootstrap:
 
 
 def paired_bootstrap(
-    a: Mapping[int, Mapping[str, bool]],
-    b: Mapping[int, Mapping[str, bool]],
+    a: Outcomes,
+    b: Outcomes,
     *,
     resamples: int = 10_000,
     confidence: float = 0.95,
@@ -82,15 +125,36 @@ def paired_bootstrap(
 
     Raises ValueError where seeds, or a seed's questions, are missing on one side or empty, or for a wrong option.
     """
+    return paired_bootstraps([PairedOutcomes(a, b)], resamples=resamples, confidence=confidence, seed=seed)[0]
+
+
+def paired_bootstraps(
+    comparisons: Sequence[PairedOutcomes], *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
+) -> list[PairedBootstrap]:
+    """`paired_bootstrap` of every comparison: each gets the draws that it would get alone, but they are made once.
+
+    Where only some questions count, a resample still draws from all of them, and each seed's difference is the one
+    among the drawn questions that count. So their number varies, too. Raises ValueError as `paired_bootstrap` does, and
+    where none of a seed's questions counts.
+    """
     check_confidence(confidence)
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; expected 1 or more, such as 10000")
-    differences = _paired_differences(a, b)
-    ids = [frozenset(a[key]) for key in a]
-    resample = _resample_crossed if len(set(ids)) == 1 else _resample_nested
-    draws = np.sort(resample(differences, resamples, np.random.Generator(np.random.PCG64(seed))))
-    difference = fmean(float(difference_Q.mean()) for difference_Q in differences)
-    return _summarize_draws(draws, difference, confidence, len(differences), len(frozenset().union(*ids)))
+    tables = [_paired_table(*comparison) for comparison in comparisons]
+    alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+    draws: dict[int, Floats] = {}
+    for index, table in enumerate(tables):
+        if table.is_crossed:
+            alike[len(table.differences), len(table.ids[0])].append(index)
+        else:
+            draws[index] = _resample_nested(_counted_only(table), resamples, np.random.Generator(np.random.PCG64(seed)))
+    for indices in alike.values():
+        rng = np.random.Generator(np.random.PCG64(seed))
+        draws |= zip(indices, _resample_crossed([tables[i] for i in indices], resamples, rng), strict=True)
+    return [
+        _summarize_draws(np.sort(draws[i]), fmean(table.shares), confidence, len(table.differences), table.item_count)
+        for i, table in enumerate(tables)
+    ]
 
 
 def _summarize_draws(draws: Floats, difference: float, confidence: float, seeds: int, items: int) -> PairedBootstrap:
@@ -110,20 +174,46 @@ def _summarize_draws(draws: Floats, difference: float, confidence: float, seeds:
     )
 
 
-def _paired_differences(a: Mapping[int, Mapping[str, bool]], b: Mapping[int, Mapping[str, bool]]) -> list[Floats]:
-    """1 where only a is right, -1 where only b is right, else 0: one array per seed, in the order of seeds and ids."""
+def _paired_table(a: Outcomes, b: Outcomes, counted: Mapping[int, Collection[str]] | None) -> _Table:
+    """The differences of both arms, in the order of seeds and ids; 0 for questions that do not count."""
     check_same_keys("seeds", a, b)
     check_item_count(len(a))
-    for key in a:
+    differences, weights, ids = [], [], []
+    for key in sorted(a):
         check_same_keys(f"ids of seed {key}", a[key], b[key])
         check_item_count(len(a[key]))
-    return [np.array([float(a[key][i]) - float(b[key][i]) for i in sorted(a[key])]) for key in sorted(a)]
+        names = sorted(a[key])
+        count_Q = np.array([counted is None or name in counted[key] for name in names], dtype=np.float64)
+        check_item_count(int(count_Q.sum()))
+        differences.append(count_Q * [float(a[key][i]) - float(b[key][i]) for i in names])
+        weights.append(count_Q)
+        ids.append(frozenset(names))
+    return _Table(differences, None if counted is None else weights, ids)
 
 
-def _resample_crossed(differences: list[Floats], resamples: int, rng: np.random.Generator) -> Floats:
-    differences_SQ = np.stack(differences)
-    seed_counts_RS = _draw_random_counts(resamples, len(differences), rng)
-    return (seed_counts_RS * _resampled_sums(differences_SQ, resamples, rng)).sum(axis=1) / differences_SQ.size
+def _counted_only(table: _Table) -> list[Floats]:
+    if table.counted is None:
+        return table.differences
+    return [row[count_Q > 0] for row, count_Q in zip(table.differences, table.counted, strict=True)]
+
+
+def _resample_crossed(tables: Sequence[_Table], resamples: int, rng: np.random.Generator) -> list[Floats]:
+    """The draws of tables of one shape, which share them."""
+    seeds, questions = len(tables[0].differences), len(tables[0].differences[0])
+    columns = [row for table in tables for row in (*table.differences, *(table.counted or ()))]
+    seed_counts_RS = _draw_random_counts(resamples, seeds, rng)
+    sums_RC = _resampled_sums(np.stack(columns), resamples, rng)
+    draws, first = [], 0
+    for table in tables:
+        sums_RS, first = sums_RC[:, first : first + seeds], first + seeds
+        if table.counted is None:
+            draws.append((seed_counts_RS * sums_RS).sum(axis=1) / (seeds * questions))
+            continue
+        sizes_RS, first = sums_RC[:, first : first + seeds], first + seeds
+        # A resample without any question that counts has no difference.
+        shares_RS = np.divide(sums_RS, sizes_RS, out=np.zeros_like(sums_RS), where=sizes_RS > 0)
+        draws.append((seed_counts_RS * shares_RS).sum(axis=1) / seeds)
+    return draws
 
 
 def _resample_nested(differences: list[Floats], resamples: int, rng: np.random.Generator) -> Floats:

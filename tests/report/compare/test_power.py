@@ -9,9 +9,10 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from balanced_thinking.report.compare import contrasts
-from balanced_thinking.report.compare.contrasts import Contrast, PairedAnswers
-from balanced_thinking.statistics.bootstrap import paired_bootstrap
+from balanced_thinking.report.compare import pairing
+from balanced_thinking.report.compare.contrasts import Contrast
+from balanced_thinking.report.compare.pairing import Comparison, PairedAnswers, make_contrasts
+from balanced_thinking.statistics.bootstrap import paired_bootstraps
 from tests.conftest import some_now
 
 
@@ -26,7 +27,8 @@ def studies(seeds: int, true_points: float, *, many: int, items: int = 1000) -> 
             PairedAnswers(seed, dict(zip(ids, ~other_Q, strict=True)), dict(zip(ids, ~only_Q, strict=True)))
             for seed, (only_Q, other_Q) in enumerate(zip(only_SQ, other_SQ, strict=True))
         ]
-        alone = contrasts._make_contrast("arm", "base", "test", answers, None)
+        (alone,) = make_contrasts([Comparison("arm", "base", "test", answers)])
+        assert alone is not None
         found.append(replace(alone, p_holm=alone.p))
     return found
 
@@ -36,7 +38,7 @@ def test_what_is_called_detectable_is_found_four_times_in_five_and_nothing_seldo
     seeds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """200 studies give a standard error of 1.5 % at 5 % and of 3 % at 80 %."""
-    monkeypatch.setattr(contrasts, "paired_bootstrap", partial(paired_bootstrap, resamples=400))
+    monkeypatch.setattr(pairing, "paired_bootstraps", partial(paired_bootstraps, resamples=400))
     equal = studies(seeds, 0.0, many=200)
     assert np.mean([contrast.is_significant for contrast in equal]) <= 0.05
     detectable = fmean(contrast.detectable_points or 0 for contrast in equal)

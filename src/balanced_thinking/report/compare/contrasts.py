@@ -1,28 +1,20 @@
-"""Compares two arms on the same items: exact tests for each seed, a bootstrap over seeds and items, and a verdict.
+"""The comparison of two arms on the same items: tests, interval and verdict. `pairing` makes them from runs.
 
-Points are percentage points of accuracy, the arm minus its baseline.
+Points are percentage points, the arm minus its baseline: of accuracy, or of outputs that are malformed or truncated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from statistics import NormalDist, pstdev
-from typing import NamedTuple
+from dataclasses import dataclass
+from statistics import NormalDist
 
-from balanced_thinking.runs.load import Run
-from balanced_thinking.statistics.bootstrap import paired_bootstrap
 from balanced_thinking.statistics.intervals import (
     Interval,
     PairedCounts,
     Tost,
-    holm_adjusted,
     mcnemar_exact,
     minimum_detectable_effect,
-    paired_counts,
     paired_difference_interval,
-    tost_paired,
 )
 
 ALPHA = 0.05
@@ -35,27 +27,11 @@ MIN_SIGNIFICANT_SEEDS = 2
 # A study that would often miss a true difference of this many points has too little power.
 DETECTABLE_POINTS = 3.0
 
-Answers = Mapping[str, bool]
-
-
-class RunPair(NamedTuple):
-    """The runs of an arm and of its baseline, with all their seeds."""
-
-    arm: Sequence[Run]
-    base: Sequence[Run]
-
-
-class PairedAnswers(NamedTuple):
-    """For one seed, item id -> right or wrong of both arms, on the same items."""
-
-    seed: int | None
-    arm: Answers
-    base: Answers
-
 
 @dataclass(frozen=True)
 class SeedContrast:
-    """Two arms on the same items with one seed: on how many items both, one or neither of them is right."""
+    """Two arms on the same items with one seed: on how many items both, one or neither of them is right (or malformed,
+    or truncated)."""
 
     seed: int | None
     both: int
@@ -94,7 +70,7 @@ class Contrast:
     `interval` (95 %), `p` and `tost` are over all seeds, from a bootstrap. With one seed, or without any disagreement,
     they are from one seed's counts. `p_holm` is `p` adjusted over the contrasts of the split. `alpha` is the level of
     the tests of single seeds. `spread` is the standard error in points, None without a bootstrap. `tost` is None
-    without a margin.
+    without a margin. `outputs` compares the outputs themselves; only a contrast of accuracies has it.
     """
 
     arm: str
@@ -107,6 +83,7 @@ class Contrast:
     spread: float | None
     p_holm: float = 1.0
     alpha: float = ALPHA
+    outputs: OutputContrasts | None = None
 
     @property
     def points(self) -> float:
@@ -177,70 +154,14 @@ class Contrast:
         return None if self.tost is None else 100 * self.tost.margin
 
 
-def compare_arms(pairs: Sequence[RunPair], split: str, margin: float | None, notes: list[str]) -> tuple[Contrast, ...]:
-    """The contrast of every pair, with p adjusted over all of them.
+@dataclass(frozen=True)
+class OutputContrasts:
+    """How often the outputs of two arms are malformed and truncated, each adjusted like the accuracies.
 
-    Pairs without a common seed and common items have none. `margin` is in points. `notes` get what cannot be compared,
-    or only in part.
+    `complete` compares the accuracies on the items where the outputs of both arms are complete, which means neither
+    malformed nor truncated. It is None where a seed has no such item. It is not adjusted.
     """
-    made = []
-    for runs, base in pairs:
-        answers = list(_paired_answers(runs, base, split, notes))
-        if answers:
-            made.append(_make_contrast(runs[0].arm, base[0].arm, split, answers, margin))
-        else:
-            notes.append(
-                f"{runs[0].arm}: not compared with {base[0].arm} on {split}: no seed has comparable predictions of both"
-            )
-    adjusted = holm_adjusted([contrast.p for contrast in made])
-    return tuple(
-        replace(contrast, p_holm=p, alpha=ALPHA / len(made)) for contrast, p in zip(made, adjusted, strict=True)
-    )
 
-
-def _make_contrast(
-    arm: str, baseline: str, split: str, answers: Sequence[PairedAnswers], margin: float | None
-) -> Contrast:
-    seeds = tuple(SeedContrast(each.seed, *paired_counts(each.arm, each.base)) for each in answers)
-    if len(seeds) == 1 or not any(seed.only_arm + seed.only_base for seed in seeds):
-        one = min(seeds, key=lambda seed: seed.item_count)
-        tost = None if margin is None else tost_paired(*one.counts, margin=margin / 100)
-        return Contrast(arm, baseline, split, seeds, one.interval, one.p, tost, None)
-    # Where runs have not recorded their seed there is one of each arm, so any key will do.
-    ours, theirs = {each.seed or 0: each.arm for each in answers}, {each.seed or 0: each.base for each in answers}
-    found = paired_bootstrap(ours, theirs).widened_for_seeds()
-    tost = None if margin is None else found.tost(margin / 100)
-    interval = Interval(100 * found.low, 100 * found.high)
-    return Contrast(arm, baseline, split, seeds, interval, found.p_two_sided, tost, 100 * pstdev(found.draws))
-
-
-def _paired_answers(
-    runs: Sequence[Run], baseline_runs: Sequence[Run], split: str, notes: list[str]
-) -> Iterable[PairedAnswers]:
-    """The answers of both arms for every common seed, on the items that both answered."""
-    baseline, seen = {run.seed: run for run in baseline_runs}, set[tuple[Path, Path]]()
-    for run in runs:
-        other = baseline.get(run.seed)
-        # Two seedless models are repeated for every seed. Their answers are compared once.
-        if other is None or (pair := (run.folder, other.folder)) in seen or not _are_comparable(run, other, split):
-            continue
-        seen.add(pair)
-        ours, theirs = (each.evaluations[split].correct for each in (run, other))
-        common = sorted(ours.keys() & theirs.keys())
-        if not common:
-            continue
-        if len(common) < max(len(ours), len(theirs)):
-            shared = f"the {len(common)} items of {split} that both answered"
-            notes.append(f"{run.label}: compared with {baseline_runs[0].arm} on {shared}")
-        yield PairedAnswers(run.seed, {i: ours[i] for i in common}, {i: theirs[i] for i in common})
-
-
-def _are_comparable(a: Run, b: Run, split: str) -> bool:
-    """Whether both were evaluated on the split, on the same items and with the same protocol, as far as recorded."""
-    ours, theirs = a.evaluations.get(split), b.evaluations.get(split)
-    return (
-        ours is not None
-        and theirs is not None
-        and ours.has_no_conflicting_ids(theirs)
-        and ours.agrees_on_protocol(theirs)
-    )
+    malformed: Contrast
+    truncated: Contrast
+    complete: Contrast | None

@@ -10,8 +10,9 @@ from typing import Any
 
 from balanced_thinking.data.bad_rows import UnknownDataError
 from balanced_thinking.data.mixture import describe_data
-from balanced_thinking.report.compare.contrasts import Contrast, RunPair, compare_arms
+from balanced_thinking.report.compare.contrasts import Contrast
 from balanced_thinking.report.compare.cost import CostRow, describe_missing_parents
+from balanced_thinking.report.compare.pairing import RunPair, compare_arms
 from balanced_thinking.report.compare.plan import MAIN_SPLIT, Plan
 from balanced_thinking.report.compare.rows import (
     ArmRow,

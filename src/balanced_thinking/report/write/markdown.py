@@ -10,6 +10,7 @@ from balanced_thinking.report.build import Report
 from balanced_thinking.report.compare.contrasts import Contrast, SeedContrast
 from balanced_thinking.report.compare.cost import CostRow
 from balanced_thinking.report.compare.formatting import (
+    MISSING,
     format_cost_seconds,
     format_count,
     format_detectable,
@@ -25,14 +26,17 @@ from balanced_thinking.report.compare.formatting import (
 from balanced_thinking.report.compare.rows import ArmRow
 from balanced_thinking.report.compare.tables import Tables
 from balanced_thinking.report.write.wording import (
+    complete_share_cell,
     describe_limits,
     equivalence_cell,
+    explain_outputs,
     explain_verdict_rule,
     leader_sentence,
     low_power_settings_warning,
     low_power_warning,
     margin_sentence,
     non_inferiority_cell,
+    output_test_cell,
     power_sentence,
     protocol_sentence,
     significant_or_not,
@@ -66,6 +70,16 @@ CONTRAST_HEADER = [
     "non-inferior within the margin",
     "equivalent within the margin",
     "detectable points",
+]
+OUTPUT_HEADER = [
+    "contrast",
+    "malformed, points",
+    "p, Holm",
+    "truncated, points",
+    "p, Holm",
+    "accuracy, points, all items",
+    "where both are complete",
+    "both complete",
 ]
 SEED_HEADER = ["arm", "against", "seed", "both", "only the arm", "only the other", "neither", "points", "p"]
 COST_HEADER = ["arm", "part", "runs", "wall, s", "CPU, s", "tokens", "peak, MiB", "total training relative to baseline"]
@@ -154,9 +168,13 @@ def _verdict_blocks(tables: Tables) -> list[str]:
         blocks += _titled_table(
             f"### Contrasts on {escape_markdown(split)}", CONTRAST_HEADER, map(_contrast_cells, contrasts)
         )
+        blocks += _titled_table(
+            f"### Outputs that exist, on {escape_markdown(split)}", OUTPUT_HEADER, map(_output_cells, contrasts)
+        )
         rows = ([c.arm, c.base, *_seed_cells(s)] for c in contrasts for s in c.seeds)
         blocks += _titled_table(f"### Paired counts on {escape_markdown(split)}", SEED_HEADER, rows)
-    return [*blocks, *(escape_markdown(explain_verdict_rule(contrasts)) for contrasts in compared[:1])]
+    rules = (escape_markdown(text) for c in compared[:1] for text in (explain_verdict_rule(c), explain_outputs()))
+    return [*blocks, *rules]
 
 
 def _contrast_cells(c: Contrast) -> list[str]:
@@ -171,6 +189,20 @@ def _contrast_cells(c: Contrast) -> list[str]:
         equivalence_cell(c),
         format_detectable(c.detectable_points),
     ]
+
+
+def _output_cells(c: Contrast) -> list[str]:
+    if c.outputs is None:
+        return [f"{c.arm} − {c.base}", *[MISSING] * (len(OUTPUT_HEADER) - 1)]
+    cells = [f"{c.arm} − {c.base}"]
+    for kind in (c.outputs.malformed, c.outputs.truncated):
+        cells += [_points_and_interval(kind), output_test_cell(kind)]
+    complete = MISSING if c.outputs.complete is None else _points_and_interval(c.outputs.complete)
+    return [*cells, format_points(c.points), complete, complete_share_cell(c)]
+
+
+def _points_and_interval(c: Contrast) -> str:
+    return f"{format_points(c.points)} ({format_interval(c.interval)})"
 
 
 def _cost_cells(row: CostRow) -> list[str]:

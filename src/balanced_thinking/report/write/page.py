@@ -31,6 +31,8 @@ FILTERS = (
     wording.non_inferiority_cell,
     wording.equivalence_cell,
     wording.significant_or_not,
+    wording.output_test_cell,
+    wording.complete_share_cell,
     wording.power_sentence,
     wording.low_power_warning,
     wording.low_power_settings_warning,
@@ -46,7 +48,11 @@ def render_page(report: Report) -> str:
     css, js = (read_asset(_ASSETS, name) for name in ("page.css", "page.js"))
     environment = template_environment(_ASSETS)
     environment.filters |= {word.__name__: word for word in FILTERS} | {"trusted": Markup}
-    environment.globals |= {"groups": GROUPS, "name_contrasts": name_contrasts}
+    environment.globals |= {
+        "groups": GROUPS,
+        "name_contrasts": name_contrasts,
+        "outputs_rule": wording.explain_outputs(),
+    }
     template = environment.get_template("page.html.j2")
     return template.render(report=report, css=Markup(css), js=Markup(js), policy=content_security_policy(css, js))
 

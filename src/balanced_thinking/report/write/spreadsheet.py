@@ -43,6 +43,8 @@ def render_contrasts_csv(report: Report) -> str:
 CONTRAST_COLUMNS = (
     *("setting", "split", "arm", "base", "seeds", "items", "points", "low", "high", "p", "p_holm", "shown"),
     *("margin", "p_non_inferior", "non_inferior", "p_equivalent", "equivalent", "detectable_points"),
+    *(f"{kind}_{name}" for kind in ("malformed", "truncated") for name in ("points", "low", "high", "p_holm", "shown")),
+    *("complete_points", "complete_low", "complete_high", "complete_fewest_items"),
 )
 
 
@@ -61,7 +63,21 @@ def _contrast_values(setting: str, c: Contrast) -> tuple[object, ...]:
         c.p_holm,
         c.is_significant,
     )
-    return (*line, *(tost or [None] * 5), c.detectable_points)
+    return (*line, *(tost or [None] * 5), c.detectable_points, *_output_values(c))
+
+
+def _output_values(c: Contrast) -> list[object]:
+    """Of malformed and truncated outputs, then of the accuracy where the outputs of both arms are complete."""
+    if c.outputs is None:
+        return [None] * 14
+    values: list[object] = []
+    for kind in (c.outputs.malformed, c.outputs.truncated):
+        values += [kind.points, *kind.interval, kind.p_holm, kind.is_significant]
+    complete = c.outputs.complete
+    return [
+        *values,
+        *([None] * 4 if complete is None else [complete.points, *complete.interval, complete.fewest_items]),
+    ]
 
 
 def _to_csv(names: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:

@@ -18,6 +18,7 @@ from balanced_thinking.report.compare.formatting import (
     format_count,
     format_interval,
     format_margin,
+    format_p,
     format_p_phrase,
     format_percent,
     format_points,
@@ -105,6 +106,30 @@ def equivalence_cell(contrast: Contrast) -> str:
 def significant_or_not(contrast: Contrast) -> str:
     """Whether the difference is significant, for a table."""
     return "significant" if contrast.is_significant else "not significant"
+
+
+def output_test_cell(contrast: Contrast) -> str:
+    """`0.012: fewer`, for a contrast of malformed or truncated outputs in a table."""
+    direction = "more" if contrast.points > 0 else "fewer"
+    return f"{format_p(contrast.p_holm)}: {direction if contrast.is_significant else 'not significant'}"
+
+
+def complete_share_cell(contrast: Contrast) -> str:
+    """`92.1 %`: of all items, those where the outputs of both arms are complete."""
+    complete = contrast.outputs.complete if contrast.outputs else None
+    counted = sum(seed.item_count for seed in complete.seeds) if complete else 0
+    return format_percent(counted / sum(seed.item_count for seed in contrast.seeds))
+
+
+def explain_outputs() -> str:
+    """How to read the table of outputs."""
+    return (
+        "Points are shares of outputs in percent, the first arm minus the second: below 0, it has fewer of them. Tests "
+        "and adjustment are those of the accuracies, on the same items and seeds. A malformed output holds no answer "
+        "that can be read, a truncated one reached the limit of new tokens; neither is right. So a difference in "
+        "accuracy on all items can come from outputs that exist at all. The columns after it are about the items "
+        "where the outputs of both arms are complete; these items depend on the arms, so they have no test."
+    )
 
 
 def _shown_or_not(yes: bool) -> str:
