@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balanced_thinking.statistics.bootstrap import paired_bootstrap
+from balanced_thinking.statistics.bootstrap import PairedOutcomes, paired_bootstrap, paired_bootstraps
 
 Arm = dict[int, dict[str, bool]]
 
@@ -255,6 +255,7 @@ REFUSED = [
     (lambda: paired_bootstrap(ONE, {0: {"y": True}}), r"2 ids of seed 0 are in only one .* \(x, y\)"),  # other split
     (lambda: paired_bootstrap({}, {}), "there are 0 items"),  # no run finished
     (lambda: paired_bootstrap({0: {}}, {0: {}}), "there are 0 items"),  # an empty split
+    (lambda: paired_bootstraps([PairedOutcomes(ONE, ONE, {0: ()})]), "there are 0 items"),  # no question counts
     (lambda: paired_bootstrap(ONE, ONE, resamples=0), "resamples is 0"),  # nothing to take quantiles of
     (lambda: paired_bootstrap(ONE, ONE, confidence=95), "confidence is 95"),  # per cent for a share
     (lambda: paired_bootstrap(ONE, ONE, resamples=9).tost(2), "margin is 2"),  # points for a share
@@ -265,3 +266,38 @@ REFUSED = [
 def test_nonsense_is_refused_with_what_was_found(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_comparisons_together_get_the_draws_that_each_would_get_alone() -> None:
+    pairs = [random_arms(3, 40, 0.7, 0.6), arms(NESTED), random_arms(3, 40, 0.4, 0.6), arms(CROSSED)]
+    together = paired_bootstraps([PairedOutcomes(a, b) for a, b in pairs], resamples=200)
+    assert together == [paired_bootstrap(a, b, resamples=200) for a, b in pairs]
+
+
+COUNTED = [{"q0", "q2"}, {"q1"}]  # of the two seeds of CROSSED
+
+
+def every_resample_of_counted_questions() -> Iterator[tuple[Fraction, Fraction]]:
+    """By the definition: a drawn seed's difference is the mean over the drawn questions that count, 0 without any."""
+    for drawn in product(range(2), repeat=2):
+        for drawn_questions in product(range(3), repeat=3):
+            rows = [[CROSSED[seed][q] for q in drawn_questions if f"q{q}" in COUNTED[seed]] for seed in drawn]
+            yield sum(Fraction(sum(row), len(row)) if row else Fraction(0) for row in rows) / 2, Fraction(1, 4 * 27)
+
+
+def test_where_only_some_questions_count_draws_follow_the_distribution_over_every_resample() -> None:
+    expected: Counter = Counter()
+    for value, chance in every_resample_of_counted_questions():
+        expected[round(float(value), 9)] += chance
+    (result,) = paired_bootstraps([PairedOutcomes(*arms(CROSSED), dict(enumerate(COUNTED)))], resamples=20_000)
+    assert result.difference == 0.5  # seed 0: 1 and -1, seed 1: 1
+    found = Counter(round(x, 9) for x in result.draws)
+    assert found.keys() <= expected.keys()
+    for value, chance in expected.items():  # within 4 standard errors of the share
+        assert found[value] / 20_000 == pytest.approx(float(chance), abs=4 * float(chance / 20_000) ** 0.5)
+
+
+def test_where_seeds_answer_different_questions_only_those_that_count_are_drawn() -> None:
+    counted = {0: {"q0"}, 1: {"q0", "q2"}}
+    (result,) = paired_bootstraps([PairedOutcomes(*arms(NESTED), counted)], resamples=300)
+    assert result.draws == paired_bootstrap(*arms([[1], [1, 0]]), resamples=300).draws

@@ -109,9 +109,9 @@ def significant_or_not(contrast: Contrast) -> str:
 
 
 def output_test_cell(contrast: Contrast) -> str:
-    """`0.012: fewer`, for a contrast of malformed or truncated outputs in a table."""
-    direction = "more" if contrast.points > 0 else "fewer"
-    return f"{format_p(contrast.p_holm)}: {direction if contrast.is_significant else 'not significant'}"
+    """`0.012: fewer` for a table of malformed or truncated outputs, `0.412` where the difference is not significant."""
+    direction = ": more" if contrast.points > 0 else ": fewer"
+    return f"{format_p(contrast.p_holm)}{direction if contrast.is_significant else ''}"
 
 
 def complete_share_cell(contrast: Contrast) -> str:
@@ -124,11 +124,12 @@ def complete_share_cell(contrast: Contrast) -> str:
 def explain_outputs() -> str:
     """How to read the table of outputs."""
     return (
-        "Points are shares of outputs in percent, the first arm minus the second: below 0, it has fewer of them. Tests "
-        "and adjustment are those of the accuracies, on the same items and seeds. A malformed output holds no answer "
-        "that can be read, a truncated one reached the limit of new tokens; neither is right. So a difference in "
-        "accuracy on all items can come from outputs that exist at all. The columns after it are about the items "
-        "where the outputs of both arms are complete; these items depend on the arms, so they have no test."
+        "Points of malformed and truncated outputs are the first arm minus the second: below 0, it has fewer of them. "
+        "Items, seeds, tests and adjustment are those of the accuracies; more and fewer are significant. A malformed "
+        "output holds no answer that can be read, and a truncated one reached the limit of new tokens. Neither counts "
+        "as right, so a part of a difference in accuracy can come from answers that one arm does not give at all. The "
+        "last columns are about the items where the outputs of both arms are complete. They have no test, because "
+        "the arms themselves decide which items these are."
     )
 
 
