@@ -21,7 +21,7 @@ from PIL import Image
 from transformers import ProcessorMixin
 
 from balanced_thinking.batch.completions import Completion, CompletionEncoder
-from balanced_thinking.batch.info import BATCH_INFO, BatchInfo
+from balanced_thinking.batch.info import BATCH_INFO, CLOSING_TAGS, BatchInfo
 from balanced_thinking.batch.messages import row_images, to_prompt_completion
 from balanced_thinking.batch.picture_rules import REFUSALS, check_picture_size
 from balanced_thinking.batch.pictures import CachedImageProcessor, order_by_sample, refuse_unsuited_cache
@@ -93,8 +93,7 @@ class ScaleCollator:
             removes sentences from the middle of its reasoning and keeps the answer.
         pad_to_multiple_of: rounds the padded length up.
         packing: how samples share rows; `None` for one sample per row.
-        always_image: whether a batch without images gets a blank one. Sharded models need it: all ranks must run the
-            same layers.
+        always_image: whether a batch without images gets a blank one, so that all ranks of a sharded model run alike.
         image_cache: where processed images are kept; `None` for nowhere.
     """
 
@@ -148,6 +147,10 @@ class ScaleCollator:
         if self.packing and (len(completions) > 1 or self.packing.flash_attention):
             return self._collate_packed(self.packing, prompts, completions, images, info)
         return self._collate_padded(prompts, completions) | {BATCH_INFO: info}
+
+    def mark_closing_tags(self) -> None:
+        """From now on add `closing_tags`, (B, L) of 0 and 1: the tokens that `mark_closing_tokens` marks."""
+        self.completions = replace(self.completions, marks_closing=True)
 
     def _prepare_row(self, row: Mapping[str, Any]) -> _PreparedRow:
         plain = to_prompt_completion(row)
@@ -271,6 +274,8 @@ class ScaleCollator:
         columns = {"input_ids": [p + c.ids for p, c in pairs]}
         # A sample's first token is predicted by nothing, so it has no segment.
         columns["segment_ids"] = [[IGNORE, *([IGNORE] * len(p) + c.segments)[1:]] for p, c in pairs]
+        if self.completions.marks_closing:
+            columns[CLOSING_TAGS] = [[0] * len(p) + c.closing for p, c in pairs]
         for name, types in prompts.token_types.items():
             columns[name] = [t + [0] * len(c.ids) for t, c in zip(types, completions, strict=True)]
         return columns

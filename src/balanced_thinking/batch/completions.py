@@ -6,31 +6,37 @@ token ids are those of plain tokenization.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from balanced_thinking.batch.rendering import RenderedRow
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.segments import Parsed, ReasoningFormat, get_format, parse, token_segments
+from balanced_thinking.segments.closing import mark_closing_tokens
 from balanced_thinking.segments.trim import OVERFLOW, SENTENCE_GAPS, WORD_GAPS, split_longest_think, trim_think
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One tokenized completion: ids and segments, both of its length."""
+    """One tokenized completion: ids and segments, and where asked for marks of closing tags, all of its length."""
 
     ids: list[int]
     segments: list[int]
+    closing: list[int] = field(default_factory=list)  # as `mark_closing_tokens` returns them
 
 
 @dataclass(frozen=True)
 class CompletionEncoder:
-    """Parses, tokenizes and shortens completions. The fields are as `ScaleCollator` documents them."""
+    """Parses, tokenizes and shortens completions. The fields are as `ScaleCollator` documents them.
+
+    With `marks_closing` completions have marks of their closing tags.
+    """
 
     tokenizer: Any
     format: ReasoningFormat
     max_length: int | None
     overflow: str
+    marks_closing: bool = False
 
     def __post_init__(self) -> None:
         if self.overflow not in OVERFLOW:
@@ -42,14 +48,16 @@ class CompletionEncoder:
         Raises RowError for a row without an answer, and for one that is too long.
         """
         parsed = self.parse_completion(row_id, rendered)
-        completion = self.tokenize_parsed(parsed)
+        completion = self.tokenize_parsed(parsed, rendered.end)
         length = prompt_length + len(completion.ids)
         if self.max_length is None or length <= self.max_length:
             return completion
         if self.overflow == "drop":
             return None
         trimmed = (
-            self._trim_reasoning(parsed, self.max_length - prompt_length) if self.overflow == "trim_think" else None
+            self._trim_reasoning(parsed, self.max_length - prompt_length, rendered.end)
+            if self.overflow == "trim_think"
+            else None
         )
         if trimmed is None:
             trim = "overflow=trim_think to shorten its reasoning, " if self.overflow == "error" else ""
@@ -72,12 +80,14 @@ class CompletionEncoder:
             )
         return parsed
 
-    def tokenize_parsed(self, parsed: Parsed) -> Completion:
-        """Ids and segments of a parsed completion."""
+    def tokenize_parsed(self, parsed: Parsed, end: str | None = None) -> Completion:
+        """Ids and segments of a parsed completion; `end` is its end token."""
         encoded = self.tokenizer(parsed.text, add_special_tokens=False, return_offsets_mapping=True)
-        return Completion(encoded["input_ids"], token_segments(parsed, encoded["offset_mapping"]))
+        offsets = encoded["offset_mapping"]
+        closing = mark_closing_tokens(parsed, self.format, offsets, end) if self.marks_closing else []
+        return Completion(encoded["input_ids"], token_segments(parsed, offsets), closing)
 
-    def _trim_reasoning(self, parsed: Parsed, max_tokens: int) -> Completion | None:
+    def _trim_reasoning(self, parsed: Parsed, max_tokens: int, end: str | None) -> Completion | None:
         """The longest trimmed completion of at most `max_tokens` tokens.
 
         Cuts at sentences; at words where no complete sentence fits. None where nothing fits.
@@ -89,7 +99,7 @@ class CompletionEncoder:
             while low <= high:
                 middle = (low + high) // 2
                 text = trim_think(parsed, middle, units)
-                candidate = self.tokenize_parsed(parse(text, self.format, opened=parsed.opened))
+                candidate = self.tokenize_parsed(parse(text, self.format, opened=parsed.opened), end)
                 if len(candidate.ids) <= max_tokens:
                     best, low = candidate, middle + 1
                 else:

@@ -12,6 +12,7 @@ from torch import Tensor
 from balanced_thinking.packing.layout import pack_into_rows, unpack_to_samples
 
 BATCH_INFO = "batch_info"
+CLOSING_TAGS = "closing_tags"  # a batch's key for marks of closing tags, which the trainer takes out as well
 
 
 @dataclass(frozen=True, eq=False)
