@@ -27,7 +27,6 @@ TARGET = 1.01
 def seconds(trainer: Any, batch: dict[str, Any], weighting: str) -> float:
     """CPU seconds of a forward and backward (wall seconds on a GPU)."""
     trainer.args.weighting = weighting
-    trainer.normalize = "token" if weighting == "uniform" else "example"
     trainer.model.zero_grad()
     counts = trainer._get_num_items_in_batch([batch], trainer.args.device)
     gpu = trainer.args.device.type == "cuda"

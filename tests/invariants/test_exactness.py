@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,8 +24,8 @@ from tests.tiny_training import GradNorms, config, logged, losses, trainer
 RANKS = Path(__file__).with_name("two_ranks.py")
 
 
-def one_step(architecture: str, rows: Dataset, out: Path, batch: int, normalize: str) -> tuple[float, float]:
-    args = config(out, per_device_train_batch_size=batch, gradient_accumulation_steps=8 // batch, normalize=normalize)
+def one_step(architecture: str, rows: Dataset, out: Path, batch: int, **options: Any) -> tuple[float, float]:
+    args = config(out, per_device_train_batch_size=batch, gradient_accumulation_steps=8 // batch, **options)
     run = trainer(architecture, rows, args)
     norms = GradNorms()
     run.add_callback(norms)
@@ -39,9 +40,10 @@ def one_step(architecture: str, rows: Dataset, out: Path, batch: int, normalize:
 def test_eight_by_one_equals_two_by_four_equals_one_by_eight(
     architecture: str, normalize: str, world_rows: Dataset, tmp_path: Path
 ) -> None:
-    one_batch = one_step(architecture, world_rows, tmp_path, 8, normalize)
+    one_batch = one_step(architecture, world_rows, tmp_path, 8, normalize=normalize)
     for batch in (4, 1):
-        assert one_step(architecture, world_rows, tmp_path, batch, normalize) == pytest.approx(one_batch, rel=1e-6)
+        found = one_step(architecture, world_rows, tmp_path, batch, normalize=normalize)
+        assert found == pytest.approx(one_batch, rel=1e-6)
 
 
 def on_two_ranks(folder: Path, *words: str) -> None:
@@ -74,8 +76,8 @@ def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "found.json").read_text())
     assert len(found) == len(CASES)
     for case, (loss, norm) in found.items():
-        architecture, normalize = case.split("/")
-        assert (loss, norm) == pytest.approx(one_step(architecture, world_rows, tmp_path, 8, normalize), rel=1e-6), case
+        architecture, options = CASES[case]
+        assert (loss, norm) == pytest.approx(one_step(architecture, world_rows, tmp_path, 8, **options), rel=1e-6), case
 
     alone = trainer("qwen2_5_vl", world_rows.to_iterable_dataset(), config(tmp_path, max_steps=2, packing=True))
     alone.train()

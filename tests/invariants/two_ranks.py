@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset, load_from_disk
@@ -14,14 +15,22 @@ from balanced_thinking.loss.variants import NORMALIZE
 from tests.conftest import ARCHITECTURES
 from tests.tiny_training import GradNorms, config, losses, trainer
 
-CASES = [(name, mode) for name in ARCHITECTURES for mode in NORMALIZE if name == "qwen2_5_vl" or mode == "example"]
+# Name -> architecture and options.
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    f"{name}/{mode}": (name, {"normalize": mode})
+    for name in ARCHITECTURES
+    for mode in NORMALIZE
+    if name == "qwen2_5_vl" or mode == "example"
+}
+CASES["example means and factors"] = ("qwen2_5_vl", {"weighting": "example-mean", "closing_tag_factor": 4.0})
 
 
 def logs_and_evaluation(rows: Dataset, out: Path, batch: int) -> list[dict[str, float]]:
-    """What is logged of steps of `batch` examples a rank under the schedule that follows the loss, and of an evaluation
-    of five examples, in twos: with two ranks the last round has one example and three that came before, of which the
-    third is too long and dropped."""
+    """What is logged of steps of `batch` examples a rank, and of an evaluation of five examples in twos: with two ranks
+    the last round has one example and three that came before, of which the third is too long and dropped. The steps
+    have two weights, under the schedule that follows the loss, and gradients of one norm."""
     about = {"schedule": "adaptive", "max_steps": 6, "adaptive_latest": 0.4, "overflow": "drop", "log_entropy": True}
+    about |= {"answer_weight_start": 0.5, "answer_weight_end": 1.5, "match_gradient_norm": 0.3}
     limit = {"max_length": 200, "per_device_train_batch_size": batch, "per_device_eval_batch_size": 2}
     run = trainer("qwen2_5_vl", rows, config(out, **about, **limit), eval_dataset=rows.select(range(5)))
     run.train()
@@ -34,12 +43,12 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     rows = load_from_disk(str(folder / "rows"))
     found = {}
-    for architecture, normalize in CASES:
-        run = trainer(architecture, rows, config(folder / "out", per_device_train_batch_size=4, normalize=normalize))
+    for name, (architecture, options) in CASES.items():
+        run = trainer(architecture, rows, config(folder / "out", per_device_train_batch_size=4, **options))
         norms = GradNorms()
         run.add_callback(norms)
         run.train()
-        found[f"{architecture}/{normalize}"] = (losses(run)[0], norms.norms[0])
+        found[name] = (losses(run)[0], norms.norms[0])
     stream = config(folder / "stream", per_device_train_batch_size=4, max_steps=2, packing=True)
     streamed = trainer("qwen2_5_vl", rows.to_iterable_dataset(), stream)
     streamed.train()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balanced_thinking.loss.schedules import CURVES, SCHEDULES, FlatteningRule, Schedule
-from balanced_thinking.loss.variants import NORMALIZE
-from balanced_thinking.loss.weights import count_examples_and_tokens, count_weighted_tokens, token_weights
+from balanced_thinking.loss.variants import NORMALIZE, PLAIN_MEANS
+from balanced_thinking.loss.weightings import WEIGHTINGS, Progress
+from balanced_thinking.loss.weights import (
+    closing_tag_factors,
+    count_examples_and_tokens,
+    count_weighted_tokens,
+    token_weights,
+)
 from balanced_thinking.segments import ANSWER, IGNORE, THINK
 
 # (schedule, progress, think weight from 0.9 to 0.1)
@@ -101,45 +108,140 @@ def test_unknown_schedule_names_the_nearest() -> None:
         Schedule("cosinus")
 
 
+# (options, progress, think weight, answer weight)
+TWO_WEIGHTS = [
+    ({"answer_start": 1.0, "answer_end": 1.0}, 0.5, 0.7, 1.0),  # the answer's weight may stay
+    ({"answer_start": 0.0, "answer_end": 2.0}, 0.5, 0.7, 1.0),  # along the same cosine
+    ({"answer_start": 0.5, "answer_end": 3.0, "name": "linear", "hold_start": 0.2}, 0.2, 0.9, 0.5),  # and holds
+    ({"answer_start": 0.5, "answer_end": 3.0, "name": "constant", "start": 4.0}, 1.0, 4.0, 0.5),  # above 1
+    ({"answer_start": 0.2, "answer_end": 1.0, "name": "adaptive"}, 0.4, 0.9, 0.2),  # has not moved yet
+    ({"answer_start": 0.2, "answer_end": 1.0, "name": "adaptive"}, 1.0, 0.9, 0.2),
+]
+
+
+@pytest.mark.parametrize(("options", "progress", "think", "answer"), TWO_WEIGHTS)
+def test_the_answer_may_have_a_schedule_of_its_own(
+    options: dict[str, Any], progress: float, think: float, answer: float
+) -> None:
+    assert Schedule(**options).weights(progress) == pytest.approx((think, answer))
+    if options.get("name") == "adaptive":
+        assert Schedule(**options).weights(1.0, moved_at=0.3) == pytest.approx((0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start": 1.5}, "think_weight_start is 1.5, but a weight must be between 0 and 1"),
+        ({"answer_end": 1.0}, "answer_weight_end is set, but answer_weight_start is not"),
+        ({"answer_start": 1.0}, "answer_weight_start is set, but answer_weight_end is not"),
+        ({"answer_start": 1.0, "answer_end": -1.0}, "answer_weight_end is -1.0; expected a finite number"),
+        ({"answer_start": math.inf, "answer_end": 1.0}, "answer_weight_start is inf; expected a finite number"),
+        ({"answer_start": math.nan, "answer_end": 1.0}, "answer_weight_start is nan"),
+        ({"start": -0.1, "answer_start": 1.0, "answer_end": 1.0}, "think_weight_start is -0.1; expected a finite"),
+        ({"end": 0.0, "answer_start": 1.0, "answer_end": 0.0}, "think_weight_end and answer_weight_end are both 0"),
+        ({"name": "answer-only", "answer_start": 1.0, "answer_end": 1.0}, "'answer-only' fixes both weights"),
+        ({"name": "think-only", "answer_start": 0.0, "answer_end": 0.0}, "'think-only' fixes both weights"),
+    ],
+)
+def test_weights_that_cannot_be_meant_are_refused_by_name(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Schedule(**options)
+
+
+# (weighting, normalize, progress, weights of the step)
+STEPS = [
+    ("scale", "example", 0.0, (0.9, 0.1, "example")),
+    ("scale", "batch", 1.0, (0.5, 0.5, "batch")),
+    ("uniform", "batch", 0.3, (1.0, 1.0, "token")),
+    ("example-mean", "batch", 0.3, (1.0, 1.0, "example-mean")),
+    ("sftkey", "example", 0.59, (1.0, 1.0, "token")),  # the schedule's holds make it 0.6
+    ("sftkey", "example", 0.61, (0.0, 1.0, "example")),
+    ("sftkey", "batch", 1.0, (0.0, 1.0, "batch")),
+    ("sftkey", "token", 1.0, (0.0, 1.0, "batch")),  # over the answer's tokens, not over all
+]
+
+
+@pytest.mark.parametrize(("weighting", "normalize", "progress", "expected"), STEPS)
+def test_each_weighting_has_its_weights(
+    weighting: str, normalize: str, progress: float, expected: tuple[float, float, str]
+) -> None:
+    found = WEIGHTINGS[weighting](Schedule(hold_start=0.4, hold_end=0.2), normalize, Progress(progress))
+    assert found == (pytest.approx(expected[0]), pytest.approx(expected[1]), expected[2])
+    assert found.is_plain == (expected[2] in PLAIN_MEANS)
+
+
 rows = st.lists(st.lists(st.sampled_from([IGNORE, THINK, ANSWER]), min_size=6, max_size=6), min_size=1, max_size=5)
+MEANS = (*NORMALIZE, "example-mean")
+factors = st.sampled_from([None, 4.0, 0.3])
 
 
-def slow_loss(segments: torch.Tensor, nll: torch.Tensor, think: float, answer: float, normalize: str) -> float:
-    """The formulas of the method, as loops over examples."""
-    if normalize == "token":
-        picked = nll[segments != IGNORE]
-        return picked.mean().item() if len(picked) else 0.0
-    total = 0.0
-    for segment, weight in ((THINK, think), (ANSWER, answer)):
-        if normalize == "batch":
-            picked = nll[segments == segment]
-            total += weight * picked.mean().item() if len(picked) else 0.0
-        else:
-            means = [n[s == segment].mean().item() for s, n in zip(segments, nll, strict=True) if (s == segment).any()]
-            total += weight * sum(means) / len(means) if means else 0.0
-    return total
+def slow_loss(
+    segments: torch.Tensor, nll: torch.Tensor, factors: torch.Tensor, weights: tuple[float, float], means: str
+) -> float:
+    """The formulas of the method, as loops over examples, in float64."""
 
+    def mean(chosen: torch.Tensor) -> float:
+        return float((nll * factors)[chosen].sum() / factors[chosen].sum())
 
-@pytest.mark.parametrize("normalize", NORMALIZE)
-@given(rows=rows, think=st.floats(0, 1))
-def test_weights_give_the_means_of_the_method(normalize: str, rows: list[list[int]], think: float) -> None:
-    segments = torch.tensor(rows)
-    nll = torch.rand(segments.shape, generator=torch.Generator().manual_seed(0))
-    weights = token_weights(segments, count_examples_and_tokens(segments), think, 1 - think, normalize)
-    assert (weights * nll).sum().item() == pytest.approx(
-        slow_loss(segments, nll, think, 1 - think, normalize), abs=1e-5
+    def mean_over_examples(chosen: torch.Tensor) -> float:
+        every = [float((n * f)[c].sum() / f[c].sum()) for n, f, c in zip(nll, factors, chosen, strict=True) if c.any()]
+        return sum(every) / len(every)
+
+    if means in ("token", "example-mean"):
+        if not (segments != IGNORE).any():
+            return 0.0
+        return mean(segments != IGNORE) if means == "token" else mean_over_examples(segments != IGNORE)
+    return sum(
+        weight * (mean if means == "batch" else mean_over_examples)(segments == segment)
+        for segment, weight in zip((THINK, ANSWER), weights, strict=True)
+        if (segments == segment).any()
     )
 
 
-@pytest.mark.parametrize("normalize", NORMALIZE)
-@given(rows=rows)
-def test_micro_batches_with_global_counts_add_up_to_the_global_batch(normalize: str, rows: list[list[int]]) -> None:
+def random_factors(segments: torch.Tensor, factor: float | None) -> torch.Tensor | None:
+    """A factor on a third of the tokens; None without one."""
+    if factor is None:
+        return None
+    marks = torch.rand(segments.shape, generator=torch.Generator().manual_seed(1)) < 1 / 3
+    return closing_tag_factors(marks, factor)
+
+
+@pytest.mark.parametrize("means", MEANS)
+@given(factor=factors, rows=rows, think=st.floats(0, 1))
+def test_weights_give_the_means_of_the_method(
+    means: str, factor: float | None, rows: list[list[int]], think: float
+) -> None:
     segments = torch.tensor(rows)
-    counts = count_examples_and_tokens(segments)
-    assert torch.equal(counts, torch.stack([count_examples_and_tokens(row[None]) for row in segments]).sum(0))
-    together = token_weights(segments, counts, 0.7, 0.3, normalize)
-    parts = torch.cat([token_weights(row[None], counts, 0.7, 0.3, normalize) for row in segments])
-    assert torch.equal(together, parts)
+    nll = torch.rand(segments.shape, generator=torch.Generator().manual_seed(0)).double()
+    per_token = random_factors(segments, factor)
+    counts = count_examples_and_tokens(segments, per_token)
+    weights = token_weights(segments, counts, think, 1.5 - think, means, per_token)
+    plain = torch.ones_like(nll) if per_token is None else per_token.double()
+    expected = slow_loss(segments, nll, plain, (think, 1.5 - think), means)
+    assert (weights * nll).sum().item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("means", MEANS)
+@given(factor=factors, rows=rows)
+def test_micro_batches_with_global_counts_add_up_to_the_global_batch(
+    means: str, factor: float | None, rows: list[list[int]]
+) -> None:
+    segments = torch.tensor(rows)
+    per_token = random_factors(segments, factor)
+    each = [(row[None], None if per_token is None else per_token[i : i + 1]) for i, row in enumerate(segments)]
+    counts = count_examples_and_tokens(segments, per_token)
+    assert torch.allclose(counts, torch.stack([count_examples_and_tokens(*one) for one in each]).sum(0), rtol=1e-12)
+    together = token_weights(segments, counts, 0.7, 0.3, means, per_token)
+    assert torch.equal(together, torch.cat([token_weights(s, counts, 0.7, 0.3, means, f) for s, f in each]))
+
+
+def test_a_factor_is_no_learning_rate() -> None:
+    """The weights of the tokens sum to the segments' weights, whatever the factor."""
+    segments = torch.tensor([[THINK] * 9 + [ANSWER], [THINK] * 5 + [ANSWER] * 5])
+    per_token = random_factors(segments, 10.0)
+    for means, total in (("token", 1.0), ("example-mean", 1.0), ("example", 0.8), ("batch", 0.8)):
+        weights = token_weights(segments, count_examples_and_tokens(segments, per_token), 0.5, 0.3, means, per_token)
+        assert weights.sum().item() == pytest.approx(total)
 
 
 def test_weight_of_a_segment_does_not_depend_on_its_length() -> None:
@@ -150,7 +252,7 @@ def test_weight_of_a_segment_does_not_depend_on_its_length() -> None:
         assert weight[row == ANSWER].sum().item() == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize("normalize", NORMALIZE)
+@pytest.mark.parametrize("normalize", MEANS)
 @pytest.mark.parametrize("think", [0.0, 1e-9, 0.3, 1.0])
 def test_tokens_with_a_weight_are_counted_without_looking_at_weights(normalize: str, think: float) -> None:
     segments = torch.tensor([[IGNORE, THINK, THINK, THINK, ANSWER], [IGNORE, IGNORE, THINK, ANSWER, ANSWER]])

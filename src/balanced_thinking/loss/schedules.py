@@ -42,11 +42,12 @@ class SegmentWeights(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedule:
-    """The think segment's weight over training; the answer's weight is 1 minus it.
+    """The segments' weights over training; without end points of its own the answer's weight is 1 minus the think one.
 
-    `hold_start` and `hold_end` are shares of training, at its start and its end, during which the weight stays
-    constant; the curve runs in between. Raises `ValueError` for an unknown name, for weights outside [0, 1] and for
-    holds that leave no time to move.
+    `hold_start` and `hold_end` are shares of training, at its start and its end, during which the weights stay
+    constant; the curve runs in between. `answer_start` and `answer_end` give the answer a schedule of its own, along
+    the same curve and holds. Then no weight has an upper bound. Raises `ValueError` for an unknown name, for weights
+    that are out of range or leave nothing to learn, and for holds that leave no time to move.
     """
 
     name: str = "cosine"
@@ -54,39 +55,82 @@ class Schedule:
     end: float = 0.5
     hold_start: float = 0.0
     hold_end: float = 0.0
+    answer_start: float | None = None
+    answer_end: float | None = None
 
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
             raise ValueError(
                 f"unknown schedule {self.name!r}{did_you_mean(self.name, SCHEDULES)}; known: {', '.join(SCHEDULES)}"
             )
+        if self.has_two_weights:
+            self._check_two_weights()
         for option, weight in (("think_weight_start", self.start), ("think_weight_end", self.end)):
-            if not 0 <= weight <= 1:
-                raise ValueError(f"{option} is {weight}, but a weight must be between 0 and 1")
+            if not self.has_two_weights and not 0 <= weight <= 1:
+                raise ValueError(
+                    f"{option} is {weight}, but a weight must be between 0 and 1 where the answer's is 1 minus it"
+                )
         if min(self.hold_start, self.hold_end) < 0 or self.hold_start + self.hold_end >= 1:
             raise ValueError(
                 f"schedule_hold_start {self.hold_start} and schedule_hold_end {self.hold_end} must not be negative and "
                 "must sum to less than 1, because the weight moves in the rest of training"
             )
 
+    @property
+    def has_two_weights(self) -> bool:
+        """Whether the answer's weight has end points of its own."""
+        return self.answer_start is not None or self.answer_end is not None
+
+    def _check_two_weights(self) -> None:
+        pairs = {
+            "think_weight_start": self.start,
+            "think_weight_end": self.end,
+            "answer_weight_start": self.answer_start,
+            "answer_weight_end": self.answer_end,
+        }
+        for option, weight in pairs.items():
+            if weight is None:
+                other = next(name for name in pairs if name != option and name.startswith("answer"))
+                raise ValueError(f"{other} is set, but {option} is not; set both, or neither")
+            if not (weight >= 0 and math.isfinite(weight)):
+                raise ValueError(f"{option} is {weight}; expected a finite number that is not negative")
+        if self.name in FIXED_WEIGHTS:
+            raise ValueError(
+                f"schedule {self.name!r} fixes both weights, but answer_weight_start is {self.answer_start}; choose "
+                "another schedule, or leave out answer_weight_start and answer_weight_end"
+            )
+        for end in ("start", "end"):
+            if not pairs[f"think_weight_{end}"] and not pairs[f"answer_weight_{end}"]:
+                raise ValueError(
+                    f"think_weight_{end} and answer_weight_{end} are both 0, so that nothing would be learned there; "
+                    "set one of them above 0"
+                )
+
     def think_weight(self, progress: float, moved_at: float | None = None) -> float:
         """The think weight at `progress`: 0 is the first optimizer step, 1 the last one; clamped outside.
 
         `moved_at` is the progress at which `adaptive` began to move, None before that. Other schedules ignore it.
         """
+        return self.weights(progress, moved_at).think
+
+    def weights(self, progress: float, moved_at: float | None = None) -> SegmentWeights:
+        """Both weights at `progress`, as `think_weight` explains it. They sum to 1, unless they are independent."""
         if self.name in FIXED_WEIGHTS:
-            return FIXED_WEIGHTS[self.name]
+            think = FIXED_WEIGHTS[self.name]
+            return SegmentWeights(think, 1.0 - think)
+        moved = CURVES[self.name](self._share_of_way(progress, moved_at))
+        think = self.start + (self.end - self.start) * moved
+        if self.answer_start is None or self.answer_end is None:
+            return SegmentWeights(think, 1.0 - think)
+        return SegmentWeights(think, self.answer_start + (self.answer_end - self.answer_start) * moved)
+
+    def _share_of_way(self, progress: float, moved_at: float | None) -> float:
+        """How much of the time between the holds has passed, from 0 to 1."""
         hold = self.hold_start
         if self.name == "adaptive":
             hold = max(hold, progress if moved_at is None else moved_at)
         moving = 1 - hold - self.hold_end
-        u = min(1.0, max(0.0, (progress - hold) / moving)) if moving > 0 else float(progress > hold)
-        return self.start + (self.end - self.start) * CURVES[self.name](u)
-
-    def weights(self, progress: float, moved_at: float | None = None) -> SegmentWeights:
-        """Both weights at `progress`; they sum to 1."""
-        think = self.think_weight(progress, moved_at)
-        return SegmentWeights(think, 1.0 - think)
+        return min(1.0, max(0.0, (progress - hold) / moving)) if moving > 0 else float(progress > hold)
 
 
 @dataclass(frozen=True)

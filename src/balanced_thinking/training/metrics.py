@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from balanced_thinking.loss.schedules import SegmentWeights
+from balanced_thinking.loss.weightings import StepWeights
 from balanced_thinking.loss.weights import SEGMENTS
 
-# Evaluation never follows the schedule, so that its loss can be compared over time.
-EVALUATION_WEIGHTS = SegmentWeights(0.5, 0.5)
 Reduce = Callable[[torch.Tensor], torch.Tensor]  # sums a tensor over the ranks
 
 
@@ -26,21 +24,34 @@ class _SegmentSums(NamedTuple):
     examples: float
 
 
-_FIELDS = len(_SegmentSums._fields)
-_ATTENDED, _DROPPED, _ENTROPIES = (2 * _FIELDS + i for i in range(3))  # indices, behind the sums of both segments
+class _CommonSums(NamedTuple):
+    """Sums over the samples of a logging period that are not of one segment."""
+
+    attended: float  # tokens
+    dropped: float  # samples
+    think_mass: float  # weights of the loss, over think tokens
+    answer_mass: float
+    mean_nll: float  # nats, over examples: of all their supervised tokens
+    examples: float
+
+
+_FIELDS, _COMMON = len(_SegmentSums._fields), len(_CommonSums._fields)
+_ATTENDED, _DROPPED = 2 * _FIELDS, 2 * _FIELDS + 1  # indices, behind the sums of both segments
+_ENTROPIES = 2 * _FIELDS + _COMMON
+_OLDER = 2 * _FIELDS + 2  # where entropies began in the checkpoints of earlier versions
 
 
 class SegmentTotals:
     """Sums of a logging period, kept on the device until `compute_metrics` transfers them at once.
 
-    They are the `_SegmentSums` of both segments, attended tokens, dropped samples and, where it is asked for, the
-    entropy (nats) of each segment. The clock starts with the first micro-batch of the period, so that evaluating and
-    saving are not counted.
+    They are the `_SegmentSums` of both segments, `_CommonSums` and, where it is asked for, the entropy (nats) of each
+    segment. The clock starts with the first micro-batch of the period, so that evaluating and saving are not counted.
     """
 
     def __init__(self) -> None:
         self.sums: torch.Tensor | None = None
-        self.weights: SegmentWeights | None = None
+        self.weights: StepWeights | None = None  # of the last step
+        self.training = True
         self.started: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -53,12 +64,12 @@ class SegmentTotals:
 
     def load_state_dicts(self, states: Sequence[Mapping[str, Any]], parts: int) -> None:
         """Take one of `parts` equal shares of the sums of several ranks."""
-        sums = [state["sums"] for state in states if state["sums"] is not None]
+        sums = [_fill_older_sums(state["sums"]) for state in states if state["sums"] is not None]
         if not sums:
             return
         self.sums = sum(sums[1:], sums[0]) / parts
         weights, seconds = states[0]["weights"], states[0]["seconds"]
-        self.weights = None if weights is None else SegmentWeights(*weights)
+        self.weights = None if weights is None else StepWeights(*weights)
         self.started = time.perf_counter() - (seconds or 0.0)
 
     def start_clock(self) -> None:
@@ -71,11 +82,13 @@ class SegmentTotals:
         correct: torch.Tensor,
         attended: torch.Tensor,
         dropped: int,
+        weights: torch.Tensor,
         entropy: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
         """Add a micro-batch: tensors of a row per sample, its attended tokens, and how many samples it dropped.
 
-        Returns the mean nll (nats per token) of each segment: a tensor of a number per sample.
+        `weights` are those of the loss. Returns the mean nll (nats per token) of each segment: a tensor of a number per
+        sample.
         """
         rows, means = [], []
         for segment in SEGMENTS:
@@ -85,7 +98,11 @@ class SegmentTotals:
             means.append(means_B.detach())
             rows += [nll_B.sum(), (correct & mask).sum(), tokens_B.sum(), means_B.sum(), (tokens_B > 0).sum()]
         entropies = [] if entropy is None else [(entropy * (segments == segment)).sum() for segment in SEGMENTS]
-        rows += [attended, torch.full_like(attended, dropped), *entropies]
+        supervised = (segments == SEGMENTS[0]) | (segments == SEGMENTS[1])
+        tokens_B = supervised.sum(1)
+        masses = [(weights * (segments == segment)).sum() for segment in SEGMENTS]
+        mean_nll = ((nll * supervised).sum(1) / tokens_B.clamp(min=1)).sum()
+        rows += [attended, torch.full_like(attended, dropped), *masses, mean_nll, (tokens_B > 0).sum(), *entropies]
         sums = torch.stack([value.to(torch.float32).to(nll.device) for value in rows])
         self.sums = sums if self.sums is None else self.sums.to(sums.device) + sums
         return means
@@ -102,18 +119,18 @@ class SegmentTotals:
     def _sum_over_ranks(sums: torch.Tensor, reduce: Reduce) -> list[float]:
         return reduce(sums.double() if sums.device.type != "mps" else sums).tolist()
 
-    def compute_metrics(self, reduce: Reduce, normalize: str) -> dict[str, float]:
-        """The metrics of the period; where no weights were set, also the `loss` of an evaluation."""
+    def compute_metrics(self, reduce: Reduce) -> dict[str, float]:
+        """The metrics of the period; of an evaluation also its `loss`."""
         if self.sums is None:
             return {}
         sums = self._sum_over_ranks(self.sums, reduce)
         think, answer = _SegmentSums(*sums[:_FIELDS]), _SegmentSums(*sums[_FIELDS:_ATTENDED])
-        attended, entropies = sums[_ATTENDED], sums[_ENTROPIES:]
+        common, entropies = _CommonSums(*sums[_ATTENDED:_ENTROPIES]), sums[_ENTROPIES:]
         supervised = max(1.0, think.tokens + answer.tokens)
         metrics = {
             "mean_token_accuracy": (think.correct + answer.correct) / supervised,
-            "dropped": sums[_DROPPED],
-            "tokens": attended,
+            "dropped": common.dropped,
+            "tokens": common.attended,
         }
         for name, segment in {"think": think, "answer": answer}.items():
             if segment.tokens:
@@ -125,16 +142,33 @@ class SegmentTotals:
                 total / max(1.0, segment.tokens) for total, segment in zip(entropies, (think, answer), strict=True)
             )
         if self.weights is None:
-            return metrics | {"loss": self._evaluation_loss(think, answer, normalize)}
-        # In plain SFT the weight of a segment is its share of the tokens.
-        share = think.tokens / supervised
-        w_think, w_answer = (share, 1 - share) if normalize == "token" else self.weights
+            return metrics
+        if not self.training:
+            return metrics | {"loss": _evaluation_loss(self.weights, think, answer, common)}
+        w_think, w_answer = _segment_shares(self.weights, common)
         seconds = time.perf_counter() - (self.started or 0.0)
-        return metrics | {"w_think": w_think, "w_answer": w_answer, "tokens_per_second": attended / seconds}
+        return metrics | {"w_think": w_think, "w_answer": w_answer, "tokens_per_second": common.attended / seconds}
 
-    @staticmethod
-    def _evaluation_loss(think: _SegmentSums, answer: _SegmentSums, normalize: str) -> float:
-        if normalize == "token":
-            return (think.nll + answer.nll) / max(1.0, think.tokens + answer.tokens)
-        pairs = zip(EVALUATION_WEIGHTS, (think, answer), strict=True)
-        return sum(weight * segment.mean_nll / max(1.0, segment.examples) for weight, segment in pairs)
+
+def _segment_shares(weights: StepWeights, common: _CommonSums) -> tuple[float, float]:
+    """The segments' weights in the loss: of plain SFT the shares that they have by their lengths and factors."""
+    if not weights.is_plain:
+        return weights.think, weights.answer
+    share = common.think_mass / ((common.think_mass + common.answer_mass) or 1.0)
+    return share, 1 - share
+
+
+def _evaluation_loss(weights: StepWeights, think: _SegmentSums, answer: _SegmentSums, common: _CommonSums) -> float:
+    if weights.means == "token":
+        return (think.nll + answer.nll) / max(1.0, think.tokens + answer.tokens)
+    if weights.means == "example-mean":
+        return common.mean_nll / max(1.0, common.examples)
+    pairs = ((weights.think, think), (weights.answer, answer))
+    return sum(weight * segment.mean_nll / max(1.0, segment.examples) for weight, segment in pairs)
+
+
+def _fill_older_sums(sums: torch.Tensor) -> torch.Tensor:
+    """The sums of a checkpoint; zeros for those that an earlier version did not have."""
+    if len(sums) >= _ENTROPIES:
+        return sums
+    return torch.cat([sums[:_OLDER], sums.new_zeros(_ENTROPIES - _OLDER), sums[_OLDER:]])

@@ -13,12 +13,13 @@ from typing import Any
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.loss.schedules import SCHEDULES, FlatteningRule, Schedule
 from balanced_thinking.loss.variants import HEAD_IMPLEMENTATIONS, NORMALIZE
+from balanced_thinking.loss.weightings import WEIGHTINGS
 from balanced_thinking.scoring.scorers import SCORERS, get_scorer
 from balanced_thinking.segments import get_format
 from balanced_thinking.segments.trim import OVERFLOW
 from balanced_thinking.training.rewards import REWARDS, check_rewards
 
-WEIGHTING = ("scale", "uniform")
+WEIGHTING = tuple(WEIGHTINGS)
 CREDIT = ("completion", "segment")
 ON_NONFINITE = ("stop", "skip")
 _CREDIT_SCHEDULES = [name for name in SCHEDULES if name != "adaptive"]  # adaptive needs a think loss
@@ -52,12 +53,23 @@ _NONFINITE_LIMIT = "on_nonfinite skip: most updates to leave out before the run 
 class ScaleSFTOptions:
     """What `ScaleSFTConfig` adds to TRL's `SFTConfig`, and where its defaults differ."""
 
-    weighting: str = option_field("scale", f"{' or '.join(WEIGHTING)}; uniform is plain SFT.")
+    weighting: str = option_field(
+        "scale",
+        f"{', '.join(WEIGHTING)}. uniform: plain SFT, one mean over all supervised tokens; example-mean: plain SFT, a "
+        "mean over each example, then over the examples; sftkey: uniform, then the answer alone.",
+    )
     schedule: str = option_field("cosine", f"How the weight moves from thinking to answering: {', '.join(SCHEDULES)}.")
     think_weight_start: float = option_field(
         0.9, "Weight of the think segment at the first step; the answer's is 1 minus it."
     )
     think_weight_end: float = option_field(0.5, "Weight of the think segment at the last step.")
+    answer_weight_start: float | None = option_field(
+        None,
+        "Weight of the answer at the first step, independent of the think weight; null: 1 minus the think weight.",
+    )
+    answer_weight_end: float | None = option_field(
+        None, "Weight of the answer at the last step; set together with answer_weight_start."
+    )
     schedule_hold_start: float = option_field(
         0.0, "Share of training, at its start, during which the weight stays constant."
     )
@@ -73,6 +85,13 @@ class ScaleSFTOptions:
     )
     normalize: str = option_field(
         "example", f"What a segment's mean runs over: {', '.join(NORMALIZE)} (token is plain SFT)."
+    )
+    closing_tag_factor: float = option_field(
+        1.0,
+        "Factor on the tokens that close the thinking, open and close the answer and end the turn, in weighted means.",
+    )
+    match_gradient_norm: float | None = option_field(
+        None, "Norm to which the gradient of every step is scaled, up or down; null: none. Not for DeepSpeed."
     )
     reasoning_format: Any = option_field(
         "think-answer", "Name of the completions' reasoning format, or its definition."
@@ -118,6 +137,8 @@ class ScaleSFTOptions:
         _refuse_unknown(self, "head_impl", HEAD_IMPLEMENTATIONS)
         _refuse_unknown(self, "on_nonfinite", ON_NONFINITE)
         get_format(self.reasoning_format)
+        for name in ("closing_tag_factor", "match_gradient_norm"):
+            _refuse_not_positive(self, name)
         self.weight_schedule()
         FlatteningRule(self.adaptive_tolerance, self.adaptive_latest)
 
@@ -128,6 +149,8 @@ class ScaleSFTOptions:
             self.think_weight_end,
             self.schedule_hold_start,
             self.schedule_hold_end,
+            self.answer_weight_start,
+            self.answer_weight_end,
         )
 
 
@@ -182,6 +205,12 @@ class ScaleGRPOOptions:
 def _refuse_unknown(options: Any, name: str, known: Sequence[str]) -> None:
     if (value := getattr(options, name)) not in known:
         raise ValueError(f"{name} is {value!r}{did_you_mean(str(value), known)}; known: {', '.join(known)}")
+
+
+def _refuse_not_positive(options: Any, name: str) -> None:
+    value = getattr(options, name)
+    if value is not None and not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value}; expected a finite number above 0")
 
 
 def _refuse_no_time(max_hours: float | None) -> None:

@@ -261,7 +261,8 @@ def _refuse_save_without_weights(plugin: Any) -> None:
 
 
 def _describe_run(recipe: Recipe, args: Any, loaded: LoadedModel) -> dict[str, Any]:
-    plain = "sft" if getattr(args, "weighting", None) == "uniform" else "scale-sft"
+    weighting = getattr(args, "weighting", "scale")
+    plain = {"scale": "scale-sft", "uniform": "sft"}.get(weighting, weighting)
     return {
         "arm": recipe.arm or (plain if recipe.stage == "sft" else recipe.stage),
         "stage": recipe.stage,

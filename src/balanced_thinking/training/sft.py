@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,22 +15,24 @@ from trl import SFTTrainer
 
 from balanced_thinking.batch.collator import ImageCache, ScaleCollator
 from balanced_thinking.batch.feeding import OneBatchAhead, keep_batches_on_host
-from balanced_thinking.batch.info import BATCH_INFO, BatchInfo
+from balanced_thinking.batch.info import BATCH_INFO, CLOSING_TAGS, BatchInfo
 from balanced_thinking.batch.sampling import LengthEstimator, LengthSampler, StepSampler
-from balanced_thinking.loss.schedules import FlatteningRule, SegmentWeights
-from balanced_thinking.loss.weights import count_examples_and_tokens, count_weighted_tokens, token_weights
+from balanced_thinking.loss.schedules import FlatteningRule
+from balanced_thinking.loss.weightings import Progress, StepWeights
 from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_attention
 from balanced_thinking.packing.masks import bidirectional_image_masks
 from balanced_thinking.segments import IGNORE
 from balanced_thinking.training.callbacks import ThinkLossMonitor
+from balanced_thinking.training.gradient_norm import MatchedGradientNorm
 from balanced_thinking.training.head import FullPrecisionLoss, attach_weighted_head
-from balanced_thinking.training.metrics import EVALUATION_WEIGHTS, SegmentTotals
+from balanced_thinking.training.metrics import SegmentTotals
 from balanced_thinking.training.packing import choose_packing
 from balanced_thinking.training.safety import SafeTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig, refuse_unusable_arguments
+from balanced_thinking.training.weighing import TokenWeigher
 
 
-class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
+class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
     """TRL's SFTTrainer with the scheduled, per-segment loss.
 
     Takes TRL's own datasets: `prompt` + `completion` or `messages`, with `images`, `image` or neither. Loss and
@@ -74,6 +75,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         self._packing = choose_packing(base, args.pack_tokens, self.accelerator) if args.packing else None
         if self._packing is not None:
             self._attention = partial(use_per_sample_attention, base)
+        self.weigher = TokenWeigher(args)
         if data_collator is None:
             self.data_collator = ScaleCollator(
                 self.processing_class,
@@ -85,8 +87,9 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
                 always_image=self._is_sharded(),
                 image_cache=ImageCache(args.image_cache, args.image_cache_gib) if args.image_cache else None,
             )
-        self.normalize = "token" if args.weighting == "uniform" else args.normalize
-        self.schedule = args.weight_schedule()
+            if self.weigher.needs_marks:
+                self.data_collator.mark_closing_tags()
+        self.schedule = self.weigher.schedule
         self._totals = {"train": SegmentTotals(), "eval": SegmentTotals()}
         self._sums_before: torch.Tensor | None = None
         self._think_monitor: ThinkLossMonitor | None = None
@@ -139,13 +142,14 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["id", "messages", "prompt", "completion", "image", "images"]
 
-    def segment_weights(self) -> SegmentWeights:
+    def segment_weights(self) -> StepWeights:
         """The weights of the current optimizer step.
 
         They depend on the step, and for `adaptive` on the trainer's state, so that resuming is exact.
         """
         moved_at = self._think_monitor.moved_at(self.state) if self._think_monitor else None
-        return self.schedule.weights(self.state.global_step / max(1, self.state.max_steps - 1), moved_at)
+        share = self.state.global_step / max(1, self.state.max_steps - 1)
+        return self.weigher.step_weights(Progress(share, moved_at))
 
     def get_train_dataloader(self) -> Any:
         return keep_batches_on_host(super().get_train_dataloader())
@@ -168,14 +172,9 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         """
         if not batch_samples:
             return None
-        counts = []
-        for batch in batch_samples:
-            info, segments = BatchInfo.from_batch(batch), batch["segment_ids"][:, 1:]
-            counts.append(count_examples_and_tokens(info.unpack_samples(segments)))
-            # On the host, before the batch is moved. A user's own collator may have labels that differ from segments.
-            if torch.equal(batch["labels"][:, 1:] != -100, segments != IGNORE):
-                batch[BATCH_INFO] = replace(info, supervised=tuple(counts[-1][1].tolist()))
-        return self.accelerator.reduce(torch.stack(counts).sum(0).to(device), "sum")
+        counts = torch.stack([self.weigher.count_batch(batch) for batch in batch_samples]).sum(0)
+        counts = counts.float() if counts.is_floating_point() else counts  # not every device has float64
+        return self.accelerator.reduce(counts.to(device), "sum")
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with self._attention():
@@ -190,12 +189,15 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         inputs = dict(inputs)
         info, row_segments = BatchInfo.from_batch(inputs), inputs.pop("segment_ids")[:, 1:]
         info = info.to(row_segments.device)
-        inputs.pop(BATCH_INFO, None)
+        factors = self.weigher.find_factors(inputs, info) if training else None
+        for name in (BATCH_INFO, CLOSING_TAGS):
+            inputs.pop(name, None)
         segments = info.unpack_samples(row_segments)
         if not training:
             segments = segments.masked_fill(self._mark_repeated_samples(info, segments)[:, None], IGNORE)
-        weights = self.segment_weights() if training else EVALUATION_WEIGHTS
-        exact = self._weigh_tokens(segments, weights, num_items_in_batch, info, row_segments)
+        weights = self.segment_weights() if training else self.weigher.evaluation_weights()
+        per_token, known = self.weigher.weigh_tokens(segments, weights, num_items_in_batch, factors, info.supervised)
+        exact = FullPrecisionLoss(info.pack_samples(per_token, row_segments), known)
         attended = inputs["attention_mask"].sum() if info.token_indices is None else info.count_packed_tokens()
         if info.lengths_by_row is not None and "token_type_ids" in inputs:
             config, types = self.model.config.get_text_config(), inputs["token_type_ids"]
@@ -205,8 +207,8 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         found = exact.found
         token_values = [values for values in (found.nll, found.correct, found.entropy) if values is not None]
         nll, correct, *entropy = map(info.unpack_samples, token_values)
-        means = totals.add_batch(segments, nll, correct, attended, info.dropped, *entropy)
-        totals.weights = weights if training else None
+        means = totals.add_batch(segments, nll, correct, attended, info.dropped, per_token, *entropy)
+        totals.weights, totals.training = weights, training
         if training:
             self._notes.segments.append(means)
         if training and self._think_monitor:
@@ -217,24 +219,6 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
             return loss
         with torch.no_grad(), use_packed_rows(info.lengths_by_row):
             return loss, model(**{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False)
-
-    def _weigh_tokens(
-        self,
-        segments: torch.Tensor,
-        weights: SegmentWeights,
-        counts: torch.Tensor | None,
-        info: BatchInfo,
-        row_segments: torch.Tensor,
-    ) -> FullPrecisionLoss:
-        """The weight of every token, in the shape of `row_segments`, for the head.
-
-        `counts` are the step's denominators; None for those of this batch alone.
-        """
-        normalize = self.normalize if self.model.training or self.normalize == "token" else "example"
-        counts = count_examples_and_tokens(segments) if counts is None else counts
-        per_sample = token_weights(segments, counts, *weights, normalize)
-        known = count_weighted_tokens(info.supervised, *weights, normalize) if info.supervised else None
-        return FullPrecisionLoss(info.pack_samples(per_sample, row_segments), known)
 
     def _mark_repeated_samples(self, info: BatchInfo, segments: torch.Tensor) -> torch.Tensor:
         """(E,) which samples of an evaluation's batch are repetitions.
@@ -257,7 +241,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
         self._totals["eval"] = SegmentTotals()
         with self._attention():
             output = super().evaluation_loop(*args, **kwargs)
-        metrics = self._totals["eval"].compute_metrics(self._sum_over_ranks, self.normalize)
+        metrics = self._totals["eval"].compute_metrics(self._sum_over_ranks)
         if "loss" in metrics:
             output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_loss"] = metrics["loss"]
         return output
@@ -273,7 +257,7 @@ class ScaleSFTTrainer(SafeTrainer, SFTTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         mode = "train" if self.model.training else "eval"
         period, self._totals[mode] = self._totals[mode], SegmentTotals()
-        metrics = period.compute_metrics(self._sum_over_ranks, self.normalize)
+        metrics = period.compute_metrics(self._sum_over_ranks)
         metrics.pop("loss", None)  # already in the logs
         tokens = int(metrics.pop("tokens", 0))
         if mode == "train":

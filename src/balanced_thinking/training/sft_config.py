@@ -20,6 +20,15 @@ class ScaleSFTConfig(ScaleSFTOptions, SFTConfig):
         super().__post_init__()
         self.check_options()
         self._refuse_inexact()
+        self._refuse_clipping_of_matched_norm()
+
+    def _refuse_clipping_of_matched_norm(self) -> None:
+        matched = self.match_gradient_norm
+        if matched is not None and 0 < self.max_grad_norm < matched:
+            raise ValueError(
+                f"match_gradient_norm is {matched}, but max_grad_norm {self.max_grad_norm} would clip that norm; set "
+                f"max_grad_norm=0, or match_gradient_norm to at most {self.max_grad_norm}"
+            )
 
     def _refuse_inexact(self) -> None:
         completions = "only the completion is trained on"

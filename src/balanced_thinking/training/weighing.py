@@ -1,0 +1,85 @@
+"""The options of a trainer -> the weight of every token of its batches.
+
+Shapes: E samples, P predicted positions, C = 3 columns of counts (see `loss.weights`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from balanced_thinking.batch.info import BATCH_INFO, CLOSING_TAGS, BatchInfo
+from balanced_thinking.loss.weightings import WEIGHTINGS, Progress, StepWeights, evaluation_weights
+from balanced_thinking.loss.weights import (
+    closing_tag_factors,
+    count_examples_and_tokens,
+    count_weighted_tokens,
+    token_weights,
+    tokens_per_segment,
+)
+from balanced_thinking.segments import IGNORE
+from balanced_thinking.training.options import ScaleSFTOptions
+
+
+class WeighedTokens(NamedTuple):
+    """The weight of every token, (E, P), and the counts of `weighted_linear_cross_entropy` where they are known."""
+
+    weights: Tensor
+    counts: tuple[int, int] | None
+
+
+class TokenWeigher:
+    """Counts the denominators of a step, and weighs its tokens."""
+
+    def __init__(self, options: ScaleSFTOptions) -> None:
+        self.options, self.schedule = options, options.weight_schedule()
+
+    @property
+    def needs_marks(self) -> bool:
+        """Whether batches must have marks of closing tags."""
+        return self.options.closing_tag_factor != 1
+
+    def step_weights(self, progress: Progress) -> StepWeights:
+        return WEIGHTINGS[self.options.weighting](self.schedule, self.options.normalize, progress)
+
+    def evaluation_weights(self) -> StepWeights:
+        return evaluation_weights(self.options.weighting, self.options.normalize)
+
+    def find_factors(self, batch: dict[str, Any], info: BatchInfo) -> Tensor | None:
+        """(E, P): the factor of every token; None where all are 1. Raises ValueError for a batch without marks."""
+        if not self.needs_marks:
+            return None
+        if CLOSING_TAGS not in batch:
+            raise ValueError(
+                f"closing_tag_factor is {self.options.closing_tag_factor}, but the batch has no {CLOSING_TAGS!r}: "
+                "leave data_collator out, or call mark_closing_tags() of your ScaleCollator"
+            )
+        return closing_tag_factors(info.unpack_samples(batch[CLOSING_TAGS][:, 1:]), self.options.closing_tag_factor)
+
+    def count_batch(self, batch: dict[str, Any]) -> Tensor:
+        """(2, C): the batch's `count_examples_and_tokens`, before it is moved to its device.
+
+        Also notes in the batch how many supervised tokens each segment has.
+        """
+        info, segments = BatchInfo.from_batch(batch), batch["segment_ids"][:, 1:]
+        samples, factors = info.unpack_samples(segments), self.find_factors(batch, info)
+        # A user's own collator may have labels that differ from segments.
+        if torch.equal(batch["labels"][:, 1:] != -100, segments != IGNORE):
+            batch[BATCH_INFO] = replace(info, supervised=tuple(tokens_per_segment(samples).sum(0).tolist()))
+        return count_examples_and_tokens(samples, factors)
+
+    def weigh_tokens(
+        self,
+        segments: Tensor,
+        weights: StepWeights,
+        counts: Tensor | None,
+        factors: Tensor | None,
+        supervised: tuple[int, ...] | None,
+    ) -> WeighedTokens:
+        """`counts` are the step's denominators; None for those of these segments alone."""
+        counts = count_examples_and_tokens(segments, factors) if counts is None else counts
+        known = count_weighted_tokens(supervised, *weights) if supervised else None
+        return WeighedTokens(token_weights(segments, counts, *weights, factors), known)

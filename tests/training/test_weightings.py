@@ -1,0 +1,195 @@
+"""Weightings in training: the loss by its definition, however the batch is cut or packed; and gradients of one norm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.segments import ANSWER, THINK
+from balanced_thinking.training.gradient_norm import MatchedGradientNorm, scale_to_norm_
+from balanced_thinking.training.sft_config import ScaleSFTConfig
+from tests.tiny_training import GradNorms, config, logged, losses, trainer
+
+FACTOR = 4.0
+TAGS = ("</think>", "<answer>", "</answer>", "<|im_end|>")
+TWO_WEIGHTS = {"think_weight_start": 0.6, "answer_weight_start": 1.5, "answer_weight_end": 1.0}
+# (options, means, weights of thinking and answer)
+CASES: dict[str, tuple[dict[str, Any], str, tuple[float, float]]] = {
+    "example-mean": ({"weighting": "example-mean"}, "example-mean", (1.0, 1.0)),
+    "closing tags of plain SFT": ({"weighting": "uniform", "closing_tag_factor": FACTOR}, "token", (1.0, 1.0)),
+    "everything": (TWO_WEIGHTS | {"closing_tag_factor": FACTOR}, "example", (0.6, 1.5)),
+}
+
+
+@pytest.fixture(scope="module")
+def rows(world_rows: Dataset) -> Dataset:
+    return world_rows.remove_columns("images")
+
+
+class Supervised(NamedTuple):
+    """The supervised tokens of one sample, in float64."""
+
+    nll: Tensor
+    segments: Tensor
+    closes: Tensor  # whether a token is one of the closing tags
+
+
+@pytest.fixture(scope="module")
+def samples(rows: Dataset) -> list[Supervised]:
+    """Without packing or padding, and without any of the package's weights."""
+    model, processor = build_tiny("qwen2")
+    collator, tags = ScaleCollator(processor), torch.tensor(processor.convert_tokens_to_ids(list(TAGS)))
+    found = []
+    for row in rows:
+        batch = collator([row])
+        with torch.no_grad():
+            logits = model.double()(input_ids=batch["input_ids"]).logits[0, :-1]
+        ids, segments = batch["input_ids"][0, 1:], batch["segment_ids"][0, 1:]
+        nll = torch.nn.functional.cross_entropy(logits, ids, reduction="none")
+        found.append(Supervised(nll[segments > 0], segments[segments > 0], torch.isin(ids, tags)[segments > 0]))
+    return found
+
+
+def weighted_mean(samples: list[Supervised], segments: tuple[int, ...], factor: float) -> float:
+    """The mean nll of these segments' tokens, each with its factor."""
+    total = count = 0.0
+    for one in samples:
+        factors = torch.where(one.closes, factor, 1.0).double() * torch.isin(one.segments, torch.tensor(segments))
+        total, count = total + float((factors * one.nll).sum()), count + float(factors.sum())
+    return total / count
+
+
+def expected_loss(samples: list[Supervised], means: str, weights: tuple[float, float], factor: float) -> float:
+    if means == "token":
+        return weighted_mean(samples, (THINK, ANSWER), factor)
+    if means == "example-mean":
+        return sum(weighted_mean([one], (THINK, ANSWER), factor) for one in samples) / len(samples)
+    means_of = [sum(weighted_mean([one], (s,), factor) for one in samples) / len(samples) for s in (THINK, ANSWER)]
+    return weights[0] * means_of[0] + weights[1] * means_of[1]
+
+
+def take_step(rows: Dataset, out: Path, batch: int, **options: Any) -> tuple[dict[str, float], float]:
+    """What is logged of one step of eight samples, and the norm of its gradient."""
+    sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": 8 // batch}
+    run = trainer("qwen2", rows, config(out, **sizes, **options))
+    norms = GradNorms()
+    run.add_callback(norms)
+    run.train()
+    return run.state.log_history[0], norms.norms[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_loss_is_that_of_the_definition_however_the_batch_is_cut_and_packed(
+    name: str, rows: Dataset, samples: list[Supervised], tmp_path: Path
+) -> None:
+    options, means, weights = CASES[name]
+    expected = expected_loss(samples, means, weights, options.get("closing_tag_factor", 1.0))
+    (padded, norm), (packed, same) = (
+        take_step(rows, tmp_path, batch, packing=packing, **options) for batch, packing in ((8, False), (2, True))
+    )
+    assert padded["loss"] == pytest.approx(expected, rel=1e-6)
+    assert (packed["loss"], same) == pytest.approx((padded["loss"], norm), rel=1e-6)
+    for shares in (padded, packed):
+        if means == "example":
+            assert (shares["w_think"], shares["w_answer"]) == pytest.approx(weights)
+        else:
+            part = think_share(samples, means, options.get("closing_tag_factor", 1.0))
+            assert (shares["w_think"], shares["w_answer"]) == pytest.approx((part, 1 - part))
+
+
+def think_share(samples: list[Supervised], means: str, factor: float) -> float:
+    """The share of the weights that the think tokens have in plain SFT."""
+    pairs = []
+    for one in samples:
+        factors = torch.where(one.closes, factor, 1.0).double()
+        pairs.append((float(factors[one.segments == THINK].sum()), float(factors.sum())))
+    if means == "token":
+        return sum(think for think, _ in pairs) / sum(total for _, total in pairs)
+    return sum(think / total for think, total in pairs) / len(pairs)
+
+
+def test_evaluation_has_fixed_weights_and_no_factors(rows: Dataset, samples: list[Supervised], tmp_path: Path) -> None:
+    for options, means in ((CASES["everything"][0], "example"), (CASES["example-mean"][0], "example-mean")):
+        run = trainer("qwen2", rows, config(tmp_path, per_device_eval_batch_size=3, **options), eval_dataset=rows)
+        expected = expected_loss(samples, means, (0.5, 0.5), 1.0)
+        assert run.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_adaptive_moves_both_of_two_weights(rows: Dataset, tmp_path: Path) -> None:
+    options = {"schedule": "adaptive", "max_steps": 6, "adaptive_latest": 0.4, "answer_weight_start": 0.2}
+    run = trainer("qwen2", rows, config(tmp_path, per_device_train_batch_size=2, answer_weight_end=1.0, **options))
+    run.train()
+    think, answer = logged(run, "w_think"), logged(run, "w_answer")
+    assert (think[0], answer[0], think[-1], answer[-1]) == pytest.approx((0.9, 0.2, 0.5, 1.0))
+    assert answer[:2] == [0.2, 0.2]  # it waits for the think loss
+
+
+def test_every_step_has_the_norm_that_is_asked_for_in_its_own_direction(rows: Dataset, tmp_path: Path) -> None:
+    found = []
+    for options in ({}, {"match_gradient_norm": 30.0}, {"match_gradient_norm": 0.01, "max_grad_norm": 0.0}):
+        args = config(tmp_path, max_steps=2, per_device_train_batch_size=2, gradient_accumulation_steps=2, **options)
+        run, seen = trainer("qwen2", rows, args), GradNorms()
+        run.add_callback(seen)
+        run.train()
+        found.append((run, seen.norms))
+    (free, plain), (up, raised), (down, lowered) = found
+    assert raised == pytest.approx([30.0, 30.0], rel=1e-5)
+    assert lowered == pytest.approx([0.01, 0.01], rel=1e-5)
+    # The log has the norm from before.
+    assert [logged(run, "grad_norm")[0] for run in (free, up, down)] == pytest.approx([plain[0]] * 3, rel=1e-6)
+    # Adam does not see a factor that is the same in all steps, so the first steps are the same.
+    assert losses(up) == pytest.approx(losses(free), rel=1e-4)
+
+
+def test_a_gradient_of_zero_stays_zero_and_the_rest_is_scaled() -> None:
+    gradients = [torch.tensor([3.0, 0.0]), torch.tensor([[4.0]])]
+    scale_to_norm_(gradients, torch.tensor(5.0), 10.0)
+    assert [one.flatten().tolist() for one in gradients] == [[6.0, 0.0], [8.0]]
+    zeros = [torch.zeros(2)]
+    scale_to_norm_(zeros, torch.tensor(0.0), 10.0)
+    assert zeros[0].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"closing_tag_factor": 0.0}, "closing_tag_factor is 0.0; expected a finite number above 0"),
+        ({"match_gradient_norm": -1.0}, "match_gradient_norm is -1.0; expected a finite number above 0"),
+        ({"match_gradient_norm": 2.0, "max_grad_norm": 1.0}, "max_grad_norm 1.0 would clip that norm; set max_grad"),
+        ({"answer_weight_end": 1.0}, "answer_weight_end is set, but answer_weight_start is not"),
+        ({"weighting": "example-means"}, "did you mean 'example-mean'"),
+    ],
+)
+def test_options_that_contradict_are_refused_by_name(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        ScaleSFTConfig(str(tmp_path), **options)
+
+
+def test_a_collator_that_marks_no_closing_tags_is_refused(rows: Dataset, tmp_path: Path) -> None:
+    collator = ScaleCollator(build_tiny("qwen2")[1])
+    run = trainer("qwen2", rows, config(tmp_path, closing_tag_factor=2.0), data_collator=collator)
+    with pytest.raises(ValueError, match=r"closing_tag_factor is 2\.0, but the batch has no 'closing_tags'"):
+        run.train()
+
+
+def test_deepspeed_cannot_match_a_norm() -> None:
+    class WithDeepSpeed:
+        is_deepspeed_enabled = True
+
+        def __init__(self) -> None:
+            self.args = SimpleNamespace(match_gradient_norm=1.0)
+
+    class Run(MatchedGradientNorm, WithDeepSpeed):
+        pass
+
+    with pytest.raises(RecipeError, match=r"match_gradient_norm is 1\.0, but DeepSpeed keeps its gradients to itself"):
+        Run()
