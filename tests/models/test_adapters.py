@@ -70,6 +70,7 @@ def test_the_base_is_found_from_another_folder(
         ("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct"),  # on the hub
         ("/another/python/site-packages/balanced_thinking/models/world-base", "world-base"),
         ("world-base", "world-base"),
+        ("/another/python/site-packages/balanced_thinking/models/world-reasoner", "world-reasoner"),
     ],
 )
 def test_a_base_that_is_in_no_folder_keeps_its_name(named: str, found: str, tmp_path: Path) -> None:

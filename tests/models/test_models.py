@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation.engines.local import LocalEngine
-from balanced_thinking.models.find import TinySize, find_model_source
+from balanced_thinking.models.find import EMBEDDED, TinySize, find_model_source
 from balanced_thinking.models.load import checkpoint_dtype, load_model, load_processor
 from balanced_thinking.models.tiny import ARCHITECTURES, build_tiny
 from tests.conftest import REPOSITORY
@@ -65,13 +66,25 @@ def test_unknown_model_is_named_with_what_is_expected(name: str) -> None:
         load_model(name)
 
 
-def test_embedded_base_is_small_and_says_where_it_comes_from() -> None:
-    folder = Path(find_model_source("world-base"))
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_an_embedded_model_is_small_and_says_where_it_comes_from(name: str) -> None:
+    folder = Path(find_model_source(name))
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["sha256"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    recipes = REPOSITORY
-    assert all((recipes / recipe).is_file() for recipe in provenance["recipes"])
+    assert all((REPOSITORY / recipe).is_file() for recipe in provenance["recipes"])
+
+
+def test_embedded_models_have_the_same_words_and_see_pictures_alike() -> None:
+    """So that an arm may start from either, and a study compare both."""
+    folders = [Path(find_model_source(name)) for name in EMBEDDED]
+    for file in ("tokenizer.json", "tokenizer_config.json", "processor_config.json", "chat_template.jinja"):
+        assert len({(folder / file).read_bytes() for folder in folders}) == 1, file
+
+
+def test_the_embedded_models_are_part_of_the_package() -> None:
+    package_data = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert {f"models/{name}/*" for name in EMBEDDED} <= set(package_data["balanced_thinking"])
 
 
 def sentences(text: str) -> set[str]:
@@ -93,6 +106,14 @@ def test_embedded_base_sees_and_answers_at_once() -> None:
     said = [sentences(prediction.completion) for prediction in scored(model, seen)]
     true = [sentences(example.answer) for example in seen]
     assert sum(len(a & b) for a, b in zip(said, true, strict=True)) >= 0.85 * sum(map(len, true))
+
+
+def test_embedded_reasoner_reasons_before_it_answers() -> None:
+    loaded = load_model("world-reasoner")
+    model = LocalEngine(loaded.model, loaded.processor, "think-answer", max_new_tokens=80)
+    said = scored(model, list(load(split="validation", n=48)))
+    assert sum(prediction.correct for prediction in said) >= 26  # expected are 35, chance is about 12
+    assert all(prediction.think_tokens > 20 for prediction in said)
 
 
 @pytest.mark.parametrize("architecture", ["llava_next", "gemma3"])

@@ -17,7 +17,7 @@ def add_evaluation_options(parser: Parser) -> None:
     parser.add_argument(
         "--model",
         required=True,
-        help="a run directory or its model folder, a checkpoint's folder, world-base, or a hub name",
+        help="a run directory or its model folder, a checkpoint's folder, world-base, world-reasoner, or a hub name",
     )
     parser.add_argument(
         "--engine", choices=("transformers", "vllm"), default="transformers", help="what generates in this process"

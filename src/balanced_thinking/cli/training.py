@@ -142,8 +142,8 @@ def _refuse_no_model(arguments: argparse.Namespace, stage: str, resumed: bool) -
     if arguments.resume:
         raise RecipeError(f"there is no run in {arguments.out} to resume; name its folder with --out")
     raise RecipeError(
-        f"there is nothing to train; name a recipe with --config, or a model with --model (world-base is the embedded "
-        f"one); see balanced {stage} --help"
+        f"there is nothing to train; name a recipe with --config, or a model with --model (world-base and "
+        f"world-reasoner are embedded); see balanced {stage} --help"
     )
 
 

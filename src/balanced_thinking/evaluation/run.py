@@ -63,8 +63,8 @@ def evaluate(
     A second call with the same arguments and folder returns the finished result; a call that was stopped continues.
 
     Args:
-        model: a run directory, a checkpoint's folder, `world-base`, a hub name, or a model with its processor in
-            memory, as `load_model` returns it.
+        model: a run directory, a checkpoint's folder, `world-base` or `world-reasoner`, a hub name, or a model with its
+            processor in memory, as `load_model` returns it.
         benchmark: a data set's name or path, a list of examples, or a `Benchmark`, which also says how they are asked,
             generated and scored.
         split: the split of the data.

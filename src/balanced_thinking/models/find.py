@@ -17,7 +17,8 @@ from balanced_thinking.system.files import expand_home
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-EMBEDDED = "world-base"
+# Models that are part of the package, each in a complete folder of its name beside this file.
+EMBEDDED = ("world-base", "world-reasoner")
 TINY_PREFIX = "tiny:"
 TINY_ARCHITECTURES = ("qwen2_5_vl", "llava_next", "gemma3", "qwen2")
 TINY_PATCH_SIDE = 14  # pixels
@@ -117,13 +118,13 @@ def how_to_add_processor(folder: Path | str) -> str:
 
 
 def find_model_source(name: str) -> str:
-    """The folder of the embedded base, of a run's model or of a checkpoint; a hub name is returned unchanged.
+    """The folder of an embedded model, of a run's model or of a checkpoint; a hub name is returned unchanged.
 
     Raises ModelNotFoundError for a name that must be a folder but does not exist, and DamagedFilesError for a folder of
     ours in which a file is not what was saved.
     """
-    if name == EMBEDDED:
-        return str(files("balanced_thinking") / "models" / EMBEDDED)
+    if name in EMBEDDED:
+        return str(files("balanced_thinking") / "models" / name)
     folder = expand_home(name)
     if folder.is_dir():
         found = RunFiles(folder).model if is_run_folder(folder) else folder
@@ -131,11 +132,12 @@ def find_model_source(name: str) -> str:
         return str(found)
     if _is_path(name):
         beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
-        similar = did_you_mean(name, [str(Path(name).parent / place.name) for place in beside if place.is_dir()])
+        folders = [str(Path(name).parent / place.name) for place in beside if place.is_dir()]
+        similar = did_you_mean(name, [*folders, *EMBEDDED])
         tiny = ", ".join(TINY_PREFIX + architecture for architecture in TINY_ARCHITECTURES)
         raise ModelNotFoundError(
             f"there is no model folder {name}{similar}; expected a run, a checkpoint's folder, a hub name such as "
-            f"Qwen/Qwen2.5-VL-3B-Instruct, {EMBEDDED}, or one of {tiny}"
+            f"Qwen/Qwen2.5-VL-3B-Instruct, {', '.join(EMBEDDED)}, or one of {tiny}"
         )
     return name
 
@@ -163,8 +165,8 @@ def adapter_base_name(path: str) -> str | None:
         raise ModelNotFoundError(f"{adapter} names no base model; set its base_model_name_or_path")
     if (found := _find_base_beside(Path(path), base)) is not None:
         return str(found)
-    if Path(base).name == EMBEDDED:  # of an installation that is elsewhere now
-        return EMBEDDED
+    if Path(base).name in EMBEDDED:  # of an installation that is elsewhere now
+        return Path(base).name
     if _is_path(base):
         raise ModelNotFoundError(
             f"{path} is an adapter on the base model {base}, and there is no such folder, nor one beside the adapter; "

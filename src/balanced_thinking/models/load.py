@@ -59,8 +59,8 @@ def load_model(
     otherwise: autocast makes low-precision copies.
 
     Args:
-        name: `world-base` (the embedded base), `tiny:qwen2_5_vl` (random weights), a run directory, the folder of a
-            checkpoint or an adapter, or a hub name.
+        name: `world-base` or `world-reasoner` (embedded), `tiny:qwen2_5_vl` (random weights), a run directory, the
+            folder of a checkpoint or an adapter, or a hub name.
         seed: of the random weights of a `tiny:` model, and of tensors that `allow_missing` allows.
         size: widths and depths of a `tiny:` model.
         image_options: options of the image processor, such as `max_pixels`; they are saved with it.

@@ -63,7 +63,8 @@ class Recipe:
 
     stage: str = _recipe_key("sft", "sft or grpo.")
     model: str = _recipe_key(
-        "world-base", "What is trained: world-base, tiny:<architecture>, a run, a checkpoint's folder or a hub name."
+        "world-base",
+        "What is trained: world-base, world-reasoner, tiny:<architecture>, a run, a checkpoint's folder or a hub name.",
     )
     data: str | list[Any] = _recipe_key(
         "world",
