@@ -164,6 +164,30 @@ def test_lora_run_is_evaluated_on_its_base(finished: Path, tmp_path: Path) -> No
     assert main(["eval", "--model", str(run), "--data", "world", "--data_options.n", "2", "--max-new-tokens", "4"]) == 0
 
 
+def test_answers_alone_are_read_converted_trained_and_evaluated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`think: drop` in the format `direct`: no token of a run is one of reasoning, and its evaluation needs none."""
+    run, out, words = tmp_path / "run", tmp_path / "out.jsonl", ["--data_options.n", "8", "--data_options.think"]
+    assert main(["inspect", "world-text", *words, "drop", "--format", "direct"]) == 0
+    assert main(["convert", "world-text", *words, "drop", "--out", str(out)]) == 0
+    assert not any(json.loads(line).get("think") for line in out.read_text().splitlines())
+    train = ["sft", *TINY[:2], "--data", "world-text", *STEPS, *words]
+    assert main([*train, "drop", "--reasoning_format", "direct", "--out", str(run)]) == 0
+    first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert "answer_nll" in first
+    assert "think_nll" not in first
+    few = ["--data", "world-text", "--data_options.n", "2", "--max-new-tokens", "4"]
+    assert main(["eval", "--model", str(run), *few]) == 0
+    (summary,) = run.glob("eval/*/summary.json")
+    assert json.loads(summary.read_text())["format"] == "direct"  # that of the run
+    capsys.readouterr()
+    assert main([*train, "drop", "--out", str(tmp_path / "other")]) == 1
+    assert "no_think" in capsys.readouterr().err
+    assert exit_code([*train, "dropped", "--out", str(tmp_path / "third")]) == 2
+    assert "did you mean 'drop'" in capsys.readouterr().err
+
+
 def test_bad_rows_end_in_one_table_before_any_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         {"id": "good", "question": "which color ?", "think": "it looks red .", "answer": "red"},

@@ -96,6 +96,7 @@ def load_data(
         verify_images: open every image file; otherwise only check that it exists.
         options: the data set's own options, which are the keyword arguments of its `load`. With `hash_split: true`,
             data without splits are divided into `train`, `validation` and `test` by a hash of the pictures (`splits`).
+            With `think: drop` the reasoning is left out, for training on answers alone.
 
     Raises:
         BadRowsError: there are bad rows.
@@ -146,14 +147,21 @@ def _open_part(
     """The checked rows of one data set. Names, splits and options are checked now, and rows are read later."""
     source = resolve_data(part.data)
     own = dict(part.options)
+    check_known_name(part.data, "think", thinking := str(own.pop("think", "keep")), ("keep", "drop"))
     if own.pop("hash_split", False):
         check_split(part.split, f"{part.data} with hash_split")
         whole = "all" if source.dataset == "jsonl" and expand_home(source.path or "").is_file() else "train"
         rows: Iterable[Example | BadRow] = select_split(_load_rows(source, whole, {"format": format}, own), part.split)
     else:
         rows = _load_rows(source, part.split, {"format": format}, own)
+    if thinking == "drop":
+        rows = _drop_thinking(rows)
     checked = check_examples(rows, verify_images=verify_images, written_as=written_as)
     return track_progress(islice(checked, part.limit), f"rows of {part.data} read")
+
+
+def _drop_thinking(rows: Iterable[Example | BadRow]) -> Iterator[Example | BadRow]:
+    return (replace(row, think=None) if isinstance(row, Example) else row for row in rows)
 
 
 def _prefix_ids(rows: Iterable[Example | BadRow], name: str) -> Iterator[Example | BadRow]:

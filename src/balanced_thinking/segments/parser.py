@@ -22,7 +22,8 @@ from balanced_thinking.segments.scan import END_OF_TURN, TagScan, strip_space_an
 IGNORE, THINK, ANSWER = 0, 1, 2
 
 PROBLEMS: dict[str, str] = {
-    "no_think": "there is no thinking, but the format requires it (in a table: the column think or reasoning)",
+    "no_think": "there is no thinking, but the format requires it (in a table: the column think or reasoning; for "
+    "answers alone: reasoning_format direct)",
     "empty_think": "the thinking is empty",
     "missing_open_think": "the thinking is closed but was never opened",
     "unclosed_think": "the thinking is never closed: truncated, or the closing tag was forgotten",

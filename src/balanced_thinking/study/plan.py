@@ -23,6 +23,7 @@ from balanced_thinking.evaluation.benchmarks import Benchmark, read_benchmarks
 from balanced_thinking.runs.chain import follow_parents
 from balanced_thinking.training.recipe import Recipe, make_recipe
 
+GENERATED = ("world", "world-text")  # data sets that are drawn from a seed
 _NOT_RECIPE_KEYS = ("after", "stage")
 
 
@@ -108,7 +109,7 @@ class Study:
         for layer in layers:
             values = merge_mappings(values, layer)
         values = merge_mappings({"arm": arm, "stage": stage, "training": {"seed": seed}}, values)
-        if values.get("data", "world") == "world":
+        if values.get("data", "world") in GENERATED:  # each seed has training data of its own
             values = merge_mappings({"data_options": {"seed": seed}}, values)
         parent = own.get("after")
         return PlannedRun(

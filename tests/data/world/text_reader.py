@@ -32,7 +32,10 @@ SWAP = re.compile(
     rf"Next, what is at the ({_C}) and what is at the ({_C}) change places\."
 )
 # Sentences that say nothing about the board. What they name is checked where it is the answer.
-ASIDES = r"(?:Okay|Let me|Alright|First I|I start|Wait|Hmm|Good|Right|Yes|Back to the question|Now again|To sum up|The question is)\b.*"
+ASIDES = (
+    "(?:Okay|Let me|Alright|First I|I start|Wait|Hmm|Good|Right|Yes|"
+    r"Back to the question|Now again|To sum up|The question is)\b.*"
+)
 ANSWERS = r"(?:So it should be|That would give|So I would say|(?:So|Therefore,|The final) ?(?:the )?answer is) (\w+)\."
 # English with fields in braces -> the small grammar. `[x|y|]` are words that may be there.
 STATEMENTS = (
