@@ -178,9 +178,9 @@ def test_answers_alone_are_read_converted_trained_and_evaluated(
     assert "answer_nll" in first
     assert "think_nll" not in first
     few = ["--data", "world-text", "--data_options.n", "2", "--max-new-tokens", "4"]
-    assert main(["eval", "--model", str(run), *few]) == 0
-    (summary,) = run.glob("eval/*/summary.json")
-    assert json.loads(summary.read_text())["format"] == "direct"  # that of the run
+    assert main(["eval", "--model", str(run), *few, "--shots", "1"]) == 0
+    found = json.loads(next(run.glob("eval/*/summary.json")).read_text())
+    assert (found["format"], found["prompt"]) == ("direct", "question after 1 examples")  # the format is the run's
     capsys.readouterr()
     assert main([*train, "drop", "--out", str(tmp_path / "other")]) == 1
     assert "no_think" in capsys.readouterr().err

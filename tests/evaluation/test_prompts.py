@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.load import load_data
+from balanced_thinking.data.rows import prompt_messages
+from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.evaluation.prompts import PROMPTS, apply_prompt, get_prompt
+from balanced_thinking.evaluation.task import load_task_data
 from balanced_thinking.segments import FORMATS, get_format, parse
 
 COLOURS = Example("1", "Which colour?\nA. red\nB. blue", (), None, "A", choices=("red", "blue"))
@@ -43,3 +47,22 @@ def test_a_prompt_changes_the_question_alone(name: str) -> None:
 def test_an_unknown_prompt_is_named() -> None:
     with pytest.raises(ValueError, match="did you mean 'instructed'"):
         get_prompt("instruct")
+
+
+@pytest.mark.parametrize("data", ["world", "world-text"])
+def test_shots_are_training_rows_in_front_of_each_question(data: str) -> None:
+    rows = load_data(data, options={"n": 3}).examples
+    asked = load_task_data(Benchmark(data, options={"n": 3}, shots=2), "test", "think-answer").examples
+    alone = load_data(data, split="test", options={"n": 3}).examples
+    for one, plain in zip(asked, alone, strict=True):
+        assert (one.id, one.question, one.answer) == (plain.id, plain.question, plain.answer)
+        assert [turn.role for turn in one.history] == ["user", "assistant"] * 2
+        assert [turn.text for turn in one.history[::2]] == [row.question for row in rows[:2]]
+        for turn, row in zip(one.history[1::2], rows, strict=False):
+            shown = parse(turn.text)
+            assert (shown.think, shown.answer, shown.problems) == (row.think, row.answer, ())
+        pictures = [image for example in (*rows[:2], plain) for image in example.images]
+        assert [image.tobytes() for image in one.images] == [image.tobytes() for image in pictures]
+        assert str(prompt_messages(one)).count("'type': 'image'") == len(pictures)
+    with pytest.raises(ValueError, match="has 3 good rows; expected 4 shots"):
+        load_task_data(Benchmark(data, options={"n": 3}, shots=4), "test", "think-answer")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from balanced_thinking.cli.data import OUTSIDE_HELP, add_data_options, read_data_options, read_image_options
 from balanced_thinking.cli.output import show_result
-from balanced_thinking.cli.parser import Parser, batch_size, token_count
+from balanced_thinking.cli.parser import Parser, batch_size, shot_count, token_count
 from balanced_thinking.data.permissions import permit
 
 
@@ -62,6 +62,12 @@ def add_evaluation_options(parser: Parser) -> None:
         default="question",
         help="how questions are asked: question (as in training), instructed, or lmms-<benchmark>",
     )
+    parser.add_argument(
+        "--shots",
+        type=shot_count,
+        default=0,
+        help="training rows with completions to put before each question, 0: none",
+    )
     parser.add_argument("--scorer", default="exact", help=f"how answers are scored: {', '.join(SCORERS)}")
     parser.add_argument("--batch-size", type=batch_size, default=64, help="samples that are generated together")
     parser.add_argument(
@@ -80,7 +86,7 @@ def run_evaluation(arguments: argparse.Namespace) -> Path | None:
     from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks, load_benchmarks
     from balanced_thinking.models.find import check_model
 
-    names = ("limit", "on_bad_row", "batch_size", "max_new_tokens", "prompt", "scorer", "format")
+    names = ("limit", "on_bad_row", "batch_size", "max_new_tokens", "prompt", "scorer", "format", "shots")
     shared = {name: getattr(arguments, name) for name in names} | {"splits": (arguments.split,)}
     options = read_data_options(arguments.overrides)
     data = arguments.data or []

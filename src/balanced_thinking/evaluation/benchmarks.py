@@ -5,6 +5,7 @@
     data/chartqa: {splits: [val, test], prompt: question, scorer: relaxed, max_new_tokens: 1024}
     mine.jsonl: {on_bad_row: drop}
     world: {options: {n: 400}}
+    gsm8k:$DATA/gsm8k.tsv: {scorer: numeric, shots: 4}
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.types import check_keys, format_value, typed_arguments
+from balanced_thinking.config.variables import expand_variables
 from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.registry import result_folder_name
@@ -24,7 +26,8 @@ from balanced_thinking.scoring.scorers import get_scorer
 
 ON_BAD_ROW = ("error", "drop")
 # Far above what a machine can do.
-_AT_MOST = {"limit": 10**12, "batch_size": 2**20, "max_new_tokens": 10**7}
+_AT_MOST = {"limit": 10**12, "batch_size": 2**20, "max_new_tokens": 10**7, "shots": 1000}
+_AT_LEAST = {"shots": 0}  # 1 for the others
 _SHOWN = 80  # characters of a wrong value
 _IN_MEMORY = "examples"  # what results call a list of them
 
@@ -42,6 +45,7 @@ class Benchmark:
         batch_size: samples generated together.
         max_new_tokens: tokens after which an output is cut off.
         prompt: a name of `prompts.PROMPTS`.
+        shots: training rows with their completions that are put before each question as earlier turns.
         scorer: a name of `scoring.scorers.SCORERS`.
         format: the reasoning format of the outputs, by name or definition; None: the run's, else think-answer.
     """
@@ -56,6 +60,12 @@ class Benchmark:
     prompt: str = "question"
     scorer: str = "exact"
     format: str | dict[str, Any] | None = None
+    shots: int = 0
+
+    @property
+    def prompt_name(self) -> str:
+        """What results call the prompt."""
+        return f"{self.prompt} after {self.shots} examples" if self.shots else self.prompt
 
     @property
     def name(self) -> str:
@@ -88,12 +98,15 @@ def read_benchmarks(evaluate: Mapping[str, Mapping[str, Any] | None], **defaults
         own = {key: value for key, value in (options or {}).items() if key != "splits"}
         own = typed_arguments(Benchmark, own, where)
         for name, most in _AT_MOST.items():
-            if own.get(name) is not None and not 1 <= own[name] <= most:
+            least = _AT_LEAST.get(name, 1)
+            if own.get(name) is not None and not least <= own[name] <= most:
                 shown = format_value(own[name])[:_SHOWN]
-                raise RecipeError(f"{where}: {name} is {shown}; expected at least 1 and at most {most}")
+                raise RecipeError(f"{where}: {name} is {shown}; expected at least {least} and at most {most}")
         if own.get("on_bad_row", "error") not in ON_BAD_ROW:
             raise RecipeError(f"{where}: on_bad_row is {own['on_bad_row']!r}; expected {' or '.join(ON_BAD_ROW)}")
-        yield Benchmark(data=str(data), **{**defaults, **own, **_read_splits(options or {}, where)})
+        yield Benchmark(
+            data=expand_variables("evaluate", str(data)), **{**defaults, **own, **_read_splits(options or {}, where)}
+        )
 
 
 def _read_splits(options: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:

@@ -231,7 +231,7 @@ def _first_differing_setting(summary: Summary, task: Task) -> str:
     """Where the results differ from those of the task, as far as the summary says."""
     chosen = task.benchmark
     asked = {"model": task.model, "data": task.data, "split": task.split, "format": task.format.name}
-    asked |= {"prompt": chosen.prompt, "scorer": chosen.scorer, "dtype": task.dtype}
+    asked |= {"prompt": chosen.prompt_name, "scorer": chosen.scorer, "dtype": task.dtype}
     asked["max_new_tokens"] = str(chosen.max_new_tokens)
     for name in _COMPARED:
         if name in asked and (was := str(getattr(summary, name))) != asked[name]:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.data.bad_rows import BadRow, BadRowsError
+from balanced_thinking.data.bad_rows import BadRow, BadRowsError, DataError
 from balanced_thinking.data.checks import check_examples
-from balanced_thinking.data.example import Example
-from balanced_thinking.data.load import LoadedData, choose_read_format, load_data
+from balanced_thinking.data.example import Example, Turn
+from balanced_thinking.data.load import LoadedData, choose_read_format, load_data, stream_data
 from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.evaluation.prompts import apply_prompt
-from balanced_thinking.segments import ReasoningFormat, get_format
+from balanced_thinking.segments import ReasoningFormat, get_format, render
 
 NOTHING_TO_EVALUATE = "there is nothing to evaluate: the data holds no example; check --data, --split and --limit"
 FormatName = str | Mapping[str, Any]  # of a built-in format, or the definition of another
@@ -55,7 +56,41 @@ class Task:
 def load_task_data(benchmark: Benchmark, split: str, format: FormatName) -> LoadedData:
     """The examples of one split as its prompt puts them; every picture was opened once. Raises as `load_data` does."""
     loaded, shape = _load_examples(benchmark, split, format), get_format(format)
-    return LoadedData([apply_prompt(one, benchmark.prompt, shape) for one in loaded.examples], loaded.bad_rows)
+    shots = _load_shots(benchmark, format) if benchmark.shots else []
+    asked = (apply_prompt(one, benchmark.prompt, shape) for one in loaded.examples)
+    return LoadedData([put_shots_before(one, shots, shape) for one in asked], loaded.bad_rows)
+
+
+def _load_shots(benchmark: Benchmark, format: FormatName) -> list[Example]:
+    """The first good rows of the split `train`, asked with the same prompt. Raises DataError for too few of them."""
+    if not isinstance(benchmark.data, str):
+        raise DataError("shots are rows of the split train, which a list of examples does not have; expected a name")
+    rows = stream_data(
+        benchmark.data,
+        split="train",
+        format=choose_read_format(format),
+        on_bad_row="drop",
+        written_as=format,
+        options=benchmark.options,
+    )
+    shots = list(islice(rows, benchmark.shots))
+    if len(shots) < benchmark.shots:
+        raise DataError(f"{benchmark.name}, split train, has {len(shots)} good rows; expected {benchmark.shots} shots")
+    return [apply_prompt(shot, benchmark.prompt, get_format(format)) for shot in shots]
+
+
+def put_shots_before(example: Example, shots: Sequence[Example], format: ReasoningFormat) -> Example:
+    """The example with other examples and their completions as the first turns of its conversation."""
+    turns = [
+        turn
+        for shot in shots
+        for turn in (
+            Turn("user", shot.question, shot.image_places or (0,) * len(shot.images)),
+            Turn("assistant", render(shot.think, shot.answer, format)),
+        )
+    ]
+    pictures = tuple(image for shot in shots for image in shot.images)
+    return replace(example, images=(*pictures, *example.images), history=(*turns, *example.history))
 
 
 def _load_examples(benchmark: Benchmark, split: str, format: FormatName) -> LoadedData:

@@ -6,8 +6,6 @@ Reading one needs no torch. The keys under `training` are those of `ScaleSFTConf
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -24,6 +22,7 @@ from balanced_thinking.config.types import (
     format_value,
     typed_arguments,
 )
+from balanced_thinking.config.variables import expand_variables
 from balanced_thinking.config.yaml import read_yaml, read_yaml_file
 from balanced_thinking.models.find import TinySize
 from balanced_thinking.runs.paths import RunFiles
@@ -31,7 +30,6 @@ from balanced_thinking.training.arguments import LORA_SYNONYMS, argument_types, 
 from balanced_thinking.training.auto_batch import DIVISION_KEYS, is_same_but_divided
 from balanced_thinking.training.rank_change import keys_that_ranks_divide
 
-_VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 STAGES = ("sft", "grpo")
 # What changes nothing that is learned: how often something is written, and how batches reach the device.
 HARMLESS_KEYS = {
@@ -122,7 +120,7 @@ def make_recipe(raw: Mapping[str, Any], where: str) -> Recipe:
     """The recipe in a mapping, checked as by `load_recipe`."""
     recipe = Recipe(**typed_arguments(Recipe, raw, where))
     _check_sections(recipe)
-    recipe.model, recipe.data = _expand_variables("model", recipe.model), _expand_data(recipe.data)
+    recipe.model, recipe.data = expand_variables("model", recipe.model), _expand_data(recipe.data)
     return recipe
 
 
@@ -207,15 +205,7 @@ def _check_sections(recipe: Recipe) -> None:
 def _expand_data(data: Any) -> Any:
     """The variables in the name of a data set, of an entry of a list, or of each entry."""
     if isinstance(data, str):
-        return _expand_variables("data", data)
+        return expand_variables("data", data)
     if isinstance(data, dict):
         return {**data, "data": _expand_data(data["data"])} if isinstance(data.get("data"), str) else data
     return [_expand_data(entry) for entry in data] if isinstance(data, list) else data
-
-
-def _expand_variables(name: str, text: str) -> str:
-    expanded = os.path.expandvars(text)
-    if unset := _VARIABLE.search(expanded):
-        variable = unset[1].strip("{}")
-        raise RecipeError(f"{name} is {text!r}, but the environment variable {variable} is not set; export it first")
-    return expanded
