@@ -63,8 +63,8 @@ def check_model_conformance(
     """Check whether a model can be trained, packed, evaluated and resumed exactly.
 
     Args:
-        model: a run directory, a checkpoint's folder, a hub name, an embedded one (`world-base`) or a `tiny:` model. Of an
-            adapter, its base is checked.
+        model: a run directory, a checkpoint's folder, a hub name, an embedded model (`world-base`) or a `tiny:` one.
+            Of an adapter, its base is checked.
         data: rows of the user's own to check too: a data set's name or path, or a `UserData`.
         format: reasoning format of the samples.
         real_weights: check the checkpoint's own weights instead of a shrunken copy with random ones. Training then uses
