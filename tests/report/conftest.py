@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from balanced_thinking.report.build import Report, load_report
 from tests.report.synthetic import outcomes, write_run, write_study
 
 
@@ -22,3 +23,9 @@ def study(tmp_path: Path) -> Path:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two settings, four arms, two seeds."""
     return write_study(tmp_path_factory.mktemp("study") / "runs", seeds=2, n=60)
+
+
+@pytest.fixture(scope="session")
+def report(runs: Path) -> Report:
+    """The report of `runs`."""
+    return load_report(runs)

@@ -9,11 +9,14 @@ import shutil
 from pathlib import Path
 
 from balanced_thinking.report import write_report
-from balanced_thinking.report.build import load_report
+from balanced_thinking.report.build import Report, load_report
+from balanced_thinking.report.write.page import render_page
 from tests.report.synthetic import write_run
 
 
-def test_several_settings_make_one_page_with_the_same_numbers_beside_it(runs: Path, tmp_path: Path) -> None:
+def test_several_settings_make_one_page_with_the_same_numbers_beside_it(
+    runs: Path, report: Report, tmp_path: Path
+) -> None:
     page = write_report(runs, tmp_path / "report.html", tmp_path / "report.md").read_text(encoding="utf-8")
     ids = re.findall(r'\sid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
@@ -21,7 +24,7 @@ def test_several_settings_make_one_page_with_the_same_numbers_beside_it(runs: Pa
     markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
     for text in (html.unescape(page), markdown.replace("\\", "")):
         assert "This study has too little power in 2 of 2 settings (ratio-10, ratio-40)" in text
-    for setting, contrast in load_report(runs).contrasts:
+    for setting, contrast in report.contrasts:
         numbers = f"{contrast.points:+.1f}".replace("-", "−")
         assert setting in page
         assert numbers in html.unescape(page)
@@ -30,6 +33,7 @@ def test_several_settings_make_one_page_with_the_same_numbers_beside_it(runs: Pa
     contrasts = list(csv.DictReader((tmp_path / "report-contrasts.csv").open()))
     assert [row["setting"] for row in arms] == ["ratio-10"] * 4 + ["ratio-40"] * 4
     assert len(contrasts) == 6
+    assert (tmp_path / "report-settings.csv").is_file()
     assert float(contrasts[0]["margin"]) == 1.0
 
 
@@ -39,9 +43,9 @@ ORDER = (
 )
 
 
-def test_one_setting_and_several_have_their_parts_in_one_order(runs: Path, tmp_path: Path) -> None:
+def test_one_setting_and_several_have_their_parts_in_one_order(runs: Path, report: Report, tmp_path: Path) -> None:
     one = write_report(runs / "ratio-10", tmp_path / "one.html").read_text(encoding="utf-8")
-    several = write_report(runs, tmp_path / "several.html").read_text(encoding="utf-8")
+    several = render_page(report)
     nav = re.findall(r'<a href="#[^"]+">([^<]+)</a>', one)
     assert tuple(nav) == tuple(re.findall(r"<h2[^>]*>([^<]+)</h2>", one)) == ORDER
     outer = re.findall(r"<h2[^>]*>([^<]+)</h2>", several)
@@ -71,9 +75,9 @@ def test_a_run_beside_its_seeds_is_a_note(tmp_path: Path) -> None:
     ]
 
 
-def test_runs_beside_the_settings_are_a_note(runs: Path, tmp_path: Path) -> None:
+def test_runs_beside_the_settings_are_a_note(runs: Path, report: Report, tmp_path: Path) -> None:
     shutil.copytree(runs, tmp_path / "runs")
-    assert not load_report(tmp_path / "runs").notes
+    assert not report.notes
     write_run(tmp_path / "runs/base", [True, False])
     assert load_report(tmp_path / "runs").notes == (
         "not shown, because they are beside the settings and not inside one: base",

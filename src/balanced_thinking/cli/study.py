@@ -23,6 +23,7 @@ def add_report_options(parser: Parser) -> None:
     parser.add_argument("runs", type=Path, help="folder of run directories")
     parser.add_argument("--html", type=Path, help="the page to write  [RUNS/report.html]")
     parser.add_argument("--markdown", type=Path, help="the same tables as Markdown  [beside the page]")
+    parser.add_argument("--figure", type=Path, help="the main figure as an SVG file, for a document  [not written]")
     parser.add_argument(
         "--allow-outside", action="store_true", help="also show pictures that are outside the folder of their run"
     )
@@ -38,7 +39,7 @@ def run_report(arguments: argparse.Namespace) -> Path:
 
     html = arguments.html or StudyFiles(arguments.runs).report
     with permit(outside=arguments.allow_outside):
-        return write_report(arguments.runs, html, arguments.markdown or html.with_suffix(".md"))
+        return write_report(arguments.runs, html, arguments.markdown or html.with_suffix(".md"), arguments.figure)
 
 
 def add_study_options(parser: Parser) -> None:

@@ -9,35 +9,30 @@ from balanced_thinking.system.files import write_atomically
 __all__ = ["write_report"]
 
 
-def write_report(runs_dir: Path | str, html_path: Path | str, markdown_path: Path | str | None = None) -> Path:
+def write_report(
+    runs_dir: Path | str,
+    html_path: Path | str,
+    markdown_path: Path | str | None = None,
+    figure_path: Path | str | None = None,
+) -> Path:
     """Read `RUNS/[<setting>/]<arm>/seed-<k>/` (or `.../<arm>/`, or one run), write the report, return the page's path.
 
     Contrasts and margin come from `RUNS/study.yaml` where there is one. `markdown_path` is for the same numbers as
-    Markdown. Beside it two CSV files are written: the arms (`.csv`) and their contrasts (`-contrasts.csv`). The page
-    names what an unfinished run lacks. Raises ValueError when `runs_dir` holds no run, and where two of these files
-    would have the same path.
+    Markdown. Beside it CSV files are written: the arms (`.csv`), their contrasts (`-contrasts.csv`) and, where there
+    are several settings, each arm over all of them (`-settings.csv`). `figure_path` is for the main figure as SVG: the
+    grid of arms and settings, or the paired differences. The page names what an unfinished run lacks. Raises ValueError
+    when `runs_dir` holds no run, where two of these files would have the same path, and for a figure without contrasts.
     """
     # Imported here so that `balanced --help`, which imports this module, does not wait for matplotlib.
-    from balanced_thinking.config.errors import RecipeError
     from balanced_thinking.report.build import load_report
-    from balanced_thinking.report.write.markdown import render_markdown
-    from balanced_thinking.report.write.page import render_page
-    from balanced_thinking.report.write.spreadsheet import all_arm_rows, render_arms_csv, render_contrasts_csv
+    from balanced_thinking.report.write.files import plan_files
 
-    texts = {Path(html_path): render_page}
-    if markdown_path is not None:
-        path = Path(markdown_path)
-        texts[path] = render_markdown
-        texts[path.with_suffix(".csv")] = lambda report: render_arms_csv(all_arm_rows(report))
-        texts[path.with_name(f"{path.stem}-contrasts.csv")] = render_contrasts_csv
-        if len(texts) < 4:
-            raise RecipeError(
-                f"the page {html_path}, the Markdown {markdown_path} and the .csv beside it would be the "
-                "same file; choose names that end in .html and .md with --html and --markdown"
-            )
+    markdown, figure = (None if path is None else Path(path) for path in (markdown_path, figure_path))
+    files = plan_files(Path(html_path), markdown, figure)
     report = load_report(Path(runs_dir))
-    for path, text in {path: render(report) for path, render in texts.items()}.items():  # all of them, or none
-        _write_with_parents(path, text)
+    for path, text in {path: render(report) for path, render in files.items()}.items():  # all of them, or none
+        if text is not None:
+            _write_with_parents(path, text)
     return Path(html_path)
 
 

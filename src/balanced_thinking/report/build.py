@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 from balanced_thinking.report.compare.contrasts import Contrast
 from balanced_thinking.report.compare.cost import cost_rows
+from balanced_thinking.report.compare.grid import Grid, make_grid
 from balanced_thinking.report.compare.plan import Plan, load_plan
 from balanced_thinking.report.compare.samples import MAX_BYTES, SAMPLES, Samples, choose_samples
 from balanced_thinking.report.compare.tables import Tables, group_by_arm, make_tables, order_arms
 from balanced_thinking.report.draw.curves import MAX_POINTS, MIN_POINTS, PANELS, draw_curves
 from balanced_thinking.report.draw.forest import draw_forest, forest_rows
+from balanced_thinking.report.draw.grid import draw_grid
 from balanced_thinking.report.draw.svg import Drawing
 from balanced_thinking.report.draw.times import draw_times
 from balanced_thinking.runs.find import SettingFolder, find_arms_with_own_run, find_runs, find_settings
@@ -56,17 +58,28 @@ class NamedContrast(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """A complete report. `arms` of all settings fix the colours. `overall` is None for a single setting."""
+    """A complete report. `arms` of all settings fix the colours.
+
+    `overall` (the differences line by line), `grid` and its drawing are None for a single setting, the drawing also
+    where the grid is too large for one.
+    """
 
     arms: tuple[str, ...]
     sections: tuple[Section, ...]
     margin: float | None
     overall: Drawing | None
+    grid: Grid | None
+    grid_drawing: Drawing | None
     notes: tuple[str, ...]
 
     @property
     def has_several_settings(self) -> bool:
         return len(self.sections) > 1
+
+    @property
+    def main_figure(self) -> Drawing | None:
+        """The figure that says most: the grid of all settings, or else the paired differences."""
+        return self.grid_drawing or self.overall or self.sections[0].forest
 
     @property
     def all_notes(self) -> list[str]:
@@ -114,7 +127,9 @@ def load_report(root: Path) -> Report:
     sections = _make_sections(runs, shared)
     overall = {section.name or "": section.tables.contrasts for section in sections}
     forest = draw_forest(forest_rows(overall, arms), plan.margin, "overall-forest") if len(sections) > 1 else None
-    return Report(arms, sections, plan.margin, forest, tuple(notes))
+    grid = make_grid(overall) if len(sections) > 1 else None
+    drawing = draw_grid(grid, plan.margin, "overall-grid") if grid else None
+    return Report(arms, sections, plan.margin, forest, grid, drawing, tuple(notes))
 
 
 def _describe_left_out(root: Path, plan: Plan, places: Sequence[SettingFolder]) -> Iterator[str]:

@@ -112,8 +112,8 @@ def compare_arms(pairs: Sequence[RunPair], split: str, margin: float | None, not
     ]
     made = iter(make_contrasts([comparison for family in families for comparison in family]))
     right, malformed, truncated, complete = ([next(made) for _ in family] for family in families)
-    compared = map(OutputContrasts, _adjust(malformed), _adjust(truncated), complete)
-    return tuple(replace(contrast, outputs=one) for contrast, one in zip(_adjust(right), compared, strict=True))
+    tested = map(OutputContrasts, adjust_contrasts(malformed), adjust_contrasts(truncated), complete)
+    return tuple(replace(one, outputs=its) for one, its in zip(adjust_contrasts(right), tested, strict=True))
 
 
 def make_contrasts(comparisons: Sequence[Comparison]) -> list[Contrast | None]:
@@ -153,9 +153,9 @@ def _keyed_by_seed(answers: Sequence[PairedAnswers]) -> PairedOutcomes:
     return PairedOutcomes(ours, theirs, counted or None)
 
 
-def _adjust(found: Sequence[Contrast | None]) -> list[Contrast]:
-    """The contrasts with p adjusted over all of them."""
-    contrasts = [contrast for contrast in found if contrast is not None]  # every one: all of its items count
+def adjust_contrasts(found: Sequence[Contrast | None]) -> list[Contrast]:
+    """The contrasts with p and the level of single seeds adjusted over all of them; None is left out."""
+    contrasts = [contrast for contrast in found if contrast is not None]
     adjusted = holm_adjusted([contrast.p for contrast in contrasts])
     return [
         replace(contrast, p_holm=p, alpha=ALPHA / len(contrasts))

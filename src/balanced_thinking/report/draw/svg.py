@@ -19,12 +19,17 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from balanced_thinking.html import read_asset
+
 INK, ARM = "#010203", "#040506"
 SVG = "http://www.w3.org/2000/svg"
 DASHES = ("solid", (0, (6, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 COLORS = 8  # as many as in page.css
 INCHES_WIDE = 8.4  # of a figure as wide as the page
 LABEL_LENGTH = 44  # characters of a name in a drawing
+
+DRAWING_CSS = read_asset("balanced_thinking.report.draw", "drawing.css")
+_CLASSES = ("arm-", "grid-")  # an id that begins so becomes a class of DRAWING_CSS
 
 RC = {
     "svg.fonttype": "none",
@@ -74,14 +79,28 @@ def figure_to_svg(figure: Figure, key: str, alternative: str) -> str:
     return _restyle_svg(buffer.getvalue(), re.sub(r"\W", "-", key), alternative)
 
 
+def to_standalone_svg(drawing: Drawing) -> str:
+    """The drawing as a file of its own: with its colours for light and dark, on a background of its own."""
+    root = ET.fromstring(drawing.svg)
+    width, height = root.attrib["viewBox"].split()[2:]
+    root.attrib |= {"width": width, "height": height}
+    style = ET.Element(f"{{{SVG}}}style")
+    style.text = f"{DRAWING_CSS}svg {{ color: var(--ink); font: 11px var(--sans); stroke-linejoin: round; }}\n"
+    style.text += ".paper { fill: var(--paper); }\n"
+    title = ET.Element(f"{{{SVG}}}title")
+    title.text = f"{drawing.title}, {drawing.unit}"
+    root[:0] = [title, style, ET.Element(f"{{{SVG}}}rect", {"class": "paper", "width": width, "height": height})]
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
 def arm_css_class(arm: int) -> str:
     return f"arm-{arm % COLORS}"
 
 
-def shorten_label(text: str) -> str:
+def shorten_label(text: str, length: int = LABEL_LENGTH) -> str:
     """A name for a drawing: one line, limited length, without control characters, which XML does not allow."""
     plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return plain if len(plain) <= LABEL_LENGTH else f"{plain[: LABEL_LENGTH - 1]}…"
+    return plain if len(plain) <= length else f"{plain[: length - 1]}…"
 
 
 def draw_dot(axes: Axes, x: float, y: float, size: float, arm: int, **options: Any) -> None:
@@ -114,7 +133,7 @@ def _drop_tags(parent: ET.Element, tags: set[str]) -> None:
 
 def _restyle_element(element: ET.Element, key: str) -> None:
     name = element.attrib.pop("id", "")
-    if name.startswith("arm-"):
+    if name.startswith(_CLASSES):
         element.set("class", name)
     elif element.tag == f"{{{SVG}}}clipPath":
         element.set("id", f"{key}-{name}")

@@ -23,8 +23,11 @@ from balanced_thinking.report.compare.formatting import (
     format_ratio,
     format_seed,
 )
+from balanced_thinking.report.compare.grid import summarize_grid
 from balanced_thinking.report.compare.rows import ArmRow
 from balanced_thinking.report.compare.tables import Tables
+from balanced_thinking.report.draw.grid import explain_marks
+from balanced_thinking.report.write.grid_words import SUMMARY_HEADER, explain_summary, grid_tables, summary_cells
 from balanced_thinking.report.write.wording import (
     complete_share_cell,
     describe_limits,
@@ -106,8 +109,25 @@ def _overall_blocks(report: Report) -> list[str]:
         for trouble in section.tables.decisive_troubles
     ]
     blocks = [*troubles, *([f"**{escape_markdown(warning)}**"] if warning else [])]
+    blocks += _grid_blocks(report)
     blocks += [_markdown_list(f"{setting}: {verdict_headline(contrast)}" for setting, contrast in report.contrasts)]
     return [*blocks, *([_markdown_table(["setting", *CONTRAST_HEADER], rows)] if report.contrasts else [])]
+
+
+def _grid_blocks(report: Report) -> list[str]:
+    """The grid of arms and settings, and the summary of each arm."""
+    if report.grid is None:
+        return []
+    tables = [_markdown_table(header, rows) for header, rows in grid_tables(report.grid)]
+    rows = [[f"{row.arm} − {row.base}", *summary_cells(row)] for row in summarize_grid(report.grid)]
+    return [
+        "### Differences in all settings, points (95 % interval)",
+        *tables,
+        escape_markdown(f"{explain_marks(report.margin)}."),
+        "### In how many settings each arm is better or worse",
+        _markdown_table(["contrast", *SUMMARY_HEADER], rows),
+        escape_markdown(explain_summary(report)),
+    ]
 
 
 def _section_blocks(tables: Tables, title: str) -> list[str]:

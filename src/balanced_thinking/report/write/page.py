@@ -6,9 +6,10 @@ from markupsafe import Markup
 
 from balanced_thinking.html import content_security_policy, read_asset, template_environment
 from balanced_thinking.report.build import NamedContrast, Report
-from balanced_thinking.report.compare import formatting
+from balanced_thinking.report.compare import formatting, grid
 from balanced_thinking.report.compare.contrasts import Contrast
-from balanced_thinking.report.write import wording
+from balanced_thinking.report.draw.svg import DRAWING_CSS
+from balanced_thinking.report.write import grid_words, wording
 from balanced_thinking.runs.outcomes import GROUPS
 
 _ASSETS = "balanced_thinking.report.write"
@@ -33,6 +34,8 @@ FILTERS = (
     wording.significant_or_not,
     wording.output_test_cell,
     wording.complete_share_cell,
+    grid.summarize_grid,
+    grid_words.summary_cells,
     wording.power_sentence,
     wording.low_power_warning,
     wording.low_power_settings_warning,
@@ -45,13 +48,15 @@ FILTERS = (
 
 def render_page(report: Report) -> str:
     """The complete page. Only our own style sheet, script and drawings are not escaped."""
-    css, js = (read_asset(_ASSETS, name) for name in ("page.css", "page.js"))
+    css, js = DRAWING_CSS + read_asset(_ASSETS, "page.css"), read_asset(_ASSETS, "page.js")
     environment = template_environment(_ASSETS)
     environment.filters |= {word.__name__: word for word in FILTERS} | {"trusted": Markup}
     environment.globals |= {
         "groups": GROUPS,
         "name_contrasts": name_contrasts,
         "outputs_rule": wording.explain_outputs(),
+        "summary_header": grid_words.SUMMARY_HEADER,
+        "summary_rule": grid_words.explain_summary(report),
     }
     template = environment.get_template("page.html.j2")
     return template.render(report=report, css=Markup(css), js=Markup(js), policy=content_security_policy(css, js))

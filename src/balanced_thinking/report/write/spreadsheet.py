@@ -9,6 +9,7 @@ from dataclasses import asdict, fields, replace
 
 from balanced_thinking.report.build import Report
 from balanced_thinking.report.compare.contrasts import Contrast
+from balanced_thinking.report.compare.grid import SummaryRow, summarize_grid
 from balanced_thinking.report.compare.rows import ArmRow
 from balanced_thinking.system.spreadsheets import disarm_formula
 
@@ -38,6 +39,13 @@ def render_contrasts_csv(report: Report) -> str:
         for contrast in contrasts
     ]
     return _to_csv(CONTRAST_COLUMNS, (dict(zip(CONTRAST_COLUMNS, line, strict=True)) for line in lines))
+
+
+def render_settings_csv(report: Report) -> str | None:
+    """One line for each pair of arms: in how many settings its difference is what; None for a single setting."""
+    if report.grid is None:
+        return None
+    return _to_csv([field.name for field in fields(SummaryRow)], map(asdict, summarize_grid(report.grid)))
 
 
 CONTRAST_COLUMNS = (
