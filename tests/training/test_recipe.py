@@ -36,6 +36,7 @@ def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_run_of_a_shipped_study_is_valid(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BALANCED_THINKING_DATA", "data")
+    monkeypatch.setenv("BALANCED_THINKING_MODEL", "model")
     for node in load_study(study).planned_runs():
         training_arguments(node.recipe, tmp_path)
     assert f"balanced study {study.relative_to(RECIPES[0].parents[2])}" in study.read_text()

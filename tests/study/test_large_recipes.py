@@ -1,0 +1,61 @@
+"""The studies for large machines: every plan resolves and every option is valid, without weights or a network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from balanced_thinking.cli import main
+from tests.conftest import REPOSITORY
+
+LARGE = sorted((REPOSITORY / "recipes" / "vision-r1").glob("*.yaml"))
+TEXT = sorted((REPOSITORY / "recipes" / "text").glob("*.yaml"))
+
+
+def _write(file: Path, text: object) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text if isinstance(text, str) else json.dumps(text))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the recipes read, with one row of each data set."""
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("vision-r1-cold/a.png", "scienceqa/images/test/7/image.png", "iconqa/fill_in_blank/1/image.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(folder / name)
+    said = "<think>Two sides.</think><answer>C</answer>"
+    turns = [{"from": "human", "value": "<image>Which?"}, {"from": "gpt", "value": said}]
+    _write(
+        folder / "vision-r1-cold/vision_r1_llava_cot_full.json", [{"id": "a", "image": "a.png", "conversations": turns}]
+    )
+    item = {"question": "Which?", "choices": ["dog", "cat"], "answer": 1, "image": "image.png", "lecture": "Cats purr."}
+    _write(folder / "scienceqa/problems.json", {"7": item})
+    _write(folder / "scienceqa/pid_splits.json", {"test": ["7"]})
+    _write(folder / "iconqa/fill_in_blank/1/data.json", {"question": "How many?", "answer": "2"})
+    splits = ("train", "val", "test")
+    _write(folder / "cot/think_scienceqa.json", {split: item | {"image": None, "split": split} for split in splits})
+    _write(folder / "cot/gsm8k.tsv", "".join(f"How many {k}?\t{k}\tIt is {k}.\n" for k in range(60)))
+    return folder
+
+
+@pytest.mark.parametrize("recipe", [*LARGE, *TEXT], ids=lambda path: path.stem)
+def test_a_dry_run_finds_no_fault(
+    recipe: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BALANCED_THINKING_DATA", str(published))
+    monkeypatch.setenv("BALANCED_THINKING_MODEL", "models/gemma-3-270m")
+    assert main(["study", str(recipe), "--out", str(tmp_path / "study"), "--dry-run"]) == 0
+    assert not (tmp_path / "study").exists()
+    plan = capsys.readouterr().out
+    arms = ("sft", "scale-sft", "sft+grpo", "scale-sft+grpo") if recipe in LARGE else ("sft", "two-weights")
+    assert all(f"{arm}/seed-2 " in plan for arm in arms)
+
+
+def test_a_folder_that_is_not_named_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BALANCED_THINKING_DATA", raising=False)
+    with pytest.raises(SystemExit, match="2"):
+        main(["study", str(LARGE[0]), "--out", str(tmp_path), "--dry-run"])
