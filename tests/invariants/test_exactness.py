@@ -17,7 +17,7 @@ from balanced_thinking.models.tiny import build_tiny
 from tests.conftest import ARCHITECTURES, some_now
 from tests.forked import run_ranks
 from tests.invariants.two_ranks import CASES, logs_and_evaluation
-from tests.invariants.two_ranks_sharded import MESHES, SHARDED, gradients
+from tests.invariants.two_ranks_sharded import MESHES, NORM, SHARDED, gradients
 from tests.invariants.two_ranks_zero import STEPS, without_some_pictures
 from tests.tiny_training import GradNorms, config, logged, losses, trainer
 
@@ -103,10 +103,14 @@ def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
 
 
 def test_sharding_by_fsdp2_changes_no_gradient(tmp_path: Path) -> None:
-    """Heads that are tied, by themselves, and beside the last norm; over one axis of ranks and over two."""
+    """Heads that are tied, by themselves, and beside the last norm; over one axis of ranks and over two. A
+    sharded gradient can be scaled to a norm."""
     on_two_ranks(tmp_path, str(RANKS.with_name("two_ranks_sharded.py")), str(tmp_path))
     for rank in (0, 1):
         found = torch.load(tmp_path / f"found-{rank}.pt")
+        matched, plain = found.pop("matched"), gradients("gemma3")
+        factor = NORM / torch.nn.utils.get_total_norm(list(plain.values()))
+        torch.testing.assert_close(matched, {name: factor * one for name, one in plain.items()}, rtol=1e-4, atol=1e-6)
         assert set(found) == {f"{case}/{mesh}" for case in SHARDED for mesh in MESHES}
         for name, sharded in found.items():
             torch.testing.assert_close(sharded, gradients(name.split("/")[0]), rtol=1e-4, atol=1e-6)
@@ -131,14 +135,21 @@ def test_zero_3_equals_one_rank_packed_and_padded(world_rows: Dataset, tmp_path:
         assert norms == pytest.approx(logged(alone, "grad_norm"), rel=1e-5), (architecture, case)
 
 
-@pytest.mark.parametrize("architecture", some_now("gemma3".__eq__, ["llava_next", "gemma3"]))
-def test_uniform_weighting_follows_trls_trajectory(architecture: str, world_rows: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "loss"),
+    some_now(lambda name, loss: (name, loss) == ("gemma3", "nll"), ["llava_next", "gemma3"], ["nll", "dft"]),
+)
+def test_uniform_weighting_follows_trls_trajectory(
+    architecture: str, loss: str, world_rows: Dataset, tmp_path: Path
+) -> None:
     options = {"max_steps": 20, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_length": 1024}
-    ours = trainer(architecture, world_rows, config(tmp_path, weighting="uniform", log_entropy=True, **options))
+    gate = {"token_gate": "dft" if loss == "dft" else "none"}
+    ours = trainer(architecture, world_rows, config(tmp_path, weighting="uniform", log_entropy=True, **gate, **options))
     ours.train()
     shared = config(tmp_path, **options)
     model, processor = build_tiny(architecture)
-    plain = SFTConfig(**{name: getattr(shared, name) for name in (*options, *_SHARED)}, completion_only_loss=True)
+    common = {name: getattr(shared, name) for name in (*options, *_SHARED)}
+    plain = SFTConfig(**common, completion_only_loss=True, loss_type=loss)
     theirs = SFTTrainer(model, plain, train_dataset=_decoded(world_rows), processing_class=processor)
     theirs.train()
     assert losses(ours)[0] == pytest.approx(losses(theirs)[0], rel=1e-6)

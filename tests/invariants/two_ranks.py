@@ -22,7 +22,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     for mode in NORMALIZE
     if name == "qwen2_5_vl" or mode == "example"
 }
-CASES["example means and factors"] = ("qwen2_5_vl", {"weighting": "example-mean", "closing_tag_factor": 4.0})
+_OF_TOKENS = {"closing_tag_factor": 4.0, "token_gate": "eaft", "token_gate_on": "think"}
+CASES["example means, factors and gates"] = ("qwen2_5_vl", {"weighting": "example-mean", **_OF_TOKENS})
 
 
 def logs_and_evaluation(rows: Dataset, out: Path, batch: int) -> list[dict[str, float]]:

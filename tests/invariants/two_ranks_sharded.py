@@ -16,16 +16,20 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 
 from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.training.gradient_norm import scale_to_norm_
 from balanced_thinking.training.head import FullPrecisionLoss, attach_weighted_head
 
 # What a model may do with its head: share the embedding's weight or keep its own, with the last norm beside it or not.
 SHARDED = ("llava_next", "qwen2_5_vl", "gemma3", "qwen2", "qwen2-untied")
 MESHES = {"sharded": (1, 2), "replicated": (2, 1)}
+NORM = 0.7
 _AXES = ("dp_replicate", "dp_shard")
 
 
-def gradients(case: str, half: int | None = None, mesh: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
-    """Whole gradients by name, of half of the samples or of all."""
+def gradients(
+    case: str, half: int | None = None, mesh: tuple[int, int] | None = None, norm: float | None = None
+) -> dict[str, torch.Tensor]:
+    """Whole gradients by name, of half of the samples or of all; scaled to this norm."""
     model = build_tiny(case.removesuffix("-untied"))[0]
     if case.endswith("-untied"):
         model.config.tie_word_embeddings = False
@@ -41,6 +45,9 @@ def gradients(case: str, half: int | None = None, mesh: tuple[int, int] | None =
         inputs = {"input_ids": ids[micro_batch], "attention_mask": torch.ones_like(ids[micro_batch])}
         loss = model(**inputs, labels=ids[micro_batch], token_weights=weights[micro_batch], use_cache=False).loss
         (loss if half is None else 2 * loss).backward()  # ranks are averaged
+    if norm is not None:
+        sharded = [p.grad for p in model.parameters() if p.grad is not None]
+        scale_to_norm_(sharded, torch.nn.utils.get_total_norm(sharded), norm)
     return {name: _gather_full(p.grad) for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -86,6 +93,7 @@ def main(folder: Path) -> None:
     rank = torch.distributed.get_rank()
     low = in_low_precision()
     found = {f"{case}/{name}": gradients(case, rank, mesh) for case in SHARDED for name, mesh in MESHES.items()}
+    found["matched"] = gradients("gemma3", rank, MESHES["sharded"], norm=NORM)
     if rank == 0:
         torch.save(low, folder / "low.pt")
     torch.save(found, folder / f"found-{rank}.pt")

@@ -16,6 +16,7 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import ANSWER, THINK
 from balanced_thinking.training.gradient_norm import MatchedGradientNorm, scale_to_norm_
+from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 from tests.tiny_training import GradNorms, config, logged, losses, trainer
 
@@ -26,7 +27,8 @@ TWO_WEIGHTS = {"think_weight_start": 0.6, "answer_weight_start": 1.5, "answer_we
 CASES: dict[str, tuple[dict[str, Any], str, tuple[float, float]]] = {
     "example-mean": ({"weighting": "example-mean"}, "example-mean", (1.0, 1.0)),
     "closing tags of plain SFT": ({"weighting": "uniform", "closing_tag_factor": FACTOR}, "token", (1.0, 1.0)),
-    "everything": (TWO_WEIGHTS | {"closing_tag_factor": FACTOR}, "example", (0.6, 1.5)),
+    "dft on thinking": ({"weighting": "uniform", "token_gate": "dft", "token_gate_on": "think"}, "token", (1.0, 1.0)),
+    "everything": (TWO_WEIGHTS | {"closing_tag_factor": FACTOR, "token_gate": "eaft"}, "example", (0.6, 1.5)),
 }
 
 
@@ -41,6 +43,18 @@ class Supervised(NamedTuple):
     nll: Tensor
     segments: Tensor
     closes: Tensor  # whether a token is one of the closing tags
+    logits: Tensor
+
+    def gated_nll(self, options: dict[str, Any]) -> Tensor:
+        if options.get("token_gate") == "dft":
+            gates = torch.exp(-self.nll)
+        elif options.get("token_gate") == "eaft":
+            top = self.logits.topk(20).values.softmax(-1)
+            gates = -(top * top.log()).sum(-1) / 3
+        else:
+            return self.nll
+        on_think_alone = options.get("token_gate_on") == "think"
+        return self.nll * torch.where((self.segments == THINK) | (not on_think_alone), gates, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -55,25 +69,28 @@ def samples(rows: Dataset) -> list[Supervised]:
             logits = model.double()(input_ids=batch["input_ids"]).logits[0, :-1]
         ids, segments = batch["input_ids"][0, 1:], batch["segment_ids"][0, 1:]
         nll = torch.nn.functional.cross_entropy(logits, ids, reduction="none")
-        found.append(Supervised(nll[segments > 0], segments[segments > 0], torch.isin(ids, tags)[segments > 0]))
+        kept = segments > 0
+        found.append(Supervised(nll[kept], segments[kept], torch.isin(ids, tags)[kept], logits[kept]))
     return found
 
 
-def weighted_mean(samples: list[Supervised], segments: tuple[int, ...], factor: float) -> float:
-    """The mean nll of these segments' tokens, each with its factor."""
-    total = count = 0.0
+def weighted_mean(samples: list[Supervised], segments: tuple[int, ...], options: dict[str, Any]) -> float:
+    """The mean nll of these segments' tokens, each with its factor and its gate."""
+    factor, total, count = options.get("closing_tag_factor", 1.0), 0.0, 0.0
     for one in samples:
         factors = torch.where(one.closes, factor, 1.0).double() * torch.isin(one.segments, torch.tensor(segments))
-        total, count = total + float((factors * one.nll).sum()), count + float(factors.sum())
+        total, count = total + float((factors * one.gated_nll(options)).sum()), count + float(factors.sum())
     return total / count
 
 
-def expected_loss(samples: list[Supervised], means: str, weights: tuple[float, float], factor: float) -> float:
+def expected_loss(
+    samples: list[Supervised], means: str, weights: tuple[float, float], options: dict[str, Any]
+) -> float:
     if means == "token":
-        return weighted_mean(samples, (THINK, ANSWER), factor)
+        return weighted_mean(samples, (THINK, ANSWER), options)
     if means == "example-mean":
-        return sum(weighted_mean([one], (THINK, ANSWER), factor) for one in samples) / len(samples)
-    means_of = [sum(weighted_mean([one], (s,), factor) for one in samples) / len(samples) for s in (THINK, ANSWER)]
+        return sum(weighted_mean([one], (THINK, ANSWER), options) for one in samples) / len(samples)
+    means_of = [sum(weighted_mean([one], (s,), options) for one in samples) / len(samples) for s in (THINK, ANSWER)]
     return weights[0] * means_of[0] + weights[1] * means_of[1]
 
 
@@ -92,12 +109,14 @@ def test_the_loss_is_that_of_the_definition_however_the_batch_is_cut_and_packed(
     name: str, rows: Dataset, samples: list[Supervised], tmp_path: Path
 ) -> None:
     options, means, weights = CASES[name]
-    expected = expected_loss(samples, means, weights, options.get("closing_tag_factor", 1.0))
+    expected = expected_loss(samples, means, weights, options)
+    plain_nll = torch.cat([one.nll[one.segments == THINK] for one in samples]).mean()
     (padded, norm), (packed, same) = (
         take_step(rows, tmp_path, batch, packing=packing, **options) for batch, packing in ((8, False), (2, True))
     )
     assert padded["loss"] == pytest.approx(expected, rel=1e-6)
     assert (packed["loss"], same) == pytest.approx((padded["loss"], norm), rel=1e-6)
+    assert padded["think_nll"] == pytest.approx(float(plain_nll), rel=1e-6)  # the log's has neither weight nor gate
     for shares in (padded, packed):
         if means == "example":
             assert (shares["w_think"], shares["w_answer"]) == pytest.approx(weights)
@@ -117,27 +136,43 @@ def think_share(samples: list[Supervised], means: str, factor: float) -> float:
     return sum(think / total for think, total in pairs) / len(pairs)
 
 
-def test_evaluation_has_fixed_weights_and_no_factors(rows: Dataset, samples: list[Supervised], tmp_path: Path) -> None:
+def test_evaluation_has_fixed_weights_alone(rows: Dataset, samples: list[Supervised], tmp_path: Path) -> None:
     for options, means in ((CASES["everything"][0], "example"), (CASES["example-mean"][0], "example-mean")):
         run = trainer("qwen2", rows, config(tmp_path, per_device_eval_batch_size=3, **options), eval_dataset=rows)
-        expected = expected_loss(samples, means, (0.5, 0.5), 1.0)
+        expected = expected_loss(samples, means, (0.5, 0.5), {})
         assert run.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_adaptive_moves_both_of_two_weights(rows: Dataset, tmp_path: Path) -> None:
     options = {"schedule": "adaptive", "max_steps": 6, "adaptive_latest": 0.4, "answer_weight_start": 0.2}
-    run = trainer("qwen2", rows, config(tmp_path, per_device_train_batch_size=2, answer_weight_end=1.0, **options))
+    args = config(tmp_path, per_device_train_batch_size=1, answer_weight_end=1.0, **options)
+    run = trainer("qwen2", rows.select(range(1)), args)
     run.train()
     think, answer = logged(run, "w_think"), logged(run, "w_answer")
     assert (think[0], answer[0], think[-1], answer[-1]) == pytest.approx((0.9, 0.2, 0.5, 1.0))
     assert answer[:2] == [0.2, 0.2]  # it waits for the think loss
 
 
+def test_sftkey_is_plain_sft_and_then_the_answer_alone(rows: Dataset, tmp_path: Path) -> None:
+    few, size = rows.select(range(2)), {"per_device_train_batch_size": 2}
+    key = trainer("qwen2", few, config(tmp_path, max_steps=4, weighting="sftkey", **size))
+    plain = trainer("qwen2", few, config(tmp_path, max_steps=2, weighting="uniform", **size))
+    for run in (key, plain):
+        run.train()
+    assert losses(key)[:2] == losses(plain)
+    assert logged(key, "w_think")[:2] == logged(plain, "w_think")
+    answer_args = config(tmp_path, schedule="answer-only", **size)
+    answer = ScaleSFTTrainer(plain.model, answer_args, train_dataset=few, processing_class=plain.processing_class)
+    answer.train()
+    assert losses(key)[2] == losses(answer)[0]
+    assert (logged(key, "w_think")[2:], logged(key, "w_answer")[2:]) == ([0.0, 0.0], [1.0, 1.0])
+
+
 def test_every_step_has_the_norm_that_is_asked_for_in_its_own_direction(rows: Dataset, tmp_path: Path) -> None:
     found = []
     for options in ({}, {"match_gradient_norm": 30.0}, {"match_gradient_norm": 0.01, "max_grad_norm": 0.0}):
-        args = config(tmp_path, max_steps=2, per_device_train_batch_size=2, gradient_accumulation_steps=2, **options)
-        run, seen = trainer("qwen2", rows, args), GradNorms()
+        args = config(tmp_path, max_steps=2, per_device_train_batch_size=1, gradient_accumulation_steps=2, **options)
+        run, seen = trainer("qwen2", rows.select(range(2)), args), GradNorms()
         run.add_callback(seen)
         run.train()
         found.append((run, seen.norms))
@@ -167,6 +202,9 @@ def test_a_gradient_of_zero_stays_zero_and_the_rest_is_scaled() -> None:
         ({"match_gradient_norm": 2.0, "max_grad_norm": 1.0}, "max_grad_norm 1.0 would clip that norm; set max_grad"),
         ({"answer_weight_end": 1.0}, "answer_weight_end is set, but answer_weight_start is not"),
         ({"weighting": "example-means"}, "did you mean 'example-mean'"),
+        ({"token_gate": "efat"}, "did you mean 'eaft'"),
+        ({"token_gate": "dft", "token_gate_on": "answer"}, "token_gate_on is 'answer'"),
+        ({"token_gate_on": "think"}, "token_gate_on is 'think', but token_gate is 'none'; choose a gate"),
     ],
 )
 def test_options_that_contradict_are_refused_by_name(options: dict[str, Any], message: str, tmp_path: Path) -> None:

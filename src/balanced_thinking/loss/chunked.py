@@ -63,7 +63,7 @@ class _ChunkedHead(torch.autograd.Function):
         chunks = cut_into_chunks(weighted if any(needs) else 0, len(rows_N), head_VD, dtype)
         grads = _Gradients((hidden_TD, head_VD, bias_V), needs, weights_N, dtype, sum(c.has_grad for c in chunks))
         nll_N, correct_N = torch.empty_like(weights_N), torch.empty_like(targets_N, dtype=torch.bool)
-        entropy_N = torch.empty_like(weights_N)
+        entropy_N, gate_N = torch.empty_like(weights_N), torch.ones_like(weights_N)
         buffer_CV = head_VD.new_empty(max((c.rows for c in chunks), default=0), len(head_VD), dtype=dtype)
         weight_VD, offset_V = head_VD.to(dtype), None if bias_V is None else bias_V.to(dtype)
         for chunk in chunks:
@@ -71,9 +71,13 @@ class _ChunkedHead(torch.autograd.Function):
             hidden_CD = hidden_TD.index_select(0, rows_N[span]).to(dtype)
             logits_CV = _compute_logits(hidden_CD, weight_VD, offset_V, out=buffer_CV[: chunk.rows])
             scale_C = grads.rescale_weights(weights_N[span]) * options.logit_scale if chunk.has_grad else None
-            nll_N[span], correct_N[span], entropy_C = call.score_(logits_CV, targets_N[span], scale_C, options)
-            if entropy_C is not None:
-                entropy_N[span] = entropy_C
+            of_chunk = options._replace(gate=options.gate and options.gate.select(rows_N[span]))
+            scores = call.score_(logits_CV, targets_N[span], scale_C, of_chunk)
+            nll_N[span], correct_N[span] = scores.nll_C, scores.correct_C
+            if scores.entropy_C is not None:
+                entropy_N[span] = scores.entropy_C
+            if scores.gate_C is not None:
+                gate_N[span] = scores.gate_C
             if chunk.has_grad:
                 grads.add_chunk(rows_N[span], logits_CV, hidden_CD, weight_VD)
         ctx.grads = grads
@@ -81,7 +85,8 @@ class _ChunkedHead(torch.autograd.Function):
             x_N.new_zeros(len(labels_T)).index_copy_(0, rows_N, x_N) for x_N in (nll_N, correct_N, entropy_N)
         )
         ctx.mark_non_differentiable(nll_T, correct_T, entropy_T)
-        return (nll_N * weights_N).sum(), nll_T, correct_T, entropy_T if options.entropy else None
+        loss = (nll_N * weights_N * gate_N if options.gate else nll_N * weights_N).sum()
+        return loss, nll_T, correct_T, entropy_T if options.entropy else None
 
     @staticmethod
     @once_differentiable

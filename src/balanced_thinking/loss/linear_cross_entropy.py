@@ -19,7 +19,9 @@ from torch import Tensor
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.loss.chunked import chunked_loss
+from balanced_thinking.loss.gates import Gate
 from balanced_thinking.loss.reference import HeadOptions, LossParts, reference_loss
+from balanced_thinking.loss.variants import TOKEN_GATES
 
 __all__ = ["LossOutput", "LossOutputWithEntropy", "weighted_linear_cross_entropy"]
 
@@ -94,6 +96,8 @@ def weighted_linear_cross_entropy(
     impl: str = "auto",
     entropy: bool = False,
     counts: tuple[int, int] | None = None,
+    gate: str = "none",
+    gated_T: Tensor | None = None,
 ) -> LossOutput | LossOutputWithEntropy:
     """Return sum_i weights_T[i] * nll_T[i] over the supervised tokens, with per-token metrics.
 
@@ -119,15 +123,21 @@ def weighted_linear_cross_entropy(
         entropy: whether to also return the entropy of each supervised token's prediction.
         counts: (supervised tokens, those of them with a nonzero weight), if the caller knows them on the host. Then
             nothing waits for a GPU, which checks them with an assertion of its own. "reference" ignores them.
+        gate: a factor g_i on every term of the sum, computed from the token's prediction and without gradient:
+            "none": 1;
+            "dft": the probability of the target (arXiv:2508.05629);
+            "eaft": the entropy among the 20 most likely tokens as if there were no others, in nats, divided by 3,
+            about its largest value (arXiv:2601.02151, as in its published code).
+        gated_T: (T,) bool, the tokens that the gate is for; None for all. The others have the factor 1.
 
     Returns:
         `LossOutput(loss, nll_T, correct_T)`, or with `entropy` `LossOutputWithEntropy(..., entropy_T)`. Loss, nll and
         entropy are in nats, in float32 (float64 for float64 inputs). The loss is differentiable in hidden, head and
-        bias. Per-token values are zero for unsupervised tokens.
+        bias. Per-token values are zero for unsupervised tokens, and never include a weight or a gate.
 
     Raises:
         ValueError: unknown `impl`, or shapes, devices or options that do not fit together.
-        TypeError: labels that are not int64, or other tensors that are not floating point.
+        TypeError: labels that are not int64, a mask that is not bool, or other tensors that are not floating point.
         RuntimeError: `counts` that do not match the labels and weights.
     """
     if impl not in IMPLEMENTATIONS:
@@ -136,18 +146,26 @@ def weighted_linear_cross_entropy(
     tensors = {"hidden_TD": hidden_TD, "head_VD": head_VD, "labels_T": labels_T, "weights_T": weights_T}
     if bias_V is not None:
         tensors["bias_V"] = bias_V
+    if gated_T is not None:
+        tensors["gated_T"] = gated_T
     _check_dtypes_and_devices(tensors)
     _check_shapes(tensors)
     if weights_T.requires_grad:
         raise ValueError("weights_T requires grad, but the loss is not differentiable in it: pass weights_T.detach()")
     if softcap is not None and not softcap > 0:
         raise ValueError(f"softcap is {softcap}: expected a number above 0, or None for no cap")
-    options = HeadOptions(softcap, logit_scale, entropy, counts)
+    if gate not in TOKEN_GATES:
+        raise ValueError(f"gate is {gate!r}{did_you_mean(gate, TOKEN_GATES)}; expected one of {', '.join(TOKEN_GATES)}")
+    gated = None if gate == "none" else Gate(gate, gated_T)
+    options = HeadOptions(softcap, logit_scale, entropy, counts, gated)
     parts = IMPLEMENTATIONS[impl](hidden_TD, head_VD, bias_V, labels_T, weights_T, options)
     loss, nll_T, correct_T, entropy_T = parts
     if entropy_T is None:
         return LossOutput(loss, nll_T, correct_T)
     return LossOutputWithEntropy(loss, nll_T, correct_T, entropy_T)
+
+
+_NOT_FLOATING = ("labels_T", "gated_T")
 
 
 def _check_dtypes_and_devices(tensors: dict[str, Tensor]) -> None:
@@ -158,7 +176,9 @@ def _check_dtypes_and_devices(tensors: dict[str, Tensor]) -> None:
             raise TypeError(
                 f"labels_T is {tensor.dtype}: expected torch.int64 token ids; convert them with labels.long()"
             )
-        if name != "labels_T" and not tensor.is_floating_point():
+        if name == "gated_T" and tensor.dtype != torch.bool:
+            raise TypeError(f"gated_T is {tensor.dtype}: expected torch.bool; convert it with gated != 0")
+        if name not in _NOT_FLOATING and not tensor.is_floating_point():
             raise TypeError(f"{name} is {tensor.dtype}: expected a floating-point dtype; convert it with .float()")
         if tensor.device != device:
             raise ValueError(f"{name} is on {tensor.device}: expected {device}, where hidden_TD is; move it there")
@@ -171,6 +191,7 @@ def _check_shapes(tensors: dict[str, Tensor]) -> None:
             raise ValueError(f"{name} has shape {found}: expected {axes} axes; flatten batch and time first")
     (tokens, width), (vocabulary, _) = tensors["hidden_TD"].shape, tensors["head_VD"].shape
     expected = {"head_VD": (vocabulary, width), "labels_T": (tokens,), "weights_T": (tokens,), "bias_V": (vocabulary,)}
+    expected["gated_T"] = (tokens,)
     for name, shape in expected.items():
         if name in tensors and tuple(tensors[name].shape) != shape:
             against = "head_VD" if name == "bias_V" else "hidden_TD"

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from balanced_thinking.loss.gates import Gate, entropy_of_top
+
 IGNORE_INDEX = -100
 
 
@@ -21,6 +23,7 @@ class HeadOptions(NamedTuple):
     logit_scale: float = 1.0
     entropy: bool = False
     counts: tuple[int, int] | None = None
+    gate: Gate | None = None
 
 
 class LossParts(NamedTuple):
@@ -49,7 +52,11 @@ def reference_loss(
     if options.softcap is not None:
         logits_NV = options.softcap * torch.tanh(logits_NV / options.softcap)
     nll_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
-    loss = (nll_N * weights_T[supervised_T].to(nll_N.dtype)).sum()
+    weights_N = weights_T[supervised_T].to(nll_N.dtype)
+    if options.gate is not None:
+        top_N = entropy_of_top(options.gate, logits_NV.detach())
+        weights_N = weights_N * options.gate.select(supervised_T).factors(nll_N.detach(), top_N)
+    loss = (nll_N * weights_N).sum()
     nll_T = nll_N.new_zeros(labels_T.shape).masked_scatter(supervised_T, nll_N.detach())
     correct_T = torch.zeros_like(supervised_T).masked_scatter(supervised_T, logits_NV.argmax(1) == targets_N)
     if not options.entropy:

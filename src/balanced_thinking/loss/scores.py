@@ -13,24 +13,30 @@ import torch
 from torch import Tensor
 
 from balanced_thinking.loss.chunks import at_least_float32, chunk_policy
+from balanced_thinking.loss.gates import entropy_of_top
 from balanced_thinking.loss.reference import HeadOptions
 
 
 class TokenScores(NamedTuple):
-    """Per token: nll (nats), whether the target is the top-1 token, and the entropy (nats) where it was asked for."""
+    """Per token: nll (nats), whether the target is the top-1 token, and the entropy (nats) where it was asked for.
+
+    `gate_C` are the gate's factors, where there is one.
+    """
 
     nll_C: Tensor
     correct_C: Tensor
     entropy_C: Tensor | None
+    gate_C: Tensor | None
 
 
-# (logits_CV, targets_C, scale_C or None, options) -> scores; see `score_in_torch_`.
+# (logits_CV, targets_C, scale_C or None, options) -> scores; see `score_in_torch_`. A gate is that of these tokens.
 ScoreFunction = Callable[[Tensor, Tensor, Tensor | None, HeadOptions], TokenScores]
 
 
 def score_in_torch_(logits_CV: Tensor, targets_C: Tensor, scale_C: Tensor | None, options: HeadOptions) -> TokenScores:
     """Score a chunk and overwrite its logits: with `scale_C` times the gradient of the nll where `scale_C` is given.
 
+    A gate scales it once more.
     It works block by block, so that float32 copies of low-precision logits and the softcap's derivative stay small.
     Blocks that fit a cache are no faster: each pass is a barrier of the thread pool, which is slow on a busy machine.
     """
@@ -40,28 +46,37 @@ def score_in_torch_(logits_CV: Tensor, targets_C: Tensor, scale_C: Tensor | None
     for start in range(0, len(logits_CV), rows):
         block = slice(start, start + rows)
         scale_B = None if scale_C is None else scale_C[block]
-        parts.append(_score_block_(logits_CV[block], targets_C[block], scale_B, options))
-    nlls, corrects, entropies = zip(*parts, strict=True)
-    return TokenScores(torch.cat(nlls), torch.cat(corrects), torch.cat(entropies) if options.entropy else None)
+        of_block = options if options.gate is None else options._replace(gate=options.gate.select(block))
+        parts.append(_score_block_(logits_CV[block], targets_C[block], scale_B, of_block))
+    nlls, corrects, entropies, gates = zip(*parts, strict=True)
+    return TokenScores(
+        torch.cat(nlls),
+        torch.cat(corrects),
+        torch.cat(entropies) if options.entropy else None,
+        None if options.gate is None else torch.cat(gates),
+    )
 
 
 def _score_block_(logits_BV: Tensor, targets_B: Tensor, scale_B: Tensor | None, options: HeadOptions) -> TokenScores:
     scores_BV = logits_BV.to(at_least_float32(logits_BV.dtype))  # the same memory, unless in low precision
     slope_BV = _scale_and_cap_(scores_BV, options.softcap, options.logit_scale)
+    top_entropy_B = entropy_of_top(options.gate, scores_BV)
     top_B, argmax_B = scores_BV.max(dim=1)
     gap_B = top_B - scores_BV.gather(1, targets_B[:, None]).squeeze(1)
     torch.softmax(scores_BV, dim=1, out=scores_BV)  # one fused pass; separate exp, sum and divide take 1.5x as long
     # The top probability is at least 1/V, so its logarithm is exact where that of the target's would underflow.
     nll_B = gap_B - scores_BV.gather(1, argmax_B[:, None]).squeeze(1).log()
     entropy_B = torch.special.entr(scores_BV).sum(1) if options.entropy else None
+    gate_B = None if options.gate is None else options.gate.factors(nll_B, top_entropy_B)
     if scale_B is not None:
+        scale_B = scale_B if gate_B is None else scale_B * gate_B
         scores_BV.scatter_(1, targets_B[:, None], scores_BV.gather(1, targets_B[:, None]) - 1.0)
         scores_BV.mul_(scale_B[:, None])
         if slope_BV is not None:
             scores_BV.mul_(slope_BV)
         if scores_BV is not logits_BV:
             logits_BV.copy_(scores_BV)
-    return TokenScores(nll_B, argmax_B == targets_B, entropy_B)
+    return TokenScores(nll_B, argmax_B == targets_B, entropy_B, gate_B)
 
 
 def _scale_and_cap_(scores_BV: Tensor, softcap: float | None, logit_scale: float) -> Tensor | None:

@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from balanced_thinking.loss.chunked import chunked_loss
+from balanced_thinking.loss.gates import entropy_of_top, top_logits
 from balanced_thinking.loss.reference import HeadOptions, LossParts
 from balanced_thinking.loss.scores import TokenScores
 
@@ -113,7 +114,28 @@ def triton_loss(hidden_TD: Tensor, *rest: Any) -> LossParts:
 
 
 def score_in_triton_(logits_CV: Tensor, targets_C: Tensor, scale_C: Tensor | None, options: HeadOptions) -> TokenScores:
-    """As `score_in_torch_`: score a chunk, and overwrite its logits with the gradient where `scale_C` is given."""
+    """As `score_in_torch_`: score a chunk, and overwrite its logits with the gradient where `scale_C` is given.
+
+    A gate takes one more read of the logits before that: for the nll, or for the most likely tokens.
+    """
+    gate = options.gate
+    if gate is None:
+        return _launch_(logits_CV, targets_C, scale_C, options)
+    top_C = entropy_of_top(gate, _most_likely_scores(logits_CV, options)) if gate.kind == "eaft" else None
+    scores = _launch_(logits_CV, targets_C, None, options)
+    gate_C = gate.factors(scores.nll_C, top_C)
+    if scale_C is not None:
+        _launch_(logits_CV, targets_C, scale_C * gate_C, options)
+    return scores._replace(gate_C=gate_C)
+
+
+def _most_likely_scores(logits_CV: Tensor, options: HeadOptions) -> Tensor:
+    """(C, K) float32: the scaled and capped logits of each token's most likely predictions."""
+    scores_CK = top_logits(logits_CV, options.logit_scale).float() * options.logit_scale
+    return scores_CK if options.softcap is None else options.softcap * torch.tanh(scores_CK / options.softcap)
+
+
+def _launch_(logits_CV: Tensor, targets_C: Tensor, scale_C: Tensor | None, options: HeadOptions) -> TokenScores:
     rows, vocabulary = logits_CV.shape
     nll_C = torch.empty(rows, dtype=torch.float32, device=logits_CV.device)
     correct_C = torch.empty(rows, dtype=torch.bool, device=logits_CV.device)
@@ -137,4 +159,4 @@ def score_in_triton_(logits_CV: Tensor, targets_C: Tensor, scale_C: Tensor | Non
             BLOCK=min(_BLOCK, triton.next_power_of_2(vocabulary)),
             num_warps=_WARPS if vocabulary > _BLOCK // 2 else 4,
         )
-    return TokenScores(nll_C, correct_C, entropy_C)
+    return TokenScores(nll_C, correct_C, entropy_C, None)

@@ -33,11 +33,17 @@ class FullPrecisionLoss:
     """Carries the token weights, (B, L - 1), to the head and its output back, around the wrappers of a model.
 
     FSDP2 casts every tensor that goes in or comes out to the lower precision of the products; it does not see these.
-    `counts` are those of `weighted_linear_cross_entropy`.
+    `counts` and `gate` are those of `weighted_linear_cross_entropy`, and `gated_BL` is its mask.
     """
 
-    def __init__(self, weights_BL: torch.Tensor, counts: tuple[int, int] | None = None) -> None:
-        self.weights_BL, self.counts = weights_BL, counts
+    def __init__(
+        self,
+        weights_BL: torch.Tensor,
+        counts: tuple[int, int] | None = None,
+        gate: str = "none",
+        gated_BL: torch.Tensor | None = None,
+    ) -> None:
+        self.weights_BL, self.counts, self.gate, self.gated_BL = weights_BL, counts, gate, gated_BL
         self.found = WeightedOutput()
 
     def restore_precision(self, cast: torch.Tensor) -> torch.Tensor:
@@ -104,6 +110,8 @@ def attach_weighted_head(model: PreTrainedModel, impl: str = "auto", entropy: bo
                 impl=impl,
                 entropy=entropy,
                 counts=exact.counts,
+                gate=exact.gate,
+                gated_T=None if exact.gated_BL is None else exact.gated_BL.flatten().to(weight_VD.device),
             )
         loss, *token_values = output
         exact.found = WeightedOutput(loss, *(values_T.view_as(labels_BL) for values_T in token_values))

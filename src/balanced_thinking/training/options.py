@@ -12,7 +12,7 @@ from typing import Any
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.loss.schedules import SCHEDULES, FlatteningRule, Schedule
-from balanced_thinking.loss.variants import HEAD_IMPLEMENTATIONS, NORMALIZE
+from balanced_thinking.loss.variants import HEAD_IMPLEMENTATIONS, NORMALIZE, TOKEN_GATE_ON, TOKEN_GATES
 from balanced_thinking.loss.weightings import WEIGHTINGS
 from balanced_thinking.scoring.scorers import SCORERS, get_scorer
 from balanced_thinking.segments import get_format
@@ -90,6 +90,12 @@ class ScaleSFTOptions:
         1.0,
         "Factor on the tokens that close the thinking, open and close the answer and end the turn, in weighted means.",
     )
+    token_gate: str = option_field(
+        "none",
+        f"Factor on a token's loss, from its prediction: {', '.join(TOKEN_GATES)}. dft: its own probability; eaft: the "
+        "entropy of the prediction (both without gradient).",
+    )
+    token_gate_on: str = option_field("all", f"Tokens that token_gate is for: {' or '.join(TOKEN_GATE_ON)}.")
     match_gradient_norm: float | None = option_field(
         None, "Norm to which the gradient of every step is scaled, up or down; null: none. Not for DeepSpeed."
     )
@@ -136,6 +142,10 @@ class ScaleSFTOptions:
         _refuse_unknown(self, "overflow", OVERFLOW)
         _refuse_unknown(self, "head_impl", HEAD_IMPLEMENTATIONS)
         _refuse_unknown(self, "on_nonfinite", ON_NONFINITE)
+        _refuse_unknown(self, "token_gate", TOKEN_GATES)
+        _refuse_unknown(self, "token_gate_on", TOKEN_GATE_ON)
+        if self.token_gate == "none" and self.token_gate_on != "all":
+            raise ValueError(f"token_gate_on is {self.token_gate_on!r}, but token_gate is 'none'; choose a gate")
         get_format(self.reasoning_format)
         for name in ("closing_tag_factor", "match_gradient_norm"):
             _refuse_not_positive(self, name)

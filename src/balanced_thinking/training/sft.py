@@ -197,7 +197,8 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
             segments = segments.masked_fill(self._mark_repeated_samples(info, segments)[:, None], IGNORE)
         weights = self.segment_weights() if training else self.weigher.evaluation_weights()
         per_token, known = self.weigher.weigh_tokens(segments, weights, num_items_in_batch, factors, info.supervised)
-        exact = FullPrecisionLoss(info.pack_samples(per_token, row_segments), known)
+        gate = self.weigher.find_gate(row_segments) if training else ()
+        exact = FullPrecisionLoss(info.pack_samples(per_token, row_segments), known, *gate)
         attended = inputs["attention_mask"].sum() if info.token_indices is None else info.count_packed_tokens()
         if info.lengths_by_row is not None and "token_type_ids" in inputs:
             config, types = self.model.config.get_text_config(), inputs["token_type_ids"]

@@ -34,7 +34,7 @@ class ScaleSFTConfig(ScaleSFTOptions, SFTConfig):
         completions = "only the completion is trained on"
         refused = {
             "label_smoothing_factor": (self.label_smoothing_factor != 0, "it changes the nll under the weights; set 0"),
-            "loss_type": (self.loss_type != "nll", "DFT has its own weights; set nll"),
+            "loss_type": (self.loss_type != "nll", "our head computes the nll; set nll, and token_gate=dft for DFT"),
             "eval_packing": (self.eval_packing is not None, "evaluation packs as training does; set only packing"),
             "padding_free": (self.padding_free, "TRL's collator has no segments; set packing=True instead"),
             "assistant_only_loss": (self.assistant_only_loss, f"{completions}; set false"),

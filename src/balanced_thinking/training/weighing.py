@@ -20,7 +20,7 @@ from balanced_thinking.loss.weights import (
     token_weights,
     tokens_per_segment,
 )
-from balanced_thinking.segments import IGNORE
+from balanced_thinking.segments import IGNORE, THINK
 from balanced_thinking.training.options import ScaleSFTOptions
 
 
@@ -29,6 +29,13 @@ class WeighedTokens(NamedTuple):
 
     weights: Tensor
     counts: tuple[int, int] | None
+
+
+class TokenGate(NamedTuple):
+    """`gate` and `gated_T` of `weighted_linear_cross_entropy`, the mask in the shape of a batch's segments."""
+
+    kind: str = "none"
+    gated: Tensor | None = None
 
 
 class TokenWeigher:
@@ -58,6 +65,11 @@ class TokenWeigher:
                 "leave data_collator out, or call mark_closing_tags() of your ScaleCollator"
             )
         return closing_tag_factors(info.unpack_samples(batch[CLOSING_TAGS][:, 1:]), self.options.closing_tag_factor)
+
+    def find_gate(self, segments: Tensor) -> TokenGate:
+        """The gate on the tokens of a batch."""
+        kind, of_all = self.options.token_gate, self.options.token_gate_on == "all"
+        return TokenGate() if kind == "none" else TokenGate(kind, None if of_all else segments == THINK)
 
     def count_batch(self, batch: dict[str, Any]) -> Tensor:
         """(2, C): the batch's `count_examples_and_tokens`, before it is moved to its device.
