@@ -148,12 +148,19 @@ def test_a_grpo_run_in_which_nothing_could_be_learned_fails_and_says_why(
     assert "nothing was learned" in (tmp_path / "page.html").read_text()
 
 
-def test_lora_on_random_weights_keeps_the_base_that_its_adapter_names(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    lora = ["--lora.r", "4", "--lora.target_modules", "[q_proj, v_proj]"]
-    assert main(["sft", *TINY, *STEPS, *lora, "--out", str(run)]) == 0
+def test_lora_on_random_weights_learns_answers_alone_and_keeps_the_base_that_its_adapter_names(tmp_path: Path) -> None:
+    """`think: drop` in the format `direct`: no token of the run is one of reasoning, and its evaluation needs none."""
+    run, words = tmp_path / "run", [*TINY, "--data", "world-text", "--data_options.think", "drop"]
+    words += ["--reasoning_format", "direct", "--lora.r", "4", "--lora.target_modules", "[q_proj, v_proj]"]
+    assert main(["sft", *words, *STEPS, "--out", str(run)]) == 0
     assert (run / "model" / "adapter_config.json").is_file()
-    assert main(["eval", "--model", str(run), "--data", "world", "--data_options.n", "2", "--max-new-tokens", "4"]) == 0
+    first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert "answer_nll" in first
+    assert "think_nll" not in first
+    few = ["--data", "world-text", "--data_options.n", "2", "--shots", "1", "--max-new-tokens", "4"]
+    assert main(["eval", "--model", str(run), *few]) == 0
+    found = json.loads(next(run.glob("eval/*/summary.json")).read_text())
+    assert (found["format"], found["prompt"]) == ("direct", "question after 1 examples")  # the format is the run's
 
 
 def test_lora_run_is_evaluated_on_its_base(finished: Path, tmp_path: Path) -> None:
@@ -164,27 +171,13 @@ def test_lora_run_is_evaluated_on_its_base(finished: Path, tmp_path: Path) -> No
     assert main(["eval", "--model", str(run), "--data", "world", "--data_options.n", "2", "--max-new-tokens", "4"]) == 0
 
 
-def test_answers_alone_are_read_converted_trained_and_evaluated(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`think: drop` in the format `direct`: no token of a run is one of reasoning, and its evaluation needs none."""
-    run, out, words = tmp_path / "run", tmp_path / "out.jsonl", ["--data_options.n", "8", "--data_options.think"]
+def test_answers_alone_are_inspected_and_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, words = tmp_path / "out.jsonl", ["--data_options.n", "4", "--data_options.think"]
     assert main(["inspect", "world-text", *words, "drop", "--format", "direct"]) == 0
     assert main(["convert", "world-text", *words, "drop", "--out", str(out)]) == 0
     assert not any(json.loads(line).get("think") for line in out.read_text().splitlines())
-    train = ["sft", *TINY[:2], "--data", "world-text", *STEPS, *words]
-    assert main([*train, "drop", "--reasoning_format", "direct", "--out", str(run)]) == 0
-    first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
-    assert "answer_nll" in first
-    assert "think_nll" not in first
-    few = ["--data", "world-text", "--data_options.n", "2", "--max-new-tokens", "4"]
-    assert main(["eval", "--model", str(run), *few, "--shots", "1"]) == 0
-    found = json.loads(next(run.glob("eval/*/summary.json")).read_text())
-    assert (found["format"], found["prompt"]) == ("direct", "question after 1 examples")  # the format is the run's
     capsys.readouterr()
-    assert main([*train, "drop", "--out", str(tmp_path / "other")]) == 1
-    assert "no_think" in capsys.readouterr().err
-    assert exit_code([*train, "dropped", "--out", str(tmp_path / "third")]) == 2
+    assert exit_code(["sft", *TINY, *words, "dropped", "--out", str(tmp_path / "run")]) == 2
     assert "did you mean 'drop'" in capsys.readouterr().err
 
 
