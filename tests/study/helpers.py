@@ -53,13 +53,13 @@ def changed(**over: Any) -> dict[str, Any]:
 
 
 def finish(root: Path, study: Any, name: str, *evaluated: str) -> None:
-    """Leave what a finished run and its evaluations leave."""
+    """Leave what a finished run and its evaluations leave, an empty folder in the place of the model."""
     prepare_folder(make_study(study), root)
     (node,) = [node for node in make_study(study).planned_runs() if node.name == name]
     for label in evaluated:
         (root / name / "eval" / label).mkdir(parents=True)
         (root / name / "eval" / label / "summary.json").write_text("{}")
-    (root / name).mkdir(parents=True, exist_ok=True)
+    (root / name / "model").mkdir(parents=True, exist_ok=True)
     (root / name / "config.yaml").write_text(node.recipe.to_yaml())
     (root / name / "provenance.json").write_text('{"finished": "now"}')
 

@@ -22,7 +22,15 @@ from balanced_thinking.runs.paths import StudyFiles
 def add_report_options(parser: Parser) -> None:
     parser.add_argument("runs", type=Path, help="folder of run directories")
     parser.add_argument("--html", type=Path, help="the page to write  [RUNS/report.html]")
-    parser.add_argument("--markdown", type=Path, help="the same tables as Markdown  [beside the page]")
+    parser.add_argument(
+        "--markdown", type=Path, help="the same tables as Markdown  [beside the page, or in the archive's folder]"
+    )
+    parser.add_argument(
+        "--archive",
+        type=Path,
+        metavar="DIR",
+        help="also store the results there: tables, plan, ledger, and all runs without weights in runs.tar.xz  [no]",
+    )
     parser.add_argument("--figure", type=Path, help="the main figure as an SVG file, for a document  [not written]")
     parser.add_argument(
         "--allow-outside", action="store_true", help="also show pictures that are outside the folder of their run"
@@ -37,9 +45,15 @@ def run_report(arguments: argparse.Namespace) -> Path:
         raise NoRunsError(explain_missing_runs(arguments.runs))
     from balanced_thinking.report import write_report
 
-    html = arguments.html or StudyFiles(arguments.runs).report
+    html, archive = arguments.html or StudyFiles(arguments.runs).report, arguments.archive
+    markdown = arguments.markdown or (html.with_suffix(".md") if archive is None else archive / "report.md")
     with permit(outside=arguments.allow_outside):
-        return write_report(arguments.runs, html, arguments.markdown or html.with_suffix(".md"), arguments.figure)
+        page = write_report(arguments.runs, html, markdown, arguments.figure)
+    if archive is None:
+        return page
+    from balanced_thinking.report.write.archive import archive_runs
+
+    return archive_runs(arguments.runs, archive)
 
 
 def add_study_options(parser: Parser) -> None:

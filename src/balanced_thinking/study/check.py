@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.config.yaml import read_yaml
 from balanced_thinking.data.load import check_first_row, choose_read_format
 from balanced_thinking.data.mixture import DataNames, validation_data
+from balanced_thinking.runs.directory import is_finished
+from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.segments import get_format
 from balanced_thinking.study.load import make_study, to_yaml
 from balanced_thinking.study.plan import PlannedRun, Study
@@ -73,6 +75,17 @@ def _join_titles(titles: list[str]) -> str:
     return f"{', '.join(titles[:_MAX_TITLES])}{more}"
 
 
+def _missing_model_faults(run: PlannedRun, parts: Sequence[str], root: Path) -> Iterator[str]:
+    """What needs the model of a finished run that has none, as in a folder that was restored from an archive."""
+    needed = run.after if "train" in parts else run.name if parts else None
+    if needed is not None and is_finished(root / needed) and not RunFiles(root / needed).model.is_dir():
+        yield (
+            f"{', '.join(parts)} of {run.name} needs the model of {needed}, which has finished but has no "
+            f"{RunFiles(root / needed).model}: results are archived without weights; delete {root / needed} to train "
+            "it again"
+        )
+
+
 class _FaultFinder:
     """Checks each piece of data once."""
 
@@ -81,7 +94,9 @@ class _FaultFinder:
 
     def faults_of_run(self, run: PlannedRun, root: Path) -> Iterator[str]:
         format = choose_read_format(run.recipe.training.get("reasoning_format"))
-        for part in missing_parts(root, run):
+        parts = missing_parts(root, run)
+        yield from _missing_model_faults(run, parts, root)
+        for part in parts:
             if part == "train":
                 yield from self._training_faults(run.recipe, root / run.name, format)
             else:

@@ -1,0 +1,82 @@
+"""A study's results for a repository: plan, ledger, and every run without its weights in one compressed file.
+
+`tar -xf runs.tar.xz` restores a folder that `balanced report` reads and that `balanced study` continues.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import lzma
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from balanced_thinking.report.compare.plan import load_plan
+from balanced_thinking.runs.find import find_runs, find_settings
+from balanced_thinking.runs.paths import CONFIG, EVALUATIONS, METRICS, PREDICTIONS, PROVENANCE, SUMMARY, StudyFiles
+from balanced_thinking.system.files import partial_path, write_atomically
+from balanced_thinking.system.progress import track_progress
+
+ARCHIVE = "runs.tar.xz"
+logger = logging.getLogger(__name__)
+_RUN_FILES = (CONFIG, PROVENANCE, METRICS, f"{EVALUATIONS}/*/{SUMMARY}", f"{EVALUATIONS}/*/{PREDICTIONS}")
+_TIME = 1_600_000_000  # of every file, so that the same results make the same archive
+_ABSOLUTE_PATH = re.compile(r"(?<![\w.:/-])/(?:[\w.+-]+/)+[\w.+-]+")
+
+
+def archive_runs(root: Path, folder: Path) -> Path:
+    """Write `runs.tar.xz`, `study.yaml` and `ledger.jsonl` into `folder`. Returns the path of the first.
+
+    The archive has the recipe, provenance, metrics, summaries and all predictions of every run. It lacks models,
+    checkpoints, pictures and logs. The absolute path of the folder that holds `root` is written as `runs`; other
+    absolute paths are a warning, because they tell about this machine and lead nowhere on another.
+    """
+    name = root.resolve().name
+    texts: list[str] = []
+
+    def read(path: Path) -> bytes:
+        if path.name == PREDICTIONS:
+            return path.read_bytes()
+        text = path.read_text(encoding="utf-8")
+        for above in {root.resolve().parent, root.absolute().parent} - {Path("/")}:
+            text = text.replace(f"{above}/", "runs/")
+        texts.append(text)
+        return text.encode()
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files = StudyFiles(root)
+    beside = [path for path in (files.plan, files.ledger) if path.is_file()]
+    for path in beside:
+        write_atomically(folder / path.name, read(path).decode())
+    found = [*beside, *_files_of_runs(root)]
+    partial = partial_path(folder / ARCHIVE)
+    try:
+        with (
+            lzma.open(partial, "wb", preset=9 | lzma.PRESET_EXTREME) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            for path in track_progress(found, "packing"):
+                data = read(path)
+                entry = tarfile.TarInfo(f"{name}/{path.relative_to(root).as_posix()}")
+                entry.size, entry.mtime = len(data), _TIME
+                archive.addfile(entry, io.BytesIO(data))
+        partial.replace(folder / ARCHIVE)
+    finally:
+        partial.unlink(missing_ok=True)
+    if absolute := sorted({place for text in texts for place in _ABSOLUTE_PATH.findall(text)}):
+        logger.warning(
+            "the archive names absolute paths of this machine, such as %s; write paths in the study relative to the "
+            "folder where it is started",
+            ", ".join(absolute[:3]),
+        )
+    return folder / ARCHIVE
+
+
+def _files_of_runs(root: Path) -> Iterator[Path]:
+    """What an archive keeps of every run, in a fixed order. Files that are links are left out."""
+    for _, setting in find_settings(root, load_plan(root).settings):
+        for run, _ in find_runs(setting):
+            for pattern in _RUN_FILES:
+                yield from (path for path in sorted(run.glob(pattern)) if path.is_file() and not path.is_symlink())
