@@ -22,7 +22,8 @@ from tests.test_layout import FLOORS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = REPOSITORY / "docs"
-PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.glob("*.md"), *REPOSITORY.glob("*/README.md")])
+ARCHIVE = DOCS / "results" / "archive.md"
+PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.glob("*.md"), ARCHIVE, *REPOSITORY.glob("*/README.md")])
 RUN = ("README.md", "docs/start.md", "docs/evaluation.md", "docs/data.md")
 # Entries of the log from this day on are in the new form; the others stay as they were written.
 NEW_FORM = "2026-11-28"
