@@ -89,6 +89,7 @@ def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
     for theirs, ours in zip(logs, one, strict=True):
         assert theirs == pytest.approx(ours, rel=1e-4), (theirs, ours)
     assert one[-1]["eval_dropped"] >= 1
+    assert (one[0]["w_answer"], one[5]["w_answer"]) == (0.5, 1.5)  # its own end points, along the adaptive curve
 
     resumed = json.loads((tmp_path / "resumed.json").read_text())
     assert set(resumed) == {"random", "group_by_length"}
