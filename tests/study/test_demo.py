@@ -26,13 +26,10 @@ SPLITS = ("test", "test_compositional", "test_longer", "test_paraphrase")
 
 
 def learnable_study(**sizes: Any) -> Study:
-    """The demo's study in a format that a hardly trained model meets now and then, so that its GRPO can learn."""
+    """The demo's study with a step of GRPO on two questions, hot enough that their completions differ in reward."""
     study = demo_study(**sizes)
-    tags = {"name": "word", "answer_open": "the", "think_required": False}
-    grpo = {
-        "data_options": {"n": 64},
-        "training": {"reasoning_format": tags, "max_completion_length": 32, "per_device_train_batch_size": 8},
-    }
+    training = {"temperature": 1.5, "max_completion_length": 64, "per_device_train_batch_size": 16}
+    grpo = {"data_options": {"n": 64}, "training": training}
     stages = {"sft": {"data_options": {"n": 64}}, "grpo": grpo}  # thousands of rows and long outputs show nothing more
     changes = {"stages": stages, "evaluate": {"world": {"max_new_tokens": 16}}}
     return make_study(merge_mappings({name: getattr(study, name) for name in study.__dataclass_fields__}, changes))
@@ -63,6 +60,12 @@ def test_demo_trains_all_arms_reports_and_does_nothing_twice(
     assert main(command) == 0
     assert exit_code([*command, "--steps", "3"]) == 2
     assert "training.max_steps was 2 and is 3" in capsys.readouterr().err
+
+
+def test_each_seed_has_training_data_of_its_own() -> None:
+    """Also where `data` is a list, as the demo's with its two kinds of traces."""
+    seeds = {node.recipe.data_options["seed"] for node in demo_study(seeds=[3, 4]).planned_runs() if node.arm == "sft"}
+    assert seeds == {3, 4}
 
 
 def test_arms_differ_in_nothing_but_the_weighting() -> None:

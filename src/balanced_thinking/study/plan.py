@@ -109,7 +109,7 @@ class Study:
         for layer in layers:
             values = merge_mappings(values, layer)
         values = merge_mappings({"arm": arm, "stage": stage, "training": {"seed": seed}}, values)
-        if values.get("data", "world") in GENERATED:  # each seed has training data of its own
+        if _is_generated(values.get("data", "world")):  # each seed has training data of its own
             values = merge_mappings({"data_options": {"seed": seed}}, values)
         parent = own.get("after")
         return PlannedRun(
@@ -122,6 +122,12 @@ class Study:
             recipe=make_recipe(values, f"arm {arm!r}"),
             benchmarks=tuple(read_benchmarks(merge_mappings(dict(self.evaluate), varied.get("evaluate", {})))),
         )
+
+
+def _is_generated(data: Any) -> bool:
+    """Whether a recipe's `data`, a name or a list of entries, is drawn from a seed only."""
+    entries = data if isinstance(data, list) else [data]
+    return all((entry.get("data") if isinstance(entry, Mapping) else entry) in GENERATED for entry in entries)
 
 
 def _order_by_parent(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
