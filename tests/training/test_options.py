@@ -45,6 +45,12 @@ SFT = {
     "max_hours": None,
     "on_nonfinite": "stop",
     "nonfinite_limit": 10,
+    "answer_weight_start": None,
+    "answer_weight_end": None,
+    "closing_tag_factor": 1.0,
+    "token_gate": "none",
+    "token_gate_on": "all",
+    "match_gradient_norm": None,
 }
 GRPO = {
     "rewards": None,

@@ -63,13 +63,6 @@ class ScaleSFTOptions:
         0.9, "Weight of the think segment at the first step; the answer's is 1 minus it."
     )
     think_weight_end: float = option_field(0.5, "Weight of the think segment at the last step.")
-    answer_weight_start: float | None = option_field(
-        None,
-        "Weight of the answer at the first step, independent of the think weight; null: 1 minus the think weight.",
-    )
-    answer_weight_end: float | None = option_field(
-        None, "Weight of the answer at the last step; set together with answer_weight_start."
-    )
     schedule_hold_start: float = option_field(
         0.0, "Share of training, at its start, during which the weight stays constant."
     )
@@ -85,19 +78,6 @@ class ScaleSFTOptions:
     )
     normalize: str = option_field(
         "example", f"What a segment's mean runs over: {', '.join(NORMALIZE)} (token is plain SFT)."
-    )
-    closing_tag_factor: float = option_field(
-        1.0,
-        "Factor on the tokens that close the thinking, open and close the answer and end the turn, in weighted means.",
-    )
-    token_gate: str = option_field(
-        "none",
-        f"Factor on a token's loss, from its prediction: {', '.join(TOKEN_GATES)}. dft: its own probability; eaft: the "
-        "entropy of the prediction (both without gradient).",
-    )
-    token_gate_on: str = option_field("all", f"Tokens that token_gate is for: {' or '.join(TOKEN_GATE_ON)}.")
-    match_gradient_norm: float | None = option_field(
-        None, "Norm to which the gradient of every step is scaled, up or down; null: none. Not for DeepSpeed."
     )
     reasoning_format: Any = option_field(
         "think-answer", "Name of the completions' reasoning format, or its definition."
@@ -133,6 +113,27 @@ class ScaleSFTOptions:
     nonfinite_limit: int = option_field(10, _NONFINITE_LIMIT)
     bf16: bool | None = option_field(None, "bfloat16 mixed precision; null: on where a GPU supports it.")
     dataloader_pin_memory: bool = option_field(True, "Pin batches in memory; without a GPU always off.")
+    # New ones come last, because scripts may rely on the order.
+    answer_weight_start: float | None = option_field(
+        None,
+        "Weight of the answer at the first step, independent of the think weight; null: 1 minus the think weight.",
+    )
+    answer_weight_end: float | None = option_field(
+        None, "Weight of the answer at the last step; set together with answer_weight_start."
+    )
+    closing_tag_factor: float = option_field(
+        1.0,
+        "Factor on the tokens that close the thinking, open and close the answer and end the turn, in weighted means.",
+    )
+    token_gate: str = option_field(
+        "none",
+        f"Factor on a token's loss, from its prediction: {', '.join(TOKEN_GATES)}. dft: its own probability; eaft: the "
+        "entropy of the prediction (both without gradient).",
+    )
+    token_gate_on: str = option_field("all", f"Tokens that token_gate is for: {' or '.join(TOKEN_GATE_ON)}.")
+    match_gradient_norm: float | None = option_field(
+        None, "Norm to which the gradient of every step is scaled, up or down; null: none. Not for DeepSpeed."
+    )
 
     def check_options(self) -> None:
         """Raises ValueError for a value that an option cannot have."""
