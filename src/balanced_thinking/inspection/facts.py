@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from balanced_thinking.data.bad_rows import BadRow, DataError
@@ -15,7 +17,9 @@ from balanced_thinking.data.images import image_size
 from balanced_thinking.data.load import BenchmarkItems, load_data, load_test_items
 from balanced_thinking.data.mixture import DataNames, list_parts
 from balanced_thinking.data.registry import resolve_data
+from balanced_thinking.inspection.conclusion import count_conclusions
 from balanced_thinking.inspection.duplicates import Duplicate, find_leaks, find_repeats, fingerprint_example
+from balanced_thinking.inspection.kind import DataKind, LossMeasure, judge_kind
 from balanced_thinking.inspection.lengths import choose_length_measure
 from balanced_thinking.inspection.picture_advice import PictureOption, find_picture_option, find_plain_pictures
 from balanced_thinking.segments import get_format, render
@@ -52,6 +56,7 @@ class Inspection:
     plain_pictures: tuple[str, ...] = ()  # ids of samples with a picture of a single color, as far as looked at
     picture_option: PictureOption | None = None  # with which samples fit that are long because of their pictures
     unread_texts: dict[str, int] = field(default_factory=dict)  # name of a row's texts that nothing reads -> rows
+    losses: LossMeasure | None = None  # what a model says of the tokens, if it was asked (`measure_losses`)
 
     @property
     def samples_with_reasoning(self) -> list[Sample]:
@@ -63,6 +68,19 @@ class Inspection:
         """The share of plain SFT's loss that the reasoning gets; None without reasoning."""
         think, answer = (sum(getattr(s, name) for s in self.samples_with_reasoning) for name in ("think", "answer"))
         return think / (think + answer) if think + answer else None
+
+    @property
+    def length_ratios(self) -> list[float]:
+        """For each sample with reasoning, the length of the reasoning divided by that of the answer."""
+        return [sample.think / max(1, sample.answer) for sample in self.samples_with_reasoning]
+
+    @cached_property
+    def kind(self) -> DataKind | None:
+        """What kind of data it is; None without reasoning."""
+        if not self.samples_with_reasoning:
+            return None
+        conclusions = count_conclusions(sample.example for sample in self.samples)
+        return judge_kind(conclusions, median(self.length_ratios), self.losses)
 
 
 def inspect_data(

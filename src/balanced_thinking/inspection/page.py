@@ -15,6 +15,7 @@ from balanced_thinking.data.row_paths import may_be_copied
 from balanced_thinking.html import content_security_policy, data_uri, read_asset, template_environment
 from balanced_thinking.inspection.advice import advise_changes
 from balanced_thinking.inspection.facts import Inspection, Sample
+from balanced_thinking.inspection.kind import describe_kind, explain_kind
 from balanced_thinking.inspection.summary import (
     count_cut_answers,
     median_length_ratio,
@@ -22,6 +23,7 @@ from balanced_thinking.inspection.summary import (
     summarize_contents,
     summarize_lengths,
 )
+from balanced_thinking.inspection.supported import RESULTS_URL
 from balanced_thinking.inspection.text import describe_duplicate_pair
 from balanced_thinking.segments import THINK, parse, render
 from balanced_thinking.system.files import write_atomically
@@ -55,6 +57,9 @@ def write_page(found: Inspection, path: Path) -> Path:
             changes=advise_changes(found),
             contents=summarize_contents(found) if found.samples else [],
             lengths=summarize_lengths(found),
+            kind=describe_kind(found.kind) if found.kind else "",
+            kind_lines=explain_kind(found.kind) if found.kind else [],
+            results_url=RESULTS_URL,
             cuts=count_cut_answers(found),
             bars=bars,
             most=max((bar.samples for bar in bars), default=1),

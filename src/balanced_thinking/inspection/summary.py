@@ -40,21 +40,15 @@ def count_cut_answers(found: Inspection) -> list[CutAnswers]:
     return [one for one in counted if one.samples]
 
 
-def length_ratios(found: Inspection) -> list[float]:
-    """For each sample with reasoning, the length of the reasoning divided by that of the answer."""
-    return [sample.think / max(1, sample.answer) for sample in found.samples_with_reasoning]
-
-
 def median_length_ratio(found: Inspection) -> float | None:
     """None without reasoning."""
-    ratios = length_ratios(found)
-    return median(ratios) if ratios else None
+    return median(found.length_ratios) if found.samples_with_reasoning else None
 
 
 def ratio_histogram(found: Inspection) -> list[RatioBar]:
     """From the first range that has samples to the last."""
     edges = (0, *_RATIO_EDGES, float("inf"))
-    ratios = length_ratios(found)
+    ratios = found.length_ratios
     bars = [
         RatioBar(
             f"{low:g} to {high:g}" if high < float("inf") else f"{low:g} or more", sum(low <= r < high for r in ratios)

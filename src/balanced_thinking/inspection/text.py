@@ -9,9 +9,9 @@ from balanced_thinking.data.bad_rows import format_bad_rows
 from balanced_thinking.inspection.advice import advise_changes
 from balanced_thinking.inspection.duplicates import Duplicate
 from balanced_thinking.inspection.facts import Inspection
+from balanced_thinking.inspection.kind import describe_kind, explain_kind
 from balanced_thinking.inspection.summary import (
     count_cut_answers,
-    length_ratios,
     make_printable,
     ratio_histogram,
     summarize_contents,
@@ -37,6 +37,8 @@ def describe_inspection(found: Inspection) -> str:
         lines += ["", *summarize_contents(found)]
     if found.samples_with_reasoning:
         lines += ["", *summarize_lengths(found), _loss_share_line(found), "", *_histogram_lines(found)]
+    if found.kind is not None:
+        lines += ["", describe_kind(found.kind), *(f"  {line}" for line in explain_kind(found.kind))]
     if cuts := count_cut_answers(found):
         lines.append("")
         for cut in cuts:
@@ -56,7 +58,7 @@ def _loss_share_line(found: Inspection) -> str:
 
 def _histogram_lines(found: Inspection) -> list[str]:
     """One bar for each range of the think-to-answer ratio."""
-    ratios, bars = length_ratios(found), ratio_histogram(found)
+    ratios, bars = found.length_ratios, ratio_histogram(found)
     most = max(bar.samples for bar in bars)
     return [
         f"think-to-answer ratio: mean {mean(ratios):.1f}, median {median(ratios):.1f}",
