@@ -69,8 +69,8 @@ def add_inspection_options(parser: Parser) -> None:
     parser.add_argument(
         "--losses",
         action="store_true",
-        help="with --model: also load its weights, and measure on 128 rows how much of the loss is wording, and how "
-        "often the model is sure of another step",
+        help="with --model: also load its weights, and measure on up to 256 rows how much of the loss is wording, and "
+        "how often the model is sure of another step",
     )
     parser.add_argument("--html", type=Path, help="a page with samples to write")
     parser.add_argument("--allow-outside", action="store_true", help=OUTSIDE_HELP)

@@ -6,7 +6,6 @@ data as far as docs/your-data.md shows.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from balanced_thinking.inspection.conclusion import Conclusions
@@ -15,12 +14,14 @@ from balanced_thinking.inspection.supported import describe_supported
 UNKNOWN = "unknown"
 # Shares of the rows whose last sentence concludes with a candidate: from here on stated, up to here unstated.
 STATED_FROM, UNSTATED_TO = 0.80, 0.50
-# From this share on, conclusions or places of the reasoning contradict the answer, or the model, often.
-CONFLICTING_FROM = 0.05
-# From this entropy on (nats per think token), there are several ways to say the same.
-VARIED_FROM = 0.15
-FEWEST_PLACES = 40  # fewer say nothing about a share of 5 %
-_KNOWS_NOTHING = 0.9  # of the nll of guessing evenly
+# From this share on, conclusions contradict the answer, or places of the reasoning the model, often.
+CONFLICTING_FROM = 0.03
+# From this entropy on (nats per think token), there are several ways to say the same, as a model knows that follows the
+# text: whose nll is at most so much above its entropy.
+VARIED_FROM, FOLLOWS_TO = 0.08, 0.75
+# For another model: from this share on, of the words of the reasoning that surprise it.
+SURPRISING_FROM = 0.27
+FEWEST_PLACES = 30  # fewer say nothing about a share of 3 %
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,19 @@ class SegmentLoss:
 class LossMeasure:
     """What a model says of a sample of rows.
 
-    vocabulary: of the model. places: how often the reasoning names a number or one of the data's frequent answers,
-    after `losses.EXPECTED` tokens that the model had expected. conflicts: those of them where the model is confident of
-    another one.
+    Values are tokens of the reasoning that are a number or one of the data's frequent answers. values: those that come
+    after `losses.EXPECTED` tokens that the model had expected. conflicts: where it is sure of another value. words: all
+    other tokens of the reasoning. surprises: words that the model gave less than 5 %.
     """
 
     model: str
     rows: int
     think: SegmentLoss
     answer: SegmentLoss
-    vocabulary: int
-    places: int
+    values: int
     conflicts: int
+    words: int
+    surprises: int
 
     @property
     def think_share(self) -> float:
@@ -58,14 +60,19 @@ class LossMeasure:
         return think / (think + answer) if think + answer else 0.0
 
     @property
-    def knows_text(self) -> bool:
-        """Whether the model predicts the reasoning better than by guessing."""
-        return self.think.nll < _KNOWS_NOTHING * math.log(self.vocabulary)
+    def follows_text(self) -> bool:
+        """Whether the model expects such text: else its entropy says little about it."""
+        return self.think.nll <= self.think.entropy + FOLLOWS_TO
 
     @property
     def conflict_share(self) -> float | None:
-        """None where too few places were seen, or the model knows nothing about such text."""
-        return self.conflicts / self.places if self.places >= FEWEST_PLACES and self.knows_text else None
+        """The share of values where the model is sure of another one; None where too few were seen."""
+        return self.conflicts / self.values if self.values >= FEWEST_PLACES else None
+
+    @property
+    def surprise_share(self) -> float | None:
+        """The share of words that surprise the model; None where too few were seen."""
+        return self.surprises / self.words if self.words >= FEWEST_PLACES else None
 
 
 @dataclass(frozen=True)
@@ -98,14 +105,21 @@ def judge_kind(conclusions: Conclusions, ratio: float, losses: LossMeasure | Non
     steps = UNKNOWN
     if contradicting is not None:
         steps = "conflicting" if contradicting >= CONFLICTING_FROM else "agreeing"
-    wording = UNKNOWN
-    if losses is not None and losses.knows_text:
-        wording = "varied" if losses.think.entropy >= VARIED_FROM else "fixed"
-    return DataKind(conclusion, steps, wording, ratio, conclusions, losses)
+    return DataKind(conclusion, steps, _judge_wording(losses), ratio, conclusions, losses)
 
 
 def _judge_share(stated: float) -> str:
     return "stated" if stated >= STATED_FROM else "unstated" if stated <= UNSTATED_TO else "mixed"
+
+
+def _judge_wording(losses: LossMeasure | None) -> str:
+    if losses is None:
+        return UNKNOWN
+    if losses.follows_text:
+        return "varied" if losses.think.entropy >= VARIED_FROM else "fixed"
+    if losses.surprise_share is None:
+        return UNKNOWN
+    return "varied" if losses.surprise_share >= SURPRISING_FROM else "fixed"
 
 
 def describe_kind(kind: DataKind) -> str:
@@ -137,7 +151,9 @@ def _say_steps(kind: DataKind) -> str:
 def _say_wording(kind: DataKind) -> str:
     if kind.wording == UNKNOWN or kind.losses is None:
         return "wording not measured"
-    return f"wording {kind.wording} ({kind.losses.think.entropy:.2f} nats of entropy per think token)"
+    if kind.losses.follows_text:
+        return f"wording {kind.wording} ({kind.losses.think.entropy:.2f} nats of entropy per think token)"
+    return f"wording {kind.wording} ({_percent(kind.losses.surprise_share or 0)} surprising words)"
 
 
 def _percent(share: float) -> str:
@@ -167,12 +183,16 @@ def _explain_losses(losses: LossMeasure) -> list[str]:
         f"{answer.nll:.2f} (entropy {answer.entropy:.2f}); the reasoning has {_percent(losses.think_share)} of plain "
         "SFT's loss"
     ]
-    if not losses.knows_text:
-        return [*lines, f"{losses.model} does not know such text yet, so its entropy says nothing about the wording"]
+    if not losses.follows_text:
+        lines.append(
+            f"{losses.model} expects other text than this (its nll is far above its entropy): after a short plain SFT "
+            "on these data it says more"
+        )
+        if losses.surprise_share is not None:
+            share = f"{losses.surprises:,} of {losses.words:,} words ({_percent(losses.surprise_share)})"
+            lines.append(f"surprises: the model gave less than 5% to {share}")
+    share = f"{losses.conflicts:,} of {losses.values:,} numbers and frequent answers"
     if losses.conflict_share is None:
-        return [*lines, f"confident conflicts: not measured, because only {losses.places:,} places could be judged"]
-    return [
-        *lines,
-        f"confident conflicts: at {losses.conflicts:,} of {losses.places:,} places ({_percent(losses.conflict_share)}) "
-        "the reasoning names a number or an answer where the model is sure of another one",
-    ]
+        return [*lines, f"confident conflicts: too few places to judge ({share})"]
+    shown = f"{share} ({_percent(losses.conflict_share)})"
+    return [*lines, f"confident conflicts: the model is sure of another one at {shown} that the reasoning names"]

@@ -5,6 +5,7 @@ A forward without gradients over a sample of rows, so it needs less memory than 
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +27,7 @@ from balanced_thinking.segments import ANSWER, IGNORE, THINK
 from balanced_thinking.system.progress import count_progress
 from balanced_thinking.training.head import read_logit_scale
 
-ROWS = 128  # that are looked at
+ROWS, TOKENS = 256, 24_576  # that are looked at, at most; pictures and prompts are counted
 EXPECTED = 24  # tokens in a row that the model had expected; after a surprise it may have lost the thread
 _SURPRISE = 3.0  # nats; a token that the model gave less than 5 %
 _SURE = 0.8  # probability
@@ -47,34 +48,38 @@ class _Scores(NamedTuple):
 
 
 def measure_losses(found: Inspection, loaded: LoadedModel, *, rows: int = ROWS, name: str = "") -> Inspection:
-    """The inspection with the losses of a model on at most `rows` random samples that have reasoning.
+    """The inspection with the losses of a model on random samples that have reasoning.
 
-    The model is moved to the accelerator if there is one. `name`: what results call it.
+    They are at most `rows`, and have at most `TOKENS` tokens together. The model is moved to the accelerator if there
+    is one. `name`: what results call it.
     """
-    chosen = found.samples_with_reasoning
+    chosen = _choose_samples(found.samples_with_reasoning, rows)
     if not chosen:
         return found
-    if len(chosen) > rows:
-        chosen = random.Random(0).sample(chosen, rows)
     device = PartialState().device
     model = loaded.model.to(device).eval()
     tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
     candidates = _candidate_tokens(tokenizer, find_answer_set([sample.example for sample in found.samples])).to(device)
     collator = ScaleCollator(loaded.processor, found.format)
     sums = torch.zeros(2, len(_FIELDS), dtype=torch.float64)
-    judged = torch.zeros(2, dtype=torch.int64)
+    judged = torch.zeros(4, dtype=torch.int64)
     with count_progress("rows scored", len(chosen)) as advance:
         for batch in _make_batches(chosen):
             dataset = to_dataset([sample.example for sample in batch], found.format)
             scores = _score_batch(model, collator(list(dataset)), candidates)
             sums += _sum_segments(scores)
-            judged += _count_conflicts(scores)
+            judged += _count_surprises(scores)
             for _ in batch:
                 advance()
     name = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
     think, answer = (_average(values) for values in sums.tolist())
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    return replace(found, losses=LossMeasure(name, len(chosen), think, answer, vocabulary, *judged.tolist()))
+    return replace(found, losses=LossMeasure(name, len(chosen), think, answer, *judged.tolist()))
+
+
+def _choose_samples(samples: Sequence[Sample], rows: int) -> list[Sample]:
+    shuffled = random.Random(0).sample(samples, min(rows, len(samples)))
+    ends = itertools.accumulate(map(_length, shuffled))
+    return [sample for k, (sample, end) in enumerate(zip(shuffled, ends, strict=True)) if k == 0 or end <= TOKENS]
 
 
 def _make_batches(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
@@ -155,15 +160,17 @@ def _sum_segments(scores: _Scores) -> Tensor:
     return torch.stack(rows).cpu()
 
 
-def _count_conflicts(scores: _Scores) -> Tensor:
-    """(2,): the places of the reasoning that can be judged, and those where the model is sure of another candidate."""
+def _count_surprises(scores: _Scores) -> Tensor:
+    """(4,): values, conflicts, words and surprises of a `LossMeasure`."""
     width = scores.nll.shape[1]
     places = torch.arange(width, device=scores.nll.device).expand_as(scores.segments)
     surprises = torch.where(scores.nll > _SURPRISE, places, -width - EXPECTED)
     before = surprises.cummax(1).values.roll(1, dims=1)
     before[:, 0] = -width - EXPECTED
-    judged = (scores.segments == THINK) & (scores.other >= 0) & (places - before > EXPECTED)
-    return torch.stack([judged.sum(), (judged & (scores.other > _SURE)).sum()]).cpu()
+    think, is_value = scores.segments == THINK, scores.other >= 0
+    values, words = think & is_value & (places - before > EXPECTED), think & ~is_value
+    counted = (values, values & (scores.other > _SURE), words, words & (scores.nll > _SURPRISE))
+    return torch.stack([mask.sum() for mask in counted]).cpu()
 
 
 def _average(sums: Sequence[float]) -> SegmentLoss:
