@@ -13,7 +13,7 @@ from balanced_thinking.inspection.supported import describe_supported
 
 UNKNOWN = "unknown"
 # Shares of the rows whose last sentence concludes with a candidate: from here on stated, up to here unstated.
-STATED_FROM, UNSTATED_TO = 0.80, 0.50
+STATED_FROM, UNSTATED_TO = 0.80, 0.55
 # From this share on, conclusions contradict the answer, or places of the reasoning the model, often.
 CONFLICTING_FROM = 0.03
 # From this entropy on (nats per think token), there are several ways to say the same, as a model knows that follows the
