@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -136,6 +137,10 @@ def test_a_model_that_does_not_follow_says_so() -> None:
     assert (kind.steps, kind.wording) == ("unknown", "fixed")  # ten values are too few
     assert "expects other text" in "\n".join(explain_kind(kind))
     assert "10% surprising words" in describe_kind(kind)
+    language = replace(losses, think=SegmentLoss(90, 4.1, 3.2, 0.9))  # a language model's nats on free text
+    kind = judge_kind(conclusions, 10.0, language)
+    assert kind.wording == "varied"
+    assert "3.20 nats of entropy per think token" in describe_kind(kind)
 
 
 def test_data_without_reasoning_have_no_kind(reasoner: LoadedModel) -> None:

@@ -17,8 +17,8 @@ STATED_FROM, UNSTATED_TO = 0.80, 0.55
 # From this share on, conclusions contradict the answer, or places of the reasoning the model, often.
 CONFLICTING_FROM = 0.03
 # From this entropy on (nats per think token), there are several ways to say the same, as a model knows that follows the
-# text: whose nll is at most so much above its entropy.
-VARIED_FROM, FOLLOWS_TO = 0.08, 0.75
+# text: whose nll is at most so much above its entropy, in nats or as a factor.
+VARIED_FROM, FOLLOWS_TO, FOLLOWS_FACTOR = 0.08, 0.75, 1.5
 # For another model: from this share on, of the words of the reasoning that surprise it.
 SURPRISING_FROM = 0.27
 FEWEST_PLACES = 30  # fewer say nothing about a share of 3 %
@@ -62,7 +62,8 @@ class LossMeasure:
     @property
     def follows_text(self) -> bool:
         """Whether the model expects such text: else its entropy says little about it."""
-        return self.think.nll <= self.think.entropy + FOLLOWS_TO
+        entropy = self.think.entropy
+        return self.think.nll <= max(entropy + FOLLOWS_TO, entropy * FOLLOWS_FACTOR)
 
     @property
     def conflict_share(self) -> float | None:
