@@ -52,7 +52,7 @@ def steps_word(false_steps: float) -> str:
 
 @pytest.mark.parametrize(("conclusion", "false_steps", "wording"), KINDS)
 def test_the_text_alone_shows_conclusion_and_disagreement(conclusion: str, false_steps: float, wording: str) -> None:
-    kind = kind_of(inspect_world(conclusion, false_steps, wording, 240))
+    kind = kind_of(inspect_world(conclusion, false_steps, wording, 120))
     assert kind.conclusion == conclusion
     assert kind.steps == (steps_word(false_steps) if conclusion == "stated" else "unknown")
     assert kind.wording == "unknown"
@@ -74,7 +74,7 @@ def test_the_text_alone_shows_conclusion_and_disagreement(conclusion: str, false
 def test_a_model_shows_false_steps_and_wording(
     conclusion: str, false_steps: float, wording: str, rows: int, ratio: int, reasoner: LoadedModel
 ) -> None:
-    found = inspect_world(conclusion, false_steps, wording, 240, ratio)
+    found = inspect_world(conclusion, false_steps, wording, 160, ratio)
     kind = kind_of(measure_losses(found, reasoner, rows=rows))
     assert (kind.conclusion, kind.steps, kind.wording) == (conclusion, steps_word(false_steps), wording)
 
