@@ -161,7 +161,7 @@ def test_a_failure_leaves_the_old_page(runs: Path, monkeypatch: pytest.MonkeyPat
     def fail(_: Any) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("balanced_thinking.report.write.markdown.render_markdown", fail)
+    monkeypatch.setattr("balanced_thinking.report.write.files.render_markdown", fail)
     with pytest.raises(OSError, match="No space"):
         page_of(runs)
     assert (runs / "report.html").read_text() == old
