@@ -344,7 +344,7 @@ def processor_of(folder: Path, max_pixels: int) -> Any:
         (2240, 1, 1003520),  # 6,400 tokens
         (1400, 2, 1003520),  # 5,000 by two pictures
         (1400, 8, 28 * 28 * 512),  # 20,000 by eight
-        (1400, 30, 28 * 28 * 128),
+        pytest.param(1400, 30, 28 * 28 * 128, marks=pytest.mark.slow),
         (560, 1, None),  # 400: short enough
         (56, 900, None),  # pictures that are as small as they can be
     ],
