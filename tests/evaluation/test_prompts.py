@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from pathlib import Path
 
-from balanced_thinking.data.example import Example
+import pytest
+from PIL import Image
+
+from balanced_thinking.data.example import Example, Turn
 from balanced_thinking.data.load import load_data
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.evaluation.prompts import PROMPTS, apply_prompt, get_prompt
-from balanced_thinking.evaluation.task import load_task_data
+from balanced_thinking.evaluation.task import load_task_data, put_shots_before
 from balanced_thinking.segments import FORMATS, get_format, parse
 
 COLOURS = Example("1", "Which colour?\nA. red\nB. blue", (), None, "A", choices=("red", "blue"))
@@ -66,3 +70,20 @@ def test_shots_are_training_rows_in_front_of_each_question(data: str) -> None:
         assert str(prompt_messages(one)).count("'type': 'image'") == len(pictures)
     with pytest.raises(ValueError, match="has 3 good rows; expected 4 shots"):
         load_task_data(Benchmark(data, options={"n": 3}, shots=4), "test", "think-answer")
+
+
+def test_an_item_is_never_asked_after_its_own_answer(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"  # without a column `split`, every row is in every split
+    file.write_text("".join(json.dumps({"question": f"Q{n}?", "answer": str(n)}) + "\n" for n in range(4)))
+    with pytest.raises(ValueError, match="also a row of the split train that would be put in front of it"):
+        load_task_data(Benchmark(str(file), shots=2), "test", "direct")
+
+
+def test_a_shot_with_earlier_turns_keeps_its_pictures_in_their_places() -> None:
+    earlier = (Turn("user", "What is it?", (0,)), Turn("assistant", "A cat."))
+    one, two = Image.new("RGB", (8, 8)), Image.new("RGB", (9, 9))
+    shot = Example("s", "And this?", (one, two), None, "dog", history=earlier)
+    asked = put_shots_before(Example("e", "Which?", (), None, "cat"), [shot], get_format("direct"))
+    assert [turn.text for turn in asked.history] == ["What is it?", "A cat.", "And this?", "dog"]
+    assert [len(turn.image_places) for turn in asked.history] == [1, 0, 1, 0]
+    assert asked.images == (one, two)

@@ -25,6 +25,8 @@ CONCLUSIONS = [
     ("A cat or a dog sleeps.", "dog", ANIMALS, "unclear"),
     ("It eats dogfood.", "dog", ANIMALS, "nothing"),
     ("The dog barks. It is small.", "dog", ANIMALS, "nothing"),
+    ("So they need care.", "cars", ("cars", "dogs"), "nothing"),
+    ("It is one of the cats.", "cat", ANIMALS, "answer"),
     ("The color is light purple.", "light purple", SHADES, "answer"),
     ("The color is light purple.", "purple", SHADES, "other"),
     ("He feels safe.", "feel safe", ("feel safe", "run"), "answer"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tarfile
 from pathlib import Path
@@ -116,3 +117,12 @@ def test_an_archive_names_no_folder_of_this_machine(tmp_path: Path, caplog: pyte
     with caplog.at_level(logging.WARNING):
         archive_runs(study, tmp_path / "docs")
     assert "absolute paths of this machine, such as /home/me/data/x.jsonl;" in caplog.text
+
+
+def test_only_complete_paths_are_rewritten_and_the_study_itself_is_never(tmp_path: Path) -> None:
+    study = finished_study(tmp_path / "s")
+    (study / "sft/seed-0/metrics.jsonl").write_text(json.dumps({"step": 1, "data": f"/mnt{tmp_path}/x.jsonl"}) + "\n")
+    root = restore(archive_runs(study, tmp_path / "docs"), tmp_path / "restored")
+    assert f"/mnt{tmp_path}/x.jsonl" in (root / "sft/seed-0/metrics.jsonl").read_text()
+    with pytest.raises(ValueError, match="is the folder of the study itself"):
+        archive_runs(study, study)

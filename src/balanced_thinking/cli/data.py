@@ -138,10 +138,12 @@ def _load_processor(model: str, image_options: Mapping[str, Any]) -> Any:
 
 
 def _measure_losses(found: Inspection, model: str, image_options: Mapping[str, Any]) -> Inspection:
+    from balanced_thinking.evaluation.engines.start import read_engine, resolve_dtype
     from balanced_thinking.inspection import measure_losses
     from balanced_thinking.models.load import load_model
 
-    return measure_losses(found, load_model(model, image_options=image_options), name=model)
+    dtype = resolve_dtype(read_engine(None), model).dtype  # as in an evaluation
+    return measure_losses(found, load_model(model, image_options=image_options, dtype=dtype), name=model)
 
 
 def add_conversion_options(parser: Parser) -> None:

@@ -75,8 +75,8 @@ def read_text_questions(
             yield record
             continue
         try:
-            found = _parse_table_row(record) if table else parse(record)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+            found = _with_texts(_parse_table_row(record) if table else parse(record))
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             yield BadRow(row, ("unknown_schema",), f"{type(error).__name__} {error} in {record}", identity)
             continue
         if not undivided or hash_hundredth(_normalize(found.question), SALT) in SPLITS[split]:
@@ -99,6 +99,16 @@ def _parse_table_row(cells: dict[Any, str]) -> TextQuestion:
         answer = {match[1]: match[2] for match in lettered}[answer.strip("()")]
         options = [match[2] for match in lettered]
     return TextQuestion(question, tuple(options), answer, think)
+
+
+def _with_texts(found: TextQuestion) -> TextQuestion:
+    """The question, whose reasoning may be null. Raises ValueError for a question or answer that is no text."""
+    for name in ("question", "answer"):
+        if not isinstance(value := getattr(found, name), str):
+            raise ValueError(f"the {name} is {value!r}; expected text")
+    if not isinstance(found.think, str | None):
+        raise ValueError(f"the reasoning is {found.think!r}; expected text")
+    return found._replace(think=found.think or "")
 
 
 def _normalize(question: str) -> bytes:

@@ -57,12 +57,14 @@ def load_task_data(benchmark: Benchmark, split: str, format: FormatName) -> Load
     """The examples of one split as its prompt puts them; every picture was opened once. Raises as `load_data` does."""
     loaded, shape = _load_examples(benchmark, split, format), get_format(format)
     shots = _load_shots(benchmark, format) if benchmark.shots else []
+    _refuse_shots_among(loaded.examples, shots, f"{benchmark.name}, split {split}")
+    shots = [apply_prompt(shot, benchmark.prompt, shape) for shot in shots]
     asked = (apply_prompt(one, benchmark.prompt, shape) for one in loaded.examples)
     return LoadedData([put_shots_before(one, shots, shape) for one in asked], loaded.bad_rows)
 
 
 def _load_shots(benchmark: Benchmark, format: FormatName) -> list[Example]:
-    """The first good rows of the split `train`, asked with the same prompt. Raises DataError for too few of them."""
+    """The first good rows of the split `train`. Raises DataError for too few of them."""
     if not isinstance(benchmark.data, str):
         raise DataError("shots are rows of the split train, which a list of examples does not have; expected a name")
     rows = stream_data(
@@ -76,7 +78,19 @@ def _load_shots(benchmark: Benchmark, format: FormatName) -> list[Example]:
     shots = list(islice(rows, benchmark.shots))
     if len(shots) < benchmark.shots:
         raise DataError(f"{benchmark.name}, split train, has {len(shots)} good rows; expected {benchmark.shots} shots")
-    return [apply_prompt(shot, benchmark.prompt, get_format(format)) for shot in shots]
+    return shots
+
+
+def _refuse_shots_among(examples: Sequence[Example], shots: Sequence[Example], where: str) -> None:
+    """Raises DataError where an item would be asked after its own answer."""
+    for shot in shots:
+        for example in examples:
+            if shot.question == example.question and shot.images == example.images:
+                raise DataError(
+                    f"{where}: item {example.id} is also a row of the split train that would be put in front of it, "
+                    "with its answer; expected splits without common rows (--data_options.hash_split makes some), or "
+                    "leave shots out"
+                )
 
 
 def put_shots_before(example: Example, shots: Sequence[Example], format: ReasoningFormat) -> Example:
@@ -85,12 +99,18 @@ def put_shots_before(example: Example, shots: Sequence[Example], format: Reasoni
         turn
         for shot in shots
         for turn in (
-            Turn("user", shot.question, shot.image_places or (0,) * len(shot.images)),
+            *shot.history,
+            Turn("user", shot.question, shot.image_places or (0,) * _count_own_pictures(shot)),
             Turn("assistant", render(shot.think, shot.answer, format)),
         )
     ]
     pictures = tuple(image for shot in shots for image in shot.images)
     return replace(example, images=(*pictures, *example.images), history=(*turns, *example.history))
+
+
+def _count_own_pictures(example: Example) -> int:
+    """Its pictures that are not in earlier turns."""
+    return len(example.images) - sum(len(turn.image_places) for turn in example.history)
 
 
 def _load_examples(benchmark: Benchmark, split: str, format: FormatName) -> LoadedData:

@@ -154,10 +154,10 @@ def _sum_segments(scores: _Scores) -> Tensor:
     """(2, 4): `_FIELDS` of both segments."""
     rows = []
     for segment in (THINK, ANSWER):
-        mask = scores.segments == segment
-        nll, entropy = scores.nll[mask].double(), scores.entropy[mask].double()
+        mask = (scores.segments == segment).cpu()
+        nll, entropy = (values.cpu()[mask].double() for values in (scores.nll, scores.entropy))
         rows.append(torch.stack([mask.sum().double(), nll.sum(), entropy.sum(), (entropy > _OPEN).sum().double()]))
-    return torch.stack(rows).cpu()
+    return torch.stack(rows)
 
 
 def _count_surprises(scores: _Scores) -> Tensor:

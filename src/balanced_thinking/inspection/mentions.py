@@ -150,12 +150,12 @@ def _find_places(tokens: Sequence[Token], stems: Sequence[str], candidate: Candi
 
 
 def _stem(token: Token) -> str:
-    """A word without its ending where at least four letters remain; a number by its value."""
+    """A word without its ending where at least four letters remain (three before an `s`); a number by its value."""
     if token.value is not None:
         return str(token.value)
     text = token.text.removesuffix("'s").removesuffix("’s")
     for ending in ("ing", "ed", "es", "s", "e", "y"):
-        if len(text) - len(ending) >= 3 and text.endswith(ending) and not text.endswith("ss"):
+        if len(text) - len(ending) >= (3 if ending == "s" else 4) and text.endswith(ending) and not text.endswith("ss"):
             return text.removesuffix(ending)
     return text
 

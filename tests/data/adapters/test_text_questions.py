@@ -93,6 +93,8 @@ def test_gsm8ks_notes_are_left_out_and_its_sentences_counted(tmp_path: Path) -> 
     ("name", "file", "text", "problem"),
     [
         ("gsm8k", "x.jsonl", json.dumps({"question": "Why?", "answer": "Because."}), "unknown_schema"),  # no ####
+        ("gsm8k", "x.jsonl", json.dumps({"question": "Why?", "answer": 72}), "unknown_schema"),
+        ("gsm8k", "x.jsonl", json.dumps({"question": None, "answer": "Half. #### 1"}), "unknown_schema"),
         ("gsm8k", "x.tsv", "Why?\t3", "unknown_schema"),  # two columns
         ("qasc", "x.jsonl", json.dumps(QASC_LINE | {"answerKey": "C"}), "unknown_schema"),
         ("ecqa", "x.tsv", "Why?\\nOptions:\\n- a\\n- b\tc\tBecause.", "answer_not_in_choices"),

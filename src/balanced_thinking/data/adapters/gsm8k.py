@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.data.bad_rows import BadRow
+from balanced_thinking.data.bad_rows import BadRow, UnknownDataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.tables import is_hub_name
 from balanced_thinking.data.text_questions import TextQuestion, read_text_questions
@@ -29,6 +29,8 @@ def load(
 
     `max_sentences`: only problems whose solution has at most so many sentences; 2 gives the easiest quarter.
     """
+    if max_sentences is not None and max_sentences < 1:
+        raise UnknownDataError(f"max_sentences is {max_sentences}; expected at least 1, or null for all problems")
     subset = subset or ("main" if is_hub_name(path) else None)  # the other one, `socratic`, asks for each step
     for row in read_text_questions(path, split, _parse_record, owner="GSM8K", subset=subset):
         if max_sentences is None or isinstance(row, BadRow) or _count_sentences(row.think or "") <= max_sentences:

@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.report.compare.plan import load_plan
 from balanced_thinking.runs.find import find_runs, find_settings
 from balanced_thinking.runs.paths import CONFIG, EVALUATIONS, METRICS, PREDICTIONS, PROVENANCE, SUMMARY, StudyFiles
@@ -31,7 +32,8 @@ def archive_runs(root: Path, folder: Path) -> Path:
 
     The archive has the recipe, provenance, metrics, summaries and all predictions of every run. It lacks models,
     checkpoints, pictures and logs. The absolute path of the folder that holds `root` is written as `runs`; other
-    absolute paths are a warning, because they tell about this machine and lead nowhere on another.
+    absolute paths are a warning, because they lead nowhere on another machine. Raises RecipeError for the folder of the
+    study itself, whose plan and ledger would be replaced.
     """
     name = root.resolve().name
     texts: list[str] = []
@@ -41,10 +43,12 @@ def archive_runs(root: Path, folder: Path) -> Path:
             return path.read_bytes()
         text = path.read_text(encoding="utf-8")
         for above in {root.resolve().parent, root.absolute().parent} - {Path("/")}:
-            text = text.replace(f"{above}/", "runs/")
+            text = re.sub(rf"(?<![\w.:/-]){re.escape(str(above))}/", "runs/", text)
         texts.append(text)
         return text.encode()
 
+    if folder.resolve() == root.resolve():
+        raise RecipeError(f"--archive {folder} is the folder of the study itself; choose another one")
     folder.mkdir(parents=True, exist_ok=True)
     files = StudyFiles(root)
     beside = [path for path in (files.plan, files.ledger) if path.is_file()]
