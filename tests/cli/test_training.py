@@ -234,9 +234,16 @@ def test_tensorboard_gets_the_same_metrics_under_the_same_names(tmp_path: Path) 
     assert {"think_nll", "answer_nll", "w_think", "grad_norm"} <= steps[0].keys()
 
 
-def test_an_empty_lora_is_no_full_fine_tuning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code(["sft", *TINY, *STEPS, "--lora", "{}", "--out", str(tmp_path / "run")]) == 2
-    assert "set it to all-linear, or to some of: down_proj, gate_proj, k_proj" in capsys.readouterr().err
+def test_an_empty_lora_is_an_adapter_of_the_language_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["sft", *TINY, *STEPS, "--lora", "{}", "--out", str(out)]) == 0
+    assert "LoRA: rank 8, alpha 8, on language: down_proj, gate_proj" in capsys.readouterr().err
+    assert json.loads((out / "model" / "adapter_config.json").read_text())["exclude_modules"] == r"model\.visual(\..*)?"
+    both = ["--lora.targets", "all", "--lora.target_modules", "[q_proj]", "--out", str(tmp_path / "both")]
+    assert exit_code(["sft", *TINY, *STEPS, *both]) == 2
+    assert "expected one of them: leave the other out" in capsys.readouterr().err
+    assert exit_code(["sft", *TINY, *STEPS, "--lora.targets", "langage", "--out", str(tmp_path / "both")]) == 2
+    assert "lora.targets is 'langage' (did you mean 'language'?)" in capsys.readouterr().err
     (told,) = describe_changes(Recipe(), Recipe(lora={}), ())
     assert told == "lora was empty and is {}"
 

@@ -15,7 +15,8 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models.find import ModelNotFoundError, find_model_source
 from balanced_thinking.models.load import load_model, load_processor
 from balanced_thinking.models.tiny import build_tiny
-from balanced_thinking.training.model_checks import check_lora_targets, hint_untrained_tags, load_training_processor
+from balanced_thinking.training.lora import make_lora_config
+from balanced_thinking.training.model_checks import hint_untrained_tags, load_training_processor
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.run import train
 
@@ -31,10 +32,6 @@ def vlm() -> Any:
     ("lora", "said"),
     [
         (
-            {},
-            "lora.target_modules is not set, and PEFT has no default for qwen2_5_vl; set it to all-linear, or to some",
-        ),
-        (
             {"target_modules": ["q_prjo"]},
             "has 'q_prjo' (did you mean 'q_proj'?), but no layer has this name; known: all-",
         ),
@@ -44,31 +41,64 @@ def vlm() -> Any:
 )
 def test_layers_that_the_model_lacks_are_refused(lora: dict[str, Any], said: str, vlm: Any) -> None:
     with pytest.raises(RecipeError, match=re.escape(said)):
-        check_lora_targets(vlm, lora)
+        make_lora_config(vlm, lora)
 
 
 @pytest.mark.parametrize(
     "targets", [["q_proj"], ["q_proj", "v_proj"], "all-linear", r".*\.[qv]_proj", ["layers.0.self_attn.q_proj"]]
 )
 def test_what_is_accepted_is_what_peft_accepts(targets: Any, vlm: Any) -> None:
-    check_lora_targets(vlm, {"target_modules": targets})
-    adapted = get_peft_model(build_tiny("qwen2_5_vl")[0], LoraConfig(task_type="CAUSAL_LM", target_modules=targets))
+    lora = make_lora_config(vlm, {"target_modules": targets})
+    assert lora.to_dict() == LoraConfig(task_type="CAUSAL_LM", target_modules=targets).to_dict()
+    adapted = get_peft_model(build_tiny("qwen2_5_vl")[0], lora)
     assert any("lora_A" in name for name, _ in adapted.named_parameters())
 
 
 def test_what_is_refused_is_what_peft_refuses() -> None:
-    for lora in ({}, {"target_modules": ["q_prjo"]}, {"target_modules": r".*\.query"}):
+    for lora in ({"target_modules": ["q_prjo"]}, {"target_modules": r".*\.query"}):
         with pytest.raises(ValueError, match=r"[Tt]arget"):
             get_peft_model(build_tiny("qwen2_5_vl")[0], LoraConfig(task_type="CAUSAL_LM", **lora))
 
 
 def test_of_some_layers_that_are_not_there_a_warning_is_enough(vlm: Any, caplog: pytest.LogCaptureFixture) -> None:
-    check_lora_targets(vlm, {"target_modules": ["q_proj", "gate"]})
+    make_lora_config(vlm, {"target_modules": ["q_proj", "gate"]})
     assert "lora.target_modules has 'gate'" in caplog.text
 
 
-def test_a_model_that_peft_knows_needs_no_names() -> None:
-    check_lora_targets(build_tiny("qwen2")[0], {})
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "qwen2"])
+def test_without_names_it_is_the_language_model(architecture: str) -> None:
+    model = build_tiny(architecture)[0]
+    lora = make_lora_config(model, {"r": 4})
+    assert lora.to_dict() == make_lora_config(model, {"r": 4, "targets": "language"}).to_dict()
+    assert lora.target_modules == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+def test_layers_that_the_user_excludes_stay_excluded(vlm: Any) -> None:
+    for excluded in (["layers.0.self_attn.q_proj"], r".*\.0\.self_attn\.q_proj"):
+        lora = make_lora_config(vlm, {"exclude_modules": excluded})
+        names = [name for name, _ in get_peft_model(build_tiny("qwen2_5_vl")[0], lora).named_parameters()]
+        assert any("layers.1.self_attn.q_proj.lora_A" in name for name in names)
+        assert not any("layers.0.self_attn.q_proj.lora_A" in name for name in names)
+        assert not any("visual" in name and "lora" in name for name in names)
+
+
+def test_parameters_alone_may_be_named(vlm: Any) -> None:
+    lora = make_lora_config(vlm, {"target_parameters": ["lm_head.weight"]})
+    assert lora.target_modules is None
+
+
+def test_a_part_that_the_model_lacks_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"'vision\+language', but the model has no vision part.* it has: language"):
+        make_lora_config(build_tiny("qwen2")[0], {"targets": "vision+language"})
+
+
+def test_all_linear_warns_of_the_picture_half(vlm: Any, caplog: pytest.LogCaptureFixture) -> None:
+    make_lora_config(vlm, {"target_modules": "all-linear"})
+    assert "trains vision and projector, too; a vLLM server leaves these parts" in caplog.text
+    caplog.clear()
+    make_lora_config(build_tiny("qwen2")[0], {"target_modules": "all-linear"})
+    make_lora_config(vlm, {"targets": "all"})
+    assert not caplog.records
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ def show_log(arguments: argparse.Namespace) -> AbstractContextManager[None]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not arguments.verbose:  # warnings of the libraries that no user of ours can act on
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which PEFT imports, quantized or not
     if arguments.quiet or not sys.stderr.isatty():  # bars of the libraries: a log file must hold no redrawn line
         os.environ.setdefault("TQDM_DISABLE", "1")
     level = logging.WARNING if arguments.quiet else logging.DEBUG if arguments.verbose else logging.INFO

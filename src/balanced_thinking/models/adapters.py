@@ -9,8 +9,6 @@ from pathlib import Path
 from safetensors import safe_open
 
 logger = logging.getLogger(__name__)
-# For `lora.target_modules`: the linear layers of the language model, in every family with pictures that we know.
-LANGUAGE_LAYERS = ".*(language|text)_model.layers.*proj.*"
 _PICTURE_HALF = re.compile(
     r"\.(?:visual|vision\w*|embed_vision|image_\w+|multi_modal_\w+|mm_\w+|\w*projector|connector)\."
 )
@@ -28,11 +26,10 @@ def warn_of_served_adapter(folder: str) -> None:
         logger.warning(
             "%s: %d of %d tensors of this adapter are of the vision tower or its connector. vLLM leaves them out, so "
             "that another model answers, unless it was started with --enable-tower-connector-lora. To train an adapter "
-            "of the language model alone, set --lora.target_modules '%s'",
+            "of the language model alone, set --lora.targets language",
             folder,
             len(found),
             len(_adapter_keys(folder)),
-            LANGUAGE_LAYERS,
         )
 
 

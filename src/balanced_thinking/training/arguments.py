@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from functools import cache
 
 from balanced_thinking.config.source import SourceClass, SourceError, field_types
-from balanced_thinking.config.types import AdmittedTypes, admitted_types
+from balanced_thinking.config.types import AdmittedTypes, Choices, admitted_types
+from balanced_thinking.models.part_names import LORA_TARGETS
 from balanced_thinking.training.options import ScaleGRPOOptions, ScaleSFTOptions
 
 OPTIONS: dict[str, type[ScaleSFTOptions] | type[ScaleGRPOOptions]] = {"sft": ScaleSFTOptions, "grpo": ScaleGRPOOptions}
@@ -76,8 +77,7 @@ LORA_SYNONYMS = {
     "lora_rank": "r",
     "alpha": "lora_alpha",
     "dropout": "lora_dropout",
-    "targets": "target_modules",
-    "target": "target_modules",
+    "target": "targets",
     "modules": "target_modules",
     "layers": "layers_to_transform",
 }
@@ -97,10 +97,11 @@ def argument_types(stage: str) -> Mapping[str, AdmittedTypes]:
 
 @cache
 def lora_types() -> Mapping[str, AdmittedTypes]:
-    """The admitted types of each argument of PEFT's LoraConfig."""
+    """The admitted types of each argument of PEFT's LoraConfig, and of `targets`, which is ours."""
     try:
-        return field_types(_LORA)
+        upstream = field_types(_LORA)
     except SourceError:
         from peft import LoraConfig
 
-        return admitted_types(LoraConfig)
+        upstream = admitted_types(LoraConfig)
+    return {**upstream, "targets": {Choices(tuple(LORA_TARGETS)), type(None)}}

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-
 from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.models.find import TINY_PREFIX, TinySize
 from balanced_thinking.models.load import LoadedModel, load_processor
 from balanced_thinking.models.tiny import build_tiny
@@ -20,7 +15,6 @@ from balanced_thinking.segments import get_format
 from balanced_thinking.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
-_EVERY_LAYER = "all-linear"  # PEFT's name for it
 
 
 def load_training_processor(recipe: Recipe, args: Any) -> Any:
@@ -74,33 +68,6 @@ def _apply_arguments(processor: Any, tokenizer: Any, args: Any) -> None:
     processor.chat_template = tokenizer.chat_template = text
 
 
-def check_lora_targets(model: Any, lora: Mapping[str, Any]) -> None:
-    """Raises RecipeError if LoRA would train no layer of the model; warns of names that match none."""
-    targets = lora.get("target_modules")
-    if targets is None and not lora.get("target_parameters"):
-        kind = model.config.model_type
-        if kind not in TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING:
-            raise RecipeError(
-                f"lora.target_modules is not set, and PEFT has no default for {kind}; set it to {_EVERY_LAYER}, or to "
-                f"some of: {', '.join(_linear_layers(model))}"
-            )
-        return
-    if targets is None or targets == _EVERY_LAYER:
-        return
-    names = [name for name, _ in model.named_modules()]
-    if isinstance(targets, str):
-        missing = [] if any(re.fullmatch(targets, name) for name in names) else [targets]
-    else:
-        missing = [one for one in targets if not any(name == one or name.endswith(f".{one}") for name in names)]
-    if not missing:
-        return
-    layers = _linear_layers(model)
-    found = f"lora.target_modules has {missing[0]!r}{did_you_mean(missing[0], layers)}, but no layer has this name"
-    if isinstance(targets, str) or len(missing) == len(targets):
-        raise RecipeError(f"{found}; known: {_EVERY_LAYER}, {', '.join(layers)}")
-    logger.warning("%s; it is ignored", found)
-
-
 def untrained_tags(loaded: LoadedModel, tags: Collection[str], lora: Mapping[str, Any]) -> list[str]:
     """The tags that are tokens of their own, look new, and whose rows in the embedding LoRA does not train.
 
@@ -132,10 +99,3 @@ def hint_untrained_tags(loaded: LoadedModel, format: str | Mapping[str, Any], lo
             "new, train them with --lora.modules_to_save '[embed_tokens, lm_head]' or --lora.trainable_token_indices",
             ", ".join(new),
         )
-
-
-def _linear_layers(model: Any) -> list[str]:
-    """Last parts of the names of all linear layers except the head."""
-    heads = {id(model.get_output_embeddings())}
-    layers = (name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and id(m) not in heads)
-    return sorted({last for name in layers if not (last := name.rpartition(".")[2]).isdecimal()})

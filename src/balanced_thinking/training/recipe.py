@@ -86,7 +86,9 @@ class Recipe:
     )
     validation_options: dict[str, Any] = _recipe_key({}, "Options of the data set for that split.")
     lora: dict[str, Any] | None = _recipe_key(
-        None, "Arguments of PEFT's LoraConfig; {}: its defaults; null: full fine-tuning."
+        None,
+        "Arguments of PEFT's LoraConfig, and targets: language (the default), vision+language or all, the parts whose "
+        "linear layers get an adapter, in place of target_modules. {}: all defaults; null: full fine-tuning.",
     )
     model_size: dict[str, int] = _recipe_key({}, "Widths and depths of a tiny: model.")
     model_options: dict[str, Any] = _recipe_key({}, "Arguments of from_pretrained, such as dtype.")
@@ -198,6 +200,11 @@ def _check_sections(recipe: Recipe) -> None:
         if "task_type" in recipe.lora:
             raise RecipeError("lora.task_type is always CAUSAL_LM; leave it out")
         recipe.lora = convert_values(recipe.lora, lora_types(), "lora", LORA_SYNONYMS, prefix="lora.")
+        if recipe.lora.get("targets") and recipe.lora.get("target_modules"):
+            raise RecipeError(
+                f"lora.targets is {recipe.lora['targets']!r} and lora.target_modules is "
+                f"{format_value(recipe.lora['target_modules'])}; expected one of them: leave the other out"
+            )
     if recipe.model_size:
         recipe.model_size = typed_arguments(TinySize, recipe.model_size, "model_size")
 

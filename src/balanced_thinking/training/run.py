@@ -10,7 +10,6 @@ from shlex import quote
 from time import monotonic
 from typing import Any, NamedTuple
 
-from peft import LoraConfig
 from transformers import set_seed
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
@@ -49,12 +48,9 @@ from balanced_thinking.training.grpo import ScaleGRPOTrainer
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.header import StartHeader
 from balanced_thinking.training.health import conclude_health
+from balanced_thinking.training.lora import describe_lora, make_lora_config
 from balanced_thinking.training.memory_watch import free_device_memory
-from balanced_thinking.training.model_checks import (
-    check_lora_targets,
-    hint_untrained_tags,
-    load_training_processor,
-)
+from balanced_thinking.training.model_checks import hint_untrained_tags, load_training_processor
 from balanced_thinking.training.nonfinite import skipped_updates
 from balanced_thinking.training.options import DEFAULTS
 from balanced_thinking.training.peers import LostRankError
@@ -163,8 +159,10 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
         allow_missing=recipe.allow_missing,
         **recipe.model_options,
     )
+    adapter = None
     if recipe.lora is not None:
-        check_lora_targets(loaded.model, recipe.lora)
+        adapter = make_lora_config(loaded.model, recipe.lora)
+        logger.info("LoRA: %s", describe_lora(recipe.lora, adapter))
         hint_untrained_tags(loaded, args.reasoning_format, recipe.lora)
     if recipe.lora is not None or (recipe.stage == "grpo" and args.beta):
         loaded = ensure_saved(loaded, RunFiles(out).base_model)
@@ -174,7 +172,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
         train_dataset=training.rows,
         eval_dataset=validation.rows if validation else None,
         processing_class=loaded.processor,
-        peft_config=LoraConfig(task_type="CAUSAL_LM", **recipe.lora) if recipe.lora is not None else None,
+        peft_config=adapter,
         callbacks=[MetricsFile(RunFiles(out).metrics), clock := TrainingClock()],
     )
     if recipe.lora is None:  # an adapter's weights are gathered in any case
