@@ -19,6 +19,7 @@ from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.checks import Problem, find_picture_problem
 from balanced_thinking.data.images import image_size, picture_name, picture_source
 from balanced_thinking.data.picture_files import UNREADABLE
+from balanced_thinking.segments import ANSWER, THINK
 
 # Per picture: the count without the image processor may be wrong by this much, so that nearer to `max_length` than
 # this the processor itself counts.
@@ -35,6 +36,18 @@ class CheckedRow(NamedTuple):
     tokens: int
     problems: tuple[Problem, ...] = ()
     too_long: bool = False
+
+
+class RowLengths(NamedTuple):
+    """Tokens of a sample's parts. A row of GRPO has a prompt only."""
+
+    prompt: int
+    think: int = 0
+    answer: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.prompt + self.think + self.answer
 
 
 class RowChecker:
@@ -72,6 +85,19 @@ class RowChecker:
             return self._check_sample(to_prompt_completion(plain), problems)
         except RowError as error:
             return CheckedRow(0, (_as_problem(error, plain), *problems))
+
+    def measure_row(self, row: Mapping[str, Any]) -> RowLengths | None:
+        """The lengths of a row without problems, as the trainer will cut it; None where `overflow` leaves it out."""
+        plain = {**row, "id": str(row.get("id", "?")), "images": (pictures := row_images(row))}
+        if not self.completions:
+            return RowLengths(self._count_prompt(plain, pictures))
+        sample = to_prompt_completion(plain)
+        rendered = self.collator.renderer.render_row(sample)
+        prompt = self._count_text(rendered.prompt) + self._count_picture_tokens(pictures)
+        completion = self.collator.completions.encode_completion(sample["id"], rendered, prompt)
+        if completion is None:
+            return None
+        return RowLengths(prompt, completion.segments.count(THINK), completion.segments.count(ANSWER))
 
     def _find_picture_problems(self, pictures: Sequence[Any]) -> Iterator[Problem]:
         if pictures and not hasattr(self.collator.processor, "image_processor"):

@@ -24,7 +24,7 @@ from balanced_thinking.system.process import process_rank
 from balanced_thinking.system.signals import StoppedEarly
 
 logger = logging.getLogger(__name__)
-DONE, FAILED, INTERRUPTED = 0, 1, 130  # wrong usage is argparse's SystemExit(2)
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 class Ending(NamedTuple):
@@ -66,7 +66,7 @@ def _run_command(name: str, command: Command, arguments: argparse.Namespace) -> 
     except BadRowsError as error:
         cure = "Nothing was done with the data: fix these rows, or leave them out with --on-bad-row drop."
         logger.error("%s\n\n%s", error.table(), cure)
-        return FAILED
+        return _failure_code(arguments)
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -76,10 +76,16 @@ def _run_command(name: str, command: Command, arguments: argparse.Namespace) -> 
             return _report_failure(name, f"{lack}{command.saves_memory}")
         if (known := describe_known_error(error)) is None:
             raise
-        return _report_failure(name, known)
+        _report_failure(name, known)
+        return _failure_code(arguments) if isinstance(error, BalancedThinkingError) else FAILED
     if result is not None:
         show_result(result)
     return DONE
+
+
+def _failure_code(arguments: argparse.Namespace) -> int:
+    """A dry run that finds a fault has started nothing, as wrong usage."""
+    return USAGE if getattr(arguments, "dry_run", False) else FAILED
 
 
 def _report_failure(name: str, message: str) -> int:

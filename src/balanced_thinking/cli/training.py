@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from balanced_thinking.cli.output import show_result
 from balanced_thinking.cli.parser import HelpSection, Parser
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
@@ -33,6 +34,11 @@ def add_training_options(parser: Parser, stage: str) -> None:
         "--allow-partial-resume",
         action="store_true",
         help="with --resume: continue from complete weights where the optimizer's or other state is lost; not exact",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check settings and rows, print the plan (model, data, lengths, steps, weights), and start nothing",
     )
     parser.epilog = (
         "--config or --model is needed. The keys of a recipe, the training arguments below and all others of TRL's "
@@ -147,7 +153,7 @@ def _refuse_no_model(arguments: argparse.Namespace, stage: str, resumed: bool) -
     )
 
 
-def run_training(arguments: argparse.Namespace) -> Path:
+def run_training(arguments: argparse.Namespace) -> Path | None:
     from balanced_thinking.training.checks import check_places, check_settings
 
     stage = arguments.command
@@ -155,6 +161,9 @@ def run_training(arguments: argparse.Namespace) -> Path:
     arguments.overrides = _join_data_sets(arguments.overrides)
     out = arguments.out or Path("runs") / (arguments.config.stem if arguments.config else stage)
     arguments.out = out
+    if arguments.dry_run:
+        _show_plan(arguments, stage)
+        return None
     with ExitStack() as stack:
         if resumed := arguments.resume and RunFiles(out).config.is_file():
             stack.enter_context(hold_run(out))  # before its recipe is read
@@ -169,6 +178,21 @@ def run_training(arguments: argparse.Namespace) -> Path:
         from balanced_thinking.training.run import train
 
         return train(recipe, out, resume=arguments.resume, allow_partial_resume=arguments.allow_partial_resume)
+
+
+def _show_plan(arguments: argparse.Namespace, stage: str) -> None:
+    """Print what the training would do. Raises what it would raise before its first step."""
+    from balanced_thinking.training.checks import check_places, check_settings
+
+    if arguments.resume:
+        raise RecipeError("--dry-run shows how a run would start, and --resume continues one; leave one of them out")
+    recipe = _read_recipe(arguments, stage, resumed=False)
+    check_settings(recipe)
+    refuse_existing_run(arguments.out, resume=False)
+    check_places(recipe)
+    from balanced_thinking.training.dry_run import describe_training
+
+    show_result(describe_training(recipe, arguments.out))
 
 
 def _read_recipe(arguments: argparse.Namespace, stage: str, resumed: bool) -> Recipe:

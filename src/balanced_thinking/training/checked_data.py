@@ -160,10 +160,7 @@ def _find_problems(
     recipe: Recipe, args: Any, processor: Any, split: SplitRows, state: str | None, name: str
 ) -> Preflight:
     sample = read_sample_size(recipe.preflight)
-    trained = recipe.stage == "sft"
-    limits = (args.max_length, args.overflow) if trained else (None, "error")
-    collator = ScaleCollator(processor, args.reasoning_format, *limits)
-    checker = RowChecker(collator, completions=trained, verify_images=recipe.verify_images)
+    checker = make_row_checker(recipe, args, processor)
     stored = None
     if state is not None:  # which does not know the pictures that the rows name
         stored = StoredPreflight(digest_of(state, stamp_pictures(split.rows), checker.fingerprint(), sample))
@@ -173,6 +170,14 @@ def _find_problems(
     if stored is not None:
         stored.save(found)
     return found
+
+
+def make_row_checker(recipe: Recipe, args: Any, processor: Any) -> RowChecker:
+    """The check of a row with the settings of the training."""
+    trained = recipe.stage == "sft"
+    limits = (args.max_length, args.overflow) if trained else (None, "error")
+    collator = ScaleCollator(processor, args.reasoning_format, *limits)
+    return RowChecker(collator, completions=trained, verify_images=recipe.verify_images)
 
 
 def on_first_rank(work: Callable[[], Result]) -> Result:

@@ -37,15 +37,11 @@ class StartHeader(TrainerCallback):
         total, trainable = self.parameters
         share = f"{short_count(trainable)} trainable of {short_count(total)} parameters"
         yield "model", f"{self.recipe.model}, {share} ({100 * trainable / total:.3g} %)"
-        autocast = next((f", computed in {name}" for flag, name in _AUTOCAST if getattr(args, flag)), "")
-        yield "device", f"{describe_device(args.device)}, weights in {self.dtype}{autocast}"
+        yield "device", f"{describe_device(args.device)}, weights in {self.dtype}{describe_autocast(args)}"
         rows = "bad row" if self.dropped == 1 else "bad rows"
         left_out = f", {self.dropped} {rows} left out" if self.dropped else ""
         yield "data", f"{describe_data(self.recipe.data)}, {self.recipe.split}: {self.rows:,} examples{left_out}"
-        size = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.ranks
-        parts = f"{args.per_device_train_batch_size} per device x {args.gradient_accumulation_steps} accumulated"
-        what = "completions" if self.recipe.stage == "grpo" else "examples"
-        yield "batch", f"{size} {what} a step ({parts} x {self.ranks} {'rank' if self.ranks == 1 else 'ranks'})"
+        yield "batch", describe_batch(self.recipe.stage, args, self.ranks)
         taken = f", {state.global_step:,} of them taken" if state.global_step else ""
         yield "steps", f"{state.max_steps:,}{taken}"
         yield "writes", str(self.out)
@@ -71,6 +67,17 @@ def short_count(number: int) -> str:
         if number >= size:
             return f"{number / size:.3g} {name}"
     return str(number)
+
+
+def describe_batch(stage: str, args: Any, ranks: int) -> str:
+    size = args.per_device_train_batch_size * args.gradient_accumulation_steps * ranks
+    parts = f"{args.per_device_train_batch_size} per device x {args.gradient_accumulation_steps} accumulated"
+    what = "completions" if stage == "grpo" else "examples"
+    return f"{size} {what} a step ({parts} x {ranks} {'rank' if ranks == 1 else 'ranks'})"
+
+
+def describe_autocast(args: Any) -> str:
+    return next((f", computed in {name}" for flag, name in _AUTOCAST if getattr(args, flag)), "")
 
 
 def describe_device(device: torch.device) -> str:
