@@ -18,6 +18,7 @@ from balanced_thinking.models.find import (
     adapter_base_name,
     find_model_source,
 )
+from balanced_thinking.models.fold import fold_adapter
 from balanced_thinking.models.graft import graft_language_model
 from balanced_thinking.models.processor import is_vision_model, load_checked_processor, load_config, load_processor
 from balanced_thinking.models.tiny import build_tiny
@@ -153,7 +154,7 @@ def _load_adapter(
         processor = load_checked_processor(path, hasattr(processor, "image_processor"), image_options or {})
     adapted = load_adapter_weights(loaded.model, path, allow_missing)
     check_vocabulary(adapted, processor, path)
-    return LoadedModel(adapted.merge_and_unload(), processor)
+    return LoadedModel(fold_adapter(adapted), processor)
 
 
 def ensure_saved(loaded: LoadedModel, folder: Path) -> LoadedModel:

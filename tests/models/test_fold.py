@@ -1,0 +1,83 @@
+"""A folded adapter computes what base and adapter do side by side, in memory and after it was saved."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from balanced_thinking.models.fold import fold_adapter
+from balanced_thinking.models.load import load_model
+from balanced_thinking.models.merge import merge_adapter
+from balanced_thinking.models.tiny import build_tiny
+
+IDS = torch.arange(40).reshape(2, 20)
+# Layers and options of adapters; tiny Qwen2's head is its embedding.
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "layers": {"target_modules": ["q_proj", "down_proj"]},
+    "dora": {"target_modules": ["q_proj"], "use_dora": True},
+    "rank-stabilized": {"target_modules": "all-linear", "use_rslora": True},
+    "embedding-of-a-tied-head": {"target_modules": ["q_proj", "embed_tokens"]},
+    "tied-head": {"target_modules": ["q_proj", "lm_head"]},
+    "own-head": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "own-tokens": {"target_modules": ["q_proj"], "trainable_token_indices": [3, 5]},
+}
+
+
+def make_adapter(options: dict[str, Any], dtype: torch.dtype = torch.float32) -> PeftModel:
+    """With weights that change what the model computes."""
+    model = build_tiny("qwen2")[0].to(dtype)
+    adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, **options))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, value in adapted.named_parameters():
+            if value.requires_grad and "magnitude" not in name:
+                value += 0.05 * torch.randn_like(value)
+    return adapted.eval()
+
+
+@torch.no_grad()
+def logits(model: Any) -> torch.Tensor:
+    return model(input_ids=IDS).logits.double()
+
+
+@pytest.mark.filterwarnings("ignore:Model")  # PEFT's, of tied layers
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_folded_adapter_is_the_base_with_the_adapter(name: str, tmp_path: Path) -> None:
+    adapted = make_adapter(ADAPTERS[name])
+    with_adapter = logits(adapted)
+    with adapted.disable_adapter():
+        assert (logits(adapted) - with_adapter).abs().max() > 0.01
+    folded = fold_adapter(adapted)
+    assert not any(isinstance(part, PeftModel) or "lora" in key for key, part in folded.named_modules())
+    torch.testing.assert_close(logits(folded), with_adapter, rtol=1e-5, atol=1e-5)
+    folded.save_pretrained(tmp_path)
+    read = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(logits(read), logits(folded))
+
+
+def test_in_16_bits_every_weight_is_rounded_once() -> None:
+    options = {"target_modules": ["q_proj"]}
+    adapted = make_adapter(options, torch.bfloat16)
+    exact = copy.deepcopy(adapted).float()
+    expected = fold_adapter(exact).state_dict()
+    folded = fold_adapter(adapted).state_dict()
+    assert {value.dtype for value in folded.values()} == {torch.bfloat16}
+    assert all(torch.equal(folded[name], expected[name].bfloat16()) for name in folded)
+
+
+def test_merge_adapter_gives_the_model_in_a_dtype(tmp_path: Path) -> None:
+    model, tokenizer = build_tiny("qwen2")
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    base = load_model(str(tmp_path / "base"))
+    get_peft_model(base.model, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    for dtype in (torch.float32, torch.bfloat16):
+        merged = merge_adapter(str(tmp_path / "adapter"), dtype)
+        assert merged.dtype == dtype
+        assert type(merged) is type(model)
