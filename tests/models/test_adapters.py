@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
 
+from balanced_thinking.models.adapters import name_base_absolutely
 from balanced_thinking.models.find import ModelNotFoundError, adapter_base_name, check_model
 from balanced_thinking.models.load import ensure_saved, load_model, load_processor
 from balanced_thinking.models.tiny import build_tiny
@@ -36,6 +38,7 @@ PLACES = [
     ("r/model", "base", "r/base"),
     ("r/model", "../base", "r/base"),
     ("r/checkpoints/checkpoint-3", "r/base", "r/base"),
+    ("exported", "@/gone/exported/base", "exported/base"),  # a copy that was written beside the adapter
     ("moved/model", "r/base", "moved/base"),  # the run has another name now
     ("moved/model", "@/gone/r/base", "moved/base"),
     ("study/a/seed-1/model", "study/a/seed-1/base", "study/a/seed-1/base"),
@@ -113,3 +116,32 @@ def test_a_new_adapter_names_its_base_by_an_absolute_path(
     for name in ("on-mine", "on-tiny"):
         assert load_model(str(tmp_path / "here" / name)).model is not None
         assert load_processor(str(tmp_path / "here" / name)) is not None
+
+
+def test_a_relative_base_becomes_absolute_when_it_is_saved(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub name, an absolute path and a folder without an adapter stay as they are."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(base, tmp_path / "mine")
+    for number, (named, expected) in enumerate(
+        [("mine", str(tmp_path / "mine")), ("./mine", str(tmp_path / "mine")), ("owner/model", "owner/model")]
+    ):
+        folder = write_adapter(tmp_path / f"a{number}", named)
+        name_base_absolutely(folder)
+        assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == expected
+    name_base_absolutely(tmp_path / "mine")
+    assert not (tmp_path / "mine" / "adapter_config.json").exists()
+
+
+def test_plain_peft_finds_the_base_from_any_folder_and_ours_after_a_move(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = ensure_saved(load_model("tiny:qwen2"), tmp_path / "run" / "base")
+    get_peft_model(kept.model, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "run" / "model")
+    monkeypatch.chdir("/")
+    named = PeftConfig.from_pretrained(tmp_path / "run" / "model").base_model_name_or_path
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(named), tmp_path / "run" / "model")
+    assert plain.get_base_model().num_parameters() > 0
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert load_model(str(tmp_path / "moved" / "model")).model is not None

@@ -1,18 +1,46 @@
-"""Which half of a model an adapter belongs to: a server may leave out what an adapter adds to the vision tower."""
+"""What an adapter's folder says of its base, and which half of the model it belongs to.
+
+A server may leave out what an adapter adds to the vision tower.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from pathlib import Path
 
 from safetensors import safe_open
 
+from balanced_thinking.models.find import read_json_mapping
+from balanced_thinking.system.files import expand_home, write_atomically
+
 logger = logging.getLogger(__name__)
 _PICTURE_HALF = re.compile(
     r"\.(?:visual|vision\w*|embed_vision|image_\w+|multi_modal_\w+|mm_\w+|\w*projector|connector)\."
 )
 _WEIGHTS = "adapter_model.safetensors"
+_CONFIG, BASE_KEY = "adapter_config.json", "base_model_name_or_path"
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def is_hub_name(base: str) -> bool:
+    """Whether an adapter's base is on the hub: OWNER/NAME or NAME, and no folder here."""
+    return _HUB_NAME.fullmatch(base) is not None and not base.startswith(".") and not expand_home(base).is_dir()
+
+
+def name_base_absolutely(folder: Path) -> None:
+    """Let the adapter that was just saved in `folder` name a local base so that it is found from any folder.
+
+    PEFT resolves a relative path from the working directory only, so a local base gets its absolute path; a hub name
+    stays. Nothing happens in a folder without an adapter.
+    """
+    file = folder / _CONFIG
+    values = read_json_mapping(file) if file.is_file() else {}
+    base = values.get(BASE_KEY)
+    if isinstance(base, str) and base and not Path(base).is_absolute() and expand_home(base).is_dir():
+        values[BASE_KEY] = str(expand_home(base).absolute())
+        write_atomically(file, json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def picture_half_keys(folder: str) -> list[str]:

@@ -176,14 +176,14 @@ def adapter_base_name(path: str) -> str | None:
 
 
 def _find_base_beside(adapter: Path, base: str) -> Path | None:
-    """The folder that an adapter's `base` means: in its own run, at its place, or under one of the adapter's parents.
+    """The folder that an adapter's `base` means: in its own folder or run, at its place, or under one of its parents.
 
     The last finds relative names from whatever folder they were written, and folders that were moved together: of
     `/old/runs/x/base` at least `x/base` must be there.
     """
     parts = expand_home(base).parts
     parents = adapter.absolute().parents
-    own = [RunFiles(parent).base_model for parent in parents[:2]]
+    own = [RunFiles(parent).base_model for parent in (adapter.absolute(), *parents[:2])]
     candidates = [place for place in own if parts and place.name == parts[-1]]
     candidates.append(expand_home(base))
     suffixes = [parts] if not Path(base).is_absolute() else []

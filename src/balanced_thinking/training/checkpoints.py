@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.models.adapters import name_base_absolutely
 from balanced_thinking.runs.checkpoints import checkpoint_name, list_checkpoints, remove_older_checkpoints
 from balanced_thinking.runs.digests import BackgroundDigests
 from balanced_thinking.runs.manifest import FileDigest, seal_folder
@@ -107,6 +108,7 @@ class CheckpointWriter:
         for file in self.carried_files:
             if file.is_file():
                 shutil.copyfile(file, folder / file.name)
+        name_base_absolutely(folder)
         seal_folder(folder, about=self._describe_checkpoint(), known=self._collect_digests())
         self._refuse_vanished_folder(final)
         publish_folder(folder, final)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.models.adapters import name_base_absolutely
 from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.runs.checkpoints import list_checkpoints, set_aside
 from balanced_thinking.runs.manifest import DamagedFilesError, describe_damages, find_damage, is_sealed, seal_folder
@@ -61,6 +62,7 @@ def save_final_model(trainer: Any, loaded: LoadedModel, folder: Path) -> None:
             trainer.save_model(str(staged))
             if first:
                 loaded.processor.save_pretrained(str(staged))
+                name_base_absolutely(staged)
                 _refuse_no_weights(staged, trainer)
                 seal_folder(staged, about={"kind": "model", "step": trainer.state.global_step})
                 publish_folder(staged, folder)
