@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import AutoTokenizer
 
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.data.rows import prompt_messages
@@ -44,6 +45,17 @@ def test_saved_and_loaded_again_it_gives_the_same_logits(architecture: str, tmp_
         assert torch.allclose(before[name], after[name], rtol=0, atol=0.016 if of_pictures else 0), name
     with torch.no_grad():
         assert torch.equal(model.eval()(**before).logits, loaded.model.eval()(**before).logits)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_saved_and_loaded_again_its_tokenizer_reads_texts_alike(architecture: str, tmp_path: Path) -> None:
+    """transformers reads a Qwen2's tokenizer as a class of its own, whatever class it was saved as."""
+    model, processor = build_tiny(architecture)
+    model.config.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again, tokenizer = AutoTokenizer.from_pretrained(tmp_path), getattr(processor, "tokenizer", processor)
+    for text in ("row 12 , column 3 : 12 + 5 = 17", "it's caf\u0065\u0301 ,\n\n  twice"):
+        assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
 
 
 def test_same_seed_same_weights() -> None:

@@ -30,6 +30,7 @@ from transformers import (
     Qwen2_5_VLProcessor,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen2Tokenizer,
 )
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
@@ -161,6 +162,9 @@ def _build_gemma3(size: TinySize) -> tuple[PreTrainedModel, Any]:
 
 def _build_qwen2(size: TinySize) -> tuple[PreTrainedModel, Any]:
     tokenizer = make_tokenizer(["<|im_start|>"], eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    # transformers reads every tokenizer of a Qwen2 as its class, which splits and normalizes texts in its own way.
+    own, read = tokenizer.backend_tokenizer, Qwen2Tokenizer().backend_tokenizer
+    own.pre_tokenizer, own.normalizer = read.pre_tokenizer, read.normalizer
     tokenizer.chat_template = _read_chat_template("qwen2_5")
     return Qwen2ForCausalLM(Qwen2Config(**size.text_config(tokenizer), tie_word_embeddings=True)), tokenizer
 
