@@ -32,7 +32,7 @@ DEEP = ("transformers", "trl", "peft", "accelerate")
 NOT_UPSTREAM = {
     "MAX_IMAGE_PIXELS",  # of Pillow, while it opens a picture
     *("content_digest", "content_name", "encoded", "epilog", "fieldnames", "filters", "globals", "grads"),
-    *("pre_tokenizer", "decoder", "propagate", "excepthook", "eos_token", "daemon", "MAX_IMAGE_PIXELS"),
+    *("pre_tokenizer", "normalizer", "decoder", "propagate", "excepthook", "eos_token", "daemon", "MAX_IMAGE_PIXELS"),
     # of a model that we built ourselves
     *("chat_template", "eos_token_id", "pad_token_id"),
     # of a configuration that we shrink

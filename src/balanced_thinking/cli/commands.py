@@ -21,6 +21,7 @@ from balanced_thinking.cli.data import (
     run_inspection,
 )
 from balanced_thinking.cli.evaluation import add_evaluation_options, run_evaluation
+from balanced_thinking.cli.export import add_export_options, run_export
 from balanced_thinking.cli.output import add_output_options
 from balanced_thinking.cli.parser import Parser, split_pairs
 from balanced_thinking.cli.study import (
@@ -43,7 +44,7 @@ class Command:
 
     help: str
     add_options: Callable[[Parser], None]
-    run: Callable[[argparse.Namespace], Path | None]
+    run: Callable[[argparse.Namespace], Path | str | None]
     further: tuple[str, ...] = ()
     when_stopped: str = ""
     saves_memory: str = ""
@@ -76,6 +77,12 @@ COMMANDS = {
         further=(DATA_PREFIX, IMAGE_PREFIX),
         when_stopped=_CONTINUES,
         saves_memory="; lower --batch-size or --max-new-tokens",
+    ),
+    "export": Command(
+        "Write a run's model as a complete folder with a model card, and verify it in plain transformers",
+        add_export_options,
+        run_export,
+        saves_memory="; choose --dtype bfloat16",
     ),
     "check": Command(
         "Check whether a model can be trained, packed, evaluated and resumed exactly",

@@ -63,6 +63,7 @@ def save_final_model(trainer: Any, loaded: LoadedModel, folder: Path) -> None:
             if first:
                 loaded.processor.save_pretrained(str(staged))
                 name_base_absolutely(staged)
+                (staged / "README.md").unlink(missing_ok=True)  # PEFT's, full of blanks; `balanced export` writes one
                 _refuse_no_weights(staged, trainer)
                 seal_folder(staged, about={"kind": "model", "step": trainer.state.global_step})
                 publish_folder(staged, folder)

@@ -1,0 +1,1 @@
+"""From a run to a model in use: a complete folder that plain transformers and vLLM load, verified, with its card."""
