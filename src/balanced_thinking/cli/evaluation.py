@@ -68,7 +68,11 @@ def add_evaluation_options(parser: Parser) -> None:
         default=0,
         help="training rows with completions to put before each question, 0: none",
     )
-    parser.add_argument("--scorer", default="exact", help=f"how answers are scored: {', '.join(SCORERS)}")
+    parser.add_argument(
+        "--scorer",
+        default="exact",
+        help=f"how answers are scored: {', '.join(SCORERS)}, or module:function for your own",
+    )
     parser.add_argument("--batch-size", type=batch_size, default=64, help="samples that are generated together")
     parser.add_argument(
         "--max-new-tokens", type=token_count, default=512, help="longest output in tokens; the rest is cut off"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.own_functions import search_beside_recipe
 from balanced_thinking.config.types import check_keys, format_value, typed_arguments
 from balanced_thinking.config.variables import expand_variables
 from balanced_thinking.config.yaml import read_yaml_file
@@ -46,7 +47,7 @@ class Benchmark:
         max_new_tokens: tokens after which an output is cut off.
         prompt: a name of `prompts.PROMPTS`.
         shots: training rows with their completions that are put before each question as earlier turns.
-        scorer: a name of `scoring.scorers.SCORERS`.
+        scorer: a name of `scoring.scorers.SCORERS`, or `module:function` for one of your own.
         format: the reasoning format of the outputs, by name or definition; None: the run's, else think-answer.
     """
 
@@ -87,6 +88,7 @@ def load_benchmarks(path: Path, **defaults: Any) -> list[Benchmark]:
     found = read_yaml_file(path)
     if not isinstance(found, dict) or not all(isinstance(value, dict | None) for value in found.values()):
         raise RecipeError(f"{path}: expected data sets with options, such as `data/chartqa: {{scorer: relaxed}}`")
+    search_beside_recipe(found, path)
     return list(read_benchmarks(found, **defaults))
 
 

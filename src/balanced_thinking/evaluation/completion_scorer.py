@@ -17,7 +17,7 @@ from balanced_thinking.scoring.completion import (
     is_answer_complete,
     parse_completion,
 )
-from balanced_thinking.scoring.scorers import RAW_OUTPUT_SCORERS, score_against_all
+from balanced_thinking.scoring.scorers import RAW_OUTPUT_SCORERS, ScorerError, score_against_all
 from balanced_thinking.segments import ANSWER, THINK, Parsed, ReasoningFormat, get_format
 
 
@@ -74,7 +74,10 @@ class CompletionScorer:
         if scorer == "official":  # ScienceQA's script guesses where an answer is missing
             text, complete = (text if complete else None), True
         answers = (example.answer, *example.alternatives)
-        score = score_against_all(scorer, text, answers, example.choices) if complete else 0.0
+        try:
+            score = score_against_all(scorer, text, answers, example.choices) if complete else 0.0
+        except ScorerError as error:
+            raise ScorerError(f"item {example.id}: {error}") from error
         return Prediction(
             id=example.id,
             question=write_placeholders(example.question, example.image_places),

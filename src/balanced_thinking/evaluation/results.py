@@ -72,6 +72,7 @@ def answer_task(engine: Engine, task: Task, out: Path, *, progress: Progress = i
         items=short_digest(json.dumps([(prediction.id, prediction.digest) for prediction in found])),
         picture_budget=dict(task.picture_budget),
         task=task.identity,
+        scorer_file=task.scorer_file,
         reduced_batch_size=min(sizes, default=None),
     )
     if evaluation_ranks().is_main_process:

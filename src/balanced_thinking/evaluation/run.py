@@ -236,6 +236,8 @@ def _first_differing_setting(summary: Summary, task: Task) -> str:
     for name in _COMPARED:
         if name in asked and (was := str(getattr(summary, name))) != asked[name]:
             return f"{name} was {was or 'not stated'} and is {asked[name]}"
+    if summary.scorer_file.get("sha256") != task.scorer_file.get("sha256"):
+        return f"the file of scorer {chosen.scorer} has changed since"
     if summary.picture_budget != dict(task.picture_budget):
         return f"picture_budget was {summary.picture_budget or 'not stated'} and is {dict(task.picture_budget)}"
     return "the same settings, with other weights or prompts, other items or another version of balanced-thinking"

@@ -12,12 +12,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.config.own_functions import is_own_name
 from balanced_thinking.data.bad_rows import BadRow, BadRowsError, DataError
 from balanced_thinking.data.checks import check_examples
 from balanced_thinking.data.example import Example, Turn
 from balanced_thinking.data.load import LoadedData, choose_read_format, load_data, stream_data
 from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.evaluation.prompts import apply_prompt
+from balanced_thinking.scoring.scorers import load_own_scorer
 from balanced_thinking.segments import ReasoningFormat, get_format, render
 
 NOTHING_TO_EVALUATE = "there is nothing to evaluate: the data holds no example; check --data, --split and --limit"
@@ -45,11 +47,17 @@ class Task:
         return self.benchmark.name
 
     @cached_property
+    def scorer_file(self) -> dict[str, str]:
+        """Of a scorer of the user's own, the file and its SHA-256; empty for the others."""
+        name = self.benchmark.scorer
+        return load_own_scorer(name).record() if is_own_name(name) else {}
+
+    @cached_property
     def identity(self) -> str:
         """Equal for two evaluations that must give the same results: same examples, model, settings and version."""
         chosen, shape = self.benchmark, repr(self.format)
         how = [self.data, self.split, chosen.prompt, chosen.scorer, shape, chosen.max_new_tokens, self.dtype]
-        asked = [self.model, self.weights, *how]
+        asked = [self.model, self.weights, *how, *filter(None, [self.scorer_file.get("sha256")])]
         return short_digest(json.dumps([asked, _examples_digest(self.examples), metadata.version("balanced-thinking")]))
 
 

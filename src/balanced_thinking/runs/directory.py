@@ -131,7 +131,8 @@ def _earlier_starts(out: Path) -> list[dict[str, Any]]:
     before = read_provenance(out)
     if before is None:
         return []
-    return [*before.earlier, {key: getattr(before, key) for key in ("command", "commit", "started", "finished")}]
+    kept = ("command", "commit", "started", "finished", "own_functions")
+    return [*before.earlier, {key: value for key in kept if (value := getattr(before, key)) != {}}]
 
 
 def _checkout_commit() -> str | None:

@@ -71,6 +71,8 @@ class Evaluation:
         recorded = {name: getattr(self.summary, name, None) for name in names}
         if not recorded["scorer"]:  # prompt and scorer are recorded together
             del recorded["prompt"]
+        if self.summary is not None and (own := self.summary.scorer_file.get("sha256")):
+            recorded["scorer"] = f"{recorded['scorer']} of the file {str(own)[:12]}"  # an edited scorer is another one
         return {name: f"{name} {value}" for name, value in recorded.items() if value}
 
     @property

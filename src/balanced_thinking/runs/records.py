@@ -75,9 +75,10 @@ class Summary:
     dropped: bad rows of the data, which are not among `n`. score: the mean; files from before there were graded scorers
     have none. dtype: of the weights. items: identifies the questions, options, answers and pictures as they were asked.
     picture_budget: the image processor's settings about sizes, where the items have pictures and it is known.
-    reduced_batch_size: examples of a batch, where memory did not suffice for the one that was asked for.
-    task: identifies the whole evaluation. Seconds include all tries of an evaluation that was stopped, except the batch
-    that the stop interrupted; CPU seconds are one rank's. predictions: the samples, in memory only.
+    reduced_batch_size: examples of a batch, where memory did not suffice for the one that was asked for. scorer_file:
+    of a scorer of the user's own, the file and its SHA-256. task: identifies the whole evaluation. Seconds include all
+    tries of an evaluation that was stopped, except the batch that the stop interrupted; CPU seconds are one rank's.
+    predictions: the samples, in memory only.
     """
 
     schema: int = SCHEMA
@@ -106,6 +107,7 @@ class Summary:
     items: str = ""
     picture_budget: dict[str, Any] = field(default_factory=dict)
     task: str = ""
+    scorer_file: dict[str, Any] = field(default_factory=dict)
     reduced_batch_size: int | None = None
     predictions: tuple[Prediction, ...] = field(default=(), repr=False, compare=False, metadata={"stored": False})
 
@@ -144,6 +146,7 @@ class Provenance:
     steps: int | None = None
     tokens: int | None = None
     peak_mib: float | None = None
+    own_functions: dict[str, Any] = field(default_factory=dict)  # rewards and scorers of the user's: file and SHA-256
     skipped_updates: int | None = None  # those that were not finite, with on_nonfinite skip
 
 

@@ -1,6 +1,6 @@
 """Scorers compare an extracted answer with the right one and give 0 to 1.
 
-To add one, write a function and name it in `SCORERS`.
+To add one, write a function and name it in `SCORERS`; or leave it in a file of your own and name it `module:function`.
 
 - `exact` reads both sides in the same way (`answers`), so it is symmetric. It never runs an answer as code.
 - `numeric` also accepts two quantities of the same value (`quantities`): fractions, percentages, powers of ten, units.
@@ -10,10 +10,14 @@ To add one, write a function and name it in `SCORERS`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Protocol
 
+from balanced_thinking.config.errors import BalancedThinkingError, RecipeError
 from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.config.own_functions import OwnFunction, is_own_name, load_own_function
 from balanced_thinking.scoring import published
 from balanced_thinking.scoring.answers import answers_match, find_choice, parse_answer
 from balanced_thinking.scoring.quantities import parse_quantity
@@ -25,11 +29,53 @@ class Scorer(Protocol):
     def __call__(self, prediction: str | None, gold: str, choices: Sequence[str] = ()) -> float: ...
 
 
+class ScorerError(BalancedThinkingError, ValueError):
+    """A scorer of the user's own failed, or gave something else than a score from 0 to 1."""
+
+
 def get_scorer(name: str) -> Scorer:
-    """The scorer of this name. Raises ValueError for an unknown one."""
+    """The scorer of this name, or the user's own for `module:function`. Raises ValueError where there is none."""
+    if is_own_name(name):
+        return _OwnScorer(load_own_scorer(name))
     if name not in SCORERS:
-        raise ValueError(f"there is no scorer {name!r}{did_you_mean(name, SCORERS)}; known: {', '.join(SCORERS)}")
+        raise ValueError(
+            f"there is no scorer {name!r}{did_you_mean(name, SCORERS)}; known: {', '.join(SCORERS)}, or "
+            "module:function for your own"
+        )
     return SCORERS[name]
+
+
+def load_own_scorer(name: str) -> OwnFunction:
+    """A scorer of the user's own. Raises RecipeError where there is none, or for a function of other arguments."""
+    own = load_own_function(name, "scorer")
+    own.parameters()
+    try:
+        inspect.signature(own.call).bind("prediction", "gold", ("choice",))
+    except TypeError as error:
+        raise RecipeError(
+            f"the scorer {name!r} in {own.file} takes {inspect.signature(own.call)}; expected "
+            "(prediction, gold, choices)"
+        ) from error
+    return own
+
+
+class _OwnScorer:
+    """A scorer of the user's own, whose scores are checked. A missing answer is 0, and the function is not called."""
+
+    def __init__(self, own: OwnFunction) -> None:
+        self.own = own
+
+    def __call__(self, prediction: str | None, gold: str, choices: Sequence[str] = ()) -> float:
+        if prediction is None:
+            return 0.0
+        said = f"the scorer {self.own.name!r}"
+        try:
+            score = self.own.call(prediction, gold, tuple(choices))
+        except Exception as error:  # whatever the user's code raises
+            raise ScorerError(f"{said} failed on {prediction!r}: {type(error).__name__}: {error}") from error
+        if not isinstance(score, Real) or not 0 <= float(score) <= 1:  # NaN is in no range
+            raise ScorerError(f"{said} gave {score!r} for {prediction!r}; expected a number from 0 to 1")
+        return float(score)
 
 
 def score_exact(prediction: str | None, gold: str, choices: Sequence[str] = ()) -> float:

@@ -12,6 +12,7 @@ import yaml
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.config.own_functions import search_beside_recipe
 from balanced_thinking.config.types import check_keys, format_value
 from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.evaluation.benchmarks import check_benchmarks
@@ -30,7 +31,9 @@ def load_study(path: str | Path) -> Study:
     """
     if not Path(path).is_file():
         raise RecipeError(f"there is no study {path}; expected a YAML file such as recipes/world/study.yaml")
-    return make_study(read_yaml_file(Path(path)), str(path))
+    raw = read_yaml_file(Path(path))
+    search_beside_recipe(raw, Path(path))
+    return make_study(raw, str(path))
 
 
 def make_study(raw: Any, where: str = "the study") -> Study:

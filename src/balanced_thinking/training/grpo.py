@@ -38,9 +38,10 @@ from balanced_thinking.training.grpo_inputs import (
 from balanced_thinking.training.grpo_resume import GenerationState
 from balanced_thinking.training.health import Generation, count_generation
 from balanced_thinking.training.memory_shortage import BatchShape
+from balanced_thinking.training.parsed_reward import ParsedReward
 from balanced_thinking.training.reference_state import ReferenceState
 from balanced_thinking.training.reward_watch import RewardWatch, refuse_nonfinite_generation
-from balanced_thinking.training.rewards import NamedReward, make_rewards
+from balanced_thinking.training.rewards import make_rewards
 from balanced_thinking.training.safety import SafeTrainer
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
             exact = {"processor_kwargs": asked}
             self.chat_template_kwargs = exact | self.chat_template_kwargs
         for reward in self.reward_funcs:
-            if isinstance(reward, NamedReward):  # a model may stop at more tokens than its tokenizer's
+            if isinstance(reward, ParsedReward):  # a model may stop at more tokens than its tokenizer's
                 reward.stops.update(self.eos_token_ids)
                 reward.renderer = self.renderer
         self.format, self.credit_schedule = get_format(args.reasoning_format), args.credit_schedule()
@@ -250,7 +251,7 @@ def _list_images(row: Mapping[str, Any]) -> list[Any]:
     return list(row.get("images") or [image for image in (row.get("image"),) if image is not None])
 
 
-def _named_rewards(args: ScaleGRPOConfig, processor: Any) -> list[NamedReward]:
+def _named_rewards(args: ScaleGRPOConfig, processor: Any) -> list[ParsedReward]:
     if processor is None:
         raise ValueError("named rewards need a tokenizer: pass processing_class, or your own reward_funcs")
     names = list(args.rewards or ())

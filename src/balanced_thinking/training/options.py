@@ -170,9 +170,12 @@ class ScaleGRPOOptions:
     """What `ScaleGRPOConfig` adds to TRL's `GRPOConfig`, and where its defaults differ."""
 
     rewards: dict[str, float] | None = option_field(
-        None, f"Weight of each reward: {', '.join(REWARDS)}. null: accuracy 1.0, format 0.2."
+        None,
+        f"Weight of each reward: {', '.join(REWARDS)}, or your own module:function. null: accuracy 1.0, format 0.2.",
     )
-    reward_scorer: str = option_field("numeric", f"How the accuracy reward compares answers: {', '.join(SCORERS)}.")
+    reward_scorer: str = option_field(
+        "numeric", f"How the accuracy reward compares answers: {', '.join(SCORERS)}, or module:function for your own."
+    )
     think_budget: int = option_field(256, "Number of think tokens above which the conciseness reward falls.")
     reasoning_format: Any = option_field(
         "think-answer", "Name of the completions' reasoning format, or its definition."

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.own_functions import search_beside_recipe
 from balanced_thinking.config.types import (
     AdmittedTypes,
     admitted_types,
@@ -29,6 +30,7 @@ from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.training.arguments import LORA_SYNONYMS, argument_types, lora_types
 from balanced_thinking.training.auto_batch import DIVISION_KEYS, is_same_but_divided
 from balanced_thinking.training.rank_change import keys_that_ranks_divide
+from balanced_thinking.training.recorded_functions import search_recorded_places
 
 STAGES = ("sft", "grpo")
 # What changes nothing that is learned: how often something is written, and how batches reach the device.
@@ -115,6 +117,8 @@ def load_recipe(path: str | Path | None, overrides: Sequence[tuple[str, str]] = 
     stage = dict(overrides).get("stage", raw.get("stage"))
     for name, text in overrides:
         _apply_override(raw, stage if stage in STAGES else STAGES[0], name, text)
+    if path is not None:
+        search_beside_recipe(raw, Path(path))
     return make_recipe(raw, "the recipe")
 
 
@@ -131,6 +135,7 @@ def resumed_recipe(saved: Path, config: Path | None, overrides: Sequence[tuple[s
 
     Raises RecipeError where it differs from the run's in a key outside `RESUME_MAY_CHANGE`.
     """
+    search_recorded_places(saved.parent)
     recipe = load_recipe(config or saved, overrides)
     may_change = RESUME_MAY_CHANGE | keys_that_ranks_divide(RunFiles(saved.parent).checkpoints)
     if changed := describe_changes(load_recipe(saved), recipe, may_change):

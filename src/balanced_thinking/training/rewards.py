@@ -2,21 +2,25 @@
 
     make_rewards({"accuracy": 1.0, "format": 0.2}, tokenizer)
 
-To add one, write a function of a `Rollout` and give it a line in `REWARDS`. No reward runs a model's text as code. All
-read the answer with the parser that training and evaluation use.
+To add one, write a function of a `Rollout` and give it a line in `REWARDS`; or leave it in a file of your own and name
+it `module:function` (see `own_rewards`). No reward runs a model's text as code. All read the answer with the parser
+that training and evaluation use.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.scoring.completion import Completion, is_answer_complete, parse_completion
+from balanced_thinking.config.own_functions import is_own_name
+from balanced_thinking.scoring.completion import Completion, is_answer_complete
 from balanced_thinking.scoring.scorers import score_against_all
 from balanced_thinking.segments import THINK, Parsed, ReasoningFormat, get_format
+from balanced_thinking.training.own_rewards import OwnReward, load_own_reward
+from balanced_thinking.training.parsed_reward import ParsedReward
 
 
 @dataclass(frozen=True)
@@ -67,32 +71,28 @@ REWARDS: dict[str, Reward] = {"accuracy": accuracy_reward, "format": format_rewa
 
 
 def check_rewards(weights: Mapping[str, float]) -> None:
-    """Raises ValueError for an unknown reward, a weight that is not a number, and an empty mapping."""
+    """Raises ValueError for an unknown reward, one of the user's own that cannot be loaded or takes other arguments, a
+    weight that is not a number, and an empty mapping."""
     if not weights:
         raise ValueError(f"rewards is empty; expected a weight for at least one of: {', '.join(REWARDS)}")
     for name, weight in weights.items():
-        if name not in REWARDS:
-            raise ValueError(f"unknown reward {name!r}{did_you_mean(name, REWARDS)}; known: {', '.join(REWARDS)}")
+        if is_own_name(name):
+            load_own_reward(name)
+        elif name not in REWARDS:
+            raise ValueError(
+                f"unknown reward {name!r}{did_you_mean(name, REWARDS)}; known: {', '.join(REWARDS)}, or "
+                "module:function for your own"
+            )
         if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not math.isfinite(weight):
             raise ValueError(f"rewards.{name} is {weight!r}; expected a finite number")
 
 
-class NamedReward:
-    """A reward as TRL calls it: columns of a batch -> one number per completion.
-
-    It decodes the token ids itself: TRL's text lacks special tokens, and tags can be special tokens. `stops` are the
-    tokens that end a turn: the tokenizer's, and those that the trainer adds because its model also stops there.
-    `renderer` finds what a prompt has opened (`<think>`), which belongs to the completion's thinking.
-    """
+class NamedReward(ParsedReward):
+    """A reward of `REWARDS` as TRL calls it: columns of a batch -> one number per completion."""
 
     def __init__(self, name: str, processor: Any, format: ReasoningFormat, scorer: str, think_budget: int) -> None:
-        self.__name__ = name
-        self._reward, self._tokenizer, self._format = REWARDS[name], getattr(processor, "tokenizer", processor), format
-        self._scorer, self._think_budget = scorer, think_budget
-        self.stops = {self._tokenizer.eos_token_id}
-        from balanced_thinking.batch.rendering import RowRenderer  # needs TRL, and `--help` needs the rewards' names
-
-        self.renderer = RowRenderer(processor, format)
+        super().__init__(name, processor, format)
+        self._reward, self._scorer, self._think_budget = REWARDS[name], scorer, think_budget
 
     def __call__(
         self, *, completion_ids: Sequence[Sequence[int]], prompts: Sequence[Any] | None = None, **columns: Any
@@ -105,15 +105,8 @@ class NamedReward:
         none = [()] * len(completion_ids)
         answers, choices = columns["answer"], columns.get("choices") or none
         rows = zip(answers, choices, columns.get("alternatives") or none, strict=True)
-        found = self._parse_completions(completion_ids, prompts)
+        found = self.parse_completions(completion_ids, prompts)
         return [self._score_completion(*both) for both in zip(found, rows, strict=True)]
-
-    def _parse_completions(
-        self, completion_ids: Sequence[Sequence[int]], prompts: Sequence[Any] | None
-    ) -> Iterator[Completion]:
-        for ids, prompt in zip(completion_ids, prompts or [""] * len(completion_ids), strict=True):
-            opened = self.renderer.find_opened(prompt)
-            yield parse_completion(ids, self.stops, self._tokenizer, self._format, opened=opened)
 
     def _score_completion(
         self, completion: Completion, row: tuple[str, Sequence[str] | None, Sequence[str] | None]
@@ -139,6 +132,12 @@ def make_rewards(
     format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
     scorer: str = "numeric",
     think_budget: int = 256,
-) -> list[NamedReward]:
-    """The named rewards as TRL's `reward_funcs`. `processor` is the model's, or its tokenizer."""
-    return [NamedReward(name, processor, get_format(format), scorer, think_budget) for name in names]
+) -> list[ParsedReward]:
+    """The rewards of these names as TRL's `reward_funcs`. `processor` is the model's, or its tokenizer."""
+    shape = get_format(format)
+    return [
+        OwnReward(load_own_reward(name), processor, shape)
+        if is_own_name(name)
+        else NamedReward(name, processor, shape, scorer, think_budget)
+        for name in names
+    ]

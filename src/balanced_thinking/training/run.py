@@ -53,13 +53,16 @@ from balanced_thinking.training.memory_watch import free_device_memory
 from balanced_thinking.training.model_checks import hint_untrained_tags, load_training_processor
 from balanced_thinking.training.nonfinite import skipped_updates
 from balanced_thinking.training.options import DEFAULTS
+from balanced_thinking.training.own_rewards import try_own_rewards
 from balanced_thinking.training.peers import LostRankError
 from balanced_thinking.training.rank_change import refuse_other_division
 from balanced_thinking.training.recipe import Recipe, load_recipe
+from balanced_thinking.training.recorded_functions import record_own_functions, refuse_changed_functions
 from balanced_thinking.training.resume import ResumeChoice, ResumeError, choose_state
 from balanced_thinking.training.safety import refuse_several_gpus, refuse_unsupported_precision
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
+from balanced_thinking.training.sharded import refuse_save_without_weights
 from balanced_thinking.training.space import advise_resuming, check_free_space
 
 logger = logging.getLogger(__name__)
@@ -107,19 +110,27 @@ def _check_scheduler(args: Any) -> None:
             )
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False, allow_partial_resume: bool = False) -> Path:
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    allow_partial_resume: bool = False,
+    allow_changed_rewards: bool = False,
+) -> Path:
     """Train, save the model to `out/model`, and return that folder.
 
     With `resume`, a run that has taken all its steps stays unchanged, and any other continues from its newest complete
-    checkpoint. With `allow_partial_resume` it continues from complete weights where other state is lost. Raises
-    FolderBusyError where another process trains in `out`, and StoppedEarly where a signal or the time budget has ended
-    the training.
+    checkpoint. With `allow_partial_resume` it continues from complete weights where other state is lost, and with
+    `allow_changed_rewards` where the file of an own reward or scorer has changed. Raises FolderBusyError where another
+    process trains in `out`, and StoppedEarly where a signal or the time budget has ended the training.
     """
     began = monotonic()
     refuse_existing_run(out, resume=resume)
     start = undo_failed_start(out, except_after=(LostRankError, SaveFailedError))
     with hold_run(out), start, permit(urls=recipe.allow_urls):
         if resume and RunFiles(out).config.is_file():
+            refuse_changed_functions(out, recipe.training, allow=allow_changed_rewards)
             recipe = keep_found_division(load_recipe(RunFiles(out).config), recipe)
         while True:
             try:
@@ -149,6 +160,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
     processor = load_training_processor(recipe, args)
     data = load_checked_data(recipe, args, processor, out, resume=resume)
     training, validation = data
+    try_own_rewards(args, training.rows, processor)
     set_seed(args.seed)
     size = TinySize(**recipe.model_size) if recipe.model_size else None
     loaded = load_model(
@@ -176,7 +188,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
         callbacks=[MetricsFile(RunFiles(out).metrics), clock := TrainingClock()],
     )
     if recipe.lora is None:  # an adapter's weights are gathered in any case
-        _refuse_save_without_weights(trainer.accelerator.state.deepspeed_plugin)
+        refuse_save_without_weights(trainer.accelerator.state.deepspeed_plugin)
     if recipe.stage == "sft":  # for rows that the check before the first step did not look at
         trainer.data_collator.drop_bad_rows = recipe.on_bad_row == "drop"
     refuse_several_ranks(recipe.auto_batch, args.world_size)
@@ -248,16 +260,6 @@ def _count_all_steps(files: RunFiles, recipe: Recipe) -> int | None:
     return about.steps if same else None
 
 
-def _refuse_save_without_weights(plugin: Any) -> None:
-    """Raises ValueError if ZeRO-3 would save a model without weights, which it does unless it gathers them."""
-    option = "stage3_gather_16bit_weights_on_model_save"
-    if plugin is not None and plugin.zero_stage == 3 and not plugin.deepspeed_config["zero_optimization"].get(option):
-        raise ValueError(
-            f"DeepSpeed's ZeRO-3 without {option} would save a model without weights; set it to true under "
-            "zero_optimization, or zero3_save_16bit_model in accelerate's configuration"
-        )
-
-
 def _describe_run(recipe: Recipe, args: Any, loaded: LoadedModel) -> dict[str, Any]:
     weighting = getattr(args, "weighting", "scale")
     plain = {"scale": "scale-sft", "uniform": "sft"}.get(weighting, weighting)
@@ -267,6 +269,7 @@ def _describe_run(recipe: Recipe, args: Any, loaded: LoadedModel) -> dict[str, A
         "seed": args.seed,
         "model": recipe.model,
         "data": describe_data(recipe.data),
+        "own_functions": record_own_functions(recipe.training),
         "device": str(args.device),
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
     }

@@ -182,3 +182,13 @@ def _weights_only() -> Iterator[None]:
             del os.environ[_WEIGHTS_ONLY]
         else:
             os.environ[_WEIGHTS_ONLY] = before
+
+
+def refuse_save_without_weights(plugin: Any) -> None:
+    """Raises ValueError if ZeRO-3 would save a model without weights, which it does unless it gathers them."""
+    option = "stage3_gather_16bit_weights_on_model_save"
+    if plugin is not None and plugin.zero_stage == 3 and not plugin.deepspeed_config["zero_optimization"].get(option):
+        raise ValueError(
+            f"DeepSpeed's ZeRO-3 without {option} would save a model without weights; set it to true under "
+            "zero_optimization, or zero3_save_16bit_model in accelerate's configuration"
+        )
