@@ -33,6 +33,7 @@ from balanced_thinking.training.header import (
 )
 from balanced_thinking.training.lora import describe_lora, make_lora_config
 from balanced_thinking.training.model_checks import load_training_processor
+from balanced_thinking.training.own_rewards import try_own_rewards
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.run import training_arguments
 from balanced_thinking.training.weighing import TokenWeigher
@@ -50,6 +51,7 @@ def describe_training(recipe: Recipe, out: Path) -> str:
         args = training_arguments(recipe, out)
         processor = load_training_processor(recipe, args)
         data = load_checked_data(recipe, args, processor, out, resume=False)
+        try_own_rewards(args, data.training.rows, processor)
         lines = [*_describe_model(recipe), ("device", _describe_device(recipe, args))]
         lines.append(("data", f"{describe_data(recipe.data)}, {recipe.split}: {_describe_split(data.training)}"))
         lines.append(("lengths", _describe_lengths(recipe, args, processor, data.training.rows)))
