@@ -33,6 +33,11 @@ def add_evaluation_options(parser: Parser) -> None:
         help="number type of the weights; auto: the checkpoint's own on a GPU, float32 on a CPU",
     )
     parser.add_argument(
+        "--quantization",
+        metavar="NAME",
+        help="nf4 or int8: the language model's layers in 4 or 8 bits; an adapter stays beside them  [dense weights]",
+    )
+    parser.add_argument(
         "--allow-missing",
         action="append",
         metavar="NAME",
@@ -89,6 +94,7 @@ def run_evaluation(arguments: argparse.Namespace) -> Path | None:
     from balanced_thinking.data.load import stream_data
     from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks, load_benchmarks
     from balanced_thinking.models.find import check_model
+    from balanced_thinking.models.quantization import check_quantization
 
     names = ("limit", "on_bad_row", "batch_size", "max_new_tokens", "prompt", "scorer", "format", "shots")
     shared = {name: getattr(arguments, name) for name in names} | {"splits": (arguments.split,)}
@@ -102,6 +108,7 @@ def run_evaluation(arguments: argparse.Namespace) -> Path | None:
     if not benchmarks:
         raise RecipeError("there is nothing to evaluate on: name it with --data, or several with --benchmarks")
     # Names are checked before torch is imported, which takes seconds.
+    check_quantization(arguments.quantization)
     check_model(arguments.model)
     check_benchmarks(benchmarks, "what to evaluate on")
     for benchmark in benchmarks:
@@ -116,6 +123,7 @@ def run_evaluation(arguments: argparse.Namespace) -> Path | None:
         arguments.dtype,
         tuple(arguments.allow_missing),
         read_image_options(arguments.overrides),
+        arguments.quantization,
     )
     with permit(outside=arguments.allow_outside):
         evaluated = evaluate_benchmarks(

@@ -19,6 +19,7 @@ from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.evaluation.engines.local import LocalEngine
 from balanced_thinking.evaluation.engines.start import (
     EngineOptions,
+    describe_weights,
     dtype_name,
     loaded_weights_identity,
     read_engine,
@@ -147,7 +148,7 @@ class _Source:
             local = LocalEngine(own, located.loaded.processor)
             return cls(located, EngineOptions(), loaded_weights_identity(own), dtype_name(own.dtype), local)
         options = resolve_dtype(read_engine(engine), located.folder)
-        return cls(located, options, weights_identity(options, located.folder), options.dtype)
+        return cls(located, options, weights_identity(options, located.folder), describe_weights(options))
 
     def make_task(self, benchmark: Benchmark, split: str) -> Task:
         """Its data read and checked."""

@@ -20,7 +20,16 @@ from balanced_thinking.models.find import (
 )
 from balanced_thinking.models.fold import fold_adapter
 from balanced_thinking.models.graft import graft_language_model
+from balanced_thinking.models.outline import outline_model
+from balanced_thinking.models.parts import ModelParts
 from balanced_thinking.models.processor import is_vision_model, load_checked_processor, load_config, load_processor
+from balanced_thinking.models.quantization import (
+    as_it_was_trained,
+    dequantize,
+    quantization_config,
+    read_base_quantization,
+    use_one_product,
+)
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.models.verify import refuse_altered_model
 from balanced_thinking.models.vocabulary import check_vocabulary
@@ -52,12 +61,14 @@ def load_model(
     size: TinySize | None = None,
     image_options: Mapping[str, Any] | None = None,
     allow_missing: Sequence[str] = (),
+    quantization: str | None = None,
     **from_pretrained: Any,
 ) -> LoadedModel:
     """Load a model and its processor.
 
-    A LoRA adapter is loaded on the base that it names, and merged. As in TRL, weights are float32 unless `dtype` says
-    otherwise: autocast makes low-precision copies.
+    A LoRA adapter is loaded on the base that it names, and merged. The base of a QLoRA run is quantized as it was in
+    training, and made dense again, before the adapter is merged into it. As in TRL, weights are float32 unless `dtype`
+    says otherwise: autocast makes low-precision copies.
 
     Args:
         name: `world-base` or `world-reasoner` (embedded), `tiny:qwen2_5_vl` (random weights), a run directory, the
@@ -67,6 +78,8 @@ def load_model(
         image_options: options of the image processor, such as `max_pixels`; they are saved with it.
         allow_missing: names or patterns of tensors that the files may lack, have in another shape or have in excess,
             such as `lm_head`.
+        quantization: nf4 or int8, of the language model's linear layers. An adapter then stays beside its quantized
+            base, as in the training of QLoRA.
         from_pretrained: other arguments of `from_pretrained`. A `tiny:` model takes `attn_implementation` and
             `language_from`, the model whose language model it starts from.
 
@@ -80,14 +93,19 @@ def load_model(
             raise ValueError(
                 f"image_options is {dict(image_options)}, but a tiny model has none; set model_size.image_side"
             )
+        if quantization is not None:
+            raise ValueError(f"quantization is {quantization!r}, but {name} has no stored weights; save it first")
         return LoadedModel(*_build_tiny_model(name.removeprefix(TINY_PREFIX), seed, size, **from_pretrained))
     path = find_model_source(name)
     if (base := adapter_base_name(path)) is not None:
-        return _load_adapter(path, base, image_options, allow_missing, from_pretrained)
+        base_options = {"image_options": image_options, "allow_missing": allow_missing, "quantization": quantization}
+        return _load_adapter(path, base, base_options, from_pretrained)
     if Path(path).is_dir():
         path = str(Path(path).absolute())  # an adapter trained on it names it so, and is loaded from any folder
     auto = AutoModelForImageTextToText if is_vision_model(path) else AutoModelForCausalLM
     from_pretrained.setdefault("dtype", torch.float32)
+    if quantization is not None:
+        from_pretrained["quantization_config"] = _quantize_language(path, quantization, from_pretrained["dtype"])
     try:
         with torch.random.fork_rng(devices=[], enabled=bool(allow_missing)):
             if allow_missing:
@@ -99,9 +117,15 @@ def load_model(
         raise ValueError(
             f"model_options is {from_pretrained}, which from_pretrained refuses: {error}; correct or remove that option"
         ) from error
+    use_one_product(model)
     processor = load_processor(path, image_options)
     check_vocabulary(model, processor, path)
     return LoadedModel(model, processor, None if random_tensors else path)
+
+
+def _quantize_language(path: str, quantization: str, dtype: Any) -> Any:
+    kept = ModelParts(outline_model(path)).unquantized_modules()
+    return quantization_config(quantization, _resolve_dtype(dtype, path), kept)
 
 
 def _build_tiny_model(
@@ -137,24 +161,40 @@ def checkpoint_dtype(name: str) -> torch.dtype:
 
 
 def _load_adapter(
-    path: str,
-    base: str,
-    image_options: Mapping[str, Any] | None,
-    allow_missing: Sequence[str],
-    from_pretrained: dict[str, Any],
+    path: str, base: str, base_options: Mapping[str, Any], from_pretrained: Mapping[str, Any]
 ) -> LoadedModel:
+    trained, quantization = read_base_quantization(path), base_options["quantization"]
+    if quantization is not None and _is_adapter(base):
+        raise ValueError(
+            f"{path} is an adapter on the adapter {base}, which cannot be quantized: leave quantization out"
+        )
+    restored = as_it_was_trained(trained) if trained and quantization is None else {}
     try:
-        loaded = load_model(base, image_options=image_options, allow_missing=allow_missing, **from_pretrained)
+        loaded = load_model(base, **base_options, **{**from_pretrained, **restored})
     except OSError as error:
         raise ModelNotFoundError(
             f"{path} is an adapter on the base model {base}, which cannot be loaded: {error}"
         ) from error
-    processor = loaded.processor
+    model, processor = loaded.model, loaded.processor
+    if restored:
+        model = dequantize(model, _resolve_dtype(from_pretrained.get("dtype"), base))
     if (Path(path) / "tokenizer_config.json").is_file():  # its own, which may scale images differently
-        processor = load_checked_processor(path, hasattr(processor, "image_processor"), image_options or {})
-    adapted = load_adapter_weights(loaded.model, path, allow_missing)
+        has_pictures = hasattr(processor, "image_processor")
+        processor = load_checked_processor(path, has_pictures, base_options["image_options"] or {})
+    adapted = load_adapter_weights(model, path, base_options["allow_missing"])
     check_vocabulary(adapted, processor, path)
-    return LoadedModel(fold_adapter(adapted), processor)
+    return LoadedModel(fold_adapter(adapted) if quantization is None else adapted, processor)
+
+
+def _is_adapter(name: str) -> bool:
+    return not name.startswith(TINY_PREFIX) and adapter_base_name(find_model_source(name)) is not None
+
+
+def _resolve_dtype(dtype: Any, name: str) -> torch.dtype:
+    """A `dtype` of from_pretrained as torch's; `auto` is the checkpoint's own."""
+    if dtype == "auto":
+        return checkpoint_dtype(name)
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype or torch.float32
 
 
 def ensure_saved(loaded: LoadedModel, folder: Path) -> LoadedModel:

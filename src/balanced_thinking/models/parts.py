@@ -48,12 +48,20 @@ class ModelParts:
         """Parameters of each part that the model has, in the order of `PARTS`."""
         counts = dict.fromkeys(PARTS, 0)
         for name, parameter in self._model.named_parameters():
-            counts[self.find_part(name)] += getattr(parameter, "ds_numel", parameter.numel())
+            counts[self.find_part(name)] += count_numbers(parameter)
         return {part: count for part, count in counts.items() if count}
 
     def linear_layers(self, parts: Collection[str]) -> list[str]:
         """Complete names of the linear layers of these parts, without the head that predicts tokens."""
         return [name for name in _linear_layers(self._model) if self.find_part(name) in parts]
+
+    def unquantized_modules(self) -> list[str]:
+        """The modules, by name, that stay as they are in a quantized model: all but the language model's layers."""
+        language = {prefix for name in self.linear_layers(["language"]) for prefix in _prefixes(name)}
+        others = set(_linear_layers(self._model)) - {*self.linear_layers(["language"])}
+        kept = {next(one for one in _prefixes(name) if one not in language) for name in others}
+        head = self._model.get_output_embeddings()
+        return sorted({*kept, *(name for name, module in self._model.named_modules() if module is head)})
 
     def lora_layers(self, targets: str) -> dict[str, Any]:
         """Arguments of PEFT's LoraConfig for one of `LORA_TARGETS`.
@@ -75,6 +83,20 @@ class ModelParts:
         excluded = {re.escape(next(one for one in _prefixes(name) if one not in above)) + r"(\..*)?" for name in others}
         excluded |= {_with_any_number(name, chosen) for name in containers}
         return {"target_modules": lasts} | ({"exclude_modules": "|".join(sorted(excluded))} if excluded else {})
+
+
+def count_numbers(parameter: Any) -> int:
+    """A parameter's numbers, also where ZeRO-3 has sharded it, or several are packed into a byte."""
+    state = getattr(parameter, "quant_state", None)
+    return int(getattr(parameter, "ds_numel", parameter.numel() if state is None else state.shape.numel()))
+
+
+def short_count(number: int) -> str:
+    """950, 12.3 thousand, 3.09 billion."""
+    for size, name in ((10**9, "billion"), (10**6, "million"), (10**3, "thousand")):
+        if number >= size:
+            return f"{number / size:.3g} {name}"
+    return str(number)
 
 
 def _linear_layers(model: Any) -> list[str]:

@@ -18,6 +18,7 @@ from balanced_thinking.models.find import check_model
 from balanced_thinking.training.arguments import OPTIONS, SYNONYMS, argument_types
 from balanced_thinking.training.auto_batch import refuse_inexact_division
 from balanced_thinking.training.bounds import check_argument_bounds, check_lora_bounds, check_recipe_bounds
+from balanced_thinking.training.part_checks import check_quantization_and_freezing
 from balanced_thinking.training.recipe import STAGES, Recipe
 
 # Argument -> the package that it needs, and how to install it.
@@ -64,6 +65,7 @@ def check_settings(recipe: Recipe) -> dict[str, Any]:
         raise RecipeError(f"on_bad_row is {recipe.on_bad_row!r}; expected error or drop")
     read_sample_size(recipe.preflight)
     _check_model_options(recipe.model_options)
+    check_quantization_and_freezing(recipe, arguments)
     check_lora_bounds(recipe.lora or {})
     _check_evaluation(recipe, arguments)
     refuse_inexact_division(recipe.auto_batch, arguments)

@@ -21,15 +21,16 @@ from balanced_thinking.data.mixture import describe_data
 from balanced_thinking.data.permissions import permit
 from balanced_thinking.loss.weightings import Progress
 from balanced_thinking.models.find import TinySize
+from balanced_thinking.models.freezing import freeze_parts
 from balanced_thinking.models.outline import outline_model
-from balanced_thinking.models.parts import ModelParts
+from balanced_thinking.models.parts import ModelParts, short_count
+from balanced_thinking.models.quantization import BITS
 from balanced_thinking.training.checked_data import CheckedData, CheckedSplit, load_checked_data, make_row_checker
 from balanced_thinking.training.header import (
     count_parameters,
     describe_autocast,
     describe_batch,
     describe_device,
-    short_count,
 )
 from balanced_thinking.training.lora import describe_lora, make_lora_config
 from balanced_thinking.training.model_checks import load_training_processor
@@ -65,6 +66,12 @@ def _describe_model(recipe: Recipe) -> Iterator[tuple[str, str]]:
     parts = ", ".join(f"{part} {short_count(count)}" for part, count in ModelParts(model).count_parameters().items())
     yield "model", f"{recipe.model} ({type(model).__name__}), {short_count(total)} parameters: {parts}"
     how = "all parameters"
+    if recipe.freeze:
+        freeze_parts(model, recipe.freeze)
+        how = f"all except the frozen parts {', '.join(recipe.freeze)}"
+    if recipe.quantization is not None:
+        layers, bits = len(ModelParts(model).linear_layers(["language"])), BITS[recipe.quantization]
+        yield "quantized", f"{recipe.quantization}: {layers} linear layers of the language model in {bits} bits"
     if recipe.lora is not None:
         lora = make_lora_config(model, recipe.lora)
         how = f"LoRA: {describe_lora(recipe.lora, lora)}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from balanced_thinking.models.adapters import name_base_absolutely
 from balanced_thinking.models.load import LoadedModel
+from balanced_thinking.models.quantization import write_base_quantization
 from balanced_thinking.runs.checkpoints import list_checkpoints, set_aside
 from balanced_thinking.runs.manifest import DamagedFilesError, describe_damages, find_damage, is_sealed, seal_folder
 from balanced_thinking.runs.staging import publish_folder, remove_folder, staging_folder
@@ -64,6 +65,7 @@ def save_final_model(trainer: Any, loaded: LoadedModel, folder: Path) -> None:
                 loaded.processor.save_pretrained(str(staged))
                 name_base_absolutely(staged)
                 (staged / "README.md").unlink(missing_ok=True)  # PEFT's, full of blanks; `balanced export` writes one
+                write_base_quantization(loaded.model, staged)
                 _refuse_no_weights(staged, trainer)
                 seal_folder(staged, about={"kind": "model", "step": trainer.state.global_step})
                 publish_folder(staged, folder)

@@ -11,6 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 from balanced_thinking.data.mixture import describe_data
+from balanced_thinking.models.parts import count_numbers, short_count
 from balanced_thinking.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -56,17 +57,9 @@ _AUTOCAST = (("bf16", "bfloat16"), ("fp16", "float16"))
 
 
 def count_parameters(model: Any) -> ParameterCounts:
-    """A parameter that ZeRO-3 has sharded counts completely."""
-    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    """A parameter that ZeRO-3 has sharded counts completely, a quantized one by its numbers."""
+    sizes = [(count_numbers(p), p.requires_grad) for p in model.parameters()]
     return ParameterCounts(sum(size for size, _ in sizes), sum(size for size, trainable in sizes if trainable))
-
-
-def short_count(number: int) -> str:
-    """950, 12.3 thousand, 3.09 billion."""
-    for size, name in ((10**9, "billion"), (10**6, "million"), (10**3, "thousand")):
-        if number >= size:
-            return f"{number / size:.3g} {name}"
-    return str(number)
 
 
 def describe_batch(stage: str, args: Any, ranks: int) -> str:

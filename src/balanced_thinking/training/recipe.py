@@ -26,6 +26,8 @@ from balanced_thinking.config.types import (
 from balanced_thinking.config.variables import expand_variables
 from balanced_thinking.config.yaml import read_yaml, read_yaml_file
 from balanced_thinking.models.find import TinySize
+from balanced_thinking.models.part_names import PARTS
+from balanced_thinking.models.quantization import QUANTIZATIONS
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.training.arguments import LORA_SYNONYMS, argument_types, lora_types
 from balanced_thinking.training.auto_batch import DIVISION_KEYS, is_same_but_divided
@@ -91,6 +93,14 @@ class Recipe:
         None,
         "Arguments of PEFT's LoraConfig, and targets: language (the default), vision+language or all, the parts whose "
         "linear layers get an adapter, in place of target_modules. {}: all defaults; null: full fine-tuning.",
+    )
+    quantization: str | None = _recipe_key(
+        None,
+        f"{' or '.join(QUANTIZATIONS)}: the language model's linear layers in 4 or 8 bits (bitsandbytes), trained with "
+        "lora; null: none.",
+    )
+    freeze: str | list[str] = _recipe_key(
+        [], f"Parts of the model that full fine-tuning leaves as they are: {', '.join(PARTS)}."
     )
     model_size: dict[str, int] = _recipe_key({}, "Widths and depths of a tiny: model.")
     model_options: dict[str, Any] = _recipe_key({}, "Arguments of from_pretrained, such as dtype.")
@@ -210,6 +220,8 @@ def _check_sections(recipe: Recipe) -> None:
                 f"lora.targets is {recipe.lora['targets']!r} and lora.target_modules is "
                 f"{format_value(recipe.lora['target_modules'])}; expected one of them: leave the other out"
             )
+    if isinstance(recipe.freeze, str):
+        recipe.freeze = [recipe.freeze]
     if recipe.model_size:
         recipe.model_size = typed_arguments(TinySize, recipe.model_size, "model_size")
 

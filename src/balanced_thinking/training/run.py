@@ -17,8 +17,7 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.mixture import describe_data
 from balanced_thinking.data.permissions import permit
-from balanced_thinking.models.find import TinySize
-from balanced_thinking.models.load import LoadedModel, ensure_saved, load_model
+from balanced_thinking.models.load import LoadedModel, ensure_saved
 from balanced_thinking.runs.directory import (
     create_run,
     finish_run,
@@ -50,6 +49,7 @@ from balanced_thinking.training.header import StartHeader
 from balanced_thinking.training.health import conclude_health
 from balanced_thinking.training.lora import describe_lora, make_lora_config
 from balanced_thinking.training.memory_watch import free_device_memory
+from balanced_thinking.training.model import keep_adapter_precision, load_training_model
 from balanced_thinking.training.model_checks import hint_untrained_tags, load_training_processor
 from balanced_thinking.training.nonfinite import skipped_updates
 from balanced_thinking.training.options import DEFAULTS
@@ -162,15 +162,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
     training, validation = data
     try_own_rewards(args, training.rows, processor)
     set_seed(args.seed)
-    size = TinySize(**recipe.model_size) if recipe.model_size else None
-    loaded = load_model(
-        recipe.model,
-        seed=args.seed,
-        size=size,
-        image_options=recipe.image_options,
-        allow_missing=recipe.allow_missing,
-        **recipe.model_options,
-    )
+    loaded = load_training_model(recipe, args, out)
     adapter = None
     if recipe.lora is not None:
         adapter = make_lora_config(loaded.model, recipe.lora)
@@ -187,6 +179,8 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
         peft_config=adapter,
         callbacks=[MetricsFile(RunFiles(out).metrics), clock := TrainingClock()],
     )
+    if recipe.quantization is not None:
+        keep_adapter_precision(trainer.model)
     if recipe.lora is None:  # an adapter's weights are gathered in any case
         refuse_save_without_weights(trainer.accelerator.state.deepspeed_plugin)
     if recipe.stage == "sft":  # for rows that the check before the first step did not look at

@@ -19,6 +19,7 @@ from balanced_thinking.batch.info import BATCH_INFO, CLOSING_TAGS, BatchInfo
 from balanced_thinking.batch.sampling import LengthEstimator, LengthSampler, StepSampler
 from balanced_thinking.loss.schedules import FlatteningRule
 from balanced_thinking.loss.weightings import Progress, StepWeights
+from balanced_thinking.models.freezing import learns_from_pictures_alone
 from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_attention
 from balanced_thinking.packing.masks import bidirectional_image_masks
 from balanced_thinking.segments import IGNORE
@@ -84,7 +85,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
                 args.overflow,
                 args.pad_to_multiple_of,
                 self._packing,
-                always_image=self._is_sharded(),
+                always_image=self._is_sharded() or learns_from_pictures_alone(base),
                 image_cache=ImageCache(args.image_cache, args.image_cache_gib) if args.image_cache else None,
             )
             if self.weigher.needs_marks:

@@ -19,6 +19,7 @@ from balanced_thinking.evaluation.engines.vllm import VllmEngine
 from balanced_thinking.evaluation.resume import evaluation_ranks
 from balanced_thinking.models.adapters import warn_of_served_adapter
 from balanced_thinking.models.load import checkpoint_dtype, load_model, load_processor
+from balanced_thinking.models.quantization import check_quantization
 from balanced_thinking.models.weights import refuse_nonfinite_files
 
 ENGINES = ("transformers", "vllm")
@@ -38,6 +39,7 @@ class EngineOptions:
         dtype: of the weights, one of `DTYPES`; auto: on a GPU what the checkpoint says, on a CPU float32.
         allow_missing: tensors that the checkpoint may lack, as for `load_model`.
         image_options: options of the image processor, such as `max_pixels`, that replace the checkpoint's own.
+        quantization: nf4 or int8, of the language model's layers; None: dense weights.
     """
 
     name: str = "transformers"
@@ -46,8 +48,13 @@ class EngineOptions:
     dtype: str = "auto"
     allow_missing: tuple[str, ...] = ()
     image_options: Mapping[str, Any] = field(default_factory=dict)
+    quantization: str | None = None
 
     def __post_init__(self) -> None:
+        check_quantization(self.quantization)
+        if self.quantization is not None and (self.server is not None or self.name != "transformers"):
+            where = f"--server {self.server}" if self.server is not None else f"--engine {self.name}"
+            raise RecipeError(f"{where} loads the weights itself: leave --quantization {self.quantization} out")
         if self.name not in ENGINES:
             suggestion = did_you_mean(self.name, ENGINES)
             raise RecipeError(f"there is no engine {self.name!r}{suggestion}; known: {', '.join(ENGINES)}")
@@ -94,7 +101,8 @@ def start_engine(options: EngineOptions, model: str) -> Engine:
         warn_of_served_adapter(model)
         return ServerEngine(options.server, processor, served_model=options.served_model)
     chosen = {} if options.dtype == "float32" else {"dtype": getattr(torch, options.dtype)}
-    loaded = load_model(model, allow_missing=options.allow_missing, image_options=options.image_options, **chosen)
+    how: dict[str, Any] = {"allow_missing": options.allow_missing, "image_options": options.image_options}
+    loaded = load_model(model, quantization=options.quantization, **how, **chosen)
     return LocalEngine(loaded.model.to(evaluation_ranks().device), loaded.processor)
 
 
@@ -116,6 +124,11 @@ def loaded_weights_identity(model: Any) -> str:
     """The same for a model in memory: sums over its tensors, which any training step changes."""
     wide = ((name, value.double()) for name, value in model.named_parameters())
     return " ".join(f"{name}:{value.sum().item()}:{value.abs().sum().item()}" for name, value in wide)
+
+
+def describe_weights(options: EngineOptions) -> str:
+    """The number type of the weights, as results record it: `float32`, or `float32/nf4` where they are quantized."""
+    return options.dtype if options.quantization is None else f"{options.dtype}/{options.quantization}"
 
 
 def dtype_name(dtype: torch.dtype) -> str:
