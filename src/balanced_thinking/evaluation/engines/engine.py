@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from balanced_thinking.data.example import Example
@@ -13,10 +13,14 @@ from balanced_thinking.segments import ReasoningFormat, get_format, parse
 # Closing tags of an answer at which a text may end. Each costs a parse of all text before it: a text of 100 kB of tags
 # would take minutes.
 _MOST_CLOSINGS = 50
+# Is given the ids that were generated so far, and says whether generation goes on.
+Listener = Callable[[list[int]], bool]
 
 
 class Engine(ABC):
-    """Generates greedy completions. `name` is what summaries call it.
+    """Generates completions, greedy ones in every evaluation. `name` is what summaries call it.
+
+    `temperature` is for `balanced chat` alone; 0 is greedy.
 
     Args:
         scorer: parses and scores what is generated; it has the model's tokenizer.
@@ -24,6 +28,7 @@ class Engine(ABC):
     """
 
     name = "transformers"
+    temperature = 0.0
 
     def __init__(self, scorer: CompletionScorer, max_new_tokens: int = 512) -> None:
         self.scorer, self.max_new_tokens = scorer, max_new_tokens
@@ -43,6 +48,13 @@ class Engine(ABC):
     @abstractmethod
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
         """The generated token ids, without padding, up to and including the stop token."""
+
+    def stream(self, example: Example, listener: Listener) -> list[int]:
+        """`complete` for one example; an engine that generates token by token overrides it and calls the listener."""
+        return self.complete([example])[0]
+
+    def abort(self) -> None:  # noqa: B027  (an engine that listens has nothing to give up)
+        """Give up what another thread is generating, where `stream` does not call its listener."""
 
     def tokenize_completion(self, text: str, stopped: bool, opened: str = "") -> list[int]:
         """The ids of a completion that came as text, cut where `LocalEngine` would have stopped it.

@@ -16,7 +16,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
-from balanced_thinking.evaluation.engines.engine import Engine
+from balanced_thinking.evaluation.engines.engine import Engine, Listener
 from balanced_thinking.segments import ReasoningFormat, generated_segments
 
 logger = logging.getLogger(__name__)
@@ -57,12 +57,19 @@ class LocalEngine(Engine):
             f"({pictured[0]} is the first); choose a vision-language --model, or --data without pictures"
         )
 
-    @torch.inference_mode()
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
         """The generated token ids, without padding, up to and including the stop token.
 
         Once half of the sequences are finished, they leave the batch: a sequence costs at most twice its own tokens.
         """
+        return self._complete(examples)
+
+    def stream(self, example: Example, listener: Listener) -> list[int]:
+        """`complete` for one example. The listener is called after each token, in this thread."""
+        return self._complete([example], listener)[0]
+
+    @torch.inference_mode()
+    def _complete(self, examples: Sequence[Example], listener: Listener | None = None) -> list[list[int]]:
         opened = [self.scorer.find_opened(example) for example in examples]
         rows = [
             {"id": e.id, "prompt": prompt_messages(e), "images": [open_image(i) for i in e.images]} for e in examples
@@ -73,7 +80,7 @@ class LocalEngine(Engine):
         ids: list[list[int]] = [[] for _ in rows]
         active = list(range(len(rows)))
         while active:
-            finished = FinishedSequences(self.scorer, prompt_length, limit, [opened[row] for row in active])
+            finished = FinishedSequences(self.scorer, prompt_length, limit, [opened[row] for row in active], listener)
             output = self._generate(inputs, limit - inputs["input_ids"].shape[1], finished)
             written = output.sequences[:, prompt_length:].tolist()
             for row, length in finished.lengths.items():
@@ -84,9 +91,12 @@ class LocalEngine(Engine):
         return ids
 
     def _generate(self, inputs: Mapping[str, Any], max_new_tokens: int, finished: FinishedSequences) -> Any:
+        sampling: dict[str, Any] = {"do_sample": self.temperature > 0}
+        if self.temperature > 0:  # from all tokens: transformers' own default is the 50 most probable ones
+            sampling |= {"temperature": self.temperature, "top_k": 0, "top_p": 1.0}
         config = GenerationConfig(
             max_new_tokens=max_new_tokens,
-            do_sample=False,
+            **sampling,
             eos_token_id=self.scorer.stops,
             pad_token_id=self.tokenizer.pad_token_id,
             return_dict_in_generate=True,
@@ -135,10 +145,19 @@ def _without_generation_defaults(model: Any) -> Iterator[None]:
 class FinishedSequences(StoppingCriteria):
     """Finishes a sequence at a stop token, at the first closing tag of a well-formed answer, and at `limit` tokens,
     prompt included. Once half of the sequences are finished it stops the batch, which continues without them. `opened`
-    is the thinking that each row's prompt has opened; empty for none."""
+    is the thinking that each row's prompt has opened; empty for none. `listener` hears of each token of the first row,
+    and may finish it."""
 
-    def __init__(self, scorer: CompletionScorer, prompt_length: int, limit: int, opened: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        scorer: CompletionScorer,
+        prompt_length: int,
+        limit: int,
+        opened: Sequence[str] = (),
+        listener: Listener | None = None,
+    ) -> None:
         self.scorer, self.prompt_length, self.limit, self.opened = scorer, prompt_length, limit, opened
+        self._listener = listener
         self.lengths: dict[int, int] = {}  # row -> its generated tokens; what follows is filler
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
@@ -154,7 +173,8 @@ class FinishedSequences(StoppingCriteria):
 
     def _finished_rows(self, written: torch.Tensor) -> Iterator[int]:
         """The rows that are finished by now; earlier ones may be among them."""
-        if written.shape[1] >= self.limit - self.prompt_length:
+        goes_on = self._listener is None or self._listener(written[0].tolist())
+        if not goes_on or written.shape[1] >= self.limit - self.prompt_length:
             yield from range(len(written))
             return
         last = written[:, -1].tolist()

@@ -82,9 +82,7 @@ class ServerEngine(Engine):
                 failed.result()
             completions = [request.result() for request in requests]
         except BaseException:
-            self._stop.set()  # those that wait to ask again give up
-            for deadline in list(self._open):  # those that wait for an answer would hold the end of this process
-                deadline.abort()
+            self.abort()
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -97,11 +95,16 @@ class ServerEngine(Engine):
             )
         return completions
 
+    def abort(self) -> None:
+        self._stop.set()  # those that wait to ask again give up
+        for deadline in list(self._open):  # those that wait for an answer would hold the end of this process
+            deadline.abort()
+
     def _complete_one(self, example: Example) -> list[int]:
         request: dict[str, Any] = {
             "model": self.served_model,
             "messages": chat_messages(example),
-            "temperature": 0.0,
+            "temperature": self.temperature,
             "repetition_penalty": 1.0,  # vLLM and SGLang: else the checkpoint's own applies
             "max_tokens": self.max_new_tokens,
             "skip_special_tokens": False,  # vLLM and SGLang: some formats' tags are special tokens

@@ -57,7 +57,7 @@ class VllmEngine(Engine):
         options: dict[str, Any] = {"max_tokens": self.max_new_tokens, "skip_special_tokens": False}
         if stops := self.scorer.unnamed_stops:
             options["stop_token_ids"] = stops
-        sampling = SamplingParams(temperature=0.0, **options)
+        sampling = SamplingParams(temperature=self.temperature, **options)
         found = self._llm.chat([chat_messages(example) for example in examples], sampling, use_tqdm=False)
         outputs = zip(examples, (request.outputs[0] for request in found), strict=True)
         return [
