@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from balanced_thinking.segments import get_format, parse
+from balanced_thinking.segments import ReasoningFormat, get_format, parse
 
 SEGMENTS = {1: "thinking", 2: "answer"}
 
@@ -37,7 +37,9 @@ class Segment:
         return "".join(piece.text for piece in self.pieces)
 
 
-def split_completion(completion: str, reasoning_format: str, problems: Collection[str] = ()) -> Iterator[Segment]:
+def split_completion(
+    completion: str, reasoning_format: str | ReasoningFormat, problems: Collection[str] = ()
+) -> Iterator[Segment]:
     """The completion, cut where the parser cuts it. The texts of all segments together are the completion.
 
     `problems` are those of its prediction: where the prompt opened a thinking that was cut off, no tag shows it.

@@ -13,6 +13,8 @@ from balanced_thinking.report.write import grid_words, wording
 from balanced_thinking.runs.outcomes import GROUPS
 
 _ASSETS = "balanced_thinking.report.write"
+# Colors and segments: also for the page of `balanced chat`.
+SEGMENTS_CSS = DRAWING_CSS + read_asset(_ASSETS, "segments.css")
 FILTERS = (
     formatting.format_percent,
     formatting.format_range,
@@ -48,7 +50,8 @@ FILTERS = (
 
 def render_page(report: Report) -> str:
     """The complete page. Only our own style sheet, script and drawings are not escaped."""
-    css, js = DRAWING_CSS + read_asset(_ASSETS, "page.css"), read_asset(_ASSETS, "page.js")
+    css = SEGMENTS_CSS + read_asset(_ASSETS, "page.css")
+    js = read_asset(_ASSETS, "page.js")
     environment = template_environment(_ASSETS)
     environment.filters |= {word.__name__: word for word in FILTERS} | {"trusted": Markup}
     environment.globals |= {
