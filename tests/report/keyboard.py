@@ -25,38 +25,47 @@ TIMEOUT_SECONDS = 60
 
 
 class Page:
-    """One page: `press` a key, `ask` for the value of an expression."""
+    """One page: `press` a key, `ask` for the value of an expression, `call` a method of the browser's protocol.
+
+    `events` are what the browser has said unasked, once a method such as `Network.enable` lets it.
+    """
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands, self._answers = commands, answers
         self._sent, self._read = 0, b""
         self._session: dict[str, str] = {}
+        self.events: list[dict[str, Any]] = []
 
-    def open(self, address: str) -> None:
-        target = self._call("Target.createTarget", url=address)["targetId"]
-        self._session = {"sessionId": self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+    def open(self, address: str, domains: Sequence[str] = ()) -> None:
+        """Load an address. `domains` of the protocol report their events from the beginning."""
+        target = self.call("Target.createTarget", url="about:blank" if domains else address)["targetId"]
+        self._session = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        for domain in domains:
+            self.call(f"{domain}.enable")
+        if domains:
+            self.call("Page.navigate", url=address)
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while self.ask("document.readyState") != "complete" or self.ask("location.href") == "about:blank":
             assert time.monotonic() < deadline, f"{address} has not loaded"
             time.sleep(0.05)
-        self._call("Page.bringToFront")
+        self.call("Page.bringToFront")
 
     def press(self, key: str, *, shift: bool = False) -> None:
         code, text = KEYS[key]
         about = {"key": key, "code": key.replace(" ", "Space"), "windowsVirtualKeyCode": code}
         about["modifiers"] = SHIFT if shift else 0
-        self._call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **about)
-        self._call("Input.dispatchKeyEvent", type="keyUp", **about)
+        self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **about)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def ask(self, expression: str) -> Any:
-        return self._call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
-    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._sent += 1
         command = {"id": self._sent, "method": method, "params": parameters, **self._session}
         os.write(self._commands, json.dumps(command).encode() + b"\0")
         while (answer := self._next()).get("id") != self._sent:
-            pass
+            self.events.append(answer)
         assert "error" not in answer, answer
         return answer["result"]
 
@@ -72,8 +81,8 @@ class Page:
 
 
 @contextmanager
-def opened(browser: str, flags: Sequence[str], address: str) -> Iterator[Page]:
-    """The page at an address, until the end of the block."""
+def opened(browser: str, flags: Sequence[str], address: str, domains: Sequence[str] = ()) -> Iterator[Page]:
+    """The page at an address, until the end of the block; `domains` as for `Page.open`."""
     (to_read, commands), (answers, to_write) = os.pipe(), os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-c", LAUNCH, str(to_read), str(to_write), browser, *flags, "--remote-debugging-pipe"],
@@ -84,7 +93,7 @@ def opened(browser: str, flags: Sequence[str], address: str) -> Iterator[Page]:
     os.close(to_read), os.close(to_write)
     try:
         page = Page(commands, answers)
-        page.open(address)
+        page.open(address, domains)
         yield page
     finally:
         process.terminate()
