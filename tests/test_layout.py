@@ -25,7 +25,7 @@ FLOORS = (
     ("batch",),
     ("training", "evaluation", "lmms_tasks"),
     ("report", "inspection", "conformance"),
-    ("study", "export"),
+    ("study", "export", "chat"),
     ("cli",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

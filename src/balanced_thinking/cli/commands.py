@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.cli.chat import add_chat_options, run_chat
 from balanced_thinking.cli.check import add_check_options, run_check
 from balanced_thinking.cli.completion import SHELLS, PrintCompletion
 from balanced_thinking.cli.data import (
@@ -83,6 +84,13 @@ COMMANDS = {
         add_export_options,
         run_export,
         saves_memory="; choose --dtype bfloat16",
+    ),
+    "chat": Command(
+        "Try models by hand, in the terminal or in a browser",
+        add_chat_options,
+        run_chat,
+        further=(IMAGE_PREFIX,),
+        saves_memory="; ask fewer models at once, or lower --max-new-tokens",
     ),
     "check": Command(
         "Check whether a model can be trained, packed, evaluated and resumed exactly",

@@ -1,0 +1,149 @@
+"""The command `chat`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from balanced_thinking.cli.data import read_image_options
+from balanced_thinking.cli.output import show_result
+from balanced_thinking.cli.parser import Parser, finite_number, integer_between, token_count
+from balanced_thinking.config.errors import RecipeError
+
+if TYPE_CHECKING:
+    from balanced_thinking.chat.session import ChatOptions
+
+_OUT = Path("runs/chat")
+
+
+def add_chat_options(parser: Parser) -> None:
+    from balanced_thinking.scoring.scorers import SCORERS
+
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="a run directory or its model folder, a checkpoint's folder, an exported folder, world-base, "
+        "world-reasoner, or a hub name; several answer side by side",
+    )
+    parser.add_argument("--web", action="store_true", help="a page in the browser (install the extra [chat])")
+    parser.add_argument("--host", default="127.0.0.1", help="with --web: the address to listen on")
+    parser.add_argument("--port", type=integer_between(0, 65535), default=7860, help="with --web; 0: any free one")
+    parser.add_argument("--image", action="append", default=[], help="a picture file; may be repeated")
+    parser.add_argument("--choice", action="append", default=[], help="an option of the question; may be repeated")
+    parser.add_argument("--answer", help="the right answer to the first question, whose replies are scored then")
+    parser.add_argument(
+        "--out", type=Path, default=_OUT, help="folder that answers are appended to; `balanced report` reads it"
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=token_count, default=512, help="longest output in tokens; the rest is cut off"
+    )
+    parser.add_argument("--temperature", type=finite_number, default=0.0, help="of the sampling; 0: greedy, as in eval")
+    parser.add_argument("--format", help="reasoning format of the outputs  [each run's own, else think-answer]")
+    parser.add_argument(
+        "--prompt",
+        default="question",
+        help="how questions are asked: question (as in training), instructed, or lmms-<benchmark>",
+    )
+    parser.add_argument("--scorer", default="exact", help=f"how answers are scored: {', '.join(SCORERS)}")
+    parser.add_argument("--no-think-view", action="store_true", help="fold the thinking; /think shows it")
+    parser.add_argument(
+        "--engine", choices=("transformers", "vllm"), default="transformers", help="what generates in this process"
+    )
+    parser.add_argument(
+        "--server", help="an OpenAI-compatible server that serves the models, such as http://localhost:8000/v1"
+    )
+    parser.add_argument(
+        "--served-model",
+        action="append",
+        default=[],
+        help="a model's name on the server, once for each  [the only one that it lists; of several, MODEL]",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="number type of the weights; auto: the checkpoint's own on a GPU, float32 on a CPU",
+    )
+    parser.add_argument(
+        "--allow-missing",
+        action="append",
+        metavar="NAME",
+        default=[],
+        help="a tensor, or a pattern of names, that the checkpoint may lack; may be repeated",
+    )
+    parser.epilog = (
+        "Options of the image processor follow as --image_options.NAME value (default: those that were saved with the "
+        "model). Standard input that is no terminal is one question: echo 'What color is it?' | balanced chat MODEL "
+        "--image x.png"
+    )
+
+
+def run_chat(arguments: argparse.Namespace) -> Path:
+    from balanced_thinking.models.find import check_model
+    from balanced_thinking.segments import get_format
+
+    # Names are checked before torch is imported, which takes seconds.
+    for name in arguments.models:
+        check_model(name)
+    if arguments.format:
+        get_format(arguments.format)
+    from balanced_thinking.chat.question import check_picture
+
+    images = [check_picture(name) for name in arguments.image]
+    piped = None if arguments.web or sys.stdin.isatty() else sys.stdin.read()
+    if piped is not None and not piped.strip():
+        raise RecipeError(
+            "there is no question: standard input is empty and no terminal; expected echo 'What color is it?' | "
+            "balanced chat MODEL, or --web"
+        )
+    return _converse(arguments, images, piped)
+
+
+def _converse(arguments: argparse.Namespace, images: list[Path], piped: str | None) -> Path:
+    if arguments.web:
+        from balanced_thinking.chat.web.page import refuse_missing_gradio
+
+        refuse_missing_gradio()
+    from balanced_thinking.chat.keep import Keeper
+    from balanced_thinking.chat.session import Session, load_models
+
+    options = _read_options(arguments)
+    session = Session(load_models(arguments.models, options), options)
+    keeper = Keeper(arguments.out, session)
+    if arguments.web:
+        from balanced_thinking.chat.web.page import serve
+
+        serve(session, keeper, arguments.host, arguments.port, show_result)
+        return arguments.out
+    from balanced_thinking.chat.terminal import Terminal, answer_once
+
+    terminal = Terminal(session, keeper, images, tuple(arguments.choice), arguments.answer, not arguments.no_think_view)
+    if piped is None:
+        terminal.run()
+    else:
+        answer_once(terminal, piped)
+    return arguments.out
+
+
+def _read_options(arguments: argparse.Namespace) -> ChatOptions:
+    from balanced_thinking.chat.session import ChatOptions
+    from balanced_thinking.evaluation.engines.start import EngineOptions
+
+    return ChatOptions(
+        max_new_tokens=arguments.max_new_tokens,
+        temperature=arguments.temperature,
+        format=arguments.format,
+        prompt=arguments.prompt,
+        scorer=arguments.scorer,
+        engine=EngineOptions(
+            name=arguments.engine,
+            server=arguments.server,
+            dtype=arguments.dtype,
+            allow_missing=tuple(arguments.allow_missing),
+            image_options=read_image_options(arguments.overrides),
+        ),
+        served_models=tuple(arguments.served_model),
+    )
