@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Data-loader workers and tests share few cores: threads that spin against each other slow everything down.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: setup demo test test-long test-families test-newest faults fuzz bench bench-gpu lint sbom audit docs format clean
+.PHONY: setup demo test test-long test-chat test-families test-newest faults fuzz bench bench-gpu lint sbom audit docs format clean
 
 setup: .venv/.ready
 
@@ -54,6 +54,15 @@ test-families: setup
 	FAMILIES_OUT=docs/results/families/without-torchvision.json $(TEST_ENV) $(BIN)/python -m pytest $(FAMILIES)
 	FAMILIES_OUT=docs/results/families/with-torchvision.json $(TEST_ENV) $(FAMILIES_BIN)/python -m pytest $(FAMILIES)
 	$(BIN)/python -m tests.models.families_table
+
+# The page of `balanced chat` in a headless Chromium, which must be on the PATH. An environment of its own: gradio needs
+# Pillow 12, and `make setup` installs a newer one.
+CHAT_BIN := .venv-chat/bin
+test-chat:
+	test -x $(CHAT_BIN)/python || $(PYTHON) -m venv .venv-chat
+	grep -v '^pillow==' constraints.txt > .venv-chat/constraints.txt
+	$(CHAT_BIN)/python -m pip install --quiet --constraint .venv-chat/constraints.txt torch==2.13.0 --editable '.[dev,chat]'
+	$(TEST_ENV) $(CHAT_BIN)/python -m pytest tests/chat
 
 # Whether the bounds of pyproject.toml can move: the suite against the newest releases that install together, whatever
 # those bounds say, in an environment of its own (docs/upstream.md). NEWEST="torch==2.14.1 ..." tries others.
@@ -125,4 +134,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-newest .venv-torchvision site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-chat .venv-newest .venv-torchvision site .pytest_cache .mypy_cache .ruff_cache

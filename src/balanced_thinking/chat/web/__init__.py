@@ -1,0 +1,1 @@
+"""The page of `balanced chat --web` (the extra `[chat]`)."""
