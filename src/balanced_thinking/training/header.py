@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from balanced_thinking.data.mixture import describe_data
 from balanced_thinking.models.parts import count_numbers, short_count
+from balanced_thinking.training.algorithms import describe_algorithm
 from balanced_thinking.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class StartHeader(TrainerCallback):
         rows = "bad row" if self.dropped == 1 else "bad rows"
         left_out = f", {self.dropped} {rows} left out" if self.dropped else ""
         yield "data", f"{describe_data(self.recipe.data)}, {self.recipe.split}: {self.rows:,} examples{left_out}"
+        if (algorithm := describe_algorithm(args) if self.recipe.stage == "grpo" else None) is not None:
+            yield "loss", algorithm
         yield "batch", describe_batch(self.recipe.stage, args, self.ranks)
         taken = f", {state.global_step:,} of them taken" if state.global_step else ""
         yield "steps", f"{state.max_steps:,}{taken}"

@@ -17,6 +17,7 @@ from balanced_thinking.loss.weightings import WEIGHTINGS
 from balanced_thinking.scoring.scorers import SCORERS, get_scorer
 from balanced_thinking.segments import get_format
 from balanced_thinking.segments.trim import OVERFLOW
+from balanced_thinking.training.algorithms import ALGORITHMS
 from balanced_thinking.training.rewards import REWARDS, check_rewards
 
 WEIGHTING = tuple(WEIGHTINGS)
@@ -194,10 +195,17 @@ class ScaleGRPOOptions:
     nonfinite_limit: int = option_field(10, _NONFINITE_LIMIT)
     bf16: bool | None = option_field(None, "bfloat16 mixed precision; null: on where a GPU supports it.")
     dataloader_pin_memory: bool = option_field(True, "Pin batches in memory; without a GPU always off.")
+    algorithm: str | None = option_field(
+        None,
+        f"Variant of GRPO: {', '.join(ALGORITHMS)}. Sets TRL's arguments for its loss, except those that are given; "
+        "null: TRL's defaults.",
+    )
 
     def check_options(self) -> None:
         """Raises ValueError for a value that an option cannot have."""
         _refuse_no_time(self.max_hours)
+        if self.algorithm is not None:
+            _refuse_unknown(self, "algorithm", tuple(ALGORITHMS))
         if self.rewards is not None:
             check_rewards(self.rewards)
         get_scorer(self.reward_scorer)

@@ -1,0 +1,73 @@
+"""Variants of GRPO by name: what each sets among TRL's arguments. No torch.
+
+To add one, give it a line in `ALGORITHMS`. docs/training.md has the same table with its sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+
+class Algorithm(NamedTuple):
+    """`sets`: TRL's arguments. `lacks`: what the paper has and TRL has not, or not as an argument."""
+
+    sets: Mapping[str, Any]
+    lacks: str = ""
+
+
+_NAMES = (
+    *("loss_type", "importance_sampling_level", "scale_rewards", "epsilon", "epsilon_high", "beta"),
+    "mask_truncated_completions",
+)
+
+
+def _algorithm(*values: Any, lacks: str = "", **more: Any) -> Algorithm:
+    """One row of the table: values in the order of `_NAMES`, and what no other algorithm sets."""
+    return Algorithm(MappingProxyType(dict(zip(_NAMES, values, strict=True)) | more), lacks)
+
+
+# An epsilon_high of None is epsilon. Sources: arXiv:2402.03300 (its epsilon is PPO's), 2503.14476 section 4.1,
+# 2503.20783 section 3.2 and its repository, 2507.18071 section 5.1; TRL's paper index has the last three.
+ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
+    {
+        "grpo": _algorithm("grpo", "token", "group", 0.2, None, 0.04, False, use_bias_correction_kl=False),
+        "dapo": _algorithm(
+            *("dapo", "token", "group", 0.2, 0.28, 0.0, True),
+            lacks="TRL has no dynamic sampling, and overlong shaping is a reward (see docs/training.md)",
+        ),
+        "dr-grpo": _algorithm("dr_grpo", "token", "none", 0.2, None, 0.0, False),
+        "gspo": _algorithm("grpo", "sequence", "group", 3e-4, 4e-4, 0.0, False),
+    }
+)
+
+
+def algorithm_arguments(name: str | None, given: Collection[str]) -> dict[str, Any]:
+    """TRL's arguments that an algorithm sets, except those that the user gives; none for None."""
+    sets = ALGORITHMS[name].sets if name is not None and name in ALGORITHMS else {}
+    return {key: value for key, value in sets.items() if key not in given}
+
+
+def describe_algorithm(args: Any) -> str | None:
+    """In one line, what the algorithm of a `ScaleGRPOConfig` sets and what of it the user has set otherwise."""
+    name = args.algorithm
+    if name is None:
+        return None
+    sets, lacks = ALGORITHMS[name]
+    kept = {key: value for key, value in sets.items() if getattr(args, key) == value}
+    parts = [f"{name}: {', '.join(f'{key} {_shown(value)}' for key, value in kept.items())}"]
+    parts += [
+        f"{key} is yours, {_shown(getattr(args, key))} ({name} has {_shown(value)})"
+        for key, value in sets.items()
+        if key not in kept
+    ]
+    if args.num_iterations == 1 and args.steps_per_generation <= args.gradient_accumulation_steps:
+        parts.append(
+            "with one update a generation no ratio is clipped; raise steps_per_generation or num_iterations for more"
+        )
+    return "; ".join([*parts, lacks] if lacks else parts)
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
