@@ -64,6 +64,7 @@ GRPO = {
     "max_hours": None,
     "on_nonfinite": "stop",
     "nonfinite_limit": 10,
+    "algorithm": None,
 }
 # TRL's own, with another default.
 CHANGED_SFT = {
