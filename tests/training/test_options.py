@@ -51,6 +51,11 @@ SFT = {
     "token_gate": "none",
     "token_gate_on": "all",
     "match_gradient_norm": None,
+    "validation_generate": 0,
+    "validation_max_new_tokens": 512,
+    "validation_scorer": "exact",
+    "early_stopping_patience": None,
+    "early_stopping_threshold": 0.0,
 }
 GRPO = {
     "rewards": None,

@@ -29,16 +29,10 @@ _MESSAGES_OF_PARTS = List({"role": Value("string"), "content": Json()})
 _IMAGES = List({"bytes": Value("binary"), "path": Value("string")})
 _ROWS_PER_WRITE = 1000
 FEATURES = Features({"id": Value("string"), "prompt": _MESSAGES, "completion": _MESSAGES, "images": _IMAGES})
-PROMPT_FEATURES = Features(
-    {
-        "id": Value("string"),
-        "prompt": _MESSAGES,
-        "images": _IMAGES,
-        "answer": Value("string"),
-        "choices": List(Value("string")),
-        "alternatives": List(Value("string")),
-    }
+ANSWER_FEATURES = Features(
+    {"answer": Value("string"), "choices": List(Value("string")), "alternatives": List(Value("string"))}
 )
+PROMPT_FEATURES = Features({"id": Value("string"), "prompt": _MESSAGES, "images": _IMAGES, **ANSWER_FEATURES})
 
 
 def to_dataset(examples: Iterable[Example], format: str | ReasoningFormat = "think-answer") -> Dataset:

@@ -147,6 +147,7 @@ class Provenance:
     tokens: int | None = None
     peak_mib: float | None = None
     own_functions: dict[str, Any] = field(default_factory=dict)  # rewards and scorers of the user's: file and SHA-256
+    stopped_early: bool | None = None  # by early_stopping_patience
     skipped_updates: int | None = None  # those that were not finite, with on_nonfinite skip
 
 

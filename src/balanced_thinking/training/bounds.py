@@ -39,6 +39,10 @@ _AT_LEAST: dict[str, float] = {
     "beta": 0,
     "epsilon": 0,
     "nonfinite_limit": 0,
+    "validation_generate": 0,
+    "validation_max_new_tokens": 1,
+    "early_stopping_patience": 1,
+    "early_stopping_threshold": 0,
 }
 _ABOVE: dict[str, float] = {
     "num_train_epochs": 0,
@@ -79,6 +83,7 @@ _AT_MOST: dict[str, float] = {
     "pack_tokens": _MOST_TOKENS,
     "think_budget": _MOST_TOKENS,
     "max_completion_length": _MOST_TOKENS,
+    "validation_max_new_tokens": _MOST_TOKENS,
     "dataloader_num_workers": 1024,
     "dataloader_prefetch_factor": 1024,
     "image_cache_gib": 10**6,

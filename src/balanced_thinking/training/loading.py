@@ -17,6 +17,7 @@ from balanced_thinking.runs.checkpoints import checkpoint_name
 from balanced_thinking.runs.manifest import describe_damages
 from balanced_thinking.system.locks import hold_folder, is_within_held
 from balanced_thinking.training.checked_data import on_first_rank
+from balanced_thinking.training.early_stopping import has_stopped_early
 from balanced_thinking.training.inspect_checkpoint import (
     OPTIMIZER,
     RANDOM,
@@ -107,7 +108,8 @@ class CheckpointReader:
             max_steps, num_update_steps_per_epoch, num_train_epochs, *args, **kwargs
         )
         self._find_moved_best_checkpoint()
-        return (num_train_epochs, 0) if self.state.global_step >= max_steps else trained
+        ended = has_stopped_early(self.state, getattr(self.args, "early_stopping_patience", None))
+        return (num_train_epochs, 0) if ended or self.state.global_step >= max_steps else trained
 
     def _find_moved_best_checkpoint(self) -> None:
         """Upstream forgets the best checkpoint of a run whose folder was moved."""

@@ -135,6 +135,15 @@ class ScaleSFTOptions:
     match_gradient_norm: float | None = option_field(
         None, "Norm to which the gradient of every step is scaled, up or down; null: none. Not for DeepSpeed."
     )
+    validation_generate: int = option_field(
+        0, "Rows of the validation split to answer at each evaluation, for eval_accuracy and eval_malformed; 0: none."
+    )
+    validation_max_new_tokens: int = option_field(512, "Longest of these answers in tokens.")
+    validation_scorer: str = option_field("exact", f"How these answers are compared: {', '.join(SCORERS)}.")
+    early_stopping_patience: int | None = option_field(
+        None, "Evaluations without improvement of metric_for_best_model after which the training ends; null: never."
+    )
+    early_stopping_threshold: float = option_field(0.0, "What counts as improvement: more than this, in its own units.")
 
     def check_options(self) -> None:
         """Raises ValueError for a value that an option cannot have."""
@@ -149,6 +158,7 @@ class ScaleSFTOptions:
         if self.token_gate == "none" and self.token_gate_on != "all":
             raise ValueError(f"token_gate_on is {self.token_gate_on!r}, but token_gate is 'none'; choose a gate")
         get_format(self.reasoning_format)
+        get_scorer(self.validation_scorer)
         for name in ("closing_tag_factor", "match_gradient_norm"):
             _refuse_not_positive(self, name)
         self.weight_schedule()

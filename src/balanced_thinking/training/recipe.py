@@ -49,6 +49,7 @@ HARMLESS_KEYS = {
 RESUME_MAY_CHANGE = HARMLESS_KEYS | {"training.max_steps", "training.num_train_epochs", "training.overflow"}
 RESUME_MAY_CHANGE |= {"on_bad_row", "verify_images", "preflight"}
 RESUME_MAY_CHANGE |= {"training.on_nonfinite", "training.nonfinite_limit"}
+RESUME_MAY_CHANGE |= {"training.early_stopping_patience", "training.early_stopping_threshold"}
 
 
 def _recipe_key(default: Any, text: str) -> Any:

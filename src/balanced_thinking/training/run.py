@@ -41,6 +41,7 @@ from balanced_thinking.training.callbacks import MetricsFile, TrainingClock, sho
 from balanced_thinking.training.changes import ScheduleChange, describe_resume_changes, read_resume_state
 from balanced_thinking.training.checked_data import load_checked_data, on_first_rank
 from balanced_thinking.training.checks import check_places, check_settings
+from balanced_thinking.training.early_stopping import has_stopped_early
 from balanced_thinking.training.failed_saves import SaveFailedError, name_failed_save
 from balanced_thinking.training.final_model import is_model_intact, save_final_model
 from balanced_thinking.training.grpo import ScaleGRPOTrainer
@@ -248,9 +249,10 @@ def _count_all_steps(files: RunFiles, recipe: Recipe) -> int | None:
     if about is None or about.finished is None:
         return None
     steps, before = int(recipe.training.get("max_steps") or -1), load_recipe(files.config).training
-    if steps > 0:
+    if steps > 0 and not about.stopped_early:
         return about.steps if about.steps == steps else None
-    same = all(before.get(name) == recipe.training.get(name) for name in ("max_steps", "num_train_epochs"))
+    decisive = ("max_steps", "num_train_epochs", "early_stopping_patience", "early_stopping_threshold")
+    same = all(before.get(name) == recipe.training.get(name) for name in decisive)
     return about.steps if same else None
 
 
@@ -278,6 +280,7 @@ def _training_totals(trainer: Any, spent: Clock) -> dict[str, Any]:
         "tokens": int(state.num_input_tokens_seen),
         "peak_mib": peak_mib(str(trainer.args.device)),
         "skipped_updates": skipped_updates(state) or None,
+        "stopped_early": has_stopped_early(state, getattr(trainer.args, "early_stopping_patience", None)) or None,
     }
 
 

@@ -23,13 +23,16 @@ from balanced_thinking.models.freezing import learns_from_pictures_alone
 from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_attention
 from balanced_thinking.packing.masks import bidirectional_image_masks
 from balanced_thinking.segments import IGNORE
+from balanced_thinking.training.best_checks import EVALUATED
 from balanced_thinking.training.callbacks import ThinkLossMonitor
+from balanced_thinking.training.early_stopping import EarlyStopping
 from balanced_thinking.training.gradient_norm import MatchedGradientNorm
 from balanced_thinking.training.head import FullPrecisionLoss, attach_weighted_head
 from balanced_thinking.training.metrics import SegmentTotals
 from balanced_thinking.training.packing import choose_packing
 from balanced_thinking.training.safety import SafeTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig, refuse_unusable_arguments
+from balanced_thinking.training.validation_answers import check_validation_rows, score_validation_answers
 from balanced_thinking.training.weighing import TokenWeigher
 
 
@@ -99,6 +102,10 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
             self._think_monitor = ThinkLossMonitor(rule, self._sum_over_ranks)
             self.add_callback(self._think_monitor)
         attach_weighted_head(base, args.head_impl, args.log_entropy)
+        if args.validation_generate:
+            check_validation_rows(self)
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStopping(args.early_stopping_patience, args.early_stopping_threshold))
 
     def _refuse_sequence_and_tensor_parallelism(self) -> None:
         plan = self.accelerator.parallelism_config
@@ -236,16 +243,19 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         return repeated
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """The loss of an evaluation is a mean over its examples.
+        """As upstream, with what the best checkpoint may be chosen by. The loss is a mean over the examples.
 
         So neither the size of a micro-batch nor a dropped sample changes it.
         """
         self._totals["eval"] = SegmentTotals()
         with self._attention():
             output = super().evaluation_loop(*args, **kwargs)
-        metrics = self._totals["eval"].compute_metrics(self._sum_over_ranks)
-        if "loss" in metrics:
-            output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_loss"] = metrics["loss"]
+        found = self._totals["eval"].compute_metrics(self._sum_over_ranks)
+        metrics = {name: value for name, value in found.items() if name in EVALUATED or name.endswith("entropy")}
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        if self.args.validation_generate and prefix == "eval":
+            metrics |= score_validation_answers(self)
+        output.metrics.update({f"{prefix}_{name}": value for name, value in metrics.items()})
         return output
 
     def remember_metrics(self) -> None:

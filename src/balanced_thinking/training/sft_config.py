@@ -7,6 +7,7 @@ from typing import Any
 
 from trl import SFTConfig
 
+from balanced_thinking.training.best_checks import higher_is_better
 from balanced_thinking.training.options import ScaleSFTOptions
 from balanced_thinking.training.safety import set_device_defaults
 
@@ -17,6 +18,9 @@ class ScaleSFTConfig(ScaleSFTOptions, SFTConfig):
 
     def __post_init__(self) -> None:
         set_device_defaults(self)
+        # transformers takes every metric that is no loss for better when it is higher.
+        known: bool | None = getattr(self, "greater_is_better", None)
+        self.greater_is_better = higher_is_better(self.metric_for_best_model) if known is None else known
         super().__post_init__()
         self.check_options()
         self._refuse_inexact()

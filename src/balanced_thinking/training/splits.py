@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
+
+from datasets import Dataset, concatenate_datasets
 
 from balanced_thinking.data.bad_rows import BadRowsError, DataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.load import choose_read_format, stream_data
 from balanced_thinking.data.mixture import describe_data, list_parts, validation_data
 from balanced_thinking.data.overlap import refuse_overlap
-from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
+from balanced_thinking.data.rows import ANSWER_FEATURES, to_dataset, to_prompts_dataset
 from balanced_thinking.segments import get_format
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.stored_rows import SplitRows, StoredRows, code_stamp, digest_of, fingerprint_files
@@ -47,7 +49,13 @@ def _name_state(recipe: Recipe, args: Any) -> str | None:
         return None
     splits = [recipe.split, recipe.data_options, recipe.validation_split, recipe.validation_options]
     how = [recipe.data, *splits, recipe.limit, recipe.stage, _read_format(recipe), _written_format(args)]
+    how.append(_answers_are_kept(recipe))
     return digest_of(code_stamp(), files, how)
+
+
+def _answers_are_kept(recipe: Recipe) -> bool:
+    """Whether answers are generated for validation rows of SFT, and compared with their right ones."""
+    return recipe.stage == "sft" and bool(recipe.training.get("validation_generate"))
 
 
 def _read_format(recipe: Recipe) -> Any:
@@ -74,13 +82,34 @@ def _read_split(recipe: Recipe, args: Any, name: str, owner: dict[int, str]) -> 
         options=recipe.data_options if training else recipe.validation_options,
     )
     numbers: list[int] = []
+    kept: list[_Answers] = []
     rows = _note_numbers(refuse_overlap(examples, name, owner), numbers)
+    if not training and _answers_are_kept(recipe):
+        rows = _keep_answers(rows, kept)
     data = to_prompts_dataset(rows) if recipe.stage == "grpo" else to_dataset(rows, args.reasoning_format)
     if not len(data):
         if examples.bad_rows:
             raise BadRowsError(f"{where}, has no usable row", examples.bad_rows)
         raise DataError(f"{where}: there are no rows; expected at least one usable row. See `balanced inspect`")
+    if kept:
+        columns = {name: [getattr(one, name) for one in kept] for name in _Answers._fields}
+        data = concatenate_datasets([data, Dataset.from_dict(columns, ANSWER_FEATURES)], axis=1)
     return SplitRows(data, numbers, tuple(examples.bad_rows))
+
+
+class _Answers(NamedTuple):
+    """What an example's answer is scored with."""
+
+    answer: str
+    choices: tuple[str, ...]
+    alternatives: tuple[str, ...]
+
+
+def _keep_answers(examples: Iterator[Example], kept: list[_Answers]) -> Iterator[Example]:
+    """Pass on the examples, and keep the answers of each."""
+    for example in examples:
+        kept.append(_Answers(example.answer, example.choices, example.alternatives))
+        yield example
 
 
 def _note_numbers(examples: Iterator[Example], numbers: list[int]) -> Iterator[Example]:

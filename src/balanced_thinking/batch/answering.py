@@ -1,0 +1,99 @@
+"""Greedy answers of a model to rows of a data set, each up to the end of its turn or of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.batch.turn_end import find_turn_end, stop_token_ids
+from balanced_thinking.scoring.completion import (
+    Completion,
+    ends_with_answer_tag,
+    has_text_after_answer,
+    parse_completion,
+)
+
+_TAG_TOKENS = 16  # a closing tag and the text around it: no built-in tag takes more
+
+
+class RowAnswerer:
+    """Answers rows of `prompt` and `images` with the model in its present state, and takes the answers apart.
+
+    Args:
+        model: a generating model, without a wrapper. Its own defaults of generation do not count.
+        collator: encodes the prompts, and has the reasoning format.
+        max_new_tokens: the limit of an answer.
+    """
+
+    def __init__(self, model: Any, collator: ScaleCollator, max_new_tokens: int) -> None:
+        self.model, self.collator, self.max_new_tokens = model, collator, max_new_tokens
+        self.tokenizer, self.format = collator.tokenizer, collator.renderer.format
+        end = find_turn_end(collator.processor)
+        own = [*stop_token_ids(model.generation_config, self.tokenizer), self.tokenizer.eos_token_id]
+        self.stops = sorted({stop for stop in (*own, end and end.id) if stop is not None})
+
+    @torch.no_grad()
+    def answer_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[Completion]:
+        """One parsed completion a row."""
+        opened = [self.collator.renderer.find_opened(row["prompt"], row.get("images") or []) for row in rows]
+        inputs = {name: value.to(self.model.device) for name, value in self.collator.collate_prompts(rows).items()}
+        prompt_length = inputs["input_ids"].shape[1]
+        ends = _EndsOfAnswers(self, prompt_length, opened)
+        config = GenerationConfig(
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.stops,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        with _generating(self.model):
+            found = self.model.generate(
+                **inputs, generation_config=config, stopping_criteria=StoppingCriteriaList([ends])
+            )
+        written = found[:, prompt_length:].tolist()
+        return [self.parse(ids[: ends.lengths.get(row)], opened[row]) for row, ids in enumerate(written)]
+
+    def parse(self, ids: Sequence[int], opened: str) -> Completion:
+        return parse_completion(ids, self.stops, self.tokenizer, self.format, opened=opened)
+
+
+class _EndsOfAnswers(StoppingCriteria):
+    """Ends a row at a stop token, and at the first closing tag of a well-formed answer."""
+
+    def __init__(self, answerer: RowAnswerer, prompt_length: int, opened: Sequence[str]) -> None:
+        self.answerer, self.prompt_length, self.opened = answerer, prompt_length, opened
+        self.lengths: dict[int, int] = {}  # row -> tokens of its answer; what follows is filler
+        self._tag = answerer.format.answer_close if ends_with_answer_tag(answerer.format) else ""
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        written = input_ids[:, self.prompt_length :]
+        tails = self.answerer.tokenizer.batch_decode(written[:, -_TAG_TOKENS:], skip_special_tokens=False)
+        for row, last in enumerate(written[:, -1].tolist()):
+            if row not in self.lengths and (last in self.answerer.stops or self._closes(tails[row], written[row], row)):
+                self.lengths[row] = written.shape[1]
+        done = [row in self.lengths for row in range(len(written))]
+        return torch.tensor(done, device=input_ids.device)
+
+    def _closes(self, tail: str, ids: torch.Tensor, row: int) -> bool:
+        if not self._tag or self._tag not in tail:
+            return False
+        parsed = self.answerer.parse(ids.tolist(), self.opened[row]).parsed
+        return parsed.answer is not None and not parsed.problems and has_text_after_answer(parsed)
+
+
+@contextmanager
+def _generating(model: Any) -> Iterator[None]:
+    """Dropout is off, and the checkpoint's defaults of generation do not count; afterwards all is as before."""
+    training, own = [part for part in model.modules() if part.training], model.generation_config
+    model.eval()
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
+        for part in training:
+            part.training = True

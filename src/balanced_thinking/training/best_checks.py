@@ -1,0 +1,71 @@
+"""Checks of what the best checkpoint is chosen by, and of early stopping: no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.names import did_you_mean
+
+# What an evaluation of SFT measures -> whether higher is better.
+EVALUATED = {
+    "loss": False,
+    "think_nll": False,
+    "answer_nll": False,
+    "think_accuracy": True,
+    "answer_accuracy": True,
+    "accuracy": True,
+    "malformed": False,
+}
+_GENERATED = ("accuracy", "malformed")
+
+
+def higher_is_better(metric: str | None) -> bool | None:
+    """Whether a higher value of `metric_for_best_model` is better; None where it is none of ours."""
+    return EVALUATED.get((metric or "").removeprefix("eval_"))
+
+
+def check_best(stage: str, arguments: Mapping[str, Any]) -> None:
+    """Raises RecipeError for a metric that no evaluation measures, and for early stopping without evaluations."""
+    metric, patience = arguments.get("metric_for_best_model"), arguments.get("early_stopping_patience")
+    generates = arguments.get("validation_generate") or 0
+    evaluates = arguments.get("eval_strategy", "no") != "no"
+    if generates and not evaluates:
+        raise RecipeError(f"validation_generate is {generates}, but eval_strategy is 'no'; set it to steps or epoch")
+    if stage == "sft" and metric is not None:
+        _check_metric(str(metric), arguments, generates)
+    if patience is None:
+        if arguments.get("early_stopping_threshold"):
+            raise RecipeError("early_stopping_threshold is set, but early_stopping_patience is not; set both")
+        return
+    if not evaluates:
+        raise RecipeError(
+            f"early_stopping_patience is {patience}, but eval_strategy is 'no', so that nothing is measured; set it to "
+            "steps or epoch"
+        )
+    if metric is None and not arguments.get("load_best_model_at_end"):
+        raise RecipeError(
+            f"early_stopping_patience is {patience}, but nothing says what must improve; set metric_for_best_model, "
+            "such as answer_nll"
+        )
+
+
+def _check_metric(metric: str, arguments: Mapping[str, Any], generates: int) -> None:
+    name, known = metric.removeprefix("eval_"), [*EVALUATED]
+    if name not in known and not (name.endswith("entropy") and arguments.get("log_entropy")):
+        raise RecipeError(
+            f"metric_for_best_model is {metric!r}{did_you_mean(name, known)}; an evaluation measures: "
+            f"{', '.join(known)}"
+        )
+    if name in _GENERATED and not generates:
+        raise RecipeError(
+            f"metric_for_best_model is {metric!r}, for which answers must be generated; set validation_generate to a "
+            "number of rows of the validation split"
+        )
+    asked, right = arguments.get("greater_is_better"), higher_is_better(name)
+    if None not in (asked, right) and asked != right:
+        raise RecipeError(
+            f"greater_is_better is {str(asked).lower()}, but {name} is better the {'higher' if right else 'lower'} it "
+            "is; leave greater_is_better out"
+        )
