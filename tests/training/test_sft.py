@@ -26,8 +26,8 @@ from balanced_thinking.training import run as training_run
 from balanced_thinking.training.callbacks import show_progress
 from balanced_thinking.training.head import attach_weighted_head
 from balanced_thinking.training.recipe import Recipe
-from balanced_thinking.training.run import _refuse_save_without_weights
 from balanced_thinking.training.sft import ScaleSFTTrainer
+from balanced_thinking.training.sharded import refuse_save_without_weights
 from tests.conftest import ARCHITECTURES, some_now
 from tests.tiny_training import config, logged, losses, trainer
 
@@ -524,8 +524,8 @@ def test_zero_3_that_would_save_no_weights_is_refused(stage: int, gathers: bool,
     plugin = SimpleNamespace(zero_stage=stage, deepspeed_config={"zero_optimization": zero})
     expected = pytest.raises(ValueError, match=r"stage3_gather_16bit_weights_on_model_save.*set it to true")
     with expected if refused else nullcontext():
-        _refuse_save_without_weights(plugin)
-    _refuse_save_without_weights(None)
+        refuse_save_without_weights(plugin)
+    refuse_save_without_weights(None)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
