@@ -480,6 +480,17 @@ def test_a_trainer_of_ones_own_refuses_several_gpus_too(two_gpus: None, world_ro
         trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path))
 
 
+@pytest.mark.parametrize(("mode", "reason"), [("server", "by NCCL"), ("colocate", "vLLM packs its weights")])
+def test_a_vllm_that_no_weights_can_reach_is_refused_before_data_is_read(
+    mode: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_run, "load_checked_data", lambda *_: pytest.fail("data was read"))
+    monkeypatch.setattr("balanced_thinking.training.checks.find_spec", lambda name: name)  # as if vLLM were installed
+    recipe = Recipe(stage="grpo", training={"use_vllm": True, "vllm_mode": mode, "use_cpu": True})
+    with pytest.raises(ValueError, match=f"use_vllm is true, but the device here is a CPU.*{reason}"):
+        training_run.train(recipe, tmp_path)
+
+
 def test_the_clock_counts_what_was_spent_before_a_resume() -> None:
     from transformers import TrainerState
 

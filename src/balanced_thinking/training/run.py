@@ -60,7 +60,11 @@ from balanced_thinking.training.rank_change import refuse_other_division
 from balanced_thinking.training.recipe import Recipe, load_recipe
 from balanced_thinking.training.recorded_functions import record_own_functions, refuse_changed_functions
 from balanced_thinking.training.resume import ResumeChoice, ResumeError, choose_state
-from balanced_thinking.training.safety import refuse_several_gpus, refuse_unsupported_precision
+from balanced_thinking.training.safety import (
+    refuse_several_gpus,
+    refuse_unsupported_precision,
+    refuse_vllm_without_gpu,
+)
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 from balanced_thinking.training.sharded import refuse_save_without_weights
@@ -93,6 +97,7 @@ def training_arguments(recipe: Recipe, out: Path) -> Any:
         args = config(**values)
         if "device_map" not in recipe.model_options:
             refuse_several_gpus(args)
+        refuse_vllm_without_gpu(args)
     except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
         raise RecipeError(str(error)) from error
     _check_scheduler(args)

@@ -68,6 +68,22 @@ def refuse_several_gpus(args: Any) -> None:
         )
 
 
+def refuse_vllm_without_gpu(args: Any) -> None:
+    """Raises ValueError where a vLLM could not take the weights of each step (vLLM 0.32, TRL 1.16).
+
+    On a CPU it packs them when it starts, and then has no place for others. A server gets them by NCCL alone.
+    """
+    if getattr(args, "use_vllm", False) and args.device.type == "cpu":
+        reason = {
+            "server": "TRL sends them to a server by NCCL, between CUDA devices",
+            "colocate": "on a CPU vLLM packs its weights at the start and takes no others",
+        }.get(args.vllm_mode, "it needs CUDA")
+        raise ValueError(
+            f"use_vllm is true, but the device here is a CPU, where vLLM cannot take new weights after each step: "
+            f"{reason}. Set use_vllm: false, or train on a GPU"
+        )
+
+
 class SafeTrainer(StoppingTrainer, FiniteUpdates, MemoryWatch, CheckpointReader, CheckpointWriter):
     """A mixin for a `Trainer`: complete checkpoints, exact resuming, and no update that is not finite."""
 
