@@ -123,7 +123,9 @@ def test_stop_ends_a_reply(page: keyboard.Page) -> None:
 
 
 def test_what_cannot_be_asked_is_said(page: keyboard.Page, tmp_path: Path) -> None:
-    write_question(page, " ")
+    page.ask("document.querySelector('#question textarea').select()")
+    page.call("Input.insertText", text=" ")
+    page.ask("document.querySelector('#ask').click()")
     wait_for(page, "/the question is empty/.test(document.querySelector('#problem').innerText)")
     damaged = tmp_path / "no picture.png"
     damaged.write_text("<svg>")

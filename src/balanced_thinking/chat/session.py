@@ -51,8 +51,11 @@ class ChatOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= _HOTTEST:
             raise RecipeError(f"temperature is {self.temperature}; expected 0 (greedy) to {_HOTTEST:.0f}")
-        get_prompt(self.prompt)
-        get_scorer(self.scorer)
+        try:
+            get_prompt(self.prompt)
+            get_scorer(self.scorer)
+        except ValueError as error:
+            raise RecipeError(str(error)) from None
 
 
 @dataclass(frozen=True)

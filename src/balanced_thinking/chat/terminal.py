@@ -153,7 +153,7 @@ def answer_once(terminal: Terminal, text: str) -> None:
     """Ask one question without a conversation. Raises QuestionError where no model could be asked."""
     turns = terminal.ask(text)
     if turns and all(turn.refusal for turn in turns):
-        raise QuestionError(turns[0].refusal)
+        raise QuestionError(f"no model could be asked: {turns[0].refusal}")
 
 
 @contextmanager

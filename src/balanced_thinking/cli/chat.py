@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from balanced_thinking.cli.data import read_image_options
 from balanced_thinking.cli.output import show_result
 from balanced_thinking.cli.parser import Parser, finite_number, integer_between, token_count
-from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.errors import FileInTheWayError, RecipeError
 
 if TYPE_CHECKING:
     from balanced_thinking.chat.session import ChatOptions
 
 _OUT = Path("runs/chat")
+_HOST, _PORT = "127.0.0.1", 7860
 
 
 def add_chat_options(parser: Parser) -> None:
@@ -29,10 +31,10 @@ def add_chat_options(parser: Parser) -> None:
         "world-reasoner, or a hub name; several answer side by side",
     )
     parser.add_argument("--web", action="store_true", help="a page in the browser (install the extra [chat])")
-    parser.add_argument("--host", default="127.0.0.1", help="with --web: the address to listen on")
-    parser.add_argument("--port", type=integer_between(0, 65535), default=7860, help="with --web; 0: any free one")
-    parser.add_argument("--image", action="append", default=[], help="a picture file; may be repeated")
-    parser.add_argument("--choice", action="append", default=[], help="an option of the question; may be repeated")
+    parser.add_argument("--host", help=f"with --web: the address to listen on  [{_HOST}]")
+    parser.add_argument("--port", type=integer_between(0, 65535), help=f"with --web; 0: any free one  [{_PORT}]")
+    parser.add_argument("--image", action="append", help="a picture file; may be repeated")
+    parser.add_argument("--choice", action="append", help="an option of the question; may be repeated")
     parser.add_argument("--answer", help="the right answer to the first question, whose replies are scored then")
     parser.add_argument(
         "--out", type=Path, default=_OUT, help="folder that answers are appended to; `balanced report` reads it"
@@ -40,7 +42,9 @@ def add_chat_options(parser: Parser) -> None:
     parser.add_argument(
         "--max-new-tokens", type=token_count, default=512, help="longest output in tokens; the rest is cut off"
     )
-    parser.add_argument("--temperature", type=finite_number, default=0.0, help="of the sampling; 0: greedy, as in eval")
+    parser.add_argument(
+        "--temperature", type=finite_number, default=0.0, help="of the sampling; 0: greedy, as in eval  [0]"
+    )
     parser.add_argument("--format", help="reasoning format of the outputs  [each run's own, else think-answer]")
     parser.add_argument(
         "--prompt",
@@ -58,7 +62,6 @@ def add_chat_options(parser: Parser) -> None:
     parser.add_argument(
         "--served-model",
         action="append",
-        default=[],
         help="a model's name on the server, once for each  [the only one that it lists; of several, MODEL]",
     )
     parser.add_argument(
@@ -71,7 +74,6 @@ def add_chat_options(parser: Parser) -> None:
         "--allow-missing",
         action="append",
         metavar="NAME",
-        default=[],
         help="a tensor, or a pattern of names, that the checkpoint may lack; may be repeated",
     )
     parser.epilog = (
@@ -85,14 +87,15 @@ def run_chat(arguments: argparse.Namespace) -> Path:
     from balanced_thinking.models.find import check_model
     from balanced_thinking.segments import get_format
 
+    _refuse_options_of_the_other(arguments)
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise FileInTheWayError(f"{arguments.out} is a file; expected a folder for --out")
     # Names are checked before torch is imported, which takes seconds.
     for name in arguments.models:
         check_model(name)
     if arguments.format:
         get_format(arguments.format)
-    from balanced_thinking.chat.question import check_picture
-
-    images = [check_picture(name) for name in arguments.image]
+    images = _check_pictures(arguments.image or ())
     piped = None if arguments.web or sys.stdin.isatty() else sys.stdin.read()
     if piped is not None and not piped.strip():
         raise RecipeError(
@@ -100,6 +103,28 @@ def run_chat(arguments: argparse.Namespace) -> Path:
             "balanced chat MODEL, or --web"
         )
     return _converse(arguments, images, piped)
+
+
+def _refuse_options_of_the_other(arguments: argparse.Namespace) -> None:
+    """Raises RecipeError for options of the page without it, and for those of the terminal with the page."""
+    if arguments.web:
+        given = {"--image": arguments.image, "--choice": arguments.choice, "--answer": arguments.answer}
+        given["--no-think-view"] = arguments.no_think_view
+        cure = "the page has its own place for it: leave it out, or leave --web out"
+    else:
+        given, cure = {"--host": arguments.host, "--port": arguments.port}, "it is the page's: add --web"
+    for name, value in given.items():
+        if value not in (None, False):
+            raise RecipeError(f"{name} {'with' if arguments.web else 'without'} --web: {cure}")
+
+
+def _check_pictures(names: Sequence[str]) -> list[Path]:
+    from balanced_thinking.chat.question import QuestionError, check_picture
+
+    try:
+        return [check_picture(name) for name in names]
+    except QuestionError as error:
+        raise RecipeError(f"--image: {error}") from error
 
 
 def _converse(arguments: argparse.Namespace, images: list[Path], piped: str | None) -> Path:
@@ -116,11 +141,14 @@ def _converse(arguments: argparse.Namespace, images: list[Path], piped: str | No
     if arguments.web:
         from balanced_thinking.chat.web.page import serve
 
-        serve(session, keeper, arguments.host, arguments.port, show_result)
+        port = _PORT if arguments.port is None else arguments.port
+        serve(session, keeper, arguments.host or _HOST, port, show_result)
         return arguments.out
     from balanced_thinking.chat.terminal import Terminal, answer_once
 
-    terminal = Terminal(session, keeper, images, tuple(arguments.choice), arguments.answer, not arguments.no_think_view)
+    terminal = Terminal(
+        session, keeper, images, tuple(arguments.choice or ()), arguments.answer, not arguments.no_think_view
+    )
     if piped is None:
         terminal.run()
     else:
@@ -142,8 +170,8 @@ def _read_options(arguments: argparse.Namespace) -> ChatOptions:
             name=arguments.engine,
             server=arguments.server,
             dtype=arguments.dtype,
-            allow_missing=tuple(arguments.allow_missing),
+            allow_missing=tuple(arguments.allow_missing or ()),
             image_options=read_image_options(arguments.overrides),
         ),
-        served_models=tuple(arguments.served_model),
+        served_models=tuple(arguments.served_model or ()),
     )

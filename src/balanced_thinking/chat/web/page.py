@@ -158,13 +158,20 @@ class _Asker:
         for event in self._session.ask(question):
             if isinstance(event, Turn):
                 answered.add(event.model)
-                self._keeper.keep(event)
-                yield {self._boxes[event.model]: render_turn(event)}
+                yield {self._boxes[event.model]: render_turn(event), self._problem: self._keep(event)}
             else:
                 yield {self._boxes[event.model]: render_progress(event)}
         rest = [model.name for model in self._session.models if model.name not in answered]
         if rest:
             yield {self._boxes[name]: render_waiting(name, "not asked: stopped") for name in rest}
+
+    def _keep(self, turn: Turn) -> str:
+        """What is wrong where the turn cannot be kept; else nothing."""
+        try:
+            self._keeper.keep(turn)
+        except OSError as error:
+            return render_pictures((), [f"This reply is not kept: {error}"])
+        return ""
 
 
 def _show_pictures(files: list[str] | None) -> str:
