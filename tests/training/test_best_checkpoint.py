@@ -20,6 +20,7 @@ from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.evaluation.run import evaluate
 from balanced_thinking.models.load import load_model
+from balanced_thinking.training.callbacks import format_log_line
 from balanced_thinking.training.checks import check_settings
 from balanced_thinking.training.early_stopping import EarlyStopping, has_stopped_early
 from balanced_thinking.training.recipe import Recipe, make_recipe
@@ -52,7 +53,7 @@ def recipe(metric: str, **training: Any) -> Recipe:
         model="world-base",
         data_options=DIRECT,
         validation_split="validation",
-        validation_options=DIRECT,
+        validation_options=DIRECT | {"n": 8},
         training=given | training,
     )
 
@@ -103,13 +104,14 @@ def chosen_by_accuracy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_best_checkpoint_by_accuracy_is_the_model(chosen_by_accuracy: Path) -> None:
     run, found = chosen_by_accuracy, evaluations_of(chosen_by_accuracy)
     assert all(row["eval_accuracy"] in [k / 8 for k in range(9)] and "eval_malformed" in row for row in found.values())
+    assert "of the answers right, " in (format_log_line(1, found[1]) or "")
     best = max(found, key=lambda step: (found[step]["eval_accuracy"], -step))
     assert equal(weights_of(run / "model"), weights_of(run / "checkpoints" / f"checkpoint-{best}"))
 
 
 def test_a_resumed_run_measures_and_chooses_the_same(chosen_by_accuracy: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(chosen_by_accuracy, run, ignore=shutil.ignore_patterns("model", "checkpoint-3"))
+    shutil.copytree(chosen_by_accuracy, run, ignore=shutil.ignore_patterns("model", "checkpoint-2"))
     provenance = json.loads((run / "provenance.json").read_text())
     (run / "provenance.json").write_text(json.dumps({**provenance, "finished": None}))
     train(recipe("accuracy", validation_generate=8, learning_rate=1e-3), run, resume=True)
@@ -123,17 +125,17 @@ def test_a_resumed_run_measures_and_chooses_the_same(chosen_by_accuracy: Path, t
 
 
 def test_a_lower_answer_nll_is_better_and_early_stopping_is_final(tmp_path: Path) -> None:
-    """A learning rate that destroys the model: after the best evaluation, two worse ones end the training."""
-    given = recipe("eval_answer_nll", learning_rate=0.1, max_steps=6, early_stopping_patience=2)
+    """A learning rate that destroys the model: the first evaluation that is worse ends the training."""
+    given = recipe("eval_answer_nll", learning_rate=0.1, max_steps=6, early_stopping_patience=1)
     run = tmp_path / "run"
     train(given, run)
     found = evaluations_of(run)
     best = min(found, key=lambda step: found[step]["eval_answer_nll"])
-    assert list(found) == list(range(1, best + 3))
-    assert best + 2 < 6
+    assert list(found) == list(range(1, best + 2))
+    assert best + 1 < 6
     assert equal(weights_of(run / "model"), weights_of(run / "checkpoints" / f"checkpoint-{best}"))
     provenance = json.loads((run / "provenance.json").read_text())
-    assert (provenance["steps"], provenance["stopped_early"]) == (best + 2, True)
+    assert (provenance["steps"], provenance["stopped_early"]) == (best + 1, True)
     before = (run / "metrics.jsonl").read_text()
     train(given, run, resume=True)  # it is finished
     assert (run / "metrics.jsonl").read_text() == before

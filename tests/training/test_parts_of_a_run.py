@@ -25,8 +25,8 @@ from balanced_thinking.training.run import train
 from tests.cli.tiny_commands import LEARNING, exit_code
 
 QUIET: dict[str, Any] = {
-    "max_steps": 4,
-    "save_steps": 2,
+    "max_steps": 2,
+    "save_steps": 1,
     "per_device_train_batch_size": 2,
     "logging_steps": 1,
     "gradient_checkpointing": False,
@@ -45,8 +45,8 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def resumed(given: Recipe, run: Path, copy: Path) -> dict[str, torch.Tensor]:
-    """The weights of the run continued from its second step."""
-    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("model", "checkpoint-4"))
+    """The weights of the run continued from its first step."""
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("model", "checkpoint-2"))
     provenance = json.loads((copy / "provenance.json").read_text())
     provenance.pop("finished", None)
     (copy / "provenance.json").write_text(json.dumps(provenance))
@@ -67,7 +67,7 @@ def quantized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 def test_a_quantized_run_remembers_its_base_and_resumes_to_the_bit(quantized: tuple[str, Path], tmp_path: Path) -> None:
     name, run = quantized
-    assert quantization_of(run / "model") == quantization_of(run / "checkpoints" / "checkpoint-2") == name
+    assert quantization_of(run / "model") == quantization_of(run / "checkpoints" / "checkpoint-1") == name
     assert f"quantization: {name}" in (run / "config.yaml").read_text()
     trained = weights_of(run / "model")
     assert {value.dtype for value in trained.values()} == {torch.float32}  # TRL would round them to bfloat16

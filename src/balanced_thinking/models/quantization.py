@@ -6,6 +6,7 @@ Only linear layers of the language model are quantized. Torch is imported only w
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,6 +49,7 @@ def quantization_config(name: str, dtype: torch.dtype, kept: Sequence[str] = ())
     from transformers import BitsAndBytesConfig
 
     check_quantization(name)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # int8 would warn at every layer of every forward
     common: dict[str, Any] = {"llm_int8_skip_modules": list(kept)} if kept else {}
     if name == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, **common)
@@ -102,8 +104,8 @@ def as_it_was_trained(stored: Mapping[str, Any]) -> dict[str, Any]:
     import torch
     from transformers import BitsAndBytesConfig
 
-    name = quantization_of(stored)
-    check_quantization(name)
+    check_quantization(quantization_of(stored))
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # as above
     known = {key: value for key, value in stored.items() if key != _DTYPE}
     return {"quantization_config": BitsAndBytesConfig.from_dict(known), "dtype": getattr(torch, stored[_DTYPE])}
 

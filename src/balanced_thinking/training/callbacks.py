@@ -34,6 +34,8 @@ _SHOWN = {
     "answer_nll": "answer {:.4g} nats per token",
     "eval_think_nll": "think {:.4g}",
     "eval_answer_nll": "answer {:.4g} nats per token",
+    "eval_accuracy": "{:.1%} of the answers right",
+    "eval_malformed": "{:.1%} malformed",
     "w_think": "weight on thinking {:.2f}",
     "grad_norm": "gradient norm {:.3g}",
     "tokens_per_second": "{:,.0f} tokens/s",

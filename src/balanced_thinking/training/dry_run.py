@@ -180,6 +180,10 @@ def _describe_evaluation(recipe: Recipe, args: Any, validation: CheckedSplit | N
     if validation is None:
         return "never during training (no validation_split)"
     split = f"{recipe.validation_split}: {_describe_split(validation)}"
+    if count := getattr(args, "validation_generate", 0):
+        split += f"; {min(count, len(validation.rows)):,} of them are answered"
+    if patience := getattr(args, "early_stopping_patience", None):
+        split += f"; ends after {patience} without a better {args.metric_for_best_model}"
     return _describe_interval(args.eval_strategy, args.eval_steps, split)
 
 
