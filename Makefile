@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Data-loader workers and tests share few cores: threads that spin against each other slow everything down.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: setup demo test test-long test-chat test-families test-newest faults fuzz bench bench-gpu lint sbom audit docs format clean
+.PHONY: setup demo test test-long test-chat test-families test-export test-newest faults fuzz bench bench-gpu lint sbom audit docs format clean
 
 setup: .venv/.ready
 
@@ -63,6 +63,13 @@ test-chat:
 	grep -v '^pillow==' constraints.txt > .venv-chat/constraints.txt
 	$(CHAT_BIN)/python -m pip install --quiet --constraint .venv-chat/constraints.txt torch==2.13.0 --editable '.[dev,chat]'
 	$(TEST_ENV) $(CHAT_BIN)/python -m pytest tests/chat
+
+# A run of every family, exported, in plain transformers when the run is gone; a quarter of an hour on two cores. Writes
+# the table of docs/export.md.
+EXPORT_OUT ?= docs/results/export.json
+test-export: setup
+	EXPORT_OUT=$(EXPORT_OUT) $(TEST_ENV) $(BIN)/python -m pytest tests/export/test_every_family.py -m families
+	$(BIN)/python -m tests.export.table
 
 # Whether the bounds of pyproject.toml can move: the suite against the newest releases that install together, whatever
 # those bounds say, in an environment of its own (docs/upstream.md). NEWEST="torch==2.14.1 ..." tries others.

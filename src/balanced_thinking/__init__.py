@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from balanced_thinking.evaluation.benchmarks import Benchmark
     from balanced_thinking.evaluation.engines.start import EngineOptions
     from balanced_thinking.evaluation.run import evaluate
+    from balanced_thinking.export.run import Exported, ExportOptions, export_model
+    from balanced_thinking.export.samples import SampleOptions
     from balanced_thinking.loss.linear_cross_entropy import LossOutput, weighted_linear_cross_entropy
     from balanced_thinking.loss.schedules import Schedule
     from balanced_thinking.models.load import LoadedModel, load_model
@@ -36,9 +38,12 @@ _HOMES = {
     "Conformance": "conformance.table",
     "EngineOptions": "evaluation.engines.start",
     "Example": "data.example",
+    "ExportOptions": "export.run",
+    "Exported": "export.run",
     "LoadedModel": "models.load",
     "LossOutput": "loss.linear_cross_entropy",
     "Parsed": "segments",
+    "SampleOptions": "export.samples",
     "ScaleCollator": "batch.collator",
     "ScaleGRPOConfig": "training.grpo_config",
     "ScaleGRPOTrainer": "training.grpo",
@@ -47,6 +52,7 @@ _HOMES = {
     "Schedule": "loss.schedules",
     "check_model_conformance": "conformance.run",
     "evaluate": "evaluation.run",
+    "export_model": "export.run",
     "load_data": "data.load",
     "load_model": "models.load",
     "parse": "segments",
@@ -62,9 +68,12 @@ __all__ = [
     "Conformance",
     "EngineOptions",
     "Example",
+    "ExportOptions",
+    "Exported",
     "LoadedModel",
     "LossOutput",
     "Parsed",
+    "SampleOptions",
     "ScaleCollator",
     "ScaleGRPOConfig",
     "ScaleGRPOTrainer",
@@ -73,6 +82,7 @@ __all__ = [
     "Schedule",
     "check_model_conformance",
     "evaluate",
+    "export_model",
     "load_data",
     "load_model",
     "parse",

@@ -15,10 +15,10 @@ import yaml
 from PIL import Image
 from transformers import AutoModelForImageTextToText, GenerationConfig
 
-from balanced_thinking.export import plain_answers, run, verify
+from balanced_thinking.export import plain_answers, run, verify, write
 from balanced_thinking.export.facts import shorten_place
 from balanced_thinking.export.samples import OwnAnswer
-from balanced_thinking.export.verify import find_difference
+from balanced_thinking.export.verify import PlainLoadError, find_difference
 from balanced_thinking.export.write import complete_processor, generation_settings, left_out_settings
 from balanced_thinking.models.load import load_model, load_processor
 from balanced_thinking.runs.manifest import find_damage, read_manifest
@@ -29,13 +29,14 @@ from tests.export.runs import FEW, run_in_this_process, write_results, write_run
 
 @pytest.fixture(autouse=True)
 def _no_new_interpreter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make test-export` starts one for every family, which takes seconds each."""
     if "real_process" not in request.fixturenames:
         monkeypatch.setattr(verify.subprocess, "run", run_in_this_process)
 
 
 @pytest.fixture
 def real_process() -> None:
-    """Plain transformers in a process of its own."""
+    """For a program that imports nothing large."""
 
 
 @pytest.fixture(scope="session")
@@ -101,13 +102,42 @@ def test_the_card_says_what_the_run_recorded(text: Path, tmp_path: Path) -> None
         assert said in body
     assert {"scale-sft", "balanced-thinking"} <= set(metadata["tags"])
     assert "base_model" not in metadata  # it is on no hub
-    assert str(tmp_path) not in body
-    assert str(text.parent) not in body
+    files = [file for file in (tmp_path / "x").rglob("*") if file.suffix in (".md", ".json", ".jinja")]
+    assert len(files) > 4
+    places = (str(tmp_path), str(text.parent))
+    assert [file for file in files if any(place in file.read_text(encoding="utf-8") for place in places)] == []
+
+
+def test_weights_that_do_not_fit_on_the_disk_are_refused_before_any_answer(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(write, "free_bytes", lambda place: 1000)
+    assert exit_code(["export", str(text), "--out", str(tmp_path / "a" / "x"), "--quiet"]) == 2
+    assert "GiB free; choose another --out" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("real_process")
+def test_the_program_runs_in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import json, os, sys\n"
+        "request = json.load(open(sys.argv[1]))\n"
+        "print('what it said', file=sys.stderr)\n"
+        "if request['folder'] == 'bad': sys.exit(3)\n"
+        "json.dump([request, os.getcwd(), sys.path[0]], open(sys.argv[2], 'w'))\n"
+    )
+    monkeypatch.setattr(verify, "_PROGRAM", program)
+    (tmp_path / "other").mkdir()
+    request, place, first = verify._run_plain({"folder": "good"}, tmp_path)
+    assert (request, place) == ({"folder": "good"}, str(tmp_path))
+    assert first != str(tmp_path)  # no module beside the program is imported by chance
+    with pytest.raises(PlainLoadError, match=r"(?s)cannot use bad \(exit code 3\): what it said"):
+        verify._run_plain({"folder": "bad"}, tmp_path / "other")
+
+
 def test_an_adapter_is_exported_beside_its_base(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain PEFT loads it in a process of its own; a copy of the base in the run is a part of it."""
+    """Plain PEFT loads it; a copy of the base in the run is a part of it."""
     copied = shutil.copytree(text, tmp_path / "mine")
     out = tmp_path / "adapter"
     assert exit_code(["export", str(copied), "--adapter", "--out", str(out), *FEW]) == 0
@@ -137,12 +167,12 @@ def test_a_run_with_a_relative_base_is_exported(
 def test_answers_that_differ_are_an_error_unless_they_are_allowed(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write = run.write_complete
+    write_all = run.write_complete
 
     def write_other_weights(loaded: Any, folder: Path) -> None:
         with torch.no_grad():
             loaded.model.get_input_embeddings().weight.mul_(-1.0)
-        write(loaded, folder)
+        write_all(loaded, folder)
 
     monkeypatch.setattr(run, "write_complete", write_other_weights)
     command = ["export", str(text), *FEW]
@@ -158,10 +188,10 @@ def test_answers_that_differ_are_an_error_unless_they_are_allowed(
 def test_a_folder_that_plain_transformers_cannot_load_is_an_error(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write = run.write_complete
+    write_all = run.write_complete
 
     def write_without_configuration(loaded: Any, folder: Path) -> None:
-        write(loaded, folder)
+        write_all(loaded, folder)
         (folder / "config.json").unlink()
 
     monkeypatch.setattr(run, "write_complete", write_without_configuration)
@@ -213,6 +243,18 @@ def test_generation_is_greedy_and_stops_where_our_evaluation_does() -> None:
     ids = loaded.processor.tokenizer.convert_tokens_to_ids
     assert {ids("<eos>"), ids("<end_of_turn>")} <= set(settings.eos_token_id)
     assert (settings.do_sample, settings.repetition_penalty) == (False, None)
+
+
+def test_a_base_with_a_narrow_processor_is_copied_complete(tmp_path: Path) -> None:
+    """The copy differs from the run's in its processor, so it cannot keep the manifest of that."""
+    mine, out = write_run(tmp_path / "mine", "qwen2_5_vl", lora=True), tmp_path / "out"
+    assert exit_code(["export", str(mine), "--adapter", "--out", str(out), "--samples", "0", "--quiet"]) == 0
+    shutil.rmtree(mine)
+    for folder in (out, out / "base"):
+        assert json.loads((folder / "processor_config.json").read_text())["processor_class"] == "Qwen2_5_VLProcessor"
+    again = tmp_path / "again"  # from the exported adapter, whose base is inside it
+    assert exit_code(["export", str(out), "--adapter", "--out", str(again), "--samples", "0", "--quiet"]) == 0
+    assert (again / "base" / "model.safetensors").is_file()
 
 
 def test_a_processor_without_its_video_half_is_completed(tmp_path: Path) -> None:

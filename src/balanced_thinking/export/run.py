@@ -15,9 +15,10 @@ from balanced_thinking.evaluation.model import EvaluatedModel, locate_model
 from balanced_thinking.export.card import CardModel, write_card
 from balanced_thinking.export.facts import collect_facts, read_config
 from balanced_thinking.export.push import check_push, push_folder
-from balanced_thinking.export.samples import SampleOptions, answer_samples
+from balanced_thinking.export.samples import SampleOptions, answer_samples, open_samples
 from balanced_thinking.export.verify import PlainLoadError, Verification, verify_folder
 from balanced_thinking.export.write import (
+    check_space,
     dtype_name,
     left_out_settings,
     parameter_count,
@@ -25,7 +26,7 @@ from balanced_thinking.export.write import (
     write_complete,
 )
 from balanced_thinking.models.find import adapter_base_name, find_model_source, read_json_mapping
-from balanced_thinking.models.load import LoadedModel, checkpoint_dtype, load_model
+from balanced_thinking.models.load import LoadedModel, checkpoint_dtype, load_model, load_processor
 from balanced_thinking.runs.staging import write_folder
 from balanced_thinking.system.files import write_atomically
 
@@ -79,6 +80,7 @@ def export_model(source: str, out: Path, options: ExportOptions | None = None) -
         DataError: the data of the samples cannot be read.
         AnswersDifferError: plain transformers answers otherwise, and `allow_differences` is not set; PlainLoadError:
             it cannot load the folder. The folder stays, for a look at it, and is not uploaded.
+        NoSpaceError: the disk has no room for the weights.
         HubNameError, PushError: as `check_push`, before anything is written.
     """
     options = options or ExportOptions()
@@ -90,8 +92,11 @@ def export_model(source: str, out: Path, options: ExportOptions | None = None) -
     if options.push:
         check_push(options.push)
     config = read_config(located.config)
+    examples = open_samples(config, options.samples, load_processor(folder))
     loaded, dtype = _load(folder, options)
-    answers = answer_samples(loaded, config, options.samples)
+    if not options.adapter:
+        check_space(loaded.model, out)
+    answers = answer_samples(loaded, config, examples, options.samples)
     with write_folder(out, about={"kind": "export", "dtype": dtype}) as staged:
         left_out = left_out_settings(loaded)
         if options.adapter:

@@ -21,6 +21,7 @@ from balanced_thinking.data.permissions import permit
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.evaluation.engines.local import LocalEngine
 from balanced_thinking.models.load import LoadedModel
+from balanced_thinking.system.progress import track_progress
 
 logger = logging.getLogger(__name__)
 _WITHOUT_RUN = {True: "world", False: "world-text"}  # by whether the model takes pictures
@@ -62,19 +63,20 @@ class OwnAnswer(NamedTuple):
         return self.inputs["input_ids"][0].tolist()
 
 
-def answer_samples(loaded: LoadedModel, config: Mapping[str, Any], options: SampleOptions) -> list[OwnAnswer]:
-    """The run's own answers. `config` is its recipe, empty where there is none.
+def answer_samples(
+    loaded: LoadedModel, config: Mapping[str, Any], examples: Iterator[Example], options: SampleOptions
+) -> list[OwnAnswer]:
+    """The run's own answers to the first of `examples`. `config` is its recipe, empty where there is none.
 
-    Raises DataError where the data cannot be read or have no row for the model.
+    Raises DataError where the data have no row for the model.
     """
     if options.count == 0:
         return []
-    format = (config.get("training") or {}).get("reasoning_format") or "think-answer"
-    engine = LocalEngine(loaded.model, loaded.processor, format, options.max_new_tokens)
-    sees = hasattr(loaded.processor, "image_processor")
+    engine = LocalEngine(loaded.model, loaded.processor, _format_of(config), options.max_new_tokens)
     with permit(urls=bool(config.get("allow_urls"))):
-        answers = _answer_each(engine, _stream_samples(config, options, format, sees))
-        found = list(islice(answers, options.count))
+        answers = _answer_each(engine, examples)
+        tracked = track_progress(answers, "samples answered by the run's model", total=options.count)
+        found = list(islice(tracked, options.count))
     if not found:
         raise DataError("the data have no row that the model can answer; choose others with --data and --split")
     if len(found) < options.count:
@@ -82,7 +84,15 @@ def answer_samples(loaded: LoadedModel, config: Mapping[str, Any], options: Samp
     return found
 
 
-def _stream_samples(config: Mapping[str, Any], options: SampleOptions, format: Any, sees: bool) -> Iterator[Example]:
+def _format_of(config: Mapping[str, Any]) -> Any:
+    return (config.get("training") or {}).get("reasoning_format") or "think-answer"
+
+
+def open_samples(config: Mapping[str, Any], options: SampleOptions, processor: Any) -> Iterator[Example]:
+    """The examples, of which none is read yet; `processor` is the model's. Raises DataError for unknown data."""
+    if options.count == 0:
+        return iter(())
+    sees = hasattr(processor, "image_processor")
     own = options.data is None and config.get("data") is not None
     data = config["data"] if own else options.data or _WITHOUT_RUN[sees]
     settings = config.get("data_options") if own else None
@@ -90,7 +100,7 @@ def _stream_samples(config: Mapping[str, Any], options: SampleOptions, format: A
     if options.data is None and not own:
         logger.info("no run says which data it was trained on: the answers are compared on %s", data)
     try:
-        read = choose_read_format(format)
+        read = choose_read_format(_format_of(config))
         return stream_data(data, split=split, format=read, on_bad_row="drop", options=settings)
     except DataError as error:
         if not own:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from balanced_thinking.models.adapters import BASE_KEY, is_hub_name
 from balanced_thinking.models.find import EMBEDDED, adapter_base_name, find_model_source, read_json_mapping
 from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.models.tiny import ImageOnlyQwen2_5_VLProcessor
+from balanced_thinking.runs.manifest import MANIFEST
 from balanced_thinking.runs.paths import RunFiles
+from balanced_thinking.training.failed_saves import free_bytes
+from balanced_thinking.training.space import NoSpaceError
 
 logger = logging.getLogger(__name__)
 _SHARD = "5GB"  # of weights, as on the hub
@@ -74,13 +78,14 @@ def write_adapter(loaded: LoadedModel, source: Path, folder: Path, final: Path) 
     base = adapter_base_name(str(source)) or ""
     if not is_hub_name(base):
         place = Path(find_model_source(base))
-        if base in EMBEDDED or place.name in EMBEDDED or _is_in_run(place):
+        if place.name in EMBEDDED or _is_in_run(place) or place.is_relative_to(source.absolute()):
             copied = RunFiles(folder).base_model
-            shutil.copytree(place, copied, ignore=shutil.ignore_patterns("checkpoint-*", "*.pt", "*.pth"))
+            # Without its manifest: that of the exported folder lists the copy, too.
+            shutil.copytree(place, copied, ignore=shutil.ignore_patterns(MANIFEST, "checkpoint-*", "*.pt", "*.pth"))
             complete_processor(copied)
             place = RunFiles(final).base_model
-            logger.info("a copy of the base is written to %s: %s is not to be found by others", place, base)
-        base = str(place.absolute())
+            logger.info("a copy of the base is written to %s, because others cannot rely on %s", place, base)
+        base = os.path.abspath(place)
     config = read_json_mapping(folder / _OF_ADAPTER[0]) | {BASE_KEY: base}
     (folder / _OF_ADAPTER[0]).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return base
@@ -105,6 +110,17 @@ def complete_processor(folder: Path) -> None:
         if (images := values.get("image_processor")) is not None:
             values["video_processor"] = {k: v for k, v in images.items() if k != "image_processor_type"} | _VIDEO
         file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def check_space(model: Any, out: Path) -> None:
+    """Raises NoSpaceError where the weights do not fit on the disk of `out`, which need not exist."""
+    needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    free = free_bytes(out)
+    if needed > free:
+        raise NoSpaceError(
+            f"the weights need {needed / 2**30:.1f} GiB, and the disk of {out} has {free / 2**30:.1f} GiB free; choose "
+            "another --out, or a --dtype of 16 bits"
+        )
 
 
 def parameter_count(model: Any) -> int:

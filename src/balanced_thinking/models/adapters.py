@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def name_base_absolutely(folder: Path) -> None:
     values = read_json_mapping(file) if file.is_file() else {}
     base = values.get(BASE_KEY)
     if isinstance(base, str) and base and not Path(base).is_absolute() and expand_home(base).is_dir():
-        values[BASE_KEY] = str(expand_home(base).absolute())
+        values[BASE_KEY] = os.path.abspath(expand_home(base))
         write_atomically(file, json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
