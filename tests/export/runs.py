@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from peft import LoraConfig, get_peft_model
 
 from balanced_thinking.models.load import LoadedModel, ensure_saved, load_model
+from balanced_thinking.models.quantization import write_base_quantization
 from balanced_thinking.runs.manifest import seal_folder
 
 DATA = {"data": "world", "split": "train", "data_options": {"n": 3, "ratio": 5}}
@@ -40,6 +42,18 @@ def write_run(folder: Path, architecture: str, *, lora: bool, base: str | None =
     model = write_adapter(ensure_saved(loaded, folder / "base"), base) if lora else loaded.model
     model.save_pretrained(folder / "model")
     loaded.processor.save_pretrained(folder / "model")
+    seal_folder(folder / "model")
+    return folder
+
+
+def write_quantized_run(folder: Path, architecture: str) -> Path:
+    """As `balanced sft --quantization nf4` leaves one, with an adapter that changes the answers."""
+    write_run(folder, architecture, lora=True)
+    shutil.rmtree(folder / "model")
+    loaded = load_model(str(folder / "base"), quantization="nf4")
+    write_adapter(loaded, None).save_pretrained(folder / "model")
+    loaded.processor.save_pretrained(folder / "model")
+    write_base_quantization(loaded.model, folder / "model")
     seal_folder(folder / "model")
     return folder
 

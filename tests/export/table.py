@@ -18,7 +18,7 @@ _MARKS = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 class Row(NamedTuple):
     """Answers that were compared, equal ones, and differences at a near tie; whether plain transformers' own processor
-    made the inputs."""
+    made the inputs. Of a QLoRA run, how many answers are those of the quantized base that was trained."""
 
     family: str
     way: str
@@ -26,6 +26,7 @@ class Row(NamedTuple):
     equal: int
     near: int
     processor: bool
+    as_trained: int | None = None
 
 
 def write_row(row: Row, file: Path) -> None:
@@ -36,12 +37,14 @@ def write_row(row: Row, file: Path) -> None:
 
 
 def make_table(rows: dict[str, dict[str, Any]]) -> str:
-    lines = ["| model | trained and exported as | equal answers | processor |", "| --- | --- | ---: | --- |"]
+    lines = ["| model | trained and exported as | equal answers | as with the quantized base | processor |"]
+    lines.append("| --- | --- | ---: | ---: | --- |")
     for row in rows.values():
         name = NAMES.get(row["family"], f"`{row['family']}`")
         near = f" ({row['near']} near ties)" if row["near"] else ""
+        trained = "" if row["as_trained"] is None else f"{row['as_trained']} of {row['asked']}"
         processor = "transformers' own" if row["processor"] else "needs torchvision"
-        lines.append(f"| {name} | {row['way']} | {row['equal']} of {row['asked']}{near} | {processor} |")
+        lines.append(f"| {name} | {row['way']} | {row['equal']} of {row['asked']}{near} | {trained} | {processor} |")
     versions = ", ".join(sorted({row["versions"] for row in rows.values()}))
     return "\n".join([*lines, "", f"Measured with {versions}, on a CPU."])
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.evaluation.engines.start import EngineOptions, describe_weights
@@ -55,6 +56,13 @@ def adapt(loaded: LoadedModel, folder: Path) -> Any:
     adapted.save_pretrained(folder)
     write_base_quantization(loaded.model, folder)
     return adapted
+
+
+def test_dense_weights_of_16_bits_are_those_that_are_loaded_again(bases: Path, tmp_path: Path) -> None:
+    """The frequencies of the positions keep their precision, as in any model that is loaded in 16 bits."""
+    dense = dequantize(load_model(str(bases / "qwen2"), quantization="nf4").model, torch.bfloat16)
+    dense.save_pretrained(tmp_path)
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), logits(dense))
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -14,6 +14,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from balanced_thinking.export.facts import TO_FILL_IN, Facts, Result
+from balanced_thinking.models.quantization import QUANTIZATION_FILE
 from balanced_thinking.segments import get_format, render
 
 _VERSIONED = ("balanced-thinking", "torch", "transformers", "peft")
@@ -40,6 +41,7 @@ class CardModel:
         pictures: whether it takes pictures.
         stops: the tokens at which it stops. left_out: what the base's own generation configuration had in addition.
         adapter_base: what the adapter names as its base; None for complete weights. rank: of the adapter.
+        quantized: whether that base was quantized in training.
     """
 
     name: str
@@ -49,6 +51,7 @@ class CardModel:
     stops: Sequence[str]
     left_out: dict[str, Any]
     adapter_base: str | None = None
+    quantized: bool = False
     rank: int = 16
     licence: str | None = None
 
@@ -123,16 +126,22 @@ def _write_snippet(model: CardModel) -> str:
         else ("AutoModelForCausalLM", "AutoTokenizer", "tokenizer")
     )
     adapter = model.adapter_base is not None
-    names = sorted([auto, reader, *(["GenerationConfig"] if adapter else [])])
-    lines = [*(["from peft import PeftConfig, PeftModel"] if adapter else [])]
-    lines += [
-        *(["from PIL import Image"] if model.pictures else []),
-        f"from transformers import {', '.join(names)}",
-        "",
-    ]
+    names = [auto, reader, *(["GenerationConfig"] if adapter else [])]
+    names += ["BitsAndBytesConfig"] if model.quantized else []
+    lines = ["import json", "from pathlib import Path", ""] if model.quantized else []
+    lines += ["from peft import PeftConfig, PeftModel"] if adapter else []
+    lines += ["from PIL import Image"] if model.pictures else []
+    lines += [f"from transformers import {', '.join(sorted(names))}", ""]
     lines.append(f"place = {json.dumps(model.name)}  # this folder, or its name on the hub")
     if adapter:
-        lines.append(f"base = {auto}.from_pretrained(PeftConfig.from_pretrained(place).base_model_name_or_path)")
+        lines.append("base = PeftConfig.from_pretrained(place).base_model_name_or_path")
+        how = ""
+        if model.quantized:
+            lines.append(f'stored = json.loads(Path(place, "{QUANTIZATION_FILE}").read_text())')
+            lines.append('how = {"dtype": stored.pop("base_dtype")}')
+            lines.append('how["quantization_config"] = BitsAndBytesConfig.from_dict(stored)')
+            how = ", **how"
+        lines.append(f"base = {auto}.from_pretrained(base{how})")
         lines.append("model = PeftModel.from_pretrained(base, place)")
         lines.append("model.generation_config = GenerationConfig.from_pretrained(place)")
     else:
@@ -157,8 +166,9 @@ def _write_serve_command(model: CardModel) -> str:
     if model.adapter_base is None:
         return f"vllm serve {quote(model.name)} --max-model-len 8192"
     rank = next((one for one in _SERVED_RANKS if one >= model.rank), model.rank)
+    quantized = "--quantization bitsandbytes " if model.quantized else ""
     return (
-        f"vllm serve {quote(model.adapter_base)} --max-model-len 8192 --enable-lora --max-lora-rank {rank} "
+        f"vllm serve {quote(model.adapter_base)} --max-model-len 8192 {quantized}--enable-lora --max-lora-rank {rank} "
         f"--lora-modules {quote(f'{model.name}={model.name}')}"
     )
 

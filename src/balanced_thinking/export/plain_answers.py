@@ -5,7 +5,7 @@
 REQUEST holds `folder`, `base` (of an adapter, else null), `dtype`, `device`, `pictures` (whether the model takes them),
 `max_new_tokens`, `inputs` (a file of prepared inputs) and `samples`: for each its messages, whose pictures are paths.
 ANSWERS gets `processor` (null, or why it could not be loaded here) and of each sample the ids of `prompt` and
-`answer`, and for each token of the answer the two best tokens with their logits (`best`).
+`answer`, and for each token of the answer the best tokens with their logits (`best`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoTokenizer,
+    BitsAndBytesConfig,
     GenerationConfig,
 )
+
+CANDIDATES = 8
 
 
 def load_model(request: dict[str, Any]) -> Any:
@@ -32,10 +35,21 @@ def load_model(request: dict[str, Any]) -> Any:
     else:
         from peft import PeftModel
 
-        base = auto.from_pretrained(request["base"], dtype=getattr(torch, request["dtype"]))
+        base = auto.from_pretrained(request["base"], dtype=getattr(torch, request["dtype"]), **quantized(request))
         model = PeftModel.from_pretrained(base, request["folder"])
         model.generation_config = GenerationConfig.from_pretrained(request["folder"])
-    return model.to(request["device"]).eval()
+    # bitsandbytes places quantized weights itself.
+    return model.eval() if getattr(model, "is_quantized", False) else model.to(request["device"]).eval()
+
+
+def quantized(request: dict[str, Any]) -> dict[str, Any]:
+    """How the base of a QLoRA adapter was quantized, as arguments of `from_pretrained`."""
+    file = Path(request["folder"]) / "base_quantization.json"
+    if not file.is_file():
+        return {}
+    values = json.loads(file.read_text(encoding="utf-8"))
+    del values["base_dtype"]
+    return {"quantization_config": BitsAndBytesConfig.from_dict(values)}
 
 
 def load_processor(request: dict[str, Any]) -> tuple[Any, str | None]:
@@ -58,7 +72,7 @@ def answer(model: Any, inputs: dict[str, Any], max_new_tokens: int) -> dict[str,
     prompt = inputs["input_ids"][0].tolist()
     best = []
     for logits in found.logits:
-        values, tokens = logits[0].float().topk(2)
+        values, tokens = logits[0].float().topk(CANDIDATES)
         best.append([tokens.tolist(), values.tolist()])
     return {"prompt": prompt, "answer": found.sequences[0, len(prompt) :].tolist(), "best": best}
 

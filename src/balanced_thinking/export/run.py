@@ -15,6 +15,7 @@ from balanced_thinking.evaluation.model import EvaluatedModel, locate_model
 from balanced_thinking.export.card import CardModel, write_card
 from balanced_thinking.export.facts import collect_facts, read_config
 from balanced_thinking.export.push import check_push, push_folder
+from balanced_thinking.export.quantized import compare_with_trained, load_as_trained
 from balanced_thinking.export.samples import SampleOptions, answer_samples, open_samples
 from balanced_thinking.export.verify import PlainLoadError, Verification, verify_folder
 from balanced_thinking.export.write import (
@@ -27,6 +28,7 @@ from balanced_thinking.export.write import (
 )
 from balanced_thinking.models.find import adapter_base_name, find_model_source, read_json_mapping
 from balanced_thinking.models.load import LoadedModel, checkpoint_dtype, load_model, load_processor
+from balanced_thinking.models.quantization import read_base_quantization
 from balanced_thinking.runs.staging import write_folder
 from balanced_thinking.system.files import write_atomically
 
@@ -116,6 +118,9 @@ def export_model(source: str, out: Path, options: ExportOptions | None = None) -
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    rounding = None if options.adapter else compare_with_trained(folder, answers, config, options.samples)
+    if rounding is not None:
+        logger.info("%s", rounding.describe())
     verification, problem = None, None
     if answers:
         logger.info("%s is written; now plain transformers answers %d samples with it", out, len(answers))
@@ -123,7 +128,8 @@ def export_model(source: str, out: Path, options: ExportOptions | None = None) -
             verification = verify_folder(out.absolute(), answers, about)
         except PlainLoadError as error:
             problem = error
-    _write_card(out, card, located, verification, problem)
+    said = str(problem) if problem else verification.describe() if verification else _NOT_COMPARED
+    _write_card(out, card, located, said if rounding is None else f"{said}; {rounding.describe()}")
     if problem is not None:
         raise problem
     _refuse_differences(out, verification, options)
@@ -162,6 +168,8 @@ def _load(folder: str, options: ExportOptions) -> tuple[LoadedModel, str]:
     if options.adapter:
         dtype = torch.float32
     logger.info("loading %s in %s", folder, dtype_name(dtype))
+    if options.adapter and (trained := load_as_trained(folder)) is not None:
+        return trained, dtype_name(trained.model.dtype)
     loaded = load_model(folder, dtype=dtype)
     if torch.cuda.is_available():
         loaded.model.to("cuda")
@@ -182,18 +190,17 @@ def _describe_model(
         stops=tokenizer.convert_ids_to_tokens(stops if isinstance(stops, list) else [stops]),
         left_out=left_out,
         adapter_base=base,
+        quantized=read_base_quantization(out) is not None,
         rank=rank,
         licence=options.licence,
     )
 
 
-def _write_card(
-    out: Path, card: CardModel, located: EvaluatedModel, verification: Verification | None, problem: Exception | None
-) -> None:
+def _write_card(out: Path, card: CardModel, located: EvaluatedModel, verification: str) -> None:
     """Beside the manifest, which does not list it: its reader is asked to complete it."""
-    said = str(problem) if problem is not None else verification.describe() if verification else _NOT_COMPARED
     of_checkpoint = located.run is None and located.config is not None
-    write_atomically(out / CARD, write_card(card, collect_facts(located), said, of_checkpoint=of_checkpoint))
+    text = write_card(card, collect_facts(located), verification, of_checkpoint=of_checkpoint)
+    write_atomically(out / CARD, text)
 
 
 def _refuse_differences(out: Path, verification: Verification | None, options: ExportOptions) -> None:

@@ -28,7 +28,7 @@ class PlainLoadError(BalancedThinkingError, RuntimeError):
 @dataclass(frozen=True)
 class Difference:
     """Where an answer differs first: `place` counts tokens from 0, `expected` and `found` are token ids, None for the
-    end. `gap` is the difference of the logits of the two best tokens there; `near` whether it is within rounding."""
+    end. `gap` is the difference of the two tokens' logits there; `near` whether it is within rounding."""
 
     sample: str
     part: str
@@ -40,10 +40,12 @@ class Difference:
 
     def __str__(self) -> str:
         what = f"{self.sample}: the {self.part} differs first at token {self.place} ({self.expected} -> {self.found})"
-        if self.gap is None:
+        if self.part == "prompt":
             return what
+        if self.gap is None:
+            return f"{what}, no near tie"
         tie = "a near tie" if self.near else "no near tie"
-        return f"{what}, {tie}: the logits of the two best tokens differ by {self.gap:.2g}"
+        return f"{what}, {tie}: their logits differ by {self.gap:.2g}"
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,11 @@ def find_difference(own: OwnAnswer, plain: Mapping[str, Any], tolerance: float) 
     if place is None:
         return None
     expected, found = _at(own.ids, place), _at(written, place)
-    if place >= len(plain["best"]):
+    tokens, logits = plain["best"][place] if place < len(plain["best"]) else ([], [])
+    if found not in tokens or expected not in tokens:  # one of them has ended, or is far from the best ones
         return Difference(own.id, "answer", place, expected, found)
-    tokens, logits = plain["best"][place]
-    gap = logits[0] - logits[1]
-    near = tokens == [found, expected] and gap <= tolerance * max(abs(logits[0]), 1.0)
+    gap = abs(logits[tokens.index(found)] - logits[tokens.index(expected)])
+    near = gap <= tolerance * max(abs(logits[0]), 1.0)
     return Difference(own.id, "answer", place, expected, found, gap, near)
 
 

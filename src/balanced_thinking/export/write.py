@@ -16,6 +16,7 @@ from balanced_thinking.export.samples import stop_tokens
 from balanced_thinking.models.adapters import BASE_KEY, is_hub_name
 from balanced_thinking.models.find import EMBEDDED, adapter_base_name, find_model_source, read_json_mapping
 from balanced_thinking.models.load import LoadedModel
+from balanced_thinking.models.quantization import QUANTIZATION_FILE
 from balanced_thinking.models.tiny import ImageOnlyQwen2_5_VLProcessor
 from balanced_thinking.runs.manifest import MANIFEST
 from balanced_thinking.runs.paths import RunFiles
@@ -33,7 +34,7 @@ _NARROW = ImageOnlyQwen2_5_VLProcessor.__name__
 _COMPLETE = "Qwen2_5_VLProcessor"
 _WITH_PROCESSOR_CLASS = ("processor_config.json", "tokenizer_config.json")
 _VIDEO = {"video_processor_type": "Qwen2VLVideoProcessor"}
-_OF_ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+_OF_ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", QUANTIZATION_FILE)
 
 
 def generation_settings(loaded: LoadedModel) -> GenerationConfig:

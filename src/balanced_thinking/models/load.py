@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,8 @@ from balanced_thinking.models.verify import refuse_altered_model
 from balanced_thinking.models.vocabulary import check_vocabulary
 from balanced_thinking.models.weights import load_adapter_weights, load_checked_model
 from balanced_thinking.runs.staging import write_folder
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["LoadedModel", "checkpoint_dtype", "ensure_saved", "load_model", "load_processor"]
 
@@ -206,6 +209,7 @@ def ensure_saved(loaded: LoadedModel, folder: Path) -> LoadedModel:
         return loaded
     with PartialState().main_process_first():  # which saves it
         if not (folder / "config.json").is_file():
+            logger.info("the base is saved to %s: no folder and no name on the hub has these weights", folder)
             with write_folder(folder, about={"kind": "base"}) as staged:
                 loaded.model.save_pretrained(staged)
                 loaded.processor.save_pretrained(staged)

@@ -124,12 +124,22 @@ def use_one_product(model: Any) -> None:
 def dequantize(model: Any, dtype: torch.dtype | None = None) -> Any:
     """The model with dense weights of the values that the quantized ones stand for, all in `dtype` (None: its own)."""
     if getattr(model, "hf_quantizer", None) is None:
-        return model if dtype is None else model.to(dtype)
+        return model if dtype is None else _cast_weights(model, dtype)
     dense = model.dequantize(dtype=dtype)
     for name in ("is_loaded_in_4bit", "is_loaded_in_8bit"):  # which transformers leaves
         if hasattr(dense, name):
             setattr(dense, name, False)
-    return dense if dtype is None else dense.to(dtype)
+    return dense if dtype is None else _cast_weights(dense, dtype)
+
+
+def _cast_weights(model: Any, dtype: torch.dtype) -> Any:
+    """What a file holds, in `dtype`. Other buffers, such as the frequencies of rotary positions, keep their precision,
+    as when a model is loaded in this dtype."""
+    stored = model.state_dict().keys()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if name in stored and tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+    return model
 
 
 def _read_json(file: Path) -> dict[str, Any]:
