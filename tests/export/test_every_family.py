@@ -89,7 +89,7 @@ def test_an_exported_run_answers_alike_when_the_run_is_gone(
         )
     assert found.asked == SAMPLES.count
     assert [str(one) for one in found.differences if not one.near] == []
-    assert dtype == "bfloat16" or not found.differences
+    assert dtype == "bfloat16" or way == "QLoRA (nf4) beside its base" or not found.differences
 
 
 def train(model: str, pictures: bool, how: list[str]) -> None:

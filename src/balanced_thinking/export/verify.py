@@ -15,6 +15,7 @@ import torch
 
 from balanced_thinking.config.errors import BalancedThinkingError
 from balanced_thinking.export.samples import OwnAnswer, write_request
+from balanced_thinking.models.quantization import read_base_quantization
 
 _PROGRAM = Path(__file__).with_name("plain_answers.py")
 _NEAR = 8  # roundings of the dtype, relative to the best logit, within which two tokens count as nearly equal
@@ -71,11 +72,14 @@ class Verification:
 def verify_folder(folder: Path, answers: Sequence[OwnAnswer], about: Mapping[str, Any]) -> Verification:
     """Compare the run's own answers with those of plain transformers, which loads `folder`.
 
-    `about` holds the fields of the request (`plain_answers`) besides the samples. Raises PlainLoadError.
+    `about` holds the fields of the request (`plain_answers`) besides the samples. Raises PlainLoadError. A base of 4
+    bits counts as 16 bits: on some CPUs bitsandbytes computes with it in bfloat16, which training and `balanced eval`
+    avoid.
     """
     with tempfile.TemporaryDirectory(prefix="balanced-export-") as place:
         found = _run_plain(write_request(list(answers), Path(place), {"folder": str(folder), **about}), Path(place))
-    tolerance = _NEAR * torch.finfo(getattr(torch, about["dtype"])).eps
+    dtype = "bfloat16" if read_base_quantization(folder) else about["dtype"]
+    tolerance = _NEAR * torch.finfo(getattr(torch, dtype)).eps
     pairs = zip(answers, found["answers"], strict=True)
     differences = [difference for own, plain in pairs if (difference := find_difference(own, plain, tolerance))]
     return Verification(len(answers), tuple(differences), found["processor"])
