@@ -73,6 +73,15 @@ def test_without_names_it_is_the_language_model(architecture: str) -> None:
     assert lora.target_modules == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
+def test_a_resumed_run_of_an_earlier_version_keeps_its_layers(tmp_path: Path) -> None:
+    """It had no `targets`, and PEFT's own choice of layers."""
+    model = build_tiny("qwen2")[0]
+    get_peft_model(build_tiny("qwen2")[0], LoraConfig(task_type="CAUSAL_LM", r=4)).save_pretrained(tmp_path)
+    assert make_lora_config(model, {"r": 4}, str(tmp_path)).target_modules == {"q_proj", "v_proj"}
+    assert "o_proj" in (make_lora_config(model, {"r": 4, "targets": "language"}, str(tmp_path)).target_modules or ())
+    assert "o_proj" in (make_lora_config(model, {"r": 4}, str(tmp_path / "none")).target_modules or ())
+
+
 def test_layers_that_the_user_excludes_stay_excluded(vlm: Any) -> None:
     for excluded in (["layers.0.self_attn.q_proj"], r".*\.0\.self_attn\.q_proj"):
         lora = make_lora_config(vlm, {"exclude_modules": excluded})

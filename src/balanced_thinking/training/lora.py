@@ -5,27 +5,33 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.models.find import read_json_mapping
 from balanced_thinking.models.part_names import ALL_LINEAR, LORA_TARGETS, PARTS
 from balanced_thinking.models.parts import ModelParts
 
 logger = logging.getLogger(__name__)
 
 
-def make_lora_config(model: Any, lora: Mapping[str, Any]) -> LoraConfig:
+def make_lora_config(model: Any, lora: Mapping[str, Any], checkpoint: str | None = None) -> LoraConfig:
     """PEFT's configuration of a recipe's `lora` for this model.
 
-    Raises RecipeError if no layer of the model would get an adapter, or if it lacks a part that is named.
+    Where the recipe names neither layers nor parts, a `checkpoint` to continue from says which layers it has: earlier
+    versions took PEFT's own choice then. Raises RecipeError if no layer of the model would get an adapter, or if it
+    lacks a part that is named.
     """
     _check_target_modules(model, lora)
     arguments = {name: value for name, value in lora.items() if name != "targets"}
     if names_layers(lora):
         return LoraConfig(task_type="CAUSAL_LM", **arguments)
+    if checkpoint is not None and not lora.get("targets") and (kept := _layers_of_checkpoint(checkpoint)):
+        return LoraConfig(task_type="CAUSAL_LM", **{**arguments, **kept})
     found = _layers_of_parts(model, lora.get("targets") or "language")
     patterns = [_as_pattern(one) for one in (lora.get("exclude_modules"), found.get("exclude_modules")) if one]
     if patterns:
@@ -44,6 +50,13 @@ def describe_lora(lora: Mapping[str, Any], config: LoraConfig) -> str:
     shown = layers if isinstance(layers, str) else ", ".join(sorted(layers or ()))
     part = "" if names_layers(lora) else f"{lora.get('targets') or 'language'}: "
     return f"rank {config.r}, alpha {config.lora_alpha:g}, on {part}{shown}"
+
+
+def _layers_of_checkpoint(checkpoint: str) -> dict[str, Any]:
+    file = Path(checkpoint) / "adapter_config.json"
+    stored = read_json_mapping(file) if file.is_file() else {}
+    names = ("target_modules", "exclude_modules")
+    return {name: stored[name] for name in names if stored.get(name)} if stored.get("target_modules") else {}
 
 
 def _layers_of_parts(model: Any, targets: str) -> dict[str, Any]:

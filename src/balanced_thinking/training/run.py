@@ -171,7 +171,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
     loaded = load_training_model(recipe, args, out)
     adapter = None
     if recipe.lora is not None:
-        adapter = make_lora_config(loaded.model, recipe.lora)
+        adapter = make_lora_config(loaded.model, recipe.lora, checkpoint)
         logger.info("LoRA: %s", describe_lora(recipe.lora, adapter))
         hint_untrained_tags(loaded, args.reasoning_format, recipe.lora)
     if recipe.lora is not None or (recipe.stage == "grpo" and args.beta):
