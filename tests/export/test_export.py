@@ -15,8 +15,9 @@ import yaml
 from PIL import Image
 from transformers import AutoModelForImageTextToText, GenerationConfig
 
+from balanced_thinking.evaluation.model import locate_model
 from balanced_thinking.export import plain_answers, run, verify, write
-from balanced_thinking.export.facts import shorten_place
+from balanced_thinking.export.facts import collect_facts, shorten_place
 from balanced_thinking.export.samples import OwnAnswer
 from balanced_thinking.export.verify import PlainLoadError, find_difference
 from balanced_thinking.export.write import complete_processor, generation_settings, left_out_settings
@@ -326,6 +327,31 @@ def test_plain_answers_imports_nothing_of_this_package() -> None:
     assert {str(name).partition(".")[0] for name in names} == {
         *("__future__", "json", "sys", "pathlib", "typing", "torch", "transformers", "peft")
     }
+
+
+def test_a_card_names_the_base_and_every_stage_of_a_chain(text: Path, tmp_path: Path) -> None:
+    """GRPO that started from a run, its model or a checkpoint of it, which are still there."""
+    for place in (text, text / "model", text / "checkpoints" / "checkpoint-2"):
+        mine = tmp_path / f"grpo-{place.name}"
+        mine.mkdir()
+        recipe = {"stage": "grpo", "model": str(place), "data": "/home/me/rows.jsonl", "training": {}}
+        (mine / "config.yaml").write_text(yaml.safe_dump(recipe))
+        (mine / "model").mkdir()
+        (mine / "model" / "config.json").write_text("{}")
+        facts = collect_facts(locate_model(str(mine)))
+        assert (facts.arms, facts.base, facts.base_hub) == (("scale-sft", "grpo"), "tiny:qwen2", None)
+        assert [(row.name, row.licence) for row in facts.data] == [("rows.jsonl", "to be filled in")]
+
+
+def test_a_base_on_the_hub_is_in_the_metadata(text: Path, tmp_path: Path) -> None:
+    mine = shutil.copytree(text, tmp_path / "mine")
+    changed = {"model": "Qwen/Qwen2.5-0.5B-Instruct", "data": ["owner/rows", "world-text"], "data_options": {}}
+    (mine / "config.yaml").write_text(yaml.safe_dump(yaml.safe_load((mine / "config.yaml").read_text()) | changed))
+    assert exit_code(["export", str(mine), "--out", str(tmp_path / "x"), "--samples", "0", "--license", "mit"]) == 0
+    metadata, body = card_of(tmp_path / "x")
+    assert metadata["base_model"] == "Qwen/Qwen2.5-0.5B-Instruct"
+    assert (metadata["datasets"], metadata["license"]) == (["owner/rows"], "mit")
+    assert "| owner/rows | train | to be filled in |" in body
 
 
 # A name in a recipe, and how a card that others read shows it.

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 from balanced_thinking.config.errors import BalancedThinkingError
 from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.data.mixture import list_parts
-from balanced_thinking.evaluation.model import EvaluatedModel
+from balanced_thinking.evaluation.model import EvaluatedModel, locate_model
 from balanced_thinking.models.adapters import is_hub_name
 from balanced_thinking.models.find import EMBEDDED, TINY_PREFIX, adapter_base_name, is_run_folder
 from balanced_thinking.runs.chain import follow_parents
 from balanced_thinking.runs.evaluations import Evaluation
 from balanced_thinking.runs.load import Run, load_run
-from balanced_thinking.runs.paths import MODEL, RunFiles
+from balanced_thinking.runs.paths import MODEL
 from balanced_thinking.statistics.intervals import wilson_interval
 from balanced_thinking.system.files import expand_home
 
@@ -109,13 +109,10 @@ Chained = tuple[Path | None, dict[str, Any]]
 
 def _parent_of(one: Chained) -> Chained | None:
     """The run that another one's recipe starts from, where it is still there."""
-    place = expand_home(str(one[1].get("model") or ""))
-    for folder in (place, place.parent, place.parent.parent):
-        file = RunFiles(folder).config
-        if (folder == place or place.name == MODEL or folder != place.parent) and file.is_file():
-            config = read_config(file)
-            return (file, config) if config else None
-    return None
+    name = one[1].get("model")
+    file = locate_model(name).config if isinstance(name, str) and name else None
+    config = read_config(file)
+    return (file, config) if config else None
 
 
 def _first_base(configs: Sequence[Mapping[str, Any]], folder: str) -> str:

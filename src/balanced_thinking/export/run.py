@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,7 +17,7 @@ from balanced_thinking.export.card import CardModel, write_card
 from balanced_thinking.export.facts import collect_facts, read_config
 from balanced_thinking.export.push import check_push, push_folder
 from balanced_thinking.export.quantized import compare_with_trained, load_as_trained
-from balanced_thinking.export.samples import SampleOptions, answer_samples, open_samples
+from balanced_thinking.export.samples import OwnAnswer, SampleOptions, answer_samples, open_samples
 from balanced_thinking.export.verify import PlainLoadError, Verification, verify_folder
 from balanced_thinking.export.write import (
     check_space,
@@ -94,47 +95,58 @@ def export_model(source: str, out: Path, options: ExportOptions | None = None) -
     if options.push:
         check_push(options.push)
     config = read_config(located.config)
+    written = _answer_and_write(folder, out, config, options)
+    gc.collect()  # two copies may not fit in the memory
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    rounding = None if options.adapter else compare_with_trained(folder, written.answers, config, options.samples)
+    if rounding is not None:
+        logger.info("%s", rounding.describe())
+    found = _verify(out, written)
+    said = str(found) if isinstance(found, PlainLoadError) else found.describe() if found else _NOT_COMPARED
+    _write_card(out, written.card, located, said if rounding is None else f"{said}; {rounding.describe()}")
+    if isinstance(found, PlainLoadError):
+        raise found
+    _refuse_differences(out, found, options)
+    address = push_folder(out, options.push, private=options.private) if options.push else None
+    return Exported(out, found, address)
+
+
+class _Written(NamedTuple):
+    """What is known of the folder: its card's facts, the run's own answers, and the request to plain transformers."""
+
+    card: CardModel
+    answers: list[OwnAnswer]
+    about: dict[str, Any]
+
+
+def _answer_and_write(folder: str, out: Path, config: Mapping[str, Any], options: ExportOptions) -> _Written:
+    """Load the run's model, let it answer the samples, and write `out`. The model is gone afterwards."""
     examples = open_samples(config, options.samples, load_processor(folder))
     loaded, dtype = _load(folder, options)
     if not options.adapter:
         check_space(loaded.model, out)
     answers = answer_samples(loaded, config, examples, options.samples)
+    left_out, base = left_out_settings(loaded), None
     with write_folder(out, about={"kind": "export", "dtype": dtype}) as staged:
-        left_out = left_out_settings(loaded)
         if options.adapter:
-            named = write_adapter(loaded, Path(folder), staged, out)
+            base = write_adapter(loaded, Path(folder), staged, out)
         else:
-            named = None
             write_complete(loaded, staged)
-    card = _describe_model(loaded, options, out, named, left_out)
-    about: dict[str, Any] = {
-        "base": named,
-        "dtype": dtype,
-        "device": str(loaded.model.device),
-        "pictures": card.pictures,
-    }
-    about["max_new_tokens"] = options.samples.max_new_tokens
-    del loaded  # two copies may not fit in the memory
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    rounding = None if options.adapter else compare_with_trained(folder, answers, config, options.samples)
-    if rounding is not None:
-        logger.info("%s", rounding.describe())
-    verification, problem = None, None
-    if answers:
-        logger.info("%s is written; now plain transformers answers %d samples with it", out, len(answers))
-        try:
-            verification = verify_folder(out.absolute(), answers, about)
-        except PlainLoadError as error:
-            problem = error
-    said = str(problem) if problem else verification.describe() if verification else _NOT_COMPARED
-    _write_card(out, card, located, said if rounding is None else f"{said}; {rounding.describe()}")
-    if problem is not None:
-        raise problem
-    _refuse_differences(out, verification, options)
-    address = push_folder(out, options.push, private=options.private) if options.push else None
-    return Exported(out, verification, address)
+    card = _describe_model(loaded, options, out, base, left_out)
+    about = {"base": base, "dtype": dtype, "device": str(loaded.model.device), "pictures": card.pictures}
+    return _Written(card, answers, about | {"max_new_tokens": options.samples.max_new_tokens})
+
+
+def _verify(out: Path, written: _Written) -> Verification | PlainLoadError | None:
+    """What was found, None without samples; or why plain transformers cannot use the folder."""
+    if not written.answers:
+        return None
+    logger.info("%s is written; now plain transformers answers %d samples with it", out, len(written.answers))
+    try:
+        return verify_folder(out.absolute(), written.answers, written.about)
+    except PlainLoadError as error:
+        return error
 
 
 def _refuse_place(out: Path, source: Path) -> None:

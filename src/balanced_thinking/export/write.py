@@ -16,6 +16,7 @@ from balanced_thinking.export.samples import stop_tokens
 from balanced_thinking.models.adapters import BASE_KEY, is_hub_name
 from balanced_thinking.models.find import EMBEDDED, adapter_base_name, find_model_source, read_json_mapping
 from balanced_thinking.models.load import LoadedModel
+from balanced_thinking.models.parts import count_numbers
 from balanced_thinking.models.quantization import QUANTIZATION_FILE
 from balanced_thinking.models.tiny import ImageOnlyQwen2_5_VLProcessor
 from balanced_thinking.runs.manifest import MANIFEST
@@ -125,8 +126,8 @@ def check_space(model: Any, out: Path) -> None:
 
 
 def parameter_count(model: Any) -> int:
-    """Parameters, those that are shared once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Parameters, those that are shared once; a quantized one counts by its numbers."""
+    return sum(count_numbers(parameter) for parameter in model.parameters())
 
 
 def dtype_name(dtype: torch.dtype) -> str:
