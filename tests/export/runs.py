@@ -60,10 +60,10 @@ def write_quantized_run(folder: Path, architecture: str) -> Path:
 
 def write_adapter(loaded: LoadedModel, base: str | None) -> Any:
     config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj", "down_proj"])
+    torch.manual_seed(1)
     adapted = get_peft_model(loaded.model, config)
     if base is not None:
         adapted.peft_config["default"].base_model_name_or_path = base
-    torch.manual_seed(1)
     with torch.no_grad():
         for value in adapted.parameters():
             if value.requires_grad:
