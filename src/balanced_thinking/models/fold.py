@@ -15,8 +15,8 @@ from torch import nn
 def fold_adapter(adapted: PeftModel) -> Any:
     """The base model with the adapter in its weights; `adapted` is used up.
 
-    Equal to base and adapter side by side, up to rounding. In 16 bits PEFT rounds the adapter's part before it adds it.
-    Here each layer is merged in float32 and rounded once, which needs the memory of one layer more.
+    Equal to base and adapter side by side, up to rounding. In 16 bits each layer is merged in float32 and rounded once,
+    which needs the memory of one layer more. PEFT does so for linear layers, but rounds an embedding's part twice.
     """
     _untie_head_from_adapted_embedding(adapted.get_base_model())
     with warnings.catch_warnings():
