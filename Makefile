@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Data-loader workers and tests share few cores: threads that spin against each other slow everything down.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: setup demo test test-long test-chat test-families test-export test-newest faults fuzz bench bench-gpu lint sbom audit docs format clean
+.PHONY: setup demo test test-long test-chat test-families test-export test-loops test-newest faults fuzz bench bench-gpu lint sbom audit docs format clean
 
 setup: .venv/.ready
 
@@ -82,6 +82,17 @@ test-newest:
 	$(NEWEST_BIN)/python -m pip list --format freeze | grep -E '^(torch|torchvision|transformers|trl|peft|accelerate|datasets)='
 	PATH="$(CURDIR)/$(NEWEST_BIN):$$PATH" $(TEST_ENV) $(NEWEST_BIN)/python -m pytest -m "not slow and not families and not faults" -n 2 --durations=10
 
+# The plug-ins of examples/plugins in the frameworks that they are for, each in an environment of its own, against our
+# trainer: losses to 1e-6 (docs/loops.md). About 3 GB and ten minutes, most of them for installing.
+SWIFT_BIN ?= .venv-swift/bin
+LLAMAFACTORY_BIN ?= .venv-llamafactory/bin
+test-loops: setup
+	test -x $(SWIFT_BIN)/python || { $(PYTHON) -m venv .venv-swift && $(SWIFT_BIN)/python -m pip install --quiet torch==2.13.0 ms-swift==4.6.0; }
+	test -x $(LLAMAFACTORY_BIN)/python || { $(PYTHON) -m venv .venv-llamafactory \
+	  && $(LLAMAFACTORY_BIN)/python -m pip install --quiet torch==2.13.0 llamafactory==0.9.5 \
+	  && $(LLAMAFACTORY_BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio; }
+	$(TEST_ENV) $(BIN)/python -m tests.loops.compare --swift $(SWIFT_BIN)/python --llamafactory $(LLAMAFACTORY_BIN)/python
+
 # Each script runs ours and its peers in turn; about 38 minutes on two cores, with nothing else running. BENCH_OUT=folder writes elsewhere.
 BENCH_OUT ?= benchmarks/results
 bench: setup
@@ -141,4 +152,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-chat .venv-newest .venv-torchvision site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-chat .venv-llamafactory .venv-newest .venv-swift .venv-torchvision site .pytest_cache .mypy_cache .ruff_cache
