@@ -19,11 +19,10 @@ def encode(question: str, think: str, answer: str) -> dict[str, list[int]]:
 
 
 class ScaleTrainer(Trainer):
-    def get_batch_samples(self, *args):
-        """The micro-batches of a step, and its counts in the place of the number of tokens."""
-        batches, _ = super().get_batch_samples(*args)
+    def _get_num_items_in_batch(self, batches, device):
+        """The counts of a step, or of an evaluation's batch, in the place of the number of tokens."""
         counts = count_segments([label_segments(batch["labels"], tokenizer) for batch in batches])
-        return batches, self.accelerator.reduce(counts.to(self.args.device), "sum")
+        return self.accelerator.reduce(counts.to(device), "sum")
 
 
 def scale_loss(outputs, labels, num_items_in_batch=None):

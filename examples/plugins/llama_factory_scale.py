@@ -21,11 +21,10 @@ class ScaleTrainer(workflow.CustomSeq2SeqTrainer):
         processor = self.processing_class
         return label_segments(labels, getattr(processor, "tokenizer", processor), "think-answer")
 
-    def get_batch_samples(self, *args):
-        """The micro-batches of a step, and its counts in the place of the number of tokens."""
-        batches, _ = super().get_batch_samples(*args)
+    def _get_num_items_in_batch(self, batches, device):
+        """The counts of a step, or of an evaluation's batch, in the place of the number of tokens."""
         counts = count_segments([self.find_segments(batch["labels"]) for batch in batches])
-        return batches, self.accelerator.reduce(counts.to(self.args.device), "sum")
+        return self.accelerator.reduce(counts.to(device), "sum")
 
     def scale_loss(self, outputs, labels, num_items_in_batch=None):
         segments, state = self.find_segments(labels), self.state

@@ -15,15 +15,13 @@ SCHEDULE = Schedule("cosine", start=0.9, end=0.5)  # the weight of the thinking 
 class ScaleLoss(BaseLoss):
     def __init__(self, args, trainer):
         super().__init__(args, trainer)
-        batches_of_a_step = trainer.get_batch_samples
 
-        def count_batches(*args):
-            """The micro-batches of a step, and its counts in the place of the number of tokens."""
-            batches, _ = batches_of_a_step(*args)
+        def count_batches(batches, device):
+            """The counts of a step, or of an evaluation's batch, in the place of the number of tokens."""
             counts = count_segments([self.find_segments(batch["labels"]) for batch in batches])
-            return batches, trainer.accelerator.reduce(counts.to(trainer.args.device), "sum")
+            return trainer.accelerator.reduce(counts.to(device), "sum")
 
-        trainer.get_batch_samples = count_batches
+        trainer._get_num_items_in_batch = count_batches
 
     def find_segments(self, labels):
         return label_segments(labels, self.trainer.template.tokenizer, "think-answer")

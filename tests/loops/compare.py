@@ -24,7 +24,7 @@ from balanced_thinking import ScaleSFTConfig, ScaleSFTTrainer, load_model
 
 HERE = Path(__file__).resolve().parent
 SENTENCES = (5, 1, 8, 3, 2, 7, 4, 6)  # of each row's reasoning
-PROMPT = "<|im_start|>user\nHow many of {n}?<|im_end|>\n<|im_start|>assistant\n"  # through templates that add nothing
+SYSTEM = "You count tiles."  # stated, because templates differ in their own
 DIVISIONS = ((8, 1), (2, 4))  # rows a micro-batch, micro-batches a step
 TOLERANCE = 1e-6
 SHARED: dict[str, Any] = {
@@ -44,23 +44,24 @@ def write_files(folder: Path) -> None:
     loaded = load_model("tiny:qwen2")
     loaded.model.save_pretrained(folder / "tiny")
     loaded.processor.save_pretrained(folder / "tiny")
-    end = loaded.processor.eos_token
     (folder / "swift.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in conversations()))
-    (folder / "llamafactory.json").write_text(json.dumps([{"messages": row} for row in conversations(end)]))
+    (folder / "llamafactory.json").write_text(json.dumps([{"messages": row} for row in conversations()]))
     tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+    tags["system_tag"] = "system"
     about = {"file_name": "llamafactory.json", "formatting": "sharegpt", "columns": {"messages": "messages"}}
     (folder / "dataset_info.json").write_text(json.dumps({"rows": about | {"tags": tags}}))
 
 
-def conversations(end: str = "") -> Iterator[list[dict[str, str]]]:
+def conversations() -> Iterator[list[dict[str, str]]]:
     for n in SENTENCES:
-        said = f"<think>{'red tile . ' * n}</think><answer>{n}</answer>{end}"
-        yield [{"role": "user", "content": PROMPT.format(n=n)}, {"role": "assistant", "content": said}]
+        said = f"<think>{'red tile . ' * n}</think><answer>{n}</answer>"
+        turns = {"system": SYSTEM, "user": f"How many of {n}?", "assistant": said}
+        yield [{"role": role, "content": text} for role, text in turns.items()]
 
 
 def train_here(folder: Path, size: int, accumulation: int) -> list[float]:
     loaded = load_model(str(folder / "tiny"))
-    rows = [{"prompt": asked["content"], "completion": said["content"]} for asked, said in conversations()]
+    rows = [{"prompt": turns[:-1], "completion": turns[-1:]} for turns in conversations()]
     args = ScaleSFTConfig(
         str(folder / f"ours-{size}"),
         per_device_train_batch_size=size,
@@ -83,7 +84,7 @@ def train_in_swift(python: str, folder: Path, size: int, accumulation: int) -> l
     options = {
         "model": folder / "tiny",
         "model_type": "qwen2",
-        "template": "dummy",
+        "template": "chatml",
         "dataset": folder / "swift.jsonl",
         "tuner_type": "full",
         "torch_dtype": "float32",
@@ -108,7 +109,7 @@ def train_in_llamafactory(python: str, folder: Path, size: int, accumulation: in
         "finetuning_type": "full",
         "dataset": "rows",
         "dataset_dir": str(folder),
-        "template": "empty",
+        "template": "chatml",
         "disable_shuffling": True,
         "save_strategy": "no",
         "report_to": "none",

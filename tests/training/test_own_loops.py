@@ -18,7 +18,7 @@ from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import IGNORE, label_segments
 from tests.tiny_training import QUIET, GradNorms, config, logged, trainer
 
-STEPS = 3
+STEPS = 2
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_a_completion_without_an_answer_is_refused_and_each_turn_is_one() -> Non
         label_segments([two, [-100, *cut]], tokenizer)
 
 
-@pytest.mark.parametrize("size", [8, 4, 1])
+@pytest.mark.parametrize("size", [8, 2])
 @pytest.mark.parametrize("normalize", ["example", "batch", "token"])
 def test_a_bare_loop_has_the_loss_and_the_gradient_of_the_trainer(
     rows: Dataset, size: int, normalize: str, tmp_path: Path
@@ -77,7 +77,7 @@ def test_a_bare_loop_has_the_loss_and_the_gradient_of_the_trainer(
     assert sum(squares) ** 0.5 == pytest.approx(norms.norms[0], rel=1e-5)
 
 
-@pytest.mark.parametrize(("size", "accumulation"), [(8, 1), (4, 2), (1, 8)])
+@pytest.mark.parametrize(("size", "accumulation"), [(8, 1), (2, 4)])
 def test_transformers_own_trainer_follows_ours_step_by_step(
     rows: Dataset, size: int, accumulation: int, tmp_path: Path
 ) -> None:
@@ -88,9 +88,8 @@ def test_transformers_own_trainer_follows_ours_step_by_step(
     collator = ScaleCollator(tokenizer)
 
     class ScaleTrainer(Trainer):
-        def get_batch_samples(self, *args: Any) -> Any:
-            batches, _ = super().get_batch_samples(*args)
-            return batches, count_segments([label_segments(batch["labels"], tokenizer) for batch in batches])
+        def _get_num_items_in_batch(self, batches: Any, device: Any) -> Any:
+            return count_segments([label_segments(batch["labels"], tokenizer) for batch in batches])
 
     def scale_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
         state = theirs.state
@@ -113,13 +112,17 @@ def test_transformers_own_trainer_follows_ours_step_by_step(
     )
     theirs = ScaleTrainer(model, args, train_dataset=rows, data_collator=collate, compute_loss_func=scale_loss)
     theirs.train()
-    assert logged(theirs, "loss") == pytest.approx(logged(ours, "loss"), abs=2e-6)
+    assert logged(theirs, "loss") == pytest.approx(logged(ours, "loss"), abs=1e-6)
+    assert theirs.evaluate(rows)["eval_loss"] < logged(theirs, "loss")[0]  # with the weights of the last step
 
 
 def test_what_cannot_be_is_refused() -> None:
     assert segment_weights([[0, 1, 2]], 0, 1).tolist()[0] == pytest.approx([0.0, 0.9, 0.1])
+    assert segment_weights([[0, 1, 2]], 2, 2).tolist() == segment_weights([[0, 1, 2]], 1, 2).tolist()
     assert segment_weights([[0, 1, 2]], 1, 2).tolist()[0] == pytest.approx([0.0, 0.5, 0.5])
     with pytest.raises(ValueError, match="normalize is 'examples'; known: example, batch, token"):
         segment_weights([[0, 1, 2]], 0, 1, normalize="examples")
-    with pytest.raises(ValueError, match="step is 1 and total_steps 1"):
-        segment_weights([[0, 1, 2]], 1, 1)
+    with pytest.raises(ValueError, match=r"shape \(3,\); expected \(B, L\)"):
+        segment_weights([0, 1, 2], 0, 1)
+    with pytest.raises(ValueError, match="step is 3 and total_steps 2"):
+        segment_weights([[0, 1, 2]], 3, 2)

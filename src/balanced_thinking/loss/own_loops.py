@@ -39,22 +39,25 @@ def segment_weights(
 
     Args:
         segments: (B, L), as `label_segments` gives them, as a tensor or lists.
-        step: the optimizer step, from 0. total_steps: how many there are.
+        step: optimizer steps that were taken, from 0; after the last one its weights stay, for an evaluation.
+        total_steps: how many there are.
         schedule: how the weight moves from thinking to answering; None for that of `balanced sft`.
         normalize: what a segment's mean runs over: `example`, `batch`, or `token` for plain SFT.
         counts: `count_segments` over all micro-batches of the step, so that the loss does not depend on how it is
             divided; None where these segments are the complete step.
 
-    The weights of a step sum to 1. Raises ValueError for an unknown `normalize` and a step that is not below
-    `total_steps`.
+    The weights of a step sum to 1. Raises ValueError for an unknown `normalize`, a step above `total_steps` and
+    segments of another shape.
     """
     if normalize not in NORMALIZE:
         raise ValueError(f"normalize is {normalize!r}; known: {', '.join(NORMALIZE)}")
-    if not 0 <= step < total_steps:
-        raise ValueError(f"step is {step} and total_steps {total_steps}; expected 0 <= step < total_steps")
+    if not 0 <= step <= total_steps or total_steps < 1:
+        raise ValueError(f"step is {step} and total_steps {total_steps}; expected 0 <= step <= total_steps")
     ids = torch.as_tensor(segments)
+    if ids.dim() != 2:
+        raise ValueError(f"segments have the shape {tuple(ids.shape)}; expected (B, L), a row per example")
     counts = count_segments([ids]) if counts is None else counts.to(ids.device)
-    think, answer = (schedule or Schedule()).weights(step / max(1, total_steps - 1))
+    think, answer = (schedule or Schedule()).weights(min(1.0, step / max(1, total_steps - 1)))
     weights = token_weights(ids[:, 1:], counts, think, answer, normalize)
     return torch.cat([weights.new_zeros(len(ids), 1), weights], dim=1)
 
