@@ -114,6 +114,16 @@ def test_text_of_a_model_does_nothing(page: keyboard.Page) -> None:
     assert "{{7*7}}" in shown
 
 
+def test_a_right_answer_scores_one_question(page: keyboard.Page) -> None:
+    box = "document.querySelector('#answer input, #answer textarea')"
+    page.ask(f"{box}.focus()")
+    page.call("Input.insertText", text="red")
+    page.press("Enter")
+    wait_for(page, f"/✓ right/.test({reply_of(GOOD)}.innerText)")
+    wait_for(page, f"/✗ wrong: the right answer is red/.test({reply_of(HOSTILE)}.innerText)")
+    assert page.ask(f"{box}.value") == ""
+
+
 def test_stop_ends_a_reply(page: keyboard.Page) -> None:
     write_question(page, "answer slowly")
     wait_for(page, f"{reply_of(GOOD)}.ariaBusy === 'true'")

@@ -51,7 +51,11 @@ def add_chat_options(parser: Parser) -> None:
         default="question",
         help="how questions are asked: question (as in training), instructed, or lmms-<benchmark>",
     )
-    parser.add_argument("--scorer", default="exact", help=f"how answers are scored: {', '.join(SCORERS)}")
+    parser.add_argument(
+        "--scorer",
+        default="exact",
+        help=f"how answers are scored: {', '.join(SCORERS)}, or module:function for your own",
+    )
     parser.add_argument("--no-think-view", action="store_true", help="fold the thinking; /think shows it")
     parser.add_argument(
         "--engine", choices=("transformers", "vllm"), default="transformers", help="what generates in this process"

@@ -100,10 +100,14 @@ def make_page(session: Session, keeper: Keeper) -> Any:
         with gradio.Row(equal_height=False):
             boxes = {}
             for model in session.models:
-                with gradio.Column(min_width=320):
+                with gradio.Column(min_width=280):
                     boxes[model.name] = gradio.HTML(render_waiting(model.name))
-        asker = _Asker(session, keeper, boxes, problem)
-        shared = {"inputs": [files, text, answer], "outputs": [problem, *boxes.values()], "show_progress": "hidden"}
+        asker = _Asker(session, keeper, boxes, problem, answer)
+        shared = {
+            "inputs": [files, text, answer],
+            "outputs": [problem, answer, *boxes.values()],
+            "show_progress": "hidden",
+        }
         hidden = {"api_visibility": "private"}
         gradio.on([ask.click, text.submit, answer.submit], asker.ask, trigger_mode="once", **shared, **hidden)
         stop.click(session.stop, queue=False, show_progress="hidden", **hidden)
@@ -141,8 +145,9 @@ def launch_page(page: Any, host: str, port: int) -> None:
 class _Asker:
     """What the button does, in the thread of one event."""
 
-    def __init__(self, session: Session, keeper: Keeper, boxes: dict[str, Any], problem: Any) -> None:
+    def __init__(self, session: Session, keeper: Keeper, boxes: dict[str, Any], problem: Any, answer: Any) -> None:
         self._session, self._keeper, self._boxes, self._problem = session, keeper, boxes, problem
+        self._answer = answer
 
     def ask(self, files: list[str] | None, text: str, answer: str) -> Iterator[dict[Any, str]]:
         """New contents of the columns, as they come."""
@@ -153,7 +158,7 @@ class _Asker:
             yield {self._problem: render_pictures((), [_without_folder(str(error), files)])}
             return
         waiting = {self._boxes[model.name]: render_waiting(model.name, "waiting") for model in self._session.models}
-        yield {self._problem: "", **waiting}
+        yield {self._problem: "", self._answer: "", **waiting}  # the next question has another right answer
         answered = set()
         for event in self._session.ask(question):
             if isinstance(event, Turn):
