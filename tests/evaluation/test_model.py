@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from balanced_thinking.evaluation.model import locate_model
+from balanced_thinking.runs.manifest import MANIFEST
+from balanced_thinking.runs.staging import write_folder
 
 RECIPE = "training: {reasoning_format: boxed}\n"
 
@@ -47,6 +49,14 @@ def test_a_folder_called_model_that_no_run_made_is_itself(tmp_path: Path, monkey
     (tmp_path / "other/model/config.json").write_text("{}")
     found = locate_model("other/model")
     assert (found.folder, found.run, found.format) == ("other/model", None, None)
+
+
+def test_an_exported_model_answers_in_the_format_that_its_folder_names(tmp_path: Path) -> None:
+    with write_folder(tmp_path / "out", about={"kind": "export", "reasoning_format": "boxed"}) as staged:
+        (staged / "config.json").write_text("{}")
+    assert locate_model(str(tmp_path / "out")).format == "boxed"
+    (tmp_path / "out" / MANIFEST).write_text("{")
+    assert locate_model(str(tmp_path / "out")).format is None
 
 
 @pytest.mark.parametrize(

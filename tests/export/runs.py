@@ -31,7 +31,7 @@ def write_run(folder: Path, architecture: str, *, lora: bool, base: str | None =
     loaded = load_model(f"tiny:{architecture}", seed=3)
     recipe: dict[str, Any] = {"stage": "sft", "model": f"tiny:{architecture}", "lora": {"r": 4} if lora else None}
     text = {"data": "world-text"} if architecture == "qwen2" else {}
-    recipe |= DATA | text | {"training": {"max_steps": 2, "learning_rate": 1e-3}}
+    recipe |= DATA | text | {"training": {"max_steps": 2, "learning_rate": 1e-3, "reasoning_format": "think-answer"}}
     (folder / "model").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(recipe))
     about = {"arm": "scale-sft", "stage": "sft", "seed": 7, "examples": 3, "dropped": 1, "steps": 2}

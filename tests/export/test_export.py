@@ -65,7 +65,8 @@ def test_a_run_is_exported_without_its_adapter_and_verified(
     out = tmp_path / "out" / "exported"
     assert exit_code(["export", str(copied), "--out", str(out), *FEW]) == 0
     assert capsys.readouterr().out.strip().endswith(str(out))
-    expected = load_model(str(copied)).model.state_dict()
+    expected, located_format = load_model(str(copied)).model.state_dict(), locate_model(str(copied)).format
+    assert located_format
     shutil.rmtree(copied)
     metadata, body = card_of(out)
     assert "2 of 2 answers of plain transformers are the run's own, token for token" in body
@@ -74,6 +75,7 @@ def test_a_run_is_exported_without_its_adapter_and_verified(
     assert not (out / "adapter_config.json").exists()
     assert not find_damage(out)
     assert "README.md" not in read_manifest(out).files  # its reader completes it
+    assert locate_model(str(out)).format == located_format
     Image.new("RGB", (56, 56), "red").save(tmp_path / "out" / "picture.png")
     monkeypatch.chdir(tmp_path / "out")
     exec(re.findall(r"(?ms)^```python\n(.*?)^```", body)[0].replace("=512", "=4"), {})

@@ -45,7 +45,7 @@ def add_chat_options(parser: Parser) -> None:
     parser.add_argument(
         "--temperature", type=finite_number, default=0.0, help="of the sampling; 0: greedy, as in eval  [0]"
     )
-    parser.add_argument("--format", help="reasoning format of the outputs  [each run's own, else think-answer]")
+    parser.add_argument("--format", help="reasoning format of the outputs  [the run's or export's, else think-answer]")
     parser.add_argument(
         "--prompt",
         default="question",

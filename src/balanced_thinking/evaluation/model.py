@@ -12,6 +12,7 @@ from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.models.find import is_run_folder
 from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.runs.evaluations import read_summary
+from balanced_thinking.runs.manifest import DamagedFilesError, read_manifest
 from balanced_thinking.runs.paths import CHECKPOINTS, EVALUATIONS, MODEL, SUMMARY, EvaluationFiles, RunFiles
 from balanced_thinking.system.files import expand_home
 
@@ -31,9 +32,9 @@ class EvaluatedModel:
 
     @property
     def format(self) -> str | dict[str, Any] | None:
-        """The reasoning format that it was trained in; None where no recipe gives one."""
+        """The reasoning format that it was trained in; None where neither a recipe nor an export gives one."""
         if self.config is None or not self.config.is_file():
-            return None
+            return _exported_format(expand_home(self.folder))
         config = read_yaml_file(self.config)
         training = config.get("training") if isinstance(config, dict) else None
         return training.get("reasoning_format") if isinstance(training, dict) else None
@@ -66,6 +67,14 @@ class EvaluatedModel:
             run = self.config.resolve().parent
             parts = [*([run.parent.name] if _SEED.fullmatch(run.name) else []), run.name, *parts]
         return re.sub(r"[^\w.+=-]+", "-", "-".join(parts)).lstrip(".")
+
+
+def _exported_format(folder: Path) -> str | dict[str, Any] | None:
+    """The format that `balanced export` has noted in a folder; None in any other."""
+    try:
+        return read_manifest(folder).about.get("reasoning_format")
+    except (FileNotFoundError, NotADirectoryError, DamagedFilesError):  # what is damaged, loading refuses
+        return None
 
 
 def _models_evaluated_in(folder: Path) -> list[str]:

@@ -128,7 +128,8 @@ def _answer_and_write(folder: str, out: Path, config: Mapping[str, Any], options
         check_space(loaded.model, out)
     answers = answer_samples(loaded, config, examples, options.samples)
     left_out, base = left_out_settings(loaded), None
-    with write_folder(out, about={"kind": "export", "dtype": dtype}) as staged:
+    format = (config.get("training") or {}).get("reasoning_format")
+    with write_folder(out, about={"kind": "export", "dtype": dtype, "reasoning_format": format}) as staged:
         if options.adapter:
             base = write_adapter(loaded, Path(folder), staged, out)
         else:
