@@ -108,7 +108,14 @@ def test_rewards_are_tried_on_right_answers_before_a_model_is_loaded(tmp_path: P
     good = ScaleGRPOConfig(str(tmp_path), rewards={"own_rewards:answers": 1.0, "own_rewards:late": 1.0}, bf16=False)
     try_own_rewards(good, rows, tokenizer)
     bad = ScaleGRPOConfig(str(tmp_path), rewards={"accuracy": 1.0, "own_rewards:few": 1.0}, bf16=False)
-    with pytest.raises(RecipeError, match=r"own_rewards:few.* returned 1 values.*before training"):
+    wild = ScaleGRPOConfig(str(tmp_path), reward_scorer="own_scorers:wild", bf16=False)
+    with pytest.raises(RecipeError, match=r"row 0: the scorer 'own_scorers:wild' gave 7 for '4'.*on the right answer"):
+        try_own_rewards(wild, rows, tokenizer)
+    (accuracy,) = make_rewards(["accuracy"], tokenizer, scorer="own_scorers:wild")
+    ids = [accuracy.encode("<think>x</think><answer>4</answer>")]
+    with pytest.raises(ScorerError, match="row r7: the scorer 'own_scorers:wild' gave 7"):
+        accuracy(completion_ids=ids, prompts=[""], answer=["4"], id=["r7"])
+    with pytest.raises(RecipeError, match=r"own_rewards:few.* returned 1 values.*on the right answers"):
         try_own_rewards(bad, rows, tokenizer)
 
 

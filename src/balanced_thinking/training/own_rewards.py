@@ -26,6 +26,7 @@ from typing import Any
 
 from balanced_thinking.config.errors import BalancedThinkingError, RecipeError
 from balanced_thinking.config.own_functions import OwnFunction, is_own_name, load_own_function
+from balanced_thinking.scoring.scorers import ScorerError, get_scorer
 from balanced_thinking.segments import Parsed, ReasoningFormat, get_format, render
 from balanced_thinking.training.parsed_reward import ParsedReward
 
@@ -115,16 +116,19 @@ def _name_rows(ids: Sequence[str]) -> str:
 
 
 def try_own_rewards(args: Any, rows: Any, processor: Any) -> None:
-    """Call every reward of the user's own on the right answers of a few rows, before the model is loaded.
+    """Call every reward and scorer of the user's own on the right answers of a few rows, before the model is loaded.
 
     Args:
         args: a `ScaleGRPOConfig`; other arguments have no rewards. rows: of `to_prompts_dataset`.
 
-    Raises RecipeError where a reward fails or gives something else than numbers.
+    Raises RecipeError where one fails or gives something else than numbers.
     """
     names = [name for name in getattr(args, "rewards", None) or () if is_own_name(name)]
-    tried = [dict(row) for row in islice(rows, _TRIED)] if names else []
-    if not tried:
+    scorer = str(getattr(args, "reward_scorer", ""))
+    tried = [dict(row) for row in islice(rows, _TRIED)] if names or is_own_name(scorer) else []
+    if is_own_name(scorer):
+        _try_scorer(scorer, tried)
+    if not names or not tried:
         return
     from transformers import TrainerState
 
@@ -147,10 +151,19 @@ def try_own_rewards(args: Any, rows: Any, processor: Any) -> None:
                 **columns,
             )
         except RewardError as error:
-            raise RecipeError(f"{error} (tried on the right answers, before training)") from error
+            raise RecipeError(f"{error} (tried on the right answers)") from error
 
 
 def _columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Rows as TRL gives them to rewards."""
     columns = {key: [row[key] for row in rows] for key in rows[0] if key != "prompt"}
     return {"prompts": [row["prompt"] for row in rows], **columns}
+
+
+def _try_scorer(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    score = get_scorer(name)
+    for row in rows:
+        try:
+            score(row["answer"], row["answer"], row.get("choices") or ())
+        except ScorerError as error:
+            raise RecipeError(f"row {row.get('id', '?')}: {error} (tried on the right answer)") from error

@@ -17,7 +17,7 @@ from typing import Any
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.own_functions import is_own_name
 from balanced_thinking.scoring.completion import Completion, is_answer_complete
-from balanced_thinking.scoring.scorers import score_against_all
+from balanced_thinking.scoring.scorers import ScorerError, score_against_all
 from balanced_thinking.segments import THINK, Parsed, ReasoningFormat, get_format
 from balanced_thinking.training.own_rewards import OwnReward, load_own_reward
 from balanced_thinking.training.parsed_reward import ParsedReward
@@ -106,7 +106,16 @@ class NamedReward(ParsedReward):
         answers, choices = columns["answer"], columns.get("choices") or none
         rows = zip(answers, choices, columns.get("alternatives") or none, strict=True)
         found = self.parse_completions(completion_ids, prompts)
-        return [self._score_completion(*both) for both in zip(found, rows, strict=True)]
+        ids = columns.get("id") or ["?"] * len(completion_ids)
+        return [self._score_row(*one) for one in zip(ids, found, rows, strict=True)]
+
+    def _score_row(
+        self, id: object, completion: Completion, row: tuple[str, Sequence[str] | None, Sequence[str] | None]
+    ) -> float:
+        try:
+            return self._score_completion(completion, row)
+        except ScorerError as error:
+            raise ScorerError(f"row {id}: {error}") from error
 
     def _score_completion(
         self, completion: Completion, row: tuple[str, Sequence[str] | None, Sequence[str] | None]
