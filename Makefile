@@ -64,7 +64,7 @@ test-chat:
 	$(CHAT_BIN)/python -m pip install --quiet --constraint .venv-chat/constraints.txt torch==2.13.0 --editable '.[dev,chat]'
 	$(TEST_ENV) $(CHAT_BIN)/python -m pytest tests/chat
 
-# A run of every family, exported, in plain transformers when the run is gone; a quarter of an hour on two cores. Writes
+# A run of every family, exported, in plain transformers when the run is gone; about 12 minutes of CPU time. Writes
 # the table of docs/export.md.
 EXPORT_OUT ?= docs/results/export.json
 test-export: setup

@@ -41,7 +41,7 @@ def make_table(rows: dict[str, dict[str, Any]]) -> str:
     lines.append("| --- | --- | ---: | ---: | --- |")
     for row in rows.values():
         name = NAMES.get(row["family"], f"`{row['family']}`")
-        near = f" ({row['near']} near ties)" if row["near"] else ""
+        near = f" ({row['near']} near {'tie' if row['near'] == 1 else 'ties'})" if row["near"] else ""
         trained = "" if row["as_trained"] is None else f"{row['as_trained']} of {row['asked']}"
         processor = "transformers' own" if row["processor"] else "needs torchvision"
         lines.append(f"| {name} | {row['way']} | {row['equal']} of {row['asked']}{near} | {trained} | {processor} |")

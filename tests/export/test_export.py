@@ -328,7 +328,7 @@ def test_plain_answers_imports_nothing_of_this_package() -> None:
     names = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     names += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     assert {str(name).partition(".")[0] for name in names} == {
-        *("__future__", "json", "sys", "pathlib", "typing", "torch", "transformers", "peft")
+        *("__future__", "json", "sys", "pathlib", "typing", "torch", "PIL", "transformers", "peft")
     }
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -63,6 +64,14 @@ def load_processor(request: dict[str, Any]) -> tuple[Any, str | None]:
         return None, "transformers loads this processor with torchvision only, which is not installed here"
 
 
+def with_pictures(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with opened pictures in the place of their paths, as most programs pass them."""
+    for part in (part for one in messages if isinstance(one["content"], list) for part in one["content"]):
+        if (path := part.pop("path", None)) is not None:
+            part["image"] = Image.open(path)
+    return messages
+
+
 def answer(model: Any, inputs: dict[str, Any], max_new_tokens: int) -> dict[str, Any]:
     inputs = {name: value.to(model.device) for name, value in inputs.items()}
     inputs = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
@@ -86,7 +95,7 @@ def main(request_file: str, answers_file: str) -> None:
     for sample, own in zip(request["samples"], prepared, strict=True):
         if processor is not None:
             own = processor.apply_chat_template(
-                sample, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+                with_pictures(sample), tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
             )
         answers.append(answer(model, dict(own), request["max_new_tokens"]))
     result = {"processor": problem, "answers": answers}
