@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Data-loader workers and tests share few cores: threads that spin against each other slow everything down.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: setup demo test test-long test-chat test-families test-export test-loops test-newest faults fuzz bench bench-gpu lint sbom audit docs format clean
+.PHONY: setup demo test test-long test-chat test-families test-export test-vllm test-loops test-newest faults fuzz bench bench-gpu lint sbom audit docs format clean
 
 setup: .venv/.ready
 
@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/balanced demo --out runs/demo
 
 test: setup
-	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not families and not faults" -n 2 --durations=10
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not families and not faults and not servers" -n 2 --durations=10
 
 # DeepSpeed is built from source, which takes half a minute.
 test-long: setup
@@ -71,6 +71,16 @@ test-export: setup
 	EXPORT_OUT=$(EXPORT_OUT) $(TEST_ENV) $(BIN)/python -m pytest tests/export/test_every_family.py -m families
 	$(BIN)/python -m tests.export.table
 
+# What a real vLLM on a CPU answers for our models, and the page docs/served.md to the letter; the environment is its own,
+# half a gigabyte beside torch. Writes docs/results/servers.json and the table of that page.
+SERVERS_BIN := .venv-vllm/bin
+test-vllm: setup
+	test -x $(SERVERS_BIN)/vllm || $(BIN)/python -m tests.servers.environment .venv-vllm
+	rm -f docs/results/servers.json
+	SERVERS_OUT=docs/results/servers.json $(TEST_ENV) $(SERVERS_BIN)/python -m pytest tests/servers -m servers --durations=20
+	$(BIN)/python -m tests.servers.table
+	$(TEST_ENV) $(SERVERS_BIN)/python -m tests.servers.page
+
 # Whether the bounds of pyproject.toml can move: the suite against the newest releases that install together, whatever
 # those bounds say, in an environment of its own (docs/upstream.md). NEWEST="torch==2.14.1 ..." tries others.
 NEWEST ?= torch torchvision transformers trl peft accelerate datasets
@@ -80,7 +90,7 @@ test-newest:
 	$(NEWEST_BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(NEWEST_BIN)/python -m pip install --quiet --upgrade $(NEWEST)
 	$(NEWEST_BIN)/python -m pip list --format freeze | grep -E '^(torch|torchvision|transformers|trl|peft|accelerate|datasets)='
-	PATH="$(CURDIR)/$(NEWEST_BIN):$$PATH" $(TEST_ENV) $(NEWEST_BIN)/python -m pytest -m "not slow and not families and not faults" -n 2 --durations=10
+	PATH="$(CURDIR)/$(NEWEST_BIN):$$PATH" $(TEST_ENV) $(NEWEST_BIN)/python -m pytest -m "not slow and not families and not faults and not servers" -n 2 --durations=10
 
 # The plug-ins of examples/plugins in the frameworks that they are for, each in an environment of its own, against our
 # trainer: losses to 1e-6 (docs/loops.md). About 3 GB and ten minutes, most of them for installing.
@@ -152,4 +162,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-chat .venv-llamafactory .venv-newest .venv-swift .venv-torchvision site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-vllm .venv-chat .venv-llamafactory .venv-newest .venv-swift .venv-torchvision site .pytest_cache .mypy_cache .ruff_cache

@@ -25,6 +25,7 @@ EXPECTED = {
     "108": [r"^ +cosine: 0\.90 0\.78 0\.50 0\.22 0\.10$", r"^ +stairs: 0\.90 0\.63 0\.37 0\.10 0\.10$"],
     "109": [r"^step 1: loss 6\.370 nats$", r"^step 4: loss 5\.\d{3} nats$"],
     "110": [r"^step 1: loss 6\.370 nats$", r"^step 4: loss 5\.\d{3} nats$"],
+    "111": [r"^16 rows, 0 bad ones left out$", r"^exported: README\.md .*model\.safetensors", r"^2 of 2 answers"],
 }
 
 

@@ -49,14 +49,13 @@ def make_table(rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join([*lines, "", f"Measured with {versions}, on a CPU."])
 
 
-def write_table() -> None:
+def replace_measured(page: Path, table: str) -> None:
+    """Puts a table between the marks of a page."""
     begin, end = _MARKS
-    table = make_table(json.loads(MEASURED.read_text(encoding="utf-8")))
     pattern = re.compile(f"{begin}\n.*{end}", re.DOTALL)
-    PAGE.write_text(
-        pattern.sub(lambda _: f"{begin}\n{table}\n{end}", PAGE.read_text(encoding="utf-8")), encoding="utf-8"
-    )
+    text = pattern.sub(lambda _: f"{begin}\n{table}\n{end}", page.read_text(encoding="utf-8"))
+    page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    write_table()
+    replace_measured(PAGE, make_table(json.loads(MEASURED.read_text(encoding="utf-8"))))

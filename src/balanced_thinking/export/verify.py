@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -17,9 +18,10 @@ from balanced_thinking.config.errors import BalancedThinkingError
 from balanced_thinking.export.samples import OwnAnswer, write_request
 from balanced_thinking.models.quantization import read_base_quantization
 
+logger = logging.getLogger(__name__)
 _PROGRAM = Path(__file__).with_name("plain_answers.py")
 _NEAR = 8  # roundings of the dtype, relative to the best logit, within which two tokens count as nearly equal
-_SHOWN_ERROR = 1500  # characters of what the program said
+_SHOWN_ERROR = 500  # characters of the last line that the program wrote
 
 
 class PlainLoadError(BalancedThinkingError, RuntimeError):
@@ -94,9 +96,16 @@ def _run_plain(request: Mapping[str, Any], place: Path) -> dict[str, Any]:
     if done.returncode or not answered.is_file():
         raise PlainLoadError(
             f"plain transformers cannot use {request['folder']} (exit code {done.returncode}): "
-            f"{done.stderr.strip()[-_SHOWN_ERROR:]}"
+            f"{_last_line(done.stderr)[:_SHOWN_ERROR]}"
         )
     return json.loads(answered.read_text(encoding="utf-8"))
+
+
+def _last_line(text: str) -> str:
+    """Of a traceback: the error. The lines before it are logged, for `--verbose`."""
+    *before, last = ["", *text.strip().splitlines()]
+    logger.debug("%s", "\n".join(before).strip())
+    return last
 
 
 def find_difference(own: OwnAnswer, plain: Mapping[str, Any], tolerance: float) -> Difference | None:

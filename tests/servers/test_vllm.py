@@ -1,0 +1,148 @@
+"""What a real vLLM answers for our models, as a server and in our process, and why GRPO needs a GPU for it.
+
+`make test-vllm` builds the environment and runs these. Every figure is kept in SERVERS_OUT as it comes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from balanced_thinking.cli import main
+from balanced_thinking.runs.evaluations import read_predictions
+from tests.servers.models import DATA, STEPS, balanced, train_and_export
+from tests.servers.vllm_server import vllm_server
+
+pytestmark = pytest.mark.servers
+
+ITEMS = 200
+MOST_DIFFERENT = 1  # right answers, of ITEMS
+LEAST_EQUAL = {"float32": 0.99, "bfloat16": 0.5}  # share of equal completions; bfloat16 rounds in another order
+ASKED = ["--data_options.n", str(ITEMS), "--max-new-tokens", "160"]
+ARCHITECTURES = ("qwen2", "llava_next", "gemma3")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two evaluations of one model on the same items: completions that are equal, and right answers."""
+
+    model: str
+    what: str
+    dtype: str
+    items: int
+    equal: int
+    correct_here: int
+    correct_there: int
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Architecture -> the exported folder of a tiny model that was trained for 200 steps, made at its first use."""
+    folder, found = tmp_path_factory.mktemp("models"), {}
+
+    def of(architecture: str) -> Path:
+        if architecture not in found:
+            found[architecture] = train_and_export(architecture, folder)
+        return found[architecture]
+
+    return of
+
+
+def in_own_process(*words: str | Path) -> None:
+    """One command of ours; vLLM keeps threads and memory in the process that it once was in."""
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
+    command = [sys.executable, "-m", "balanced_thinking", *map(str, words)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def evaluate_with(model: Path, data: Sequence[str], out: Path, *options: str) -> Path:
+    """The folder of an evaluation on ITEMS items of the split `test`."""
+    balanced("eval", "--model", model, *data, *ASKED, *options, "--out", out)
+    return out
+
+
+def compare(model: str, what: str, dtype: str, here: Path, there: Path) -> Comparison:
+    ours, theirs = ({one.id: one for one in read_predictions(folder, [])} for folder in (here, there))
+    assert ours.keys() == theirs.keys()
+    return Comparison(
+        model,
+        what,
+        dtype,
+        len(ours),
+        sum(ours[name].completion == theirs[name].completion for name in ours),
+        sum(one.correct for one in ours.values()),
+        sum(one.correct for one in theirs.values()),
+    )
+
+
+def assert_alike(found: Comparison) -> None:
+    """Keeps the figures in SERVERS_OUT, a JSON file, and looks at them."""
+    if (name := os.environ.get("SERVERS_OUT")) is not None:
+        known = json.loads(Path(name).read_text()) if Path(name).exists() else {"comparisons": []}
+        known["comparisons"].append(asdict(found))
+        Path(name).write_text(json.dumps(known, indent=1) + "\n")
+    assert found.equal >= LEAST_EQUAL[found.dtype] * found.items, found
+    assert abs(found.correct_here - found.correct_there) <= MOST_DIFFERENT, found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_server_answers_as_we_do(
+    architecture: str, dtype: str, trained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model, data = trained(architecture), DATA[architecture]
+    here = evaluate_with(model, data, tmp_path / "here", "--dtype", dtype)
+    with vllm_server(model, tmp_path / "log.txt", "--dtype", dtype) as address:
+        there = evaluate_with(model, data, tmp_path / "there", "--server", address)
+    assert_alike(compare(architecture, "a server", dtype, here, there))
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "llava_next"])
+def test_an_adapter_is_served_beside_its_base(
+    architecture: str, trained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    base, data, run = trained(architecture), DATA[architecture], tmp_path / "run"
+    balanced("sft", "--model", base, "--lora.r", "8", *data, *STEPS, "--max_steps", "20", "--out", run)
+    expected = {model: evaluate_with(model, data, tmp_path / f"here-{model.name}") for model in (base, run)}
+    options = ["--dtype", "float32", "--enable-lora", "--max-lora-rank", "8", "--served-model-name", "base"]
+    with vllm_server(base, tmp_path / "log.txt", *options, "--lora-modules", f"mine={run / 'model'}") as address:
+        served = {
+            model: evaluate_with(model, data, tmp_path / name, "--server", address, "--served-model", name)
+            for model, name in ((base, "base"), (run, "mine"))
+        }
+    for model in (base, run):
+        what = "a server, adapter beside its base" if model == run else "the same server, base"
+        assert_alike(compare(architecture, what, "float32", expected[model], served[model]))
+    assert compare(architecture, "adapter or not", "float32", *expected.values()).equal < ITEMS
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "llava_next"])
+def test_vllm_in_our_process_answers_as_we_do(
+    architecture: str, trained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model, data = trained(architecture), DATA[architecture]
+    here = evaluate_with(model, data, tmp_path / "here")
+    there = tmp_path / "there"
+    in_own_process("eval", "--model", model, *data, *ASKED, "--engine", "vllm", "--dtype", "float32", "--out", there)
+    assert_alike(compare(architecture, "`--engine vllm`", "float32", here, there))
+
+
+@pytest.mark.parametrize("mode", ["server", "colocate"])
+def test_grpo_with_vllm_needs_a_gpu(
+    mode: str, trained: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the refusal a server has no NCCL, and a vLLM in the process fails at the first weights it is given."""
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    words = ["grpo", "--model", str(trained("qwen2")), *DATA["qwen2"], "--use_vllm", "true", "--vllm_mode", mode]
+    assert main(words) == 2
+    assert "vLLM cannot take new weights" in capsys.readouterr().err
