@@ -42,6 +42,8 @@ TABLE: list[tuple[list[str], int, str]] = [
     (["study", "study.yaml", "--job", "1"], 2, "did you mean '--jobs'"),
     (["report", "x", "--htm", "y"], 2, "did you mean '--html'"),
     (["demo", "--step", "1"], 2, "did you mean '--steps'"),
+    (["export", "x", "--ot", "y"], 2, "did you mean '--out'"),
+    (["chat", "world-base", "--imag", "x.png"], 2, "did you mean '--image'"),
     (["evl"], 2, "invalid choice"),
     ([], 2, "required: COMMAND"),
     # What is needed and is not given.
@@ -54,6 +56,8 @@ TABLE: list[tuple[list[str], int, str]] = [
     (["convert", "world"], 2, "required: --out"),
     (["study", "study.yaml"], 2, "required: --out"),
     (["report"], 2, "required: runs"),
+    (["export", "runs/done"], 2, "required: --out"),
+    (["chat"], 2, "required: MODEL"),
     # Names of options, of keys of recipes and of training arguments, and what they are called elsewhere.
     (["sft", "--ouput", "x"], 2, "did you mean '--out'"),
     (["sft", "--modle", "x"], 2, "did you mean '--model'"),
@@ -148,6 +152,9 @@ TABLE: list[tuple[list[str], int, str]] = [
     (["eval", "--model", "folder", "--data", "world"], 2, "folder holds no model"),
     (["eval", "--model", "model", *FEW], 2, "model has no tokenizer"),
     (["inspect", "world", "--model", "nowhere"], 2, "no model folder nowhere"),
+    (["export", "nowhere", "--out", "x"], 2, "no model folder nowhere"),
+    (["export", *BASE[1:], "--out", "folder"], 2, "folder"),
+    (["chat", "nowhere"], 2, "no model folder nowhere"),
     (["sft", *BASE, "--data", "wrld"], 2, "did you mean 'world'"),
     (["eval", *BASE, "--data", "wrld"], 2, "did you mean 'world'"),
     (["inspect", "wrld"], 2, "did you mean 'world'"),
@@ -252,6 +259,7 @@ def test_what_stops_any_command_is_said_in_one_line(
 
     needed = {"sft": [], "grpo": [], "eval": BASE, "inspect": ["world"], "convert": ["world", "--out", "x"]}
     needed |= {"study": ["x", "--out", "x"], "report": ["x"], "demo": [], "check": ["x"]}
+    needed |= {"export": ["x", "--out", "x"], "chat": ["x"]}
     monkeypatch.setitem(commands.COMMANDS, name, replace(COMMANDS[name], run=fail))
     assert main([name, *needed[name]]) == code
     error = capsys.readouterr().err.strip()
