@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from balanced_thinking.config.errors import BalancedThinkingError
+from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.export.samples import OwnAnswer, write_request
 from balanced_thinking.models.quantization import read_base_quantization
 
@@ -98,7 +99,7 @@ def _run_plain(request: Mapping[str, Any], place: Path) -> dict[str, Any]:
             f"plain transformers cannot use {request['folder']} (exit code {done.returncode}): "
             f"{_last_line(done.stderr)[:_SHOWN_ERROR]}"
         )
-    return json.loads(answered.read_text(encoding="utf-8"))
+    return read_json_file(answered)
 
 
 def _last_line(text: str) -> str:

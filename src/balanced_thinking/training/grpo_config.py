@@ -22,11 +22,11 @@ class ScaleGRPOConfig(ScaleGRPOOptions, GRPOConfig):
     def __new__(cls, *_: Any, **given: Any) -> ScaleGRPOConfig:
         """Notes which arguments are given, because a dataclass cannot tell a given default from one that is not."""
         config = super().__new__(cls)
-        config._given = frozenset(given)
+        config.given_arguments = frozenset(given)
         return config
 
     def __post_init__(self) -> None:
-        for name, value in algorithm_arguments(self.algorithm, self._given).items():
+        for name, value in algorithm_arguments(self.algorithm, self.given_arguments).items():
             setattr(self, name, value)
         set_device_defaults(self)
         super().__post_init__()
