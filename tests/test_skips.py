@@ -32,7 +32,7 @@ def run_pytest(folder: Path, text: str, *options: str) -> subprocess.CompletedPr
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("options", some_now(bool, [(), ("-n", "2")]))
+@pytest.mark.parametrize("options", some_now(lambda options: not options, [(), ("-n", "2")]))
 def test_skipped_tests_are_counted_by_reason(options: tuple[str, ...], tmp_path: Path) -> None:
     done = run_pytest(tmp_path, SKIPPED + "\ndef test_that_runs(): ...\n", *options)
     assert done.returncode == 0
@@ -42,7 +42,7 @@ def test_skipped_tests_are_counted_by_reason(options: tuple[str, ...], tmp_path:
     assert set(lines[start + 2 : start + 4]) == {"1  unconditional skip", "1  no GPU"}
 
 
-@pytest.mark.parametrize("options", some_now(bool, [(), ("-n", "2")]))
+@pytest.mark.parametrize("options", some_now(lambda options: not options, [(), ("-n", "2")]))
 def test_a_session_in_which_nothing_ran_has_failed(options: tuple[str, ...], tmp_path: Path) -> None:
     done = run_pytest(tmp_path, SKIPPED, *options)
     assert done.returncode == 1

@@ -85,6 +85,7 @@ def test_a_vision_model_passes_every_row() -> None:
     assert max(map(len, found.table().splitlines())) <= 120
 
 
+@pytest.mark.slow
 def test_a_model_of_text_by_its_real_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By the command: an adapter is trained, saved and resumed, and the table is written as JSON."""
     words = ["check", "tiny:qwen2", "--real-weights", "--json", str(tmp_path / "table.json")]

@@ -106,6 +106,7 @@ def test_what_is_done_is_not_checked_again(tmp_path: Path) -> None:
     check_study(make_study(study), tmp_path)
 
 
+@pytest.mark.slow
 def test_with_a_gpu_another_process_creates_the_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("balanced_thinking.study.check.visible_gpus", lambda: ["0"])
     monkeypatch.setattr("balanced_thinking.study.check.find_faults", lambda *_: pytest.fail("this one did"))

@@ -34,7 +34,7 @@ def worker_command(root: Path) -> list[str]:
     return ["balanced_thinking.study.worker", str(root / "study"), "sft/seed-0"]
 
 
-@pytest.mark.parametrize("command", [sft_command, worker_command])
+@pytest.mark.parametrize("command", [sft_command, pytest.param(worker_command, marks=pytest.mark.slow)])
 def test_a_terminated_process_deletes_its_temporary_rows(command: Callable[[Path], list[str]], tmp_path: Path) -> None:
     words, temporary = command(tmp_path), tmp_path / "temporary"
     temporary.mkdir()

@@ -77,7 +77,7 @@ def test_a_bare_loop_has_the_loss_and_the_gradient_of_the_trainer(
     assert sum(squares) ** 0.5 == pytest.approx(norms.norms[0], rel=1e-5)
 
 
-@pytest.mark.parametrize(("size", "accumulation"), [(8, 1), (2, 4)])
+@pytest.mark.parametrize(("size", "accumulation"), [pytest.param(8, 1, marks=pytest.mark.slow), (2, 4)])
 def test_transformers_own_trainer_follows_ours_step_by_step(
     rows: Dataset, size: int, accumulation: int, tmp_path: Path
 ) -> None:

@@ -98,7 +98,7 @@ def test_grpo_starts_from_a_quantized_run(
     assert ("which rounds what the adapter has learned" in capsys.readouterr().err) == bool(more)
 
 
-@pytest.mark.parametrize("frozen", [["vision", "projector"], ["language"]])
+@pytest.mark.parametrize("frozen", [["vision", "projector"], pytest.param(["language"], marks=pytest.mark.slow)])
 def test_frozen_parts_stay_and_the_others_learn(
     frozen: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
