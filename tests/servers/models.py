@@ -36,6 +36,9 @@ def write_base(architecture: str, folder: Path) -> None:
     transformers drops that level, and writes it again where it has read it; vLLM expects it.
     """
     model, processor = build_tiny(architecture, size=SIZE)
+    if architecture == "gemma3":  # vLLM looks for Gemma's tokens of one to four line breaks
+        processor.tokenizer.add_tokens(["\n" * count for count in range(1, 5)])
+        model.resize_token_embeddings(len(processor.tokenizer), pad_to_multiple_of=8)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     file = folder / "model.safetensors"

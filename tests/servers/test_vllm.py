@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from balanced_thinking.cli import main
 from balanced_thinking.runs.evaluations import read_predictions
+from tests.cli.tiny_commands import exit_code
 from tests.servers.models import DATA, STEPS, balanced, train_and_export
 from tests.servers.vllm_server import vllm_server
 
@@ -25,7 +25,10 @@ pytestmark = pytest.mark.servers
 
 ITEMS = 200
 MOST_DIFFERENT = 1  # right answers, of ITEMS
-LEAST_EQUAL = {"float32": 0.99, "bfloat16": 0.5}  # share of equal completions; bfloat16 rounds in another order
+# Shares of equal completions. bfloat16 rounds in another order. A Gemma 3 picture sees itself both ways, for which
+# attention of vLLM on CPUs has no mask.
+LEAST_EQUAL = {"float32": 0.99, "bfloat16": 0.5}
+LEAST_EQUAL_OF_GEMMA3 = 0.8
 ASKED = ["--data_options.n", str(ITEMS), "--max-new-tokens", "160"]
 ARCHITECTURES = ("qwen2", "llava_next", "gemma3")
 
@@ -90,7 +93,8 @@ def assert_alike(found: Comparison) -> None:
         known = json.loads(Path(name).read_text()) if Path(name).exists() else {"comparisons": []}
         known["comparisons"].append(asdict(found))
         Path(name).write_text(json.dumps(known, indent=1) + "\n")
-    assert found.equal >= LEAST_EQUAL[found.dtype] * found.items, found
+    least = LEAST_EQUAL_OF_GEMMA3 if found.model == "gemma3" else LEAST_EQUAL[found.dtype]
+    assert found.equal >= least * found.items, found
     assert abs(found.correct_here - found.correct_there) <= MOST_DIFFERENT, found
 
 
@@ -144,5 +148,5 @@ def test_grpo_with_vllm_needs_a_gpu(
     if torch.cuda.is_available():
         pytest.skip("a GPU is here")
     words = ["grpo", "--model", str(trained("qwen2")), *DATA["qwen2"], "--use_vllm", "true", "--vllm_mode", mode]
-    assert main(words) == 2
+    assert exit_code(words) == 2
     assert "vLLM cannot take new weights" in capsys.readouterr().err
