@@ -371,6 +371,7 @@ def test_quiet_leaves_the_result_alone(
     assert ("step 2: loss" in err) == shown
 
 
+@pytest.mark.slow
 def test_no_line_is_redrawn_in_a_log_file(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "balanced_thinking", "sft", *BASE, *FEW, *STEPS, "--out", str(tmp_path / "run")]
     with (tmp_path / "log").open("wb") as log:

@@ -142,6 +142,7 @@ print(peak_mib() - before)
 
 
 @pytest.mark.skipif(not are_fast_matmuls_exact(), reason="the faster products are not used here")
+@pytest.mark.slow
 def test_a_thousand_shapes_of_products_are_not_all_kept() -> None:
     """Unless the user asks for that."""
     chosen = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")

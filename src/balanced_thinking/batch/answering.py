@@ -50,7 +50,7 @@ class RowAnswerer:
             eos_token_id=self.stops,
             pad_token_id=self.tokenizer.pad_token_id,
         )
-        with _generating(self.model):
+        with generation_mode(self.model):
             found = self.model.generate(
                 **inputs, generation_config=config, stopping_criteria=StoppingCriteriaList([ends])
             )
@@ -86,8 +86,12 @@ class _EndsOfAnswers(StoppingCriteria):
 
 
 @contextmanager
-def _generating(model: Any) -> Iterator[None]:
-    """Dropout is off, and the checkpoint's defaults of generation do not count; afterwards all is as before."""
+def generation_mode(model: Any) -> Iterator[None]:
+    """Dropout is off, and the checkpoint's defaults of generation do not count; afterwards all is as before.
+
+    `generate` takes what its options leave open from these defaults. Qwen's repetition penalty would count the prompt's
+    option letters as repeated, and greedy would not be greedy.
+    """
     training, own = [part for part in model.modules() if part.training], model.generation_config
     model.eval()
     model.generation_config = GenerationConfig()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
+from balanced_thinking.batch.answering import generation_mode
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.batch.turn_end import describe_added_stop, stop_token_ids
 from balanced_thinking.data.example import Example
@@ -102,7 +102,7 @@ class LocalEngine(Engine):
             return_dict_in_generate=True,
         )
         stopping = StoppingCriteriaList([finished])
-        with _evaluation_mode(self.model), _without_generation_defaults(self.model):
+        with generation_mode(self.model):
             return self.model.generate(**inputs, generation_config=config, stopping_criteria=stopping)
 
     def _inputs_of_remaining(self, output: Any, mask_BL: torch.Tensor, remaining: list[int]) -> dict[str, Any]:
@@ -117,29 +117,6 @@ class LocalEngine(Engine):
         written = ids_BL.shape[1] - mask_BL.shape[1]
         mask_BL = torch.nn.functional.pad(mask_BL[index], (0, written), value=1)
         return {"input_ids": ids_BL, "attention_mask": mask_BL, name: cache}
-
-
-@contextmanager
-def _evaluation_mode(model: Any) -> Iterator[None]:
-    """Dropout is off within; afterwards every part is in the mode that its user left it in."""
-    training = [part for part in model.modules() if part.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
-
-
-@contextmanager
-def _without_generation_defaults(model: Any) -> Iterator[None]:
-    """`generate` takes what its options leave open from the checkpoint's own settings. Qwen's repetition penalty would
-    count the prompt's option letters as repeated, and greedy would not be greedy."""
-    own, model.generation_config = model.generation_config, GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = own
 
 
 class FinishedSequences(StoppingCriteria):
