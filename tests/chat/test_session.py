@@ -66,6 +66,15 @@ def test_a_stop_keeps_what_there_is_and_asks_nobody_else(paused: Session, sessio
     assert turns[0].flaws == []  # the user's doing, not the model's
 
 
+def test_a_reader_that_leaves_ends_the_reply(session: Session) -> None:
+    """Else the next question would have the model at the same time."""
+    events = session.ask(Question("what is it ?"))
+    assert isinstance(next(events), Progress)
+    events.close()  # type: ignore[attr-defined]
+    assert "generation" not in [thread.name for thread in threading.enumerate()]
+    assert len(turns_of(session, Question("what is it ?"))) == 2
+
+
 def test_a_stop_before_a_question_does_not_stop_it(session: Session) -> None:
     session.stop()
     assert [turn.model for turn in turns_of(session, Question("what is it ?"))] == ["world-reasoner", "tiny:qwen2"]

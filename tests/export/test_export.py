@@ -357,6 +357,21 @@ def test_a_base_on_the_hub_is_in_the_metadata(text: Path, tmp_path: Path) -> Non
     assert "| owner/rows | train | to be filled in |" in body
 
 
+def test_no_secret_and_no_place_of_this_machine_is_on_a_card(text: Path, tmp_path: Path) -> None:
+    mine = shutil.copytree(text, tmp_path / "mine")
+    config = yaml.safe_load((mine / "config.yaml").read_text()) | {"model": "runs/first", "data": "data/my.jsonl"}
+    config["training"] |= {"hub_token": "hf_1", "run_name": "mine", "model_init_kwargs": {"token": "hf_2", "a": 1}}
+    config["model_options"] = {"token": "hf_3", "dtype": "float32"}
+    (mine / "config.yaml").write_text(yaml.safe_dump(config))
+    facts = collect_facts(locate_model(str(mine)))
+    settings = dict(facts.settings)
+    assert "hf_" not in str(settings)
+    assert settings["model_init_kwargs"] == "{'a': 1}"
+    assert settings["model_options.dtype"] == "float32"
+    assert "run_name" not in settings
+    assert (facts.base_hub, [row.hub for row in facts.data]) == (None, [None])  # not there any more, but files
+
+
 # A name in a recipe, and how a card that others read shows it.
 SHOWN = [
     ("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct"),

@@ -25,6 +25,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "embedding-of-a-tied-head": {"target_modules": ["q_proj", "embed_tokens"]},
     "tied-head": {"target_modules": ["q_proj", "lm_head"]},
     "own-head": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "own-embedding-of-a-tied-head": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
     "own-tokens": {"target_modules": ["q_proj"], "trainable_token_indices": [3, 5]},
 }
 
@@ -56,6 +57,8 @@ def test_a_folded_adapter_is_the_base_with_the_adapter(name: str, tmp_path: Path
     folded = fold_adapter(adapted)
     assert not any(isinstance(part, PeftModel) or "lora" in key for key, part in folded.named_modules())
     torch.testing.assert_close(logits(folded), with_adapter, rtol=1e-5, atol=1e-5)
+    tied = folded.get_input_embeddings().weight is folded.get_output_embeddings().weight
+    assert {one.tie_word_embeddings for one in (folded.config, folded.config.get_text_config())} == {tied}
     folded.save_pretrained(tmp_path)
     read = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(logits(read), logits(folded))

@@ -124,7 +124,9 @@ def test_a_resumed_run_measures_and_chooses_the_same(chosen_by_accuracy: Path, t
     assert equal(weights_of(run / "model"), weights_of(chosen_by_accuracy / "model"))
 
 
-def test_a_lower_answer_nll_is_better_and_early_stopping_is_final(tmp_path: Path) -> None:
+def test_a_lower_answer_nll_is_better_and_early_stopping_is_final(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A learning rate that destroys the model: the first evaluation that is worse ends the training."""
     given = recipe("eval_answer_nll", learning_rate=0.1, max_steps=6, early_stopping_patience=1)
     run = tmp_path / "run"
@@ -137,7 +139,9 @@ def test_a_lower_answer_nll_is_better_and_early_stopping_is_final(tmp_path: Path
     provenance = json.loads((run / "provenance.json").read_text())
     assert (provenance["steps"], provenance["stopped_early"]) == (best + 1, True)
     before = (run / "metrics.jsonl").read_text()
-    train(given, run, resume=True)  # it is finished
+    with caplog.at_level("INFO"):
+        train(given, run, resume=True)  # it is finished
+    assert f"early stopping after step {best + 1}; raise --early_stopping_patience" in caplog.text
     assert (run / "metrics.jsonl").read_text() == before
     # Killed after the last checkpoint: the same end, without another step.
     shutil.rmtree(run / "model")
@@ -199,6 +203,8 @@ def test_combinations_that_cannot_be_are_refused(training: dict[str, Any], said:
 def test_a_trainer_that_cannot_answer_is_refused(tmp_path: Path) -> None:
     loaded = load_model("tiny:qwen2")
     rows = Dataset.from_list([{"prompt": "a", "completion": "<think>b</think><answer>c</answer>"}])
+    with pytest.raises(ValueError, match="nothing says what must improve"):
+        ScaleSFTConfig(str(tmp_path), **QUIET, early_stopping_patience=1)
     args = ScaleSFTConfig(str(tmp_path), **QUIET, validation_generate=1)
     with pytest.raises(ValueError, match="no eval_dataset of known length"):
         ScaleSFTTrainer(loaded.model, args, train_dataset=rows, processing_class=loaded.processor)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from balanced_thinking.config import own_functions
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import to_prompts_dataset
@@ -21,6 +22,7 @@ from balanced_thinking.scoring.scorers import ScorerError, get_scorer
 from balanced_thinking.segments import get_format
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.own_rewards import RewardError, load_own_reward, try_own_rewards
+from balanced_thinking.training.recorded_functions import list_own_functions
 from balanced_thinking.training.rewards import check_rewards, make_rewards
 from tests.cli.tiny_commands import LEARNING, STEPS, TINY, exit_code
 
@@ -141,6 +143,13 @@ def test_an_edited_scorer_makes_another_evaluation() -> None:
     Path("own_scorers.py").write_text(SCORERS + "# edited")
     assert identity("own_scorers:loose") != before
     assert identity("exact") == named
+
+
+def test_every_key_that_names_a_scorer_is_recorded_and_found_beside_the_recipe() -> None:
+    for key in ("reward_scorer", "validation_scorer"):
+        (found,) = list_own_functions({key: "own_scorers:loose"})
+        assert found.name == "own_scorers:loose"
+        assert list(own_functions._own_names({"training": {key: "own_scorers:loose"}})) == ["own_scorers:loose"]
 
 
 def test_a_run_records_its_rewards_and_does_not_continue_with_changed_ones(capsys: pytest.CaptureFixture[str]) -> None:

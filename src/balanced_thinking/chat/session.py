@@ -6,7 +6,8 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from balanced_thinking.batch.picture_rules import check_picture_size
@@ -152,8 +153,10 @@ class Session:
         opened, began = scorer.find_opened(example), time.monotonic()
         generation = _Generation(engine, example, self._stop)
         ids: list[int] = []
-        for ids in generation.follow():
-            yield Progress(model.name, _decode(ids, engine), model.format, opened, len(ids), time.monotonic() - began)
+        with closing(generation.follow()) as news:
+            for ids in news:
+                seconds = time.monotonic() - began
+                yield Progress(model.name, _decode(ids, engine), model.format, opened, len(ids), seconds)
         seconds = time.monotonic() - began
         if generation.failure is not None:
             yield Turn(model.name, question, example, model.format, refusal=_describe_failure(generation.failure))
@@ -192,12 +195,27 @@ class _Generation:
         self.failure: BaseException | None = None
         self._engine, self._example, self._stop = engine, example, stop
         self._news: queue.SimpleQueue[list[int] | None] = queue.SimpleQueue()
+        self._left, self._was_aborted = threading.Event(), False
 
-    def follow(self) -> Iterator[list[int]]:
-        """The ids so far, whenever there are more; only the newest where the reader is slower than the model."""
+    def follow(self) -> Generator[list[int], None, None]:
+        """The ids so far, whenever there are more; only the newest where the reader is slower than the model.
+
+        A reader that leaves early ends the generation, too: the next one needs the model for itself.
+        """
         thread = threading.Thread(target=self._run, name="generation", daemon=True)
         thread.start()
-        ended = was_aborted = False
+        try:
+            yield from self._follow_news()
+        finally:
+            self._left.set()
+            if thread.is_alive():
+                self._engine.abort()
+            thread.join()
+        if self._was_aborted and self.failure is not None:
+            self.failure = None
+
+    def _follow_news(self) -> Iterator[list[int]]:
+        ended = False
         while not ended:
             found = None
             try:
@@ -207,14 +225,11 @@ class _Generation:
                     ended, found = newer is None, newer or found
                 ended = ended or found is None
             except queue.Empty:
-                if self._stop.is_set() and not was_aborted:
-                    was_aborted = True
+                if self._stop.is_set() and not self._was_aborted:
+                    self._was_aborted = True
                     self._engine.abort()
             if found is not None:
                 yield found
-        thread.join()
-        if was_aborted and self.failure is not None:
-            self.failure = None
 
     def _run(self) -> None:
         try:
@@ -227,4 +242,4 @@ class _Generation:
 
     def _listen(self, ids: list[int]) -> bool:
         self._news.put(ids)
-        return not self._stop.is_set()
+        return not (self._stop.is_set() or self._left.is_set())

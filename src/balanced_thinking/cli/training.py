@@ -40,12 +40,11 @@ def add_training_options(parser: Parser, stage: str) -> None:
         action="store_true",
         help="check settings and rows, print the plan (model, data, lengths, steps, weights), and start nothing",
     )
-    if stage == "grpo":
-        parser.add_argument(
-            "--allow-changed-rewards",
-            action="store_true",
-            help="with --resume: continue although the file of an own reward or scorer has changed; not exact",
-        )
+    parser.add_argument(
+        "--allow-changed-rewards",
+        action="store_true",
+        help="with --resume: continue although the file of an own reward or scorer has changed; not exact",
+    )
     parser.epilog = (
         "--config or --model is needed. The keys of a recipe, the training arguments below and all others of TRL's "
         f"{stage.upper()}Config (--learning_rate, --max_steps ...) follow as --name value; --help-all shows them. "
@@ -188,7 +187,7 @@ def run_training(arguments: argparse.Namespace) -> Path | None:
             out,
             resume=arguments.resume,
             allow_partial_resume=arguments.allow_partial_resume,
-            allow_changed_rewards=getattr(arguments, "allow_changed_rewards", False),
+            allow_changed_rewards=arguments.allow_changed_rewards,
         )
 
 

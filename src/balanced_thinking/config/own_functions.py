@@ -21,7 +21,7 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
 
 _OURS = "__balanced_thinking_own__"  # marks modules that were imported here
-_SCORER_KEYS = ("scorer", "reward_scorer")
+_SCORER_KEYS = ("scorer", "reward_scorer", "validation_scorer")
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 

@@ -135,12 +135,13 @@ def _write_snippet(model: CardModel) -> str:
     lines.append(f"place = {json.dumps(model.name)}  # this folder, or its name on the hub")
     if adapter:
         lines.append("base = PeftConfig.from_pretrained(place).base_model_name_or_path")
-        how = ""
         if model.quantized:
             lines.append(f'stored = json.loads(Path(place, "{QUANTIZATION_FILE}").read_text())')
             lines.append('how = {"dtype": stored.pop("base_dtype")}')
             lines.append('how["quantization_config"] = BitsAndBytesConfig.from_dict(stored)')
             how = ", **how"
+        else:
+            how = f', dtype="{model.dtype}"'  # as it was verified
         lines.append(f"base = {auto}.from_pretrained(base{how})")
         lines.append("model = PeftModel.from_pretrained(base, place)")
         lines.append("model.generation_config = GenerationConfig.from_pretrained(place)")

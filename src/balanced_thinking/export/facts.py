@@ -13,17 +13,19 @@ from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.data.mixture import list_parts
 from balanced_thinking.evaluation.model import EvaluatedModel, locate_model
 from balanced_thinking.models.adapters import is_hub_name
-from balanced_thinking.models.find import EMBEDDED, TINY_PREFIX, adapter_base_name, is_run_folder
+from balanced_thinking.models.find import TINY_PREFIX, adapter_base_name, is_path, is_run_folder
 from balanced_thinking.runs.chain import follow_parents
 from balanced_thinking.runs.evaluations import Evaluation
 from balanced_thinking.runs.load import Run, load_run
 from balanced_thinking.runs.paths import MODEL
 from balanced_thinking.statistics.intervals import wilson_interval
+from balanced_thinking.system.crash import SECRET_NAME
 from balanced_thinking.system.files import expand_home
 
 # Data that are part of this package, and their licence.
 _OWN_DATA = {"world": "Apache-2.0", "world-text": "Apache-2.0"}
 TO_FILL_IN = "to be filled in"
+_OF_A_PLACE = ("run_name", "output_dir", "logging_dir")
 _LONGEST_VALUE = 200  # characters of a setting on the card
 
 
@@ -126,7 +128,7 @@ def _first_base(configs: Sequence[Mapping[str, Any]], folder: str) -> str:
 
 
 def _is_on_hub(base: str) -> bool:
-    return "/" in base and is_hub_name(base) and not base.startswith(TINY_PREFIX) and base not in EMBEDDED
+    return is_hub_name(base) and not is_path(base) and not base.startswith(TINY_PREFIX)
 
 
 def shorten_place(name: str) -> str:
@@ -152,7 +154,7 @@ def _describe_parts(config: Mapping[str, Any]) -> Iterator[DataRow]:
     for part in parts:
         name, _, path = part.data.partition(":")
         hub = next((one for one in (path, part.data) if "/" in one and is_hub_name(one)), None)
-        if hub is not None and expand_home(hub).exists():
+        if hub is not None and (expand_home(hub).exists() or Path(hub).suffix):  # a file may be elsewhere by now
             hub = None
         shown = hub or (f"{name}:{shorten_place(path)}" if path else shorten_place(part.data))
         weight = "" if part.weight is None else f" (weight {part.weight:g})"
@@ -183,8 +185,19 @@ def _flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         inner = value.items() if isinstance(value, Mapping) else [("", value)] if value is not None else ()
         for name, one in inner:
             full = name if key == "training" else f"{key}.{name}".rstrip(".")
-            if one is not None and not _is_place(one):
-                yield full, str(one)[:_LONGEST_VALUE]
+            if one is not None and not _is_private(name) and not _is_place(one):
+                yield full, str(_without_private(one))[:_LONGEST_VALUE]
+
+
+def _is_private(name: str) -> bool:
+    """Whether a setting may hold a secret, such as `hub_token`, or is about the place where a run was."""
+    return SECRET_NAME.search(name) is not None or name.startswith(("hub_", "push_to_hub")) or name in _OF_A_PLACE
+
+
+def _without_private(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _without_private(one) for name, one in value.items() if not _is_private(str(name))}
+    return value
 
 
 def _is_place(value: object) -> bool:

@@ -56,7 +56,13 @@ def push_folder(folder: Path, name: str, *, private: bool) -> str:
     api = HfApi()
     with _explain_failures(name):
         address = api.create_repo(name, private=private, exist_ok=False)
-        api.upload_folder(repo_id=name, folder_path=folder, commit_message="Add the model")
+    try:
+        with _explain_failures(name):
+            api.upload_folder(repo_id=name, folder_path=folder, commit_message="Add the model")
+    except PushError as error:
+        raise PushError(
+            f"{error}. The empty repository {name} was created: upload the folder with `hf upload {name} {folder}`"
+        ) from error
     return str(address)
 
 

@@ -130,7 +130,7 @@ def find_model_source(name: str) -> str:
         found = RunFiles(folder).model if is_run_folder(folder) else folder
         refuse_altered_model(found)
         return str(found)
-    if _is_path(name):
+    if is_path(name):
         beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
         folders = [str(Path(name).parent / place.name) for place in beside if place.is_dir()]
         similar = did_you_mean(name, [*folders, *EMBEDDED])
@@ -142,7 +142,7 @@ def find_model_source(name: str) -> str:
     return name
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
     """Whether it must be a path: no OWNER/NAME of the hub, or OWNER is a folder with runs."""
     owner, slash, rest = name.partition("/")
     if name.startswith((".", "/", "~")) or not slash or "/" in rest:
@@ -167,7 +167,7 @@ def adapter_base_name(path: str) -> str | None:
         return str(found)
     if Path(base).name in EMBEDDED:  # of an installation that is elsewhere now
         return Path(base).name
-    if _is_path(base):
+    if is_path(base):
         raise ModelNotFoundError(
             f"{path} is an adapter on the base model {base}, and there is no such folder, nor one beside the adapter; "
             f"copy the base there, or set base_model_name_or_path in {adapter}"

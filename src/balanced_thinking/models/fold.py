@@ -25,7 +25,16 @@ def fold_adapter(adapted: PeftModel) -> Any:
         for part in list(adapted.modules()):
             if isinstance(part, BaseTunerLayer) and _is_of_16_bits(part):
                 _merge_in_float32(part)
-        return adapted.merge_and_unload()
+        return _without_false_ties(adapted.merge_and_unload())
+
+
+def _without_false_ties(model: Any) -> Any:
+    """The model; where embedding and head differ (`modules_to_save`), both of its configurations say so."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is not None and embedding.weight is not head.weight:
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False
+    return model
 
 
 def _is_of_16_bits(part: BaseTunerLayer) -> bool:

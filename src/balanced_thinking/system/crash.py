@@ -25,7 +25,7 @@ from balanced_thinking.system.text import shorten_text, show_controls
 FAILED = 1
 _PREFIX, _SUFFIX = "balanced-crash-", ".txt"
 _VERSIONED = ("balanced-thinking", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "huggingface-hub")
-_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
+SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"://[^/\s'\"@]{1,200}@")  # no open repeat: a text of a million letters is read once
 _SHORTEST_SECRET = 6  # characters; shorter values are words such as "true"
 _FRAMES = 200  # of one traceback: an endless recursion has a thousand alike
@@ -136,7 +136,7 @@ def _describe_command(words: Sequence[str]) -> str:
     shown, hide = [], False
     for word in words:
         name, equals, _ = word.partition("=")
-        secret = word.startswith("-") and _SECRET_NAME.search(name) is not None
+        secret = word.startswith("-") and SECRET_NAME.search(name) is not None
         shown.append(_HIDDEN if hide else f"{name}={_HIDDEN}" if secret and equals else word)
         hide = secret and not equals
     return " ".join(repr(word) if " " in word else word for word in shown)
@@ -144,8 +144,8 @@ def _describe_command(words: Sequence[str]) -> str:
 
 def _hide_secrets(text: str, command: Sequence[str]) -> str:
     """The text without what the environment and the command line keep secret, and without credentials of addresses."""
-    values = {value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
-    values |= {value for name, value in _named_values(command) if _SECRET_NAME.search(name)}
+    values = {value for name, value in os.environ.items() if SECRET_NAME.search(name)}
+    values |= {value for name, value in _named_values(command) if SECRET_NAME.search(name)}
     for value in sorted(values, key=len, reverse=True):
         if len(value) >= _SHORTEST_SECRET:
             text = text.replace(value, _HIDDEN)

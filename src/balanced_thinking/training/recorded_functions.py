@@ -14,13 +14,14 @@ from balanced_thinking.scoring.scorers import load_own_scorer
 from balanced_thinking.training.own_rewards import load_own_reward
 
 logger = logging.getLogger(__name__)
+_SCORERS = ("reward_scorer", "validation_scorer")
 
 
 def list_own_functions(training: Mapping[str, Any]) -> list[OwnFunction]:
     """Those that training arguments name. Raises RecipeError where one cannot be loaded."""
-    rewards, scorer = training.get("rewards") or {}, training.get("reward_scorer")
-    found = [load_own_reward(name) for name in rewards if is_own_name(name)]
-    return [*found, load_own_scorer(scorer)] if is_own_name(scorer) else found
+    rewards = [name for name in training.get("rewards") or {} if is_own_name(name)]
+    scorers = [name for key in _SCORERS if is_own_name(name := training.get(key))]
+    return [*map(load_own_reward, rewards), *map(load_own_scorer, scorers)]
 
 
 def record_own_functions(training: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from balanced_thinking.config.errors import RecipeError, UsageError
 from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.runs.checkpoints import list_checkpoints, list_damaged_checkpoints, set_aside
+from balanced_thinking.runs.directory import read_provenance
 from balanced_thinking.runs.manifest import Damage, DamagedFilesError, describe_damages
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.runs.staging import clear_leftovers
@@ -137,6 +138,15 @@ def verify_checkpoint(folder: str, needed: Sequence[StatePart], *, allow_partial
     for part in found.missing:
         logger.warning("%s continues without the state of its %s: %s", folder, part.name, part.effect)
     return ResumeChoice(folder, tuple(part.name for part in found.missing))
+
+
+def describe_finished(out: Path, args: Any, steps: int) -> str:
+    """Why a run has no further step, and which option gives it some."""
+    about = read_provenance(out)
+    if about is not None and about.stopped_early:
+        return f"{out} was ended by early stopping after step {steps}; raise --early_stopping_patience to train further"
+    further = "max_steps" if args.max_steps > 0 else "num_train_epochs"
+    return f"{out} has taken all its {steps} steps; raise --{further} to train it further"
 
 
 def choose_state(out: Path, args: Any, allow_partial: bool) -> ResumeChoice | None:

@@ -59,7 +59,7 @@ from balanced_thinking.training.peers import LostRankError
 from balanced_thinking.training.rank_change import refuse_other_division
 from balanced_thinking.training.recipe import Recipe, load_recipe
 from balanced_thinking.training.recorded_functions import record_own_functions, refuse_changed_functions
-from balanced_thinking.training.resume import ResumeChoice, ResumeError, choose_state
+from balanced_thinking.training.resume import ResumeChoice, ResumeError, choose_state, describe_finished
 from balanced_thinking.training.safety import (
     refuse_several_gpus,
     refuse_unsupported_precision,
@@ -158,8 +158,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
     files = RunFiles(out)
     taken = _count_all_steps(files, recipe) if resume else None
     if taken is not None and on_first_rank(lambda: is_model_intact(files.model, files.checkpoints)):
-        further = "max_steps" if args.max_steps > 0 else "num_train_epochs"
-        logger.info("%s has taken all its %d steps; raise --%s to train it further", out, taken, further)
+        logger.info("%s", describe_finished(out, args, taken))
         return files.model
     choice = _choose_beginning(files, recipe, args, allow_partial) if resume else None
     checkpoint = choice.path if choice else None

@@ -25,6 +25,11 @@ class ScaleSFTConfig(ScaleSFTOptions, SFTConfig):
         self.check_options()
         self._refuse_inexact()
         self._refuse_clipping_of_matched_norm()
+        if self.early_stopping_patience is not None and self.metric_for_best_model is None:
+            raise ValueError(
+                f"early_stopping_patience is {self.early_stopping_patience}, but nothing says what must improve; set "
+                "metric_for_best_model, such as answer_nll"
+            )
 
     def _refuse_clipping_of_matched_norm(self) -> None:
         matched = self.match_gradient_norm
