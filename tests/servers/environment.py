@@ -76,8 +76,9 @@ def declare_operators(site: Path) -> None:
     """The two operators that torchvision expects when it is imported, without an implementation."""
     code = (
         "\nif not _has_ops():\n"
+        "    from torch import library\n"
         "    for _name in ('nms', 'qnms'):\n"
-        "        torch.library.define(f'torchvision::{_name}', '(Tensor dets, Tensor scores, float iou) -> Tensor')\n"
+        "        library.define(f'torchvision::{_name}', '(Tensor dets, Tensor scores, float iou) -> Tensor')\n"
     )
     with (site / "torchvision" / "extension.py").open("a") as file:
         file.write(code)

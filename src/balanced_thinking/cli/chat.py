@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from balanced_thinking.cli.data import read_image_options
+from balanced_thinking.cli.evaluation import add_engine_options
 from balanced_thinking.cli.output import show_result
 from balanced_thinking.cli.parser import Parser, finite_number, integer_between, token_count
 from balanced_thinking.config.errors import FileInTheWayError, RecipeError
@@ -57,28 +58,11 @@ def add_chat_options(parser: Parser) -> None:
         help=f"how answers are scored: {', '.join(SCORERS)}, or module:function for your own",
     )
     parser.add_argument("--no-think-view", action="store_true", help="fold the thinking; /think shows it")
-    parser.add_argument(
-        "--engine", choices=("transformers", "vllm"), default="transformers", help="what generates in this process"
-    )
-    parser.add_argument(
-        "--server", help="an OpenAI-compatible server that serves the models, such as http://localhost:8000/v1"
-    )
+    add_engine_options(parser)
     parser.add_argument(
         "--served-model",
         action="append",
         help="a model's name on the server, once for each  [the only one that it lists; of several, MODEL]",
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="auto",
-        help="number type of the weights; auto: the checkpoint's own on a GPU, float32 on a CPU",
-    )
-    parser.add_argument(
-        "--allow-missing",
-        action="append",
-        metavar="NAME",
-        help="a tensor, or a pattern of names, that the checkpoint may lack; may be repeated",
     )
     parser.epilog = (
         "Options of the image processor follow as --image_options.NAME value (default: those that were saved with the "

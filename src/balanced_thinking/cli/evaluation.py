@@ -11,6 +11,28 @@ from balanced_thinking.cli.parser import Parser, batch_size, shot_count, token_c
 from balanced_thinking.data.permissions import permit
 
 
+def add_engine_options(parser: Parser) -> None:
+    """What generates, and how the weights are loaded: the same in every command that asks models."""
+    parser.add_argument(
+        "--engine", choices=("transformers", "vllm"), default="transformers", help="what generates in this process"
+    )
+    parser.add_argument(
+        "--server", help="an OpenAI-compatible server that serves the model, such as http://localhost:8000/v1"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="number type of the weights; auto: the checkpoint's own on a GPU, float32 on a CPU",
+    )
+    parser.add_argument(
+        "--allow-missing",
+        action="append",
+        metavar="NAME",
+        help="a tensor, or a pattern of names, that the checkpoint may lack; may be repeated",
+    )
+
+
 def add_evaluation_options(parser: Parser) -> None:
     from balanced_thinking.scoring.scorers import SCORERS
 
@@ -19,30 +41,12 @@ def add_evaluation_options(parser: Parser) -> None:
         required=True,
         help="a run directory or its model folder, a checkpoint's folder, world-base, world-reasoner, or a hub name",
     )
-    parser.add_argument(
-        "--engine", choices=("transformers", "vllm"), default="transformers", help="what generates in this process"
-    )
-    parser.add_argument(
-        "--server", help="an OpenAI-compatible server that serves the model, such as http://localhost:8000/v1"
-    )
+    add_engine_options(parser)
     parser.add_argument("--served-model", help="the model's name on the server  [the only one that it lists]")
-    parser.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="auto",
-        help="number type of the weights; auto: the checkpoint's own on a GPU, float32 on a CPU",
-    )
     parser.add_argument(
         "--quantization",
         metavar="NAME",
         help="nf4 or int8: the language model's layers in 4 or 8 bits; an adapter stays beside them  [dense weights]",
-    )
-    parser.add_argument(
-        "--allow-missing",
-        action="append",
-        metavar="NAME",
-        default=[],
-        help="a tensor, or a pattern of names, that the checkpoint may lack; may be repeated",
     )
     parser.add_argument("--data", action="append", help="a data set's name or a path; may be repeated")
     parser.add_argument(
@@ -121,7 +125,7 @@ def run_evaluation(arguments: argparse.Namespace) -> Path | None:
         arguments.server,
         arguments.served_model,
         arguments.dtype,
-        tuple(arguments.allow_missing),
+        tuple(arguments.allow_missing or ()),
         read_image_options(arguments.overrides),
         arguments.quantization,
     )
