@@ -85,3 +85,13 @@ def test_merge_adapter_gives_the_model_in_a_dtype(tmp_path: Path) -> None:
         merged = merge_adapter(str(tmp_path / "adapter"), dtype)
         assert merged.dtype == dtype
         assert type(merged) is type(model)
+
+
+@pytest.mark.filterwarnings("ignore:Model")
+def test_both_configurations_say_that_a_saved_embedding_is_no_longer_the_head() -> None:
+    """PEFT changes the outer one alone; a reader of the inner one would drop the head."""
+    lora = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"])
+    folded = fold_adapter(get_peft_model(build_tiny("qwen2_5_vl")[0], lora))
+    assert folded.get_input_embeddings().weight is not folded.get_output_embeddings().weight
+    assert not folded.config.tie_word_embeddings
+    assert not folded.config.get_text_config().tie_word_embeddings
