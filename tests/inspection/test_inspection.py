@@ -288,7 +288,7 @@ def test_empty_data_is_not_called_fine(tmp_path: Path) -> None:
 
 
 def test_reasoning_under_an_unread_name_is_reported(tmp_path: Path) -> None:
-    path = write(tmp_path, [{"question": "What ?", "answer": "B", "hints": "I look.", "source": "web"}])
+    path = write(tmp_path, [{"question": "What ?", "answer": "B", "hints": "I look.", "scene": "a dog|-"}])
     (line,) = advise_changes(inspect_data(path))
     assert "(it is read under think or reasoning; not under hints)" in line
 

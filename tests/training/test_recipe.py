@@ -59,6 +59,9 @@ def test_numbers_and_words_that_yaml_misreads_are_what_they_were_meant_to_be() -
         ("modle: x", "did you mean 'model'"),  # an unknown key
         ("training:", "training is empty; expected a mapping"),  # nothing under it
         ("training: {output_dir: x}", "use --out"),  # the run directory's own
+        ("training: {hub_token: hf_1}", "hub_token would be kept in the run's config.yaml"),
+        ("training: {model_init_kwargs: {token: hf_1}}", "token would be kept"),
+        ("model_options: {token: hf_1}", "token would be kept"),
         ("lora: true", "lora is true; expected a mapping or null"),  # a switch in place of arguments
         ("lora: {rank: 4}", "lora has the unknown key 'rank' (did you mean"),
         ("lora: {r: four}", "r is 'four'; expected an integer"),

@@ -73,12 +73,14 @@ def add_chat_options(parser: Parser) -> None:
 
 def run_chat(arguments: argparse.Namespace) -> Path:
     from balanced_thinking.models.find import check_model
+    from balanced_thinking.models.quantization import check_quantization
     from balanced_thinking.segments import get_format
 
     _refuse_options_of_the_other(arguments)
     if arguments.out.exists() and not arguments.out.is_dir():
         raise FileInTheWayError(f"{arguments.out} is a file; expected a folder for --out")
     # Names are checked before torch is imported, which takes seconds.
+    check_quantization(arguments.quantization)
     for name in arguments.models:
         check_model(name)
     if arguments.format:
@@ -160,6 +162,7 @@ def _read_options(arguments: argparse.Namespace) -> ChatOptions:
             dtype=arguments.dtype,
             allow_missing=tuple(arguments.allow_missing or ()),
             image_options=read_image_options(arguments.overrides),
+            quantization=arguments.quantization,
         ),
         served_models=tuple(arguments.served_model or ()),
     )

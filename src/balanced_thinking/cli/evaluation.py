@@ -26,6 +26,11 @@ def add_engine_options(parser: Parser) -> None:
         help="number type of the weights; auto: the checkpoint's own on a GPU, float32 on a CPU",
     )
     parser.add_argument(
+        "--quantization",
+        metavar="NAME",
+        help="nf4 or int8: the language model's layers in 4 or 8 bits; an adapter stays beside them  [dense weights]",
+    )
+    parser.add_argument(
         "--allow-missing",
         action="append",
         metavar="NAME",
@@ -43,11 +48,6 @@ def add_evaluation_options(parser: Parser) -> None:
     )
     add_engine_options(parser)
     parser.add_argument("--served-model", help="the model's name on the server  [the only one that it lists]")
-    parser.add_argument(
-        "--quantization",
-        metavar="NAME",
-        help="nf4 or int8: the language model's layers in 4 or 8 bits; an adapter stays beside them  [dense weights]",
-    )
     parser.add_argument("--data", action="append", help="a data set's name or a path; may be repeated")
     parser.add_argument(
         "--benchmarks",

@@ -83,7 +83,7 @@ def find_unread_texts(example: Example) -> list[str]:
 def _holds_words(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return len(value) > 1 and all(isinstance(one, str) for one in value) and any(" " in one for one in value)
-    return isinstance(value, str) and " " in value.strip()
+    return isinstance(value, str) and " " in value.strip() and "|" not in value  # `a b|-|c` is a code, as a scene's is
 
 
 def _plain_words(text: str) -> str:

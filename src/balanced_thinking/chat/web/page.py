@@ -121,8 +121,9 @@ def launch_page(page: Any, host: str, port: int) -> None:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    # A page elsewhere that has its name point here would have another name than these.
-    hosts = [*_LOOPBACK, "[::1]"] if host in _LOOPBACK else ["*"]
+    # A page elsewhere that has its name point here would have another name than these. Of `[::1]:7860` starlette
+    # compares what is before the first colon.
+    hosts = [*_LOOPBACK, "["] if host in _LOOPBACK else ["*"]
     page.launch(
         server_name=host,
         server_port=port,
