@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/balanced demo --out runs/demo
 
 test: setup
-	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not families and not faults and not servers" -n 2 --durations=10
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not families and not faults and not servers" -n 2 --dist worksteal --durations=10
 
 # DeepSpeed is built from source, which takes half a minute.
 test-long: setup
@@ -90,7 +90,7 @@ test-newest:
 	$(NEWEST_BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(NEWEST_BIN)/python -m pip install --quiet --upgrade $(NEWEST)
 	$(NEWEST_BIN)/python -m pip list --format freeze | grep -E '^(torch|torchvision|transformers|trl|peft|accelerate|datasets)='
-	PATH="$(CURDIR)/$(NEWEST_BIN):$$PATH" $(TEST_ENV) $(NEWEST_BIN)/python -m pytest -m "not slow and not families and not faults and not servers" -n 2 --durations=10
+	PATH="$(CURDIR)/$(NEWEST_BIN):$$PATH" $(TEST_ENV) $(NEWEST_BIN)/python -m pytest -m "not slow and not families and not faults and not servers" -n 2 --dist worksteal --durations=10
 
 # The plug-ins of examples/plugins in the frameworks that they are for, each in an environment of its own, against our
 # trainer: losses to 1e-6 (docs/loops.md). About 3 GB and ten minutes, most of them for installing.

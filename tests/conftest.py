@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -30,6 +31,13 @@ os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined;
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ARCHITECTURES = ("qwen2_5_vl", "llava_next", "gemma3")
+EACH_ONCE = {("qwen2_5_vl", "example"), ("gemma3", "batch"), ("llava_next", "token")}  # of `normalize`
+
+
+def pytest_collection_finish() -> None:
+    """What the imports have made stays: without this, each collection of garbage looks at a million such objects."""
+    gc.collect()
+    gc.freeze()
 
 
 def some_now(keep: Callable[..., bool], *axes: Iterable[Any]) -> list[Any]:

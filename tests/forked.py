@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -164,6 +165,7 @@ def _forget_process_state() -> None:
 
     for name in _STATES:
         getattr(accelerate.state, name)._shared_state.clear()
+    tempfile.tempdir = None  # it is chosen anew, by the environment
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 

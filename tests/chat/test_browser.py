@@ -169,6 +169,7 @@ def errors_in(events: list[dict[str, Any]]) -> list[Any]:
     return found
 
 
+@pytest.mark.usefixtures("served")
 def test_an_address_of_ipv6_is_answered() -> None:
     """Its colons are inside brackets."""
     session = ScriptedSession()

@@ -135,6 +135,7 @@ def test_tokens_and_padding_are_counted_from_what_a_contestant_is_given(
         assert padding > 0.3
 
 
+@pytest.mark.slow
 def test_all_contestants_see_the_same_steps(benchmark: Any, tmp_path: Path) -> None:
     step = benchmark("sft_step")
     options = argparse.Namespace(size="tiny", steps=2, device="cpu")

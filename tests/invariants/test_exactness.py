@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 from balanced_thinking.cli import main
 from balanced_thinking.loss.variants import NORMALIZE
 from balanced_thinking.models.tiny import build_tiny
-from tests.conftest import ARCHITECTURES, some_now
+from tests.conftest import ARCHITECTURES, EACH_ONCE, some_now
 from tests.forked import run_ranks
 from tests.invariants.two_ranks import CASES, logs_and_evaluation
 from tests.invariants.two_ranks_sharded import MESHES, NORM, SHARDED, gradients
@@ -35,7 +35,7 @@ def one_step(architecture: str, rows: Dataset, out: Path, batch: int, **options:
 
 @pytest.mark.parametrize(
     ("architecture", "normalize"),
-    some_now(lambda name, mode: name == "qwen2_5_vl" or mode == "example", ARCHITECTURES, NORMALIZE),
+    some_now(lambda *case: case in EACH_ONCE, ARCHITECTURES, NORMALIZE),
 )
 def test_eight_by_one_equals_two_by_four_equals_one_by_eight(
     architecture: str, normalize: str, world_rows: Dataset, tmp_path: Path

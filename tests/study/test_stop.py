@@ -18,6 +18,7 @@ from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.study import run as study_run
 from balanced_thinking.study.load import make_study
 from balanced_thinking.study.run import run_study
+from tests.forked import ForkedPython
 from tests.study.helpers import (
     SMALL,
     fingerprints,
@@ -53,15 +54,15 @@ def test_a_signal_while_a_worker_is_started_leaves_none_behind(
 
 
 def test_a_terminated_study_leaves_no_worker_behind(tmp_path: Path) -> None:
-    process = subprocess.Popen(study_command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    with (log := tmp_path / "log").open("wb") as file:
+        process = ForkedPython(study_command(tmp_path), stdout=subprocess.DEVNULL, stderr=file)
     for _ in range(300):
         if workers(tmp_path / "s"):
             break
         time.sleep(0.1)
     process.terminate()
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 143
-    assert said.endswith("balanced study: stopped; the same command continues where it stopped\n")
+    assert process.wait(30) == 143
+    assert log.read_text().endswith("balanced study: stopped; the same command continues where it stopped\n")
     assert not workers(tmp_path / "s")
 
 

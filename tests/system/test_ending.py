@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,6 +18,8 @@ import yaml
 from balanced_thinking.study.load import make_study
 from balanced_thinking.study.run import prepare_folder
 from balanced_thinking.system.ending import clean_up_on_sigterm
+from tests.conftest import some_now
+from tests.forked import ForkedPython
 
 TRAINING = {"max_steps": 100_000, "per_device_train_batch_size": 2, "use_cpu": True, "save_strategy": "no"}
 RECIPE = {"model": "tiny:qwen2_5_vl", "data_options": {"n": 8, "ratio": 5}, "training": TRAINING}
@@ -34,11 +37,15 @@ def worker_command(root: Path) -> list[str]:
     return ["balanced_thinking.study.worker", str(root / "study"), "sft/seed-0"]
 
 
-@pytest.mark.parametrize("command", [sft_command, pytest.param(worker_command, marks=pytest.mark.slow)])
-def test_a_terminated_process_deletes_its_temporary_rows(command: Callable[[Path], list[str]], tmp_path: Path) -> None:
-    words, temporary = command(tmp_path), tmp_path / "temporary"
+STARTS: dict[str, Callable[..., Any]] = {"forked": ForkedPython, "new": subprocess.Popen}
+COMMANDS = {"sft": sft_command, "worker": worker_command}
+
+
+@pytest.mark.parametrize(("start", "command"), some_now(lambda *case: case == ("forked", "sft"), STARTS, COMMANDS))
+def test_a_terminated_process_deletes_its_temporary_rows(start: str, command: str, tmp_path: Path) -> None:
+    words, temporary = COMMANDS[command](tmp_path), tmp_path / "temporary"
     temporary.mkdir()
-    process = subprocess.Popen(
+    process = STARTS[start](
         [sys.executable, "-m", *words],
         env=os.environ | {"TMPDIR": str(temporary), "BALANCED_THINKING_CACHE": str(tmp_path / "store")},
         stdout=subprocess.DEVNULL,

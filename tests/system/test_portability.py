@@ -40,6 +40,7 @@ print(len(names))
 """
 
 
+@pytest.mark.slow
 def test_every_module_imports_without_what_only_unix_has() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _IMPORT_ALL, *sorted(UNIX_ONLY)], capture_output=True, text=True, timeout=240

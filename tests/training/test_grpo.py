@@ -66,7 +66,7 @@ def trainer(architecture: str, rows: Dataset, args: ScaleGRPOConfig, **options: 
     return ScaleGRPOTrainer(model, letters, args, rows, processing_class=processor, **options)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", some_now("gemma3".__eq__, ARCHITECTURES))
 def test_mixed_rows_train_and_each_picture_is_opened_and_processed_once(
     architecture: str, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

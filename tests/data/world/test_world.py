@@ -22,7 +22,7 @@ from balanced_thinking.data.world.wordings import PARAPHRASES, WORDINGS
 from balanced_thinking.models.tokenizer import make_tokenizer
 from tests.data.world import solver
 
-PER_SPLIT = 150 * len(FAMILIES)
+PER_SPLIT = 75 * len(FAMILIES)
 TEXT_STYLES = {"reasoning": "think", "describe": "answer", "remark": "answer"}
 BOARD = "large red circle|small red square|-|small blue circle|green 7|-|-|-|large blue triangle"
 ODD = "large red circle|small red cross|small blue cross|-|-|-|-|-|-"
@@ -84,7 +84,7 @@ def test_the_solver_agrees_with_every_answer(split: str, style: str, request: py
         assert solver.solve(_image(example), example.question) == example.answer, (example.question, example.meta)
         solved[example.meta["family"]] += 1
     assert solved.keys() == FAMILIES.keys()
-    assert min(solved.values()) >= 150
+    assert min(solved.values()) >= 75
 
 
 @pytest.mark.parametrize("split", SPLITS)
