@@ -169,19 +169,6 @@ def errors_in(events: list[dict[str, Any]]) -> list[Any]:
     return found
 
 
-@pytest.mark.usefixtures("served")
-def test_an_address_of_ipv6_is_answered() -> None:
-    """Its colons are inside brackets."""
-    session = ScriptedSession()
-    page, port = make_page(session, Keeper(Path("unused"), session)), find_port("::1", 0)
-    launch_page(page, "::1", port)
-    try:
-        with urllib.request.urlopen(f"http://[::1]:{port}/") as answer:
-            assert answer.status == 200
-    finally:
-        page.close(verbose=False)
-
-
 def test_a_request_for_another_name_is_refused(served: Served) -> None:
     """A page elsewhere could have its own name point to this machine."""
     request = urllib.request.Request(served.address, headers={"Host": "evil.example"})

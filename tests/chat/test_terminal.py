@@ -212,6 +212,7 @@ def test_a_question_that_no_model_can_be_asked_fails(session: Session, picture: 
         (["world-base", "--format", "thnik"], "thnik"),
         (["world-base", "--scorer", "exat"], "did you mean"),
         (["world-base", "--port", "1"], "--port without --web"),
+        (["world-base", "--web", "--host", "::1"], "IPv4 addresses and names only"),
         (["world-base", "--web", "--answer", "1"], "--answer with --web"),
         (["world-base", "--out", __file__], "is a file; expected a folder"),
         (["world-base", "--bogus", "1"], "unknown option --bogus"),

@@ -106,6 +106,8 @@ def _refuse_options_of_the_other(arguments: argparse.Namespace) -> None:
     for name, value in given.items():
         if value not in (None, False):
             raise RecipeError(f"{name} {'with' if arguments.web else 'without'} --web: {cure}")
+    if ":" in (arguments.host or ""):  # gradio writes it into an address without brackets
+        raise RecipeError(f"--host is {arguments.host}; the page has IPv4 addresses and names only: localhost, 0.0.0.0")
 
 
 def _check_pictures(names: Sequence[str]) -> list[Path]:

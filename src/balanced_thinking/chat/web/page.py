@@ -31,7 +31,7 @@ from balanced_thinking.report.write.page import SEGMENTS_CSS
 from balanced_thinking.system.ending import run_at_end
 
 _LARGEST_UPLOAD = "32mb"
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LOOPBACK = ("127.0.0.1", "localhost")
 # Nothing is asked of another host, whatever gradio's own page may contain.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -59,7 +59,7 @@ def serve(session: Session, keeper: Keeper, host: str, port: int, announce: Call
     os.environ["GRADIO_TEMP_DIR"] = uploads
     page = make_page(session, keeper)
     launch_page(page, host, port)
-    announce(f"http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C ends)")
+    announce(f"http://{host}:{port}  (Ctrl-C ends)")
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
@@ -121,9 +121,8 @@ def launch_page(page: Any, host: str, port: int) -> None:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    # A page elsewhere that has its name point here would have another name than these. Of `[::1]:7860` starlette
-    # compares what is before the first colon.
-    hosts = [*_LOOPBACK, "["] if host in _LOOPBACK else ["*"]
+    # A page elsewhere that has its name point here would have another name than these.
+    hosts = [*_LOOPBACK] if host in _LOOPBACK else ["*"]
     page.launch(
         server_name=host,
         server_port=port,
