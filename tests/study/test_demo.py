@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from balanced_thinking.cli import main
+from balanced_thinking.config.layers import merge_mappings
 from balanced_thinking.study import demo
 from balanced_thinking.study import run as study_run
 from balanced_thinking.study.demo import demo_study
 from balanced_thinking.study.load import make_study
-from balanced_thinking.study.plan import Study, merge_mappings
+from balanced_thinking.study.plan import Study
 from tests.cli.tiny_commands import exit_code
 from tests.forked import popen_forked
 

@@ -127,7 +127,8 @@ COMMANDS = {
 def read_command_line(words: Sequence[str]) -> tuple[argparse.Namespace, Parser]:
     """The arguments of one command, and its parser. Raises SystemExit for wrong usage, --help and --version.
 
-    Of the arguments, `overrides` are the further `--name value` pairs and `options` the command's own options.
+    Of the arguments, `overrides` are the further `--name value` pairs, `options` the command's own options, and
+    `given` those of them that are on the command line.
     """
     parser, parsers = make_parsers()
     words = list(words)
@@ -138,6 +139,7 @@ def read_command_line(words: Sequence[str]) -> tuple[argparse.Namespace, Parser]
     arguments, rest = parser.parse_known_args(words)
     command = parsers[arguments.command]
     arguments.overrides, arguments.options = split_pairs(rest, command), command.option_names()
+    arguments.given = command.given_options(words)
     return arguments, command
 
 

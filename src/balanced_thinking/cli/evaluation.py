@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from balanced_thinking.cli.data import OUTSIDE_HELP, add_data_options, read_data_options, read_image_options
 from balanced_thinking.cli.output import show_result
 from balanced_thinking.cli.parser import Parser, batch_size, shot_count, token_count
 from balanced_thinking.data.permissions import permit
+
+if TYPE_CHECKING:
+    from balanced_thinking.evaluation.benchmarks import Benchmark
+    from balanced_thinking.evaluation.engines.start import EngineOptions
 
 
 def add_engine_options(parser: Parser) -> None:
@@ -43,8 +48,13 @@ def add_evaluation_options(parser: Parser) -> None:
 
     parser.add_argument(
         "--model",
-        required=True,
         help="a run directory or its model folder, a checkpoint's folder, world-base, world-reasoner, or a hub name",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        action="append",
+        help="the evaluation, a YAML file; given again, later files override its keys, and options override all",
     )
     add_engine_options(parser)
     parser.add_argument("--served-model", help="the model's name on the server  [the only one that it lists]")
@@ -63,6 +73,9 @@ def add_evaluation_options(parser: Parser) -> None:
         "--overwrite",
         action="store_true",
         help="replace the results in the folder; what this evaluation had answered before it was stopped is kept",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="read and check the data, print the plan, and answer nothing"
     )
     parser.add_argument("--allow-outside", action="store_true", help=OUTSIDE_HELP)
     parser.add_argument("--format", help="reasoning format of the outputs  [the run's, else think-answer]")
@@ -88,17 +101,79 @@ def add_evaluation_options(parser: Parser) -> None:
     )
     add_data_options(parser)
     parser.epilog = (
-        "Options of the data set follow as --data_options.NAME value, options of the image processor as "
-        "--image_options.NAME value (default: those that were saved with the model)."
+        "--model, or --config with a model, is needed. Options of the data set follow as --data_options.NAME value, "
+        "options of the image processor as --image_options.NAME value (default: those that were saved with the model)."
     )
 
 
 def run_evaluation(arguments: argparse.Namespace) -> Path | None:
-    from balanced_thinking.config.errors import RecipeError
     from balanced_thinking.data.load import stream_data
-    from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks, load_benchmarks
+    from balanced_thinking.evaluation.benchmarks import check_benchmarks
     from balanced_thinking.models.find import check_model
     from balanced_thinking.models.quantization import check_quantization
+
+    evaluate, image_options = _apply_recipe(arguments)
+    benchmarks = _read_benchmarks(arguments, evaluate)
+    # Names are checked before torch is imported, which takes seconds.
+    check_quantization(arguments.quantization)
+    check_model(arguments.model)
+    check_benchmarks(benchmarks, "what to evaluate on")
+    for benchmark in benchmarks:
+        stream_data(benchmark.name, split=benchmark.splits[0], options=benchmark.options)
+    from balanced_thinking.evaluation.engines.start import EngineOptions
+
+    engine = EngineOptions(
+        arguments.engine,
+        arguments.server,
+        arguments.served_model,
+        arguments.dtype,
+        tuple(arguments.allow_missing or ()),
+        image_options | read_image_options(arguments.overrides),
+        arguments.quantization,
+    )
+    with permit(outside=arguments.allow_outside):
+        return _evaluate_or_plan(arguments, benchmarks, engine)
+
+
+def _evaluate_or_plan(arguments: argparse.Namespace, benchmarks: list[Benchmark], engine: EngineOptions) -> Path | None:
+    where: dict[str, Any] = {"engine": engine, "out": arguments.out, "overwrite": arguments.overwrite}
+    if arguments.dry_run:
+        from balanced_thinking.evaluation.dry_run import describe_evaluation
+
+        show_result(describe_evaluation(arguments.model, benchmarks, **where))
+        return None
+    from balanced_thinking.evaluation.run import evaluate_benchmarks
+
+    evaluated = evaluate_benchmarks(arguments.model, benchmarks, **where, announce=show_result)
+    folder = evaluated[0].folder
+    return folder if len(evaluated) == 1 or folder is None else folder.parent
+
+
+def _apply_recipe(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give the options that the command line leaves out the values of --config; its `evaluate` and `image_options`.
+
+    Raises RecipeError where nothing names a model.
+    """
+    from balanced_thinking.config.errors import RecipeError
+    from balanced_thinking.evaluation.recipe import read_evaluation_recipe
+
+    values = read_evaluation_recipe(arguments.config) if arguments.config else {}
+    evaluate, image_options = values.pop("evaluate", {}), values.pop("image_options", {})
+    for name, value in values.items():
+        if name not in arguments.given:
+            setattr(arguments, name, value)
+    if arguments.model is None:
+        raise RecipeError(
+            "there is no model to evaluate; name it with --model (world-base and world-reasoner are embedded), or in a "
+            "file with --config"
+        )
+    return evaluate, image_options
+
+
+def _read_benchmarks(arguments: argparse.Namespace, evaluate: dict[str, Any]) -> list[Benchmark]:
+    """What is evaluated on: --data and --benchmarks, or else `evaluate` of --config. Raises RecipeError for nothing."""
+    from balanced_thinking.config.errors import RecipeError
+    from balanced_thinking.evaluation.benchmarks import Benchmark, load_benchmarks, read_benchmarks
 
     names = ("limit", "on_bad_row", "batch_size", "max_new_tokens", "prompt", "scorer", "format", "shots")
     shared = {name: getattr(arguments, name) for name in names} | {"splits": (arguments.split,)}
@@ -109,34 +184,9 @@ def run_evaluation(arguments: argparse.Namespace) -> Path | None:
     benchmarks = [Benchmark(name, options=options, **shared) for name in data]
     if arguments.benchmarks:
         benchmarks += load_benchmarks(arguments.benchmarks, **shared)
+    benchmarks = benchmarks or list(read_benchmarks(evaluate, **shared))
     if not benchmarks:
-        raise RecipeError("there is nothing to evaluate on: name it with --data, or several with --benchmarks")
-    # Names are checked before torch is imported, which takes seconds.
-    check_quantization(arguments.quantization)
-    check_model(arguments.model)
-    check_benchmarks(benchmarks, "what to evaluate on")
-    for benchmark in benchmarks:
-        stream_data(benchmark.name, split=benchmark.splits[0], options=benchmark.options)
-    from balanced_thinking.evaluation.engines.start import EngineOptions
-    from balanced_thinking.evaluation.run import evaluate_benchmarks
-
-    engine = EngineOptions(
-        arguments.engine,
-        arguments.server,
-        arguments.served_model,
-        arguments.dtype,
-        tuple(arguments.allow_missing or ()),
-        read_image_options(arguments.overrides),
-        arguments.quantization,
-    )
-    with permit(outside=arguments.allow_outside):
-        evaluated = evaluate_benchmarks(
-            arguments.model,
-            benchmarks,
-            engine=engine,
-            out=arguments.out,
-            overwrite=arguments.overwrite,
-            announce=show_result,
+        raise RecipeError(
+            "there is nothing to evaluate on: name it with --data, several with --benchmarks, or a recipe with --config"
         )
-    folder = evaluated[0].folder
-    return folder if len(evaluated) == 1 or folder is None else folder.parent
+    return benchmarks

@@ -54,6 +54,11 @@ class Parser(argparse.ArgumentParser):
     def option_names(self) -> list[str]:
         return [option for action in self._actions for option in action.option_strings]
 
+    def given_options(self, words: Sequence[str]) -> set[str]:
+        """Of the options of this command, the names (`batch_size`) of those that the words give a value."""
+        named = {word.partition("=")[0] for word in words}
+        return {action.dest for action in self._actions if named.intersection(action.option_strings)}
+
     def respell_options(self, words: Sequence[str]) -> list[str]:
         """The words with the options of this command as it spells them: keys of recipes have underscores."""
         own = {"--" + option[2:].replace("-", "_"): option for option in self.option_names() if option.startswith("--")}

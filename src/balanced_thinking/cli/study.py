@@ -58,6 +58,17 @@ def run_report(arguments: argparse.Namespace) -> Path:
 
 def add_study_options(parser: Parser) -> None:
     parser.add_argument("study", type=Path, help="the study, a YAML file such as recipes/world/study.yaml")
+    parser.add_argument(
+        "--config", type=Path, action="append", help="a file whose keys override the study's; may be repeated  [none]"
+    )
+    parser.add_argument(
+        "--data", action="append", help="training data of all stages; may be repeated  [the study's own]"
+    )
+    parser.add_argument(
+        "--test-data",
+        action="append",
+        help="data to evaluate on; may be repeated  [the study's own; of --data the split test]",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs, the ledger and the report")
     _add_execution_options(parser)
 
@@ -81,7 +92,8 @@ def _add_execution_options(parser: Parser) -> None:
 def run_study_file(arguments: argparse.Namespace) -> Path | None:
     from balanced_thinking.study.load import load_study
 
-    return _run_and_report(load_study(arguments.study), arguments)
+    files = [arguments.study, *(arguments.config or ())]
+    return _run_and_report(load_study(files, arguments.data or (), arguments.test_data or ()), arguments)
 
 
 def _run_and_report(study: Any, arguments: argparse.Namespace) -> Path | None:

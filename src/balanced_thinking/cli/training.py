@@ -27,7 +27,12 @@ logger = logging.getLogger(__name__)
 
 
 def add_training_options(parser: Parser, stage: str) -> None:
-    parser.add_argument("--config", type=Path, help="the recipe, a YAML file; options override its keys")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        action="append",
+        help="the recipe, a YAML file; given again, later files override its keys, and options override all",
+    )
     parser.add_argument("--out", type=Path, help=f"run directory  [runs/<name of the recipe>, or runs/{stage}]")
     parser.add_argument("--resume", action="store_true", help="continue the run from its last complete checkpoint")
     parser.add_argument(
@@ -164,7 +169,7 @@ def run_training(arguments: argparse.Namespace) -> Path | None:
     stage = arguments.command
     _refuse_unknown_names(arguments.overrides, arguments.options, stage)
     arguments.overrides = _join_data_sets(arguments.overrides)
-    out = arguments.out or Path("runs") / (arguments.config.stem if arguments.config else stage)
+    out = arguments.out or Path("runs") / (arguments.config[0].stem if arguments.config else stage)
     arguments.out = out
     if arguments.dry_run:
         _show_plan(arguments, stage)
@@ -214,8 +219,7 @@ def _read_recipe(arguments: argparse.Namespace, stage: str, resumed: bool) -> Re
     if resumed:
         recipe = resumed_recipe(RunFiles(arguments.out).config, arguments.config, arguments.overrides)
     else:
-        stated = [] if arguments.config else [("stage", stage)]
-        recipe = load_recipe(arguments.config, [*stated, *arguments.overrides])
+        recipe = load_recipe(arguments.config, arguments.overrides, default_stage=stage)
     if recipe.stage != stage:
         raise RecipeError(f"the recipe's stage is {recipe.stage!r}; run it with `balanced {recipe.stage}`")
     return recipe

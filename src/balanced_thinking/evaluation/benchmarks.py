@@ -99,16 +99,21 @@ def read_benchmarks(evaluate: Mapping[str, Mapping[str, Any] | None], **defaults
         check_keys(options or {}, (f.name for f in fields(Benchmark) if f.name != "data"), where)
         own = {key: value for key, value in (options or {}).items() if key != "splits"}
         own = typed_arguments(Benchmark, own, where)
-        for name, most in _AT_MOST.items():
-            least = _AT_LEAST.get(name, 1)
-            if own.get(name) is not None and not least <= own[name] <= most:
-                shown = format_value(own[name])[:_SHOWN]
-                raise RecipeError(f"{where}: {name} is {shown}; expected at least {least} and at most {most}")
+        check_benchmark_options(own, where)
         if own.get("on_bad_row", "error") not in ON_BAD_ROW:
             raise RecipeError(f"{where}: on_bad_row is {own['on_bad_row']!r}; expected {' or '.join(ON_BAD_ROW)}")
         yield Benchmark(
             data=expand_variables("evaluate", str(data)), **{**defaults, **own, **_read_splits(options or {}, where)}
         )
+
+
+def check_benchmark_options(options: Mapping[str, Any], where: str) -> None:
+    """Raises RecipeError for a number that no machine could use."""
+    for name, most in _AT_MOST.items():
+        least, value = _AT_LEAST.get(name, 1), options.get(name)
+        if value is not None and not least <= value <= most:
+            shown = format_value(value)[:_SHOWN]
+            raise RecipeError(f"{where}: {name} is {shown}; expected at least {least} and at most {most}")
 
 
 def _read_splits(options: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:

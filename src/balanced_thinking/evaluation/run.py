@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from balanced_thinking.config.errors import FileInTheWayError
 from balanced_thinking.cpu.attention import fast_matmuls_and_attention
@@ -102,16 +102,12 @@ def evaluate_benchmarks(
     complete. All data are read, and whatever is wrong with them is reported, before the model is loaded. Each result is
     given to `announce` in one line as soon as it is there.
     """
-    source = _Source.connect(model, engine)
-    check_benchmarks(benchmarks, "what to evaluate on")
-    pairs = [(benchmark, split) for benchmark in benchmarks for split in benchmark.splits]
-    tasks = [source.make_task(benchmark, split) for benchmark, split in pairs]
-    folders = _result_folders(source.model, pairs, out)
-    found = [_reusable_results(task, folder, overwrite) for task, folder in zip(tasks, folders, strict=True)]
+    source = ModelSource.connect(model, engine)
+    planned = plan_evaluations(source, benchmarks, out, overwrite=overwrite)
     evaluated = []
-    missing = [folder for folder, finished in zip(folders, found, strict=True) if folder is not None and not finished]
+    missing = [one.folder for one in planned if one.folder is not None and not one.finished]
     with fast_matmuls_and_attention(), hold_results(missing):
-        for task, folder, finished in zip(tasks, folders, found, strict=True):
+        for task, folder, finished in planned:
             if finished is not None:
                 announce(f"{folder} holds these results already: {summary_line(finished)}")
             else:
@@ -124,8 +120,30 @@ def evaluate_benchmarks(
     return evaluated
 
 
+class PlannedTask(NamedTuple):
+    """One evaluation, the folder of its results (None: none), and the results that are there already."""
+
+    task: Task
+    folder: Path | None
+    finished: Summary | None
+
+
+def plan_evaluations(
+    source: ModelSource, benchmarks: Sequence[Benchmark], out: Path | None, *, overwrite: bool
+) -> list[PlannedTask]:
+    """One task for each split of each benchmark, its data read and checked. Loads no weights and writes nothing."""
+    check_benchmarks(benchmarks, "what to evaluate on")
+    pairs = [(benchmark, split) for benchmark in benchmarks for split in benchmark.splits]
+    tasks = [source.make_task(benchmark, split) for benchmark, split in pairs]
+    folders = _result_folders(source.model, pairs, out)
+    return [
+        PlannedTask(task, folder, _reusable_results(task, folder, overwrite))
+        for task, folder in zip(tasks, folders, strict=True)
+    ]
+
+
 @dataclass
-class _Source:
+class ModelSource:
     """The model and what generates with it, started when it is first needed."""
 
     model: EvaluatedModel
@@ -135,7 +153,7 @@ class _Source:
     engine: Engine | None = None
 
     @classmethod
-    def connect(cls, model: str | LoadedModel, engine: EngineOptions | Engine | str | None) -> _Source:
+    def connect(cls, model: str | LoadedModel, engine: EngineOptions | Engine | str | None) -> ModelSource:
         """Raises ValueError where the two do not fit together."""
         located = locate_model(model)
         if isinstance(engine, Engine):
@@ -244,7 +262,7 @@ def _first_differing_setting(summary: Summary, task: Task) -> str:
     return "the same settings, with other weights or prompts, other items or another version of balanced-thinking"
 
 
-def _run_task(source: _Source, task: Task, folder: Path | None, overwrite: bool) -> Summary:
+def _run_task(source: ModelSource, task: Task, folder: Path | None, overwrite: bool) -> Summary:
     engine = source.started_engine()
     refuse_unanswerable(engine, task)  # before there is a folder
     with ExitStack() as stack:

@@ -105,9 +105,11 @@ class _FaultFinder:
                 yield from self._data_faults(f"evaluate.{one.data}", one.name, split, one.options, how)
 
     def _training_faults(self, recipe: Recipe, folder: Path, format: Any) -> Iterator[str]:
+        from balanced_thinking.training.rank_change import refuse_other_ranks
         from balanced_thinking.training.run import training_arguments
 
         try:
+            refuse_other_ranks(recipe.ranks, 1)  # each run is one process
             get_format(training_arguments(recipe, folder).reasoning_format)
         except _FAULTS as error:
             yield str(error)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 
+from balanced_thinking.config.layers import merge_mappings
 from balanced_thinking.study.load import load_study, make_study
-from balanced_thinking.study.plan import Study, merge_mappings
+from balanced_thinking.study.plan import Study
 
 
 def demo_study(

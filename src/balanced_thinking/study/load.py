@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.layers import (
+    MERGED_FROM,
+    Paths,
+    as_paths,
+    is_overlay,
+    merge_mappings,
+    read_config_files,
+    take_sources,
+)
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.own_functions import search_beside_recipe
 from balanced_thinking.config.types import check_keys, format_value
-from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.evaluation.benchmarks import check_benchmarks
+from balanced_thinking.study.other_data import other_data
 from balanced_thinking.study.plan import ArmPair, Study
 from balanced_thinking.training.recipe import STAGES
 
@@ -24,16 +32,29 @@ _MOST_SEED = 2**32 - 1  # of NumPy
 _FOLDER = re.compile(r"(?!\.)[\w.+=-]+")
 
 
-def load_study(path: str | Path) -> Study:
-    """The study in a YAML file.
+def load_study(paths: Paths, data: Sequence[str] = (), test_data: Sequence[str] = ()) -> Study:
+    """The study in a YAML file, or in several of which later ones override earlier ones key by key.
 
-    Raises RecipeError for what is missing, for unknown keys and names, and for arms that start from each other.
+    `data` takes the place of the training data of every stage, and `test_data` that of what is evaluated
+    (`other_data`). Raises RecipeError for what is missing, for unknown keys and names, and for arms that start from
+    each other.
     """
-    if not Path(path).is_file():
-        raise RecipeError(f"there is no study {path}; expected a YAML file such as recipes/world/study.yaml")
-    raw = read_yaml_file(Path(path))
-    search_beside_recipe(raw, Path(path))
-    return make_study(raw, str(path))
+    files = read_config_files(paths, "study", "recipes/world/study.yaml", _check_file_keys)
+    recorded = any(MERGED_FROM in file.values for file in files)
+    sources = take_sources(files)
+    raw: dict[str, Any] = {}
+    for file in files:
+        raw = merge_mappings(raw, file.values)
+    for file in files:
+        search_beside_recipe(raw, file.path)
+    if recorded or len(files) > 1:
+        raw[MERGED_FROM] = sources
+    where = " with ".join(str(path) for path in as_paths(paths))
+    return make_study(other_data(raw, data, test_data, where), where)
+
+
+def _check_file_keys(values: dict[str, Any], where: str) -> None:
+    check_keys(values, (f.name for f in fields(Study)), where)
 
 
 def make_study(raw: Any, where: str = "the study") -> Study:
@@ -41,6 +62,8 @@ def make_study(raw: Any, where: str = "the study") -> Study:
     if not isinstance(raw, Mapping):
         raise RecipeError(f"{where} holds {type(raw).__name__}; expected a mapping with arms and evaluate")
     check_keys(raw, (f.name for f in fields(Study)), where)
+    if is_overlay(raw):
+        raise RecipeError(f"{where} is an overlay, which lacks arms and evaluate; put a study before it")
     for key in ("arms", "evaluate"):
         if not isinstance(raw.get(key), Mapping) or not raw[key]:
             raise RecipeError(
@@ -59,6 +82,7 @@ def make_study(raw: Any, where: str = "the study") -> Study:
         seeds=_read_seeds(raw, where),
         contrasts=_read_contrasts(raw, where),
         margin=_read_margin(raw, where),
+        merged_from=_read_merged_from(raw, where),
     )
     _check_study(study, where)
     return study
@@ -135,6 +159,13 @@ def _read_margin(raw: Mapping[str, Any], where: str) -> float:
     if not isinstance(margin, int | float) or isinstance(margin, bool) or not 0 < margin < 100:
         raise RecipeError(f"{where}: margin is {margin!r}; expected points above 0 and below 100, such as 1.0")
     return float(margin)
+
+
+def _read_merged_from(raw: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    files = raw.get(MERGED_FROM, [])
+    if not isinstance(files, list | tuple) or not all(isinstance(file, str) for file in files):
+        raise RecipeError(f"{where}: {MERGED_FROM} is {format_value(files)}; expected a list of files, or leave it out")
+    return tuple(files)
 
 
 def _check_study(study: Study, where: str) -> None:

@@ -13,12 +13,12 @@ seeds name folders. Reading a plan does not import torch.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.layers import MERGED_FROM, merge_mappings
 from balanced_thinking.evaluation.benchmarks import Benchmark, read_benchmarks
 from balanced_thinking.runs.chain import follow_parents
 from balanced_thinking.training.recipe import Recipe, make_recipe
@@ -71,7 +71,8 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Study:
-    """What a study's YAML says. `margin` (points) and `contrasts` are for its report and are fixed before it is run."""
+    """What a study's YAML says. `margin` (points) and `contrasts` are for its report and are fixed before it is run.
+    `merged_from` has the files that it was merged from, where there were several."""
 
     arms: Mapping[str, Mapping[str, Any]]
     evaluate: Mapping[str, Mapping[str, Any]]
@@ -80,6 +81,7 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     contrasts: tuple[ArmPair, ...] = ()
     margin: float = 1.0
+    merged_from: tuple[str, ...] = ()
 
     def planned_runs(self) -> list[PlannedRun]:
         """Every run, each after the one it starts from."""
@@ -111,6 +113,8 @@ class Study:
         values = merge_mappings({"arm": arm, "stage": stage, "training": {"seed": seed}}, values)
         if _is_generated(values.get("data", "world")):  # each seed has training data of its own
             values = merge_mappings({"data_options": {"seed": seed}}, values)
+        if self.merged_from:
+            values[MERGED_FROM] = list(self.merged_from)
         parent = own.get("after")
         return PlannedRun(
             name=run_name(setting, arm, seed),
@@ -149,15 +153,6 @@ def _order_by_parent(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for arm in arms:
         place_after_parent(arm, ())
     return order
-
-
-def merge_mappings(defaults: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
-    """`defaults` with the values of `overrides`, merged mapping by mapping. Neither is changed."""
-    result = copy.deepcopy(dict(defaults))
-    for key, value in (overrides or {}).items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merge_mappings(result[key], value) if both else copy.deepcopy(value)
-    return result
 
 
 def run_name(setting: str | None, arm: str, seed: int) -> str:

@@ -11,6 +11,7 @@ from balanced_thinking.config.errors import RecipeError
 _MOST_TOKENS = 10**7  # of one sample
 _MOST_BATCH = 2**20
 _MOST_STEPS = 10**9
+_MOST_RANKS = 2**20
 _MOST_INTEGER = 10**12  # of an argument that has no limit of its own
 _SHOWN = 40  # digits of a number in a message
 
@@ -107,8 +108,10 @@ def check_lora_bounds(lora: Mapping[str, Any]) -> None:
     _check_bounds(lora, _LORA_AT_LEAST, {}, _LORA_AT_MOST, "lora.")
 
 
-def check_recipe_bounds(limit: int | None, model_size: Mapping[str, Any]) -> None:
+def check_recipe_bounds(limit: int | None, model_size: Mapping[str, Any], ranks: int | None = None) -> None:
     """As `check_argument_bounds`, for the numbers of a recipe itself."""
+    if ranks is not None and not 1 <= ranks <= _MOST_RANKS:
+        raise RecipeError(f"ranks is {_format_number(ranks)}; expected 1 to {_MOST_RANKS}, or null for any number")
     if limit is not None and limit < 1:
         raise RecipeError(f"limit is {_format_number(limit)}; expected at least 1, or null for all rows")
     _check_bounds({"limit": limit}, {}, {}, _RECIPE_AT_MOST)

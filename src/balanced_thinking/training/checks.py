@@ -61,7 +61,7 @@ def check_settings(recipe: Recipe) -> dict[str, Any]:
     if recipe.stage not in STAGES:
         raise RecipeError(f"stage is {recipe.stage!r}{did_you_mean(recipe.stage, STAGES)}; known: {', '.join(STAGES)}")
     arguments = check_arguments(recipe.stage, recipe.training)
-    check_recipe_bounds(recipe.limit, recipe.model_size)
+    check_recipe_bounds(recipe.limit, recipe.model_size, recipe.ranks)
     if recipe.on_bad_row not in ("error", "drop"):
         raise RecipeError(f"on_bad_row is {recipe.on_bad_row!r}; expected error or drop")
     read_sample_size(recipe.preflight)

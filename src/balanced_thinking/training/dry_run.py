@@ -25,6 +25,7 @@ from balanced_thinking.models.freezing import freeze_parts
 from balanced_thinking.models.outline import outline_model
 from balanced_thinking.models.parts import ModelParts, short_count
 from balanced_thinking.models.quantization import BITS
+from balanced_thinking.training.auto_batch import refuse_several_ranks
 from balanced_thinking.training.checked_data import CheckedData, CheckedSplit, load_checked_data, make_row_checker
 from balanced_thinking.training.header import (
     count_parameters,
@@ -50,6 +51,7 @@ def describe_training(recipe: Recipe, out: Path) -> str:
     """
     with permit(urls=recipe.allow_urls):
         args = training_arguments(recipe, out)
+        refuse_several_ranks(recipe.auto_batch, recipe.ranks or args.world_size)
         processor = load_training_processor(recipe, args)
         data = load_checked_data(recipe, args, processor, out, resume=False)
         try_own_rewards(args, data.training.rows, processor)
@@ -87,9 +89,10 @@ def _describe_device(recipe: Recipe, args: Any) -> str:
 
 
 def _describe_steps(recipe: Recipe, args: Any, data: CheckedData) -> Iterator[tuple[str, str]]:
-    rows, steps = len(data.training.rows), count_steps(recipe.stage, args, len(data.training.rows))
-    yield "batch", describe_batch(recipe.stage, args, args.world_size)
-    passes = steps * _rows_per_step(recipe.stage, args) / rows
+    rows, ranks = len(data.training.rows), recipe.ranks or args.world_size
+    steps = count_steps(recipe.stage, args, rows, ranks)
+    yield "batch", describe_batch(recipe.stage, args, ranks)
+    passes = steps * _rows_per_step(recipe.stage, args, ranks) / rows
     warm_up = f"the first {count:,} of them warm-up" if (count := args.get_warmup_steps(steps)) else "no warm-up"
     yield "steps", f"{steps:,}, {warm_up}, {passes:.3g} times through the data"
     yield "weights", _describe_weights(recipe.stage, args, steps)
@@ -128,21 +131,25 @@ def _describe_ratio(found: Sequence[RowLengths]) -> str:
     return f"; reasoning {think:,.0f}, answer {answer:,.0f}, ratio {ratio:.3g}"
 
 
-def _rows_per_step(stage: str, args: Any) -> float:
+def _rows_per_step(stage: str, args: Any, ranks: int) -> float:
     """Rows of the data that a step reads for the first time."""
-    samples = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    samples = args.per_device_train_batch_size * args.gradient_accumulation_steps * ranks
     return samples / (args.num_generations * args.num_iterations) if stage == "grpo" else samples
 
 
-def count_steps(stage: str, args: Any, rows: int) -> int:
-    """The optimizer steps of a training on this many rows, as its trainer will count them."""
+def count_steps(stage: str, args: Any, rows: int, ranks: int | None = None) -> int:
+    """The optimizer steps of a training on this many rows, as its trainer will count them.
+
+    `ranks` are those that it will have, where they are others than those of this process.
+    """
+    ranks = ranks or args.world_size
     if args.max_steps > 0:
         return int(args.max_steps)
     samples = rows
     if stage == "grpo":  # complete generations only, each row as often as it is used
-        prompts = args.generation_batch_size // args.num_generations
+        prompts = args.generation_batch_size * ranks // args.world_size // args.num_generations
         samples = rows // prompts * prompts * args.num_generations * args.num_iterations
-    batches = samples / (args.per_device_train_batch_size * args.world_size)
+    batches = samples / (args.per_device_train_batch_size * ranks)
     count = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
     return math.ceil(args.num_train_epochs * max(1, math.ceil(count / args.gradient_accumulation_steps)))
 

@@ -22,6 +22,19 @@ def count_step_samples(args: Any) -> int:
     return int(args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size)
 
 
+def refuse_other_ranks(meant: int | None, started: int) -> None:
+    """Raises RecipeError where a recipe's batch is meant for another number of processes than were started."""
+    if meant is None or meant == started:
+        return
+    several = "start it with accelerate launch --config_file recipes/accelerate/fsdp2.yaml --num_processes"
+    fix = f"{several} {meant}" if meant > 1 else "start it without accelerate launch"
+    raise RecipeError(
+        f"the recipe's batch is meant for {meant} rank{'s' if meant > 1 else ''} (ranks: {meant}), and this training "
+        f"has {started}; {fix}, or set --ranks {started} with a gradient_accumulation_steps that keeps the samples of "
+        "a step"
+    )
+
+
 def keys_that_ranks_divide(checkpoints: Path) -> frozenset[str]:
     """The recipe's keys that may differ because other ranks than those of the newest checkpoint continue.
 

@@ -14,6 +14,17 @@ from typing import Any
 import yaml
 
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.layers import (
+    MERGED_FROM,
+    STAGES_KEY,
+    ConfigFile,
+    Paths,
+    as_paths,
+    is_overlay,
+    merge_mappings,
+    read_config_files,
+    take_sources,
+)
 from balanced_thinking.config.own_functions import search_beside_recipe
 from balanced_thinking.config.types import (
     AdmittedTypes,
@@ -24,7 +35,7 @@ from balanced_thinking.config.types import (
     typed_arguments,
 )
 from balanced_thinking.config.variables import expand_variables
-from balanced_thinking.config.yaml import read_yaml, read_yaml_file
+from balanced_thinking.config.yaml import read_yaml
 from balanced_thinking.models.find import TinySize
 from balanced_thinking.models.part_names import PARTS
 from balanced_thinking.models.quantization import QUANTIZATIONS
@@ -35,6 +46,7 @@ from balanced_thinking.training.rank_change import keys_that_ranks_divide
 from balanced_thinking.training.recorded_functions import search_recorded_places
 
 STAGES = ("sft", "grpo")
+_EXAMPLE = "recipes/qwen2.5-vl-3b/scale-sft.yaml"
 # What changes nothing that is learned: how often something is written, and how batches reach the device.
 HARMLESS_KEYS = {
     f"training.{name}"
@@ -43,11 +55,11 @@ HARMLESS_KEYS = {
         *("report_to", "run_name", "disable_tqdm", "image_cache", "image_cache_gib", "max_hours"),
         *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"),
     )
-} | {"auto_batch"}
+} | {"auto_batch", MERGED_FROM}
 # What may change when a run is resumed, because it does not affect earlier steps. A new number of steps does change the
 # schedule and the decay of the learning rate in later steps; the others, which rows are used in them.
 RESUME_MAY_CHANGE = HARMLESS_KEYS | {"training.max_steps", "training.num_train_epochs", "training.overflow"}
-RESUME_MAY_CHANGE |= {"on_bad_row", "verify_images", "preflight"}
+RESUME_MAY_CHANGE |= {"on_bad_row", "verify_images", "preflight", "ranks"}
 RESUME_MAY_CHANGE |= {"training.on_nonfinite", "training.nonfinite_limit"}
 RESUME_MAY_CHANGE |= {"training.early_stopping_patience", "training.early_stopping_threshold"}
 _CREDENTIALS = {"hub_token", "token", "use_auth_token"}
@@ -113,25 +125,63 @@ class Recipe:
         [], "Tensors that the checkpoint may lack, such as a new head: names or patterns. They start at random."
     )
     arm: str | None = _recipe_key(None, "The run's name in tables; null: sft, scale-sft or grpo.")
+    ranks: int | None = _recipe_key(
+        None, "Processes that the batch is meant for: another number is refused before step 1; null: any."
+    )
+    merged_from: list[str] = _recipe_key(
+        [], "The files that the recipe was merged from, in their order; the command writes it."
+    )
     training: dict[str, Any] = _recipe_key({}, "Training arguments: all that follow.")
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False)
 
 
-def load_recipe(path: str | Path | None, overrides: Sequence[tuple[str, str]] = ()) -> Recipe:
-    """The recipe in `path` (or the defaults) with the options of the command line over it.
+def load_recipe(
+    paths: Paths | None, overrides: Sequence[tuple[str, str]] = (), *, default_stage: str | None = None
+) -> Recipe:
+    """The recipe in a file (or the defaults) with the options of the command line over it.
 
-    An option's name is a key of the recipe (`model`), one of a mapping (`data_options.ratio`), or a training argument.
-    Raises RecipeError for invalid YAML, an unknown key, a value of the wrong type, or an unset `$VARIABLE`.
+    Of several files, later ones override earlier ones key by key. One that has `stages` gives the keys of the recipe's
+    stage; where there are only such files, the stage is `default_stage`. An option's name is a key of the recipe
+    (`model`), one of a mapping (`data_options.ratio`), or a training argument. Raises RecipeError for invalid YAML, an
+    unknown key, a value of the wrong type, or an unset `$VARIABLE`.
     """
-    raw = _read_recipe_mapping(path) if path is not None else {}
-    stage = dict(overrides).get("stage", raw.get("stage"))
+    files = read_config_files([] if paths is None else as_paths(paths), "recipe", _EXAMPLE, _check_file_keys)
+    sources = take_sources(files)
+    stage = dict(overrides).get("stage") or _stated_stage(files, default_stage)
+    raw: dict[str, Any] = {} if stage is None else {"stage": stage}
+    section = stage if stage in STAGES else STAGES[0]
+    for file in files:
+        raw = merge_mappings(raw, _keys_of_stage(file.values, section))
     for name, text in overrides:
-        _apply_override(raw, stage if stage in STAGES else STAGES[0], name, text)
-    if path is not None:
-        search_beside_recipe(raw, Path(path))
-    return make_recipe(raw, "the recipe")
+        _apply_override(raw, section, name, text)
+    for file in files:
+        search_beside_recipe(raw, file.path)
+    _refuse_overlays_alone(files, raw)
+    return make_recipe(raw | ({MERGED_FROM: sources} if sources else {}), "the recipe")
+
+
+def _stated_stage(files: Sequence[ConfigFile], default: str | None) -> Any:
+    stated = [file.values["stage"] for file in files if "stage" in file.values]
+    return stated[-1] if stated else default if all(is_overlay(file.values) for file in files) else None
+
+
+def _keys_of_stage(values: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """A file's keys for one stage."""
+    return dict(values[STAGES_KEY].get(stage) or {}) if STAGES_KEY in values else dict(values)
+
+
+def _refuse_overlays_alone(files: Sequence[ConfigFile], raw: Mapping[str, Any]) -> None:
+    """Raises RecipeError where overlays are all that there is, and model or data are not given as options either."""
+    lacking = [key for key in ("model", "data") if key not in raw]
+    if files and lacking and all(is_overlay(file.values) for file in files):
+        named = " ".join(f"--config {file.path}" for file in files)
+        options = " and ".join(f"--{key}" for key in lacking)
+        raise RecipeError(
+            f"{files[0].path} is an overlay, which lacks {' and '.join(lacking)}; put a recipe before it, such as "
+            f"--config {_EXAMPLE} {named}, or give {options}"
+        )
 
 
 def make_recipe(raw: Mapping[str, Any], where: str) -> Recipe:
@@ -142,7 +192,7 @@ def make_recipe(raw: Mapping[str, Any], where: str) -> Recipe:
     return recipe
 
 
-def resumed_recipe(saved: Path, config: Path | None, overrides: Sequence[tuple[str, str]]) -> Recipe:
+def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[str, str]]) -> Recipe:
     """The recipe with which a run is resumed: its own or that of `config`, changed by the options of the command line.
 
     Raises RecipeError where it differs from the run's in a key outside `RESUME_MAY_CHANGE`.
@@ -176,14 +226,23 @@ def _flatten_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _read_recipe_mapping(path: str | Path) -> dict[str, Any]:
-    if not Path(path).is_file():
-        raise RecipeError(f"there is no recipe {path}; expected a YAML file such as recipes/world/scale-sft.yaml")
-    raw = read_yaml_file(Path(path), f"the recipe {path}") or {}
-    if not isinstance(raw, dict):
-        raise RecipeError(f"the recipe {path} holds {format_value(raw)}; expected keys such as `model: world-base`")
-    check_keys(raw, (f.name for f in fields(Recipe)), f"the recipe {path}")
-    return raw
+def _check_file_keys(values: dict[str, Any], where: str) -> None:
+    """Raises RecipeError for a file that is neither a recipe nor an overlay."""
+    known = [f.name for f in fields(Recipe)]
+    if "arms" in values:
+        raise RecipeError(f"{where} has arms, so it is a study; run it with `balanced study`")
+    if STAGES_KEY not in values:
+        check_keys(values, known, where)
+        return
+    if not is_overlay(values):
+        others = ", ".join(str(key) for key in values if key != STAGES_KEY)
+        raise RecipeError(f"{where} has stages beside {others}; expected stages alone (an overlay), or a recipe's keys")
+    sections = values[STAGES_KEY]
+    if not isinstance(sections, Mapping) or not all(isinstance(section, Mapping) for section in sections.values()):
+        raise RecipeError(f"{where}: stages is {format_value(sections)}; expected a mapping for sft, grpo or both")
+    check_keys(sections, STAGES, f"{where}: stages")
+    for name, section in sections.items():
+        check_keys(section, [key for key in known if key != "stage"], f"{where}: stages.{name}")
 
 
 def _apply_override(raw: dict[str, Any], stage: str, name: str, text: str) -> None:

@@ -56,7 +56,7 @@ from balanced_thinking.training.nonfinite import skipped_updates
 from balanced_thinking.training.options import DEFAULTS
 from balanced_thinking.training.own_rewards import try_own_rewards
 from balanced_thinking.training.peers import LostRankError
-from balanced_thinking.training.rank_change import refuse_other_division
+from balanced_thinking.training.rank_change import refuse_other_division, refuse_other_ranks
 from balanced_thinking.training.recipe import Recipe, load_recipe
 from balanced_thinking.training.recorded_functions import record_own_functions, refuse_changed_functions
 from balanced_thinking.training.resume import ResumeChoice, ResumeError, choose_state, describe_finished
@@ -155,6 +155,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
     refuse_existing_run(out, resume=resume)
     check_places(recipe)
     args = training_arguments(recipe, out)
+    refuse_other_ranks(recipe.ranks, args.world_size)
     files = RunFiles(out)
     taken = _count_all_steps(files, recipe) if resume else None
     if taken is not None and on_first_rank(lambda: is_model_intact(files.model, files.checkpoints)):
