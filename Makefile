@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Data-loader workers and tests share few cores: threads that spin against each other slow everything down.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: setup demo test test-long test-chat test-families test-export test-vllm test-loops test-newest faults fuzz bench bench-gpu lint sbom audit docs format clean
+.PHONY: setup demo test test-long test-chat test-families test-recipes test-export test-vllm test-loops test-newest faults fuzz bench bench-gpu lint sbom audit docs format clean
 
 setup: .venv/.ready
 
@@ -54,6 +54,14 @@ test-families: setup
 	FAMILIES_OUT=docs/results/families/without-torchvision.json $(TEST_ENV) $(BIN)/python -m pytest $(FAMILIES)
 	FAMILIES_OUT=docs/results/families/with-torchvision.json $(TEST_ENV) $(FAMILIES_BIN)/python -m pytest $(FAMILIES)
 	$(BIN)/python -m tests.models.families_table
+
+# Every recipe for a real model on every machine of recipes/hardware, as a tiny twin: plan, training, resume, evaluation;
+# those of eight GPUs on two CPU ranks. Writes docs/results/recipes.json; a table that was stopped continues.
+RECIPES_OUT ?= docs/results/recipes.json
+test-recipes: setup
+	$(BIN)/python -m pip install --quiet setuptools wheel ninja
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[deepspeed]'
+	$(TEST_ENV) $(BIN)/python -m tests.recipes.table --out $(RECIPES_OUT)
 
 # The page of `balanced chat` in a headless Chromium, which must be on the PATH. An environment of its own: gradio needs
 # Pillow 12, and `make setup` installs a newer one.

@@ -13,15 +13,19 @@ import yaml
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.types import typed_arguments
+from balanced_thinking.evaluation.benchmarks import check_benchmarks, read_benchmarks
+from balanced_thinking.evaluation.recipe import read_evaluation_recipe
 from balanced_thinking.study.load import load_study
 from balanced_thinking.training.recipe import load_recipe
 from balanced_thinking.training.run import training_arguments
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 from tests.conftest import REPOSITORY
 
-SHIPPED = sorted((REPOSITORY / "recipes").rglob("*.yaml"))
+NO_RECIPES = ("accelerate", "cluster", "hardware")  # tests/recipes looks at these
+SHIPPED = sorted(path for path in (REPOSITORY / "recipes").rglob("*.yaml") if path.parent.name not in NO_RECIPES)
 STUDIES = [path for path in SHIPPED if "arms:" in path.read_text()]
-RECIPES = [path for path in SHIPPED if path not in STUDIES]
+EVALUATIONS = [path for path in SHIPPED if path.stem == "eval"]
+RECIPES = [path for path in SHIPPED if path not in (*STUDIES, *EVALUATIONS)]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -37,9 +41,18 @@ def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(
 def test_every_run_of_a_shipped_study_is_valid(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BALANCED_THINKING_DATA", "data")
     monkeypatch.setenv("BALANCED_THINKING_MODEL", "model")
-    for node in load_study(study).planned_runs():
+    runs = load_study(study).planned_runs()
+    for node in (node for node in runs if node.seed == runs[0].seed):  # seeds differ in nothing else
         training_arguments(node.recipe, tmp_path)
     assert f"balanced study {study.relative_to(RECIPES[0].parents[2])}" in study.read_text()
+
+
+@pytest.mark.parametrize("path", EVALUATIONS, ids=lambda path: path.parent.name)
+def test_every_shipped_evaluation_is_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BALANCED_THINKING_DATA", "data")
+    values = read_evaluation_recipe(path)
+    check_benchmarks(list(read_benchmarks(values["evaluate"])), str(path))
+    assert f"balanced eval --config {path.relative_to(RECIPES[0].parents[2])}" in path.read_text()
 
 
 def test_numbers_and_words_that_yaml_misreads_are_what_they_were_meant_to_be() -> None:
@@ -55,7 +68,7 @@ def test_numbers_and_words_that_yaml_misreads_are_what_they_were_meant_to_be() -
     ("text", "said"),
     [
         ("a: [", "is not valid YAML"),  # cut off
-        ("- a", "holds ['a']; expected keys"),  # a list
+        ("- a", "holds ['a']; expected a mapping of keys"),  # a list
         ("modle: x", "did you mean 'model'"),  # an unknown key
         ("training:", "training is empty; expected a mapping"),  # nothing under it
         ("training: {output_dir: x}", "use --out"),  # the run directory's own
