@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.source import SourceClass, SourceError, field_types
 from balanced_thinking.config.types import AdmittedTypes, Choices, admitted_types
 from balanced_thinking.models.part_names import LORA_TARGETS
@@ -33,6 +35,7 @@ _ENUMERATIONS = (
     ),
     SourceClass("transformers", "training_args.py", "OptimizerNames"),
 )
+_CREDENTIALS = {"hub_token", "token", "use_auth_token"}
 # Other names of a recipe's key or an argument -> its name.
 SYNONYMS = {
     "lr": "learning_rate",
@@ -105,3 +108,12 @@ def lora_types() -> Mapping[str, AdmittedTypes]:
 
         upstream = admitted_types(LoraConfig)
     return {**upstream, "targets": {Choices(tuple(LORA_TARGETS)), type(None)}}
+
+
+def refuse_credentials(*sections: Mapping[str, Any]) -> None:
+    """Raises RecipeError for a token in a part of a recipe."""
+    for name in sorted(name for section in sections for name in _CREDENTIALS if section.get(name) is not None):
+        raise RecipeError(
+            f"{name} would be kept in the run's config.yaml, for all who get the run; leave it out, and run "
+            "`hf auth login` or set HF_TOKEN"
+        )

@@ -40,7 +40,7 @@ from balanced_thinking.models.find import TinySize
 from balanced_thinking.models.part_names import PARTS
 from balanced_thinking.models.quantization import QUANTIZATIONS
 from balanced_thinking.runs.paths import RunFiles
-from balanced_thinking.training.arguments import LORA_SYNONYMS, argument_types, lora_types
+from balanced_thinking.training.arguments import LORA_SYNONYMS, argument_types, lora_types, refuse_credentials
 from balanced_thinking.training.auto_batch import DIVISION_KEYS, is_same_but_divided
 from balanced_thinking.training.rank_change import keys_that_ranks_divide
 from balanced_thinking.training.recorded_functions import search_recorded_places
@@ -62,7 +62,6 @@ RESUME_MAY_CHANGE = HARMLESS_KEYS | {"training.max_steps", "training.num_train_e
 RESUME_MAY_CHANGE |= {"on_bad_row", "verify_images", "preflight", "ranks"}
 RESUME_MAY_CHANGE |= {"training.on_nonfinite", "training.nonfinite_limit"}
 RESUME_MAY_CHANGE |= {"training.early_stopping_patience", "training.early_stopping_threshold"}
-_CREDENTIALS = {"hub_token", "token", "use_auth_token"}
 
 
 def _recipe_key(default: Any, text: str) -> Any:
@@ -272,7 +271,7 @@ def _check_sections(recipe: Recipe) -> None:
         raise RecipeError("output_dir is set by the run: leave it out and use --out")
     if recipe.training.get("resume_from_checkpoint") is not None:
         raise RecipeError("resume_from_checkpoint is set by --resume: leave it out")
-    _refuse_credentials(recipe.training, recipe.training.get("model_init_kwargs") or {}, recipe.model_options)
+    refuse_credentials(recipe.training, recipe.training.get("model_init_kwargs") or {}, recipe.model_options)
     if recipe.lora is not None:
         if "task_type" in recipe.lora:
             raise RecipeError("lora.task_type is always CAUSAL_LM; leave it out")
@@ -286,14 +285,6 @@ def _check_sections(recipe: Recipe) -> None:
         recipe.freeze = [recipe.freeze]
     if recipe.model_size:
         recipe.model_size = typed_arguments(TinySize, recipe.model_size, "model_size")
-
-
-def _refuse_credentials(*sections: Mapping[str, Any]) -> None:
-    for name in sorted(name for section in sections for name in _CREDENTIALS if section.get(name) is not None):
-        raise RecipeError(
-            f"{name} would be kept in the run's config.yaml, for all who get the run; leave it out, and run "
-            "`hf auth login` or set HF_TOKEN"
-        )
 
 
 def _expand_data(data: Any) -> Any:
