@@ -20,7 +20,7 @@ import random
 import sys
 import time
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
@@ -35,13 +35,25 @@ from harness import Figures, contest, measured, options_of, peak_mib, reset_peak
 from sft_step import BATCHES, build
 
 CONTESTANTS = ("ours", "transformers")
-MEDIAN_TOKENS, SPREAD, MOST_TOKENS = 128, 0.6, 512
+SPREAD = 0.6
+
+
+class TokenCounts(NamedTuple):
+    """How many tokens an answer has: drawn from a log-normal distribution, by its prompt."""
+
+    median: int = 128
+    most: int = 512
+
+    def of(self, prompt_ids: tuple[int, ...]) -> int:
+        drawn = random.Random(repr(prompt_ids)).lognormvariate(0, SPREAD)
+        return min(self.most, max(8, int(self.median * drawn)))
 
 
 class EndsWhenTold(LogitsProcessor):
     """Lets each row say its stop token after a number of tokens of its own, told by its prompt, and never before."""
 
-    def __init__(self, generator: LocalEngine) -> None:
+    def __init__(self, generator: LocalEngine, tokens: TokenCounts) -> None:
+        self.tokens = tokens
         self.stop, self.padding = generator.tokenizer.eos_token_id, generator.tokenizer.pad_token_id
         self.starts: int | None = None
 
@@ -50,20 +62,18 @@ class EndsWhenTold(LogitsProcessor):
         written = input_ids.shape[1] - self.starts
         scores[:, self.stop] = float("-inf")
         for row, ids in enumerate(input_ids[:, : self.starts].tolist()):
-            if written >= tokens_of(tuple(token for token in ids if token != self.padding)) - 1:
+            if written >= self.tokens.of(tuple(token for token in ids if token != self.padding)) - 1:
                 scores[row] = float("-inf")
                 scores[row, self.stop] = 0.0
         return scores
 
 
-def tokens_of(prompt_ids: tuple[int, ...]) -> int:
-    drawn = random.Random(repr(prompt_ids)).lognormvariate(0, SPREAD)
-    return min(MOST_TOKENS, max(8, int(MEDIAN_TOKENS * drawn)))
-
-
 def measure(name: str, options: argparse.Namespace) -> Figures:
+    if options.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    tokens = TokenCounts(options.median_tokens, options.most_tokens)
     model, processor = build(options.size, options.device)
-    generator = LocalEngine(model.to(options.device), processor, max_new_tokens=MOST_TOKENS)
+    generator = LocalEngine(model.to(options.device), processor, max_new_tokens=tokens.most)
     examples = list(load(split="test", n=options.examples))
     generate = model.generate
 
@@ -81,7 +91,7 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
         for k, batch in enumerate([batches[0][:2], *batches]):  # the first is a warm-up
             if k == 1:
                 before, wall, cpu = reset_peak(), time.perf_counter(), time.process_time()
-            ends = EndsWhenTold(generator)
+            ends = EndsWhenTold(generator, tokens)
             for index, ids in zip(batch, complete([examples[i] for i in batch]), strict=True):
                 answers[index] = len(ids)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -101,7 +111,7 @@ def whole_batch(generator: LocalEngine, examples: list[Example]) -> list[list[in
     inputs = {k: v.to(generator.model.device) for k, v in generator.collator.collate_prompts(rows).items()}
     start, stop = inputs["input_ids"].shape[1], generator.tokenizer.eos_token_id
     options = {"eos_token_id": stop, "pad_token_id": generator.tokenizer.pad_token_id}
-    found = generator.model.generate(**inputs, max_new_tokens=MOST_TOKENS, do_sample=False, **options)
+    found = generator.model.generate(**inputs, max_new_tokens=generator.max_new_tokens, do_sample=False, **options)
     return [ids[: ids.index(stop) + 1] for ids in found[:, start:].tolist()]
 
 
@@ -110,13 +120,16 @@ def main() -> int:
     parser.add_argument("--size", choices=tuple(BATCHES), default="tiny", help="of the model (default tiny)")
     parser.add_argument("--examples", type=int, default=128, help="to answer (default 128)")
     parser.add_argument("--batch", type=int, default=32, help="rows of a batch (default 32)")
+    counts = TokenCounts()
+    parser.add_argument("--median-tokens", type=int, default=counts.median, help="of an answer (default 128)")
+    parser.add_argument("--most-tokens", type=int, default=counts.most, help="of an answer (default 512)")
     options = parser.parse_args()
     if options.measure:
         measured(options.measure, options, measure)
         return 0
-    passed_on = ("size", "examples", "batch", "threads", "device")
-    arguments = [f"--{name}={getattr(options, name)}" for name in passed_on]
-    about = {name: getattr(options, name) for name in passed_on[:3]}
+    passed_on = ("size", "examples", "batch", "median_tokens", "most_tokens", "threads", "device")
+    arguments = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in passed_on]
+    about = {name: getattr(options, name) for name in passed_on[:5]}
     result = contest(__file__, options, CONTESTANTS, arguments, "transformers", **about)
     memory = "GPU's peak MiB" if options.device == "cuda" else "added peak MiB"
     columns = {"tokens_per_second": "tokens/s:,.0f", "cpu_seconds": "CPU s:.1f", "peak_mib": f"{memory}:,.0f"}

@@ -10,20 +10,22 @@ eight different pictures, so eight decodings and eight passes through the image 
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset, Image, List
 from PIL import Image as Pictures
 
 from balanced_thinking import ScaleGRPOConfig, ScaleGRPOTrainer
 from balanced_thinking.data.rows import to_prompts_dataset
 from balanced_thinking.data.world import load
-from balanced_thinking.models.tiny import build_tiny
-from harness import Figures, contest, measured, options_of, table
+from harness import Figures, contest, measured, options_of, peak_mib, reset_peak, table
+from sft_step import BATCHES, build
 
 CONTESTANTS = ("ours", "trl")
 STEPS, PROMPTS, COMPLETIONS, ACCUMULATION = 2, 4, 4, 4
@@ -45,11 +47,13 @@ def rows(folder: Path, side: int) -> Dataset:
     return Dataset.from_list(data).cast_column("images", List(Image()))
 
 
-def train(name: str, data: Dataset, out: str, tokens: int, steps: int, seen: dict[str, int]) -> float:
+def train(
+    name: str, data: Dataset, out: str, steps: int, seen: dict[str, int], options: argparse.Namespace
+) -> float:
     """Wall seconds of `steps` optimizer steps; `seen` counts the pictures."""
     from trl import GRPOConfig, GRPOTrainer
 
-    model, processor = build_tiny("qwen2_5_vl")
+    model, processor = build(options.size, options.device)
     count_pictures(processor.image_processor, seen)
     kinds: dict[str, Any] = {"ours": (ScaleGRPOConfig, ScaleGRPOTrainer), "trl": (GRPOConfig, GRPOTrainer)}
     config, trainer = kinds[name]
@@ -59,18 +63,20 @@ def train(name: str, data: Dataset, out: str, tokens: int, steps: int, seen: dic
         per_device_train_batch_size=PROMPTS * COMPLETIONS // ACCUMULATION,
         gradient_accumulation_steps=ACCUMULATION,
         num_generations=COMPLETIONS,
-        max_completion_length=tokens,
+        max_completion_length=options.tokens,
         gradient_checkpointing=False,
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        bf16=False,
-        use_cpu=True,
+        bf16=options.device == "cuda",
+        use_cpu=options.device == "cpu",
         seed=3,
     )
     run = trainer(model, lengths, args, data, processing_class=processor)
     start = time.perf_counter()
     run.train()
+    if options.device == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -87,6 +93,9 @@ def count_pictures(image_processor: Any, seen: dict[str, int]) -> None:
 
 def measure(name: str, options: argparse.Namespace) -> Figures:
     seen = {"decoded": 0, "processed": 0}
+    before = reset_peak()
+    if options.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     open_picture = Pictures.open
 
     def counted(*args: Any, **kwargs: Any) -> Any:
@@ -95,22 +104,29 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
 
     with tempfile.TemporaryDirectory() as folder:
         data = rows(Path(folder), options.side)
-        train(name, data, folder, options.tokens, 1, seen.copy())  # imports, thread pools
+        train(name, data, folder, 1, seen.copy(), options)  # imports, thread pools
+        gc.collect()  # the model of the warm-up
         Pictures.open = counted
-        seconds = train(name, data, folder, options.tokens, STEPS, seen)
-    return {"seconds_per_step": seconds / STEPS} | seen
+        try:
+            seconds = train(name, data, folder, STEPS, seen, options)
+        finally:
+            Pictures.open = open_picture
+    memory = torch.cuda.max_memory_allocated() / 2**20 if options.device == "cuda" else peak_mib(before)
+    return {"seconds_per_step": seconds / STEPS, "peak_mib": memory} | seen
 
 
 def main() -> int:
-    parser = options_of(__doc__, CONTESTANTS, devices=("cpu",))
+    parser = options_of(__doc__, CONTESTANTS)
+    parser.add_argument("--size", choices=tuple(BATCHES), default="tiny", help="of the model (default tiny)")
     parser.add_argument("--side", type=int, default=448, help="pixels of a picture's side (default 448)")
     parser.add_argument("--tokens", type=int, default=32, help="tokens of a completion (default 32)")
     options = parser.parse_args()
     if options.measure:
         measured(options.measure, options, measure)
         return 0
-    chosen = ["--side", str(options.side), "--tokens", str(options.tokens), "--threads", str(options.threads)]
-    about = {"picture_side": options.side, "completion_tokens": options.tokens}
+    passed_on = ("size", "side", "tokens", "threads", "device")
+    chosen = [f"--{name}={getattr(options, name)}" for name in passed_on]
+    about = {"size": options.size, "picture_side": options.side, "completion_tokens": options.tokens}
     result = contest(__file__, options, CONTESTANTS, chosen, "trl", **about)
     columns = {"seconds_per_step": "s a step:.2f", "decoded": "decoded:.0f", "processed": "processed:.0f"}
     print(table(result, columns, "trl"))

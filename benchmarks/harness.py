@@ -23,7 +23,7 @@ import torch
 
 Figures = Mapping[str, float]
 Rows = dict[str, dict[str, Any]]  # a contestant's figures as median, min and max; or {"failed": why}
-_PACKAGES = ("torch", "transformers", "trl", "accelerate", "liger-kernel", "cut-cross-entropy")
+_PACKAGES = ("torch", "triton", "transformers", "trl", "peft", "accelerate", "liger-kernel", "cut-cross-entropy")
 _MESSAGE = 200  # characters of a failure's message
 
 
@@ -48,12 +48,14 @@ def contest(
     baseline: str,
     record_as: Callable[[Rows], Any] = lambda rows: rows,
     ranks: int = 1,
+    beside: str | None = None,
     **about: Any,
 ) -> Rows:
     """Measure every contestant once a round, in alternating order, so that drift of the machine falls on all alike.
 
     What is known is written to `options.json` after each round, as `record_as` puts it. A contestant that fails once is
-    left out of the later rounds, and its row says why. With `ranks` that many processes measure together.
+    left out of the later rounds, and its row says why. With `ranks` that many processes measure together. With `beside`
+    there are ratios to that contestant too.
     """
     samples: dict[str, list[Figures]] = {name: [] for name in contestants}
     failures: dict[str, str] = {}
@@ -68,7 +70,7 @@ def contest(
             except MeasurementError as error:
                 failures[name] = str(error)
                 print(f"round {round_ + 1}/{options.rounds} {name} failed:\n{error.output}", file=sys.stderr)
-        rows = compare(samples, baseline, failures)
+        rows = compare(samples, baseline, failures, beside)
         record(script, options, record_as(rows), **({"rounds": round_ + 1, "ranks": ranks} | about))
     return rows
 
@@ -102,20 +104,25 @@ def measured(name: str, options: argparse.Namespace, measure: Callable[[str, arg
         print(json.dumps(figures))
 
 
-def compare(samples: Mapping[str, Sequence[Figures]], baseline: str, failures: Mapping[str, str]) -> Rows:
+def compare(
+    samples: Mapping[str, Sequence[Figures]], baseline: str, failures: Mapping[str, str], beside: str | None = None
+) -> Rows:
     """Median, min and max of each contestant's figures, and of their ratios to the baseline's of the same round. No
-    ratios where the baseline is missing or failed; of a contestant that failed, why: `{"failed": message}`."""
+    ratios where the baseline is missing or failed; of a contestant that failed, why: `{"failed": message}`. Ratios to
+    `beside` have names such as `seconds_of_NAME`."""
     rows: Rows = {}
-    against = [] if baseline in failures else samples.get(baseline, [])
+    peers = {"ratio": baseline} | ({f"of_{beside}": beside} if beside else {})
     for name, runs in samples.items():
         if name in failures:
             rows[name] = {"failed": failures[name]}
             continue
         rows[name] = {field: spread([run[field] for run in runs]) for field in runs[0]}
-        for field in runs[0]:
-            if against and all(base.get(field) for base in against):
-                ratios = [run[field] / base[field] for run, base in zip(runs, against, strict=True)]
-                rows[name][f"{field}_ratio"] = spread(ratios)
+        for suffix, peer in peers.items():
+            against = [] if peer in failures else samples.get(peer, [])
+            for field in runs[0]:
+                if against and all(base.get(field) for base in against):
+                    ratios = [run[field] / base[field] for run, base in zip(runs, against, strict=True)]
+                    rows[name][f"{field}_{suffix}"] = spread(ratios)
     return rows
 
 
@@ -150,7 +157,7 @@ def record(script: str, options: argparse.Namespace, rows: Any, **about: Any) ->
         "benchmark": Path(script).stem,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine(options),
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": {"python": platform.python_version()} | versions(),
         "device": options.device,
         "rounds": options.rounds,
         **about,
@@ -161,13 +168,18 @@ def record(script: str, options: argparse.Namespace, rows: Any, **about: Any) ->
 
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    cpu = models[0].split(":", 1)[1].strip() if models else platform.machine()
     gpu = torch.cuda.get_device_name() if options.device == "cuda" else None
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": options.threads, "gpu": gpu}
+    return {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": options.threads, "gpu": gpu}
 
 
-def _versions() -> dict[str, str]:
+def cpu_model() -> str:
+    """The processor's name, as Linux gives it."""
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return models[0].split(":", 1)[1].strip() if models else platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that a figure depends on; those that are not installed are missing."""
     found = {}
     for name in _PACKAGES:
         try:

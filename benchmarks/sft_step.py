@@ -154,6 +154,8 @@ class Counts:
 
 
 def measure(name: str, options: argparse.Namespace) -> Figures:
+    if options.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     model, processor = build(options.size, options.device)
     data = rows(options.batch * (WARM_UP + options.steps), 448 if options.size == "3b" else None, options.lengths)
     before, clock = reset_peak(), Clock()
