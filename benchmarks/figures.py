@@ -5,7 +5,7 @@
 
 Each file says on which machine it was measured; where it lies below `results/` does not matter. For another machine run
 `make bench BENCH_OUT=benchmarks/results/NAME`. A file of the kind `reported` holds ratios that somebody measured
-elsewhere, without figures; they are marked as such.
+elsewhere, without figures; its machine is marked as such.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ CLAIMS: Mapping[str, Claim] = {
     "packed-100m": Claim("packed, 100 million parameters: tokens/s", "sft_step", _SMALL, "packed", _RATE, True),
     "packed-2m": Claim("packed, 2 million: tokens/s", "sft_step", _TINY, "packed", _RATE, True),
     "padded-2m": Claim("padded, 2 million: tokens/s", "sft_step", _TINY, "padded", _RATE, True),
-    "padded-cut": Claim("padded, 4 micro-batches: tokens/s", "sft_step", _CUT, "padded", _RATE, True),
+    "padded-cut": Claim("padded, 4 micro-batches: tokens/s", "sft_step", _CUT, "padded", _RATE),
     "packed-cut": Claim("packed, 4 micro-batches: tokens/s", "sft_step", _CUT, "packed", _RATE),
     "memory-100m": Claim("packed, 100 million: memory", "sft_step", _SMALL, "packed", _MEMORY, True),
     "memory-2m": Claim("packed, 2 million: memory", "sft_step", _TINY, "packed", _MEMORY),
-    "head": Claim("the head: time", "head", _HEAD, "chunked", "seconds_ratio", True),
+    "head": Claim("the head: time", "head", _HEAD, "chunked", "seconds_ratio"),
     "head-memory": Claim("the head: memory", "head", _HEAD, "chunked", _MEMORY),
     "head-products": Claim(
         "the head: time, its three products alone = 1", "head", _HEAD, "chunked", "seconds_of_three_products"
     ),
     "generation-2m": Claim("generation, 2 million: tokens/s", "generation", {"size": "tiny"}, "ours", _RATE),
     "generation-100m": Claim("generation, 100 million: tokens/s", "generation", {"size": "small"}, "ours", _RATE),
-    "grpo": Claim("GRPO with pictures: time", "grpo", {}, "ours", "seconds_per_step_ratio", True),
+    "grpo": Claim("GRPO with pictures: time", "grpo", {}, "ours", "seconds_per_step_ratio"),
 }
 
 
@@ -69,7 +69,6 @@ class Ratio(NamedTuple):
 
     low: float
     high: float
-    reported: bool
 
 
 def read_records(folder: Path) -> dict[Path, Record]:
@@ -77,8 +76,10 @@ def read_records(folder: Path) -> dict[Path, Record]:
 
 
 def machine_name(record: Record) -> str:
-    """Its GPU, or its processor and cores."""
+    """Its GPU, or its processor and cores; of reported ratios also that they are."""
     machine = record["machine"]
+    if record["benchmark"] == "reported":
+        return f"{machine['cpu']} ({machine['about']}; reported)"
     if record["device"] == "cuda":
         return machine["gpu"]
     cores = f", {machine['cores']} cores" if machine.get("cores") else ""
@@ -88,14 +89,14 @@ def machine_name(record: Record) -> str:
 def ratios_of(record: Record) -> dict[str, Ratio]:
     """What a record says on the claims, by their keys."""
     if record["benchmark"] == "reported":
-        return {key: Ratio(min(values), max(values), True) for key, values in record["ratios"].items()}
+        return {key: Ratio(min(values), max(values)) for key, values in record["ratios"].items()}
     found = {}
     for key, claim in CLAIMS.items():
         if record["benchmark"] != claim.benchmark or any(record.get(k) != v for k, v in claim.where.items()):
             continue
         ratio = record["figures"].get(claim.contestant, {}).get(claim.ratio)
         if ratio is not None:
-            found[key] = Ratio(ratio["median"], ratio["median"], False)
+            found[key] = Ratio(ratio["median"], ratio["median"])
     return found
 
 
@@ -106,19 +107,19 @@ def by_machine(records: Iterable[Record]) -> dict[str, dict[str, Ratio]]:
         here = found.setdefault(machine_name(record), {})
         for key, ratio in ratios_of(record).items():
             old = here.get(key, ratio)
-            here[key] = Ratio(min(old.low, ratio.low), max(old.high, ratio.high), old.reported or ratio.reported)
+            here[key] = Ratio(min(old.low, ratio.low), max(old.high, ratio.high))
     return {machine: ratios for machine, ratios in found.items() if ratios}
 
 
 def ratio_table(machines: Mapping[str, Mapping[str, Ratio]], keys: Sequence[str]) -> str:
-    """Claims by machine, and the range over the machines; a star marks what was reported."""
+    """Claims by machine, and the range over the machines."""
     lines = [f"| peer = 1 | {' | '.join(machines)} | range |", "| --- |" + " ---: |" * (len(machines) + 1)]
     for key in keys:
         found = [ratios.get(key) for ratios in machines.values()]
         known = [ratio for ratio in found if ratio]
         if not known:
             continue
-        most = Ratio(min(ratio.low for ratio in known), max(ratio.high for ratio in known), False)
+        most = Ratio(min(ratio.low for ratio in known), max(ratio.high for ratio in known))
         cells = ["" if ratio is None else _words(ratio) for ratio in found]
         lines.append(f"| {CLAIMS[key].name} | {' | '.join(cells)} | {_words(most) if len(known) > 1 else ''} |")
     return "\n".join(lines)
@@ -126,7 +127,7 @@ def ratio_table(machines: Mapping[str, Mapping[str, Ratio]], keys: Sequence[str]
 
 def _words(ratio: Ratio) -> str:
     low, high = (f"{value:.2f}" for value in (ratio.low, ratio.high))
-    return (low if low == high else f"{low} to {high}") + "*" * ratio.reported
+    return low if low == high else f"{low} to {high}"
 
 
 def gpu_words(records: Mapping[Path, Record]) -> str:
@@ -165,14 +166,12 @@ def blocks(folder: Path) -> dict[str, str]:
     """The text of every block by its name."""
     records = read_records(folder)
     machines = by_machine(records.values())
-    processors = {name: ratios for name, ratios in machines.items() if ratios}
-    says = [f"\\* {record['says']}" for record in records.values() if record["benchmark"] == "reported"]
+    says = [f"{machine_name(one)}: {one['says']}" for one in records.values() if one["benchmark"] == "reported"]
     short = [key for key, claim in CLAIMS.items() if claim.in_readme]
-    note = ["\\* Ratios that were reported to us, without raw figures."] if says else []
     return {
         "measured": gpu_words(records),
-        "speed": "\n\n".join([ratio_table(processors, short), *note]),
-        "ratios": "\n\n".join([ratio_table(processors, list(CLAIMS)), *says]),
+        "speed": ratio_table(machines, short),
+        "ratios": "\n\n".join([ratio_table(machines, list(CLAIMS)), *says]),
         "gpu": gpu_table(records),
         "files": file_table(records, folder),
     }

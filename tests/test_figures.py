@@ -43,13 +43,13 @@ def test_the_pages_show_what_the_files_say(figures: Any) -> None:
 
 def test_a_range_is_over_the_machines_and_a_reported_ratio_is_marked(figures: Any, tmp_path: Path) -> None:
     write(tmp_path, "step", **tiny_step(3.04))
-    xeon = {"cpu": "Intel Xeon", "cores": None, "gpu": None}
+    xeon = {"cpu": "Intel Xeon", "about": "AVX-512", "cores": None, "gpu": None}
     reported = {"benchmark": "reported", "says": "Ratios only.", "date": "2026-11-28", "device": "cpu"}
     write(tmp_path, "xeon", **reported, machine=xeon, ratios={"packed-2m": [2.08]})
     lines = figures.blocks(tmp_path)["ratios"].splitlines()
-    assert lines[0] == "| peer = 1 | AMD EPYC, 2 cores | Intel Xeon | range |"
-    assert lines[2] == "| packed, 2 million: tokens/s | 3.04 | 2.08* | 2.08 to 3.04 |"
-    assert lines[-1] == "\\* Ratios only."
+    assert lines[0] == "| peer = 1 | AMD EPYC, 2 cores | Intel Xeon (AVX-512; reported) | range |"
+    assert lines[2] == "| packed, 2 million: tokens/s | 3.04 | 2.08 | 2.08 to 3.04 |"
+    assert lines[-1] == "Intel Xeon (AVX-512; reported): Ratios only."
 
 
 def test_a_record_of_other_conditions_is_no_evidence(figures: Any, tmp_path: Path) -> None:
