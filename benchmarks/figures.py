@@ -3,7 +3,7 @@
     python benchmarks/figures.py            # rewrites the blocks between `<!-- figures:NAME -->` and `<!-- /figures -->`
     python benchmarks/figures.py --check    # exit code 1 where a block is not what the files say
 
-Each file says on which machine it was measured; where it lies below `results/` does not matter. For another machine run
+Each file says on which machine it was measured; in which folder below `results/` it is does not matter. For another machine run
 `make bench BENCH_OUT=benchmarks/results/NAME`. A file of the kind `reported` holds ratios that somebody measured
 elsewhere, without figures; its machine is marked as such.
 """
@@ -82,8 +82,8 @@ def machine_name(record: Record) -> str:
         return f"{machine['cpu']} ({machine['about']}; reported)"
     if record["device"] == "cuda":
         return machine["gpu"]
-    cores = f", {machine['cores']} cores" if machine.get("cores") else ""
-    return machine["cpu"] + cores
+    vectors = f" ({machine['vectors']})" if machine.get("vectors") else ""
+    return f"{machine['cpu']}{vectors}, {machine['cores']} cores"
 
 
 def ratios_of(record: Record) -> dict[str, Ratio]:

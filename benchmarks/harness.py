@@ -169,7 +169,12 @@ def record(script: str, options: argparse.Namespace, rows: Any, **about: Any) ->
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if options.device == "cuda" else None
-    return {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": options.threads, "gpu": gpu}
+    return describe_processor() | {"threads": options.threads, "gpu": gpu}
+
+
+def describe_processor() -> dict[str, Any]:
+    """Its name, its cores, and the widest vectors that torch uses: two of one name may differ in these."""
+    return {"cpu": cpu_model(), "vectors": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count()}
 
 
 def cpu_model() -> str:

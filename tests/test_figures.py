@@ -52,6 +52,13 @@ def test_a_range_is_over_the_machines_and_a_reported_ratio_is_marked(figures: An
     assert lines[-1] == "Intel Xeon (AVX-512; reported): Ratios only."
 
 
+def test_processors_of_one_name_and_other_vectors_are_two_machines(figures: Any, tmp_path: Path) -> None:
+    write(tmp_path, "wide", **tiny_step(3.04, machine=EPYC | {"vectors": "AVX512"}))
+    write(tmp_path, "narrow", **tiny_step(2.5, machine=EPYC | {"vectors": "AVX2"}))
+    heads = figures.blocks(tmp_path)["ratios"].splitlines()[0]
+    assert "| AMD EPYC (AVX2), 2 cores | AMD EPYC (AVX512), 2 cores |" in heads
+
+
 def test_a_record_of_other_conditions_is_no_evidence(figures: Any, tmp_path: Path) -> None:
     write(tmp_path, "even", **tiny_step(1.24, lengths="puzzlevqa"))
     write(tmp_path, "ranks", **tiny_step(2.09, ranks=2))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -14,12 +13,12 @@ from typing import Any
 
 from gpu.parts import PARTS, SKIPPED, Outcome
 from gpu.rows import Row
-from harness import cpu_model, versions
+from harness import describe_processor, versions
 
 
 def describe_machine(device: str, threads: int) -> dict[str, Any]:
     """Processor, cores, and of the GPU its name, memory and driver as `nvidia-smi` names them."""
-    found: dict[str, Any] = {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": threads, "gpu": None}
+    found: dict[str, Any] = describe_processor() | {"threads": threads, "gpu": None}
     if device == "cuda":
         import torch
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 
 _MESSAGE = 200  # characters of a failure's message
+_HELD_MIB = 100.0
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ def contestant(emit: Emit, name: str, holds: bool | None = None) -> Iterator[Non
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        if (held := torch.cuda.memory_allocated() / 2**20) > _HELD_MIB:  # it would count in the next one's peak
+            emit(Row(f"still held after {name}", held, "MiB"))
         torch.cuda.reset_peak_memory_stats()
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from balanced_thinking.cpu.pages import new_buffer
 from balanced_thinking.cpu.products import fast_matmuls
 from balanced_thinking.loss.chunks import at_least_float32, cut_into_chunks
 from balanced_thinking.loss.reference import IGNORE_INDEX, HeadOptions, LossParts
@@ -64,7 +65,7 @@ class _ChunkedHead(torch.autograd.Function):
         grads = _Gradients((hidden_TD, head_VD, bias_V), needs, weights_N, dtype, sum(c.has_grad for c in chunks))
         nll_N, correct_N = torch.empty_like(weights_N), torch.empty_like(targets_N, dtype=torch.bool)
         entropy_N, gate_N = torch.empty_like(weights_N), torch.ones_like(weights_N)
-        buffer_CV = head_VD.new_empty(max((c.rows for c in chunks), default=0), len(head_VD), dtype=dtype)
+        buffer_CV = new_buffer(head_VD, (max((c.rows for c in chunks), default=0), len(head_VD)), dtype)
         weight_VD, offset_V = head_VD.to(dtype), None if bias_V is None else bias_V.to(dtype)
         for chunk in chunks:
             span = slice(chunk.start, chunk.start + chunk.rows)
@@ -79,7 +80,7 @@ class _ChunkedHead(torch.autograd.Function):
             if scores.gate_C is not None:
                 gate_N[span] = scores.gate_C
             if chunk.has_grad:
-                grads.add_chunk(rows_N[span], logits_CV, hidden_CD, weight_VD)
+                grads.add_chunk(rows_N[span], logits_CV, hidden_CD, weight_VD, scores.factor_C)
         ctx.grads = grads
         nll_T, correct_T, entropy_T = (
             x_N.new_zeros(len(labels_T)).index_copy_(0, rows_N, x_N) for x_N in (nll_N, correct_N, entropy_N)
@@ -121,7 +122,7 @@ class _Gradients:
         # With one chunk there is no sum, but a float32 head (under autocast) still gets the precision of the product.
         head_dtype = wide if half or chunks > 1 or inputs[1].dtype == wide else dtype
         self.hidden_TD, self.head_VD, self.bias_V = (
-            torch.empty_like(tensor, dtype=grad_dtype) if tensor is not None and need else None
+            new_buffer(tensor, tensor.shape, grad_dtype) if tensor is not None and need else None
             for tensor, need, grad_dtype in zip(inputs, needs, (hidden_dtype, head_dtype, wide), strict=True)
         )
         # The head's gradient is large: the first chunk writes it, instead of adding to zeros.
@@ -134,14 +135,19 @@ class _Gradients:
         """The weights in a range that float16 can hold; unchanged in other dtypes."""
         return weights_C if self.unit is None else weights_C / self.unit
 
-    def add_chunk(self, rows_C: Tensor, grad_CV: Tensor, hidden_CD: Tensor, head_VD: Tensor) -> None:
-        """Add what the gradient of a chunk's logits contributes."""
+    def add_chunk(
+        self, rows_C: Tensor, grad_CV: Tensor, hidden_CD: Tensor, head_VD: Tensor, factor_C: Tensor | None
+    ) -> None:
+        """Add what the gradient of a chunk's logits contributes; `factor_C` is what that gradient still lacks."""
         if self.hidden_TD is not None:
-            self.hidden_TD.index_copy_(0, rows_C, torch.mm(grad_CV, head_VD).to(self.hidden_TD.dtype))
+            found_CD = torch.mm(grad_CV, head_VD)
+            found_CD = found_CD if factor_C is None else found_CD.mul_(factor_C[:, None])
+            self.hidden_TD.index_copy_(0, rows_C, found_CD.to(self.hidden_TD.dtype))
         if self.head_VD is not None:
-            _add_matmul_(self.head_VD, grad_CV.t(), hidden_CD, beta=float(self.begun))
+            scaled_CD = hidden_CD if factor_C is None else hidden_CD * factor_C[:, None]
+            _add_matmul_(self.head_VD, grad_CV.t(), scaled_CD, beta=float(self.begun))
         if self.bias_V is not None:
-            self.bias_V += grad_CV.sum(0, dtype=self.bias_V.dtype)
+            self.bias_V += grad_CV.sum(0, dtype=self.bias_V.dtype) if factor_C is None else grad_CV.t() @ factor_C
         self.begun = True
 
     def scale_by(self, upstream: Tensor) -> list[Tensor | None]:

@@ -18,10 +18,11 @@ class ChunkPolicy(NamedTuple):
 
     chunk_bytes: int  # for the matrix products
     min_rows: int  # fewer rows make a product inefficient, so this overrides the bytes
-    block_bytes: int  # for the element-wise work: bounds float32 copies and the softcap's derivative
+    # For the element-wise work: bounds float32 copies and the softcap's derivative, and on a CPU fits its last cache.
+    block_bytes: int
 
 
-CPU_POLICY = ChunkPolicy(chunk_bytes=160 * 2**20, min_rows=64, block_bytes=64 * 2**20)
+CPU_POLICY = ChunkPolicy(chunk_bytes=160 * 2**20, min_rows=64, block_bytes=4 * 2**20)
 GPU_POLICY = ChunkPolicy(chunk_bytes=2 * 2**30, min_rows=2048, block_bytes=256 * 2**20)
 # A divisor of the card's memory. Every chunk after the first reads and writes the float32 gradient of the head again,
 # so a large card uses larger chunks.
