@@ -1,9 +1,9 @@
 """Writes the figures of README.md and benchmarks/README.md from the JSON files of `results/`, by machine.
 
-    python benchmarks/figures.py            # rewrites the blocks between `<!-- figures:NAME -->` and `<!-- /figures -->`
+    python benchmarks/figures.py            # rewrites what is between `<!-- figures:NAME -->` and `<!-- /figures -->`
     python benchmarks/figures.py --check    # exit code 1 where a block is not what the files say
 
-Each file says on which machine it was measured; in which folder below `results/` it is does not matter. For another machine run
+Each file says on which machine it was measured; its folder below `results/` does not matter. For another machine run
 `make bench BENCH_OUT=benchmarks/results/NAME`. A file of the kind `reported` holds ratios that somebody measured
 elsewhere, without figures; its machine is marked as such.
 """

@@ -47,9 +47,7 @@ def rows(folder: Path, side: int) -> Dataset:
     return Dataset.from_list(data).cast_column("images", List(Image()))
 
 
-def train(
-    name: str, data: Dataset, out: str, steps: int, seen: dict[str, int], options: argparse.Namespace
-) -> float:
+def train(name: str, data: Dataset, out: str, steps: int, seen: dict[str, int], options: argparse.Namespace) -> float:
     """Wall seconds of `steps` optimizer steps; `seen` counts the pictures."""
     from trl import GRPOConfig, GRPOTrainer
 

@@ -1,1 +1,1 @@
-"""Everything that a GPU must show, in one call of a few minutes; `run.sh` starts it, README.md in `benchmarks/` explains it."""
+"""Everything that a GPU must show, in one call of a few minutes: `run.sh`, explained in `benchmarks/README.md`."""

@@ -21,7 +21,18 @@ LIMIT_MB = 60.0
 PYTHON = "3.12"
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 24, 17)] + ["manylinux2014_x86_64"]
 # What we and TRL import. torch, Triton, transformers, and what transformers needs are the image's.
-OURS = ("trl", "peft", "accelerate", "datasets", "ijson", "webdataset", "braceexpand", "shtab", "rich", "markdown-it-py")
+OURS = (
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "ijson",
+    "webdataset",
+    "braceexpand",
+    "shtab",
+    "rich",
+    "markdown-it-py",
+)
 OURS += ("mdurl", "pygments", "psutil", "multiprocess", "dill", "xxhash", "jinja2", "markupsafe", "pillow")
 # The benchmarks' peers, as pyproject.toml pins them; then what an image may lack and what TRL can use, if they fit.
 PEERS = ("liger-kernel==0.8.5", "cut-cross-entropy==25.1.1")
@@ -92,7 +103,9 @@ def collect(out: Path, limit_mb: float) -> Bundle:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "wheels", help="folder (default %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "wheels", help="folder (default %(default)s)"
+    )
     parser.add_argument("--limit-mb", type=float, default=LIMIT_MB, help=f"of all wheels (default {LIMIT_MB:.0f})")
     options = parser.parse_args()
     bundle = collect(options.out, options.limit_mb)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from balanced_thinking.loss import chunks
 from balanced_thinking.loss.linear_cross_entropy import weighted_linear_cross_entropy
-from gpu.rows import Emit, Row, Setting, contestant
+from gpu.rows import Emit, Row, Setting, contestant, why
 
 # What the fast head's error may be: a factor of the naive one's, and some roundings. Both errors are a matter of chance
 # in float32, where a fault would be a thousand times larger. The interpreter cuts bits off where a GPU rounds.
@@ -53,6 +53,7 @@ class Case:
     gated: bool = False
 
 
+SMALL_SIZE = Size(7, 24, 101)
 EVERYTHING: dict[str, Any] = {"softcap": 3.0, "logit_scale": 1.7}
 CASES: dict[str, Case] = {
     "plain": Case(),
@@ -175,7 +176,9 @@ def check(case: Case, size: Size, device: str, dtype: torch.dtype, impl: str) ->
     assert fast.keys() == truth.keys()
     products = torch.bfloat16 if case.autocast else dtype
     factor, slack = FACTORS[products], ROUNDINGS[products] * torch.finfo(products).eps
-    errors = {name: (relative_error(fast[name], truth[name]), relative_error(naive[name], truth[name])) for name in fast}
+    errors = {
+        name: (relative_error(fast[name], truth[name]), relative_error(naive[name], truth[name])) for name in fast
+    }
     return {name: (error, factor * of_naive + slack) for name, (error, of_naive) in errors.items()}
 
 
@@ -183,13 +186,19 @@ def implementation(setting: Setting) -> tuple[str, str]:
     """The head to check, and what to say about it."""
     if find_spec("triton") is None:
         return "chunked", "Triton is not installed: the head in plain torch"
-    return "triton", "Triton's interpreter" if setting.small else "the compiled kernel"
+    if not setting.small:
+        return "triton", "the compiled kernel"
+    try:
+        check(CASES["one token"], SMALL_SIZE, setting.device, torch.float32, "triton")
+    except Exception as error:  # the interpreter of Triton 3.6 fails with NumPy 2.5; a GPU does not use it
+        return "chunked", f"Triton's interpreter does not run here ({why(error)}): the head in plain torch"
+    return "triton", "Triton's interpreter"
 
 
 def measure(setting: Setting, emit: Emit) -> None:
     """A row for each dtype, the case that comes nearest to its limit, and one for each case that exceeds it."""
     impl, said = implementation(setting)
-    size = Size(7, 24, 101) if setting.small else Size(257, 192, 32_003)
+    size = SMALL_SIZE if setting.small else Size(257, 192, 32_003)
     for number, dtype in enumerate(ROUNDINGS):
         cases = CASES | {"a real vocabulary, odd": REAL}
         if setting.small:  # every case in one dtype

@@ -94,7 +94,12 @@ def contestant(emit: Emit, name: str, holds: bool | None = None) -> Iterator[Non
 
 
 def emit_figures(
-    name: str, found: Mapping[str, float], of_baseline: Mapping[str, float], units: Mapping[str, str], peer: str, emit: Emit
+    name: str,
+    found: Mapping[str, float],
+    of_baseline: Mapping[str, float],
+    units: Mapping[str, str],
+    peer: str,
+    emit: Emit,
 ) -> dict[str, float]:
     """A row for each figure in `units`, beside the baseline's; returns the baseline's figures, if they are known."""
     if name == peer:
