@@ -80,7 +80,7 @@ def why(error: BaseException) -> str:
 
 @contextmanager
 def contestant(emit: Emit, name: str, holds: bool | None = None) -> Iterator[None]:
-    """What fails within becomes a row of its own, and the part goes on. The device's memory is given back afterwards."""
+    """What fails within becomes a row of its own, and the part goes on. Its memory is given back."""
     try:
         yield
     except Exception as error:  # a peer may raise anything; the others are still measured
