@@ -23,7 +23,8 @@ def new_buffer(like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor
     Memory is given back when the tensor is gone, as that of any other tensor.
     """
     size = math.prod(shape) * dtype.itemsize
-    if like.device.type != "cpu" or size < _SMALLEST or not _has_huge_pages() or type(like) not in _PLAIN:
+    plain = like.device.type == "cpu" and type(like) in _PLAIN and not torch.compiler.is_compiling()
+    if not plain or size < _SMALLEST or not _has_huge_pages():
         return like.new_empty(shape, dtype=dtype)
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_HUGEPAGE)
