@@ -80,14 +80,19 @@ def test_steps_have_the_samples_that_they_have_without_dealing(
     found = dealt(samples, batch, accumulation, ranks, packed=packed, drop_last=drop_last)
     without = plain(samples, batch, ranks, drop_last)
     assert [len(mine) for mine in found] == [len(mine) for mine in without]
-    assert all(len(one) > 0 for mine in found for one in mine)
     sampler = StepSampler(SequentialSampler(range(samples)), ragged, batch, accumulation, ranks, 0, packed=packed)
     assert len(sampler) == len(dealt(samples, batch, accumulation, ranks, packed=packed)[0])
-    ours, theirs = steps(found, accumulation), steps(without, accumulation)
-    complete = ours if ranks == 1 else ours[:-1]  # accelerate fills the last one up with more samples than ranks need
-    assert complete == theirs[: len(complete)]
-    if not drop_last:
-        assert set(chain(*ours)) == set(range(samples))
+    if drop_last:
+        assert all(len(one) > 0 for mine in found for one in mine)
+        assert steps(found, accumulation) == steps(without, accumulation)
+        return
+    size = batch * accumulation * ranks
+    of_one_process = [list(range(at, min(at + size, samples))) for at in range(0, samples, size)]
+    assert steps(found, accumulation) == of_one_process
+    repeating = dealt(samples, batch, accumulation, ranks, packed=packed, repeat=True)
+    assert all(len(one) > 0 for mine in repeating for one in mine)
+    assert steps(repeating, accumulation)[:-1] == of_one_process[:-1]
+    assert set(chain(*steps(repeating, accumulation))) == set(range(samples))
 
 
 @given(st.lists(st.integers(1, 999), min_size=1, max_size=30), st.data())

@@ -13,7 +13,6 @@ from tests.models.family_checks import describe_versions
 
 MEASURED = REPOSITORY / "docs" / "results" / "export.json"
 PAGE = REPOSITORY / "docs" / "export.md"
-_MARKS = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 class Row(NamedTuple):
@@ -49,9 +48,9 @@ def make_table(rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join([*lines, "", f"Measured with {versions}, on a CPU."])
 
 
-def replace_measured(page: Path, table: str) -> None:
-    """Puts a table between the marks of a page."""
-    begin, end = _MARKS
+def replace_measured(page: Path, table: str, name: str = "measured") -> None:
+    """Puts a table between the marks of a page that have this name."""
+    begin, end = (f"<!-- {name}: {word} -->" for word in ("begin", "end"))
     pattern = re.compile(f"{begin}\n.*{end}", re.DOTALL)
     text = pattern.sub(lambda _: f"{begin}\n{table}\n{end}", page.read_text(encoding="utf-8"))
     page.write_text(text, encoding="utf-8")

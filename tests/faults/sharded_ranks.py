@@ -22,7 +22,7 @@ from balanced_thinking.config.errors import BalancedThinkingError
 from balanced_thinking.models.load import load_model
 from balanced_thinking.training.final_model import save_final_model
 from balanced_thinking.training.sft import ScaleSFTTrainer
-from tests.invariants.two_ranks_zero import ZERO_3
+from tests.invariants.two_ranks_zero import ZERO_2, ZERO_3
 from tests.tiny_training import config, losses
 
 SAMPLES = 4  # a step, over all ranks
@@ -61,8 +61,8 @@ def fail_saving(run: ScaleSFTTrainer, failing: str) -> None:
 def sharding_arguments(kind: str) -> dict[str, Any]:
     if kind == "plain":
         return {}
-    if kind == "zero":
-        return {"deepspeed": ZERO_3}
+    if kind in ("zero", "zero2"):
+        return {"deepspeed": ZERO_3 if kind == "zero" else ZERO_2}
     allow_fsdp_on_cpus()
     return {"fsdp": True, "fsdp_config": {"state_dict_type": kind}}
 

@@ -16,7 +16,7 @@ from balanced_thinking.loss.variants import NORMALIZE
 from balanced_thinking.models.tiny import build_tiny
 from tests.conftest import ARCHITECTURES, EACH_ONCE, some_now
 from tests.forked import run_ranks
-from tests.invariants.two_ranks import CASES, logs_and_evaluation
+from tests.invariants.two_ranks import CASES, EPOCHS, STRATEGIES, UNEVEN, logs_and_evaluation, rows_for
 from tests.invariants.two_ranks_sharded import MESHES, NORM, SHARDED, gradients
 from tests.invariants.two_ranks_zero import STEPS, without_some_pictures
 from tests.tiny_training import GradNorms, config, logged, losses, trainer
@@ -70,18 +70,19 @@ def test_two_ranks_answer_what_one_answers(tmp_path: Path) -> None:
 
 
 def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
-    """Every architecture, and every mode, in one pair of gloo processes: starting them is what takes the time."""
+    """Every mode, order and resume in one pair of gloo processes: starting them is what takes the time."""
     world_rows.save_to_disk(tmp_path / "rows")
     on_two_ranks(tmp_path, str(RANKS), str(tmp_path))
     found = json.loads((tmp_path / "found.json").read_text())
     assert len(found) == len(CASES)
     for case, (loss, norm) in found.items():
         architecture, options = CASES[case]
-        assert (loss, norm) == pytest.approx(one_step(architecture, world_rows, tmp_path, 8, **options), rel=1e-6), case
+        alone = one_step(architecture, rows_for(architecture, world_rows), tmp_path, 8, **options)
+        assert (loss, norm) == pytest.approx(alone, rel=1e-6), case
 
-    alone = trainer("qwen2_5_vl", world_rows.to_iterable_dataset(), config(tmp_path, max_steps=2, packing=True))
-    alone.train()
-    assert json.loads((tmp_path / "streamed.json").read_text()) == pytest.approx(losses(alone), rel=1e-6)
+    streamed = trainer("qwen2_5_vl", world_rows.to_iterable_dataset(), config(tmp_path, max_steps=2, packing=True))
+    streamed.train()
+    assert json.loads((tmp_path / "streamed.json").read_text()) == pytest.approx(losses(streamed), rel=1e-6)
 
     logs = json.loads((tmp_path / "logs.json").read_text())
     one = logs_and_evaluation(world_rows, tmp_path / "logs-alone", batch=8)
@@ -92,15 +93,15 @@ def test_two_ranks_equal_one(world_rows: Dataset, tmp_path: Path) -> None:
     assert (one[0]["w_answer"], one[5]["w_answer"]) == (0.5, 1.5)  # its own end points, along the adaptive curve
 
     resumed = json.loads((tmp_path / "resumed.json").read_text())
-    assert set(resumed) == {"random", "group_by_length"}
-    for strategy, (undisturbed, again) in resumed.items():
+    texts = rows_for("qwen2", world_rows).select(range(UNEVEN))
+    for strategy in STRATEGIES:
+        undisturbed, again = resumed[strategy]
         assert len(undisturbed) == 8
         assert again[6:] == undisturbed[6:], strategy
-    # Which rank gets which sample of a step goes by length; which samples a step has does not.
-    epochs = {"max_steps": -1, "num_train_epochs": 2, "per_device_train_batch_size": 2}
-    in_order = trainer("qwen2_5_vl", world_rows.select(range(8)), config(tmp_path / "in-order", **epochs))
-    in_order.train()
-    assert resumed["random"][0] == pytest.approx(losses(in_order), rel=1e-5)
+        # Which rank gets which sample of a step is free; which samples a step has is not.
+        args = config(tmp_path / strategy, **EPOCHS, per_device_train_batch_size=2, train_sampling_strategy=strategy)
+        (one := trainer("qwen2", texts, args)).train()
+        assert undisturbed == pytest.approx(losses(one), rel=1e-5), strategy
 
 
 def test_sharding_by_fsdp2_changes_no_gradient(tmp_path: Path) -> None:

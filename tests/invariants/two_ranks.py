@@ -1,5 +1,8 @@
-"""Run on two gloo ranks: one optimizer step for every architecture, and in every `normalize` mode; a run that is
-resumed in the middle of its second epoch, for each way of ordering samples; and packed rows of a stream."""
+"""Run on two gloo ranks: one optimizer step in every `normalize` mode; a run that is resumed in the middle of its
+second epoch, for each way of ordering samples; and packed rows of a stream. `make test-ranks` has the longer cases.
+
+What has nothing to do with pictures is trained on text alone, which takes half of the time.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,20 @@ import torch
 from datasets import Dataset, load_from_disk
 
 from balanced_thinking.loss.variants import NORMALIZE
-from tests.conftest import ARCHITECTURES
 from tests.tiny_training import GradNorms, config, losses, trainer
 
 # Name -> architecture and options.
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    f"{name}/{mode}": (name, {"normalize": mode})
-    for name in ARCHITECTURES
-    for mode in NORMALIZE
-    if name == "qwen2_5_vl" or mode == "example"
-}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {mode: ("qwen2", {"normalize": mode}) for mode in NORMALIZE}
 _OF_TOKENS = {"closing_tag_factor": 4.0, "token_gate": "eaft", "token_gate_on": "think"}
 CASES["example means, factors and gates"] = ("qwen2_5_vl", {"weighting": "example-mean", **_OF_TOKENS})
+# With seven samples the last step of an epoch has one, so one of two ranks has none.
+UNEVEN = 7
+EPOCHS: dict[str, Any] = {"max_steps": -1, "num_train_epochs": 2}
+STRATEGIES = ("random", "group_by_length", "sequential")
+
+
+def rows_for(architecture: str, rows: Dataset) -> Dataset:
+    return rows.remove_columns("images") if architecture == "qwen2" else rows
 
 
 def logs_and_evaluation(rows: Dataset, out: Path, batch: int) -> list[dict[str, float]]:
@@ -45,7 +50,8 @@ def main(folder: Path) -> None:
     rows = load_from_disk(str(folder / "rows"))
     found = {}
     for name, (architecture, options) in CASES.items():
-        run = trainer(architecture, rows, config(folder / "out", per_device_train_batch_size=4, **options))
+        args = config(folder / "out", per_device_train_batch_size=4, **options)
+        run = trainer(architecture, rows_for(architecture, rows), args)
         norms = GradNorms()
         run.add_callback(norms)
         run.train()
@@ -54,18 +60,13 @@ def main(folder: Path) -> None:
     streamed = trainer("qwen2_5_vl", rows.to_iterable_dataset(), stream)
     streamed.train()
     logs = logs_and_evaluation(rows, folder / "logs", batch=4)
-    resumed = {}
-    for strategy in ("random", "group_by_length"):
-        about = {
-            "max_steps": -1,
-            "num_train_epochs": 2,
-            "per_device_train_batch_size": 1,
-            "train_sampling_strategy": strategy,
-        }
-        about |= {"save_strategy": "steps", "save_steps": 3, "learning_rate": 1e-3}
-        undisturbed = trainer("qwen2_5_vl", rows.select(range(8)), config(folder / strategy, **about))
+    resumed, texts = {}, rows_for("qwen2", rows).select(range(UNEVEN))
+    for strategy in STRATEGIES:
+        about = {**EPOCHS, "per_device_train_batch_size": 1, "train_sampling_strategy": strategy}
+        about |= {"save_strategy": "steps", "save_steps": 6}
+        undisturbed = trainer("qwen2", texts, config(folder / strategy, **about))
         undisturbed.train()
-        again = trainer("qwen2_5_vl", rows.select(range(8)), config(folder / strategy, **about))
+        again = trainer("qwen2", texts, config(folder / strategy, **about))
         again.train(resume_from_checkpoint=str(folder / strategy / "checkpoint-6"))
         resumed[strategy] = (losses(undisturbed), losses(again))
     if run.is_world_process_zero():

@@ -26,6 +26,7 @@ ZERO_3 = {
     "zero_allow_untested_optimizer": True,
     "zero_force_ds_cpu_optimizer": False,
 }
+ZERO_2 = ZERO_3 | {"zero_optimization": {"stage": 2}}
 STEPS = {"max_steps": 3, "learning_rate": 1e-3}
 
 

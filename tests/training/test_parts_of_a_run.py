@@ -6,10 +6,12 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 
 from balanced_thinking.cli import main
@@ -20,9 +22,12 @@ from balanced_thinking.models.parts import ModelParts
 from balanced_thinking.models.quantization import quantization_of
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.training.checks import check_settings
+from balanced_thinking.training.model import load_training_model
 from balanced_thinking.training.recipe import Recipe, make_recipe
 from balanced_thinking.training.run import train
-from tests.cli.tiny_commands import LEARNING, exit_code
+from balanced_thinking.training.sft import ScaleSFTTrainer
+from tests.cli.tiny_commands import LEARNING
+from tests.tiny_training import config
 
 QUIET: dict[str, Any] = {
     "max_steps": 2,
@@ -155,10 +160,22 @@ def test_combinations_that_cannot_be_are_refused(keys: dict[str, Any], said: str
         check_settings(make_recipe(keys, "the recipe"))
 
 
-def test_a_sharded_quantized_model_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("launched", ["FSDP", "DEEPSPEED", "by the recipe"])
+def test_a_sharded_quantized_model_is_refused(launched: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if launched != "by the recipe":
+        monkeypatch.setenv(f"ACCELERATE_USE_{launched}", "true")
+    args = SimpleNamespace(fsdp=launched == "by the recipe", deepspeed=None, seed=0)
+    said = "quantization is 'nf4', which is not supported with FSDP or DeepSpeed; start the ranks without them"
+    with pytest.raises(RecipeError, match=said):
+        load_training_model(make_recipe({"quantization": "nf4", "lora": {}}, "the recipe"), args, tmp_path)
+
+
+def test_a_quantized_model_in_a_sharded_trainer_of_ones_own_is_refused(
+    world_rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    words = ["sft", "--model", "world-base", "--data_options.n", "2", "--max_steps", "1"]
-    assert exit_code([*words, "--quantization", "nf4", "--lora.r", "4", "--out", str(tmp_path / "run")]) in (1, 2)
-    assert "not supported with FSDP or DeepSpeed" in capsys.readouterr().err
+    model, processor = build_tiny("qwen2")
+    model.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    monkeypatch.setattr(ScaleSFTTrainer, "_is_sharded", lambda self: True)
+    rows = world_rows.remove_columns("images")
+    with pytest.raises(RecipeError, match="quantization is 'int8', which is not supported with FSDP or DeepSpeed"):
+        ScaleSFTTrainer(model, config(tmp_path), train_dataset=rows, processing_class=processor)

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, TrainingArguments
 from trl import SFTTrainer
 
 from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.loss.schedules import Schedule
@@ -489,6 +490,17 @@ def test_a_vllm_that_no_weights_can_reach_is_refused_before_data_is_read(
     recipe = Recipe(stage="grpo", training={"use_vllm": True, "vllm_mode": mode, "use_cpu": True})
     with pytest.raises(ValueError, match=f"use_vllm is true, but the device here is a CPU.*{reason}"):
         training_run.train(recipe, tmp_path)
+
+
+def test_offloading_activations_is_refused_without_a_gpu(
+    world_rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_run, "load_checked_data", lambda *_: pytest.fail("data was read"))
+    said = "activation_offloading is true, but .* here is a CPU; leave it out"
+    with pytest.raises(RecipeError, match=said):
+        training_run.train(Recipe(training={"activation_offloading": True, "use_cpu": True}), tmp_path)
+    with pytest.raises(ValueError, match=said):
+        trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path, activation_offloading=True))
 
 
 def test_the_clock_counts_what_was_spent_before_a_resume() -> None:

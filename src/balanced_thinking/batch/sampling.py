@@ -134,8 +134,8 @@ def group_by_length(lengths: Sequence[int], bins: int) -> list[list[int]]:
 class StepSampler(BatchRebalanceSampler):
     """Micro-batches of one rank, divided by length.
 
-    An optimizer step has the same samples as without this sampler, except those that fill up an epoch's last step on
-    several ranks. Only their division among micro-batches and ranks changes, so that no rank waits long for another:
+    An optimizer step has the samples that one process would give it, so a rank may get none in an epoch's last step.
+    Only their division among micro-batches and ranks changes, so that no rank waits long for another:
 
     - packed micro-batches get about the same number of tokens;
     - padded ones get samples of similar length, so that there is little padding;
@@ -150,6 +150,7 @@ class StepSampler(BatchRebalanceSampler):
         batch_size: samples of a micro-batch.
         accumulation: micro-batches of a step on each of `ranks`.
         packed: whether rows are packed, so that a micro-batch costs the sum of its lengths, without padding.
+        repeat: whether a rank without a sample gets one that came before, for collators that take no empty batch.
     """
 
     def __init__(  # the base's own is not called, as nothing of it is used
@@ -163,10 +164,11 @@ class StepSampler(BatchRebalanceSampler):
         *,
         packed: bool,
         drop_last: bool = False,
+        repeat: bool = False,
     ) -> None:
         self.sampler, self.lengths = sampler, lengths
         self._round, self._accumulation, self._ranks, self.rank = batch_size * ranks, accumulation, ranks, rank
-        self._packed, self.drop_last = packed, drop_last
+        self._packed, self.drop_last, self._repeat = packed, drop_last, repeat
 
     def __len__(self) -> int:
         return self._count_micro_batches(len(self.sampler))  # type: ignore[arg-type]
@@ -182,7 +184,7 @@ class StepSampler(BatchRebalanceSampler):
             step = order[start : start + size]
             rounds = self._count_micro_batches(len(step))
             step = step[: rounds * self._round]  # shorter with drop_last only
-            missing = max(0, rounds * self._ranks - len(step))
+            missing = max(0, rounds * self._ranks - len(step)) if self._repeat else 0
             yield from self._split_step([*step, *islice(cycle(order), missing)], rounds)
 
     def _split_step(self, step: list[int], rounds: int) -> Iterator[list[int]]:
@@ -195,7 +197,7 @@ class StepSampler(BatchRebalanceSampler):
             batches = [[mine[i] for i in batch] for batch in balance_by_cost([lengths[i] for i in mine], rounds)]
         else:  # costs its longest sample, times its samples
             similar = group_by_length(lengths, rounds * self._ranks)
-            costs = [max(lengths[i] for i in batch) * len(batch) for batch in similar]
+            costs = [max((lengths[i] for i in batch), default=0) * len(batch) for batch in similar]
             batches = [similar[b] for b in balance_by_cost(costs, self._ranks)[self.rank]]
         yield from ([step[i] for i in batch] for batch in batches)
 

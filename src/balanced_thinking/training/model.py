@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models.find import TINY_PREFIX, TinySize, adapter_base_name, find_model_source
 from balanced_thinking.models.freezing import freeze_parts
 from balanced_thinking.models.load import LoadedModel, ensure_saved, load_model
 from balanced_thinking.models.quantization import BITS
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.training.recipe import Recipe
+from balanced_thinking.training.sharded import refuse_quantized_shards
 
 logger = logging.getLogger(__name__)
 
@@ -82,10 +82,6 @@ def _has_own_weights(name: str) -> bool:
 
 
 def _refuse_sharding(quantization: str, args: Any) -> None:
-    """Raises RecipeError for FSDP and DeepSpeed, of which it is not shown that they train a quantized base exactly."""
     of_accelerate = [os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("FSDP", "DEEPSPEED")]
     if args.fsdp or args.deepspeed or any(of_accelerate):
-        raise RecipeError(
-            f"quantization is {quantization!r}, which is not supported with FSDP or DeepSpeed; start the ranks without "
-            "them (plain data parallelism), or leave quantization out"
-        )
+        refuse_quantized_shards(quantization)

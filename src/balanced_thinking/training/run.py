@@ -66,7 +66,7 @@ from balanced_thinking.training.safety import (
     refuse_vllm_without_gpu,
 )
 from balanced_thinking.training.sft import ScaleSFTTrainer
-from balanced_thinking.training.sft_config import ScaleSFTConfig
+from balanced_thinking.training.sft_config import ScaleSFTConfig, refuse_offloading_without_gpu
 from balanced_thinking.training.sharded import refuse_save_without_weights
 from balanced_thinking.training.space import advise_resuming, check_free_space
 
@@ -98,6 +98,7 @@ def training_arguments(recipe: Recipe, out: Path) -> Any:
         if "device_map" not in recipe.model_options:
             refuse_several_gpus(args)
         refuse_vllm_without_gpu(args)
+        refuse_offloading_without_gpu(args)
     except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
         raise RecipeError(str(error)) from error
     _check_scheduler(args)

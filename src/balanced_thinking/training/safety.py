@@ -20,6 +20,7 @@ from balanced_thinking.training.checkpoints import CheckpointWriter
 from balanced_thinking.training.loading import CheckpointReader
 from balanced_thinking.training.memory_watch import MemoryWatch
 from balanced_thinking.training.nonfinite import FiniteUpdates
+from balanced_thinking.training.sharded import name_layers_to_shard, refuse_unknown_ranks
 from balanced_thinking.training.stopping import StoppingTrainer
 
 _WORKERS = 4  # processes that decode and process images while the GPU computes
@@ -93,6 +94,8 @@ class SafeTrainer(StoppingTrainer, FiniteUpdates, MemoryWatch, CheckpointReader,
         limit_onednn_caches()
         super().__init__(*args, **kwargs)
         add_stop_token(self.model, self.processing_class)
+        refuse_unknown_ranks(self.accelerator.num_processes)
+        name_layers_to_shard(getattr(self.accelerator.state, "fsdp_plugin", None), self.model)
         self.add_callback(EpochSetter)  # type: ignore[attr-defined]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:

@@ -10,16 +10,15 @@ from typing import Any
 import torch
 from accelerate.utils import send_to_device
 from datasets import Dataset
-from torch.utils.data import RandomSampler
 from trl import SFTTrainer
 
 from balanced_thinking.batch.collator import ImageCache, ScaleCollator
 from balanced_thinking.batch.feeding import OneBatchAhead, keep_batches_on_host
 from balanced_thinking.batch.info import BATCH_INFO, CLOSING_TAGS, BatchInfo
-from balanced_thinking.batch.sampling import LengthEstimator, LengthSampler, StepSampler
 from balanced_thinking.loss.schedules import FlatteningRule
 from balanced_thinking.loss.weightings import Progress, StepWeights
 from balanced_thinking.models.freezing import learns_from_pictures_alone
+from balanced_thinking.models.quantization import quantization_of
 from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_attention
 from balanced_thinking.packing.masks import bidirectional_image_masks
 from balanced_thinking.segments import IGNORE
@@ -31,7 +30,13 @@ from balanced_thinking.training.head import FullPrecisionLoss, attach_weighted_h
 from balanced_thinking.training.metrics import SegmentTotals
 from balanced_thinking.training.packing import choose_packing
 from balanced_thinking.training.safety import SafeTrainer
-from balanced_thinking.training.sft_config import ScaleSFTConfig, refuse_unusable_arguments
+from balanced_thinking.training.sample_order import make_sampler
+from balanced_thinking.training.sft_config import (
+    ScaleSFTConfig,
+    refuse_offloading_without_gpu,
+    refuse_unusable_arguments,
+)
+from balanced_thinking.training.sharded import refuse_quantized_shards
 from balanced_thinking.training.validation_answers import check_validation_rows, score_validation_answers
 from balanced_thinking.training.weighing import TokenWeigher
 
@@ -60,6 +65,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
     ) -> None:
         args = args or ScaleSFTConfig()
         refuse_unusable_arguments(kwargs)
+        refuse_offloading_without_gpu(args)
         if data_collator is not None and args.packing:
             raise ValueError("packing=True works in our own collator only; leave packing or data_collator out")
         # TRL packs before the collator, and text only. Ours packs in the collator, images too.
@@ -76,6 +82,8 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
             )
         unwrapped = self.accelerator.unwrap_model(self.model)
         base = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
+        if self._is_sharded():
+            refuse_quantized_shards(quantization_of(base))
         self._packing = choose_packing(base, args.pack_tokens, self.accelerator) if args.packing else None
         if self._packing is not None:
             self._attention = partial(use_per_sample_attention, base)
@@ -118,26 +126,9 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        args, strategy = self.args, self.args.train_sampling_strategy
-        if strategy == "sequential" or not isinstance(dataset, Dataset):  # a stream has no order to choose
+        if not isinstance(dataset, Dataset):  # a stream has no order to choose
             return super()._get_train_sampler(train_dataset)
-        lengths = LengthEstimator(dataset, self.processing_class)
-        cannot_pack = args.packing and self._packing is None
-        if strategy == "group_by_length" or (cannot_pack and strategy == "random"):
-            batch = self._train_batch_size * args.gradient_accumulation_steps
-            return LengthSampler(batch, lengths(range(len(dataset))), args.seed)
-        if self.accelerator.split_batches or self.accelerator.dispatch_batches:
-            return super()._get_train_sampler(train_dataset)
-        return StepSampler(
-            RandomSampler(dataset),
-            lengths,
-            self._train_batch_size,
-            args.gradient_accumulation_steps,
-            self.accelerator.num_processes,
-            self.accelerator.process_index,
-            packed=self._packing is not None,
-            drop_last=args.dataloader_drop_last,
-        )
+        return make_sampler(self, dataset, packed=self._packing is not None)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> None:
         """None: the order of the data, whatever that of training, so that predictions stay beside their rows."""

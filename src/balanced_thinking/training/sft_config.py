@@ -65,3 +65,12 @@ def refuse_unusable_arguments(arguments: dict[str, Any]) -> None:
         raise ValueError(
             "peft_config adds virtual tokens to the prompt, which have no segment; use LoRA or full fine-tuning"
         )
+
+
+def refuse_offloading_without_gpu(args: Any) -> None:
+    """Raises ValueError where TRL, which offloads activations from a GPU, would fail for want of one."""
+    if getattr(args, "activation_offloading", False) and args.device.type == "cpu":
+        raise ValueError(
+            "activation_offloading is true, but it moves activations from a GPU to the CPU's memory, and the device "
+            "here is a CPU; leave it out, or use gradient_checkpointing, which saves memory on every device"
+        )

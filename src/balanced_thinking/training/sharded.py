@@ -184,6 +184,40 @@ def _weights_only() -> Iterator[None]:
             os.environ[_WEIGHTS_ONLY] = before
 
 
+def name_layers_to_shard(plugin: Any, model: Any) -> None:
+    """Name the layers that FSDP makes its units, where the user has not: those of the model's own list that it has.
+
+    accelerate refuses a list with a layer that the model lacks, such as Gemma 3's. `plugin` is None without FSDP.
+    """
+    if plugin is None or plugin.transformer_cls_names_to_wrap is not None:
+        return
+    present = {type(module).__name__ for module in model.modules()}
+    if names := sorted(present & set(getattr(model, "_no_split_modules", None) or ())):
+        plugin.transformer_cls_names_to_wrap = names
+
+
+def refuse_unknown_ranks(ranks: int) -> None:
+    """Raises RecipeError where accelerate counts other `ranks` than torch: the denominators of a step would be wrong.
+
+    So it is with DeepSpeed on CPUs, unless accelerate has started the ranks for CPUs.
+    """
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if distributed and (started := torch.distributed.get_world_size()) != ranks:
+        raise RecipeError(
+            f"{started} ranks were started, but accelerate counts {ranks}, so that each would take itself for all of "
+            "them; on CPUs add --use_cpu true, on GPUs start the ranks with `accelerate launch` or torchrun"
+        )
+
+
+def refuse_quantized_shards(quantization: str | None) -> None:
+    """Raises RecipeError for a quantized base under FSDP or DeepSpeed: it is not shown that they train it exactly."""
+    if quantization is not None:
+        raise RecipeError(
+            f"quantization is {quantization!r}, which is not supported with FSDP or DeepSpeed; start the ranks without "
+            "them (plain data parallelism), or leave quantization out"
+        )
+
+
 def refuse_save_without_weights(plugin: Any) -> None:
     """Raises ValueError if ZeRO-3 would save a model without weights, which it does unless it gathers them."""
     option = "stage3_gather_16bit_weights_on_model_save"
