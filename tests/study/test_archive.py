@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from balanced_thinking.cli import main
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.report.write.archive import archive_runs
 from balanced_thinking.runs.records import LedgerEntry
-from balanced_thinking.study import run as study_run
 from balanced_thinking.study.load import make_study
 from balanced_thinking.study.run import check_study, run_study
 from balanced_thinking.study.unrecorded import write_ledger_entry
@@ -57,7 +57,7 @@ def test_a_study_continues_from_its_archive_where_nothing_needs_a_model(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("a run was started")
 
-    monkeypatch.setattr(study_run.subprocess, "Popen", never)
+    monkeypatch.setattr(subprocess, "Popen", never)
     run_study(make_study(SMALL), root)
     assert (root / "ledger.jsonl").read_text() == ledger
     with pytest.raises(AssertionError, match="a run was started"):  # a new arm that starts from the base

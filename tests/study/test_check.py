@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import yaml
 
 from balanced_thinking.cli import main
 from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.study import run as study_run
 from balanced_thinking.study.load import make_study
 from balanced_thinking.study.plan import merge_mappings
 from balanced_thinking.study.run import check_study, run_study
@@ -26,7 +26,7 @@ def test_all_faults_are_named_before_anything_runs_or_is_written(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("a run was started")
 
-    monkeypatch.setattr(study_run.subprocess, "Popen", never)
+    monkeypatch.setattr(subprocess, "Popen", never)
     with pytest.raises(RecipeError) as error:
         run_study(make_study(FAULTY), tmp_path / "s")
     first, *lines = str(error.value).splitlines()

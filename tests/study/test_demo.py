@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import pytest
 from balanced_thinking.cli import main
 from balanced_thinking.config.layers import merge_mappings
 from balanced_thinking.study import demo
-from balanced_thinking.study import run as study_run
 from balanced_thinking.study.demo import demo_study
 from balanced_thinking.study.load import make_study
 from balanced_thinking.study.plan import Study
@@ -41,7 +41,7 @@ def test_demo_trains_all_arms_reports_and_does_nothing_twice(
 ) -> None:
     command = ["demo", "--out", str(tmp_path / "demo"), "--steps", "2", "--grpo-steps", "1", "--ratio", "5", "--n", "4"]
     monkeypatch.setattr(demo, "demo_study", learnable_study)
-    monkeypatch.setattr(study_run.subprocess, "Popen", popen_forked)
+    monkeypatch.setattr(subprocess, "Popen", popen_forked)
     assert main(command) == 0
     for arm in ARMS:
         for split in SPLITS:
@@ -57,7 +57,7 @@ def test_demo_trains_all_arms_reports_and_does_nothing_twice(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("a finished run was started again")
 
-    monkeypatch.setattr(study_run.subprocess, "Popen", never)
+    monkeypatch.setattr(subprocess, "Popen", never)
     assert main(command) == 0
     assert exit_code([*command, "--steps", "3"]) == 2
     assert "training.max_steps was 2 and is 3" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import yaml
 
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.study import run as study_run
+from balanced_thinking.study.executors import local
+from balanced_thinking.study.executors.local import LocalExecutor
 from balanced_thinking.study.load import make_study
 from balanced_thinking.study.run import StudyError, describe_plan, run_study
 from tests.forked import popen_forked
@@ -20,7 +23,7 @@ from tests.study.helpers import SMALL, changed
 
 def test_a_study_runs_every_part_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = make_study(SMALL)
-    monkeypatch.setattr(study_run.subprocess, "Popen", popen_forked)
+    monkeypatch.setattr(subprocess, "Popen", popen_forked)
     run_study(study, tmp_path, jobs=2)
     rows = read_ledger(tmp_path, [])
     assert [(row.run, row.part) for row in rows] == [
@@ -39,14 +42,14 @@ def test_a_study_runs_every_part_once(tmp_path: Path, monkeypatch: pytest.Monkey
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("a finished run was started again")
 
-    monkeypatch.setattr(study_run.subprocess, "Popen", never)
+    monkeypatch.setattr(subprocess, "Popen", never)
     run_study(study, tmp_path, jobs=2)
 
 
 def test_a_failed_run_is_named_with_its_log_and_the_others_are_finished(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_run.subprocess, "Popen", popen_forked)
+    monkeypatch.setattr(subprocess, "Popen", popen_forked)
     arms = {"broken": {"model": "nowhere/at/all"}, "after": {"after": "broken", "stage": "grpo"}}
     study = make_study({**SMALL, "arms": arms | {"sft": SMALL["arms"]["sft"]}, "contrasts": []})
     caplog.set_level("INFO")
@@ -86,8 +89,8 @@ def test_jobs_and_threads_follow_the_usable_cores(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8, 14)), raising=False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(study_run.subprocess, "Popen", start)
-    assert study_run.default_jobs() == 6
+    monkeypatch.setattr(subprocess, "Popen", start)
+    assert LocalExecutor().count_slots() == 6
     with pytest.raises(OSError, match=r"^2 threads"):
         run_study(make_study(SMALL), tmp_path, jobs=3)
 
@@ -118,8 +121,8 @@ def test_every_run_sees_one_gpu(
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr(study_run, "check_runs", lambda *_: None)
-    monkeypatch.setattr(study_run.subprocess, "Popen", Running)
+    monkeypatch.setattr(local, "check_runs", lambda *_: None)
+    monkeypatch.setattr(subprocess, "Popen", Running)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 from balanced_thinking.runs.ledger import read_ledger
-from balanced_thinking.study import run as study_run
 from balanced_thinking.study.load import make_study
 from balanced_thinking.study.run import run_study
 from tests.forked import ForkedPython
@@ -41,7 +40,7 @@ def test_a_signal_while_a_worker_is_started_leaves_none_behind(
         os.kill(os.getpid(), number)
         return process
 
-    monkeypatch.setattr(study_run.subprocess, "Popen", start)
+    monkeypatch.setattr(subprocess, "Popen", start)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         with pytest.raises(KeyboardInterrupt):

@@ -132,6 +132,16 @@ def finite_number(text: str) -> float:
     return number
 
 
+def gpu_share(text: str) -> float:
+    """A number from 0 to 1, as a type of argparse: a process trains exactly on one GPU only."""
+    number = _parse_float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(
+            f"{text[:_SHOWN]!r}; expected a number from 0 to 1: a run of a study is one process, on one GPU"
+        )
+    return number
+
+
 def _parse_float(text: str) -> float:
     """The number; NaN for what is not one."""
     try:

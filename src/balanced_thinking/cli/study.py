@@ -10,6 +10,7 @@ from balanced_thinking.cli.output import show_result
 from balanced_thinking.cli.parser import (
     Parser,
     finite_number,
+    gpu_share,
     job_count,
     positive_integer,
     positive_number,
@@ -77,7 +78,8 @@ def _add_execution_options(parser: Parser) -> None:
     parser.add_argument(
         "--jobs",
         type=job_count,
-        help="runs at the same time, each on one GPU  [the number of GPUs; without one, of CPU cores]",
+        help="runs at the same time, each on one GPU  [the number of GPUs; without one, of CPU cores; with Ray, what "
+        "fits into the cluster]",
     )
     parser.add_argument(
         "--max-hours",
@@ -86,6 +88,36 @@ def _add_execution_options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the plan, what is done of it and an estimate; run nothing"
+    )
+    _add_ray_options(parser)
+
+
+def _add_ray_options(parser: Parser) -> None:
+    """Read by the executor `ray` alone: the local one refuses them."""
+    parser.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="what starts the runs: this machine (local), or Ray on one machine or a cluster, with results on a path "
+        "that all its nodes share",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="the cluster: auto (that of this node), HOST:PORT, or ray://HOST:PORT from outside  [a local Ray is "
+        "started, which ends with the command]",
+    )
+    parser.add_argument(
+        "--gpus-per-run",
+        type=gpu_share,
+        help="GPUs of each Ray task: 1, 0, or a share such as 0.5, with which runs share a GPU  [1 where the cluster "
+        "has GPUs, else 0]",
+    )
+    parser.add_argument(
+        "--cpus-per-run",
+        type=job_count,
+        help="CPU cores of each Ray task, and threads of its run  [its GPU's share of the cores of a node; without "
+        "GPUs 1]",
     )
 
 
@@ -100,14 +132,23 @@ def _run_and_report(study: Any, arguments: argparse.Namespace) -> Path | None:
     from balanced_thinking.report import write_report
     from balanced_thinking.study.run import check_study, describe_plan, hold_study, run_study
 
-    if arguments.dry_run:
-        check_study(study, arguments.out)
-        show_result(describe_plan(study, arguments.out, arguments.jobs))
-        return None
-    with hold_study(arguments.out):
-        run_study(study, arguments.out, jobs=arguments.jobs, max_hours=arguments.max_hours)
-        page = StudyFiles(arguments.out).report
-        return write_report(arguments.out, page, page.with_suffix(".md"))
+    with _choose_executor(arguments) as executor:
+        if arguments.dry_run:
+            check_study(study, arguments.out, executor)
+            show_result(describe_plan(study, arguments.out, arguments.jobs or executor.count_slots()))
+            return None
+        with hold_study(arguments.out):
+            run_study(study, arguments.out, jobs=arguments.jobs, max_hours=arguments.max_hours, executor=executor)
+            page = StudyFiles(arguments.out).report
+            return write_report(arguments.out, page, page.with_suffix(".md"))
+
+
+def _choose_executor(arguments: argparse.Namespace) -> Any:
+    from balanced_thinking.study.executors.choose import choose_executor
+    from balanced_thinking.study.executors.ray_executor import RayOptions
+
+    options = RayOptions(arguments.ray_address, arguments.cpus_per_run, arguments.gpus_per_run)
+    return choose_executor(arguments.executor, options)
 
 
 def add_demo_options(parser: Parser) -> None:

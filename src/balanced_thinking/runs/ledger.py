@@ -12,6 +12,7 @@ from typing import Any
 from balanced_thinking.runs.files import read_json_lines
 from balanced_thinking.runs.paths import StudyFiles
 from balanced_thinking.runs.records import LedgerEntry, RecordError, read_record, record_values
+from balanced_thinking.system.locks import hold_file
 from balanced_thinking.system.memory import peak_mib, reset_peak
 from balanced_thinking.system.process import utc_now
 
@@ -37,9 +38,13 @@ def append_ledger_entry(root: Path, run: str, part: str) -> Iterator[dict[str, A
 
 
 def write_ledger_entry(root: Path, entry: LedgerEntry) -> None:
-    """Append a row. It begins a line of its own, also after a row that a full disk has cut short."""
+    """Append a row. It begins a line of its own, also after a row that a full disk has cut short.
+
+    One process writes at a time: two machines that append to a file of a network file system overwrite each other.
+    """
     row = json.dumps(record_values(entry, keep_empty=False)) + "\n"
-    with StudyFiles(root).ledger.open("ab+") as file:  # one short write: rows of processes never mix
+    path = StudyFiles(root).ledger
+    with hold_file(path, "writing a row", wait=True), path.open("ab+") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1))
         file.write((b"" if file.read(1) in (b"", b"\n") else b"\n") + row.encode())

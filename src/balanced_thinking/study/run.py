@@ -1,5 +1,7 @@
 """Running a study: the missing parts of every run, each run in a process of its own, several at a time.
 
+This module decides which run is next; an executor starts it, here or on a cluster (`executors/`).
+
 A study's folder holds `study.yaml`, `ledger.jsonl` and the run directories `[<setting>/]<arm>/seed-<k>/`. After a kill
 at any moment the same command continues: a run with a checkpoint from there, any other from its start.
 """
@@ -7,11 +9,8 @@ at any moment the same command continues: a run with a checkpoint from there, an
 from __future__ import annotations
 
 import logging
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,10 +18,11 @@ from pathlib import Path
 from balanced_thinking.config.errors import BalancedThinkingError, UsageError
 from balanced_thinking.runs.evaluations import read_summary
 from balanced_thinking.runs.ledger import read_ledger
-from balanced_thinking.runs.paths import LOG, RunFiles, StudyFiles
+from balanced_thinking.runs.paths import LOG, StudyFiles
 from balanced_thinking.study.changes import refused_changes
-from balanced_thinking.study.check import check_runs, visible_gpus
 from balanced_thinking.study.estimate import describe_time_left
+from balanced_thinking.study.executors.interface import Executor
+from balanced_thinking.study.executors.local import LocalExecutor
 from balanced_thinking.study.load import load_study, to_yaml
 from balanced_thinking.study.plan import PlannedRun, Study
 from balanced_thinking.study.schedule import RunSchedule
@@ -31,7 +31,6 @@ from balanced_thinking.study.unrecorded import record_unrecorded_runs
 from balanced_thinking.study.worker import missing_parts
 from balanced_thinking.system.files import write_atomically
 from balanced_thinking.system.locks import hold_folder
-from balanced_thinking.system.process import usable_cores
 from balanced_thinking.system.progress import count_progress
 from balanced_thinking.system.signals import defer_signals
 
@@ -48,16 +47,25 @@ class OtherStudyError(UsageError, StudyError):
     """The folder holds another study."""
 
 
-def run_study(study: Study, root: Path, *, jobs: int | None = None, max_hours: float | None = None) -> None:
+def run_study(
+    study: Study,
+    root: Path,
+    *,
+    jobs: int | None = None,
+    max_hours: float | None = None,
+    executor: Executor | None = None,
+) -> None:
     """Run what is missing, `jobs` runs at a time, each on one GPU.
 
-    `jobs` is by default the number of GPUs, or of CPU cores where there is no GPU. Raises StudyError where runs failed
-    (after the others have finished), FolderBusyError where another process runs a study there, and what `check_study`
-    raises. A signal, or the end of the time budget, makes all runs save and stop; then it raises StoppedEarly.
+    `jobs` is by default what the executor has room for: on this machine the number of GPUs, or of CPU cores where there
+    is no GPU. `executor` is an entered one, and this machine by default. Raises StudyError where runs failed (after the
+    others have finished), FolderBusyError where another process runs a study there, and what `check_study` raises. A
+    signal, or the end of the time budget, makes all runs save and stop; then it raises StoppedEarly.
     """
-    check_study(study, root)
+    executor = executor or LocalExecutor()
+    check_study(study, root, executor)
     with hold_study(root):
-        _run_alone(study, root, jobs, max_hours)
+        _run_alone(study, root, executor, jobs or executor.count_slots(), max_hours)
 
 
 def hold_study(root: Path) -> AbstractContextManager[None]:
@@ -65,13 +73,12 @@ def hold_study(root: Path) -> AbstractContextManager[None]:
     return hold_folder(root, "running a study")
 
 
-def _run_alone(study: Study, root: Path, jobs: int | None, max_hours: float | None) -> None:
+def _run_alone(study: Study, root: Path, executor: Executor, jobs: int, max_hours: float | None) -> None:
     """`run_study` by the only process that works in `root`."""
     prepare_folder(study, root)
     runs = study.planned_runs()
     record_unrecorded_runs(root, runs)
-    jobs = jobs or default_jobs()
-    schedule = RunSchedule([run for run in runs if missing_parts(root, run)], visible_gpus())
+    schedule = RunSchedule([run for run in runs if missing_parts(root, run)])
     ended = len(runs) - len(schedule.waiting)
     if schedule.waiting:
         to_go = f"{len(schedule.waiting)} of {len(runs)} runs to go"
@@ -80,7 +87,7 @@ def _run_alone(study: Study, root: Path, jobs: int | None, max_hours: float | No
     progress = count_progress("runs", len(runs), done=ended, at_once=True, lines=False)
     with stop.stopping_workers(), progress as advance:
         while schedule.waiting or schedule.running:
-            _start_workers(schedule, root, jobs)
+            _start_workers(schedule, root, executor, jobs)
             stop.raise_if_asked()
             for run, code in schedule.collect_ended():
                 ended += 1
@@ -95,14 +102,14 @@ def _run_alone(study: Study, root: Path, jobs: int | None, max_hours: float | No
         )
 
 
-def check_study(study: Study, root: Path) -> None:
+def check_study(study: Study, root: Path, executor: Executor | None = None) -> None:
     """Check a study before anything is run or written.
 
     Raises StudyError where the folder holds another study, and RecipeError for everything that would make a run fail.
     """
     _refuse_conflicting_study(study, root)
     if any(missing_parts(root, run) for run in study.planned_runs()):
-        check_runs(study, root)
+        (executor or LocalExecutor()).check(study, root)
 
 
 def prepare_folder(study: Study, root: Path) -> None:
@@ -121,25 +128,13 @@ def _refuse_conflicting_study(study: Study, root: Path) -> None:
         )
 
 
-def default_jobs() -> int:
-    return len(visible_gpus()) or usable_cores()
-
-
-def _start_workers(schedule: RunSchedule, root: Path, jobs: int) -> None:
+def _start_workers(schedule: RunSchedule, root: Path, executor: Executor, jobs: int) -> None:
     while len(schedule.running) < jobs and (run := schedule.next_ready()):
         schedule.waiting.remove(run)
-        folder = root / run.name
-        folder.mkdir(parents=True, exist_ok=True)
-        threads = max(1, usable_cores() // jobs)
-        environment = {"OMP_NUM_THREADS": str(threads), "TRANSFORMERS_VERBOSITY": "error"} | os.environ
-        environment |= schedule.assign_gpu(run)
-        with RunFiles(folder).log.open("ab") as log, defer_signals():
-            command = [sys.executable, "-m", "balanced_thinking.study.worker", str(root), run.name]
-            # A process group of its own: Ctrl-C reaches this process alone, which then stops its workers.
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
-            schedule.running[process] = run
+        (root / run.name).mkdir(parents=True, exist_ok=True)
+        with defer_signals():
+            worker = executor.start(root, run, jobs, schedule.running)
+            schedule.running[worker] = run
 
 
 def _result_line(root: Path, run: PlannedRun, code: int) -> str:
@@ -163,7 +158,10 @@ def _failure_reason(log: Path, code: int) -> str:
 
 
 def describe_plan(study: Study, root: Path, jobs: int | None = None) -> str:
-    """The plan as text: every run with its state, and an estimate from the times of similar runs."""
+    """The plan as text: every run with its state, and an estimate from the times of similar runs.
+
+    `jobs` run at the same time, by default as many as this machine has room for.
+    """
     runs, rows = study.planned_runs(), read_ledger(root, [])
     open_parts = {run.name: missing_parts(root, run) for run in runs}
     lines = [f"{len(runs)} runs, {sum(not parts for parts in open_parts.values())} of them complete", ""]
@@ -171,5 +169,5 @@ def describe_plan(study: Study, root: Path, jobs: int | None = None) -> str:
         state = ", ".join(open_parts[run.name]) or "complete"
         lines.append(f"  {run.name}  ({run.stage}{f' after {run.after}' if run.after else ''}): {state}")
     if any(open_parts.values()):
-        lines += ["", describe_time_left(runs, open_parts, rows, jobs or default_jobs())]
+        lines += ["", describe_time_left(runs, open_parts, rows, jobs or LocalExecutor().count_slots())]
     return "\n".join(lines)

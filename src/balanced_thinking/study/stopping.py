@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import signal
-import subprocess
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
+from balanced_thinking.study.executors.interface import Worker
 from balanced_thinking.system.signals import GracefulStop, StoppedEarly
 
 logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.1
 _FIRST_REPORT_SECONDS, _REPORT_SECONDS = 1.0, 15.0
-Workers = Collection["subprocess.Popen[bytes]"]
+Workers = Collection[Worker]
 
 
 class StudyStop:

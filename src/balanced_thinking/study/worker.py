@@ -1,14 +1,17 @@
 """One run of a study in a process of its own: its missing parts, and a row in the ledger for each.
 
-    python -m balanced_thinking.study.worker STUDY_FOLDER RUN_NAME
+    python -m balanced_thinking.study.worker STUDY_FOLDER RUN_NAME [--end-with-parent] [--plan SHA256] [--source SHA256]
 
-The plan is read from the study's folder, so that all processes work on the same one.
+The plan is read from the study's folder, so that all processes work on the same one. On another machine than that of
+the study, the digests say which plan and which code are meant.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
+import socket
 import sys
 from dataclasses import replace
 from itertools import count
@@ -22,11 +25,13 @@ from balanced_thinking.runs.directory import is_finished, read_provenance
 from balanced_thinking.runs.ledger import append_ledger_entry
 from balanced_thinking.runs.paths import CONFIG, LOG, RunFiles, StudyFiles
 from balanced_thinking.study.changes import recipe_changes_of_finished_run, recipe_changes_of_unfinished_run
+from balanced_thinking.study.executors.code_version import source_digest
+from balanced_thinking.study.executors.shared_folder import file_digest, wait_until
 from balanced_thinking.study.load import load_study
 from balanced_thinking.study.plan import PlannedRun
 from balanced_thinking.study.unrecorded import record_unrecorded_parts
 from balanced_thinking.system.crash import FAILED, Crash, run_with_last_handler
-from balanced_thinking.system.ending import clean_up_on_sigterm
+from balanced_thinking.system.ending import clean_up_on_sigterm, end_with_parent
 from balanced_thinking.system.known_errors import describe_known_error
 from balanced_thinking.system.locks import LOCK, hold_folder
 from balanced_thinking.system.logs import log_to_stderr
@@ -114,16 +119,26 @@ def _training_cost_values(folder: Path) -> dict[str, Any]:
 
 def main() -> int:
     """Exit code 0, or 1 after one sentence. An unexpected error also leaves a file in the run's folder."""
-    root, name = Path(sys.argv[1]), sys.argv[2]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("root", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--end-with-parent", action="store_true", help="save and stop where the parent process ends")
+    parser.add_argument("--plan", help="SHA-256 of the study's plan")
+    parser.add_argument("--source", help="SHA-256 of the code, see `source_digest`")
+    words = parser.parse_args()
+    if words.end_with_parent:
+        end_with_parent()
     command = ("balanced study", *sys.argv[1:])
-    return run_with_last_handler(lambda: _run_or_report(root, name), Crash(command, root / name))
+    return run_with_last_handler(lambda: _run_or_report(words), Crash(command, words.root / words.name))
 
 
-def _run_or_report(root: Path, name: str) -> int:
+def _run_or_report(words: argparse.Namespace) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with log_to_stderr():
         try:
-            _run_worker(root, name)
+            _refuse_other_code(words.source)
+            _wait_for_plan(words.root, words.plan)
+            _run_worker(words.root, words.name)
         except StoppedEarly as stop:
             logger.error("%s", stop)
             return 128 + stop.number
@@ -136,11 +151,38 @@ def _run_or_report(root: Path, name: str) -> int:
     return 0
 
 
+def _refuse_other_code(source: str | None) -> None:
+    """A node may have joined a cluster after its nodes were checked."""
+    if source is not None and source != source_digest():
+        raise RecipeError(
+            f"this node ({socket.gethostname()}) has other code than the study: its source is "
+            f"{source_digest()[:12]}, expected {source[:12]}; install the same version of balanced-thinking there"
+        )
+
+
+def _wait_for_plan(root: Path, plan: str | None) -> None:
+    """A network file system may show an older plan for a while."""
+    path = StudyFiles(root).plan
+    if plan is not None and not wait_until(lambda: file_digest(path) == plan, [root]):
+        raise RecipeError(
+            f"this node ({socket.gethostname()}) finds another {path} than the study has written; expected one folder "
+            "that all nodes share: choose another --out"
+        )
+
+
+def _wait_for_parent(root: Path, run: PlannedRun) -> None:
+    """The run that this one starts from has finished; on a network file system this node may not see that yet."""
+    if run.after is not None and "train" in missing_parts(root, run):
+        parent = root / run.after
+        wait_until(lambda: is_finished(parent), [parent.parent, parent])
+
+
 def _run_worker(root: Path, name: str) -> None:
     run = next(run for run in load_study(StudyFiles(root).plan).planned_runs() if run.name == name)
     # A worker that outlived a killed study may still be running. Two processes must never write one run.
     with clean_up_on_sigterm(), hold_folder(root / run.name, "training", wait=True):
         restart_if_recipe_changed(root / run.name, run)
+        _wait_for_parent(root, run)
         run_missing_parts(root, run)
 
 

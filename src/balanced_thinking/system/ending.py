@@ -8,11 +8,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 _CLEAN_UPS: list[Callable[[], Any]] = []
+_PARENT_POLL_SECONDS = 0.5
 
 
 def run_at_end(clean: Callable[[], Any]) -> None:
@@ -42,6 +44,19 @@ def clean_up_on_sigterm(last_words: str = "") -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def end_with_parent() -> None:
+    """From now on, the end of the parent process is as a SIGTERM. For who would otherwise go on without anybody's
+    knowledge, such as on a cluster that gives its GPU to another."""
+    parent = os.getppid()
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_POLL_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, name="parent", daemon=True).start()
 
 
 def end_by_signal(number: int, last_words: str = "", *, clean: bool = True) -> None:

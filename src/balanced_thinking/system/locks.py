@@ -98,9 +98,9 @@ def is_within_held(folder: Path) -> bool:
 
 
 @contextmanager
-def hold_file(path: Path, purpose: str) -> Iterator[None]:
+def hold_file(path: Path, purpose: str, *, wait: bool = False) -> Iterator[None]:
     """As `hold_folder`, for a file that this process writes and the folder of which belongs to others."""
-    with _hold_lock(path.with_name(f".{path.name}.lock"), path, purpose, False):
+    with _hold_lock(path.with_name(f".{path.name}.lock"), path, purpose, wait):
         yield
 
 
