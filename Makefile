@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Data-loader workers and tests share few cores: threads that spin against each other slow everything down.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: setup demo test test-long test-chat test-families test-recipes test-export test-vllm test-loops test-newest test-ranks faults fuzz bench bench-gpu gpu-bundle figures lint sbom audit docs format clean
+.PHONY: setup demo test test-long test-chat test-families test-recipes test-export test-vllm test-ray test-loops test-newest test-ranks faults fuzz bench bench-gpu gpu-bundle figures lint sbom audit docs format clean
 
 setup: .venv/.ready
 
@@ -22,7 +22,7 @@ test: setup
 	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not families and not faults and not servers" -n 2 --dist worksteal --durations=10
 
 test-long: .venv/.deepspeed
-	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+	$(TEST_ENV) $(BIN)/python -m pytest -m "slow and not cluster"
 
 # DDP, FSDP2, ZeRO-2 and ZeRO-3 on 4, 2 and 1 CPU ranks against one process. Writes docs/results/ranks.json and the
 # tables of docs/scale.md; RANKS_FOLDER=folder keeps the runs, and an interrupted programme continues there.
@@ -34,6 +34,14 @@ test-ranks: .venv/.deepspeed
 .venv/.deepspeed: .venv/.ready
 	$(BIN)/python -m pip install --quiet setuptools wheel ninja
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[deepspeed]'
+	touch $@
+
+# Studies on a Ray cluster of two nodes on this machine, with kills of runs, nodes and the command.
+test-ray: .venv/.ray
+	$(TEST_ENV) $(BIN)/python -m pytest tests/cluster -m cluster --durations=20
+
+.venv/.ray: .venv/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
 	touch $@
 
 # Real kills, damaged files, full disks; needs Linux, and root for disks of chosen sizes. Results are written as they

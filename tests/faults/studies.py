@@ -6,6 +6,7 @@ import csv
 import json
 import random
 import re
+import subprocess
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,10 +45,9 @@ class KilledStudy:
 
     def call(self) -> int:
         from balanced_thinking.cli import main
-        from balanced_thinking.study import run
 
         if not self.real:
-            run.subprocess.Popen = popen_forked  # the workers have what this process has imported
+            subprocess.Popen = popen_forked  # the workers have what this process has imported
         return main(self.words)
 
     def run(self, kill: StudyKill | None = None) -> tuple[int, bool, str]:

@@ -90,7 +90,8 @@ def _initialize(ray: Any, address: str | None) -> None:
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     try:
         if address is None:
-            # Ray would otherwise kill runs before memory is full; on this machine that is the system's business.
+            # As runs that Ray has not started: no lower priority, and memory is the system's business.
+            os.environ.setdefault("RAY_worker_niceness", "0")
             os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
             ray.init(
                 address="local",
