@@ -22,7 +22,6 @@ ENVIRONMENT = {
     "RAY_memory_monitor_refresh_ms": "0",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_failure_threshold": "10",
-    "RAY_raylet_start_wait_time_s": "240",
 }
 
 

@@ -15,8 +15,11 @@ import yaml
 from tests.faults.studies import read_tables
 from tests.study.helpers import changed, workers
 
-# Two seeds, so that two runs go on at a time, and enough steps to be killed between two checkpoints.
-STUDY = changed(seeds=[0, 1], stages={"sft": {"training": {"max_steps": 6, "save_steps": 2}}})
+# Two runs go on at a time, one of them is the parent of a third, and there are steps between two checkpoints.
+STUDY = changed(
+    arms={"scale-sft": {"training": {"weighting": "scale"}}},
+    stages={"sft": {"training": {"max_steps": 6, "save_steps": 2}}},
+)
 _TIMES = re.compile(r"seconds|per_second|runtime|time")
 
 

@@ -57,12 +57,12 @@ def test_an_undisturbed_study_gives_the_same_results(study: ClusterStudy, expect
     assert driver.wait(timeout=600) == 0, study.text()[-3000:]
     assert len(parents) == 2, "both runs were on one node"
     assert study.results() == expected
-    assert len(expected) == 4 + 4 + 2
+    assert len(expected) == 3 + 3 + 2
     assert not list(study.root.glob(".shared*"))
 
 
-def test_a_killed_worker_is_a_failed_run_that_the_same_command_continues(
-    study: ClusterStudy, expected: dict[str, Any]
+def test_a_killed_run_has_failed_and_a_lost_node_moves_its_run_to_another(
+    cluster: TwoNodes, study: ClusterStudy, expected: dict[str, Any]
 ) -> None:
     driver = study.start()
     wait_for(lambda: has_checkpoint(study) or driver.poll() is not None, "a checkpoint")
@@ -71,14 +71,10 @@ def test_a_killed_worker_is_a_failed_run_that_the_same_command_continues(
     worker.kill()
     assert driver.wait(timeout=600) == 1
     assert f"{FIRST}: failed (ended by signal 9, Killed)" in study.text()
-    assert "1 of 4 runs failed, 1 more that start from them were left out" in study.text()
-    study.run()
-    assert study.results() == expected
+    assert "1 of 3 runs failed, 1 more that start from them were left out" in study.text()
 
-
-def test_a_lost_node_moves_its_run_to_another(cluster: TwoNodes, study: ClusterStudy, expected: dict[str, Any]) -> None:
     driver = study.start()
-    wait_for(lambda: has_checkpoint(study) or driver.poll() is not None, "a checkpoint")
+    wait_for(lambda: worker_of(study, FIRST) or driver.poll() is not None, "the run that was killed")
     worker = worker_of(study, FIRST)
     assert worker, study.text()[-3000:]
     try:
@@ -97,7 +93,6 @@ def is_evaluating(study: ClusterStudy) -> bool:
 
 MOMENTS = {
     "while the nodes are checked": lambda study: any(study.root.glob(".shared-*")),
-    "while the first workers start": lambda study: len(study.workers()) == 2,
     "in a training": has_checkpoint,
     "in an evaluation": is_evaluating,
     "in the run that starts from another": lambda study: has_checkpoint(study, "sft+grpo/seed-0"),
@@ -113,39 +108,31 @@ def test_a_driver_that_is_killed_again_and_again_leaves_the_same_results(
         assert driver.poll() is None, f"{moment}: {study.text()[-3000:]}"
         driver.kill()
         driver.wait()
+        wait_for(lambda: not study.workers(), f"the end of the runs after a kill {moment}", 60)
     study.run()
     assert study.results() == expected
     assert not study.workers()
 
 
-def test_runs_of_a_killed_driver_end_with_it(study: ClusterStudy) -> None:
-    driver = study.start()
-    wait_for(lambda: has_checkpoint(study) or driver.poll() is not None, "a checkpoint")
-    driver.kill()
-    driver.wait()
-    wait_for(lambda: not study.workers(), "the end of the runs", 60)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_makes_the_runs_save_and_stop(
-    number: signal.Signals, study: ClusterStudy, expected: dict[str, Any]
+def test_signals_make_the_runs_save_and_stop_and_the_same_command_continues(
+    study: ClusterStudy, expected: dict[str, Any]
 ) -> None:
-    driver = study.start()
-    wait_for(lambda: has_checkpoint(study) or driver.poll() is not None, "a checkpoint")
-    driver.send_signal(number)
-    assert driver.wait(timeout=120) in (128 + number, -number)
-    assert not study.workers(), "a run went on"
-    assert "the runs save and stop" in study.text()
+    for number, has_come in ((signal.SIGTERM, has_checkpoint), (signal.SIGINT, is_evaluating)):
+        driver = study.start()
+        wait_for(lambda has_come=has_come, driver=driver: has_come(study) or driver.poll() is not None, "a run")
+        driver.send_signal(number)
+        assert driver.wait(timeout=120) in (128 + number, -number), study.text()[-3000:]
+        assert not study.workers(), "a run went on"
+    assert study.text().count("the runs save and stop") == 2
     assert "the same command continues where it stopped" in study.text()
-    if number == signal.SIGTERM:
-        study.run()
-        assert study.results() == expected
+    study.run()
+    assert study.results() == expected
 
 
 def test_the_dry_run_asks_the_nodes_and_writes_nothing(study: ClusterStudy) -> None:
     said = study.run("--dry-run")
     assert "asking 2 nodes whether they share" in said
-    assert "4 runs, 0 of them complete" in said
+    assert "3 runs, 0 of them complete" in said
     assert not study.root.exists()
 
 
