@@ -50,6 +50,37 @@ def worker_of(study: ClusterStudy, name: str) -> psutil.Process | None:
     return next((process for process in study.workers() if name in process.cmdline()), None)
 
 
+def test_the_dry_run_asks_the_nodes_and_writes_nothing(study: ClusterStudy) -> None:
+    said = study.run("--dry-run")
+    assert "asking 2 nodes whether they share" in said
+    assert "3 runs, 0 of them complete" in said
+    assert not study.root.exists()
+
+
+needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="a node with other disks needs root")
+
+
+@needs_mounts
+def test_a_node_that_does_not_share_the_folder_is_refused(cluster: TwoNodes, study: ClusterStudy) -> None:
+    with cluster.add_node_in_own_mounts(f"mount -t tmpfs none {study.folder}"):
+        said = study.run(code=2)
+    assert f"does not share {study.root} with this machine: it finds no such folder" in said
+    assert "choose an --out on a disk that all nodes share" in said
+    assert not study.root.exists()
+
+
+@needs_mounts
+def test_a_node_with_other_code_is_refused(cluster: TwoNodes, study: ClusterStudy, tmp_path: Path) -> None:
+    from balanced_thinking.training import recipe
+
+    other = tmp_path / "other.py"
+    other.write_text(Path(recipe.__file__).read_text() + "# another version\n")
+    with cluster.add_node_in_own_mounts(f"mount --bind {other} {recipe.__file__}"):
+        said = study.run(code=2)
+    assert "runs other code: balanced_thinking's source" in said
+    assert "install the same versions everywhere" in said
+
+
 def test_an_undisturbed_study_gives_the_same_results(study: ClusterStudy, expected: dict[str, Any]) -> None:
     driver = study.start()
     wait_for(lambda: len(study.workers()) == 2 or driver.poll() is not None, "the second worker")
@@ -127,37 +158,6 @@ def test_signals_make_the_runs_save_and_stop_and_the_same_command_continues(
     assert "the same command continues where it stopped" in study.text()
     study.run()
     assert study.results() == expected
-
-
-def test_the_dry_run_asks_the_nodes_and_writes_nothing(study: ClusterStudy) -> None:
-    said = study.run("--dry-run")
-    assert "asking 2 nodes whether they share" in said
-    assert "3 runs, 0 of them complete" in said
-    assert not study.root.exists()
-
-
-needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="a node with other disks needs root")
-
-
-@needs_mounts
-def test_a_node_that_does_not_share_the_folder_is_refused(cluster: TwoNodes, study: ClusterStudy) -> None:
-    with cluster.add_node_in_own_mounts(f"mount -t tmpfs none {study.folder}"):
-        said = study.run(code=2)
-    assert f"does not share {study.root} with this machine: it finds no such folder" in said
-    assert "choose an --out on a disk that all nodes share" in said
-    assert not study.root.exists()
-
-
-@needs_mounts
-def test_a_node_with_other_code_is_refused(cluster: TwoNodes, study: ClusterStudy, tmp_path: Path) -> None:
-    from balanced_thinking.training import recipe
-
-    other = tmp_path / "other.py"
-    other.write_text(Path(recipe.__file__).read_text() + "# another version\n")
-    with cluster.add_node_in_own_mounts(f"mount --bind {other} {recipe.__file__}"):
-        said = study.run(code=2)
-    assert "runs other code: balanced_thinking's source" in said
-    assert "install the same versions everywhere" in said
 
 
 def test_a_study_without_a_cluster_starts_a_local_ray(tmp_path: Path, expected: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ class RayExecutor:
             self._nodes: list[Node] = usable_nodes(nodes, self._need)
             self._stack = stack.pop_all()
         need = f"{self._need.cpus} CPUs and {self._need.gpus:g} GPUs"
-        logger.info("Ray: %d of %d nodes have the %s of a run", len(self._nodes), len(nodes), need)
+        logger.info("a run needs %s: %d of %d nodes of the Ray cluster have them", need, len(self._nodes), len(nodes))
         return self
 
     def __exit__(
