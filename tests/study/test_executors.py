@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import sys
 from dataclasses import asdict, replace
@@ -157,8 +159,6 @@ def request_in(root: Path, expected: dict[str, str] | None = None) -> NodeReques
 
 def answer_of(request: NodeRequest) -> NodeResult:
     """What the node's process writes, which is asked in this one."""
-    import json
-
     return NodeResult(0, json.dumps(asdict(report_node(request))) + "\n")
 
 
@@ -228,6 +228,19 @@ def test_a_node_without_our_package_is_refused() -> None:
     error = "Traceback\n/usr/bin/python3: No module named balanced_thinking"
     (fault,) = ray_check.node_faults(request, NodeResult(1, "", error))
     assert "No module named balanced_thinking; install the same version" in fault
+
+
+def test_probes_of_a_killed_command_are_removed_and_those_of_another_stay(tmp_path: Path) -> None:
+    old, young = tmp_path / ".shared-old-n", tmp_path / ".shared-young"
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, 0))
+    study = make_study(SMALL)
+    with pytest.raises(
+        ClusterError, match=r"cannot start on this cluster \(1 nodes\):\s+node n \(10.0.0.1, nnnnnnnn\): "
+    ):
+        ray_check.check_nodes(study, tmp_path, [node(1)], {}, lambda asked: dict.fromkeys(asked, NodeResult(1)))
+    assert [path.name for path in tmp_path.iterdir()] == [young.name]
 
 
 def test_a_missing_package_is_a_difference() -> None:

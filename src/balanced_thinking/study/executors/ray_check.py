@@ -37,6 +37,7 @@ def check_nodes(study: Study, root: Path, nodes: Sequence[Node], environment: Ma
     with _probe_in(root) as probe:
         token = secrets.token_hex(16)
         probe.write_text(token)
+        _remove_old_probes(probe)
         requests = {node.identity: _request_for(node, study, probe, token) for node in nodes}
         programs = {node.identity: _program_for(node, requests[node.identity], environment) for node in nodes}
         answers = ask(programs)
@@ -63,6 +64,15 @@ def _probe_in(root: Path) -> Iterator[Path]:
         for folder in made:
             with suppress(OSError):  # something is in it
                 folder.rmdir()
+
+
+def _remove_old_probes(probe: Path) -> None:
+    """Those of a command that was killed while it asked. By the clock of the file system, as all times there."""
+    now = probe.stat().st_mtime
+    for path in probe.parent.glob(f"*{PROBE}*"):
+        with suppress(FileNotFoundError):
+            if now - path.stat().st_mtime > 2 * NODE_SECONDS:
+                path.unlink()
 
 
 def _request_for(node: Node, study: Study, probe: Path, token: str) -> NodeRequest:
