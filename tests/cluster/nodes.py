@@ -89,7 +89,7 @@ def start_cluster() -> Iterator[TwoNodes]:
         cluster.shutdown()
 
 
-def wait_for(condition: Any, what: str, seconds: float = 240.0) -> None:
+def wait_for(condition: Any, what: str, seconds: float = 600.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come in {seconds:.0f} s"

@@ -32,11 +32,14 @@ class ClusterStudy:
         self.plan, self.log = folder / "plan.yaml", folder / "output.txt"
         self.plan.write_text(yaml.safe_dump(STUDY))
         self.words = words
+        self.drivers: list[subprocess.Popen[bytes]] = []
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "balanced_thinking.cli", "study", str(self.plan), "--out", str(self.root)]
         with self.log.open("ab") as log:
-            return subprocess.Popen([*command, *self.words, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            driver = subprocess.Popen([*command, *self.words, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.drivers.append(driver)
+        return driver
 
     def run(self, *words: str, code: int = 0) -> str:
         """Run it to its end. Returns what this start wrote. Raises AssertionError for another exit code."""

@@ -38,7 +38,7 @@ def cluster() -> Iterator[TwoNodes]:
 def study(cluster: TwoNodes, tmp_path: Path) -> Iterator[ClusterStudy]:
     study = ClusterStudy(tmp_path, "--executor", "ray", "--ray-address", cluster.address)
     yield study
-    for process in study.workers():
+    for process in (*study.drivers, *study.workers()):
         process.kill()
 
 
@@ -139,7 +139,7 @@ def test_a_driver_that_is_killed_again_and_again_leaves_the_same_results(
         assert driver.poll() is None, f"{moment}: {study.text()[-3000:]}"
         driver.kill()
         driver.wait()
-        wait_for(lambda: not study.workers(), f"the end of the runs after a kill {moment}", 60)
+        wait_for(lambda: not study.workers(), f"the end of the runs after a kill {moment}", 120)
     study.run()
     assert study.results() == expected
     assert not study.workers()
