@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,19 @@ EACH_ONCE = {("qwen2_5_vl", "example"), ("gemma3", "batch"), ("llava_next", "tok
 
 
 def pytest_collection_finish() -> None:
-    """What the imports have made stays: without this, each collection of garbage looks at a million such objects."""
+    freeze_imports()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        freeze_imports()
+
+
+def freeze_imports() -> None:
+    """What has been imported stays: without this, each collection of garbage looks at a million such objects, and
+    every training ends with one."""
     gc.collect()
     gc.freeze()
 
