@@ -59,6 +59,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return of
 
 
+@pytest.fixture(scope="session")
+def answered_here(
+    trained: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], Path]:
+    """Architecture and dtype -> our own evaluation of its model, made once."""
+    folder, found = tmp_path_factory.mktemp("here"), {}
+
+    def of(architecture: str, dtype: str = "float32") -> Path:
+        if (case := f"{architecture}-{dtype}") not in found:
+            out = folder / case
+            found[case] = evaluate_with(trained(architecture), DATA[architecture], out, "--dtype", dtype)
+        return found[case]
+
+    return of
+
+
 def in_own_process(*words: str | Path) -> None:
     """One command of ours; vLLM keeps threads and memory in the process that it once was in."""
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
@@ -101,10 +117,13 @@ def assert_alike(found: Comparison) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_server_answers_as_we_do(
-    architecture: str, dtype: str, trained: Callable[[str], Path], tmp_path: Path
+    architecture: str,
+    dtype: str,
+    trained: Callable[[str], Path],
+    answered_here: Callable[[str, str], Path],
+    tmp_path: Path,
 ) -> None:
-    model, data = trained(architecture), DATA[architecture]
-    here = evaluate_with(model, data, tmp_path / "here", "--dtype", dtype)
+    model, data, here = trained(architecture), DATA[architecture], answered_here(architecture, dtype)
     with vllm_server(model, tmp_path / "log.txt", "--dtype", dtype) as address:
         there = evaluate_with(model, data, tmp_path / "there", "--server", address)
     assert_alike(compare(architecture, "a server", dtype, here, there))
@@ -112,11 +131,11 @@ def test_a_server_answers_as_we_do(
 
 @pytest.mark.parametrize("architecture", ["qwen2", "llava_next"])
 def test_an_adapter_is_served_beside_its_base(
-    architecture: str, trained: Callable[[str], Path], tmp_path: Path
+    architecture: str, trained: Callable[[str], Path], answered_here: Callable[[str], Path], tmp_path: Path
 ) -> None:
     base, data, run = trained(architecture), DATA[architecture], tmp_path / "run"
     balanced("sft", "--model", base, "--lora.r", "8", *data, *STEPS, "--max_steps", "20", "--out", run)
-    expected = {model: evaluate_with(model, data, tmp_path / f"here-{model.name}") for model in (base, run)}
+    expected = {base: answered_here(architecture), run: evaluate_with(run, data, tmp_path / "here")}
     options = ["--dtype", "float32", "--enable-lora", "--max-lora-rank", "8", "--served-model-name", "base"]
     with vllm_server(base, tmp_path / "log.txt", *options, "--lora-modules", f"mine={run / 'model'}") as address:
         served = {
@@ -131,10 +150,9 @@ def test_an_adapter_is_served_beside_its_base(
 
 @pytest.mark.parametrize("architecture", ["qwen2", "llava_next"])
 def test_vllm_in_our_process_answers_as_we_do(
-    architecture: str, trained: Callable[[str], Path], tmp_path: Path
+    architecture: str, trained: Callable[[str], Path], answered_here: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    model, data = trained(architecture), DATA[architecture]
-    here = evaluate_with(model, data, tmp_path / "here")
+    model, data, here = trained(architecture), DATA[architecture], answered_here(architecture)
     there = tmp_path / "there"
     in_own_process("eval", "--model", model, *data, *ASKED, "--engine", "vllm", "--dtype", "float32", "--out", there)
     assert_alike(compare(architecture, "`--engine vllm`", "float32", here, there))
