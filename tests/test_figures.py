@@ -52,6 +52,11 @@ def test_a_range_is_over_the_machines_and_a_reported_ratio_is_marked(figures: An
     assert lines[-1] == "Intel Xeon (AVX-512; reported): Ratios only."
 
 
+def test_a_machine_without_any_of_the_figures_has_no_column(figures: Any) -> None:
+    ratios = {"one": {}, "two": {"packed-2m": figures.Ratio(2.0, 2.0)}}
+    assert figures.ratio_table(ratios, ["packed-2m"]).startswith("| peer = 1 | two | range |")
+
+
 def test_processors_of_one_name_and_other_vectors_are_two_machines(figures: Any, tmp_path: Path) -> None:
     write(tmp_path, "wide", **tiny_step(3.04, machine=EPYC | {"vectors": "AVX512"}))
     write(tmp_path, "narrow", **tiny_step(2.5, machine=EPYC | {"vectors": "AVX2"}))

@@ -77,7 +77,7 @@ def steps(epoch: list[list[list[int]]], accumulation: int) -> list[list[int]]:
 def test_steps_have_the_samples_that_they_have_without_dealing(
     samples: int, batch: int, accumulation: int, ranks: int, packed: bool, drop_last: bool
 ) -> None:
-    found = dealt(samples, batch, accumulation, ranks, packed=packed, drop_last=drop_last)
+    found = dealt(samples, batch, accumulation, ranks, packed=packed, last_step="drop" if drop_last else "keep")
     without = plain(samples, batch, ranks, drop_last)
     assert [len(mine) for mine in found] == [len(mine) for mine in without]
     sampler = StepSampler(SequentialSampler(range(samples)), ragged, batch, accumulation, ranks, 0, packed=packed)
@@ -89,7 +89,7 @@ def test_steps_have_the_samples_that_they_have_without_dealing(
     size = batch * accumulation * ranks
     of_one_process = [list(range(at, min(at + size, samples))) for at in range(0, samples, size)]
     assert steps(found, accumulation) == of_one_process
-    repeating = dealt(samples, batch, accumulation, ranks, packed=packed, repeat=True)
+    repeating = dealt(samples, batch, accumulation, ranks, packed=packed, last_step="repeat")
     assert all(len(one) > 0 for mine in repeating for one in mine)
     assert steps(repeating, accumulation)[:-1] == of_one_process[:-1]
     assert set(chain(*steps(repeating, accumulation))) == set(range(samples))

@@ -51,7 +51,7 @@ TABLE: list[tuple[list[str], int, str]] = [
     (["grpo", "--data", "world"], 2, "there is nothing to train"),
     (["sft", "--out", "typo", "--max_steps", "3", "--resume"], 2, "there is no run in typo to resume"),
     (["eval", "--model", "world-base"], 2, "there is nothing to evaluate on"),
-    (["eval", "--data", "world"], 2, "required: --model"),
+    (["eval", "--data", "world"], 2, "there is no model to evaluate; name it with --model"),
     (["inspect"], 2, "required: data"),
     (["convert", "world"], 2, "required: --out"),
     (["study", "study.yaml"], 2, "required: --out"),

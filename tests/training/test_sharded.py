@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,12 +12,15 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.training.sharded import (
     find_writer,
     inspect_shard_indices,
     load_fsdp_weights,
+    name_layers_to_shard,
     raising_errors_of_ranks,
     refuse_other_writer,
+    refuse_unknown_ranks,
 )
 
 
@@ -30,6 +34,31 @@ def write_checkpoint(folder: Path, writer: str) -> Path:
     elif writer == "DeepSpeed":
         (checkpoint / "global_step3").mkdir()
     return checkpoint
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [(None, ["Gemma3DecoderLayer", "SiglipEncoderLayer"]), (["Gemma3DecoderLayer"], ["Gemma3DecoderLayer"])],
+)
+def test_only_layers_that_a_model_has_are_sharded(named: list[str] | None, expected: list[str]) -> None:
+    """Gemma 3's own list names a layer that it lacks, which accelerate refuses. What the user has named stays."""
+    model = build_tiny("gemma3")[0]
+    lacking = set(model._no_split_modules) - {type(module).__name__ for module in model.modules()}
+    assert lacking
+    plugin = SimpleNamespace(transformer_cls_names_to_wrap=named)
+    name_layers_to_shard(plugin, model)
+    assert set(plugin.transformer_cls_names_to_wrap) <= set(expected)
+    assert not lacking & set(plugin.transformer_cls_names_to_wrap)
+    name_layers_to_shard(None, model)  # without FSDP
+
+
+def test_ranks_that_accelerate_does_not_count_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_unknown_ranks(1)  # no process group
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    refuse_unknown_ranks(2)
+    with pytest.raises(RecipeError, match=r"2 ranks were started, but accelerate counts 1.*--use_cpu true"):
+        refuse_unknown_ranks(1)
 
 
 KINDS = {"one process": (False, False), "FSDP": (True, False), "DeepSpeed": (False, True)}

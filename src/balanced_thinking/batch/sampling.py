@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from heapq import heappop, heappush
 from itertools import accumulate, cycle, islice, pairwise
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import torch
@@ -150,7 +150,8 @@ class StepSampler(BatchRebalanceSampler):
         batch_size: samples of a micro-batch.
         accumulation: micro-batches of a step on each of `ranks`.
         packed: whether rows are packed, so that a micro-batch costs the sum of its lengths, without padding.
-        repeat: whether a rank without a sample gets one that came before, for collators that take no empty batch.
+        last_step: what happens to an epoch's last step where it is smaller: it is kept, its last incomplete
+            micro-batches are dropped, or a rank without a sample repeats one, for collators that take no empty batch.
     """
 
     def __init__(  # the base's own is not called, as nothing of it is used
@@ -163,12 +164,12 @@ class StepSampler(BatchRebalanceSampler):
         rank: int = 0,
         *,
         packed: bool,
-        drop_last: bool = False,
-        repeat: bool = False,
+        last_step: Literal["keep", "drop", "repeat"] = "keep",
     ) -> None:
         self.sampler, self.lengths = sampler, lengths
         self._round, self._accumulation, self._ranks, self.rank = batch_size * ranks, accumulation, ranks, rank
-        self._packed, self.drop_last, self._repeat = packed, drop_last, repeat
+        self._packed, self._repeat = packed, last_step == "repeat"
+        self.drop_last = last_step == "drop"
 
     def __len__(self) -> int:
         return self._count_micro_batches(len(self.sampler))  # type: ignore[arg-type]

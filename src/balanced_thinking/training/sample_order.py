@@ -24,6 +24,7 @@ def make_sampler(trainer: Any, dataset: Dataset, *, packed: bool) -> Sampler:
     accelerate_divides = accelerator.split_batches or accelerator.dispatch_batches
     if accelerate_divides or (ranks == 1 and not isinstance(order, RandomSampler)):
         return order
+    takes_empty = isinstance(trainer.data_collator, ScaleCollator)
     return StepSampler(
         order,
         lengths,
@@ -32,8 +33,7 @@ def make_sampler(trainer: Any, dataset: Dataset, *, packed: bool) -> Sampler:
         ranks,
         accelerator.process_index,
         packed=packed,
-        drop_last=args.dataloader_drop_last,
-        repeat=not isinstance(trainer.data_collator, ScaleCollator),
+        last_step="drop" if args.dataloader_drop_last else "keep" if takes_empty else "repeat",
     )
 
 
