@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from balanced_thinking.cpu.pages import new_buffer
 from balanced_thinking.cpu.products import fast_matmuls
-from balanced_thinking.loss.chunks import at_least_float32, cut_into_chunks
+from balanced_thinking.loss.chunks import at_least_float32, autocast_dtype, cut_into_chunks
 from balanced_thinking.loss.reference import IGNORE_INDEX, HeadOptions, LossParts
 from balanced_thinking.loss.scores import ScoreFunction, score_in_torch_
 
@@ -207,7 +207,7 @@ def _add_matmul_(total_MN: Tensor, left_MK: Tensor, right_KN: Tensor, beta: floa
     """
     if total_MN.dtype == left_MK.dtype:
         total_MN.addmm_(left_MK, right_KN, beta=beta)
-    elif total_MN.device.type == "cuda":
+    elif total_MN.device.type in ("cuda", "meta"):
         torch.addmm(total_MN, left_MK, right_KN, out_dtype=total_MN.dtype, beta=beta, out=total_MN)
     else:
         total_MN.addmm_(left_MK.to(total_MN.dtype), right_KN.to(total_MN.dtype), beta=beta)
@@ -215,7 +215,5 @@ def _add_matmul_(total_MN: Tensor, left_MK: Tensor, right_KN: Tensor, beta: floa
 
 def _matmul_dtype(hidden_TD: Tensor) -> torch.dtype:
     """Autocast's dtype where it applies (never to float64), else that of the hidden states."""
-    device = hidden_TD.device.type
-    if torch.is_autocast_enabled(device) and hidden_TD.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
-    return hidden_TD.dtype
+    lower = autocast_dtype(hidden_TD.device)
+    return hidden_TD.dtype if lower is None or hidden_TD.dtype == torch.float64 else lower

@@ -6,6 +6,8 @@ Shapes: V vocabulary, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -29,14 +31,47 @@ GPU_POLICY = ChunkPolicy(chunk_bytes=2 * 2**30, min_rows=2048, block_bytes=256 *
 _CHUNK_SHARE = 32
 
 
+class AssumedDevice(NamedTuple):
+    """What tensors without numbers stand for: how a device cuts its chunks, and autocast's dtype on it, if any."""
+
+    policy: ChunkPolicy = GPU_POLICY
+    autocast: torch.dtype | None = None
+
+
+_OF_META: ContextVar[AssumedDevice] = ContextVar("of_meta", default=AssumedDevice())  # noqa: B039  (immutable)
+
+
 def chunk_policy(device: torch.device) -> ChunkPolicy:
     """The policy of a device; that of a CUDA device grows with its memory."""
     if device.type == "cpu":
         return CPU_POLICY
+    if device.type == "meta":
+        return _OF_META.get().policy
     if device.type != "cuda":
         return GPU_POLICY
-    share = torch.cuda.get_device_properties(device).total_memory // _CHUNK_SHARE
-    return GPU_POLICY._replace(chunk_bytes=max(GPU_POLICY.chunk_bytes, share))
+    return gpu_policy(torch.cuda.get_device_properties(device).total_memory)
+
+
+def gpu_policy(memory_bytes: int) -> ChunkPolicy:
+    """The policy of a CUDA device with so much memory."""
+    return GPU_POLICY._replace(chunk_bytes=max(GPU_POLICY.chunk_bytes, memory_bytes // _CHUNK_SHARE))
+
+
+@contextmanager
+def assume_device(device: AssumedDevice) -> Iterator[None]:
+    """Within it tensors on torch's meta device are treated as those of this device."""
+    token = _OF_META.set(device)
+    try:
+        yield
+    finally:
+        _OF_META.reset(token)
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """The dtype of products under autocast on a device; None without autocast."""
+    if device.type == "meta":
+        return _OF_META.get().autocast
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
 class Chunk(NamedTuple):
