@@ -24,7 +24,7 @@ FLOORS = (
     ("models",),
     ("batch",),
     ("training", "evaluation", "lmms_tasks"),
-    ("report", "inspection", "conformance"),
+    ("report", "inspection", "conformance", "estimate"),
     ("study", "export", "chat"),
     ("cli",),
 )

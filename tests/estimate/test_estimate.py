@@ -1,0 +1,100 @@
+"""Estimates move as they must, what cannot be estimated is refused by name, and the command ends as it says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from balanced_thinking.cli import main
+from balanced_thinking.config.errors import UsageError
+from balanced_thinking.estimate import devices
+from balanced_thinking.estimate.memory import estimate_memory
+from balanced_thinking.estimate.model import sketch_model
+from balanced_thinking.estimate.plan import Plan
+from balanced_thinking.estimate.run import trace
+from balanced_thinking.estimate.workload import make_batch
+from tests.estimate.test_sizes import plan_of
+
+_LENGTHS = (40, 90, 60, 200)
+_PICTURE = 56
+
+
+def needed(plan: Plan) -> int:
+    """Bytes of a device for samples of these lengths with a picture each."""
+    model = sketch_model(plan).model
+    batch = make_batch(plan, model, _LENGTHS, _PICTURE)
+    return estimate_memory(plan, model, trace(plan, model, batch.inputs)).total
+
+
+def test_each_way_to_save_memory_saves_some(tmp_path: Path) -> None:
+    padded = {"per_device_train_batch_size": 4, "gradient_checkpointing": False}
+    packed = padded | {"packing": True}
+    recomputed = packed | {"gradient_checkpointing": True}
+    low = {"model_options": {"dtype": "bfloat16"}, "lora": {"r": 4}}
+    sizes = [
+        needed(plan_of(tmp_path, training=padded)),
+        needed(plan_of(tmp_path, training=packed)),
+        needed(plan_of(tmp_path, training=recomputed)),
+        needed(plan_of(tmp_path, training=recomputed, **low)),
+        needed(plan_of(tmp_path, training=recomputed, quantization="nf4", **low)),
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == len(sizes)
+
+
+@pytest.mark.parametrize("sharding", ["fsdp2", "zero2", "zero3", "ddp"])
+def test_more_gpus_never_need_more_memory_each(sharding: str, tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, count=2, sharding=sharding, training={"per_device_train_batch_size": 2})
+    model = sketch_model(plan).model
+    traced = trace(plan, model, make_batch(plan, model, _LENGTHS[:2], None).inputs)
+    sizes = [estimate_memory(replace(plan, count=count), model, traced).total for count in (2, 3, 4, 8, 64)]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+REFUSED = [
+    ({"stage": "grpo"}, {}, "of sft only"),
+    ({"training": {"optim": "lomo"}}, {}, "optim is 'lomo', whose state is not known"),
+    ({"model_options": {"attn_implementation": "eager"}}, {}, "keeps all scores"),
+    ({"training": {"activation_offloading": True}}, {}, "activation_offloading is true"),
+    ({}, {"gpu": "cpu", "count": 2}, "this machine alone"),
+    ({"quantization": "nf4", "lora": {}}, {"count": 2, "sharding": "fsdp2"}, "refuses with fsdp2"),
+    ({"quantization": "nf4"}, {}, "add lora"),
+    ({"training": {"bf16": True}}, {"gpu": "t4"}, "does not compute in bfloat16"),
+    ({}, {"gpu": "h10"}, "did you mean 'h100'"),
+    ({"training": {"deepspeed": {"zero_optimization": {"stage": 1}}}}, {}, "stages 2 and 3"),
+]
+
+
+@pytest.mark.parametrize(("keys", "where", "said"), REFUSED)
+def test_what_cannot_be_estimated_is_refused_by_name(
+    keys: dict[str, Any], where: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        plan_of(tmp_path, **where, **keys)
+
+
+def test_the_command_writes_an_estimate_and_says_whether_it_fits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replace(devices.GPUS["l4"], name="small", memory_bytes=2**20)
+    monkeypatch.setitem(devices.GPUS, "small", small)
+    recipe, file = tmp_path / "recipe.yaml", tmp_path / "found.json"
+    training = {"max_steps": 10, "per_device_train_batch_size": 2}
+    recipe.write_text(yaml.safe_dump({"model": "tiny:qwen2", "data": "$NOWHERE", "training": training}))
+    words = ["estimate", str(recipe), "--lengths", "50,100", "--picture", "0", "--json", str(file)]
+    assert main([*words, "--gpu", "l4", "--price", "2"]) == 0
+    found = json.loads(file.read_text())
+    assert found["fits"]
+    assert not found["measured"]
+    assert found["cost"] == pytest.approx(2 * found["speed"]["hours"])
+    assert found["speed"]["steps"] == 10
+    assert "computed, not measured" in capsys.readouterr().out
+    assert main([*words, "--gpu", "small"]) == 1
+    said = capsys.readouterr()
+    assert "take a larger GPU" in said.out
+    assert "does not fit" in said.err
