@@ -39,6 +39,7 @@ TABLE: list[tuple[list[str], int, str]] = [
     (["inspect", "world", "--splt", "test"], 2, "did you mean '--split'"),
     (["convert", "world", "--ot", "x"], 2, "did you mean '--out'"),
     (["check", "tiny:qwen2", "--layer", "1"], 2, "did you mean '--layers'"),
+    (["estimate", "x.yaml", "--pric", "1"], 2, "did you mean '--price'"),
     (["study", "study.yaml", "--job", "1"], 2, "did you mean '--jobs'"),
     (["report", "x", "--htm", "y"], 2, "did you mean '--html'"),
     (["demo", "--step", "1"], 2, "did you mean '--steps'"),
@@ -56,6 +57,10 @@ TABLE: list[tuple[list[str], int, str]] = [
     (["convert", "world"], 2, "required: --out"),
     (["study", "study.yaml"], 2, "required: --out"),
     (["report"], 2, "required: runs"),
+    (["estimate"], 2, "required: recipe"),
+    (["estimate", "study.yaml", "--gpu", "h1000"], 2, "did you mean 'h100'"),
+    (["estimate", "study.yaml", "--lengths", "9"], 2, "expected MEAN,MAX in tokens"),
+    (["estimate", "nowhere.yaml"], 2, "there is no recipe nowhere.yaml"),
     (["export", "runs/done"], 2, "required: --out"),
     (["chat"], 2, "required: MODEL"),
     # Names of options, of keys of recipes and of training arguments, and what they are called elsewhere.
@@ -258,7 +263,7 @@ def test_what_stops_any_command_is_said_in_one_line(
         raise failure
 
     needed = {"sft": [], "grpo": [], "eval": BASE, "inspect": ["world"], "convert": ["world", "--out", "x"]}
-    needed |= {"study": ["x", "--out", "x"], "report": ["x"], "demo": [], "check": ["x"]}
+    needed |= {"study": ["x", "--out", "x"], "report": ["x"], "demo": [], "check": ["x"], "estimate": ["x"]}
     needed |= {"export": ["x", "--out", "x"], "chat": ["x"]}
     monkeypatch.setitem(commands.COMMANDS, name, replace(COMMANDS[name], run=fail))
     assert main([name, *needed[name]]) == code

@@ -76,6 +76,7 @@ LIGHT = [
     (2, ["eval", "--model", "runs/nope", "--data", "world"]),
     (2, ["eval", "--model", "world-base", "--data", "wrld"]),
     (2, ["check", "runs/nope"]),
+    (2, ["estimate", "nowhere.yaml", "--gpu", "h1000"]),
     (2, ["export", "runs/nope", "--out", "x"]),
     (2, ["export", "world-base"]),
     (2, ["check", "world-base", "--data", "wrld"]),

@@ -21,6 +21,7 @@ from balanced_thinking.cli.data import (
     run_conversion,
     run_inspection,
 )
+from balanced_thinking.cli.estimate import add_estimate_options, run_estimate
 from balanced_thinking.cli.evaluation import add_evaluation_options, run_evaluation
 from balanced_thinking.cli.export import add_export_options, run_export
 from balanced_thinking.cli.output import add_output_options
@@ -70,6 +71,12 @@ COMMANDS = {
         further=("",),
         when_stopped=_RESUMES,
         saves_memory=f"{_BATCH} or max_completion_length, or train an adapter (lora.r)",
+    ),
+    "estimate": Command(
+        "Estimate memory, time and cost of a training before paying for it",
+        add_estimate_options,
+        run_estimate,
+        further=("",),
     ),
     "eval": Command(
         "Generate and score answers, and keep every sample",

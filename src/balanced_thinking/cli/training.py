@@ -119,7 +119,7 @@ def _as_yaml(value: object) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _refuse_unknown_names(overrides: Sequence[tuple[str, str]], options: Sequence[str], stage: str) -> None:
+def refuse_unknown_names(overrides: Sequence[tuple[str, str]], options: Sequence[str], stage: str) -> None:
     """Raises RecipeError for a name that is no option, no key of a recipe and no training argument."""
     from balanced_thinking.training.arguments import SYNONYMS, argument_types
     from balanced_thinking.training.recipe import Recipe
@@ -167,7 +167,7 @@ def run_training(arguments: argparse.Namespace) -> Path | None:
     from balanced_thinking.training.checks import check_places, check_settings
 
     stage = arguments.command
-    _refuse_unknown_names(arguments.overrides, arguments.options, stage)
+    refuse_unknown_names(arguments.overrides, arguments.options, stage)
     arguments.overrides = _join_data_sets(arguments.overrides)
     out = arguments.out or Path("runs") / (arguments.config[0].stem if arguments.config else stage)
     arguments.out = out
