@@ -1,0 +1,198 @@
+"""`balanced estimate --gpu cpu` against trainings on this machine: memory at the peak and seconds of a step.
+
+    python benchmarks/estimate.py --gemma FOLDER --json benchmarks/results/estimate-cpu.json
+
+Each pair is a recipe that is estimated in one fresh process and trained in another, by `train` as `balanced sft` calls
+it. The memory of a training is the process's peak from its first step on (VmHWM), less what it held before the model
+was loaded. Seconds are the mean over the steps after the first; with `--threads 1` they are CPU seconds of both.
+
+| model | what it is |
+| --- | --- |
+| `tiny` | a Qwen2.5-VL of 2 million parameters on the embedded world, 16 samples a step |
+| `small` | one of 100 million with Qwen's vocabulary, 8 samples a step |
+| `gemma` | Gemma 3 270M (`--gemma`: the folder of its weights; else left out) on texts, 8 samples a step |
+
+Each is trained in full and with LoRA, with and without gradient checkpointing, packed and padded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import TrainerCallback
+
+from balanced_thinking.models.find import TinySize
+from balanced_thinking.models.tiny import build_tiny
+from harness import MeasurementError, in_fresh_process, measured, memory_mib, options_of, peak_mib, record, reset_peak
+
+QWEN_VOCABULARY = 151_936
+SMALL = TinySize(hidden=512, layers=8, heads=8, vision_hidden=256, vision_layers=4)
+MODELS = ("tiny", "small", "gemma")
+METHODS = ("full", "lora")
+WARM_UP = 1
+# Samples a step, and steps after the first.
+BATCHES = {"tiny": 16, "small": 8, "gemma": 8}
+STEPS = {"tiny": 6, "small": 1, "gemma": 2}
+MOST_MEMORY_ERROR, MOST_TIME_ERROR = 0.15, 0.25
+_CONTESTANTS = ("estimated", "trained")
+
+
+def list_pairs(models: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A name and what it says, of every combination."""
+    for model, method, checkpointing, packing in product(models, METHODS, (False, True), (True, False)):
+        words = model, method, "checkpointing" if checkpointing else "all kept", "packed" if packing else "padded"
+        name = ", ".join(words)
+        yield name, {"model": model, "method": method, "checkpointing": checkpointing, "packing": packing}
+
+
+def make_recipe(pair: dict[str, Any], folders: dict[str, str]) -> dict[str, Any]:
+    model = pair["model"]
+    recipe: dict[str, Any] = {"model": folders.get(model, "tiny:qwen2_5_vl"), "data": "world"}
+    recipe["data_options"] = {"n": 400, "ratio": 40}
+    if model == "tiny":
+        recipe["model_size"] = {"hidden": 128, "layers": 4}
+    if model == "gemma":
+        recipe |= {"data": "world-text", "data_options": {"n": 400}}
+    if pair["method"] == "lora":
+        recipe["lora"] = {"r": 16}
+    recipe["training"] = {
+        "max_steps": WARM_UP + STEPS[model],
+        "per_device_train_batch_size": BATCHES[model],
+        "packing": pair["packing"],
+        "gradient_checkpointing": pair["checkpointing"],
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+    }
+    return recipe
+
+
+class Clock(TrainerCallback):
+    """Seconds of the steps after the first, and a peak that starts with the training."""
+
+    began = ended = (0.0, 0.0)
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        reset_peak()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        Clock.ended = (time.perf_counter(), time.process_time())
+        if state.global_step == WARM_UP:
+            Clock.began = Clock.ended
+
+
+def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
+    return estimate_pair(options.recipe) if name == "estimated" else train_pair(options.recipe)
+
+
+def estimate_pair(recipe: Path) -> dict[str, float]:
+    from balanced_thinking.estimate.run import Question, estimate_training
+
+    found = estimate_training([recipe], (), Question(gpu="cpu"))
+    parts = {f"mib {part}": size / 2**20 for part, size in found.memory.parts().items() if size}
+    return {"mib": found.memory.total / 2**20, "seconds": found.speed.step_seconds, **parts}
+
+
+def train_pair(recipe: Path) -> dict[str, float]:
+    from transformers import trainer
+
+    from balanced_thinking.training.recipe import load_recipe
+    from balanced_thinking.training.run import train
+
+    trainer.DEFAULT_CALLBACKS.append(Clock)
+    before = memory_mib("VmRSS:")
+    with tempfile.TemporaryDirectory() as folder:
+        read = load_recipe(recipe)
+        train(read, Path(folder) / "run")
+    steps = int(read.training["max_steps"]) - WARM_UP
+    wall, cpu = (ended - began for ended, began in zip(Clock.ended, Clock.began, strict=True))
+    return {"mib": peak_mib(before), "seconds": wall / steps, "cpu_seconds": cpu / steps}
+
+
+def save_small(folder: Path) -> None:
+    model, processor = build_tiny("qwen2_5_vl", size=SMALL)
+    model.resize_token_embeddings(QWEN_VOCABULARY)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def compare_pair(recipe: Path, threads: int) -> dict[str, Any]:
+    """The figures of both, and the estimate's errors as shares of what was measured."""
+    arguments = [f"--recipe={recipe}", f"--threads={threads}"]
+    found: dict[str, Any] = {}
+    for name in _CONTESTANTS:
+        try:
+            found[name] = in_fresh_process(name, __file__, arguments)
+        except MeasurementError as error:
+            print(error.output, file=sys.stderr)
+            return {"failed": f"{name}: {error}"}
+    if threads == 1:  # what other processes disturb less
+        found["trained"]["seconds"] = found["trained"]["cpu_seconds"]
+    for what in ("mib", "seconds"):
+        found[f"{what}_error"] = found["estimated"][what] / found["trained"][what] - 1
+    return found
+
+
+def table(rows: dict[str, Any]) -> str:
+    lines = [
+        "| | MiB estimated | measured | error | s a step estimated | measured | error |",
+        "| --- |" + " ---: |" * 6,
+    ]
+    for name, row in rows.items():
+        if "failed" in row:
+            lines.append(f"| {name} | failed: {row['failed']} |" + " |" * 5)
+            continue
+        cells = [f"{row['estimated']['mib']:,.0f}", f"{row['trained']['mib']:,.0f}", f"{row['mib_error']:+.0%}"]
+        cells += [
+            f"{row['estimated']['seconds']:.3g}",
+            f"{row['trained']['seconds']:.3g}",
+            f"{row['seconds_error']:+.0%}",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = options_of(__doc__, _CONTESTANTS, rounds=1, devices=("cpu",))
+    parser.add_argument("--gemma", type=Path, help="folder of Gemma 3 270M (default: left out)")
+    parser.add_argument("--only", help="pairs whose name contains this, such as 'tiny, full' (default: all)")
+    parser.add_argument("--recipe", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        measured(options.measure, options, measure)
+        return 0
+    rows: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as work:
+        folders = {"gemma": str(options.gemma)} if options.gemma else {}
+        pairs = [(n, p) for n, p in list_pairs(MODELS if folders else MODELS[:2]) if (options.only or "") in n]
+        if any(pair["model"] == "small" for _, pair in pairs):
+            folders["small"] = str(Path(work) / "small")
+            save_small(Path(folders["small"]))
+        for name, pair in pairs:
+            recipe = Path(work) / "recipe.yaml"
+            recipe.write_text(yaml.safe_dump(make_recipe(pair, folders)))
+            rows[name] = compare_pair(recipe, options.threads)
+            print(f"{name}: {json.dumps(rows[name])}", file=sys.stderr)
+            record(__file__, options, rows, pairs=len(pairs))
+    print(table(rows))
+    outside = [n for n, row in rows.items() if "failed" in row or not _is_close(row)]
+    limits = f"{MOST_MEMORY_ERROR:.0%} (memory) and {MOST_TIME_ERROR:.0%} (time)"
+    print(f"\n{len(rows) - len(outside)} of {len(rows)} within {limits}")
+    return 0
+
+
+def _is_close(row: dict[str, Any]) -> bool:
+    return abs(row["mib_error"]) <= MOST_MEMORY_ERROR and abs(row["seconds_error"]) <= MOST_TIME_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())
