@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,11 @@ def read_plan(
 
 
 def _load_files(paths: Sequence[str | Path], overrides: Sequence[tuple[str, str]]) -> Recipe:
-    """The one place that reads recipes here."""
+    """The one place that reads recipes here. Several are for a reader that takes several."""
     if len(paths) == 1:
         return load_recipe(paths[0], overrides)
+    if "path" in signature(load_recipe).parameters:
+        raise EstimateError(f"{len(paths)} recipes are given, and only one can be read; merge them into one file")
     return load_recipe(list(paths), overrides)  # type: ignore[arg-type]
 
 
