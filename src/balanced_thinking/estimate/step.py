@@ -13,6 +13,7 @@ from balanced_thinking.batch.info import BATCH_INFO, CLOSING_TAGS, BatchInfo
 from balanced_thinking.estimate.attention import fused_attention
 from balanced_thinking.estimate.autocast import LikeAutocast
 from balanced_thinking.estimate.trace import Trace, Tracer
+from balanced_thinking.estimate.windows import equal_windows_at_once
 from balanced_thinking.loss.chunks import AssumedDevice, assume_device
 from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_attention
 from balanced_thinking.packing.masks import bidirectional_image_masks
@@ -31,7 +32,12 @@ def trace_micro_batch(
     passed on at once, so that none is held.
     """
     trained = [one for one in model.parameters() if one.requires_grad]
-    with Tracer() as tracer, assume_device(device), fused_attention(), _packed(model, batch), _head_named(tracer):
+    with ExitStack() as stack:
+        tracer = stack.enter_context(Tracer())
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        for context in (assume_device(device), fused_attention(), _packed(model, batch), _head_named(tracer)):
+            stack.enter_context(context)
+        stack.enter_context(equal_windows_at_once(base, tracer.windows))
         tracer.ignore([*model.parameters(), *model.buffers()])
         for one in trained if accumulated and not sharded else ():
             one.grad = torch.empty_like(one)

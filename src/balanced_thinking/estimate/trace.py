@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
@@ -66,6 +66,7 @@ class Tracer(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.trace, self.part = Trace(), "activations"
+        self.windows: set[tuple[int, ...]] = set()  # shapes of queries that stand for a call for each of their rows
         self._known: dict[int, str] = {}  # storages, by their address
         self._live: Counter[str] = Counter()
 
@@ -104,12 +105,12 @@ class Tracer(TorchDispatchMode):
             return assumed
         if func is aten._to_copy.default and _carries_values(args[0]):
             kwargs.pop("device", None)  # the model moves it to its own device, and shapes depend on it there, too
-        flat = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, Tensor)]
+        flat = list(_tensors_of((args, kwargs)))
         on_meta = any(one.is_meta for one in flat)
-        if on_meta:
+        if on_meta and not all(one.is_meta for one in flat):
             args, kwargs = _to_meta(func, args, kwargs)
         found = func(*args, **kwargs)
-        made = [one for one in tree_flatten(found)[0] if isinstance(one, Tensor) and one.is_meta]
+        made = [one for one in _tensors_of(found) if one.is_meta]
         if on_meta or made:
             self._record(func, args, kwargs, flat, found, made)
         return found
@@ -134,8 +135,20 @@ class Tracer(TorchDispatchMode):
         moved = sum(_bytes_of(one) for one in (*given, *made))
         shapes = tuple(tuple(one.shape) for one in given if one.dim())
         dtype = next((one.dtype for one in given if one.is_floating_point()), torch.int64)
-        name = packet.__name__
-        self.trace.operations[Operation(kind, name, shapes, dtype, causal, flops, moved)] += 1
+        operation = Operation(kind, packet.__name__, shapes, dtype, causal, flops, moved)
+        query = args["backward" in packet.__name__] if kind == "attention" else None
+        if query is not None and tuple(query.shape) in self.windows:
+            self._record_windows(operation, len(query))
+        else:
+            self.trace.operations[operation] += 1
+
+    def _record_windows(self, operation: Operation, count: int) -> None:
+        """As many calls of one window each; forward, each output is also copied by an operation of its own."""
+        shapes = tuple((1, *shape[1:]) if len(shape) == 4 else shape for shape in operation.shapes)
+        sizes = {"flops": operation.flops // count, "bytes_moved": operation.bytes_moved // count}
+        self.trace.operations[operation._replace(shapes=shapes, **sizes)] += count
+        if "backward" not in operation.name:  # the bytes of the copies are recorded where all are copied at once
+            self.trace.operations[Operation("other", "clone", shapes[:1], operation.dtype, False, 0, 0)] += count - 1
 
     def _hold(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -152,6 +165,18 @@ class Tracer(TorchDispatchMode):
         total = sum(self._live.values())
         if total > self.trace.peak_bytes:
             self.trace.peak_bytes, self.trace.held_at_peak = total, dict(self._live)
+
+
+def _tensors_of(tree: Any) -> Iterator[Tensor]:
+    """The tensors among arguments or results."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, (tuple, list)):
+        for one in tree:
+            yield from _tensors_of(one)
+    elif isinstance(tree, dict):
+        for one in tree.values():
+            yield from _tensors_of(one)
 
 
 def _product_flops(packet: Any, args: Any, kwargs: Mapping[str, Any], found: Any) -> int:
