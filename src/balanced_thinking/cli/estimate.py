@@ -14,8 +14,12 @@ _MOST_GPUS, _MOST_SIDE = 4096, 20_000
 
 
 def add_estimate_options(parser: Parser) -> None:
+    parser.add_argument("recipe", type=Path, help="the recipe, a YAML file")
     parser.add_argument(
-        "recipe", type=Path, nargs="+", help="a recipe, a YAML file; later files override the keys of earlier ones"
+        "--config",
+        type=Path,
+        action="append",
+        help="a file over the recipe, such as one of recipes/hardware; given again, later files override earlier ones",
     )
     parser.add_argument("--gpu", default="h100", metavar="NAME", help=f"{CPU} (this machine), {', '.join(GPUS)}")
     parser.add_argument("--count", type=integer_between(1, _MOST_GPUS), help="GPUs  [the recipe's ranks, else 1]")
@@ -63,7 +67,8 @@ def run_estimate(arguments: argparse.Namespace) -> None:
         rows=arguments.rows,
         price=arguments.price,
     )
-    found = estimate_training(arguments.recipe, arguments.overrides, question)
+    files = [arguments.recipe, *(arguments.config or ())]
+    found = estimate_training(files, arguments.overrides, question)
     show_result(describe_estimate(found))
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 Only sizes are here: those of their config.json, in the keys of transformers' configuration classes, which fill in the
 rest. `parameters` is the number that the hub gives for their weights (the model's page, "Model size", from the index of
-the safetensors files), and a test builds each model and compares.
+the safetensors files), and a test builds each model and compares. Two are not verified: their pages could not be read.
 """
 
 from __future__ import annotations
@@ -12,11 +12,19 @@ from typing import Any, NamedTuple
 
 
 class KnownModel(NamedTuple):
-    """`config` are the arguments of the configuration class of `model_type`; `parameters` the published number."""
+    """`config` are the arguments of the configuration class of `model_type`; `parameters` the published number.
+
+    `verified`: whether that number was compared with the published one, else it is that of the parts it is made of.
+    """
 
     model_type: str
     config: Mapping[str, Any]
     parameters: int
+    verified: bool = True
+
+    @property
+    def source(self) -> str:
+        return "the table of published configurations" + ("" if self.verified else ", not verified for this model")
 
 
 _QWEN2_5_VISION = {
@@ -156,7 +164,8 @@ KNOWN_MODELS: dict[str, KnownModel] = {
             "image_token_index": 32000,
             "tie_word_embeddings": False,
         },
-        7_566_747_648,
+        7_566_747_648,  # Mistral 7B, 64 tokens more, CLIP's tower of 304 million and the projector
+        verified=False,
     ),
     "google/gemma-3-4b-it": KnownModel(
         "gemma3",
@@ -217,7 +226,8 @@ KNOWN_MODELS: dict[str, KnownModel] = {
             "downsample_ratio": 0.5,
             "tie_word_embeddings": False,
         },
-        2_088_957_440,
+        2_088_957_440,  # Qwen2.5-1.5B with a head of its own, InternViT-300M and the projector
+        verified=False,
     ),
     "HuggingFaceTB/SmolVLM2-2.2B-Instruct": KnownModel(
         "smolvlm",

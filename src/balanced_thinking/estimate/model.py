@@ -61,7 +61,7 @@ def _outline(plan: Plan) -> tuple[Any, str]:
     if known is not None and find_model_source(name) == name:
         config = AutoConfig.for_model(known.model_type, **known.config)
         with torch.device("meta"):
-            return AutoModelForImageTextToText.from_config(config), "the table of published configurations"
+            return AutoModelForImageTextToText.from_config(config), known.source
     size = TinySize(**plan.recipe.model_size) if plan.recipe.model_size else None
     try:
         return outline_model(name, size=size), "its configuration"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +111,7 @@ def read_plan(
     cannot be estimated.
     """
     given = [*overrides] if reads_data else [*overrides, ("data", _DATA_UNREAD)]
-    recipe = _load_files(paths, given)
+    recipe = _load(paths, given, reads_data)
     if recipe.stage != "sft":
         raise EstimateError(
             f"the recipe's stage is {recipe.stage!r}, and an estimate is of sft only: how long GRPO's completions "
@@ -129,13 +128,16 @@ def read_plan(
     return plan
 
 
-def _load_files(paths: Sequence[str | Path], overrides: Sequence[tuple[str, str]]) -> Recipe:
-    """The one place that reads recipes here. Several are for a reader that takes several."""
-    if len(paths) == 1:
-        return load_recipe(paths[0], overrides)
-    if "path" in signature(load_recipe).parameters:
-        raise EstimateError(f"{len(paths)} recipes are given, and only one can be read; merge them into one file")
-    return load_recipe(list(paths), overrides)  # type: ignore[arg-type]
+def _load(paths: Sequence[str | Path], given: Sequence[tuple[str, str]], reads_data: bool) -> Recipe:
+    """Raises RecipeError, which names --lengths where it is the data that cannot be found."""
+    try:
+        return load_recipe(list(paths), given, default_stage="sft")
+    except RecipeError as error:
+        if not reads_data or not str(error).startswith("data is "):
+            raise
+        raise RecipeError(
+            f"{error}; or give --lengths MEAN,MAX in tokens, such as --lengths 900,4096, and the data are not read"
+        ) from error
 
 
 def _find_sharding(arguments: Mapping[str, Any]) -> str:
