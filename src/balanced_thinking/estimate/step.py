@@ -103,7 +103,10 @@ def _name_gradient(tracer: Tracer, sharded: bool) -> Any:
 
 
 def _without_numbers(pictures: Tensor, config: Any) -> Tensor:
-    """On the meta device; of families that look for blank tiles, one number for all."""
+    """On the meta device; of families that look for blank tiles, one number for all.
+
+    These are computed from in their own dtype until the tower's first layer, whose copy is counted.
+    """
     if config.model_type in _LOOK_FOR_BLANKS:
         return torch.ones(1, dtype=pictures.dtype).expand(pictures.shape)
     return torch.empty(pictures.shape, dtype=pictures.dtype, device="meta")

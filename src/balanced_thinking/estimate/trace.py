@@ -103,8 +103,8 @@ class Tracer(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         if (assumed := _assume_value(func, args)) is not None:
             return assumed
-        if func is aten._to_copy.default and _carries_values(args[0]):
-            kwargs.pop("device", None)  # the model moves it to its own device, and shapes depend on it there, too
+        if func is aten._to_copy.default and (args[0].is_meta or _carries_values(args[0])):
+            kwargs.pop("device", None)  # what has values keeps them, because shapes depend on it; the rest has none
         flat = list(_tensors_of((args, kwargs)))
         on_meta = any(one.is_meta for one in flat)
         if on_meta and not all(one.is_meta for one in flat):

@@ -25,6 +25,7 @@ from balanced_thinking.training.splits import TRAINING, read_splits
 SAMPLED_ROWS = 128
 _ONE_ROW = 2**31
 _PROMPT_TOKENS = 64  # of an assumed sample that no loss is computed for, beside its picture
+_LEAST_ANSWER = 256  # tokens of an assumed sample that a loss is computed for, where its picture takes all others
 
 
 class MicroBatch(NamedTuple):
@@ -159,8 +160,11 @@ def _assume(plan: Plan, model: Any, lengths: tuple[int, int], picture_side: int 
     typical = batches[0]
     if any(name.startswith("pixel") for name in typical.inputs):
         notes.append(f"a picture of {picture_side} x {picture_side} pixels in each sample (--picture)")
-    if typical.tokens > mean * typical.samples + longest:
-        notes.append("with its picture a sample has more tokens than that, and these are counted")
+    if typical.tokens > mean * typical.samples:
+        notes.append(
+            f"its picture alone takes more than that: a sample is taken to have {_PROMPT_TOKENS} tokens of a question "
+            f"and {_LEAST_ANSWER} of an answer beside it"
+        )
     return Workload(typical, batches[-1], typical.tokens, typical.supervised, None, 0.0, tuple(notes))
 
 
@@ -171,7 +175,8 @@ def make_batch(plan: Plan, model: Any, lengths: Sequence[int], picture_side: int
     shown = picture_side is not None and getattr(config, "vision_config", None) is not None
     picture = assume_picture(config, picture_side or 0, plan.recipe.image_options) if shown else None
     count = picture.tokens if picture else 0
-    lengths = [max(one, count + 2) for one in lengths]
+    if picture:
+        lengths = [max(one, count + _PROMPT_TOKENS + _LEAST_ANSWER) for one in lengths]
     for length in lengths:
         ids.append([image_token(config)] * count + [5] * (length - count))
         types.append([1] * count + [0] * (length - count))
