@@ -12,7 +12,7 @@ from balanced_thinking.estimate.devices import EstimateError
 
 _LLAVA_GRID = 2  # tiles a side of a square picture, beside the one that shows all of it
 _INTERNVL_TILES = 10  # 3 x 3 and the one that shows all of it
-_SMOLVLM_TILES = 17  # 4 x 4 and the one that shows all of it
+_SMOLVLM_EDGE = 1536  # pixels that its processor brings the longest edge to
 
 
 class AssumedPicture(NamedTuple):
@@ -70,15 +70,17 @@ def _internvl(config: Any, side: int, options: Mapping[str, Any]) -> AssumedPict
     edge = config.vision_config.image_size
     edge = edge[0] if isinstance(edge, (list, tuple)) else edge
     tiles = min(_INTERNVL_TILES, int(options.get("max_patches") or _INTERNVL_TILES) + 1)
+    tiles = 1 if options.get("crop_to_patches") is False else tiles
     return AssumedPicture(tiles * config.image_seq_length, {"pixel_values": _blank(tiles, 3, edge, edge)})
 
 
 def _smolvlm(config: Any, side: int, options: Mapping[str, Any]) -> AssumedPicture:
     vision = config.vision_config
+    edge = int((options.get("size") or {}).get("longest_edge") or _SMOLVLM_EDGE)
+    tiles = -(-edge // vision.image_size)
+    tiles = tiles**2 + 1 if tiles > 1 else 1  # beside the parts the one that shows all of it
     tokens = (vision.image_size // vision.patch_size // config.scale_factor) ** 2
-    return AssumedPicture(
-        _SMOLVLM_TILES * tokens, {"pixel_values": _blank(1, _SMOLVLM_TILES, 3, vision.image_size, vision.image_size)}
-    )
+    return AssumedPicture(tiles * tokens, {"pixel_values": _blank(1, tiles, 3, vision.image_size, vision.image_size)})
 
 
 def _blank(*shape: int) -> Tensor:
