@@ -1,7 +1,7 @@
 """The windows and pictures of a vision tower traced at once, where transformers attends to one after the other.
 
-Qwen2.5-VL's tower has a hundred windows a picture in each of 28 layers. Windows of one length differ in no shape, so one
-call stands for all of them, and is counted as often as it would be made.
+Qwen2.5-VL's tower has a hundred windows a picture in each of 28 layers. Windows of one length differ in no shape, so
+one call stands for all of them, and is counted as often as it would be made.
 
 Shapes: H heads, L positions of all windows, W windows of one length, S positions of a window, D width of a head.
 """
