@@ -20,6 +20,7 @@ from balanced_thinking.packing.masks import bidirectional_image_masks
 from balanced_thinking.training import head
 from balanced_thinking.training.head import FullPrecisionLoss
 
+_HEAD = "weighted_linear_cross_entropy"  # as the head calls it
 _LOOK_FOR_BLANKS = ("smolvlm", "idefics3")
 
 
@@ -115,17 +116,17 @@ def _without_numbers(pictures: Tensor, config: Any) -> Tensor:
 @contextmanager
 def _head_named(tracer: Tracer) -> Iterator[None]:
     """Within it what the weighted head makes is its own part."""
-    original = head.weighted_linear_cross_entropy
+    original = getattr(head, _HEAD)
 
     def named(*args: Any, **kwargs: Any) -> Any:
         with tracer.of_part("head"):
             return original(*args, **kwargs)
 
-    head.weighted_linear_cross_entropy = named
+    setattr(head, _HEAD, named)
     try:
         yield
     finally:
-        head.weighted_linear_cross_entropy = original
+        setattr(head, _HEAD, original)
 
 
 def _name_parts(model: Any, tracer: Tracer) -> list[Any]:

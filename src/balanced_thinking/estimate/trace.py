@@ -145,8 +145,8 @@ class Tracer(TorchDispatchMode):
     def _record_windows(self, operation: Operation, count: int) -> None:
         """As many calls of one window each; forward, each output is also copied by an operation of its own."""
         shapes = tuple((1, *shape[1:]) if len(shape) == 4 else shape for shape in operation.shapes)
-        sizes = {"flops": operation.flops // count, "bytes_moved": operation.bytes_moved // count}
-        self.trace.operations[operation._replace(shapes=shapes, **sizes)] += count
+        flops, moved = operation.flops // count, operation.bytes_moved // count
+        self.trace.operations[operation._replace(shapes=shapes, flops=flops, bytes_moved=moved)] += count
         if "backward" not in operation.name:  # the bytes of the copies are recorded where all are copied at once
             self.trace.operations[Operation("other", "clone", shapes[:1], operation.dtype, False, 0, 0)] += count - 1
 

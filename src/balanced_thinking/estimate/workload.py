@@ -25,7 +25,8 @@ from balanced_thinking.training.splits import TRAINING, read_splits
 SAMPLED_ROWS = 128
 _ONE_ROW = 2**31
 _PROMPT_TOKENS = 64  # of an assumed sample that no loss is computed for, beside its picture
-_LEAST_ANSWER = 256  # tokens of an assumed sample that a loss is computed for, where its picture takes all others
+_LEAST_ANSWER = 32  # tokens that a loss is computed for; where a picture leaves fewer, an answer is assumed:
+_ASSUMED_ANSWER = 256
 
 
 class MicroBatch(NamedTuple):
@@ -162,8 +163,8 @@ def _assume(plan: Plan, model: Any, lengths: tuple[int, int], picture_side: int 
         notes.append(f"a picture of {picture_side} x {picture_side} pixels in each sample (--picture)")
     if typical.tokens > mean * typical.samples:
         notes.append(
-            f"its picture alone takes more than that: a sample is taken to have {_PROMPT_TOKENS} tokens of a question "
-            f"and {_LEAST_ANSWER} of an answer beside it"
+            f"its picture leaves no room for an answer in that: a shorter sample has {_PROMPT_TOKENS} tokens of a "
+            f"question and {_ASSUMED_ANSWER} of an answer beside it"
         )
     return Workload(typical, batches[-1], typical.tokens, typical.supervised, None, 0.0, tuple(notes))
 
@@ -176,7 +177,8 @@ def make_batch(plan: Plan, model: Any, lengths: Sequence[int], picture_side: int
     picture = assume_picture(config, picture_side or 0, plan.recipe.image_options) if shown else None
     count = picture.tokens if picture else 0
     if picture:
-        lengths = [max(one, count + _PROMPT_TOKENS + _LEAST_ANSWER) for one in lengths]
+        beside = count + _PROMPT_TOKENS
+        lengths = [one if one >= beside + _LEAST_ANSWER else beside + _ASSUMED_ANSWER for one in lengths]
     for length in lengths:
         ids.append([image_token(config)] * count + [5] * (length - count))
         types.append([1] * count + [0] * (length - count))
@@ -187,7 +189,7 @@ def make_batch(plan: Plan, model: Any, lengths: Sequence[int], picture_side: int
     free = count + min(_PROMPT_TOKENS, min(lengths) - count - 1)
     labels = inputs["input_ids"].clone()
     inputs["labels"] = _mask_prompts(labels, lengths, free, packed)
-    rows = (tuple(lengths),) if packed else None
+    rows = [list(lengths)] if packed else None
     inputs[BATCH_INFO] = BatchInfo(tuple(range(len(lengths))), 0, lengths_by_row=rows)
     return _count(inputs, len(lengths))
 
