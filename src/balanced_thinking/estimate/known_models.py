@@ -54,7 +54,7 @@ _QWEN3_TEXT = {
     "max_position_embeddings": 262144,
     "rope_parameters": {"rope_type": "default", "rope_theta": 5000000.0, "mrope_section": [24, 20, 20]},
 }
-_QWEN3_VISION = {"num_heads": 16, "patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2}
+_QWEN3_VISION: dict[str, Any] = {"num_heads": 16, "patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2}
 _QWEN3_VISION |= {"num_position_embeddings": 2304, "in_channels": 3, "hidden_act": "gelu_pytorch_tanh"}
 
 
