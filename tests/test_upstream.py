@@ -30,6 +30,7 @@ DEEP = ("transformers", "trl", "peft", "accelerate")
 # What ours are set on objects that are not upstream's: argparse's, jinja's, Pillow's, tokenizers', autograd's context,
 # a logger, sys.
 NOT_UPSTREAM = {
+    "__class__",  # of a layer that an estimate stores in 4 bits
     "MAX_IMAGE_PIXELS",  # of Pillow, while it opens a picture
     *("content_digest", "content_name", "encoded", "epilog", "fieldnames", "filters", "globals", "grads"),
     *("pre_tokenizer", "normalizer", "decoder", "propagate", "excepthook", "eos_token", "daemon", "MAX_IMAGE_PIXELS"),

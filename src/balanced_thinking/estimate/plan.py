@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.config.types import convert_values
 from balanced_thinking.estimate.devices import Device, EstimateError
 from balanced_thinking.training.arguments import SYNONYMS, argument_types
@@ -148,7 +148,7 @@ def _find_sharding(arguments: Mapping[str, Any]) -> str:
 
 
 def _zero_stage(config: Any) -> int:
-    values = config if isinstance(config, Mapping) else json.loads(Path(config).read_text(encoding="utf-8"))
+    values = config if isinstance(config, Mapping) else parse_json(Path(config).read_text(encoding="utf-8"))
     stage = values.get("zero_optimization", {}).get("stage", 0)
     if stage not in (2, 3):
         raise EstimateError(f"deepspeed has the ZeRO stage {stage}; stages 2 and 3 can be estimated")
