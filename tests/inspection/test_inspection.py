@@ -291,6 +291,9 @@ def test_reasoning_under_an_unread_name_is_reported(tmp_path: Path) -> None:
     path = write(tmp_path, [{"question": "What ?", "answer": "B", "hints": "I look.", "scene": "a dog|-"}])
     (line,) = advise_changes(inspect_data(path))
     assert "(it is read under think or reasoning; not under hints)" in line
+    path = write(tmp_path, [{"question": "What ?", "answer": "B", "scene": "A dog runs.", "table": "a b | c"}])
+    (line,) = advise_changes(inspect_data(path))
+    assert "not under scene, table)" in line
 
 
 def test_the_page_shows_samples_from_the_complete_data(tmp_path: Path) -> None:

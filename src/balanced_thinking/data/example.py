@@ -77,13 +77,22 @@ def choices_are_shown(example: Example) -> bool:
 
 def find_unread_texts(example: Example) -> list[str]:
     """The names in `meta` of texts of several words, or lists of texts: a row's values that nothing reads."""
-    return [key for key, value in example.meta.items() if key not in OWN_META and _holds_words(value)]
+    return [
+        key
+        for key, value in example.meta.items()
+        if key not in OWN_META and not _is_scene_of_world(key, value) and _holds_words(value)
+    ]
+
+
+def _is_scene_of_world(key: str, value: Any) -> bool:
+    """Whether it is the code of a picture of the embedded world, such as `red circle|-`, and no user's own text."""
+    return key == "scene" and isinstance(value, str) and "|" in value
 
 
 def _holds_words(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return len(value) > 1 and all(isinstance(one, str) for one in value) and any(" " in one for one in value)
-    return isinstance(value, str) and " " in value.strip() and "|" not in value  # `a b|-|c` is a code, as a scene's is
+    return isinstance(value, str) and " " in value.strip()
 
 
 def _plain_words(text: str) -> str:
