@@ -22,8 +22,9 @@ from balanced_thinking.loss import chunks
 from balanced_thinking.loss.linear_cross_entropy import weighted_linear_cross_entropy
 from gpu.rows import Emit, Row, Setting, contestant, why
 
-# What the fast head's error may be: a factor of the naive one's, and some roundings. Both errors are a matter of chance
-# in float32, where a fault would be a thousand times larger. The interpreter cuts bits off where a GPU rounds.
+# What the fast head's error may be: a factor of the naive one's, and some roundings. In float32 both are a matter of
+# chance: in 60 draws of "sharp and capped" their ratio had a median of 1.00 and went from 0.54 to 2.45. The interpreter
+# cuts bits off where a GPU rounds.
 FACTORS = {torch.float32: 4.0, torch.bfloat16: 1.0, torch.float16: 1.0}
 ROUNDINGS = {torch.float32: 6, torch.bfloat16: 3, torch.float16: 2}
 UPSTREAM = 0.37  # the gradient of the loss that comes from above
