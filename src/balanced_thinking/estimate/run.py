@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from balanced_thinking.estimate.step import trace_micro_batch
 from balanced_thinking.estimate.trace import Trace
 from balanced_thinking.estimate.workload import Workload, find_workload
 from balanced_thinking.loss.chunks import CPU_POLICY, AssumedDevice, gpu_policy
+from balanced_thinking.training.dry_run import count_steps
 from balanced_thinking.training.header import count_parameters
 
 _CPU_SECONDS_OF_SAMPLE = 0.003  # of the trainer's own work around a micro-batch, a sample
@@ -181,12 +182,11 @@ def _find_speed(plan: Plan, sketch: Sketch, workload: Workload, typical: Trace, 
 
 
 def _count_steps(plan: Plan, rows: int | None) -> int | None:
-    if plan.arguments["max_steps"] > 0:
-        return int(plan.arguments["max_steps"])
-    if rows is None:
+    """As the trainer will count them; None where neither `max_steps` nor the rows are known."""
+    if rows is None and plan.arguments["max_steps"] <= 0:
         return None
-    batches = math.ceil(rows / (plan.micro_batch * plan.count))
-    return math.ceil(plan.arguments["num_train_epochs"] * max(1, math.ceil(batches / plan.accumulation)))
+    args = SimpleNamespace(**{**plan.arguments, "world_size": plan.count})
+    return count_steps("sft", args, rows or 0)
 
 
 def _list_assumptions(plan: Plan, sketch: Sketch, workload: Workload) -> tuple[str, ...]:

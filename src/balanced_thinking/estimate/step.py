@@ -15,6 +15,7 @@ from balanced_thinking.estimate.autocast import LikeAutocast
 from balanced_thinking.estimate.trace import Trace, Tracer
 from balanced_thinking.estimate.windows import equal_windows_at_once
 from balanced_thinking.loss.chunks import AssumedDevice, assume_device
+from balanced_thinking.models.parts import without_adapter
 from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_attention
 from balanced_thinking.packing.masks import bidirectional_image_masks
 from balanced_thinking.training import head
@@ -35,7 +36,7 @@ def trace_micro_batch(
     trained = [one for one in model.parameters() if one.requires_grad]
     with ExitStack() as stack:
         tracer = stack.enter_context(Tracer())
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = without_adapter(model)
         for context in (assume_device(device), fused_attention(), _packed(model, batch), _head_named(tracer)):
             stack.enter_context(context)
         stack.enter_context(equal_windows_at_once(base, tracer.windows))
@@ -65,7 +66,7 @@ def count_supervised(batch: dict[str, Any]) -> int:
 
 @contextmanager
 def _packed(model: Any, batch: dict[str, Any]) -> Iterator[None]:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = without_adapter(model)
     rows = batch[BATCH_INFO].lengths_by_row
     with ExitStack() as stack:
         if rows is not None:
@@ -131,7 +132,7 @@ def _head_named(tracer: Tracer) -> Iterator[None]:
 
 def _name_parts(model: Any, tracer: Tracer) -> list[Any]:
     """Hooks that say which part new tensors belong to."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = without_adapter(model)
     tower = base.get_encoder(modality="image")
     if tower is None or tower is base:
         return []

@@ -18,6 +18,7 @@ from balanced_thinking.config.errors import UsageError
 from balanced_thinking.data.permissions import permit
 from balanced_thinking.estimate.pictures import assume_picture, image_token
 from balanced_thinking.estimate.plan import Plan
+from balanced_thinking.models.parts import without_adapter
 from balanced_thinking.packing.positions import RopeIndex
 from balanced_thinking.training.model_checks import load_training_processor
 from balanced_thinking.training.splits import TRAINING, read_splits
@@ -91,7 +92,7 @@ def _measure(plan: Plan, model: Any) -> Workload:
 
 
 def _make_collator(plan: Plan, model: Any, processor: Any) -> ScaleCollator:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = without_adapter(model)
     packing = (
         Packing(plan.arguments["pack_tokens"] or _ONE_ROW, _rope_index(base)) if plan.arguments["packing"] else None
     )
@@ -171,7 +172,7 @@ def _assume(plan: Plan, model: Any, lengths: tuple[int, int], picture_side: int 
 
 def make_batch(plan: Plan, model: Any, lengths: Sequence[int], picture_side: int | None) -> MicroBatch:
     """Samples of these lengths, pictures included, as the collator would arrange them."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = without_adapter(model)
     config, tensors, ids, types = base.config, {}, [], []
     shown = picture_side is not None and getattr(config, "vision_config", None) is not None
     picture = assume_picture(config, picture_side or 0, plan.recipe.image_options) if shown else None

@@ -125,3 +125,8 @@ def _prefixes(name: str) -> list[str]:
     """`a`, `a.b` and `a.b.c` of `a.b.c`."""
     parts = name.split(".")
     return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+
+
+def without_adapter(model: Any) -> Any:
+    """The model inside PEFT's wrapper, or the model itself where there is none. An adapter's layers stay in it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

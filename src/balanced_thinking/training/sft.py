@@ -18,6 +18,7 @@ from balanced_thinking.batch.info import BATCH_INFO, CLOSING_TAGS, BatchInfo
 from balanced_thinking.loss.schedules import FlatteningRule
 from balanced_thinking.loss.weightings import Progress, StepWeights
 from balanced_thinking.models.freezing import learns_from_pictures_alone
+from balanced_thinking.models.parts import without_adapter
 from balanced_thinking.models.quantization import quantization_of
 from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_attention
 from balanced_thinking.packing.masks import bidirectional_image_masks
@@ -81,7 +82,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
                 "the model's router loss cannot be exact with segment weights; set router_aux_loss_coef=0.0"
             )
         unwrapped = self.accelerator.unwrap_model(self.model)
-        base = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
+        base = without_adapter(unwrapped)
         if self._is_sharded():
             refuse_quantized_shards(quantization_of(base))
         self._packing = choose_packing(base, args.pack_tokens, self.accelerator) if args.packing else None

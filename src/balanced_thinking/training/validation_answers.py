@@ -12,6 +12,7 @@ from datasets import Dataset
 from balanced_thinking.batch.answering import RowAnswerer
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.batch.messages import to_prompt_completion
+from balanced_thinking.models.parts import without_adapter
 from balanced_thinking.scoring.completion import Completion, is_answer_complete
 from balanced_thinking.scoring.scorers import score_against_all
 from balanced_thinking.segments import ReasoningFormat, parse
@@ -37,7 +38,7 @@ def score_validation_answers(trainer: Any) -> dict[str, float]:
     chosen = sorted(random.Random(0).sample(range(len(rows)), min(len(rows), args.validation_generate)))
     own = chosen[args.process_index :: args.world_size]
     model = trainer.accelerator.unwrap_model(trainer.model)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = without_adapter(model)
     answerer = RowAnswerer(base, trainer.data_collator, args.validation_max_new_tokens)
     sums = torch.zeros(3, device=args.device)
     for start in range(0, len(own), args.per_device_eval_batch_size):
