@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -110,3 +111,35 @@ def test_a_command_may_run_in_any_thread() -> None:
     thread.start()
     thread.join()
     assert done
+
+
+@pytest.mark.parametrize("ended_before", [False, True])
+def test_a_process_stops_with_the_parent_that_started_it(ended_before: bool, tmp_path: Path) -> None:
+    """Also where that has ended before the process could look."""
+    child = f"""
+import os, pathlib, sys, time
+from balanced_thinking.system.ending import stop_with_parent
+parent = int(sys.argv[1])
+while {ended_before} and os.getppid() == parent:
+    time.sleep(0.02)
+pathlib.Path("number").write_text(str(os.getpid()))
+pathlib.Path("number").rename("started")
+stop_with_parent(parent)
+time.sleep(60)
+pathlib.Path("survived").touch()
+"""
+    parent = f"""
+import os, pathlib, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", {child!r}, str(os.getpid())])
+while not {ended_before} and not pathlib.Path("started").exists():
+    time.sleep(0.02)
+"""
+    subprocess.run([sys.executable, "-c", parent], cwd=tmp_path, check=True, timeout=30)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "started").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    number = int((tmp_path / "started").read_text())
+    while psutil.pid_exists(number) and psutil.Process(number).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "it goes on without its parent"
+        time.sleep(0.05)

@@ -20,10 +20,10 @@ from balanced_thinking.training.sft_config import ScaleSFTConfig
 
 SHARDINGS = ("ddp", "fsdp2", "zero2", "zero3")
 _DATA_UNREAD = "lengths-are-given"  # in place of data that an estimate does not read
-_BYTES_4 = ("adamw_torch_fused", "adamw_torch", "adamw_apex_fused", "adamw_hf")
+_ADAMW = ("adamw_torch_fused", "adamw_torch", "adamw_apex_fused", "adamw_hf")
 # Bytes of state for a trained number, by optimizer; None: one of its own arithmetic.
 OPTIMIZERS: dict[str, float | None] = {
-    **dict.fromkeys(_BYTES_4, 8.0),
+    **dict.fromkeys(_ADAMW, 8.0),
     **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit", "ademamix_8bit"), 2.0),
     "paged_adamw_32bit": 8.0,
     "paged_adamw": 8.0,
@@ -120,9 +120,9 @@ def read_plan(
     typed = convert_values(recipe.training, argument_types("sft"), "the training section", SYNONYMS)
     check_argument_bounds(typed)
     check_lora_bounds(recipe.lora or {})
-    check_recipe_bounds(recipe.limit, recipe.model_size)
+    check_recipe_bounds(recipe.limit, recipe.model_size, recipe.ranks)
     arguments = {one.name: one.default for one in fields(ScaleSFTConfig) if one.default is not MISSING} | typed
-    number = count or getattr(recipe, "ranks", None) or 1
+    number = count or recipe.ranks or 1
     plan = Plan(recipe, arguments, device, number, sharding or _find_sharding(arguments))
     _refuse_unknown(plan)
     return plan

@@ -18,6 +18,7 @@ from balanced_thinking.config.errors import UsageError
 from balanced_thinking.data.permissions import permit
 from balanced_thinking.estimate.pictures import assume_picture, image_token
 from balanced_thinking.estimate.plan import Plan
+from balanced_thinking.estimate.step import count_supervised
 from balanced_thinking.models.parts import without_adapter
 from balanced_thinking.packing.positions import RopeIndex
 from balanced_thinking.training.model_checks import load_training_processor
@@ -94,7 +95,9 @@ def _measure(plan: Plan, model: Any) -> Workload:
 def _make_collator(plan: Plan, model: Any, processor: Any) -> ScaleCollator:
     base = without_adapter(model)
     packing = (
-        Packing(plan.arguments["pack_tokens"] or _ONE_ROW, _rope_index(base)) if plan.arguments["packing"] else None
+        Packing(plan.arguments["pack_tokens"] or _ONE_ROW, RopeIndex.from_model(base))
+        if plan.arguments["packing"]
+        else None
     )
     collator = ScaleCollator(
         processor,
@@ -108,10 +111,6 @@ def _make_collator(plan: Plan, model: Any, processor: Any) -> ScaleCollator:
     return collator
 
 
-def _rope_index(model: Any) -> RopeIndex | None:
-    return RopeIndex.from_model(model)
-
-
 def _collate(collator: ScaleCollator, rows: Sequence[Any]) -> MicroBatch | None:
     inputs = collator(rows)
     info: BatchInfo = inputs[BATCH_INFO]
@@ -123,7 +122,7 @@ def _count(inputs: dict[str, Any], samples: int) -> MicroBatch:
     mask = inputs.get("attention_mask")
     places = inputs["input_ids"].numel()
     tokens = sum(map(sum, lengths)) if lengths is not None else places if mask is None else int(mask.sum())
-    return MicroBatch(inputs, samples, tokens, places, int((inputs["labels"][:, 1:] != -100).sum()))
+    return MicroBatch(inputs, samples, tokens, places, count_supervised(inputs))
 
 
 def _divide(plan: Plan, rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
@@ -204,7 +203,7 @@ def _arrange(ids: list[list[int]], types: list[list[int]], packed: bool, model: 
     if packed:
         found = {"input_ids": torch.tensor([list(chain.from_iterable(ids))])}
         positions = torch.cat([torch.arange(len(one)) for one in ids])[None]
-        mrope = _rope_index(model) is not None
+        mrope = RopeIndex.from_model(model) is not None
         found["position_ids"] = positions.expand(4, 1, -1) if mrope else positions
     else:
         width = max(map(len, ids))

@@ -1,6 +1,6 @@
 """One run of a study in a process of its own: its missing parts, and a row in the ledger for each.
 
-    python -m balanced_thinking.study.worker STUDY_FOLDER RUN_NAME [--end-with-parent] [--plan SHA256] [--source SHA256]
+    python -m balanced_thinking.study.worker STUDY_FOLDER RUN_NAME [--parent PID] [--plan SHA256] [--source SHA256]
 
 The plan is read from the study's folder, so that all processes work on the same one. On another machine than that of
 the study, the digests say which plan and which code are meant.
@@ -31,7 +31,7 @@ from balanced_thinking.study.load import load_study
 from balanced_thinking.study.plan import PlannedRun
 from balanced_thinking.study.unrecorded import record_unrecorded_parts
 from balanced_thinking.system.crash import FAILED, Crash, run_with_last_handler
-from balanced_thinking.system.ending import clean_up_on_sigterm, end_with_parent
+from balanced_thinking.system.ending import clean_up_on_sigterm, stop_with_parent
 from balanced_thinking.system.known_errors import describe_known_error
 from balanced_thinking.system.locks import LOCK, hold_folder
 from balanced_thinking.system.logs import log_to_stderr
@@ -122,12 +122,12 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("root", type=Path)
     parser.add_argument("name")
-    parser.add_argument("--end-with-parent", action="store_true", help="save and stop where the parent process ends")
+    parser.add_argument("--parent", type=int, help="number of the parent process, with which this one saves and stops")
     parser.add_argument("--plan", help="SHA-256 of the study's plan")
     parser.add_argument("--source", help="SHA-256 of the code, see `source_digest`")
     words = parser.parse_args()
-    if words.end_with_parent:
-        end_with_parent()
+    if words.parent is not None:
+        stop_with_parent(words.parent)
     command = ("balanced study", *sys.argv[1:])
     return run_with_last_handler(lambda: _run_or_report(words), Crash(command, words.root / words.name))
 

@@ -46,10 +46,12 @@ def clean_up_on_sigterm(last_words: str = "") -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def end_with_parent() -> None:
-    """From now on, the end of the parent process is as a SIGTERM. For who would otherwise go on without anybody's
-    knowledge, such as on a cluster that gives its GPU to another."""
-    parent = os.getppid()
+def stop_with_parent(parent: int) -> None:
+    """From now on, the end of the parent process, whose number this is, is as a SIGTERM.
+
+    For who would otherwise go on without anybody's knowledge, such as on a cluster that gives its GPU to another. A
+    parent that has ended before this call counts, too.
+    """
 
     def follow() -> None:
         while os.getppid() == parent:

@@ -63,9 +63,10 @@ def run_program(program: NodeProgram) -> NodeResult:
 
 
 def watch_program(program: NodeProgram) -> NodeResult:
-    """Run a long program, with its output in a log. A cancelled task passes SIGTERM on and waits until it has ended.
+    """Run a long program, with its output in a log, that is given this process as its `--parent`.
 
-    Ray cancels a task by the handler of SIGINT in its process. Its own handler would raise an error anywhere in here.
+    A cancelled task passes SIGTERM on and waits until it has ended. Ray cancels a task by the handler of SIGINT in its
+    process. Its own handler would raise an error anywhere in here.
     """
     asked: list[int] = []
     main = threading.current_thread() is threading.main_thread()
@@ -73,7 +74,7 @@ def watch_program(program: NodeProgram) -> NodeResult:
     try:
         with Path(program.log or os.devnull).open("ab") as log:
             process = subprocess.Popen(
-                _command_of(program),
+                [*_command_of(program), "--parent", str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -121,7 +121,7 @@ class RayExecutor:
 
     def _program_for(self, root: Path, run: PlannedRun) -> NodeProgram:
         plan = file_digest(StudyFiles(root).plan)
-        words = (str(root), run.name, "--end-with-parent", "--plan", plan, "--source", source_digest())
+        words = (str(root), run.name, "--plan", plan, "--source", source_digest())
         defaults = {"OMP_NUM_THREADS": str(self._need.cpus), "TRANSFORMERS_VERBOSITY": "error"}
         hidden = {} if self._need.gpus else {"CUDA_VISIBLE_DEVICES": ""}
         return NodeProgram(
