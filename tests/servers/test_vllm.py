@@ -25,10 +25,11 @@ pytestmark = pytest.mark.servers
 
 ITEMS = 200
 MOST_DIFFERENT = 1  # right answers, of ITEMS
-# Shares of equal completions. bfloat16 rounds in another order. A Gemma 3 picture sees itself both ways, for which
-# attention of vLLM on CPUs has no mask.
+# Shares of equal completions. bfloat16 rounds in another order.
 LEAST_EQUAL = {"float32": 0.99, "bfloat16": 0.5}
-LEAST_EQUAL_OF_GEMMA3 = 0.8
+# A Gemma 3 picture sees itself both ways, for which attention of vLLM on CPUs has no mask. So it is another model: of
+# 16 other completions, a third moves the score up or down, with a standard deviation of 2.4 items.
+LEAST_EQUAL_OF_GEMMA3, MOST_DIFFERENT_OF_GEMMA3 = 0.8, 5
 ASKED = ["--data_options.n", str(ITEMS), "--max-new-tokens", "160"]
 ARCHITECTURES = ("qwen2", "llava_next", "gemma3")
 
@@ -109,9 +110,11 @@ def assert_alike(found: Comparison) -> None:
         known = json.loads(Path(name).read_text()) if Path(name).exists() else {"comparisons": []}
         known["comparisons"].append(asdict(found))
         Path(name).write_text(json.dumps(known, indent=1) + "\n")
-    least = LEAST_EQUAL_OF_GEMMA3 if found.model == "gemma3" else LEAST_EQUAL[found.dtype]
+    least, most = LEAST_EQUAL[found.dtype], MOST_DIFFERENT
+    if found.model == "gemma3":
+        least, most = LEAST_EQUAL_OF_GEMMA3, MOST_DIFFERENT_OF_GEMMA3
     assert found.equal >= least * found.items, found
-    assert abs(found.correct_here - found.correct_there) <= MOST_DIFFERENT, found
+    assert abs(found.correct_here - found.correct_there) <= most, found
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
