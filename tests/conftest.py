@@ -34,6 +34,12 @@ ARCHITECTURES = ("qwen2_5_vl", "llava_next", "gemma3")
 EACH_ONCE = {("qwen2_5_vl", "example"), ("gemma3", "batch"), ("llava_next", "token")}  # of `normalize`
 
 
+def named_output(variable: str) -> Path | None:
+    """The file that an environment variable names, seen from the repository: tests change their folder."""
+    name = os.environ.get(variable)
+    return REPOSITORY / name if name else None
+
+
 def pytest_collection_finish() -> None:
     freeze_imports()
 

@@ -6,7 +6,6 @@ Each row of the table in docs/export.md is one test: a family, and a way to trai
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from balanced_thinking.export.verify import verify_folder
 from balanced_thinking.models.find import TINY_ARCHITECTURES
 from balanced_thinking.models.load import load_model
 from balanced_thinking.models.tiny import build_tiny
+from tests.conftest import named_output
 from tests.export.table import Row, write_row
 from tests.models.hub_folders import FAMILIES, write_hub_folder
 
@@ -81,11 +81,11 @@ def test_an_exported_run_answers_alike_when_the_run_is_gone(
     moved = tmp_path / moved
     found = verify_folder(moved, answers, about | {"max_new_tokens": SAMPLES.max_new_tokens})
     assert load_model(str(moved)).model is not None
-    if out := os.environ.get("EXPORT_OUT"):
+    if out := named_output("EXPORT_OUT"):
         near = sum(one.near for one in found.differences)
         write_row(
             Row(family, way, found.asked, found.equal, near, found.processor is None, rounding and rounding.equal),
-            Path(out),
+            out,
         )
     assert found.asked == SAMPLES.count
     assert [str(one) for one in found.differences if not one.near] == []

@@ -11,11 +11,10 @@ import os
 import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from balanced_thinking.system.files import write_atomically
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, named_output
 
 SCALE = float(os.environ.get("FAULTS_SCALE", "1"))
 
@@ -30,7 +29,7 @@ class Tally:
 
     def __init__(self, section: str) -> None:
         self.section = section
-        self.path = Path(os.environ["FAULTS_OUT"]) if "FAULTS_OUT" in os.environ else None
+        self.path = named_output("FAULTS_OUT")
         about = {"source": source_digest()}
         kept = self._read_all().get(section, {})
         self.trials: dict[str, Any] = kept["trials"] if kept.get("about", {}).get("source") == about["source"] else {}

@@ -7,7 +7,6 @@ normal suite, runs four families that need something special each.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 from pathlib import Path
@@ -22,7 +21,7 @@ from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.models.load import load_model
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
-from tests.conftest import REPOSITORY, some_now
+from tests.conftest import REPOSITORY, named_output, some_now
 from tests.models.family_checks import first_losses, measure_family, plain_reload, write_measured
 from tests.models.hub_folders import FAMILIES, write_hub_folder
 from tests.tiny_training import QUIET, losses
@@ -68,8 +67,8 @@ def test_a_family_keeps_every_promise(family: Path, tmp_path: Path) -> None:
     split = ["--split", "test"] if data == "world" else ["--split", "train"]
     assert main([*evaluation, *split]) == 0
     found = measure_family(family, run / "model", tmp_path / "steps")
-    if out := os.environ.get("FAMILIES_OUT"):
-        write_measured(found, Path(out))
+    if out := named_output("FAMILIES_OUT"):
+        write_measured(found, out)
     assert [name for name, (status, _) in found.checks.items() if status == "failed"] == []
     skipped = {name for name, (status, _) in found.checks.items() if status == "skipped"}
     assert skipped == (set() if family.name in PACKED else {"packing"})
@@ -86,10 +85,11 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
         block for block in re.findall(r"```bash\n(.*?)```", text, re.S) if "balanced inspect my.jsonl" in block
     )
     commands = [shlex.split(line, comments=True) for line in block.replace(HUB_NAME, "model").splitlines()]
-    assert [words[1] for words in commands] == ["inspect", "check", "sft", "grpo", "eval", "report"]
+    assert commands.pop()[1] == "chat"  # a page that is served until it is stopped: tests/chat
+    assert [words[1] for words in commands] == ["inspect", "check", "sft", "grpo", "eval", "report", "export"]
     monkeypatch.chdir(tmp_path)
     # A random model never writes the format, so that GRPO rightly ends with 1: nothing could be learned.
-    assert [main(words[1:]) for words in commands] == [0, 0, 0, 1, 0, 0]
+    assert [main(words[1:]) for words in commands] == [0, 0, 0, 1, 0, 0, 0]
     assert (tmp_path / "runs" / "report.html").is_file()
 
 

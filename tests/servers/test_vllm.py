@@ -18,6 +18,7 @@ import torch
 
 from balanced_thinking.runs.evaluations import read_predictions
 from tests.cli.tiny_commands import exit_code
+from tests.conftest import named_output
 from tests.servers.models import DATA, STEPS, balanced, train_and_export
 from tests.servers.vllm_server import vllm_server
 
@@ -106,10 +107,10 @@ def compare(model: str, what: str, dtype: str, here: Path, there: Path) -> Compa
 
 def assert_alike(found: Comparison) -> None:
     """Keeps the figures in SERVERS_OUT, a JSON file, and looks at them."""
-    if (name := os.environ.get("SERVERS_OUT")) is not None:
-        known = json.loads(Path(name).read_text()) if Path(name).exists() else {"comparisons": []}
+    if out := named_output("SERVERS_OUT"):
+        known = json.loads(out.read_text()) if out.exists() else {"comparisons": []}
         known["comparisons"].append(asdict(found))
-        Path(name).write_text(json.dumps(known, indent=1) + "\n")
+        out.write_text(json.dumps(known, indent=1) + "\n")
     least, most = LEAST_EQUAL[found.dtype], MOST_DIFFERENT
     if found.model == "gemma3":
         least, most = LEAST_EQUAL_OF_GEMMA3, MOST_DIFFERENT_OF_GEMMA3
