@@ -20,7 +20,8 @@ STUDY = changed(
     arms={"scale-sft": {"training": {"weighting": "scale"}}},
     stages={"sft": {"training": {"max_steps": 6, "save_steps": 2}}},
 )
-_TIMES = re.compile(r"seconds|per_second|runtime|time")
+# Of one start: times, and transformers' mean of the loss over the steps since then.
+_OF_ONE_START = re.compile(r"seconds|per_second|runtime|time|train_loss")
 
 
 class ClusterStudy:
@@ -55,7 +56,7 @@ class ClusterStudy:
         return workers(self.root)
 
     def results(self) -> dict[str, Any]:
-        """Everything that is no time: predictions to the byte, metrics, the report's table and the ledger."""
+        """Everything that is not of one start alone: predictions to the byte, metrics, the report's table and the ledger."""
         metrics = {
             str(path.relative_to(self.root)): read_metrics(path) for path in self.root.glob("*/seed-*/metrics.jsonl")
         }
@@ -64,4 +65,4 @@ class ClusterStudy:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{key: value for key, value in row.items() if not _TIMES.search(key)} for row in rows]
+    return [{key: value for key, value in row.items() if not _OF_ONE_START.search(key)} for row in rows]
