@@ -56,7 +56,7 @@ class ClusterStudy:
         return workers(self.root)
 
     def results(self) -> dict[str, Any]:
-        """Everything that is not of one start alone: predictions to the byte, metrics, the report's table and the ledger."""
+        """Predictions to the byte, metrics, the report's table, the ledger: all that is not of one start alone."""
         metrics = {
             str(path.relative_to(self.root)): read_metrics(path) for path in self.root.glob("*/seed-*/metrics.jsonl")
         }

@@ -129,6 +129,26 @@ def test_a_text_without_a_picture_can_be_among_rows_for_a_tower_alone(tmp_path: 
     assert (train(one, tmp_path / "run") / "config.json").is_file()
 
 
+def test_a_step_without_a_picture_leaves_the_tower_as_it_is(world_rows: Dataset, tmp_path: Path) -> None:
+    """By momentum and weight decay AdamW would move it: the blank picture's gradients are zero, not absent."""
+    found = []
+    for steps in (1, 2):
+        model, processor = build_tiny("qwen2_5_vl", seed=0)
+        freeze_parts(model, ["language"])
+        rows = world_rows.select(range(2)).map(
+            lambda row, i: {"images": row["images"] if i == 0 else []}, with_indices=True
+        )
+        about = {"max_steps": steps, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "weight_decay": 0.1}
+        args = config(
+            tmp_path / str(steps), per_device_train_batch_size=1, train_sampling_strategy="sequential", **about
+        )
+        ScaleSFTTrainer(model, args, train_dataset=rows, processing_class=processor).train()
+        found.append({name: value.clone() for name, value in model.state_dict().items()})
+    started = build_tiny("qwen2_5_vl", seed=0)[0].state_dict()
+    assert any((found[0][name] != value).any() for name, value in started.items())
+    assert_equal(found[1], found[0])
+
+
 @pytest.mark.parametrize(
     ("frozen", "said"),
     [

@@ -28,6 +28,7 @@ class BatchInfo:
         lengths_by_row: lengths of the samples of each packed row; None for padded rows.
         supervised: number of supervised tokens of each segment, where it is known on the host.
         ids: those of the batch's rows, in their order, for messages.
+        pictures: number of samples with a picture, a blank one aside.
     """
 
     kept: tuple[int, ...] | None = None
@@ -36,6 +37,7 @@ class BatchInfo:
     lengths_by_row: list[list[int]] | None = None
     supervised: tuple[int, ...] | None = None
     ids: tuple[str, ...] = ()
+    pictures: int = 0
 
     @classmethod
     def from_batch(cls, batch: Mapping[str, Any]) -> BatchInfo:

@@ -24,6 +24,7 @@ from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_
 from balanced_thinking.packing.masks import bidirectional_image_masks
 from balanced_thinking.segments import IGNORE
 from balanced_thinking.training.best_checks import EVALUATED
+from balanced_thinking.training.blank_pictures import StillPictureParts
 from balanced_thinking.training.callbacks import ThinkLossMonitor
 from balanced_thinking.training.early_stopping import EarlyStopping
 from balanced_thinking.training.gradient_norm import MatchedGradientNorm
@@ -52,6 +53,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
     _tag_names = ("trl", "sft", "balanced-thinking")
     # Our denominators already cover the complete global batch.
     loss_is_scaled_for_ga = True
+    _still_parts: StillPictureParts | None = None
     # The context in which the model attends to packed samples.
     _attention: Callable[[], AbstractContextManager[Any]] = nullcontext
 
@@ -110,6 +112,10 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
             rule = FlatteningRule(args.adaptive_tolerance, args.adaptive_latest)
             self._think_monitor = ThinkLossMonitor(rule, self._sum_over_ranks)
             self.add_callback(self._think_monitor)
+        if getattr(self.data_collator, "always_image", False):
+            shares_gradients = self._is_sharded() and not self.accelerator.is_fsdp2
+            self._still_parts = StillPictureParts(base, shares_gradients)
+            self.add_callback(self._still_parts)
         attach_weighted_head(base, args.head_impl, args.log_entropy)
         if args.validation_generate:
             check_validation_rows(self)
@@ -168,13 +174,18 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
         """The denominators: the step's `count_examples_and_tokens`, over all its micro-batches and all ranks.
 
-        Also notes in each micro-batch how many supervised tokens each segment has.
+        Also notes in each micro-batch how many supervised tokens each segment has, and the step's pictures.
         """
         if not batch_samples:
             return None
         counts = torch.stack([self.weigher.count_batch(batch) for batch in batch_samples]).sum(0)
         counts = counts.float() if counts.is_floating_point() else counts  # not every device has float64
-        return self.accelerator.reduce(counts.to(device), "sum")
+        pictures = sum(BatchInfo.from_batch(batch).pictures for batch in batch_samples)
+        sums = torch.cat([counts.flatten(), counts.new_tensor([pictures])]).to(device)
+        sums = self.accelerator.reduce(sums, "sum")
+        if self._still_parts is not None:
+            self._still_parts.note_pictures(sums[-1:])
+        return sums[:-1].view_as(counts)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with self._attention():
