@@ -136,7 +136,6 @@ class ScaleCollator:
         kept = [i for i, completion in encoded.items() if completion is not None]
         prompt_texts, images = [prepared[i].text.prompt for i in kept], [prepared[i].images for i in kept]
         completions = [completion for completion in encoded.values() if completion is not None]
-        pictures = sum(map(bool, images))
         if not kept or (self.always_image and not any(images)):
             text, blank = self._make_filler_prompt()
             prompt_texts, images = [*prompt_texts, text], [*images, blank]
@@ -144,7 +143,7 @@ class ScaleCollator:
         if prompts is None or len(kept) < len(prepared) or len(completions) > len(kept):
             prompts = self._tokenize_prompts(prompt_texts, images)
         ids = tuple(str(rows[i].get("id", "?")) for i in kept)
-        info = BatchInfo(tuple(kept), len(rows) - len(kept), ids=ids, pictures=pictures)
+        info = BatchInfo(tuple(kept), len(rows) - len(kept), ids=ids, pictures=sum(map(bool, images[: len(kept)])))
         if self.packing and (len(completions) > 1 or self.packing.flash_attention):
             return self._collate_packed(self.packing, prompts, completions, images, info)
         return self._collate_padded(prompts, completions) | {BATCH_INFO: info}
