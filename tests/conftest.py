@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from hypothesis import settings
 
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
@@ -28,6 +29,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a hub
 os.environ["BALANCED_THINKING_CACHE"] = _store = tempfile.mkdtemp(prefix="balanced-thinking-tests-")
 atexit.register(shutil.rmtree, _store, ignore_errors=True)
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined; with a GPU, too
+settings.register_profile("busy machine", deadline=None)  # an example may take long where other work goes on
+settings.load_profile("busy machine")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ARCHITECTURES = ("qwen2_5_vl", "llava_next", "gemma3")

@@ -152,7 +152,7 @@ def test_repeated_pictures_give_the_features_that_processing_each_would(architec
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=5),
     st.floats(0, 1),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_credit_moves_between_segments_and_never_between_completions(
     lengths: list[tuple[int, int]], think: float
 ) -> None:
