@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,10 +67,11 @@ class TwoNodes:
             wait_for(lambda: self.count_alive() == before, "the end of the third node")
 
     def count_alive(self) -> int:
-        code = "import ray; ray.init(address='auto', log_to_driver=False); print(sum(n['Alive'] for n in ray.nodes()))"
+        code = "import ray; ray.init(address='auto', log_to_driver=False); print([n['Alive'] for n in ray.nodes()])"
         environment = os.environ | {"RAY_ADDRESS": self.address}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        return int(done.stdout.split()[-1])
+        (line,) = re.findall(r"^\[(?:True|False).*\]$", done.stdout, re.MULTILINE)  # Ray prints advice there, too
+        return line.count("True")
 
 
 @contextmanager
