@@ -83,11 +83,17 @@ class MeasurementError(Exception):
         self.output = output
 
 
-def in_fresh_process(name: str, script: str, arguments: Sequence[str], ranks: int = 1) -> Figures:
-    """The figures that `script --measure name` prints as its last line, in the first of `ranks` processes."""
+def in_fresh_process(
+    name: str, script: str, arguments: Sequence[str], ranks: int = 1, environment: Mapping[str, str] | None = None
+) -> Figures:
+    """The figures that `script --measure name` prints as its last line, in the first of `ranks` processes.
+
+    `environment`: variables beside those of this process.
+    """
     launched = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     command = [sys.executable, *launched, script, *arguments, "--measure", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    changed = {**os.environ, **(environment or {})}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=changed)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
     code = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
