@@ -136,7 +136,7 @@ def train_pair(recipe: Path) -> dict[str, float]:
 
 def save_small(folder: Path) -> None:
     model, processor = build_tiny("qwen2_5_vl", size=SMALL)
-    model.resize_token_embeddings(QWEN_VOCABULARY)
+    model.resize_token_embeddings(QWEN_VOCABULARY, mean_resizing=False)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from balanced_thinking.runs.evaluations import read_predictions
 from tests.cli.tiny_commands import exit_code
 from tests.conftest import named_output
 from tests.servers.models import DATA, STEPS, balanced, train_and_export
-from tests.servers.vllm_server import vllm_server
+from tests.servers.vllm_server import trl_server, vllm_server
 
 pytestmark = pytest.mark.servers
 
@@ -79,7 +80,7 @@ def answered_here(
 
 def in_own_process(*words: str | Path) -> None:
     """One command of ours; vLLM keeps threads and memory in the process that it once was in."""
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "CUDA_VISIBLE_DEVICES": "0"}
     command = [sys.executable, "-m", "balanced_thinking", *map(str, words)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -172,3 +173,35 @@ def test_grpo_with_vllm_needs_a_gpu(
     words = ["grpo", "--model", str(trained("qwen2")), *DATA["qwen2"], "--use_vllm", "true", "--vllm_mode", mode]
     assert exit_code(words) == 2
     assert "vLLM cannot take new weights" in capsys.readouterr().err
+
+
+GRPO = [
+    *("--max_steps", "40", "--per_device_train_batch_size", "64", "--num_generations", "8", "--learning_rate", "1e-4"),
+    *("--max_completion_length", "160", "--logging_steps", "1", "--save_strategy", "no", "--data_options.n", "800"),
+]
+
+
+@pytest.mark.parametrize("mode", ["colocate", "server"])
+def test_grpo_with_vllm_learns_as_without(mode: str, trained: Callable[[str], Path], tmp_path: Path) -> None:
+    """The weights of each step arrive at vLLM: rewards rise as they do without it."""
+    needed = 2 if mode == "server" else 1
+    if torch.cuda.device_count() < needed:
+        pytest.skip(f"vllm_mode {mode} needs {needed} GPUs here, and vLLM for CUDA: make test-vllm SERVERS_BIN=ENV/bin")
+    model, rewards = trained("qwen2"), {}
+    served = trl_server(model, tmp_path / "log.txt", gpu=1) if mode == "server" else nullcontext("")
+    with served as address:
+        there = ["--use_vllm", "true", "--vllm_mode", mode]
+        there += ["--vllm_server_base_url", address] if address else ["--vllm_gpu_memory_utilization", "0.3"]
+        for name, words in (("without", []), ("with", there)):
+            in_own_process("grpo", "--model", model, *DATA["qwen2"], *GRPO, *words, "--out", tmp_path / name)
+            rows = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+            rewards[name] = [row["reward"] for row in rows if "reward" in row]
+    print(json.dumps(rewards))
+    first, last = ({name: sum(some) / 10 for name, some in part.items()} for part in _ends(rewards))
+    assert all(last[name] > first[name] + 0.05 for name in rewards)
+    assert last["with"] == pytest.approx(last["without"], abs=0.1)
+
+
+def _ends(rewards: dict[str, list[float]]) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """The first and the last ten steps."""
+    return {name: all_[:10] for name, all_ in rewards.items()}, {name: all_[-10:] for name, all_ in rewards.items()}

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,15 +21,30 @@ _STOP_SECONDS = 30.0
 @contextmanager
 def vllm_server(model: Path, log: Path, *options: str) -> Iterator[str]:
     """The address of a vLLM that serves `model`, until the block ends. `options` are those of `vllm serve`."""
+    command = ["vllm", "serve", model, "--max-model-len", "2048", "--enforce-eager", *options]
+    with _serve(command, log, {"VLLM_CPU_KVCACHE_SPACE": "1"}) as address:
+        yield f"{address}/v1"
+
+
+@contextmanager
+def trl_server(model: Path, log: Path, gpu: int) -> Iterator[str]:
+    """The address of TRL's server, which takes new weights after each step of GRPO; on a GPU of its own."""
+    command = ["trl", "vllm-serve", "--model", model, "--host", "127.0.0.1", "--max_model_len", "2048"]
+    with _serve(command, log, {"CUDA_VISIBLE_DEVICES": str(gpu)}) as address:
+        yield address
+
+
+@contextmanager
+def _serve(command: Sequence[str | Path], log: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    program, *words = command
     port = free_port()
-    command = [Path(sys.executable).with_name("vllm"), "serve", model, "--port", str(port)]
-    command += ["--max-model-len", "2048", "--enforce-eager", *options]
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    started = [Path(sys.executable).with_name(str(program)), *words, "--port", str(port)]
+    changed = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", **environment}
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
+        process = subprocess.Popen(started, stdout=output, stderr=output, env=changed, start_new_session=True)
         try:
-            wait_until_ready(process, f"http://127.0.0.1:{port}/health", log)
-            yield f"http://127.0.0.1:{port}/v1"
+            wait_until_ready(process, f"http://127.0.0.1:{port}/health/", log)
+            yield f"http://127.0.0.1:{port}"
         finally:
             stop_group(process)
 
