@@ -15,9 +15,9 @@ from balanced_thinking.estimate.trace import Trace
 # What is not a tensor of the model. GPUs: the CUDA context with the kernels of torch and cuBLAS, NCCL's buffers on
 # several, and the share of the activations that the allocator loses to fragments: assumed until measured.
 _CONTEXT_GPU, _NCCL, _FRAGMENTS_GPU = 900 * 2**20, 500 * 2**20, 0.06
-# CPU: libraries that a first step loads, the rows, oneDNN's compiled products, and what malloc does not give back.
-# Measured: 156 MiB beyond the tensors, of a tiny model whose tensors take 192 MiB (one run, 29 November 2026).
-_CONTEXT_CPU, _FRAGMENTS_CPU = 146 * 2**20, 0.05
+# CPU: libraries that a first step loads, the rows, oneDNN's compiled products. Measured: 75 to 151 MiB beyond the
+# tensors of eight trainings of a tiny model, with a malloc that returns what is freed (benchmarks/estimate.py).
+_CONTEXT_CPU = 115 * 2**20
 _ZERO_BUCKETS = 2 * 5 * 10**8  # numbers: DeepSpeed's reduce and gather buckets by default
 _ZERO_LIVE = 10**9  # numbers: DeepSpeed's stage3_max_live_parameters by default
 
@@ -162,5 +162,5 @@ def _unit_numbers(model: Any) -> Iterator[int]:
 
 def _overhead(plan: Plan, moving: int) -> int:
     if plan.device.is_cpu:
-        return _CONTEXT_CPU + round(_FRAGMENTS_CPU * moving)
+        return _CONTEXT_CPU
     return _CONTEXT_GPU + (_NCCL if plan.count > 1 else 0) + round(_FRAGMENTS_GPU * moving)

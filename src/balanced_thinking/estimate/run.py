@@ -198,6 +198,7 @@ def _list_assumptions(plan: Plan, sketch: Sketch, workload: Workload) -> tuple[s
     found.append("memory is that of the largest micro-batch looked at; a larger one in the run takes more")
     if plan.device.is_cpu:
         found.append(f"rates measured on this machine now, with {torch.get_num_threads()} threads")
+        found.append("malloc keeps nothing that was freed; glibc's does, for a tiny model up to as much again")
     else:
         found += [
             f"computed, not measured: no {plan.device.name} has run this package for these figures",
