@@ -175,8 +175,9 @@ def test_grpo_with_vllm_needs_a_gpu(
     assert "vLLM cannot take new weights" in capsys.readouterr().err
 
 
+# Without vLLM the first ten steps had a reward of 0.263 and steps 31 to 40 one of 0.321, on a CPU.
 GRPO = [
-    *("--max_steps", "40", "--per_device_train_batch_size", "64", "--num_generations", "8", "--learning_rate", "1e-4"),
+    *("--max_steps", "120", "--per_device_train_batch_size", "64", "--num_generations", "8", "--learning_rate", "1e-4"),
     *("--max_completion_length", "160", "--logging_steps", "1", "--save_strategy", "no", "--data_options.n", "800"),
 ]
 
