@@ -60,7 +60,9 @@ class _StudyTwin(NamedTuple):
     def check(self) -> None:
         out = self.place.folder / f"{self.model}-study-{self.machine}"
         small = [small_overlay(self.place, 1, self.model), self.place.own_file("one-seed.yaml", {"seeds": [0]})]
-        short = {"stages": {"sft": {"training": {"max_steps": 2}}, "grpo": {"training": {"max_steps": 2}}}}
+        short: dict[str, Any] = {"stages": {stage: {"training": {"max_steps": 2}} for stage in ("sft", "grpo")}}
+        # That of the rows, as in `Twin.evaluate`.
+        short["evaluate"] = {"scienceqa:$BALANCED_THINKING_DATA/scienceqa": {"format": "think-answer"}}
         files = [RECIPES / "hardware" / f"{self.machine}.yaml", *small, self.place.own_file("short.yaml", short)]
         base = {"stages": {"sft": {"model": str(self.place.model(FAMILY[self.model]))}}}
         files.append(self.place.own_file(f"{self.model}-base.yaml", base))

@@ -167,7 +167,9 @@ def launch_environment(config_file: Path) -> dict[str, str]:
         args.deepspeed_fields_from_accelerate_config = ",".join([*defaults.deepspeed_config, "mixed_precision"])
     found = prepare_deepspeed_cmd_env(args)[1] if args.use_deepspeed else prepare_multi_gpu_env(args)
     kept = {name: value for name, value in found.items() if name.startswith(("ACCELERATE_", "FSDP_"))}
-    return kept | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    kept.pop("ACCELERATE_USE_CPU", None)  # with it accelerate forgets DeepSpeed; the twins' own use_cpu starts gloo
+    more = {} if args.use_deepspeed else {"ACCELERATE_USE_CPU": "true"}
+    return kept | more | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def launched_ranks(config_file: Path) -> int:

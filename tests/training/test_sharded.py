@@ -20,6 +20,7 @@ from balanced_thinking.training.sharded import (
     name_layers_to_shard,
     raising_errors_of_ranks,
     refuse_other_writer,
+    refuse_forgotten_deepspeed,
     refuse_unknown_ranks,
 )
 
@@ -61,6 +62,13 @@ def test_ranks_that_accelerate_does_not_count_are_refused(monkeypatch: pytest.Mo
     refuse_unknown_ranks(2)
     with pytest.raises(RecipeError, match=r"2 ranks were started, but accelerate counts 1.*--use_cpu true"):
         refuse_unknown_ranks(1)
+
+
+def test_a_forgotten_deepspeed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    refuse_forgotten_deepspeed(SimpleNamespace(distributed_type="DEEPSPEED", num_processes=2))
+    with pytest.raises(RecipeError, match=r"accelerate uses MULTI_CPU; unset ACCELERATE_USE_CPU"):
+        refuse_forgotten_deepspeed(SimpleNamespace(distributed_type="MULTI_CPU", num_processes=2))
 
 
 KINDS = {"one process": (False, False), "FSDP": (True, False), "DeepSpeed": (False, True)}

@@ -42,6 +42,7 @@ class Operation(NamedTuple):
     causal: bool
     flops: int
     bytes_moved: int  # read and written
+    transposed: tuple[bool, ...] = ()  # of each of `shapes`: whether its last two dimensions are stored the other way
 
 
 @dataclass
@@ -135,7 +136,8 @@ class Tracer(TorchDispatchMode):
         moved = sum(_bytes_of(one) for one in (*given, *made))
         shapes = tuple(tuple(one.shape) for one in given if one.dim())
         dtype = next((one.dtype for one in given if one.is_floating_point()), torch.int64)
-        operation = Operation(kind, packet.__name__, shapes, dtype, causal, flops, moved)
+        turned = tuple(_is_transposed(one) for one in given if one.dim()) if kind == "product" else ()
+        operation = Operation(kind, packet.__name__, shapes, dtype, causal, flops, moved, turned)
         query = args["backward" in packet.__name__] if kind == "attention" else None
         if query is not None and tuple(query.shape) in self.windows:
             self._record_windows(operation, len(query))
@@ -183,6 +185,10 @@ def _product_flops(packet: Any, args: Any, kwargs: Mapping[str, Any], found: Any
     if packet in _FACTORS:  # other arguments, such as the dtype of the sum, are not for the formula
         return int(flop_registry[packet](*args[: _FACTORS[packet]], out_val=found))
     return int(flop_registry[packet](*args, **kwargs, out_val=found))
+
+
+def _is_transposed(tensor: Tensor) -> bool:
+    return tensor.dim() > 1 and tensor.stride(-1) > tensor.stride(-2)
 
 
 def _bytes_of(tensor: Tensor) -> int:

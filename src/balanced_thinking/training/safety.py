@@ -20,7 +20,11 @@ from balanced_thinking.training.checkpoints import CheckpointWriter
 from balanced_thinking.training.loading import CheckpointReader
 from balanced_thinking.training.memory_watch import MemoryWatch
 from balanced_thinking.training.nonfinite import FiniteUpdates
-from balanced_thinking.training.sharded import name_layers_to_shard, refuse_unknown_ranks
+from balanced_thinking.training.sharded import (
+    name_layers_to_shard,
+    refuse_forgotten_deepspeed,
+    refuse_unknown_ranks,
+)
 from balanced_thinking.training.stopping import StoppingTrainer
 
 _WORKERS = 4  # processes that decode and process images while the GPU computes
@@ -95,6 +99,7 @@ class SafeTrainer(StoppingTrainer, FiniteUpdates, MemoryWatch, CheckpointReader,
         super().__init__(*args, **kwargs)
         add_stop_token(self.model, self.processing_class)
         refuse_unknown_ranks(self.accelerator.num_processes)
+        refuse_forgotten_deepspeed(self.accelerator)
         name_layers_to_shard(getattr(self.accelerator.state, "fsdp_plugin", None), self.model)
         self.add_callback(EpochSetter)  # type: ignore[attr-defined]
 

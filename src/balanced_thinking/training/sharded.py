@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
@@ -206,6 +207,19 @@ def refuse_unknown_ranks(ranks: int) -> None:
         raise RecipeError(
             f"{started} ranks were started, but accelerate counts {ranks}, so that each would take itself for all of "
             "them; on CPUs add --use_cpu true, on GPUs start the ranks with `accelerate launch` or torchrun"
+        )
+
+
+def refuse_forgotten_deepspeed(accelerator: Any) -> None:
+    """Raises RecipeError where DeepSpeed was asked for, and accelerate has started something else.
+
+    ACCELERATE_USE_CPU does that: weights that ZeRO-3 has divided would then run as they are.
+    """
+    asked = os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
+    if asked and accelerator.distributed_type != DistributedType.DEEPSPEED and accelerator.num_processes > 1:
+        raise RecipeError(
+            f"DeepSpeed was asked for (ACCELERATE_USE_DEEPSPEED), but accelerate uses {accelerator.distributed_type}; "
+            "unset ACCELERATE_USE_CPU, or leave DeepSpeed out"
         )
 
 
