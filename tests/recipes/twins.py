@@ -110,6 +110,8 @@ class Twin:
         if self.ranks == 1:
             assert main(words) == 0
             return
+        if self.hardware.endswith("zero3"):  # as Accelerate's file says; on a GPU it is the default
+            words += ["--bf16", "true"]
         (logs := self.place.folder / f"{self.run.name}.logs").mkdir(exist_ok=True)
         accelerate = RECIPES / "accelerate" / f"{self.hardware.removeprefix('eight-80gb-')}.yaml"
         run_ranks([PROGRAM, *words], self.ranks, launch_environment(accelerate), logs)

@@ -19,8 +19,8 @@ from balanced_thinking.training.sharded import (
     load_fsdp_weights,
     name_layers_to_shard,
     raising_errors_of_ranks,
-    refuse_other_writer,
     refuse_forgotten_deepspeed,
+    refuse_other_writer,
     refuse_unknown_ranks,
 )
 
