@@ -109,8 +109,8 @@ def _key_flops(key: Any) -> float:
 def _time_product(key: Any) -> float:
     """FLOP/s of a matrix product of these shapes; of a convolution those of the product that it comes to.
 
-    Of a larger product the longest dimension is cut. Factors are stored as the model's are: by a weight of 151,936 x 512
-    an EPYC multiplies at 84 GFLOP/s as it is, and at 55 where it was turned.
+    Of a larger product the longest dimension is cut. Factors are stored as the model's are: by a weight of 151,936 x
+    512 an EPYC multiplies at 84 GFLOP/s as it is, and at 55 where it was turned.
     """
     name, shapes, dtype, transposed = key
     left, right = (shapes[-2], shapes[-1]) if len(shapes) > 1 else (shapes[0], shapes[0][::-1])
