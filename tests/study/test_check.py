@@ -76,6 +76,9 @@ GOOD = '{"id": "b", "question": "what ?", "answer": "red"}\n'
 TAGGED = '{"prompt": "what ?", "completion": "<r>it is red</r><f>red</f>"}\n'
 
 
+PLAIN = '{"prompt": "what ?", "completion": "<think>it is red</think><answer>red</answer>"}\n'
+
+
 TAGS = {"think_open": "<r>", "think_close": "</r>", "answer_open": "<f>", "answer_close": "</f>"}
 
 
@@ -87,6 +90,7 @@ TAGS = {"think_open": "<r>", "think_close": "</r>", "answer_open": "<f>", "answe
         (WITHHELD + GOOD + WITHHELD, {}, "evaluate.mine.jsonl: mine.jsonl: 2 bad rows"),
         (WITHHELD + GOOD, {"on_bad_row": "drop"}, ""),
         (TAGGED, {}, ""),  # in the format of the run
+        (PLAIN, {"format": "think-answer"}, ""),  # in that of the benchmark
     ],
 )
 def test_a_benchmark_without_an_answer_to_score_is_found_before_any_training(

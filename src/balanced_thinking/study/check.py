@@ -93,14 +93,15 @@ class _FaultFinder:
         self._seen: dict[str, str | None] = {}
 
     def faults_of_run(self, run: PlannedRun, root: Path) -> Iterator[str]:
-        format = choose_read_format(run.recipe.training.get("reasoning_format"))
+        trained = run.recipe.training.get("reasoning_format")
         parts = missing_parts(root, run)
         yield from _missing_model_faults(run, parts, root)
         for part in parts:
             if part == "train":
-                yield from self._training_faults(run.recipe, root / run.name, format)
+                yield from self._training_faults(run.recipe, root / run.name, choose_read_format(trained))
             else:
                 one, split = run.evaluations[part]
+                format = choose_read_format(one.format or trained)  # as the evaluation will read them
                 how = {"format": format, "on_bad_row": one.on_bad_row, "limit": one.limit}
                 yield from self._data_faults(f"evaluate.{one.data}", one.name, split, one.options, how)
 
