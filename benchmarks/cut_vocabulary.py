@@ -37,6 +37,7 @@ _TOKEN_IDS = re.compile(r"(\w+)_token_id")
 def list_texts(study: Path, tokenizer: Any) -> set[str]:
     """The rows of a study as the model reads them, of the first seed."""
     found: set[str] = set()
+    seen: list[Any] = []  # what several arms share
     plan = load_study(study)
     for run in plan.planned_runs():
         if run.seed != plan.seeds[0]:
@@ -44,7 +45,8 @@ def list_texts(study: Path, tokenizer: Any) -> set[str]:
         parts = [(run.recipe.data, "train", run.recipe.data_options, None)]
         for one in run.benchmarks:
             parts += [(one.data, split, one.options, one.limit) for split in (*one.splits, "train")]
-        for data, split, options, limit in parts:
+        for data, split, options, limit in (part for part in parts if part not in seen):
+            seen.append((data, split, options, limit))
             examples = load_data(data, split=split, options=options, limit=limit, on_bad_row="drop").examples
             for row in to_dataset(examples):
                 found.add(tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], tokenize=False))

@@ -43,7 +43,7 @@ def _serve(command: Sequence[str | Path], log: Path, environment: Mapping[str, s
     with log.open("w") as output:
         process = subprocess.Popen(started, stdout=output, stderr=output, env=changed, start_new_session=True)
         try:
-            wait_until_ready(process, f"http://127.0.0.1:{port}/health/", log)
+            wait_until_ready(process, f"http://127.0.0.1:{port}/health", log)
             yield f"http://127.0.0.1:{port}"
         finally:
             stop_group(process)
