@@ -10,6 +10,7 @@ import yaml
 from torch.nn import Linear, ReLU, Sequential
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from balanced_thinking.estimate import cpu_time
 from balanced_thinking.estimate.devices import find_device
 from balanced_thinking.estimate.known_models import KNOWN_MODELS
 from balanced_thinking.estimate.memory import estimate_memory
@@ -105,3 +106,24 @@ def test_the_head_is_traced_as_the_products_that_it_makes(frozen: bool) -> None:
     assert tracer.trace.flops() == (2 if frozen else 3) * 2 * supervised * width * vocabulary
     logits = [one for one in tracer.trace.operations if (tokens, vocabulary) in one.shapes]
     assert not logits
+
+
+def test_a_product_is_timed_with_its_factors_as_they_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A linear layer's weight is read across its rows: turned, a product with a large vocabulary takes 1.5 times as
+    long. Of a product that is too long to time, the longest dimension is cut."""
+    with Tracer() as tracer:
+        torch.empty(4, 8, device="meta") @ torch.empty(32, 8, device="meta").t()
+    (product,) = (one for one in tracer.trace.operations if one.kind == "product")
+    assert product.transposed == (False, True)
+    made = []
+    make_factor = cpu_time._make_factor
+    monkeypatch.setattr(cpu_time, "_make_factor", lambda *how: made.append(make_factor(*how)) or made[-1])
+    monkeypatch.setattr(cpu_time, "_time", lambda call: 1.0)
+    name, _, dtype, transposed = cpu_time._product_key(product)
+    cpu_time._time_product((name, ((256, 512), (512, 2**17)), dtype, transposed))
+    left, right = made
+    assert left.shape == (256, 512)
+    assert left.is_contiguous()
+    assert right.shape[0] == 512
+    assert right.shape[1] < 2**17
+    assert right.t().is_contiguous()
