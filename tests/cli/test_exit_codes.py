@@ -78,6 +78,7 @@ TABLE: list[tuple[list[str], int, str]] = [
     (["eval", "--model", "x", "--data", "y", "--data_option.n", "3"], 2, "did you mean '--data_options.NAME'"),
     (["sft", "--output_dir", "x"], 2, "did you mean '--out'"),
     (["sft", "stray"], 2, "unexpected argument 'stray'"),
+    (["sft", "recipe.yaml"], 2, "a recipe is given as --config recipe.yaml"),
     # Values.
     (["eval", "--model", "x", "--data", "y", "--batch-size", "0"], 2, "'0'; expected an integer of at least 1"),
     (["eval", "--model", "x", "--data", "y", "--max-new-tokens", "0"], 2, "'0'; expected an integer of at least 1"),

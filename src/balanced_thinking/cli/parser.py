@@ -28,6 +28,7 @@ class HelpSection(NamedTuple):
 
 
 _MOST_INTEGER = 10**12
+_AS_PAIRS = "options are given as --name value"
 _MOST_HOURS = 10**6
 _SHOWN = 80  # characters of a wrong value in a message
 # Far above what a machine can do: beyond them memory or a type of integers ends first.
@@ -108,7 +109,10 @@ def split_pairs(rest: Sequence[str], command: Parser) -> list[tuple[str, str]]:
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
-            command.error(f"unexpected argument {word!r}; options are given as --name value")
+            command.error(
+                f"unexpected argument {word!r}; "
+                + (f"a recipe is given as --config {word}" if word.endswith((".yaml", ".yml")) else _AS_PAIRS)
+            )
         name, equals, value = word[2:].partition("=")
         if not equals:
             value = words.pop(0) if words and not words[0].startswith("--") else "true"
