@@ -41,8 +41,8 @@ from balanced_thinking.models.tiny import build_tiny
 from harness import Figures, contest, measured, options_of, peak_mib, reset_peak, table
 
 CONTESTANTS: dict[str, dict[str, Any]] = {
-    "packed": {"packing": True},
-    "padded": {},
+    "packed": {"packing": True, "weighting": "scale"},
+    "padded": {"weighting": "scale"},
     "uniform": {"weighting": "uniform"},
     "trainer": {},
     "trl": {},

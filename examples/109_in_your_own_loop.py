@@ -1,4 +1,4 @@
-"""The loss in a bare PyTorch loop: what `balanced sft` computes, from labels that you already have."""
+"""The loss in a bare PyTorch loop: that of `balanced sft --schedule cosine`, from labels that you already have."""
 
 import torch
 

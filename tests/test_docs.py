@@ -162,7 +162,7 @@ def test_every_command_parses(name: str, monkeypatch: pytest.MonkeyPatch, capsys
             assert shown, (words, capsys.readouterr().err)
             continue
         if (schema := CONFIGS.get(arguments.command)) is not None:
-            recipe = load_recipe(arguments.config, arguments.overrides)
+            recipe = load_recipe(arguments.config, arguments.overrides, default_stage=arguments.command)
             typed_arguments(schema, recipe.training)
 
 

@@ -45,6 +45,7 @@ def config(out: Path, **options: Any) -> ScaleSFTConfig:
         "learning_rate": 1e-3,
         "lr_scheduler_type": "constant",
         "max_grad_norm": 1e9,
+        "weighting": "scale",
     }
     return ScaleSFTConfig(**(QUIET | defaults | options))
 

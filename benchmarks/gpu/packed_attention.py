@@ -92,6 +92,7 @@ def take_step(kind: Kind, data: Dataset, setting: Setting) -> Step:
         args = ScaleSFTConfig(
             folder,
             max_steps=1,
+            weighting="scale",
             packing=kind.packing,
             use_cpu=setting.small,
             bf16=False,

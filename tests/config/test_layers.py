@@ -16,7 +16,8 @@ from balanced_thinking.config.layers import merge_mappings
 from balanced_thinking.evaluation.recipe import read_evaluation_recipe
 from balanced_thinking.study.load import load_study, make_study, to_yaml
 from balanced_thinking.training.rank_change import refuse_other_ranks
-from balanced_thinking.training.recipe import load_recipe, resumed_recipe
+from balanced_thinking.training.recipe import load_recipe
+from balanced_thinking.training.run_recipe import resumed_recipe
 
 RECIPE = {"model": "a", "data": "world", "lora": {"r": 4, "lora_alpha": 8}, "training": {"max_steps": 2, "seed": 1}}
 OVERLAY = {
@@ -59,7 +60,7 @@ def test_an_overlay_gives_the_keys_of_the_recipes_stage(write: Write) -> None:
     files = [write("r.yaml", RECIPE), write("o.yaml", OVERLAY)]
     found = load_recipe(files)
     assert (found.model, found.ranks, found.lora) == ("a", 1, {"r": 8, "lora_alpha": 8})
-    assert found.training == {"max_steps": 2, "seed": 1, "learning_rate": 1e-4}
+    assert found.training == {"max_steps": 2, "seed": 1, "learning_rate": 1e-4, "weighting": "uniform"}
     assert found.merged_from == [str(file) for file in files]
     grpo = load_recipe([write("g.yaml", RECIPE | {"stage": "grpo"}), files[1]])
     assert (grpo.stage, grpo.ranks, grpo.lora, grpo.training["learning_rate"]) == ("grpo", None, None, 1e-6)
@@ -83,6 +84,30 @@ def test_a_run_keeps_the_merged_recipe_and_its_files(write: Write, tmp_path: Pat
     assert resumed_recipe(tmp_path / "config.yaml", files, [("max_steps", "3")]).merged_from == found.merged_from
     with pytest.raises(RecipeError, match=r"cannot be resumed with another recipe: lora.r was 8 and is 4"):
         resumed_recipe(tmp_path / "config.yaml", files[:1], [])
+
+
+@pytest.mark.parametrize(
+    ("recorded", "resumed"),
+    [
+        ({"training": {"max_steps": 2}}, "scale"),  # from before plain SFT was the default
+        ({"training": {"max_steps": 2, "weighting": None}}, "scale"),
+        ({}, "scale"),
+        ({"training": {"weighting": "uniform"}}, "uniform"),
+        ({"training": {"think_weight_end": 0.1}}, "scale"),
+        ({"stage": "grpo", "training": {"max_steps": 2}}, None),
+    ],
+)
+def test_a_run_that_names_no_weighting_is_resumed_with_that_of_its_time(
+    write: Write, recorded: dict[str, Any], resumed: str | None
+) -> None:
+    saved = write("config.yaml", {"model": "a", "data": "b"} | recorded)
+    assert resumed_recipe(saved, None, [("max_steps", "3")]).training.get("weighting") == resumed
+
+
+def test_a_run_of_scale_is_not_resumed_as_plain_sft(write: Write) -> None:
+    older = write("config.yaml", RECIPE)
+    with pytest.raises(RecipeError, match=r"training.weighting was 'scale' and is 'uniform'"):
+        resumed_recipe(older, write("r.yaml", RECIPE), [])
 
 
 def test_an_overlay_is_enough_where_options_name_model_and_data(write: Write) -> None:

@@ -11,7 +11,7 @@ _COMMON = [
     *("--model", "tiny:qwen2", "--max_steps", str(STEPS), "--logging_steps", "2", "--gradient_checkpointing", "false"),
     *("--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "3"),
 ]
-_SFT = [*_COMMON, "--per_device_train_batch_size", "2", "--learning_rate", "1e-3"]
+_SFT = [*_COMMON, "--per_device_train_batch_size", "2", "--learning_rate", "1e-3", "--schedule", "cosine"]
 # A generation cycle is four optimizer steps: two batches of completions, each used twice. So most saves are within one.
 _GRPO = [
     *_COMMON,

@@ -67,6 +67,7 @@ def train_here(folder: Path, size: int, accumulation: int) -> list[float]:
         per_device_train_batch_size=size,
         gradient_accumulation_steps=accumulation,
         train_sampling_strategy="sequential",
+        weighting="scale",
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,

@@ -124,7 +124,7 @@ def test_a_family_in_short(name: str, tmp_path: Path) -> None:
     found = {}
     for packing in (False, True):
         loaded = load_model(str(folder))
-        args = ScaleSFTConfig(packing=packing, per_device_train_batch_size=4, **shared)
+        args = ScaleSFTConfig(weighting="scale", packing=packing, per_device_train_batch_size=4, **shared)
         trainer = ScaleSFTTrainer(loaded.model, args, train_dataset=rows, processing_class=loaded.processor)
         assert (trainer.data_collator.packing is not None) == (packing and name in PACKED)
         trainer.train()

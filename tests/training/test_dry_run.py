@@ -38,7 +38,7 @@ def test_a_dry_run_shows_the_plan_and_writes_no_file(empty: Path, capsys: pytest
     options = ["--lora.r", "4", "--per_device_train_batch_size", "4", "--num_train_epochs", "10", "--warmup_steps", "3"]
     evaluation = ["--validation_split", "validation", "--eval_strategy", "steps", "--eval_steps", "5"]
     evaluation += ["--validation_generate", "2", "--metric_for_best_model", "accuracy"]
-    evaluation += ["--early_stopping_patience", "3"]
+    evaluation += ["--early_stopping_patience", "3", "--schedule", "cosine"]
     assert main(["sft", *TINY, *options, *evaluation, "--validation_options.n", "3", "--dry-run"]) == 0
     assert list(empty.iterdir()) == []
     shown = lines_of(capsys.readouterr().out)

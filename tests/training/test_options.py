@@ -26,10 +26,10 @@ from balanced_thinking.training.sft_config import ScaleSFTConfig
 
 # Our options with their defaults, in the order of the constructor: scripts rely on both.
 SFT = {
-    "weighting": "scale",
-    "schedule": "cosine",
-    "think_weight_start": 0.9,
-    "think_weight_end": 0.5,
+    "weighting": None,
+    "schedule": None,
+    "think_weight_start": None,
+    "think_weight_end": None,
     "schedule_hold_start": 0.0,
     "schedule_hold_end": 0.0,
     "adaptive_tolerance": 0.05,

@@ -216,7 +216,7 @@ def test_a_resumed_run_leaves_out_the_same_rows_and_refuses_other_data(
 
 def test_a_longer_schedule_is_said_at_the_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, run = write_rows(tmp_path, *(good(number) for number in range(4))), tmp_path / "run"
-    assert main(sft(data, run, "--save_steps", "1", "--learning_rate", "1e-3")) == 0
+    assert main(sft(data, run, "--save_steps", "1", "--learning_rate", "1e-3", "--schedule", "cosine")) == 0
     capsys.readouterr()
     assert main(["sft", "--out", str(run), "--resume", "--max_steps", "4"]) == 0
     told = capsys.readouterr().err

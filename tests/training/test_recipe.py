@@ -104,7 +104,7 @@ def test_a_recipe_that_cannot_be_used_says_what_mends_it(
         ("learning_rate", False, "a number"),
         ("gradient_checkpointing", "flase", "true or false"),
         ("gradient_checkpointing", 1, "true or false"),
-        ("weighting", 3, "text: put it in quotes"),
+        ("weighting", 3, "text or null: put it in quotes"),
         ("max_length", [4], "an integer or null"),
     ],
 )

@@ -18,6 +18,7 @@ from balanced_thinking.segments import ANSWER, THINK
 from balanced_thinking.training.gradient_norm import MatchedGradientNorm, scale_to_norm_
 from balanced_thinking.training.metrics import SegmentTotals
 from balanced_thinking.training.options import ScaleSFTOptions
+from balanced_thinking.training.recipe import make_recipe
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 from balanced_thinking.training.weighing import TokenWeigher
@@ -207,6 +208,35 @@ def test_a_gradient_of_zero_stays_zero_and_the_rest_is_scaled() -> None:
 def test_options_that_contradict_are_refused_by_name(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         ScaleSFTConfig(str(tmp_path), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "weighting"),
+    [
+        ({}, "uniform"),
+        ({"packing": True, "closing_tag_factor": 5.0, "token_gate": "dft"}, "uniform"),
+        ({"schedule": "cosine"}, "scale"),
+        ({"think_weight_start": 0.9}, "scale"),
+        ({"think_weight_end": 0.0}, "scale"),
+        ({"answer_weight_start": 0.0, "answer_weight_end": 1.0}, "scale"),
+        ({"normalize": "batch"}, "scale"),
+        ({"schedule_hold_end": 0.2}, "scale"),
+        ({"schedule": "cosine", "weighting": "uniform"}, "uniform"),
+        ({"weighting": "sftkey"}, "sftkey"),
+        ({"weighting": "scale"}, "scale"),
+    ],
+)
+def test_plain_sft_is_the_default_unless_options_weigh_the_segments(
+    options: dict[str, Any], weighting: str, tmp_path: Path
+) -> None:
+    """The same in Python, in a recipe, and for whoever weighs tokens without a trainer."""
+    args = ScaleSFTConfig(str(tmp_path), **options)
+    assert args.weighting == weighting
+    assert TokenWeigher(ScaleSFTOptions(**options)).weighting == weighting
+    assert make_recipe({"training": options}, "the recipe").training["weighting"] == weighting
+    assert args.weight_schedule() == ScaleSFTOptions(**options).weight_schedule()
+    if options in ({"schedule": "cosine"}, {"weighting": "scale"}):
+        assert (args.schedule, args.think_weight_start, args.think_weight_end) == ("cosine", 0.9, 0.5)
 
 
 def test_a_batch_without_marks_of_closing_tags_is_refused(rows: Dataset) -> None:

@@ -213,7 +213,8 @@ def _show_plan(arguments: argparse.Namespace, stage: str) -> None:
 
 def _read_recipe(arguments: argparse.Namespace, stage: str, resumed: bool) -> Recipe:
     """The recipe of the options, or of the run that is resumed. Raises RecipeError where it is of the other stage."""
-    from balanced_thinking.training.recipe import load_recipe, resumed_recipe
+    from balanced_thinking.training.recipe import load_recipe
+    from balanced_thinking.training.run_recipe import resumed_recipe
 
     _refuse_no_model(arguments, stage, resumed)
     if resumed:

@@ -77,6 +77,7 @@ def take_step(subject: Subject, batch_size: int, *, packing: bool = False) -> St
         gradient_accumulation_steps=len(rows) // batch_size,
         packing=packing,
         max_grad_norm=1e9,
+        weighting="scale",
         save_strategy="no",
         reasoning_format=subject.format,
         **QUIET,

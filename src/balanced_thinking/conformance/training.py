@@ -23,7 +23,8 @@ class TrainingChecks:
 
     def check_loss(self) -> str:
         """Loss and gradient are those of the definition."""
-        args = ScaleSFTConfig(output_dir=str(self.subject.work / "steps"), report_to="none", use_cpu=True)
+        folder = str(self.subject.work / "steps")
+        args = ScaleSFTConfig(output_dir=folder, report_to="none", use_cpu=True, weighting="scale")
         weights = args.weight_schedule().weights(0.0, None)
         return _compare_steps(self.one_batch(), reference_step(self.subject, *weights), "the reference")
 

@@ -14,7 +14,8 @@ from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.runs.directory import is_finished
 from balanced_thinking.runs.paths import RunFiles, StudyFiles
 from balanced_thinking.study.plan import PlannedRun, Study, planned_chain
-from balanced_thinking.training.recipe import HARMLESS_KEYS, Recipe, describe_changes, load_recipe
+from balanced_thinking.training.recipe import HARMLESS_KEYS, Recipe, describe_changes
+from balanced_thinking.training.run_recipe import load_run_recipe
 
 # The paths of model and data differ after a study's folder was moved.
 _LOCATIONS = {"model", "data"}
@@ -75,4 +76,4 @@ def recipe_changes_of_unfinished_run(folder: Path, run: PlannedRun) -> list[str]
 
 
 def _recipe_changes(folder: Path, recipe: Recipe, ignored: set[str]) -> list[str]:
-    return describe_changes(load_recipe(RunFiles(folder).config), recipe, HARMLESS_KEYS | ignored)
+    return describe_changes(load_run_recipe(RunFiles(folder).config), recipe, HARMLESS_KEYS | ignored)

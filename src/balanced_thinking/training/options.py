@@ -6,7 +6,7 @@ No torch: `--help` and the checks of the command line read them here. The config
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,12 @@ _CREDIT_SCHEDULES = [name for name in SCHEDULES if name != "adaptive"]  # adapti
 # TRL's arguments for which the commands have other defaults. `disable_tqdm` is among them because transformers would
 # hide the progress bar from a user who asks for fewer warnings.
 DEFAULTS = {"report_to": "none", "logging_steps": 10, "save_total_limit": 2, "disable_tqdm": False}
+# The weights of the segments: who gives one of these, and no weighting, means `scale`.
+_OF_SEGMENTS = (
+    *("schedule", "think_weight_start", "think_weight_end", "answer_weight_start", "answer_weight_end"),
+    *("schedule_hold_start", "schedule_hold_end", "adaptive_tolerance", "adaptive_latest", "normalize"),
+)
+_SCALE: dict[str, Any] = {"schedule": "cosine", "think_weight_start": 0.9, "think_weight_end": 0.5}
 DEFAULTS_HELP = {
     "report_to": "Where metrics go besides metrics.jsonl: tensorboard, trackio, wandb ...",
     "logging_steps": "Optimizer steps per row of metrics.jsonl.",
@@ -54,16 +60,24 @@ _NONFINITE_LIMIT = "on_nonfinite skip: most updates to leave out before the run 
 class ScaleSFTOptions:
     """What `ScaleSFTConfig` adds to TRL's `SFTConfig`, and where its defaults differ."""
 
-    weighting: str = option_field(
-        "scale",
+    weighting: str | None = option_field(
+        None,
         f"{', '.join(WEIGHTING)}. uniform: plain SFT, one mean over all supervised tokens; example-mean: plain SFT, a "
-        "mean over each example, then over the examples; sftkey: uniform, then the answer alone.",
+        "mean over each example, then over the examples; sftkey: uniform, then the answer alone; null: scale where a "
+        "schedule or a segment's weight is given, else uniform.",
     )
-    schedule: str = option_field("cosine", f"How the weight moves from thinking to answering: {', '.join(SCHEDULES)}.")
-    think_weight_start: float = option_field(
-        0.9, "Weight of the think segment at the first step; the answer's is 1 minus it."
+    schedule: str | None = option_field(
+        None,
+        f"How the weight moves from thinking to answering: {', '.join(SCHEDULES)}; null: {_SCALE['schedule']}.",
     )
-    think_weight_end: float = option_field(0.5, "Weight of the think segment at the last step.")
+    think_weight_start: float | None = option_field(
+        None,
+        "Weight of the think segment at the first step; the answer's is 1 minus it; null: "
+        f"{_SCALE['think_weight_start']}.",
+    )
+    think_weight_end: float | None = option_field(
+        None, f"Weight of the think segment at the last step; null: {_SCALE['think_weight_end']}."
+    )
     schedule_hold_start: float = option_field(
         0.0, "Share of training, at its start, during which the weight stays constant."
     )
@@ -146,7 +160,11 @@ class ScaleSFTOptions:
     early_stopping_threshold: float = option_field(0.0, "What counts as improvement: more than this, in its own units.")
 
     def check_options(self) -> None:
-        """Raises ValueError for a value that an option cannot have."""
+        """Gives weighting and schedule their values where they are null; raises ValueError for impossible ones."""
+        self.weighting = default_weighting(vars(self)) if self.weighting is None else self.weighting
+        for name, value in _SCALE.items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
         _refuse_no_time(self.max_hours)
         _refuse_unknown(self, "weighting", WEIGHTING)
         _refuse_unknown(self, "normalize", NORMALIZE)
@@ -165,15 +183,19 @@ class ScaleSFTOptions:
         FlatteningRule(self.adaptive_tolerance, self.adaptive_latest)
 
     def weight_schedule(self) -> Schedule:
-        return Schedule(
-            self.schedule,
-            self.think_weight_start,
-            self.think_weight_end,
-            self.schedule_hold_start,
-            self.schedule_hold_end,
-            self.answer_weight_start,
-            self.answer_weight_end,
-        )
+        name, start, end = (_SCALE[key] if (own := getattr(self, key)) is None else own for key in _SCALE)
+        holds = (self.schedule_hold_start, self.schedule_hold_end)
+        return Schedule(name, start, end, *holds, self.answer_weight_start, self.answer_weight_end)
+
+
+def default_weighting(values: Mapping[str, Any]) -> str:
+    """What `weighting` is where it is not given: plain SFT, unless options weigh the segments.
+
+    No setting of SCALe was shown to be never worse than plain SFT (docs/results.md).
+    """
+    defaults = {name: getattr(ScaleSFTOptions, name) for name in _OF_SEGMENTS}
+    asked = any(values.get(name) not in (None, default) for name, default in defaults.items())
+    return "scale" if asked else "uniform"
 
 
 @dataclass

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -39,11 +38,9 @@ from balanced_thinking.config.yaml import read_yaml
 from balanced_thinking.models.find import TinySize
 from balanced_thinking.models.part_names import PARTS
 from balanced_thinking.models.quantization import QUANTIZATIONS
-from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.training.arguments import LORA_SYNONYMS, argument_types, lora_types, refuse_credentials
 from balanced_thinking.training.auto_batch import DIVISION_KEYS, is_same_but_divided
-from balanced_thinking.training.rank_change import keys_that_ranks_divide
-from balanced_thinking.training.recorded_functions import search_recorded_places
+from balanced_thinking.training.options import default_weighting
 
 STAGES = ("sft", "grpo")
 _EXAMPLE = "recipes/qwen2.5-vl-3b/scale-sft.yaml"
@@ -56,12 +53,6 @@ HARMLESS_KEYS = {
         *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"),
     )
 } | {"auto_batch", MERGED_FROM}
-# What may change when a run is resumed, because it does not affect earlier steps. A new number of steps does change the
-# schedule and the decay of the learning rate in later steps; the others, which rows are used in them.
-RESUME_MAY_CHANGE = HARMLESS_KEYS | {"training.max_steps", "training.num_train_epochs", "training.overflow"}
-RESUME_MAY_CHANGE |= {"on_bad_row", "verify_images", "preflight", "ranks"}
-RESUME_MAY_CHANGE |= {"training.on_nonfinite", "training.nonfinite_limit"}
-RESUME_MAY_CHANGE |= {"training.early_stopping_patience", "training.early_stopping_threshold"}
 
 
 def _recipe_key(default: Any, text: str) -> Any:
@@ -188,22 +179,8 @@ def make_recipe(raw: Mapping[str, Any], where: str) -> Recipe:
     recipe = Recipe(**typed_arguments(Recipe, raw, where))
     _check_sections(recipe)
     recipe.model, recipe.data = expand_variables("model", recipe.model), _expand_data(recipe.data)
-    return recipe
-
-
-def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[str, str]]) -> Recipe:
-    """The recipe with which a run is resumed: its own or that of `config`, changed by the options of the command line.
-
-    Raises RecipeError where it differs from the run's in a key outside `RESUME_MAY_CHANGE`.
-    """
-    search_recorded_places(saved.parent)
-    recipe = load_recipe(config or saved, overrides)
-    may_change = RESUME_MAY_CHANGE | keys_that_ranks_divide(RunFiles(saved.parent).checkpoints)
-    if changed := describe_changes(load_recipe(saved), recipe, may_change):
-        raise RecipeError(
-            f"{saved.parent} cannot be resumed with another recipe: {'; '.join(changed[:3])}; undo the change, or "
-            "start a new run with another --out"
-        )
+    if recipe.stage == "sft" and recipe.training.get("weighting") is None:
+        recipe.training = {**recipe.training, "weighting": default_weighting(recipe.training)}
     return recipe
 
 

@@ -57,9 +57,10 @@ from balanced_thinking.training.options import DEFAULTS
 from balanced_thinking.training.own_rewards import try_own_rewards
 from balanced_thinking.training.peers import LostRankError
 from balanced_thinking.training.rank_change import refuse_other_division, refuse_other_ranks
-from balanced_thinking.training.recipe import Recipe, load_recipe
+from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.recorded_functions import record_own_functions, refuse_changed_functions
 from balanced_thinking.training.resume import ResumeChoice, ResumeError, choose_state, describe_finished
+from balanced_thinking.training.run_recipe import load_run_recipe
 from balanced_thinking.training.safety import (
     refuse_several_gpus,
     refuse_unsupported_precision,
@@ -138,7 +139,7 @@ def train(
     with hold_run(out), start, permit(urls=recipe.allow_urls):
         if resume and RunFiles(out).config.is_file():
             refuse_changed_functions(out, recipe.training, allow=allow_changed_rewards)
-            recipe = keep_found_division(load_recipe(RunFiles(out).config), recipe)
+            recipe = keep_found_division(load_run_recipe(RunFiles(out).config), recipe)
         while True:
             try:
                 return _train_alone(recipe, out, resume=resume, allow_partial=allow_partial_resume, began=began)
@@ -231,7 +232,7 @@ def _choose_beginning(files: RunFiles, recipe: Recipe, args: Any, allow_partial:
     choice = on_first_rank(lambda: choose_state(files.folder, args, allow_partial))
     if choice is not None:
         refuse_other_division(choice.path, args)
-        for line in describe_resume_changes(load_recipe(files.config), recipe):
+        for line in describe_resume_changes(load_run_recipe(files.config), recipe):
             logger.info("%s", line)
     elif is_finished(files.folder):
         raise ResumeError(
@@ -254,7 +255,7 @@ def _count_all_steps(files: RunFiles, recipe: Recipe) -> int | None:
     about = read_provenance(files.folder)
     if about is None or about.finished is None:
         return None
-    steps, before = int(recipe.training.get("max_steps") or -1), load_recipe(files.config).training
+    steps, before = int(recipe.training.get("max_steps") or -1), load_run_recipe(files.config).training
     if steps > 0 and not about.stopped_early:
         return about.steps if about.steps == steps else None
     decisive = ("max_steps", "num_train_epochs", "early_stopping_patience", "early_stopping_threshold")

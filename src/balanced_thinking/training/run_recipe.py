@@ -1,0 +1,48 @@
+"""The recipe that a run has recorded, and the one with which it is resumed. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.layers import Paths
+from balanced_thinking.config.yaml import read_yaml_file
+from balanced_thinking.runs.paths import RunFiles
+from balanced_thinking.training.rank_change import keys_that_ranks_divide
+from balanced_thinking.training.recipe import HARMLESS_KEYS, Recipe, describe_changes, load_recipe
+from balanced_thinking.training.recorded_functions import search_recorded_places
+
+# What may change when a run is resumed, because it does not affect earlier steps. A new number of steps does change the
+# schedule and the decay of the learning rate in later steps; the others, which rows are used in them.
+RESUME_MAY_CHANGE = HARMLESS_KEYS | {"training.max_steps", "training.num_train_epochs", "training.overflow"}
+RESUME_MAY_CHANGE |= {"on_bad_row", "verify_images", "preflight", "ranks"}
+RESUME_MAY_CHANGE |= {"training.on_nonfinite", "training.nonfinite_limit"}
+RESUME_MAY_CHANGE |= {"training.early_stopping_patience", "training.early_stopping_threshold"}
+
+
+def load_run_recipe(config: Path, overrides: Sequence[tuple[str, str]] = ()) -> Recipe:
+    """The recipe that a run has recorded, with options over it.
+
+    Runs name their weighting since plain SFT is the default; one that does not is older, and was trained with `scale`.
+    """
+    recipe = load_recipe(config)  # refuses what is no recipe
+    named = (read_yaml_file(config).get("training") or {}).get("weighting")
+    is_older = recipe.stage == "sft" and named is None
+    return load_recipe(config, [("weighting", "scale"), *overrides] if is_older else overrides)
+
+
+def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[str, str]]) -> Recipe:
+    """The recipe with which a run is resumed: its own or that of `config`, changed by the options of the command line.
+
+    Raises RecipeError where it differs from the run's in a key outside `RESUME_MAY_CHANGE`.
+    """
+    search_recorded_places(saved.parent)
+    recipe = load_recipe(config, overrides) if config else load_run_recipe(saved, overrides)
+    may_change = RESUME_MAY_CHANGE | keys_that_ranks_divide(RunFiles(saved.parent).checkpoints)
+    if changed := describe_changes(load_run_recipe(saved), recipe, may_change):
+        raise RecipeError(
+            f"{saved.parent} cannot be resumed with another recipe: {'; '.join(changed[:3])}; undo the change, or "
+            "start a new run with another --out"
+        )
+    return recipe
