@@ -61,14 +61,14 @@ def test_a_study_continues_from_its_archive_where_nothing_needs_a_model(
     run_study(make_study(SMALL), root)
     assert (root / "ledger.jsonl").read_text() == ledger
     with pytest.raises(AssertionError, match="a run was started"):  # a new arm that starts from the base
-        run_study(make_study(changed(arms={"scale-sft": {}})), root)
+        run_study(make_study(changed(arms={"scale-sft": {"training": {"schedule": "cosine"}}})), root)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (
-            {"arms": {"again": {"after": "sft", "stage": "grpo"}}},
+            {"arms": {"again": {"after": "sft", "stage": "grpo", "training": {"beta": 0.1}}}},
             "train, world-test of again/seed-0 needs the model of sft/seed-0, which has finished but has no",
         ),
         (

@@ -13,9 +13,10 @@ import re
 import signal
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
-from balanced_thinking.config.errors import BalancedThinkingError, UsageError
+from balanced_thinking.config.errors import BalancedThinkingError, RecipeError, UsageError
 from balanced_thinking.runs.evaluations import read_summary
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.runs.paths import LOG, StudyFiles
@@ -108,8 +109,22 @@ def check_study(study: Study, root: Path, executor: Executor | None = None) -> N
     Raises StudyError where the folder holds another study, and RecipeError for everything that would make a run fail.
     """
     _refuse_conflicting_study(study, root)
+    _refuse_equal_arms(study)
     if any(missing_parts(root, run) for run in study.planned_runs()):
         (executor or LocalExecutor()).check(study, root)
+
+
+def _refuse_equal_arms(study: Study) -> None:
+    """Raises RecipeError where two arms have one recipe: from the same seed they would be the same model."""
+    arms: dict[tuple[object, ...], str] = {}
+    for run in study.planned_runs():
+        key = (run.setting, run.seed, run.after, repr(replace(run.recipe, arm=None)))
+        other = arms.setdefault(key, run.arm)
+        if other != run.arm:
+            raise RecipeError(
+                f"{run.title} and arm {other!r} have the same recipe, so they would train the same model twice; give "
+                "one of them other settings, such as training: {schedule: cosine} for SCALe, or leave it out"
+            )
 
 
 def prepare_folder(study: Study, root: Path) -> None:
