@@ -16,7 +16,7 @@ from balanced_thinking.config.layers import merge_mappings
 from balanced_thinking.evaluation.recipe import read_evaluation_recipe
 from balanced_thinking.study.load import load_study, make_study, to_yaml
 from balanced_thinking.training.rank_change import refuse_other_ranks
-from balanced_thinking.training.recipe import load_recipe
+from balanced_thinking.training.recipe import Recipe, load_recipe
 from balanced_thinking.training.run_recipe import resumed_recipe
 
 RECIPE = {"model": "a", "data": "world", "lora": {"r": 4, "lora_alpha": 8}, "training": {"max_steps": 2, "seed": 1}}
@@ -102,6 +102,12 @@ def test_a_run_that_names_no_weighting_is_resumed_with_that_of_its_time(
 ) -> None:
     saved = write("config.yaml", {"model": "a", "data": "b"} | recorded)
     assert resumed_recipe(saved, None, [("max_steps", "3")]).training.get("weighting") == resumed
+
+
+def test_a_recipe_made_in_python_names_its_weighting() -> None:
+    assert Recipe(model="a").training == {"weighting": "uniform"}
+    assert Recipe(model="a", training={"schedule": "cosine"}).training["weighting"] == "scale"
+    assert Recipe(model="a", stage="grpo").training == {}
 
 
 def test_a_run_of_scale_is_not_resumed_as_plain_sft(write: Write) -> None:

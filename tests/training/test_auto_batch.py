@@ -166,6 +166,7 @@ RECIPE = Recipe(
     model="tiny:qwen2",
     auto_batch=True,
     training={
+        "schedule": "cosine",
         "max_steps": 5,
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 2,

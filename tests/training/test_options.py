@@ -104,7 +104,7 @@ def test_ours_follow_trls_own_in_an_order_and_with_defaults_that_stay(
 def test_a_config_is_shown_and_copied_as_trls(
     config: Any, options: Any, base: Any, own: dict[str, Any], changed: dict[str, Any], tmp_path: Any
 ) -> None:
-    args = config(output_dir=str(tmp_path), per_device_train_batch_size=8)
+    args = config(output_dir=str(tmp_path), per_device_train_batch_size=8, think_weight_end=0.5)
     assert isinstance(args, base)
     assert isinstance(args, options)
     assert args.to_dict()["think_weight_end"] == 0.5

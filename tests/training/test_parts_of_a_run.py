@@ -32,6 +32,7 @@ from tests.tiny_training import config
 QUIET: dict[str, Any] = {
     "max_steps": 2,
     "save_steps": 1,
+    "schedule": "cosine",
     "per_device_train_batch_size": 2,
     "logging_steps": 1,
     "gradient_checkpointing": False,

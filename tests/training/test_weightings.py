@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -13,9 +14,12 @@ from torch import Tensor
 
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.loss.schedules import Schedule
+from balanced_thinking.loss.weightings import Progress
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import ANSWER, THINK
 from balanced_thinking.training.gradient_norm import MatchedGradientNorm, scale_to_norm_
+from balanced_thinking.training.header import describe_weighting
 from balanced_thinking.training.metrics import SegmentTotals
 from balanced_thinking.training.options import ScaleSFTOptions
 from balanced_thinking.training.recipe import make_recipe
@@ -231,12 +235,40 @@ def test_plain_sft_is_the_default_unless_options_weigh_the_segments(
 ) -> None:
     """The same in Python, in a recipe, and for whoever weighs tokens without a trainer."""
     args = ScaleSFTConfig(str(tmp_path), **options)
-    assert args.weighting == weighting
-    assert TokenWeigher(ScaleSFTOptions(**options)).weighting == weighting
+    assert args.chosen_weighting == ScaleSFTOptions(**options).chosen_weighting == weighting
     assert make_recipe({"training": options}, "the recipe").training["weighting"] == weighting
-    assert args.weight_schedule() == ScaleSFTOptions(**options).weight_schedule()
-    if options in ({"schedule": "cosine"}, {"weighting": "scale"}):
-        assert (args.schedule, args.think_weight_start, args.think_weight_end) == ("cosine", 0.9, 0.5)
+    means = {"scale": args.normalize, "uniform": "token", "sftkey": "token"}
+    assert TokenWeigher(args).step_weights(Progress(0.0)).means == means[weighting]
+    # A copy follows what it is given, as the config would.
+    assert replace(args, think_weight_end=0.2).chosen_weighting == (options.get("weighting") or "scale")
+
+
+def test_scale_goes_from_09_to_05_by_default(tmp_path: Path) -> None:
+    args = ScaleSFTConfig(str(tmp_path), weighting="scale")
+    assert args.weight_schedule() == Schedule("cosine", 0.9, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({}, "plain SFT, every token counts alike (uniform)"),
+        (
+            {"weighting": "uniform", "schedule": "linear", "think_weight_end": 0.1},
+            "plain SFT, every token counts alike (uniform); no part in it have schedule, think_weight_end: they need "
+            "--weighting scale",
+        ),
+        ({"schedule": "cosine"}, "SCALe, cosine: reasoning / answer 0.9 / 0.1 to 0.5 / 0.5"),
+        (
+            {"schedule": "adaptive", "think_weight_end": 0.1},
+            "SCALe, adaptive: reasoning / answer 0.9 / 0.1 to 0.1 / 0.9",
+        ),
+        ({"schedule": "constant"}, "SCALe, constant: reasoning / answer 0.9 / 0.1 to 0.9 / 0.1"),
+        (TWO_WEIGHTS, "SCALe, cosine: reasoning / answer 0.6 / 1.5 to 0.5 / 1"),
+        ({"weighting": "sftkey", "schedule_hold_start": 0.2}, "plain SFT, then the answer alone (sftkey)"),
+    ],
+)
+def test_the_start_of_a_run_says_what_weighs_its_tokens(options: dict[str, Any], line: str, tmp_path: Path) -> None:
+    assert describe_weighting(ScaleSFTConfig(str(tmp_path), **options)) == line
 
 
 def test_a_batch_without_marks_of_closing_tags_is_refused(rows: Dataset) -> None:

@@ -55,6 +55,7 @@ class SavingChecks:
             training={
                 **quiet,
                 **saving,
+                "weighting": "scale",
                 "per_device_train_batch_size": len(self.subject.examples) // _STEPS,
                 "reasoning_format": _recipe_format(self.subject.format),
             },

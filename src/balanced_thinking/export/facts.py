@@ -67,6 +67,7 @@ class Facts:
     examples: int | None
     dropped: int | None
     weights: str
+    follows_scale: bool
     settings: tuple[tuple[str, str], ...]
     outcome: tuple[tuple[str, str], ...]
     results: tuple[Result, ...]
@@ -98,6 +99,7 @@ def collect_facts(located: EvaluatedModel) -> Facts:
         examples=provenance.examples if provenance else None,
         dropped=provenance.dropped if provenance else None,
         weights=_describe_weights(config, run) if run else "",
+        follows_scale=any(one.get("stage", "sft") == "sft" and _weighting_of(one) == "scale" for one in configs),
         settings=tuple(_flatten(config)),
         outcome=tuple(_describe_outcome(run)) if run else (),
         results=tuple(_describe_results(run)) if run and located.run is not None else (),
@@ -142,8 +144,13 @@ def shorten_place(name: str) -> str:
 def _name_arm(config: Mapping[str, Any]) -> str:
     if config.get("arm") or config.get("stage") == "grpo":
         return str(config.get("arm") or "grpo")
-    weighting = (config.get("training") or {}).get("weighting", "scale")
-    return {"scale": "scale-sft", "uniform": "sft"}.get(str(weighting), str(weighting))
+    weighting = _weighting_of(config)
+    return {"scale": "scale-sft", "uniform": "sft"}.get(weighting, weighting)
+
+
+def _weighting_of(config: Mapping[str, Any]) -> str:
+    """That of an SFT run, and of an older one, which names none and was trained with `scale`."""
+    return str((config.get("training") or {}).get("weighting") or "scale")
 
 
 def _describe_parts(config: Mapping[str, Any]) -> Iterator[DataRow]:
@@ -169,8 +176,8 @@ def _describe_weights(config: Mapping[str, Any], run: Run) -> str:
     training = config.get("training") or {}
     first, last = logged[0], logged[-1]
     how = ""
-    if config.get("stage", "sft") == "sft" and training.get("weighting", "scale") == "scale":
-        how = f" The schedule is {training.get('schedule', 'cosine')}."
+    if config.get("stage", "sft") == "sft" and _weighting_of(config) == "scale":
+        how = f" The schedule is {training.get('schedule') or 'cosine'}."
     return (
         f"At step {first.step:,} thinking had the weight {first.values['w_think']:.3f} in the loss and the answer "
         f"{first.values['w_answer']:.3f}; at step {last.step:,}, {last.values['w_think']:.3f} and "

@@ -45,7 +45,9 @@ def refused_changes(old: Study, new: Study, root: Path) -> list[str]:
 def _training_changes(old: PlannedRun, new: PlannedRun) -> Iterator[str]:
     relations = [("stage", old.stage, new.stage), ("after", old.after, new.after)]
     yield from (f"{old.title}: {key} was {was!r} and is {now!r}" for key, was, now in relations if was != now)
-    yield from (f"{old.title}: {change}" for change in describe_changes(old.recipe, new.recipe, HARMLESS_KEYS))
+    # An older plan that names no weighting meant `scale`. What was trained is in the runs, which are compared, too.
+    ignored = HARMLESS_KEYS | {"training.weighting"}
+    yield from (f"{old.title}: {change}" for change in describe_changes(old.recipe, new.recipe, ignored))
 
 
 def _evaluation_changes(label: str, old: PlannedRun, new: PlannedRun) -> Iterator[str]:

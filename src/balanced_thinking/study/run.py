@@ -13,10 +13,11 @@ import re
 import signal
 import time
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 from balanced_thinking.config.errors import BalancedThinkingError, RecipeError, UsageError
+from balanced_thinking.runs.directory import is_finished
 from balanced_thinking.runs.evaluations import read_summary
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.runs.paths import LOG, StudyFiles
@@ -34,6 +35,7 @@ from balanced_thinking.system.files import write_atomically
 from balanced_thinking.system.locks import hold_folder
 from balanced_thinking.system.progress import count_progress
 from balanced_thinking.system.signals import defer_signals
+from balanced_thinking.training.recipe import HARMLESS_KEYS, describe_changes
 
 logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
@@ -109,21 +111,22 @@ def check_study(study: Study, root: Path, executor: Executor | None = None) -> N
     Raises StudyError where the folder holds another study, and RecipeError for everything that would make a run fail.
     """
     _refuse_conflicting_study(study, root)
-    _refuse_equal_arms(study)
+    _refuse_equal_arms(study, root)
     if any(missing_parts(root, run) for run in study.planned_runs()):
         (executor or LocalExecutor()).check(study, root)
 
 
-def _refuse_equal_arms(study: Study) -> None:
-    """Raises RecipeError where two arms have one recipe: from the same seed they would be the same model."""
-    arms: dict[tuple[object, ...], str] = {}
+def _refuse_equal_arms(study: Study, root: Path) -> None:
+    """Raises RecipeError where two arms to train have one recipe: from the same seed they would be the same model."""
+    groups: dict[tuple[object, ...], list[PlannedRun]] = {}
     for run in study.planned_runs():
-        key = (run.setting, run.seed, run.after, repr(replace(run.recipe, arm=None)))
-        other = arms.setdefault(key, run.arm)
-        if other != run.arm:
+        if not is_finished(root / run.name):
+            groups.setdefault((run.setting, run.seed, run.after), []).append(run)
+    for one, other in (pair for runs in groups.values() for pair in combinations(runs, 2)):
+        if not describe_changes(one.recipe, other.recipe, HARMLESS_KEYS | {"arm"}):
             raise RecipeError(
-                f"{run.title} and arm {other!r} have the same recipe, so they would train the same model twice; give "
-                "one of them other settings, such as training: {schedule: cosine} for SCALe, or leave it out"
+                f"{other.title} and arm {one.arm!r} have the same recipe, so they would train the same model twice; "
+                "give one of them other settings, such as training: {schedule: cosine} for SCALe, or leave it out"
             )
 
 

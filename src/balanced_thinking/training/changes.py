@@ -68,7 +68,7 @@ def describe_schedule_change(trainer: Any, state: ResumeState, steps: int) -> st
     if steps == state.max_steps or state.step == 0:
         return None
     parts = [f"max_steps was {state.max_steps:,} and is {steps:,}: all schedules are stretched over the new number"]
-    if hasattr(trainer, "schedule") and args.weighting == "scale" and trainer.schedule.name != "adaptive":
+    if hasattr(trainer, "schedule") and args.chosen_weighting == "scale" and trainer.schedule.name != "adaptive":
         weigh = trainer.schedule.weights
         last, new = (
             weigh((state.step - 1) / max(1, state.max_steps - 1)).think,

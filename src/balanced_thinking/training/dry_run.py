@@ -32,6 +32,7 @@ from balanced_thinking.training.header import (
     describe_autocast,
     describe_batch,
     describe_device,
+    describe_weighting,
 )
 from balanced_thinking.training.lora import describe_lora, make_lora_config
 from balanced_thinking.training.model_checks import load_training_processor
@@ -164,7 +165,7 @@ def _describe_weights(stage: str, args: Any, steps: int) -> str:
     latest = args.adaptive_latest if args.schedule == "adaptive" else None
     found = {step: weigher.step_weights(Progress(_share(step, steps), latest)) for step in _three_steps(steps)}
     if all(one.is_plain for one in found.values()):
-        return f"plain SFT: every token counts alike ({args.weighting})"
+        return describe_weighting(args)
     note = f"; adaptive: moves from step {math.ceil(latest * steps):,} at the latest" if latest else ""
     return _join_weights({step: (one.think, one.answer) for step, one in found.items()}) + note
 

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from balanced_thinking.data.mixture import describe_data
 from balanced_thinking.models.parts import count_numbers, short_count
 from balanced_thinking.training.algorithms import describe_algorithm
+from balanced_thinking.training.options import given_segment_options
 from balanced_thinking.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ class StartHeader(TrainerCallback):
         rows = "bad row" if self.dropped == 1 else "bad rows"
         left_out = f", {self.dropped} {rows} left out" if self.dropped else ""
         yield "data", f"{describe_data(self.recipe.data)}, {self.recipe.split}: {self.rows:,} examples{left_out}"
-        if (algorithm := describe_algorithm(args) if self.recipe.stage == "grpo" else None) is not None:
-            yield "loss", algorithm
+        if (loss := describe_algorithm(args) if self.recipe.stage == "grpo" else describe_weighting(args)) is not None:
+            yield "loss", loss
         yield "batch", describe_batch(self.recipe.stage, args, self.ranks)
         taken = f", {state.global_step:,} of them taken" if state.global_step else ""
         yield "steps", f"{state.max_steps:,}{taken}"
@@ -54,6 +55,25 @@ class StartHeader(TrainerCallback):
 class ParameterCounts(NamedTuple):
     total: int
     trainable: int
+
+
+_WEIGHTINGS = {
+    "uniform": "plain SFT, every token counts alike (uniform)",
+    "example-mean": "plain SFT, every example counts alike (example-mean)",
+    "sftkey": "plain SFT, then the answer alone (sftkey)",
+}
+
+
+def describe_weighting(args: Any) -> str:
+    """What weighs the tokens, with the options that play no part in it."""
+    chosen, schedule = args.chosen_weighting, args.weight_schedule()
+    if chosen == "scale":
+        ends = (schedule.weights(0.0, None), schedule.weights(1.0, args.adaptive_latest))
+        first, last = (f"{one.think:.3g} / {one.answer:.3g}" for one in ends)
+        return f"SCALe, {schedule.name}: reasoning / answer {first} to {last}"
+    idle = [] if chosen == "sftkey" else list(given_segment_options(vars(args)))
+    unused = f"; no part in it have {', '.join(idle)}: they need --weighting scale" if idle else ""
+    return f"{_WEIGHTINGS[chosen]}{unused}"
 
 
 _AUTOCAST = (("bf16", "bfloat16"), ("fp16", "float16"))

@@ -6,7 +6,7 @@ No torch: `--help` and the checks of the command line read them here. The config
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,13 +160,10 @@ class ScaleSFTOptions:
     early_stopping_threshold: float = option_field(0.0, "What counts as improvement: more than this, in its own units.")
 
     def check_options(self) -> None:
-        """Gives weighting and schedule their values where they are null; raises ValueError for impossible ones."""
-        self.weighting = default_weighting(vars(self)) if self.weighting is None else self.weighting
-        for name, value in _SCALE.items():
-            if getattr(self, name) is None:
-                setattr(self, name, value)
+        """Raises ValueError for a value that an option cannot have."""
         _refuse_no_time(self.max_hours)
-        _refuse_unknown(self, "weighting", WEIGHTING)
+        if self.weighting is not None:
+            _refuse_unknown(self, "weighting", WEIGHTING)
         _refuse_unknown(self, "normalize", NORMALIZE)
         _refuse_unknown(self, "overflow", OVERFLOW)
         _refuse_unknown(self, "head_impl", HEAD_IMPLEMENTATIONS)
@@ -182,6 +179,11 @@ class ScaleSFTOptions:
         self.weight_schedule()
         FlatteningRule(self.adaptive_tolerance, self.adaptive_latest)
 
+    @property
+    def chosen_weighting(self) -> str:
+        """`weighting`, or what it is where it is null."""
+        return default_weighting(vars(self)) if self.weighting is None else self.weighting
+
     def weight_schedule(self) -> Schedule:
         name, start, end = (_SCALE[key] if (own := getattr(self, key)) is None else own for key in _SCALE)
         holds = (self.schedule_hold_start, self.schedule_hold_end)
@@ -193,9 +195,14 @@ def default_weighting(values: Mapping[str, Any]) -> str:
 
     No setting of SCALe was shown to be never worse than plain SFT (docs/results.md).
     """
-    defaults = {name: getattr(ScaleSFTOptions, name) for name in _OF_SEGMENTS}
-    asked = any(values.get(name) not in (None, default) for name, default in defaults.items())
-    return "scale" if asked else "uniform"
+    return "scale" if any(given_segment_options(values)) else "uniform"
+
+
+def given_segment_options(values: Mapping[str, Any]) -> Iterator[str]:
+    """The options among some training arguments that weigh the segments and have another value than by default."""
+    for name in _OF_SEGMENTS:
+        if values.get(name) not in (None, getattr(ScaleSFTOptions, name)):
+            yield name
 
 
 @dataclass

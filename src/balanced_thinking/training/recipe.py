@@ -123,6 +123,11 @@ class Recipe:
     )
     training: dict[str, Any] = _recipe_key({}, "Training arguments: all that follow.")
 
+    def __post_init__(self) -> None:
+        """A run records its weighting, so that it stays the same where the default changes."""
+        if self.stage == "sft" and self.training.get("weighting") is None:
+            self.training = {**self.training, "weighting": default_weighting(self.training)}
+
     def to_yaml(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False)
 
@@ -179,8 +184,6 @@ def make_recipe(raw: Mapping[str, Any], where: str) -> Recipe:
     recipe = Recipe(**typed_arguments(Recipe, raw, where))
     _check_sections(recipe)
     recipe.model, recipe.data = expand_variables("model", recipe.model), _expand_data(recipe.data)
-    if recipe.stage == "sft" and recipe.training.get("weighting") is None:
-        recipe.training = {**recipe.training, "weighting": default_weighting(recipe.training)}
     return recipe
 
 

@@ -264,7 +264,7 @@ def _count_all_steps(files: RunFiles, recipe: Recipe) -> int | None:
 
 
 def _describe_run(recipe: Recipe, args: Any, loaded: LoadedModel) -> dict[str, Any]:
-    weighting = getattr(args, "weighting", "scale")
+    weighting = getattr(args, "chosen_weighting", "scale")
     plain = {"scale": "scale-sft", "uniform": "sft"}.get(weighting, weighting)
     return {
         "arm": recipe.arm or (plain if recipe.stage == "sft" else recipe.stage),

@@ -41,8 +41,10 @@ def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[
     recipe = load_recipe(config, overrides) if config else load_run_recipe(saved, overrides)
     may_change = RESUME_MAY_CHANGE | keys_that_ranks_divide(RunFiles(saved.parent).checkpoints)
     if changed := describe_changes(load_run_recipe(saved), recipe, may_change):
+        older = any(change.startswith("training.weighting was 'scale'") for change in changed)
+        hint = " (--weighting scale where it is only the default that has changed)" if older else ""
         raise RecipeError(
-            f"{saved.parent} cannot be resumed with another recipe: {'; '.join(changed[:3])}; undo the change, or "
-            "start a new run with another --out"
+            f"{saved.parent} cannot be resumed with another recipe: {'; '.join(changed[:3])}; undo the change{hint}, "
+            "or start a new run with another --out"
         )
     return recipe

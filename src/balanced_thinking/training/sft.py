@@ -108,7 +108,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         self._totals = {"train": SegmentTotals(), "eval": SegmentTotals()}
         self._sums_before: torch.Tensor | None = None
         self._think_monitor: ThinkLossMonitor | None = None
-        if self.schedule.name == "adaptive" and args.weighting == "scale":
+        if self.schedule.name == "adaptive" and args.chosen_weighting == "scale":
             rule = FlatteningRule(args.adaptive_tolerance, args.adaptive_latest)
             self._think_monitor = ThinkLossMonitor(rule, self._sum_over_ranks)
             self.add_callback(self._think_monitor)

@@ -21,7 +21,7 @@ from balanced_thinking.loss.weights import (
     tokens_per_segment,
 )
 from balanced_thinking.segments import IGNORE, THINK
-from balanced_thinking.training.options import ScaleSFTOptions, default_weighting
+from balanced_thinking.training.options import ScaleSFTOptions
 
 
 class WeighedTokens(NamedTuple):
@@ -45,19 +45,15 @@ class TokenWeigher:
         self.options, self.schedule = options, options.weight_schedule()
 
     @property
-    def weighting(self) -> str:
-        return self.options.weighting or default_weighting(vars(self.options))
-
-    @property
     def needs_marks(self) -> bool:
         """Whether batches must have marks of closing tags."""
         return self.options.closing_tag_factor != 1
 
     def step_weights(self, progress: Progress) -> StepWeights:
-        return WEIGHTINGS[self.weighting](self.schedule, self.options.normalize, progress)
+        return WEIGHTINGS[self.options.chosen_weighting](self.schedule, self.options.normalize, progress)
 
     def evaluation_weights(self) -> StepWeights:
-        return evaluation_weights(self.weighting, self.options.normalize)
+        return evaluation_weights(self.options.chosen_weighting, self.options.normalize)
 
     def find_factors(self, batch: dict[str, Any], info: BatchInfo) -> Tensor | None:
         """(E, P): the factor of every token; None where all are 1. Raises ValueError for a batch without marks."""
