@@ -38,7 +38,7 @@ SUPPORTED = (
     Supported("mixed", "agreeing"),  # measured: no
     Supported("mixed", "conflicting"),  # measured: no
     Supported("unstated", "agreeing", _TWO_WEIGHTS, _GRID),
-    Supported("unstated", "conflicting"),  # measured: two weights lead with one base, not decided with the other
+    Supported("unstated", "conflicting", _TWO_WEIGHTS, _GRID),
 )
 
 
