@@ -72,7 +72,7 @@ def describe_weighting(args: Any) -> str:
         first, last = (f"{one.think:.3g} / {one.answer:.3g}" for one in ends)
         return f"SCALe, {schedule.name}: reasoning / answer {first} to {last}"
     idle = [] if chosen == "sftkey" else list(given_segment_options(vars(args)))
-    unused = f"; no part in it have {', '.join(idle)}: they need --weighting scale" if idle else ""
+    unused = f"; without effect: {', '.join(idle)} (for --weighting scale)" if idle else ""
     return f"{_WEIGHTINGS[chosen]}{unused}"
 
 
