@@ -254,8 +254,8 @@ def test_scale_goes_from_09_to_05_by_default(tmp_path: Path) -> None:
         ({}, "plain SFT, every token counts alike (uniform)"),
         (
             {"weighting": "uniform", "schedule": "linear", "think_weight_end": 0.1},
-            "plain SFT, every token counts alike (uniform); without effect: schedule, think_weight_end (for --weighting "
-            "scale)",
+            "plain SFT, every token counts alike (uniform); without effect: schedule, think_weight_end (for "
+            "--weighting scale)",
         ),
         ({"schedule": "cosine"}, "SCALe, cosine: reasoning / answer 0.9 / 0.1 to 0.5 / 0.5"),
         (
