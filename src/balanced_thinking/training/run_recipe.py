@@ -26,10 +26,10 @@ def load_run_recipe(config: Path, overrides: Sequence[tuple[str, str]] = ()) -> 
 
     Runs name their weighting since plain SFT is the default; one that does not is older, and was trained with `scale`.
     """
-    recipe = load_recipe(config)  # refuses what is no recipe
-    named = (read_yaml_file(config).get("training") or {}).get("weighting")
-    is_older = recipe.stage == "sft" and named is None
-    return load_recipe(config, [("weighting", "scale"), *overrides] if is_older else overrides)
+    recipe = load_recipe(config, overrides)  # refuses what is no recipe
+    if recipe.stage != "sft" or (read_yaml_file(config).get("training") or {}).get("weighting") is not None:
+        return recipe
+    return load_recipe(config, [("weighting", "scale"), *overrides])
 
 
 def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[str, str]]) -> Recipe:
