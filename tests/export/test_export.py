@@ -346,6 +346,24 @@ def test_a_card_names_the_base_and_every_stage_of_a_chain(text: Path, tmp_path: 
         assert [(row.name, row.licence) for row in facts.data] == [("rows.jsonl", "to be filled in")]
 
 
+@pytest.mark.parametrize(
+    ("training", "arm", "follows"),
+    [
+        ({"weighting": "scale"}, "scale-sft", True),
+        ({"max_steps": 2}, "scale-sft", True),  # older than plain SFT as the default
+        ({"weighting": "uniform"}, "sft", False),
+        ({"weighting": "example-mean"}, "example-mean", False),
+    ],
+)
+def test_a_card_says_that_a_model_follows_scale_where_it_does(
+    training: dict[str, Any], arm: str, follows: bool, text: Path, tmp_path: Path
+) -> None:
+    mine = shutil.copytree(text, tmp_path / "mine")
+    (mine / "config.yaml").write_text(yaml.safe_dump({"model": "tiny:qwen2", "data": "world", "training": training}))
+    facts = collect_facts(locate_model(str(mine)))
+    assert (facts.arms, facts.follows_scale) == ((arm,), follows)
+
+
 def test_a_base_on_the_hub_is_in_the_metadata(text: Path, tmp_path: Path) -> None:
     mine = shutil.copytree(text, tmp_path / "mine")
     changed = {"model": "Qwen/Qwen2.5-0.5B-Instruct", "data": ["owner/rows", "world-text"], "data_options": {}}
