@@ -17,7 +17,9 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.loss.schedules import Schedule
 from balanced_thinking.loss.weightings import Progress
 from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.runs.manifest import read_about, seal_folder
 from balanced_thinking.segments import ANSWER, THINK
+from balanced_thinking.training.changes import check_weighting
 from balanced_thinking.training.gradient_norm import MatchedGradientNorm, scale_to_norm_
 from balanced_thinking.training.header import describe_weighting
 from balanced_thinking.training.metrics import SegmentTotals
@@ -303,3 +305,47 @@ def test_deepspeed_cannot_match_a_norm() -> None:
 
     with pytest.raises(RecipeError, match=r"match_gradient_norm is 1\.0, but DeepSpeed keeps its gradients to itself"):
         Run()
+
+
+RESUMED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({}, {"weighting": "uniform"}, "weighting was scale and is uniform"),
+    ({}, {"think_weight_end": 0.1}, "think_weight_end was 0.5 and is 0.1"),
+    ({}, {"closing_tag_factor": 2.0}, "closing_tag_factor was 1.0 and is 2.0"),
+    ({"think_weight_end": 0.5}, {"schedule": "cosine"}, ""),  # the same, in other words
+    ({"weighting": "uniform", "think_weight_end": 0.1}, {"weighting": "uniform"}, ""),  # it plays no part
+]
+
+
+@pytest.mark.parametrize(("before", "now", "said"), RESUMED)
+def test_a_script_that_resumes_with_another_weighting_is_told_so(
+    before: dict[str, Any], now: dict[str, Any], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = sealed_checkpoint(tmp_path, {"weighting": TokenWeigher(config(tmp_path, **before)).describe()})
+    check_weighting(checkpoint, TokenWeigher(config(tmp_path, **now)))
+    assert caplog.messages == ([f"{checkpoint}: {said}; the next steps follow the new setting"] if said else [])
+
+
+def sealed_checkpoint(folder: Path, about: dict[str, Any]) -> Path:
+    (folder / "checkpoint-2").mkdir()
+    seal_folder(folder / "checkpoint-2", about={"kind": "checkpoint", "step": 2, **about})
+    return folder / "checkpoint-2"
+
+
+def test_a_checkpoint_of_the_earlier_default_is_continued_only_where_the_weighting_is_stated(tmp_path: Path) -> None:
+    older = sealed_checkpoint(tmp_path, {})
+    with pytest.raises(ValueError, match="saved by an earlier version, whose default was weighting='scale'"):
+        check_weighting(older, TokenWeigher(config(tmp_path, weighting=None)))
+    for stated in ({"weighting": "scale"}, {"weighting": "uniform"}, {"weighting": None, "schedule": "linear"}):
+        check_weighting(older, TokenWeigher(config(tmp_path, **stated)))
+
+
+def test_a_trainer_writes_its_weighting_into_checkpoints_and_compares_it(
+    rows: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "per_device_train_batch_size": 2}
+    trainer("qwen2", rows, config(tmp_path, **options)).train()
+    about = read_about(tmp_path / "checkpoint-1")
+    assert about["weighting"] == TokenWeigher(config(tmp_path)).describe()
+    again = trainer("qwen2", rows, config(tmp_path, **options | {"weighting": "uniform"}))
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert any("weighting was scale and is uniform" in line for line in caplog.messages)

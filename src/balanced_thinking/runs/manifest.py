@@ -124,6 +124,11 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def read_about(folder: Path) -> dict[str, Any]:
+    """What the manifest of a folder says about it; empty without one of ours. Raises as `read_manifest`."""
+    return dict(read_manifest(folder).about) if is_sealed(folder) else {}
+
+
 def is_sealed(folder: Path) -> bool:
     """Whether there is a manifest of ours, be it altered. Other programs also write files of this name."""
     try:

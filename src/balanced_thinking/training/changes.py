@@ -11,11 +11,13 @@ import torch
 from transformers import TrainerCallback, get_scheduler
 
 from balanced_thinking.config.foreign_json import read_json_file
-from balanced_thinking.runs.manifest import DamagedFilesError
+from balanced_thinking.runs.manifest import DamagedFilesError, read_about
 from balanced_thinking.training.recipe import HARMLESS_KEYS, Recipe, describe_changes
+from balanced_thinking.training.weighing import TokenWeigher
 
 logger = logging.getLogger(__name__)
 _OF_SCHEDULES = {"training.max_steps", "training.num_train_epochs"}  # `ScheduleChange` says what these change
+ABOUT_WEIGHTING = "weighting"  # what a checkpoint's manifest calls the options of its loss
 _EFFECTS = {
     "overflow": "samples that are too long are treated so from now on; those that were left out at the start stay out",
     "on_nonfinite": "steps that are not finite are treated so from now on",
@@ -48,6 +50,29 @@ def describe_resume_changes(before: Recipe, now: Recipe) -> Iterator[str]:
     for line in describe_changes(before, now, HARMLESS_KEYS | _OF_SCHEDULES):
         name = line.split(" was ", 1)[0].removeprefix("training.")
         yield f"{line}: {_EFFECTS[name]}" if name in _EFFECTS else line
+
+
+def check_weighting(checkpoint: Path, weigher: TokenWeigher) -> None:
+    """Logs what weighs the tokens otherwise than before the checkpoint.
+
+    Raises ValueError for a checkpoint of an earlier version, which does not say its weighting and had another default,
+    where `weighting` is not given.
+    """
+    about, now = read_about(checkpoint), weigher.describe()
+    if about.get("kind") != "checkpoint":  # another program's
+        return
+    before = about.get(ABOUT_WEIGHTING)
+    if before is None and weigher.options.weighting is None and now["weighting"] != "scale":
+        raise ValueError(
+            f"{checkpoint} was saved by an earlier version, whose default was weighting='scale', and weighting is not "
+            f"given, which means {now['weighting']!r} now; state it: weighting='scale' continues what was the default, "
+            "weighting='uniform' is plain SFT"
+        )
+    before = now if before is None else before
+    if changes := [
+        f"{name} was {before.get(name)} and is {now[name]}" for name in now if before.get(name) != now[name]
+    ]:
+        logger.warning("%s: %s; the next steps follow the new setting", checkpoint, ", ".join(changes))
 
 
 class ScheduleChange(TrainerCallback):

@@ -9,7 +9,7 @@ from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.runs.checkpoints import list_checkpoints
-from balanced_thinking.runs.manifest import DamagedFilesError, is_sealed, read_manifest
+from balanced_thinking.runs.manifest import DamagedFilesError, read_about
 from balanced_thinking.system.process import count_ranks
 
 logger = logging.getLogger(__name__)
@@ -42,14 +42,14 @@ def keys_that_ranks_divide(checkpoints: Path) -> frozenset[str]:
     """
     for checkpoint in list_checkpoints(checkpoints).values():
         with suppress(DamagedFilesError, OSError):
-            about = _read_about(checkpoint)
+            about = read_about(checkpoint)
             return DIVISION if about.get("world_size", count_ranks()) != count_ranks() else frozenset()
     return frozenset()
 
 
 def refuse_other_division(checkpoint: str, args: Any) -> None:
     """Raises RecipeError where the next steps would not be those of the ranks that wrote the checkpoint."""
-    about = _read_about(Path(checkpoint))
+    about = read_about(Path(checkpoint))
     ranks, samples, now = about.get("world_size"), about.get("step_samples"), count_step_samples(args)
     if ranks is None or ranks == args.world_size:
         return
@@ -88,7 +88,7 @@ def refuse_lost_random_state(checkpoint: Path, rank: int, ranks: int) -> None:
 
     It may be on the disk of another machine.
     """
-    if find_random_state(checkpoint, rank, ranks) is None and _read_about(checkpoint).get("world_size") == ranks:
+    if find_random_state(checkpoint, rank, ranks) is None and read_about(checkpoint).get("world_size") == ranks:
         raise DamagedFilesError(
             f"{checkpoint} has no state of the random numbers of rank {rank}, but {ranks} ranks wrote it. All ranks "
             "must save to the same disk, or each machine to its own with save_on_each_node; copy the file there, or "
@@ -99,7 +99,3 @@ def refuse_lost_random_state(checkpoint: Path, rank: int, ranks: int) -> None:
 def seed_of_new_rank(seed: int, step: int, rank: int) -> int:
     """The seed of a rank without a state: the same whenever the run continues from this step."""
     return (seed + 1_000_003 * (step + 1) + 7_919 * rank) % 2**32
-
-
-def _read_about(checkpoint: Path) -> dict[str, Any]:
-    return dict(read_manifest(checkpoint).about) if is_sealed(checkpoint) else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from balanced_thinking.segments import IGNORE
 from balanced_thinking.training.best_checks import EVALUATED
 from balanced_thinking.training.blank_pictures import StillPictureParts
 from balanced_thinking.training.callbacks import ThinkLossMonitor
+from balanced_thinking.training.changes import ABOUT_WEIGHTING, check_weighting
 from balanced_thinking.training.early_stopping import EarlyStopping
 from balanced_thinking.training.gradient_norm import MatchedGradientNorm
 from balanced_thinking.training.head import FullPrecisionLoss, attach_weighted_head
@@ -186,6 +188,14 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         if self._still_parts is not None:
             self._still_parts.note_pictures(sums[-1:])
         return sums[:-1].view_as(counts)
+
+    def _describe_checkpoint(self) -> dict[str, Any]:
+        return super()._describe_checkpoint() | {ABOUT_WEIGHTING: self.weigher.describe()}
+
+    def _refuse_unsuitable(self, checkpoint: str) -> None:
+        super()._refuse_unsuitable(checkpoint)
+        if self.resume_choice is None:  # else recipes were compared
+            check_weighting(Path(checkpoint), self.weigher)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with self._attention():

@@ -21,7 +21,7 @@ from balanced_thinking.loss.weights import (
     tokens_per_segment,
 )
 from balanced_thinking.segments import IGNORE, THINK
-from balanced_thinking.training.options import ScaleSFTOptions
+from balanced_thinking.training.options import OF_SEGMENTS, ScaleSFTOptions
 
 
 class WeighedTokens(NamedTuple):
@@ -48,6 +48,15 @@ class TokenWeigher:
     def needs_marks(self) -> bool:
         """Whether batches must have marks of closing tags."""
         return self.options.closing_tag_factor != 1
+
+    def describe(self) -> dict[str, Any]:
+        """The options that decide what a token weighs, by name; for a checkpoint."""
+        chosen, schedule = self.options.chosen_weighting, self.schedule
+        of_segments = OF_SEGMENTS if chosen in ("scale", "sftkey") else ()
+        names = ("closing_tag_factor", "token_gate", "token_gate_on", *of_segments)
+        found = {name: getattr(self.options, name) for name in names}
+        resolved = {"schedule": schedule.name, "think_weight_start": schedule.start, "think_weight_end": schedule.end}
+        return {"weighting": chosen, **{name: resolved.get(name, value) for name, value in found.items()}}
 
     def step_weights(self, progress: Progress) -> StepWeights:
         return WEIGHTINGS[self.options.chosen_weighting](self.schedule, self.options.normalize, progress)
