@@ -83,6 +83,7 @@ def test_an_arm_written_before_its_parent_still_comes_after_it() -> None:
         (changed(arms={"sft": {"stage": 1}}), "arm 'sft' has stage: 1; known: sft, grpo"),
         (changed(contrasts=[["sft"]]), "expected pairs"),
         (changed(margin="one"), "margin is 'one'"),
+        (changed(dtype="bf16"), "dtype is 'bf16'"),
         (changed(arms={"sft": 3}), "expected a mapping"),
         (changed(arms={"sft": {"data": "$NOWHERE/x"}}), "NOWHERE is not set"),
         (changed(arms={"sft": {"lora": {"rank": 3}}}), "did you mean"),

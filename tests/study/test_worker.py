@@ -14,6 +14,7 @@ import pytest
 from balanced_thinking.cli import main
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.evaluation.benchmarks import Benchmark
+from balanced_thinking.evaluation.engines.start import EngineOptions
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.study import worker
 from balanced_thinking.study.load import make_study
@@ -103,16 +104,17 @@ def test_a_run_is_evaluated_with_the_options_of_its_benchmark(tmp_path: Path, mo
     assert {*own, "data", "splits"} == {field.name for field in fields(Benchmark)}
     used: dict[str, Any] = {}
 
-    def evaluate(model: str, benchmark: Benchmark, split: str) -> Any:
-        used.update(asdict(benchmark), split=split)
+    def evaluate(model: str, benchmark: Benchmark, split: str, engine: EngineOptions) -> Any:
+        used.update(asdict(benchmark), split=split, engine=engine)
         return SimpleNamespace(n=7, think_tokens_mean=3.0, answer_tokens_mean=1.0, wall_seconds=8.5, cpu_seconds=7.25)
 
     monkeypatch.setattr("balanced_thinking.evaluation.run.evaluate", evaluate)
-    node = make_study(changed(evaluate={"world": own})).planned_runs()[0]
+    node = make_study(changed(evaluate={"world": own}, dtype="bfloat16")).planned_runs()[0]
     (tmp_path / node.name).mkdir(parents=True)
     (tmp_path / node.name / "provenance.json").write_text('{"finished": "now"}')
     worker.run_missing_parts(tmp_path, node)
-    assert used == {"split": "test", "splits": ("test",), "data": "world", **own}
+    engine = EngineOptions(dtype="bfloat16")
+    assert used == {"split": "test", "splits": ("test",), "data": "world", "engine": engine, **own}
     (row,) = [row for row in read_ledger(tmp_path, []) if row.part != "train"]
     assert (row.tokens, row.wall_seconds, row.cpu_seconds) == (28, 8.5, 7.25)
 

@@ -54,6 +54,8 @@ def _evaluation_changes(label: str, old: PlannedRun, new: PlannedRun) -> Iterato
     if label not in new.evaluations:
         yield f"{old.title} was evaluated on {label}, which is no longer part of it"
         return
+    if old.dtype != new.dtype:
+        yield f"{old.title}, {label}: dtype was {old.dtype!r} and is {new.dtype!r}"
     before, now = old.evaluations[label][0], new.evaluations[label][0]
     for name in (f.name for f in fields(Benchmark) if f.name not in ("splits", "batch_size")):
         if (was := getattr(before, name)) != (its := getattr(now, name)):

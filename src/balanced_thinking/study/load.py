@@ -21,8 +21,9 @@ from balanced_thinking.config.layers import (
 )
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.own_functions import search_beside_recipe
-from balanced_thinking.config.types import check_keys, format_value
+from balanced_thinking.config.types import check_keys, format_value, typed_arguments
 from balanced_thinking.evaluation.benchmarks import check_benchmarks
+from balanced_thinking.evaluation.recipe import EvaluationRecipe
 from balanced_thinking.study.other_data import other_data
 from balanced_thinking.study.plan import ArmPair, Study
 from balanced_thinking.training.recipe import STAGES
@@ -82,6 +83,7 @@ def make_study(raw: Any, where: str = "the study") -> Study:
         seeds=_read_seeds(raw, where),
         contrasts=_read_contrasts(raw, where),
         margin=_read_margin(raw, where),
+        dtype=typed_arguments(EvaluationRecipe, {"dtype": raw.get("dtype", "auto")}, where)["dtype"],
         merged_from=_read_merged_from(raw, where),
     )
     _check_study(study, where)

@@ -6,6 +6,7 @@
               all arms and seeds, or with those it names
     seeds:    [0, 1, 2]
     evaluate: {world: {splits: [test], options: {n: 400}, max_new_tokens: 264}}
+    dtype:    bfloat16                             of the weights in evaluations (optional)
 
 An arm `after` another arm starts from that arm's model, so a shared first stage is trained once. Arms, settings and
 seeds name folders. Reading a plan does not import torch.
@@ -45,7 +46,8 @@ class PlannedEvaluation(NamedTuple):
 class PlannedRun:
     """One run: an arm at a setting with a seed.
 
-    `name` is its folder below the study's. `after` is the name of the run it starts from.
+    `name` is its folder below the study's. `after` is the name of the run it starts from, `dtype` that of the weights
+    when it is evaluated.
     """
 
     name: str
@@ -56,6 +58,7 @@ class PlannedRun:
     after: str | None
     recipe: Recipe
     benchmarks: tuple[Benchmark, ...]
+    dtype: str = "auto"
 
     @property
     def title(self) -> str:
@@ -72,7 +75,8 @@ class PlannedRun:
 @dataclass(frozen=True)
 class Study:
     """What a study's YAML says. `margin` (points) and `contrasts` are for its report and are fixed before it is run.
-    `merged_from` has the files that it was merged from, where there were several."""
+    `dtype` is that of the weights in evaluations, as for `balanced eval`. `merged_from` has the files that it was
+    merged from, where there were several."""
 
     arms: Mapping[str, Mapping[str, Any]]
     evaluate: Mapping[str, Mapping[str, Any]]
@@ -81,6 +85,7 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     contrasts: tuple[ArmPair, ...] = ()
     margin: float = 1.0
+    dtype: str = "auto"
     merged_from: tuple[str, ...] = ()
 
     def planned_runs(self) -> list[PlannedRun]:
@@ -125,6 +130,7 @@ class Study:
             after=None if parent is None else run_name(setting, parent, seed),
             recipe=make_recipe(values, f"arm {arm!r}"),
             benchmarks=tuple(read_benchmarks(merge_mappings(dict(self.evaluate), varied.get("evaluate", {})))),
+            dtype=self.dtype,
         )
 
 

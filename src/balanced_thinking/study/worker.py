@@ -63,7 +63,7 @@ def run_missing_parts(root: Path, run: PlannedRun) -> None:
     for name, (benchmark, split) in run.evaluations.items():
         if name in missing_parts(root, run):
             with append_ledger_entry(root, run.name, name) as entry:
-                entry.update(_evaluate_and_measure_cost(folder, benchmark, split))
+                entry.update(_evaluate_and_measure_cost(folder, benchmark, split, run.dtype))
 
 
 def _train_or_stop(recipe: Recipe, folder: Path) -> StoppedEarly | None:
@@ -99,11 +99,12 @@ def restart_if_recipe_changed(folder: Path, run: PlannedRun) -> None:
         logger.info("%s: training starts from the beginning; the old files are in %s", "; ".join(changed), aside)
 
 
-def _evaluate_and_measure_cost(folder: Path, benchmark: Benchmark, split: str) -> dict[str, Any]:
+def _evaluate_and_measure_cost(folder: Path, benchmark: Benchmark, split: str, dtype: str) -> dict[str, Any]:
+    from balanced_thinking.evaluation.engines.start import EngineOptions
     from balanced_thinking.evaluation.resume import evaluation_ranks
     from balanced_thinking.evaluation.run import evaluate
 
-    summary = evaluate(str(folder), benchmark, split)
+    summary = evaluate(str(folder), benchmark, split, engine=EngineOptions(dtype=dtype))
     tokens = round(summary.n * (summary.think_tokens_mean + summary.answer_tokens_mean))
     seconds = {"wall_seconds": round(summary.wall_seconds, 2), "cpu_seconds": round(summary.cpu_seconds, 2)}
     return {"tokens": tokens, "device": str(evaluation_ranks().device)} | seconds
