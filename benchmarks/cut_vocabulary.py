@@ -1,4 +1,4 @@
-"""Cuts a language model's vocabulary down to the tokens of a study, so that a CPU can train it in minutes.
+"""Cuts a language model's vocabulary down to the tokens of studies, so that a CPU can train it in minutes.
 
     python benchmarks/cut_vocabulary.py models/gemma-3-270m models/gemma-3-270m-cut recipes/text/world-text.yaml
 
@@ -6,7 +6,7 @@ Gemma 3 270M has 262,144 tokens; their embedding is 63 % of its weights, and the
 A study in words needs a few thousand of them. Everything else stays as it was pretrained. What changes is that the
 model cannot write the tokens that were removed, neither before nor after training, in any arm.
 
-Kept are: every token of the study's rows (training rows of one seed, test prompts and answers), the merges that lead to
+Kept are: every token of their rows (training rows of one seed, test prompts and answers), the merges that lead to
 it, all single bytes, and the special tokens that the model and its template name. Every text is then encoded by both
 tokenizers, and the script fails unless the tokens are the same. Works for byte-pair tokenizers that are a
 `tokenizer.json`, and for models whose output layer is tied to the embedding.
@@ -26,31 +26,43 @@ import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.data.load import load_data
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.study.load import load_study
+from balanced_thinking.training.recipe import load_recipe
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _TOKEN_IDS = re.compile(r"(\w+)_token_id")
 
 
-def list_texts(study: Path, tokenizer: Any) -> set[str]:
-    """The rows of a study as the model reads them, of the first seed."""
+def list_texts(file: Path, tokenizer: Any) -> set[str]:
+    """The rows of a study, of its first seed, or of a recipe, as the model reads them."""
     found: set[str] = set()
     seen: list[Any] = []  # what several arms share
-    plan = load_study(study)
-    for run in plan.planned_runs():
-        if run.seed != plan.seeds[0]:
+    for part in list_parts(file):
+        if part in seen:
             continue
-        parts = [(run.recipe.data, "train", run.recipe.data_options, None)]
-        for one in run.benchmarks:
-            parts += [(one.data, split, one.options, one.limit) for split in (*one.splits, "train")]
-        for data, split, options, limit in (part for part in parts if part not in seen):
-            seen.append((data, split, options, limit))
-            examples = load_data(data, split=split, options=options, limit=limit, on_bad_row="drop").examples
-            for row in to_dataset(examples):
-                found.add(tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], tokenize=False))
+        seen.append(part)
+        data, split, options, limit = part
+        examples = load_data(data, split=split, options=options, limit=limit, on_bad_row="drop").examples
+        for row in to_dataset(examples):
+            found.add(tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], tokenize=False))
     return found
+
+
+def list_parts(file: Path) -> Iterator[tuple[Any, str, Any, int | None]]:
+    """Data, split, options and limit of what a study or a recipe reads."""
+    if "arms" not in read_yaml_file(file):
+        recipe = load_recipe(file)
+        yield recipe.data, recipe.split, recipe.data_options, None
+        return
+    plan = load_study(file)
+    for run in plan.planned_runs():
+        if run.seed == plan.seeds[0]:
+            yield run.recipe.data, "train", run.recipe.data_options, None
+            for one in run.benchmarks:
+                yield from ((one.data, split, one.options, one.limit) for split in (*one.splits, "train"))
 
 
 def find_parts(token: str, ranks: Mapping[tuple[str, str], int]) -> Iterator[tuple[str, str]]:
@@ -108,7 +120,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder of the model")
     parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("studies", type=Path, nargs="+", help="studies whose rows are to be written with it")
+    parser.add_argument("studies", type=Path, nargs="+", help="studies and recipes whose rows are to be written")
     options = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     texts = sorted(set().union(*(list_texts(study, tokenizer) for study in options.studies)))

@@ -21,16 +21,19 @@ arms: {sft: {}}
 evaluate: {world-text: {options: {n: 8, ratio: 15}}}
 """
 
+RECIPE = "{model: MODEL, data: world-text, data_options: {n: 40, ratio: 15}}"
 
+
+@pytest.mark.parametrize("text", [STUDY, RECIPE], ids=["study", "recipe"])
 def test_a_cut_model_reads_the_same_tokens_and_gives_them_the_same_logits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for part in build_tiny("qwen2"):
         part.save_pretrained(whole)
-    (tmp_path / "study.yaml").write_text(STUDY.replace("MODEL", str(whole)))
-    monkeypatch.setattr(sys, "argv", ["cut_vocabulary.py", str(whole), str(cut), str(tmp_path / "study.yaml")])
+    (tmp_path / "plan.yaml").write_text(text.replace("MODEL", str(whole)))
+    monkeypatch.setattr(sys, "argv", ["cut_vocabulary.py", str(whole), str(cut), str(tmp_path / "plan.yaml")])
     assert importlib.import_module("cut_vocabulary").main() == 0
 
     models = [AutoModelForCausalLM.from_pretrained(folder) for folder in (whole, cut)]
@@ -38,8 +41,8 @@ def test_a_cut_model_reads_the_same_tokens_and_gives_them_the_same_logits(
     sizes = [model.config.vocab_size for model in models]
     assert sizes[1] < sizes[0]
     assert f"{sizes[1]:,} of {len(tokenizers[0]):,} tokens" in capsys.readouterr().out
-    text = next(iter(load(n=1, seed=0, ratio=15))).think + " <think>"
-    old, new = (tokenizer.encode(text) for tokenizer in tokenizers)
+    thinking = next(iter(load(n=1, seed=0, ratio=15))).think + " <think>"
+    old, new = (tokenizer.encode(thinking) for tokenizer in tokenizers)
     assert [tokenizers[0].decode([one]) for one in old] == [tokenizers[1].decode([one]) for one in new]
     names = [tokenizers[1].convert_ids_to_tokens(one) for one in range(sizes[1])]
     kept = tokenizers[0].convert_tokens_to_ids(names)
