@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -325,8 +326,10 @@ def test_a_script_that_resumes_with_another_weighting_is_told_so(
     assert caplog.messages == ([f"{checkpoint}: {said}; the next steps follow the new setting"] if said else [])
 
 
-def sealed_checkpoint(folder: Path, about: dict[str, Any]) -> Path:
+def sealed_checkpoint(folder: Path, about: dict[str, Any], ours: bool = True) -> Path:
     (folder / "checkpoint-2").mkdir()
+    log = [{"loss": 1.0}, {"loss": 1.0, "w_think": 0.8}] if ours else [{"loss": 1.0}]
+    (folder / "checkpoint-2/trainer_state.json").write_text(json.dumps({"log_history": log}))
     seal_folder(folder / "checkpoint-2", about={"kind": "checkpoint", "step": 2, **about})
     return folder / "checkpoint-2"
 
@@ -335,8 +338,15 @@ def test_a_checkpoint_of_the_earlier_default_is_continued_only_where_the_weighti
     older = sealed_checkpoint(tmp_path, {})
     with pytest.raises(ValueError, match="saved by an earlier version, whose default was weighting='scale'"):
         check_weighting(older, TokenWeigher(config(tmp_path, weighting=None)))
+    (older / "manifest.json").unlink()  # still older ones have none
+    with pytest.raises(ValueError, match="state it: weighting='scale' continues what was the default"):
+        check_weighting(older, TokenWeigher(config(tmp_path, weighting=None)))
     for stated in ({"weighting": "scale"}, {"weighting": "uniform"}, {"weighting": None, "schedule": "linear"}):
         check_weighting(older, TokenWeigher(config(tmp_path, **stated)))
+
+
+def test_a_checkpoint_of_another_trainer_is_continued_with_the_default(tmp_path: Path) -> None:
+    check_weighting(sealed_checkpoint(tmp_path, {}, ours=False), TokenWeigher(config(tmp_path, weighting=None)))
 
 
 def test_a_trainer_writes_its_weighting_into_checkpoints_and_compares_it(

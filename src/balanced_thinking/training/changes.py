@@ -58,11 +58,9 @@ def check_weighting(checkpoint: Path, weigher: TokenWeigher) -> None:
     Raises ValueError for a checkpoint of an earlier version, which does not say its weighting and had another default,
     where `weighting` is not given.
     """
-    about, now = read_about(checkpoint), weigher.describe()
-    if about.get("kind") != "checkpoint":  # another program's
-        return
-    before = about.get(ABOUT_WEIGHTING)
-    if before is None and weigher.options.weighting is None and now["weighting"] != "scale":
+    before, now = read_about(checkpoint).get(ABOUT_WEIGHTING), weigher.describe()
+    open_to_default = weigher.options.weighting is None and now["weighting"] != "scale"
+    if before is None and open_to_default and _has_logged_weights(checkpoint):
         raise ValueError(
             f"{checkpoint} was saved by an earlier version, whose default was weighting='scale', and weighting is not "
             f"given, which means {now['weighting']!r} now; state it: weighting='scale' continues what was the default, "
@@ -73,6 +71,12 @@ def check_weighting(checkpoint: Path, weigher: TokenWeigher) -> None:
         f"{name} was {before.get(name)} and is {now[name]}" for name in now if before.get(name) != now[name]
     ]:
         logger.warning("%s: %s; the next steps follow the new setting", checkpoint, ", ".join(changes))
+
+
+def _has_logged_weights(checkpoint: Path) -> bool:
+    """Whether our trainer wrote the checkpoint; others log no weight of the think segment."""
+    state = read_json_file(checkpoint / "trainer_state.json")
+    return any("w_think" in row for row in state.get("log_history", []))
 
 
 class ScheduleChange(TrainerCallback):
