@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.study.load import make_study
+from balanced_thinking.study.load import make_study, to_yaml
 from tests.conftest import REPOSITORY
 from tests.study.helpers import SMALL, changed
 
@@ -106,3 +106,9 @@ def test_an_arm_written_before_its_parent_still_comes_after_it() -> None:
 def test_a_plan_that_cannot_be_run_is_refused_by_name(study: Any, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         make_study(study)
+
+
+def test_workers_read_the_plan_that_was_written() -> None:
+    for study in (make_study(SMALL), make_study(changed(dtype="bfloat16"))):
+        assert make_study(yaml.safe_load(to_yaml(study))) == study
+    assert make_study(SMALL).dtype == "auto"  # of a plan that does not say it, as older ones

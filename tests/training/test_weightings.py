@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -310,10 +311,19 @@ def test_deepspeed_cannot_match_a_norm() -> None:
 
 RESUMED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"weighting": "uniform"}, "weighting was scale and is uniform"),
-    ({}, {"think_weight_end": 0.1}, "think_weight_end was 0.5 and is 0.1"),
+    ({"weighting": "uniform"}, {"think_weight_end": 0.1}, "weighting was uniform and is scale"),
+    ({}, {"think_weight_end": 0.1}, "think_weight_end was 0.5 and is 0.1, answer_weight_end was 0.5 and is 0.9"),
     ({}, {"closing_tag_factor": 2.0}, "closing_tag_factor was 1.0 and is 2.0"),
-    ({"think_weight_end": 0.5}, {"schedule": "cosine"}, ""),  # the same, in other words
-    ({"weighting": "uniform", "think_weight_end": 0.1}, {"weighting": "uniform"}, ""),  # it plays no part
+    ({"schedule": "adaptive"}, {"schedule": "adaptive", "adaptive_latest": 0.4}, "adaptive_latest was 0.5 and is 0.4"),
+    # the same, in other words or number types
+    ({"think_weight_end": 0.5}, {"schedule": "cosine"}, ""),
+    ({}, {"answer_weight_start": 0.1, "answer_weight_end": 0.5}, ""),
+    ({"think_weight_end": np.float32(0.5)}, {"closing_tag_factor": np.int64(1)}, ""),
+    # what changes plays no part
+    ({"weighting": "uniform"}, {"weighting": "uniform", "think_weight_end": 0.1}, ""),
+    ({"weighting": "sftkey"}, {"weighting": "sftkey", "schedule": "linear", "think_weight_start": 0.8}, ""),
+    ({"schedule": "constant"}, {"schedule": "constant", "think_weight_end": 0.1}, ""),
+    ({}, {"adaptive_latest": 0.4}, ""),
 ]
 
 
@@ -321,32 +331,44 @@ RESUMED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 def test_a_script_that_resumes_with_another_weighting_is_told_so(
     before: dict[str, Any], now: dict[str, Any], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    checkpoint = sealed_checkpoint(tmp_path, {"weighting": TokenWeigher(config(tmp_path, **before)).describe()})
-    check_weighting(checkpoint, TokenWeigher(config(tmp_path, **now)))
+    checkpoint = older_checkpoint(tmp_path, {"weighting": TokenWeigher(config(tmp_path, **before)).describe()})
+    check_weighting(checkpoint, resuming(tmp_path, **now))
     assert caplog.messages == ([f"{checkpoint}: {said}; the next steps follow the new setting"] if said else [])
+    check_weighting(checkpoint, resuming(tmp_path, first_rank=False, **now))
+    assert len(caplog.messages) == bool(said)
 
 
-def sealed_checkpoint(folder: Path, about: dict[str, Any], ours: bool = True) -> Path:
-    (folder / "checkpoint-2").mkdir()
-    log = [{"loss": 1.0}, {"loss": 1.0, "w_think": 0.8}] if ours else [{"loss": 1.0}]
-    (folder / "checkpoint-2/trainer_state.json").write_text(json.dumps({"log_history": log}))
-    seal_folder(folder / "checkpoint-2", about={"kind": "checkpoint", "step": 2, **about})
-    return folder / "checkpoint-2"
+def resuming(folder: Path, first_rank: bool = True, **options: Any) -> Any:
+    """What the check reads of a trainer."""
+    weigher = TokenWeigher(config(folder, **options))
+    return SimpleNamespace(weigher=weigher, is_world_process_zero=lambda: first_rank)
 
 
-def test_a_checkpoint_of_the_earlier_default_is_continued_only_where_the_weighting_is_stated(tmp_path: Path) -> None:
-    older = sealed_checkpoint(tmp_path, {})
-    with pytest.raises(ValueError, match="saved by an earlier version, whose default was weighting='scale'"):
-        check_weighting(older, TokenWeigher(config(tmp_path, weighting=None)))
-    (older / "manifest.json").unlink()  # still older ones have none
-    with pytest.raises(ValueError, match="state it: weighting='scale' continues what was the default"):
-        check_weighting(older, TokenWeigher(config(tmp_path, weighting=None)))
-    for stated in ({"weighting": "scale"}, {"weighting": "uniform"}, {"weighting": None, "schedule": "linear"}):
-        check_weighting(older, TokenWeigher(config(tmp_path, **stated)))
+def older_checkpoint(folder: Path, about: dict[str, Any], **row: float) -> Path:
+    place = folder / "checkpoint-2"
+    place.mkdir()
+    (place / "trainer_state.json").write_text(json.dumps({"log_history": [{"loss": 1.0, **row}]}))
+    seal_folder(place, about={"kind": "checkpoint", "step": 2, **about})
+    return place
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_checkpoint_of_the_earlier_default_is_continued_only_where_the_weighting_is_known(
+    sealed: bool, tmp_path: Path
+) -> None:
+    older = older_checkpoint(tmp_path, {}, **({} if sealed else {"w_think": 0.8}))
+    if not sealed:
+        (older / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"does not say what weighed its tokens .* an earlier version, whose default"):
+        check_weighting(older, resuming(tmp_path, weighting=None))
+    for known in ({"weighting": "scale"}, {"weighting": "uniform"}, {"weighting": None, "schedule": "linear"}):
+        check_weighting(older, resuming(tmp_path, **known))
 
 
 def test_a_checkpoint_of_another_trainer_is_continued_with_the_default(tmp_path: Path) -> None:
-    check_weighting(sealed_checkpoint(tmp_path, {}, ours=False), TokenWeigher(config(tmp_path, weighting=None)))
+    other = older_checkpoint(tmp_path, {})
+    (other / "manifest.json").unlink()
+    check_weighting(other, resuming(tmp_path, weighting=None))
 
 
 def test_a_trainer_writes_its_weighting_into_checkpoints_and_compares_it(
@@ -354,8 +376,13 @@ def test_a_trainer_writes_its_weighting_into_checkpoints_and_compares_it(
 ) -> None:
     options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "per_device_train_batch_size": 2}
     trainer("qwen2", rows, config(tmp_path, **options)).train()
-    about = read_about(tmp_path / "checkpoint-1")
-    assert about["weighting"] == TokenWeigher(config(tmp_path)).describe()
-    again = trainer("qwen2", rows, config(tmp_path, **options | {"weighting": "uniform"}))
-    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    checkpoint = tmp_path / "checkpoint-1"
+    about = read_about(checkpoint)
+    assert about.pop("weighting") == TokenWeigher(config(tmp_path)).describe()
+    again = trainer("qwen2", rows, config(tmp_path, **options, weighting="uniform"))
+    again.train(resume_from_checkpoint=str(checkpoint))
     assert any("weighting was scale and is uniform" in line for line in caplog.messages)
+    (checkpoint / "manifest.json").unlink()
+    seal_folder(checkpoint, about=about)  # as an earlier version did
+    with pytest.raises(ValueError, match="does not say what weighed its tokens"):
+        trainer("qwen2", rows, config(tmp_path, **options, weighting=None)).train(str(checkpoint))

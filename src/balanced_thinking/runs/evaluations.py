@@ -67,7 +67,7 @@ class Evaluation:
     @property
     def protocol(self) -> dict[str, str]:
         """How answers were generated and scored, where the summary says it: `{"scorer": "scorer exact", ...}`."""
-        names = ("prompt", "scorer", "engine", "max_new_tokens")
+        names = ("prompt", "scorer", "engine", "dtype", "max_new_tokens")
         recorded = {name: getattr(self.summary, name, None) for name in names}
         if not recorded["scorer"]:  # prompt and scorer are recorded together
             del recorded["prompt"]

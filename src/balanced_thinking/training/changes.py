@@ -13,7 +13,6 @@ from transformers import TrainerCallback, get_scheduler
 from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.runs.manifest import DamagedFilesError, read_about
 from balanced_thinking.training.recipe import HARMLESS_KEYS, Recipe, describe_changes
-from balanced_thinking.training.weighing import TokenWeigher
 
 logger = logging.getLogger(__name__)
 _OF_SCHEDULES = {"training.max_steps", "training.num_train_epochs"}  # `ScheduleChange` says what these change
@@ -52,29 +51,31 @@ def describe_resume_changes(before: Recipe, now: Recipe) -> Iterator[str]:
         yield f"{line}: {_EFFECTS[name]}" if name in _EFFECTS else line
 
 
-def check_weighting(checkpoint: Path, weigher: TokenWeigher) -> None:
+def check_weighting(checkpoint: Path, trainer: Any) -> None:
     """Logs what weighs the tokens otherwise than before the checkpoint.
 
-    Raises ValueError for a checkpoint of an earlier version, which does not say its weighting and had another default,
-    where `weighting` is not given.
+    Raises ValueError for a checkpoint that does not say its weighting, as those of earlier versions, which had another
+    default, where `weighting` is not given. One that neither has our manifest nor has logged a step is not recognised.
     """
-    before, now = read_about(checkpoint).get(ABOUT_WEIGHTING), weigher.describe()
-    open_to_default = weigher.options.weighting is None and now["weighting"] != "scale"
-    if before is None and open_to_default and _has_logged_weights(checkpoint):
-        raise ValueError(
-            f"{checkpoint} was saved by an earlier version, whose default was weighting='scale', and weighting is not "
-            f"given, which means {now['weighting']!r} now; state it: weighting='scale' continues what was the default, "
-            "weighting='uniform' is plain SFT"
-        )
-    before = now if before is None else before
-    if changes := [
-        f"{name} was {before.get(name)} and is {now[name]}" for name in now if before.get(name) != now[name]
-    ]:
-        logger.warning("%s: %s; the next steps follow the new setting", checkpoint, ", ".join(changes))
+    about, weigher = read_about(checkpoint), trainer.weigher
+    before, now = about.get(ABOUT_WEIGHTING), weigher.describe()
+    if before is None:
+        open_to_default = weigher.options.weighting is None and now["weighting"] != "scale"
+        if open_to_default and (about.get("kind") == "checkpoint" or _has_logged_weights(checkpoint)):
+            raise ValueError(
+                f"{checkpoint} does not say what weighed its tokens (it was saved by an earlier version, whose default "
+                f"was 'scale', or has no manifest), and weighting is not given, which means {now['weighting']!r}; set "
+                "weighting to what it was trained with, such as weighting='scale' or weighting='uniform'"
+            )
+        return
+    changed = [name for name in now if name in before and before[name] != now[name]]
+    if changed and trainer.is_world_process_zero():
+        said = ", ".join(f"{name} was {before[name]} and is {now[name]}" for name in changed)
+        logger.warning("%s: %s; the next steps follow the new setting", checkpoint, said)
 
 
 def _has_logged_weights(checkpoint: Path) -> bool:
-    """Whether our trainer wrote the checkpoint; others log no weight of the think segment."""
+    """Whether our trainer wrote the log of a checkpoint; others log no weight of the think segment."""
     state = read_json_file(checkpoint / "trainer_state.json")
     return any("w_think" in row for row in state.get("log_history", []))
 

@@ -28,7 +28,7 @@ _CREDIT_SCHEDULES = [name for name in SCHEDULES if name != "adaptive"]  # adapti
 # hide the progress bar from a user who asks for fewer warnings.
 DEFAULTS = {"report_to": "none", "logging_steps": 10, "save_total_limit": 2, "disable_tqdm": False}
 # The weights of the segments: who gives one of these, and no weighting, means `scale`.
-OF_SEGMENTS = (
+_OF_SEGMENTS = (
     *("schedule", "think_weight_start", "think_weight_end", "answer_weight_start", "answer_weight_end"),
     *("schedule_hold_start", "schedule_hold_end", "adaptive_tolerance", "adaptive_latest", "normalize"),
 )
@@ -200,7 +200,7 @@ def default_weighting(values: Mapping[str, Any]) -> str:
 
 def given_segment_options(values: Mapping[str, Any]) -> Iterator[str]:
     """The options among some training arguments that weigh the segments and have another value than by default."""
-    for name in OF_SEGMENTS:
+    for name in _OF_SEGMENTS:
         if values.get(name) not in (None, getattr(ScaleSFTOptions, name)):
             yield name
 

@@ -21,7 +21,7 @@ from balanced_thinking.loss.weights import (
     tokens_per_segment,
 )
 from balanced_thinking.segments import IGNORE, THINK
-from balanced_thinking.training.options import OF_SEGMENTS, ScaleSFTOptions
+from balanced_thinking.training.options import ScaleSFTOptions
 
 
 class WeighedTokens(NamedTuple):
@@ -50,13 +50,21 @@ class TokenWeigher:
         return self.options.closing_tag_factor != 1
 
     def describe(self) -> dict[str, Any]:
-        """The options that decide what a token weighs, by name; for a checkpoint."""
-        chosen, schedule = self.options.chosen_weighting, self.schedule
-        of_segments = OF_SEGMENTS if chosen in ("scale", "sftkey") else ()
-        names = ("closing_tag_factor", "token_gate", "token_gate_on", *of_segments)
-        found = {name: getattr(self.options, name) for name in names}
-        resolved = {"schedule": schedule.name, "think_weight_start": schedule.start, "think_weight_end": schedule.end}
-        return {"weighting": chosen, **{name: resolved.get(name, value) for name, value in found.items()}}
+        """What decides the weight of a token, by the names of the options, as plain values; for a checkpoint."""
+        options, chosen = self.options, self.options.chosen_weighting
+        found: dict[str, Any] = {"weighting": chosen, "closing_tag_factor": float(options.closing_tag_factor)}
+        found |= {"token_gate": options.token_gate, "token_gate_on": options.token_gate_on}
+        if chosen in ("scale", "sftkey"):
+            found["normalize"] = options.normalize
+            found |= {f"schedule_{name}": float(getattr(self.schedule, name)) for name in ("hold_start", "hold_end")}
+        if chosen == "scale":
+            found["schedule"] = self.schedule.name
+            for end, share in (("start", 0.0), ("end", 1.0)):
+                weights = self.schedule.weights(share, moved_at=0.0)
+                found |= {f"{name}_weight_{end}": round(float(weight), 6) for name, weight in weights._asdict().items()}
+        if found.get("schedule") == "adaptive":
+            found |= {name: float(getattr(options, name)) for name in ("adaptive_tolerance", "adaptive_latest")}
+        return found
 
     def step_weights(self, progress: Progress) -> StepWeights:
         return WEIGHTINGS[self.options.chosen_weighting](self.schedule, self.options.normalize, progress)
