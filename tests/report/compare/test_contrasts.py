@@ -32,6 +32,7 @@ def differing(root: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> Table
         ({"prompt": "question", "scorer": "lmms"}, {"prompt": "question", "scorer": "exact"}, "scorer lmms (sft"),
         ({"prompt": "question", "scorer": "exact"}, {"prompt": "instructed", "scorer": "exact"}, "prompt instructed"),
         ({"max_new_tokens": 160}, {"max_new_tokens": 20}, "max_new_tokens 160 (sft, seed 0)"),
+        ({"dtype": "bfloat16"}, {"dtype": "float32"}, "dtype bfloat16 (sft, seed 0)"),
         ({"engine": "vllm"}, {"engine": "transformers"}, "engine vllm (sft, seed 0)"),
         ({"max_new_tokens": 160}, {}, ""),  # written before summaries said so
         ({"scorer": "exact"}, {"scorer": "exact", "prompt": "question", "engine": "vllm"}, ""),  # the prompt of then
