@@ -33,6 +33,7 @@ def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BALANCED_THINKING_DATA", "data")
+    monkeypatch.setenv("BALANCED_THINKING_MODEL", "model")
     training_arguments(load_recipe(recipe), tmp_path)
     assert f"--config {recipe.relative_to(RECIPES[0].parents[2])}" in recipe.read_text()
 
