@@ -152,6 +152,7 @@ def test_every_command_parses(name: str, monkeypatch: pytest.MonkeyPatch, capsys
     """The real parser takes it, and training knows every option; nothing is run."""
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setenv("BALANCED_THINKING_DATA", "data")
+    monkeypatch.setenv("BALANCED_THINKING_MODEL", "model")
     for words in commands_of(name):
         if len(words) == 1 and "-" not in words[0]:
             words = [words[0], "--help"]  # a command that is only named, such as `balanced study`
