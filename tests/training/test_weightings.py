@@ -314,6 +314,15 @@ RESUMED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"weighting": "uniform"}, {"think_weight_end": 0.1}, "weighting was uniform and is scale"),
     ({}, {"think_weight_end": 0.1}, "think_weight_end was 0.5 and is 0.1, answer_weight_end was 0.5 and is 0.9"),
     ({}, {"closing_tag_factor": 2.0}, "closing_tag_factor was 1.0 and is 2.0"),
+    ({}, {"token_gate": "dft"}, "token_gate was none and is dft"),
+    ({"token_gate": "dft"}, {"token_gate": "dft", "token_gate_on": "think"}, "token_gate_on was all and is think"),
+    ({}, {"normalize": "batch"}, "normalize was example and is batch"),
+    ({}, {"schedule_hold_end": 0.2}, "schedule_hold_end was 0.0 and is 0.2"),
+    (
+        {"weighting": "sftkey"},
+        {"weighting": "sftkey", "schedule_hold_start": 0.1},
+        "schedule_hold_start was 0.0 and is 0.1",
+    ),
     ({"schedule": "adaptive"}, {"schedule": "adaptive", "adaptive_latest": 0.4}, "adaptive_latest was 0.5 and is 0.4"),
     # the same, in other words or number types
     ({"think_weight_end": 0.5}, {"schedule": "cosine"}, ""),

@@ -194,8 +194,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
 
     def _refuse_unsuitable(self, checkpoint: str) -> None:
         super()._refuse_unsuitable(checkpoint)
-        if self.resume_choice is None:  # else recipes were compared
-            check_weighting(Path(checkpoint), self)
+        check_weighting(Path(checkpoint), self)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with self._attention():
