@@ -46,6 +46,15 @@ def test_page_and_tables_name_prompt_and_scorer(study: Path) -> None:
     assert "prompt instructed, scorer anls" in html.with_suffix(".csv").read_text()
 
 
+@pytest.mark.parametrize(("dtype", "named"), [("bfloat16", ", weights in bfloat16."), ("float32", "."), ("", ".")])
+def test_the_report_names_a_dtype_that_rounds_weights(study: Path, dtype: str, named: str) -> None:
+    for place in study.glob("*/*/eval/*/summary.json"):
+        about = json.loads(place.read_text())
+        place.write_text(json.dumps(about | {"prompt": "plain", "scorer": "exact", "dtype": dtype}))
+    write_report(study, study / "report.html", study / "report.md")
+    assert f"Evaluated with prompt plain, scorer exact{named}" in (study / "report.md").read_text()
+
+
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     extra = dict.fromkeys(("question", "gold", "prediction", "family"), SCRIPT)
     extra |= {"completion": f"<think>{SCRIPT}</think><answer>{SCRIPT}", "choices": [SCRIPT], "problems": [SCRIPT]}

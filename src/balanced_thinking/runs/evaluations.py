@@ -59,10 +59,12 @@ class Evaluation:
         return (self.summary.data or None) if self.summary else None
 
     @property
-    def prompt_and_scorer(self) -> str:
-        """The names of prompt and scorer. Old runs name no prompt: they used the question alone."""
-        known = self.summary is not None and self.summary.scorer
-        return f"prompt {self.summary.prompt}, scorer {self.summary.scorer}" if self.summary and known else ""
+    def asked(self) -> str:
+        """The names of prompt and scorer, and of a dtype other than float32. Old runs name none: the question alone."""
+        if self.summary is None or not self.summary.scorer:
+            return ""
+        weights = f", weights in {self.summary.dtype}" if self.summary.dtype not in {"", "float32"} else ""
+        return f"prompt {self.summary.prompt}, scorer {self.summary.scorer}{weights}"
 
     @property
     def protocol(self) -> dict[str, str]:

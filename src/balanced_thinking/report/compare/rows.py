@@ -19,8 +19,8 @@ class ArmRow:
 
     `seeds` is 0 for a model that was not trained here. `n` counts the items of one seed. `low` and `high` are the
     Wilson 95 % interval for `n` items. Seeds answer the same items, so more items would make it too narrow.
-    `train_seconds` includes the runs that a run started from. `asked` names the prompts and scorers. `score` is None
-    where no summary has it.
+    `train_seconds` includes the runs that a run started from. `asked` names the prompts, the scorers, and a dtype other
+    than float32. `score` is None where no summary has it.
     """
 
     arm: str
@@ -94,7 +94,7 @@ def _arm_row(
         train_seconds=train_seconds,
         relative_time=train_seconds / baseline_seconds if train_seconds is not None and baseline_seconds else None,
         score=mean_of_known(e.summary.score for e in evaluations if e.summary is not None),
-        asked=" or ".join(dict.fromkeys(e.prompt_and_scorer for e in evaluations if e.prompt_and_scorer)),
+        asked=" or ".join(dict.fromkeys(e.asked for e in evaluations if e.asked)),
     )
 
 
