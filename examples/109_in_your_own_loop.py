@@ -1,9 +1,9 @@
-"""The loss in a bare PyTorch loop: that of `balanced sft --schedule cosine`, from labels that you already have."""
+"""The loss of `balanced sft` in a bare PyTorch loop, from labels that you already have."""
 
 import torch
 
 from balanced_thinking import load_model
-from balanced_thinking.loss import count_segments, segment_weights, weighted_cross_entropy
+from balanced_thinking.loss import Schedule, count_segments, segment_weights, weighted_cross_entropy
 from balanced_thinking.segments import label_segments
 
 loaded = load_model("tiny:qwen2")  # or any model and tokenizer of transformers
@@ -19,6 +19,7 @@ def encode(question: str, think: str, answer: str) -> dict[str, torch.Tensor]:
 
 
 rows = [encode(f"How many of {n} tiles are red?", "red tile . " * n, str(n)) for n in range(1, 9)]
+schedule = Schedule("cosine", start=0.9, end=0.5)  # the weight on the reasoning; left out: that of `balanced sft`
 optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
 steps = 4
 for step in range(steps):
@@ -26,7 +27,7 @@ for step in range(steps):
     segments = [label_segments(batch["labels"], tokenizer) for batch in micro_batches]
     counts, loss = count_segments(segments), 0.0
     for batch, ids in zip(micro_batches, segments, strict=True):
-        weights = segment_weights(ids, step, steps, counts=counts)
+        weights = segment_weights(ids, step, steps, schedule=schedule, counts=counts)
         part = weighted_cross_entropy(model(input_ids=batch["input_ids"]).logits, batch["labels"], weights)
         part.backward()
         loss += part.item()

@@ -5,7 +5,7 @@ import tempfile
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
 from balanced_thinking import load_model
-from balanced_thinking.loss import count_segments, segment_weights, weighted_cross_entropy
+from balanced_thinking.loss import Schedule, count_segments, segment_weights, weighted_cross_entropy
 from balanced_thinking.segments import label_segments
 
 loaded = load_model("tiny:qwen2")  # or any model and tokenizer of transformers
@@ -25,9 +25,13 @@ class ScaleTrainer(Trainer):
         return self.accelerator.reduce(counts.to(device), "sum")
 
 
+SCHEDULE = Schedule("cosine", start=0.9, end=0.5)  # the weight on the reasoning
+
+
 def scale_loss(outputs, labels, num_items_in_batch=None):
     segments, state = label_segments(labels, tokenizer), trainer.state
-    weights = segment_weights(segments, state.global_step, state.max_steps, counts=num_items_in_batch)
+    progress = (state.global_step, state.max_steps)
+    weights = segment_weights(segments, *progress, schedule=SCHEDULE, counts=num_items_in_batch)
     return weighted_cross_entropy(outputs.logits, labels, weights)
 
 

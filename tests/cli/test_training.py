@@ -349,7 +349,7 @@ def test_a_run_begins_with_a_header_and_its_result_is_the_only_output(
     header = dict(found) if (found := re.findall(r"^(\w+) {2,}(.*)$", err, re.MULTILINE)) else {}
     assert list(header) == ["model", "device", "data", "loss", "batch", "steps", "writes"]
     assert header["data"] == "world, train: 8 examples"
-    assert header["loss"] == "plain SFT, every token counts alike (uniform)"
+    assert header["loss"] == "SCALe, cosine: reasoning / answer 1 / 0.1 to 1 / 1"
     assert header["batch"] == "6 examples a step (2 per device x 3 accumulated x 1 rank)"
     assert (header["steps"], header["writes"]) == ("2", str(run))
     assert header["device"] == "cpu, weights in float32"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.layers import merge_mappings
 from balanced_thinking.evaluation.recipe import read_evaluation_recipe
 from balanced_thinking.study.load import load_study, make_study, to_yaml
+from balanced_thinking.training.default_weights import WEIGHTING_OPTIONS, resolve_weighting
 from balanced_thinking.training.rank_change import refuse_other_ranks
 from balanced_thinking.training.recipe import Recipe, load_recipe
 from balanced_thinking.training.run_recipe import resumed_recipe
@@ -27,6 +29,8 @@ OVERLAY = {
     }
 }
 STUDY = {"arms": {"sft": {}}, "evaluate": {"world": {"max_new_tokens": 9, "options": {"n": 4}, "splits": ["test"]}}}
+TWO_WEIGHTS = resolve_weighting({})
+SCALE, EARLIER = {"weighting": "scale", "schedule": "cosine"}, {"think_weight_start": 0.9, "think_weight_end": 0.5}
 Write = Callable[[str, Any], Path]
 
 
@@ -60,7 +64,7 @@ def test_an_overlay_gives_the_keys_of_the_recipes_stage(write: Write) -> None:
     files = [write("r.yaml", RECIPE), write("o.yaml", OVERLAY)]
     found = load_recipe(files)
     assert (found.model, found.ranks, found.lora) == ("a", 1, {"r": 8, "lora_alpha": 8})
-    assert found.training == {"max_steps": 2, "seed": 1, "learning_rate": 1e-4, "weighting": "uniform"}
+    assert found.training == {"max_steps": 2, "seed": 1, "learning_rate": 1e-4} | TWO_WEIGHTS
     assert found.merged_from == [str(file) for file in files]
     grpo = load_recipe([write("g.yaml", RECIPE | {"stage": "grpo"}), files[1]])
     assert (grpo.stage, grpo.ranks, grpo.lora, grpo.training["learning_rate"]) == ("grpo", None, None, 1e-6)
@@ -89,31 +93,52 @@ def test_a_run_keeps_the_merged_recipe_and_its_files(write: Write, tmp_path: Pat
 @pytest.mark.parametrize(
     ("recorded", "resumed"),
     [
-        ({"training": {"max_steps": 2}}, "scale"),  # from before plain SFT was the default
-        ({"training": {"max_steps": 2, "weighting": None}}, "scale"),
-        ({}, "scale"),
-        ({"training": {"weighting": "uniform"}}, "uniform"),
-        ({"training": {"think_weight_end": 0.1}}, "scale"),
-        ({"stage": "grpo", "training": {"max_steps": 2}}, None),
+        ({"training": {"max_steps": 2}}, SCALE | EARLIER),
+        ({"training": {"max_steps": 2, "weighting": None}}, SCALE | EARLIER),
+        ({}, SCALE | EARLIER),
+        ({"training": {"weighting": "scale"}}, SCALE | EARLIER),
+        ({"training": {"weighting": "scale", "schedule": "linear"}}, SCALE | EARLIER | {"schedule": "linear"}),
+        ({"training": {"weighting": "uniform"}}, {"weighting": "uniform"}),
+        ({"training": {"think_weight_end": 0.1}}, SCALE | EARLIER | {"think_weight_end": 0.1}),
+        (
+            {"training": {"weighting": "scale", "answer_weight_start": 1.0, "answer_weight_end": 2.0}},
+            SCALE | EARLIER | {"answer_weight_start": 1.0, "answer_weight_end": 2.0},
+        ),
+        ({"training": TWO_WEIGHTS}, TWO_WEIGHTS),
+        ({"stage": "grpo", "training": {"max_steps": 2}}, {}),
     ],
 )
-def test_a_run_that_names_no_weighting_is_resumed_with_that_of_its_time(
-    write: Write, recorded: dict[str, Any], resumed: str | None
+def test_a_run_that_does_not_record_its_weights_is_resumed_with_those_of_its_time(
+    write: Write, recorded: dict[str, Any], resumed: dict[str, Any]
 ) -> None:
     saved = write("config.yaml", {"model": "a", "data": "b"} | recorded)
-    assert resumed_recipe(saved, None, [("max_steps", "3")]).training.get("weighting") == resumed
+    found = resumed_recipe(saved, None, [("max_steps", "3")]).training
+    assert {name: found[name] for name in WEIGHTING_OPTIONS if name in found} == resumed
 
 
-def test_a_recipe_made_in_python_names_its_weighting() -> None:
-    assert Recipe(model="a").training == {"weighting": "uniform"}
-    assert Recipe(model="a", training={"schedule": "cosine"}).training["weighting"] == "scale"
+def test_a_recipe_made_in_python_names_what_weighs_its_tokens() -> None:
+    assert Recipe(model="a").training == TWO_WEIGHTS
+    assert Recipe(model="a", training={"weighting": "uniform"}).training == {"weighting": "uniform"}
     assert Recipe(model="a", stage="grpo").training == {}
 
 
-def test_a_run_of_scale_is_not_resumed_as_plain_sft(write: Write) -> None:
-    older = write("config.yaml", RECIPE)
-    with pytest.raises(RecipeError, match=r"training.weighting was 'scale' and is 'uniform'"):
-        resumed_recipe(older, write("r.yaml", RECIPE), [])
+@pytest.mark.parametrize(
+    ("recorded", "changed", "options"),
+    [
+        ({"weighting": "uniform"}, "weighting was 'uniform' and is 'scale'", "--weighting uniform"),
+        ({}, "think_weight_end was 0.5 and is 1.0", "--think_weight_start 0.9 --think_weight_end 0.5"),
+    ],
+)
+def test_a_run_of_an_earlier_default_is_not_resumed_with_another(
+    write: Write, recorded: dict[str, Any], changed: str, options: str
+) -> None:
+    """The error has the options with which it goes on."""
+    older = write("config.yaml", RECIPE | {"training": RECIPE["training"] | recorded})
+    mine = write("r.yaml", RECIPE)
+    with pytest.raises(RecipeError, match=rf"{changed}.*\({options} where it is only the default"):
+        resumed_recipe(older, mine, [])
+    words = options.split()
+    resumed_recipe(older, mine, [(name.removeprefix("--"), text) for name, text in pairwise(words) if name[0] == "-"])
 
 
 def test_an_overlay_is_enough_where_options_name_model_and_data(write: Write) -> None:

@@ -303,7 +303,7 @@ def test_a_torn_adapter_is_refused_when_a_run_is_resumed(
     change: Callable[[Tensors], object], said: str, world_rows: Dataset, tmp_path: Path
 ) -> None:
     lora = LoraConfig(r=2, target_modules=["q_proj"])
-    args = config(tmp_path, save_strategy="steps", save_steps=1, per_device_train_batch_size=2)
+    args = config(tmp_path, think_weight_end=0.5, save_strategy="steps", save_steps=1, per_device_train_batch_size=2)
     rows = world_rows.remove_columns("images").select(range(2))
     trainer("qwen2", rows, args, peft_config=lora).train()
     checkpoint = tmp_path / "checkpoint-1"

@@ -18,12 +18,12 @@ from balanced_thinking.cli import main
 from balanced_thinking.study.load import load_study
 from balanced_thinking.study.plan import merge_mappings
 from balanced_thinking.training.checks import check_settings
+from balanced_thinking.training.default_weights import WEIGHTING_OPTIONS
 from balanced_thinking.training.recipe import Recipe, load_recipe, make_recipe
 from tests.recipes.twins import FAMILY, HARDWARE, RECIPES, Twin, TwinPlace, launch_environment, launched_ranks
 
 TRAINED = ("sft", "scale-sft", "grpo")
 SAMPLES = 64  # of a step, on every machine
-WEIGHTS = ("weighting", "schedule", "think_weight_start", "think_weight_end")
 ACCELERATE = sorted((RECIPES / "accelerate").glob("*.yaml"))
 
 
@@ -63,7 +63,7 @@ def test_the_recipes_of_a_model_differ_only_where_they_must(model: str) -> None:
     """Plain SFT and SCALe-SFT in their weights, and a study's stages in what its arms say."""
     plain, scale, grpo, study = (read(model, name) for name in (*TRAINED, "study"))
     for recipe, arm in ((plain, "sft"), (scale, "scale-sft")):
-        weights = {name: recipe["training"].pop(name) for name in WEIGHTS if name in recipe["training"]}
+        weights = {name: recipe["training"].pop(name) for name in WEIGHTING_OPTIONS if name in recipe["training"]}
         assert study["arms"][arm] == {"training": weights}
         assert recipe.pop("arm") == arm
     assert plain == scale == study["stages"]["sft"]

@@ -95,12 +95,14 @@ def test_a_seed_that_comes_back_was_not_trained_with_another_recipe_meanwhile(tm
         prepare_folder(make_study(other | {"seeds": [0, 1]}), tmp_path)
 
 
-def test_an_older_arm_without_a_weighting_continues_as_what_it_was_trained_with(tmp_path: Path) -> None:
-    """Before plain SFT was the default, `{}` meant SCALe, and neither the plan nor the run named it."""
+def test_an_older_arm_without_weights_continues_as_what_it_was_trained_with(tmp_path: Path) -> None:
+    """Once `{}` meant SCALe from 0.9 to 0.5, and neither the plan nor the run named it."""
     older = changed(arms={"scale-sft": {}})
     finish(tmp_path, older, "scale-sft/seed-0", "world-test")
     config = tmp_path / "scale-sft/seed-0/config.yaml"
-    config.write_text(config.read_text().replace("  weighting: uniform\n", ""))
-    with pytest.raises(StudyError, match=r"training.weighting was 'scale' and is 'uniform'"):
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if "weight" not in line and "schedule" not in line))
+    with pytest.raises(StudyError, match=r"training.think_weight_start was 0.9 and is 1.0"):
         prepare_folder(make_study(older), tmp_path)
-    prepare_folder(make_study(changed(arms={"scale-sft": {"training": {"weighting": "scale"}}})), tmp_path)
+    as_trained = {"think_weight_start": 0.9, "think_weight_end": 0.5}
+    prepare_folder(make_study(changed(arms={"scale-sft": {"training": as_trained}})), tmp_path)

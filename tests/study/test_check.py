@@ -105,10 +105,10 @@ def test_a_benchmark_without_an_answer_to_score_is_found_before_any_training(
 
 
 def test_two_arms_of_one_recipe_are_refused(tmp_path: Path) -> None:
-    """Plain SFT is the default, so an arm without settings is what `weighting: uniform` is."""
-    with pytest.raises(RecipeError, match="arm 'plain' and arm 'sft' have the same recipe"):
-        check_study(make_study(changed(arms={"sft": {"training": {"weighting": "uniform"}}, "plain": {}})), tmp_path)
-    check_study(make_study(changed(arms={"plain": {"training": {"schedule": "cosine"}}})), tmp_path)
+    """SCALe is the default, so an arm without settings is what `weighting: scale` is."""
+    with pytest.raises(RecipeError, match="arm 'mine' and arm 'scale' have the same recipe"):
+        check_study(make_study(changed(arms={"scale": {"training": {"weighting": "scale"}}, "mine": {}})), tmp_path)
+    check_study(make_study(changed(arms={"scale": {"training": {"schedule": "linear"}}})), tmp_path)
 
 
 def test_what_is_done_is_not_checked_again(tmp_path: Path) -> None:

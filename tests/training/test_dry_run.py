@@ -38,7 +38,7 @@ def test_a_dry_run_shows_the_plan_and_writes_no_file(empty: Path, capsys: pytest
     options = ["--lora.r", "4", "--per_device_train_batch_size", "4", "--num_train_epochs", "10", "--warmup_steps", "3"]
     evaluation = ["--validation_split", "validation", "--eval_strategy", "steps", "--eval_steps", "5"]
     evaluation += ["--validation_generate", "2", "--metric_for_best_model", "accuracy"]
-    evaluation += ["--early_stopping_patience", "3", "--schedule", "cosine"]
+    evaluation += ["--early_stopping_patience", "3"]
     assert main(["sft", *TINY, *options, *evaluation, "--validation_options.n", "3", "--dry-run"]) == 0
     assert list(empty.iterdir()) == []
     shown = lines_of(capsys.readouterr().out)
@@ -48,8 +48,8 @@ def test_a_dry_run_shows_the_plan_and_writes_no_file(empty: Path, capsys: pytest
     )
     assert shown["data"] == "world, train: 8 rows, none left out"
     assert shown["steps"] == "20, the first 3 of them warm-up, 10 times through the data"
-    assert shown["weights"].startswith("reasoning / answer 0.9 / 0.1 at step 1, ")
-    assert shown["weights"].endswith(", 0.5 / 0.5 at step 20")
+    assert shown["weights"].startswith("reasoning / answer 1 / 0.1 at step 1, ")
+    assert shown["weights"].endswith(", 1 / 1 at step 20")
     answered = "2 of them are answered; ends after 3 without a better accuracy"
     assert shown["evaluates"] == f"every 5 steps, validation: 3 rows, none left out; {answered}"
     assert "ratio 5" in shown["lengths"]

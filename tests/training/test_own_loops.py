@@ -85,7 +85,8 @@ def test_transformers_own_trainer_follows_ours_step_by_step(
     rows: Dataset, size: int, accumulation: int, tmp_path: Path
 ) -> None:
     options = {"max_steps": STEPS, "learning_rate": 1e-3, "lr_scheduler_type": "constant", "max_grad_norm": 1e9}
-    ours = trainer("qwen2", rows, config(tmp_path, **options, train_sampling_strategy="sequential"))
+    weights, schedule = {"think_weight_start": 0.8, "think_weight_end": 0.2}, Schedule("cosine", 0.8, 0.2)
+    ours = trainer("qwen2", rows, config(tmp_path, **options, **weights, train_sampling_strategy="sequential"))
     ours.train()
     model, tokenizer = build_tiny("qwen2")
     collator = ScaleCollator(tokenizer)
@@ -97,8 +98,9 @@ def test_transformers_own_trainer_follows_ours_step_by_step(
     def scale_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
         state = theirs.state
         segments = label_segments(labels, tokenizer)
-        weights = segment_weights(segments, state.global_step, state.max_steps, counts=num_items_in_batch)
-        return weighted_cross_entropy(outputs.logits, labels, weights)
+        progress = (state.global_step, state.max_steps)
+        of_tokens = segment_weights(segments, *progress, schedule=schedule, counts=num_items_in_batch)
+        return weighted_cross_entropy(outputs.logits, labels, of_tokens)
 
     def collate(found: list[Any]) -> dict[str, Any]:
         return {
@@ -120,9 +122,9 @@ def test_transformers_own_trainer_follows_ours_step_by_step(
 
 
 def test_what_cannot_be_is_refused() -> None:
-    assert segment_weights([[0, 1, 2]], 0, 1).tolist()[0] == pytest.approx([0.0, 0.9, 0.1])
+    assert segment_weights([[0, 1, 2]], 0, 1).tolist()[0] == pytest.approx([0.0, 1.0, 0.1])
     assert segment_weights([[0, 1, 2]], 2, 2).tolist() == segment_weights([[0, 1, 2]], 1, 2).tolist()
-    assert segment_weights([[0, 1, 2]], 1, 2).tolist()[0] == pytest.approx([0.0, 0.5, 0.5])
+    assert segment_weights([[0, 1, 2]], 1, 2).tolist()[0] == pytest.approx([0.0, 1.0, 1.0])
     with pytest.raises(ValueError, match="normalize is 'examples'; known: example, batch, token"):
         segment_weights([[0, 1, 2]], 0, 1, normalize="examples")
     with pytest.raises(ValueError, match=r"shape \(3,\); expected \(B, L\)"):

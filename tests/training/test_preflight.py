@@ -216,13 +216,14 @@ def test_a_resumed_run_leaves_out_the_same_rows_and_refuses_other_data(
 
 def test_a_longer_schedule_is_said_at_the_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, run = write_rows(tmp_path, *(good(number) for number in range(4))), tmp_path / "run"
-    assert main(sft(data, run, "--save_steps", "1", "--learning_rate", "1e-3", "--schedule", "cosine")) == 0
+    assert main(sft(data, run, "--save_steps", "1", "--learning_rate", "1e-3", "--think_weight_end", "0.5")) == 0
     capsys.readouterr()
     assert main(["sft", "--out", str(run), "--resume", "--max_steps", "4"]) == 0
     told = capsys.readouterr().err
     assert "max_steps was 2 and is 4: all schedules are stretched" in told
     # Step 3 of 4 is two thirds of the way along the cosine from 0.9 to 0.5.
-    assert "the weight on thinking goes from 0.500 at step 2 to 0.600 at step 3, and ends at 0.500" in told
+    changed = "go from 0.500 / 0.500 at step 2 to 0.600 / 0.400 at step 3, and end at 0.500 / 0.500"
+    assert f"the weights of reasoning / answer {changed}" in told
     assert "the learning rate goes from 0.0005 to 0.0005" in told
 
 

@@ -62,6 +62,7 @@ def test_weights_follow_the_schedule_step_by_step(world_rows: Dataset, tmp_path:
 
 def test_adaptive_schedule_moves_late_arrives_and_resumes_with_its_state(world_rows: Dataset, tmp_path: Path) -> None:
     options = {"schedule": "adaptive", "max_steps": 12, "adaptive_latest": 0.7, "adaptive_tolerance": 0.01}
+    options |= {"think_weight_start": 0.9, "think_weight_end": 0.5}
     rows, saving = world_rows.remove_columns("images"), {"save_strategy": "steps", "save_steps": 9}
     undisturbed = trainer("qwen2", rows, config(tmp_path, **options, **saving))
     undisturbed.train()
@@ -425,7 +426,7 @@ def test_run_stops_before_an_update_that_is_not_finite(world_rows: Dataset, tmp_
 
 
 def test_frozen_vision_tower_and_head_train_the_rest(world_rows: Dataset, tmp_path: Path) -> None:
-    run = trainer("llava_next", world_rows, config(tmp_path, max_steps=3, learning_rate=5e-3))
+    run = trainer("llava_next", world_rows, config(tmp_path, weighting="uniform", max_steps=3, learning_rate=5e-3))
     for name, parameter in run.model.named_parameters():
         parameter.requires_grad_("vision" not in name and "lm_head" not in name)
     head = run.model.lm_head.weight.clone()
@@ -534,9 +535,11 @@ def test_a_row_cut_short_by_a_kill_is_no_obstacle_to_resuming(tmp_path: Path) ->
 def test_a_logging_step_reads_as_one_line() -> None:
     from balanced_thinking.training.callbacks import format_log_line
 
-    entry = {"loss": 0.25, "think_nll": 0.5, "answer_nll": 0.125, "w_think": 0.9, "tokens_per_second": 12345.6}
+    entry = {"loss": 0.25, "think_nll": 0.5, "answer_nll": 0.125, "w_think": 0.9, "w_answer": 0.1}
+    entry |= {"tokens_per_second": 12345.6}
     assert format_log_line(7, entry | {"epoch": 1.0}) == (
-        "step 7: loss 0.25, think 0.5, answer 0.125 nats per token, weight on thinking 0.90, 12,346 tokens/s"
+        "step 7: loss 0.25, think 0.5, answer 0.125 nats per token, weight on thinking 0.90, on the answer 0.10, "
+        "12,346 tokens/s"
     )
     assert format_log_line(7, {"train_runtime": 3.0}) is None
 

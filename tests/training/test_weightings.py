@@ -27,6 +27,7 @@ from balanced_thinking.training.header import describe_weighting
 from balanced_thinking.training.metrics import SegmentTotals
 from balanced_thinking.training.options import ScaleSFTOptions
 from balanced_thinking.training.recipe import make_recipe
+from balanced_thinking.training.run_recipe import load_run_recipe
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 from balanced_thinking.training.weighing import TokenWeigher
@@ -35,7 +36,7 @@ from tests.tiny_training import GradNorms, config, logged, losses, trainer
 
 FACTOR = 4.0
 TAGS = ("</think>", "<answer>", "</answer>", "<|im_end|>")
-TWO_WEIGHTS = {"think_weight_start": 0.6, "answer_weight_start": 1.5, "answer_weight_end": 1.0}
+MOVING = {"think_weight_start": 0.6, "think_weight_end": 0.5, "answer_weight_start": 1.5, "answer_weight_end": 1.0}
 # (options, means, weights of thinking and answer)
 CASES: dict[str, tuple[dict[str, Any], str, tuple[float, float]]] = {
     "example means and a gate": (
@@ -44,7 +45,7 @@ CASES: dict[str, tuple[dict[str, Any], str, tuple[float, float]]] = {
         (1.0, 1.0),
     ),
     "closing tags of plain SFT": ({"weighting": "uniform", "closing_tag_factor": FACTOR}, "token", (1.0, 1.0)),
-    "everything": (TWO_WEIGHTS | {"closing_tag_factor": FACTOR, "token_gate": "eaft"}, "example", (0.6, 1.5)),
+    "everything": (MOVING | {"closing_tag_factor": FACTOR, "token_gate": "eaft"}, "example", (0.6, 1.5)),
 }
 
 
@@ -221,20 +222,19 @@ def test_options_that_contradict_are_refused_by_name(options: dict[str, Any], me
 @pytest.mark.parametrize(
     ("options", "weighting"),
     [
-        ({}, "uniform"),
-        ({"packing": True, "closing_tag_factor": 5.0, "token_gate": "dft"}, "uniform"),
-        ({"schedule": "cosine"}, "scale"),
-        ({"think_weight_start": 0.9}, "scale"),
+        ({}, "scale"),
+        ({"packing": True, "closing_tag_factor": 5.0, "token_gate": "dft"}, "scale"),
         ({"think_weight_end": 0.0}, "scale"),
-        ({"answer_weight_start": 0.0, "answer_weight_end": 1.0}, "scale"),
         ({"normalize": "batch"}, "scale"),
-        ({"schedule_hold_end": 0.2}, "scale"),
+        ({"reasoning_format": "direct"}, "uniform"),  # without thinking there is nothing to balance
+        ({"reasoning_format": "direct", "schedule": "linear"}, "scale"),
+        ({"reasoning_format": "deepseek-r1"}, "scale"),
         ({"schedule": "cosine", "weighting": "uniform"}, "uniform"),
         ({"weighting": "sftkey"}, "sftkey"),
         ({"weighting": "scale"}, "scale"),
     ],
 )
-def test_plain_sft_is_the_default_unless_options_weigh_the_segments(
+def test_scale_is_the_default_unless_there_is_no_thinking(
     options: dict[str, Any], weighting: str, tmp_path: Path
 ) -> None:
     """The same in Python, in a recipe, and for whoever weighs tokens without a trainer."""
@@ -247,27 +247,59 @@ def test_plain_sft_is_the_default_unless_options_weigh_the_segments(
     assert replace(args, think_weight_end=0.2).chosen_weighting == (options.get("weighting") or "scale")
 
 
-def test_scale_goes_from_09_to_05_by_default(tmp_path: Path) -> None:
-    args = ScaleSFTConfig(str(tmp_path), weighting="scale")
-    assert args.weight_schedule() == Schedule("cosine", 0.9, 0.5)
+@pytest.mark.parametrize(
+    ("options", "schedule"),
+    [
+        ({}, Schedule("cosine", 1.0, 1.0, answer_start=0.1, answer_end=1.0)),
+        ({"weighting": "scale", "schedule": "linear"}, Schedule("linear", 1.0, 1.0, answer_start=0.1, answer_end=1.0)),
+        ({"schedule_hold_end": 0.2}, Schedule("cosine", 1.0, 1.0, 0.0, 0.2, answer_start=0.1, answer_end=1.0)),
+        # a think weight alone: the answer's is 1 minus it
+        ({"think_weight_start": 0.8}, Schedule("cosine", 0.8, 0.5)),
+        ({"think_weight_end": 0.1}, Schedule("cosine", 0.9, 0.1)),
+        ({"think_weight_end": 0.0, "schedule": "step"}, Schedule("step", 0.9, 0.0)),
+        # the answer's own weights
+        (
+            {"answer_weight_start": 0.2, "answer_weight_end": 2.0},
+            Schedule("cosine", 1.0, 1.0, answer_start=0.2, answer_end=2.0),
+        ),
+        (
+            {"answer_weight_start": 0.2, "answer_weight_end": 2.0, "think_weight_end": 0.0},
+            Schedule("cosine", 1.0, 0.0, answer_start=0.2, answer_end=2.0),
+        ),
+        ({"schedule": "answer-only"}, Schedule("answer-only")),
+    ],
+)
+def test_end_points_that_are_not_given_follow_from_those_that_are(
+    options: dict[str, Any], schedule: Schedule, tmp_path: Path
+) -> None:
+    """The same in Python, and in the recipe that a run records and reads again."""
+    assert ScaleSFTConfig(str(tmp_path), **options).weight_schedule() == schedule
+    recipe = make_recipe({"training": options}, "the recipe")
+    assert ScaleSFTOptions(**recipe.training).weight_schedule() == schedule
+    (tmp_path / "config.yaml").write_text(recipe.to_yaml())
+    assert load_run_recipe(tmp_path / "config.yaml") == recipe
 
 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({}, "plain SFT, every token counts alike (uniform)"),
+        ({}, "SCALe, cosine: reasoning / answer 1 / 0.1 to 1 / 1"),
+        ({"reasoning_format": "direct"}, "plain SFT, every token counts alike (uniform)"),
         (
             {"weighting": "uniform", "schedule": "linear", "think_weight_end": 0.1},
             "plain SFT, every token counts alike (uniform); without effect: schedule, think_weight_end (for "
             "--weighting scale)",
         ),
-        ({"schedule": "cosine"}, "SCALe, cosine: reasoning / answer 0.9 / 0.1 to 0.5 / 0.5"),
+        ({"think_weight_end": 0.5}, "SCALe, cosine: reasoning / answer 0.9 / 0.1 to 0.5 / 0.5"),
         (
             {"schedule": "adaptive", "think_weight_end": 0.1},
             "SCALe, adaptive: reasoning / answer 0.9 / 0.1 to 0.1 / 0.9",
         ),
-        ({"schedule": "constant"}, "SCALe, constant: reasoning / answer 0.9 / 0.1 to 0.9 / 0.1"),
-        (TWO_WEIGHTS, "SCALe, cosine: reasoning / answer 0.6 / 1.5 to 0.5 / 1"),
+        (
+            {"schedule": "constant", "think_weight_start": 0.4},
+            "SCALe, constant: reasoning / answer 0.4 / 0.6 to 0.4 / 0.6",
+        ),
+        (MOVING, "SCALe, cosine: reasoning / answer 0.6 / 1.5 to 0.5 / 1"),
         ({"weighting": "sftkey", "schedule_hold_start": 0.2}, "plain SFT, then the answer alone (sftkey)"),
     ],
 )
@@ -312,7 +344,18 @@ def test_deepspeed_cannot_match_a_norm() -> None:
 RESUMED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"weighting": "uniform"}, "weighting was scale and is uniform"),
     ({"weighting": "uniform"}, {"think_weight_end": 0.1}, "weighting was uniform and is scale"),
-    ({}, {"think_weight_end": 0.1}, "think_weight_end was 0.5 and is 0.1, answer_weight_end was 0.5 and is 0.9"),
+    (
+        {"think_weight_end": 0.5},
+        {"think_weight_end": 0.1},
+        "think_weight_end was 0.5 and is 0.1, answer_weight_end was 0.5 and is 0.9",
+    ),
+    # the earlier default
+    (
+        {"think_weight_start": 0.9},
+        {},
+        "think_weight_start was 0.9 and is 1.0, think_weight_end was 0.5 and is 1.0, answer_weight_end was 0.5 and is "
+        "1.0",
+    ),
     ({}, {"closing_tag_factor": 2.0}, "closing_tag_factor was 1.0 and is 2.0"),
     ({}, {"token_gate": "dft"}, "token_gate was none and is dft"),
     ({"token_gate": "dft"}, {"token_gate": "dft", "token_gate_on": "think"}, "token_gate_on was all and is think"),
@@ -325,13 +368,21 @@ RESUMED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ),
     ({"schedule": "adaptive"}, {"schedule": "adaptive", "adaptive_latest": 0.4}, "adaptive_latest was 0.5 and is 0.4"),
     # the same, in other words or number types
-    ({"think_weight_end": 0.5}, {"schedule": "cosine"}, ""),
-    ({}, {"answer_weight_start": 0.1, "answer_weight_end": 0.5}, ""),
-    ({"think_weight_end": np.float32(0.5)}, {"closing_tag_factor": np.int64(1)}, ""),
+    ({"think_weight_end": 1.0, "answer_weight_start": 0.1, "answer_weight_end": 1.0}, {"schedule": "cosine"}, ""),
+    (
+        {"think_weight_end": 0.5},
+        {"think_weight_start": 0.9, "think_weight_end": 0.5, "answer_weight_start": 0.1, "answer_weight_end": 0.5},
+        "",
+    ),
+    ({"think_weight_end": np.float32(0.5)}, {"think_weight_end": 0.5, "closing_tag_factor": np.int64(1)}, ""),
     # what changes plays no part
     ({"weighting": "uniform"}, {"weighting": "uniform", "think_weight_end": 0.1}, ""),
     ({"weighting": "sftkey"}, {"weighting": "sftkey", "schedule": "linear", "think_weight_start": 0.8}, ""),
-    ({"schedule": "constant"}, {"schedule": "constant", "think_weight_end": 0.1}, ""),
+    (
+        {"schedule": "constant", "think_weight_end": 0.5},
+        {"schedule": "constant", "think_weight_end": 0.1},
+        "",
+    ),
     ({}, {"adaptive_latest": 0.4}, ""),
 ]
 
@@ -368,9 +419,10 @@ def test_a_checkpoint_of_the_earlier_default_is_continued_only_where_the_weighti
     older = older_checkpoint(tmp_path, {}, **({} if sealed else {"w_think": 0.8}))
     if not sealed:
         (older / "manifest.json").unlink()
-    with pytest.raises(ValueError, match=r"does not say what weighed its tokens .* an earlier version, whose default"):
-        check_weighting(older, resuming(tmp_path, weighting=None))
-    for known in ({"weighting": "scale"}, {"weighting": "uniform"}, {"weighting": None, "schedule": "linear"}):
+    for unknown in ({"weighting": None}, {"weighting": "scale"}, {"weighting": None, "schedule": "linear"}):
+        with pytest.raises(ValueError, match=r"does not say what weighed its tokens .* which had other defaults"):
+            check_weighting(older, resuming(tmp_path, **unknown))
+    for known in ({"weighting": None, "think_weight_end": 0.5}, {"weighting": "uniform"}, {"weighting": "sftkey"}):
         check_weighting(older, resuming(tmp_path, **known))
 
 

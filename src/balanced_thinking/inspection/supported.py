@@ -28,13 +28,11 @@ class Supported(NamedTuple):
 
 
 _GRID = "The grid: two bases, four kinds of data"
-_TWO_WEIGHTS = (
-    "--think_weight_start 1 --think_weight_end 1 --answer_weight_start 0.1 --answer_weight_end 1, which is two weights"
-)
-# conclusion, steps, setting as options of `balanced sft`, heading of docs/results.md
+_TWO_WEIGHTS = "two weights, the default"
+# conclusion, steps, setting, heading of docs/results.md
 SUPPORTED = (
-    Supported("stated", "agreeing", "--weighting uniform, the default", _GRID),
-    Supported("stated", "conflicting", "--weighting uniform, the default", _GRID),
+    Supported("stated", "agreeing", _TWO_WEIGHTS, _GRID),
+    Supported("stated", "conflicting", _TWO_WEIGHTS, _GRID),
     Supported("mixed", "agreeing"),  # measured: no
     Supported("mixed", "conflicting"),  # measured: no
     Supported("unstated", "agreeing", _TWO_WEIGHTS, _GRID),

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from balanced_thinking.loss.schedules import Schedule
+from balanced_thinking.loss.schedules import TWO_WEIGHTS, Schedule
 from balanced_thinking.loss.variants import NORMALIZE
 from balanced_thinking.loss.weights import count_examples_and_tokens, token_weights
 from balanced_thinking.segments.labels import UNSUPERVISED
@@ -46,8 +46,8 @@ def segment_weights(
         counts: `count_segments` over all micro-batches of the step, so that the loss does not depend on how it is
             divided; None where these segments are the complete step.
 
-    The weights of a step sum to 1. Raises ValueError for an unknown `normalize`, a step above `total_steps` and
-    segments of another shape.
+    The weights of a step sum to 1, unless the schedule has two weights, as the default has. Raises ValueError for an
+    unknown `normalize`, a step above `total_steps` and segments of another shape.
     """
     if normalize not in NORMALIZE:
         raise ValueError(f"normalize is {normalize!r}; known: {', '.join(NORMALIZE)}")
@@ -57,7 +57,7 @@ def segment_weights(
     if ids.dim() != 2:
         raise ValueError(f"segments have the shape {tuple(ids.shape)}; expected (B, L), a row per example")
     counts = count_segments([ids]) if counts is None else counts.to(ids.device)
-    think, answer = (schedule or Schedule()).weights(min(1.0, step / max(1, total_steps - 1)))
+    think, answer = (schedule or TWO_WEIGHTS).weights(min(1.0, step / max(1, total_steps - 1)))
     weights = token_weights(ids[:, 1:], counts, think, answer, normalize)
     return torch.cat([weights.new_zeros(len(ids), 1), weights], dim=1)
 

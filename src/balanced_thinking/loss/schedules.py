@@ -133,6 +133,11 @@ class Schedule:
         return min(1.0, max(0.0, (progress - hold) / moving)) if moving > 0 else float(progress > hold)
 
 
+# What is used where nothing is given, in `balanced sft` as in a loop of one's own: the reasoning keeps its weight, and
+# the answer gains some. Chosen and confirmed in docs/results.md.
+TWO_WEIGHTS = Schedule("cosine", start=1.0, end=1.0, answer_start=0.1, answer_end=1.0)
+
+
 @dataclass(frozen=True)
 class FlatteningRule:
     """Decides when the think loss has flattened.

@@ -14,6 +14,7 @@ from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.runs.directory import is_finished
 from balanced_thinking.runs.paths import RunFiles, StudyFiles
 from balanced_thinking.study.plan import PlannedRun, Study, planned_chain
+from balanced_thinking.training.default_weights import WEIGHTING_OPTIONS
 from balanced_thinking.training.recipe import HARMLESS_KEYS, Recipe, describe_changes
 from balanced_thinking.training.run_recipe import load_run_recipe
 
@@ -45,8 +46,8 @@ def refused_changes(old: Study, new: Study, root: Path) -> list[str]:
 def _training_changes(old: PlannedRun, new: PlannedRun) -> Iterator[str]:
     relations = [("stage", old.stage, new.stage), ("after", old.after, new.after)]
     yield from (f"{old.title}: {key} was {was!r} and is {now!r}" for key, was, now in relations if was != now)
-    # An older plan that names no weighting meant `scale`. What was trained is in the runs, which are compared, too.
-    ignored = HARMLESS_KEYS | {"training.weighting"}
+    # Defaults have changed: what a plan without weights meant is in the runs, which are compared, too.
+    ignored = HARMLESS_KEYS | {f"training.{name}" for name in WEIGHTING_OPTIONS}
     yield from (f"{old.title}: {change}" for change in describe_changes(old.recipe, new.recipe, ignored))
 
 

@@ -37,6 +37,7 @@ _SHOWN = {
     "eval_accuracy": "{:.1%} of the answers right",
     "eval_malformed": "{:.1%} malformed",
     "w_think": "weight on thinking {:.2f}",
+    "w_answer": "on the answer {:.2f}",
     "grad_norm": "gradient norm {:.3g}",
     "tokens_per_second": "{:,.0f} tokens/s",
 }

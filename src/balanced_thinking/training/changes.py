@@ -54,18 +54,19 @@ def describe_resume_changes(before: Recipe, now: Recipe) -> Iterator[str]:
 def check_weighting(checkpoint: Path, trainer: Any) -> None:
     """Logs what weighs the tokens otherwise than before the checkpoint.
 
-    Raises ValueError for a checkpoint that does not say its weighting, as those of earlier versions, which had another
-    default, where `weighting` is not given. One that neither has our manifest nor has logged a step is not recognised.
+    Raises ValueError for a checkpoint that does not say its weighting where the weights are not given: it is of an
+    earlier version, which had other defaults. One that neither has our manifest nor has logged a step is not
+    recognised.
     """
     about, weigher = read_about(checkpoint), trainer.weigher
     before, now = about.get(ABOUT_WEIGHTING), weigher.describe()
     if before is None:
-        open_to_default = weigher.options.weighting is None and now["weighting"] != "scale"
-        if open_to_default and (about.get("kind") == "checkpoint" or _has_logged_weights(checkpoint)):
+        stated = weigher.options.weighting not in (None, "scale") or weigher.options.states_end_points
+        if not stated and (about.get("kind") == "checkpoint" or _has_logged_weights(checkpoint)):
             raise ValueError(
-                f"{checkpoint} does not say what weighed its tokens (it was saved by an earlier version, whose default "
-                f"was 'scale', or has no manifest), and weighting is not given, which means {now['weighting']!r}; set "
-                "weighting to what it was trained with, such as weighting='scale' or weighting='uniform'"
+                f"{checkpoint} does not say what weighed its tokens (it was saved by an earlier version, which had "
+                "other defaults, or has no manifest), and the weights are not given; set those that it was trained "
+                "with, such as think_weight_start=0.9 and think_weight_end=0.5, or weighting='uniform'"
             )
         return
     changed = [name for name in now if name in before and before[name] != now[name]]
@@ -100,13 +101,13 @@ def describe_schedule_change(trainer: Any, state: ResumeState, steps: int) -> st
     parts = [f"max_steps was {state.max_steps:,} and is {steps:,}: all schedules are stretched over the new number"]
     if hasattr(trainer, "schedule") and args.chosen_weighting == "scale" and trainer.schedule.name != "adaptive":
         weigh = trainer.schedule.weights
-        last, new = (
-            weigh((state.step - 1) / max(1, state.max_steps - 1)).think,
-            weigh(state.step / max(1, steps - 1)).think,
+        last, new, end = (
+            f"{one.think:.3f} / {one.answer:.3f}"
+            for one in map(weigh, ((state.step - 1) / max(1, state.max_steps - 1), state.step / max(1, steps - 1), 1.0))
         )
         parts.append(
-            f"the weight on thinking goes from {last:.3f} at step {state.step:,} to {new:.3f} at step "
-            f"{state.step + 1:,}, and ends at {weigh(1.0).think:.3f}"
+            f"the weights of reasoning / answer go from {last} at step {state.step:,} to {new} at step "
+            f"{state.step + 1:,}, and end at {end}"
         )
     rates = _learning_rates(args, state, steps)
     if rates is not None:

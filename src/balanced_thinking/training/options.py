@@ -11,13 +11,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.loss.schedules import SCHEDULES, FlatteningRule, Schedule
+from balanced_thinking.loss.schedules import SCHEDULES, TWO_WEIGHTS, FlatteningRule, Schedule
 from balanced_thinking.loss.variants import HEAD_IMPLEMENTATIONS, NORMALIZE, TOKEN_GATE_ON, TOKEN_GATES
 from balanced_thinking.loss.weightings import WEIGHTINGS
 from balanced_thinking.scoring.scorers import SCORERS, get_scorer
 from balanced_thinking.segments import get_format
 from balanced_thinking.segments.trim import OVERFLOW
 from balanced_thinking.training.algorithms import ALGORITHMS
+from balanced_thinking.training.default_weights import (
+    END_POINTS,
+    ONE_WEIGHT,
+    WEIGHTING_OPTIONS,
+    resolve_segment_weights,
+    resolve_weighting,
+)
 from balanced_thinking.training.rewards import REWARDS, check_rewards
 
 WEIGHTING = tuple(WEIGHTINGS)
@@ -27,12 +34,11 @@ _CREDIT_SCHEDULES = [name for name in SCHEDULES if name != "adaptive"]  # adapti
 # TRL's arguments for which the commands have other defaults. `disable_tqdm` is among them because transformers would
 # hide the progress bar from a user who asks for fewer warnings.
 DEFAULTS = {"report_to": "none", "logging_steps": 10, "save_total_limit": 2, "disable_tqdm": False}
-# The weights of the segments: who gives one of these, and no weighting, means `scale`.
+# What only `scale` follows.
 _OF_SEGMENTS = (
-    *("schedule", "think_weight_start", "think_weight_end", "answer_weight_start", "answer_weight_end"),
+    *WEIGHTING_OPTIONS[1:],
     *("schedule_hold_start", "schedule_hold_end", "adaptive_tolerance", "adaptive_latest", "normalize"),
 )
-_SCALE: dict[str, Any] = {"schedule": "cosine", "think_weight_start": 0.9, "think_weight_end": 0.5}
 DEFAULTS_HELP = {
     "report_to": "Where metrics go besides metrics.jsonl: tensorboard, trackio, wandb ...",
     "logging_steps": "Optimizer steps per row of metrics.jsonl.",
@@ -63,20 +69,21 @@ class ScaleSFTOptions:
     weighting: str | None = option_field(
         None,
         f"{', '.join(WEIGHTING)}. uniform: plain SFT, one mean over all supervised tokens; example-mean: plain SFT, a "
-        "mean over each example, then over the examples; sftkey: uniform, then the answer alone; null: scale where a "
-        "schedule or a segment's weight is given, else uniform.",
+        "mean over each example, then over the examples; sftkey: uniform, then the answer alone; null: scale.",
     )
     schedule: str | None = option_field(
         None,
-        f"How the weight moves from thinking to answering: {', '.join(SCHEDULES)}; null: {_SCALE['schedule']}.",
+        f"How the weight moves from thinking to answering: {', '.join(SCHEDULES)}; null: {TWO_WEIGHTS.name}.",
     )
     think_weight_start: float | None = option_field(
         None,
-        "Weight of the think segment at the first step; the answer's is 1 minus it; null: "
-        f"{_SCALE['think_weight_start']}.",
+        f"Weight of the think segment at the first step. The answer's is 1 minus it, unless it has its own. null: "
+        f"{ONE_WEIGHT['think_weight_start']} if only think_weight_end is given, else {TWO_WEIGHTS.start:g}.",
     )
     think_weight_end: float | None = option_field(
-        None, f"Weight of the think segment at the last step; null: {_SCALE['think_weight_end']}."
+        None,
+        f"Weight of the think segment at the last step. null: {ONE_WEIGHT['think_weight_end']} if only "
+        f"think_weight_start is given, else {TWO_WEIGHTS.end:g}.",
     )
     schedule_hold_start: float = option_field(
         0.0, "Share of training, at its start, during which the weight stays constant."
@@ -131,10 +138,13 @@ class ScaleSFTOptions:
     # New ones come last, because scripts may rely on the order.
     answer_weight_start: float | None = option_field(
         None,
-        "Weight of the answer at the first step, independent of the think weight; null: 1 minus the think weight.",
+        "Weight of the answer at the first step, independent of the think weight. null: 1 minus a think weight that is "
+        f"given, else {TWO_WEIGHTS.answer_start}.",
     )
     answer_weight_end: float | None = option_field(
-        None, "Weight of the answer at the last step; set together with answer_weight_start."
+        None,
+        "Weight of the answer at the last step; set together with answer_weight_start. null: 1 minus a think weight "
+        f"that is given, else {TWO_WEIGHTS.answer_end:g}.",
     )
     closing_tag_factor: float = option_field(
         1.0,
@@ -182,20 +192,24 @@ class ScaleSFTOptions:
     @property
     def chosen_weighting(self) -> str:
         """`weighting`, or what it is where it is null."""
-        return default_weighting(vars(self)) if self.weighting is None else self.weighting
+        return resolve_weighting(vars(self))["weighting"]
+
+    @property
+    def states_end_points(self) -> bool:
+        """Whether a weight of a segment is given."""
+        return any(getattr(self, name) is not None for name in END_POINTS)
 
     def weight_schedule(self) -> Schedule:
-        name, start, end = (_SCALE[key] if (own := getattr(self, key)) is None else own for key in _SCALE)
-        holds = (self.schedule_hold_start, self.schedule_hold_end)
-        return Schedule(name, start, end, *holds, self.answer_weight_start, self.answer_weight_end)
-
-
-def default_weighting(values: Mapping[str, Any]) -> str:
-    """What `weighting` is where it is not given: plain SFT, unless options weigh the segments.
-
-    No setting of SCALe was shown to be never worse than plain SFT (docs/results.md).
-    """
-    return "scale" if any(given_segment_options(values)) else "uniform"
+        chosen = resolve_segment_weights(vars(self))
+        return Schedule(
+            chosen["schedule"],
+            chosen["think_weight_start"],
+            chosen["think_weight_end"],
+            self.schedule_hold_start,
+            self.schedule_hold_end,
+            chosen.get("answer_weight_start"),
+            chosen.get("answer_weight_end"),
+        )
 
 
 def given_segment_options(values: Mapping[str, Any]) -> Iterator[str]:

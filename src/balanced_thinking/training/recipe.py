@@ -40,7 +40,7 @@ from balanced_thinking.models.part_names import PARTS
 from balanced_thinking.models.quantization import QUANTIZATIONS
 from balanced_thinking.training.arguments import LORA_SYNONYMS, argument_types, lora_types, refuse_credentials
 from balanced_thinking.training.auto_batch import DIVISION_KEYS, is_same_but_divided
-from balanced_thinking.training.options import default_weighting
+from balanced_thinking.training.default_weights import resolve_weighting
 
 STAGES = ("sft", "grpo")
 _EXAMPLE = "recipes/qwen2.5-vl-3b/scale-sft.yaml"
@@ -124,9 +124,9 @@ class Recipe:
     training: dict[str, Any] = _recipe_key({}, "Training arguments: all that follow.")
 
     def __post_init__(self) -> None:
-        """A run records its weighting, so that it stays the same where the default changes."""
-        if self.stage == "sft" and self.training.get("weighting") is None:
-            self.training = {**self.training, "weighting": default_weighting(self.training)}
+        """A run records what weighs its tokens, so that it stays the same where the default changes."""
+        if self.stage == "sft":
+            self.training = self.training | resolve_weighting(self.training)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False)
@@ -188,10 +188,11 @@ def make_recipe(raw: Mapping[str, Any], where: str) -> Recipe:
 
 
 def describe_changes(before: Recipe, now: Recipe, ignored_keys: Collection[str]) -> list[str]:
-    """In words, where two recipes differ except in `ignored_keys`."""
+    """In words, where two recipes differ except in `ignored_keys`; first what both state."""
     ignored_keys = {*ignored_keys, *(DIVISION_KEYS if is_same_but_divided(before, now) else ())}
     old, new = _flatten_keys(asdict(before)), _flatten_keys(asdict(now))
-    changed = sorted(key for key in old | new if old.get(key) != new.get(key) and key not in ignored_keys)
+    changed = [key for key in old | new if old.get(key) != new.get(key) and key not in ignored_keys]
+    changed.sort(key=lambda key: (old.get(key) is None or new.get(key) is None, key))
     return [f"{key} was {format_value(old.get(key))} and is {format_value(new.get(key))}" for key in changed]
 
 

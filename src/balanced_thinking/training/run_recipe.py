@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.layers import Paths
 from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.runs.paths import RunFiles
+from balanced_thinking.training.default_weights import WEIGHTING_OPTIONS
 from balanced_thinking.training.rank_change import keys_that_ranks_divide
 from balanced_thinking.training.recipe import HARMLESS_KEYS, Recipe, describe_changes, load_recipe
 from balanced_thinking.training.recorded_functions import search_recorded_places
@@ -20,16 +21,27 @@ RESUME_MAY_CHANGE |= {"on_bad_row", "verify_images", "preflight", "ranks"}
 RESUME_MAY_CHANGE |= {"training.on_nonfinite", "training.nonfinite_limit"}
 RESUME_MAY_CHANGE |= {"training.early_stopping_patience", "training.early_stopping_threshold"}
 
+_EARLIER_DEFAULTS = {"weighting": "scale", "schedule": "cosine", "think_weight_start": 0.9, "think_weight_end": 0.5}
+
 
 def load_run_recipe(config: Path, overrides: Sequence[tuple[str, str]] = ()) -> Recipe:
     """The recipe that a run has recorded, with options over it.
 
-    Runs name their weighting since plain SFT is the default; one that does not is older, and was trained with `scale`.
+    Runs record what weighs their tokens. What one does not record is what earlier versions had by default.
     """
     recipe = load_recipe(config, overrides)  # refuses what is no recipe
-    if recipe.stage != "sft" or (read_yaml_file(config).get("training") or {}).get("weighting") is not None:
+    training = read_yaml_file(config).get("training") or {}
+    if recipe.stage != "sft" or training.get("weighting") not in (None, "scale"):
         return recipe
-    return load_recipe(config, [("weighting", "scale"), *overrides])
+    older = [(name, str(value)) for name, value in _EARLIER_DEFAULTS.items() if training.get(name) is None]
+    return load_recipe(config, [*older, *overrides]) if older else recipe
+
+
+def _options_of_weights(before: Recipe, now: Recipe) -> Iterator[str]:
+    """The options that give a recipe the weights of another, as far as they differ."""
+    for name in WEIGHTING_OPTIONS:
+        if (own := before.training.get(name)) is not None and own != now.training.get(name):
+            yield f"--{name} {own}"
 
 
 def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[str, str]]) -> Recipe:
@@ -41,8 +53,8 @@ def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[
     recipe = load_recipe(config, overrides) if config else load_run_recipe(saved, overrides)
     may_change = RESUME_MAY_CHANGE | keys_that_ranks_divide(RunFiles(saved.parent).checkpoints)
     if changed := describe_changes(load_run_recipe(saved), recipe, may_change):
-        older = any(change.startswith("training.weighting was 'scale'") for change in changed)
-        hint = " (--weighting scale where it is only the default that has changed)" if older else ""
+        own = " ".join(_options_of_weights(load_run_recipe(saved), recipe))
+        hint = f" ({own} where it is only the default that has changed)" if own else ""
         raise RecipeError(
             f"{saved.parent} cannot be resumed with another recipe: {'; '.join(changed[:3])}; undo the change{hint}, "
             "or start a new run with another --out"

@@ -37,8 +37,8 @@ class Panel:
 PANELS = (
     Panel("think_nll", "Loss on the reasoning", "nats per token", True),
     Panel("answer_nll", "Loss on the answer", "nats per token", True),
-    Panel("w_think", "Weight on the reasoning", "share of the loss"),
-    Panel("w_answer", "Weight on the answer", "share of the loss"),
+    Panel("w_think", "Weight on the reasoning", "factor of its mean loss"),
+    Panel("w_answer", "Weight on the answer", "factor of its mean loss"),
     Panel("think_accuracy", "Next-token accuracy in the reasoning", "share of tokens"),
     Panel("answer_accuracy", "Next-token accuracy in the answer", "share of tokens"),
     Panel("eval_think_nll", "Held-out loss on the reasoning", "nats per token", True),

@@ -1,0 +1,37 @@
+"""What weighs the tokens where training arguments leave it open. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from balanced_thinking.loss.schedules import FIXED_WEIGHTS, TWO_WEIGHTS
+
+_THINK = {"think_weight_start": TWO_WEIGHTS.start, "think_weight_end": TWO_WEIGHTS.end}
+_ANSWER = {"answer_weight_start": TWO_WEIGHTS.answer_start, "answer_weight_end": TWO_WEIGHTS.answer_end}
+END_POINTS = (*_THINK, *_ANSWER)
+_OF_SCALE = ("schedule", *END_POINTS)
+WEIGHTING_OPTIONS = ("weighting", *_OF_SCALE)  # a run records these
+ONE_WEIGHT = {"think_weight_start": 0.9, "think_weight_end": 0.5}  # where only one of them is given
+
+
+def resolve_weighting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The weighting that some training arguments ask for, with all that decides it, as training arguments.
+
+    Where nothing is given, it is `scale` with two weights, which was never shown to be worse than plain SFT
+    (docs/results.md), and plain SFT for answers without thinking.
+    """
+    answers_alone = values.get("reasoning_format") == "direct" and all(values.get(name) is None for name in _OF_SCALE)
+    chosen = values.get("weighting") or ("uniform" if answers_alone else "scale")
+    return {"weighting": chosen} | (resolve_segment_weights(values) if chosen == "scale" else {})
+
+
+def resolve_segment_weights(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The schedule and its end points. Without the answer's own, its weight is 1 minus that of thinking."""
+    given = {name: value for name in _OF_SCALE if (value := values.get(name)) is not None}
+    chosen = {"schedule": TWO_WEIGHTS.name} | given
+    if any(name in given for name in _ANSWER):
+        return _THINK | chosen
+    if any(name in given for name in _THINK) or str(chosen["schedule"]) in FIXED_WEIGHTS:
+        return ONE_WEIGHT | chosen
+    return _THINK | _ANSWER | chosen
