@@ -9,9 +9,11 @@ examples = load_data("world", options={"n": 32, "ratio": 5}).examples  # or load
 
 args = ScaleSFTConfig(
     tempfile.mkdtemp(),
-    schedule="cosine",
-    think_weight_start=0.9,  # the weight moves from thinking ...
-    think_weight_end=0.1,  # ... to the answer
+    schedule="cosine",  # along which the answer gains weight; this and the four weights are the default
+    think_weight_start=1.0,
+    think_weight_end=1.0,
+    answer_weight_start=0.1,
+    answer_weight_end=1.0,
     packing=True,  # samples share a row without padding, pictures included
     max_steps=4,
     per_device_train_batch_size=8,

@@ -17,7 +17,7 @@ EXAMPLES = sorted(FOLDER.glob("[0-9]*.py"))
 EXPECTED = {
     "101": [r"^answer: B$", r"unclosed_think, answer_inside_think, no_answer", r"^boxed:  3 in the format boxed$"],
     "102": [r"^my-000002: B because 'Blue all over.', 1 picture$", r"^3 bad rows:$", r"broken_image", r"missing_image"],
-    "103": [r"^step 1: weights 0\.90 \+ 0\.10", r"^step 4: weights 0\.10 \+ 0\.90.*answer \d+\.\d\d$"],
+    "103": [r"^step 1: weights 1\.00 \+ 0\.10", r"^step 4: weights 1\.00 \+ 1\.00.*answer \d+\.\d\d$"],
     "104": [r"^\d+ of 12 right, \d+%$", r"^95 % interval \d+% to \d+%$", r"truncated, scorer exact$"],
     "105": [r"^step 2: reward 0\.\d{3} \(accuracy 0\.\d\d, format 1\.00, one_word 1\.00\), malformed 0%$"],
     "106": [r"^a - b: -5\.0 points \(95 % interval -7\.0 to -3\.5\)$", r"^Holm: \[0\.03, 0\.06, 0\.06\]$"],

@@ -23,7 +23,7 @@ from tests.cli.tiny_commands import BASE, FEW, exit_code
 ASKED = "you tried to allocate 46170898432 bytes"
 ROW = {"id": "a", "question": "which color ?", "think": "it looks red .", "answer": "red"}
 STUDY = """
-arms: {sft: {model: "tiny:qwen2", data: good.jsonl, split: all}}
+arms: {sft: {model: "tiny:qwen2", data: good.jsonl, split: all, training: {weighting: uniform}}}
 evaluate: {good.jsonl: {}}
 seeds: [0]
 """

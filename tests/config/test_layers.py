@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +111,7 @@ def test_a_run_that_does_not_record_its_weights_is_resumed_with_those_of_its_tim
     write: Write, recorded: dict[str, Any], resumed: dict[str, Any]
 ) -> None:
     saved = write("config.yaml", {"model": "a", "data": "b"} | recorded)
-    found = resumed_recipe(saved, None, [("max_steps", "3")]).training
-    assert {name: found[name] for name in WEIGHTING_OPTIONS if name in found} == resumed
+    assert weights_of(resumed_recipe(saved, None, [("max_steps", "3")])) == resumed
 
 
 def test_a_recipe_made_in_python_names_what_weighs_its_tokens() -> None:
@@ -123,22 +121,31 @@ def test_a_recipe_made_in_python_names_what_weighs_its_tokens() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recorded", "changed", "options"),
+    ("recorded", "file", "changed"),
     [
-        ({"weighting": "uniform"}, "weighting was 'uniform' and is 'scale'", "--weighting uniform"),
-        ({}, "think_weight_end was 0.5 and is 1.0", "--think_weight_start 0.9 --think_weight_end 0.5"),
+        ({"weighting": "uniform"}, {}, "weighting was 'uniform' and is 'scale'"),
+        ({}, {}, "think_weight_end was 0.5 and is 1.0"),
+        ({"weighting": "scale"}, TWO_WEIGHTS, "think_weight_start was 0.9 and is 1.0"),
+        ({"schedule": "linear", "think_weight_end": 0.1}, {}, "schedule was 'linear' and is 'cosine'"),
     ],
 )
 def test_a_run_of_an_earlier_default_is_not_resumed_with_another(
-    write: Write, recorded: dict[str, Any], changed: str, options: str
+    write: Write, recorded: dict[str, Any], file: dict[str, Any], changed: str
 ) -> None:
-    """The error has the options with which it goes on."""
-    older = write("config.yaml", RECIPE | {"training": RECIPE["training"] | recorded})
-    mine = write("r.yaml", RECIPE)
-    with pytest.raises(RecipeError, match=rf"{changed}.*\({options} where it is only the default"):
+    """The error has the options with which it goes on. For an option of one's own there is no such hint."""
+    older = write("config.yaml", merge_mappings(RECIPE, {"training": recorded}))
+    mine = write("r.yaml", merge_mappings(RECIPE, {"training": file}))
+    with pytest.raises(RecipeError, match=f"{changed}.*where it is only the default") as refused:
         resumed_recipe(older, mine, [])
-    words = options.split()
-    resumed_recipe(older, mine, [(name.removeprefix("--"), text) for name, text in pairwise(words) if name[0] == "-"])
+    options = re.findall(r"--(\w+) ([\w.]+)", str(refused.value).split("undo the change (")[1].split(" where")[0])
+    assert options
+    assert weights_of(resumed_recipe(older, mine, options)) == weights_of(resumed_recipe(older, None, []))
+    with pytest.raises(RecipeError, match=r"undo the change, or start a new run"):
+        resumed_recipe(older, None, [("think_weight_start", "0.2")])
+
+
+def weights_of(recipe: Recipe) -> dict[str, Any]:
+    return {name: value for name in WEIGHTING_OPTIONS if (value := recipe.training.get(name)) is not None}
 
 
 def test_an_overlay_is_enough_where_options_name_model_and_data(write: Write) -> None:

@@ -84,6 +84,8 @@ def test_an_arm_stays_while_a_finished_one_has_started_from_it(tmp_path: Path) -
     finish(tmp_path, SMALL, "sft+grpo/seed-0")
     with pytest.raises(StudyError, match=r"arm 'sft': data_options.n was 8 and is 9"):
         prepare_folder(make_study(changed(stages={"sft": {"data_options": {"n": 9}}})), tmp_path)
+    with pytest.raises(StudyError, match=r"arm 'sft': training.weighting was 'uniform' and is 'scale'"):
+        prepare_folder(make_study(changed(arms={"sft": {"training": {"weighting": "scale"}}})), tmp_path)
 
 
 def test_a_seed_that_comes_back_was_not_trained_with_another_recipe_meanwhile(tmp_path: Path) -> None:

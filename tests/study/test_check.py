@@ -62,7 +62,7 @@ def test_a_dry_run_names_the_faults_and_accepts_the_corrected_plan(
     ],
 )
 def test_a_setting_or_data_that_would_make_a_run_fail_is_found_before(study: Any, said: str, tmp_path: Path) -> None:
-    study["arms"]["sft"] = {}
+    study |= {"arms": {"mine": {}}, "contrasts": []}
     with pytest.raises(RecipeError, match=said):
         check_study(make_study(study), tmp_path)
 
@@ -98,7 +98,7 @@ def test_a_benchmark_without_an_answer_to_score_is_found_before_any_training(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.jsonl").write_text(rows)
-    trained = {"sft": {"training": {"reasoning_format": TAGS}}}
+    trained = {"mine": {"training": {"reasoning_format": TAGS}}}
     study = make_study({**SMALL, "arms": trained, "contrasts": [], "evaluate": {"mine.jsonl": how}})
     with pytest.raises(RecipeError, match=said) if said else nullcontext():
         check_study(study, tmp_path / "s")
@@ -111,9 +111,15 @@ def test_two_arms_of_one_recipe_are_refused(tmp_path: Path) -> None:
     check_study(make_study(changed(arms={"scale": {"training": {"schedule": "linear"}}})), tmp_path)
 
 
+def test_the_arm_that_reports_take_for_plain_sft_is_not_trained_with_scale(tmp_path: Path) -> None:
+    for training in ({}, {"think_weight_end": 0.5}):
+        with pytest.raises(RecipeError, match=r"arm 'sft' is trained with SCALe.*training: \{weighting: uniform\}"):
+            check_study(make_study({**SMALL, "arms": {"sft": {"training": training}}, "contrasts": []}), tmp_path)
+
+
 def test_what_is_done_is_not_checked_again(tmp_path: Path) -> None:
-    study = {**changed(stages={"sft": {"data": "gone.jsonl"}}), "arms": {"sft": {}}, "contrasts": []}
-    finish(tmp_path, study, "sft/seed-0")
+    study = {**changed(stages={"sft": {"data": "gone.jsonl"}}), "arms": {"mine": {}}, "contrasts": []}
+    finish(tmp_path, study, "mine/seed-0")
     check_study(make_study(study), tmp_path)
 
 

@@ -126,7 +126,7 @@ def test_every_run_sees_one_gpu(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    study = make_study({**changed(seeds=[0, 1, 2, 3]), "arms": {"sft": {}}, "contrasts": []})
+    study = make_study({**changed(seeds=[0, 1, 2, 3]), "arms": {"mine": {}}, "contrasts": []})
     with pytest.raises(OSError, match="all are started"):
         run_study(study, tmp_path, jobs=jobs)
     assert started == expected

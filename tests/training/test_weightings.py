@@ -20,8 +20,9 @@ from balanced_thinking.loss.schedules import Schedule
 from balanced_thinking.loss.weightings import Progress
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.runs.manifest import read_about, seal_folder
-from balanced_thinking.segments import ANSWER, THINK
+from balanced_thinking.segments import ANSWER, THINK, get_format
 from balanced_thinking.training.changes import check_weighting
+from balanced_thinking.training.default_weights import WEIGHTING_OPTIONS
 from balanced_thinking.training.gradient_norm import MatchedGradientNorm, scale_to_norm_
 from balanced_thinking.training.header import describe_weighting
 from balanced_thinking.training.metrics import SegmentTotals
@@ -227,6 +228,7 @@ def test_options_that_contradict_are_refused_by_name(options: dict[str, Any], me
         ({"think_weight_end": 0.0}, "scale"),
         ({"normalize": "batch"}, "scale"),
         ({"reasoning_format": "direct"}, "uniform"),  # without thinking there is nothing to balance
+        ({"reasoning_format": get_format("direct")}, "uniform"),
         ({"reasoning_format": "direct", "schedule": "linear"}, "scale"),
         ({"reasoning_format": "deepseek-r1"}, "scale"),
         ({"schedule": "cosine", "weighting": "uniform"}, "uniform"),
@@ -419,11 +421,45 @@ def test_a_checkpoint_of_the_earlier_default_is_continued_only_where_the_weighti
     older = older_checkpoint(tmp_path, {}, **({} if sealed else {"w_think": 0.8}))
     if not sealed:
         (older / "manifest.json").unlink()
-    for unknown in ({"weighting": None}, {"weighting": "scale"}, {"weighting": None, "schedule": "linear"}):
-        with pytest.raises(ValueError, match=r"does not say what weighed its tokens .* which had other defaults"):
-            check_weighting(older, resuming(tmp_path, **unknown))
-    for known in ({"weighting": None, "think_weight_end": 0.5}, {"weighting": "uniform"}, {"weighting": "sftkey"}):
-        check_weighting(older, resuming(tmp_path, **known))
+    answers = {"answer_weight_start": 0.1, "answer_weight_end": 1.0}  # the think weights went from 0.9 to 0.5 then
+    for unknown in ({"weighting": "scale"}, {}, {"schedule": "linear"}, answers):
+        with pytest.raises(ValueError, match=r"does not say what weighed its tokens .* which had\s+other defaults"):
+            check_weighting(older, resuming(tmp_path, **{"weighting": None} | unknown))
+    thinking = {"think_weight_start": 0.9, "think_weight_end": 0.5}
+    known: list[dict[str, Any]] = [{"think_weight_end": 0.5}, {"weighting": "uniform"}, {"weighting": "sftkey"}]
+    known += [{"schedule": "answer-only"}, answers | thinking]
+    for options in known:
+        check_weighting(older, resuming(tmp_path, **{"weighting": None} | options))
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ({"weighting": "uniform"}, r"weighting was uniform and is scale.*set those of the checkpoint, weighting='uni"),
+        (
+            {"think_weight_end": 0.5},
+            r"think_weight_end was 0.5 and is 1.0.*, schedule='cosine', think_weight_start=0.9",
+        ),
+    ],
+)
+def test_a_script_that_leaves_the_weights_open_does_not_go_on_with_another_default(
+    before: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    recorded = TokenWeigher(config(tmp_path, **{"weighting": None} | before)).describe()
+    older = older_checkpoint(tmp_path, {"weighting": recorded})
+    with pytest.raises(ValueError, match=said):
+        check_weighting(older, resuming(tmp_path, weighting=None))
+    check_weighting(older, resuming(tmp_path, **{"weighting": None} | before))  # as it was
+    stated = {name: recorded[name] for name in WEIGHTING_OPTIONS if name in recorded}  # as the error says
+    check_weighting(older, resuming(tmp_path, **stated))
+    check_weighting(older, resuming(tmp_path, weighting="sftkey"))  # another one, stated: a warning
+
+
+@pytest.mark.parametrize("wrong", ["", False, 0, [], ["scale"], "Scale", "plain"])
+def test_a_wrong_weighting_is_refused_and_never_the_default(wrong: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="weighting is "):
+        ScaleSFTConfig(str(tmp_path), weighting=wrong)
+    assert make_recipe({"training": {"weighting": wrong}}, "the recipe").training == {"weighting": wrong}
 
 
 def test_a_checkpoint_of_another_trainer_is_continued_with_the_default(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ SCHEMA = 2
 _KNOWN = (1, SCHEMA)  # 1: the same fields, without a number
 _LARGEST = 2**63  # JSON has integers of any size
 _LONGEST_NAME = 10_000  # characters of an id, which is in memory for every item
+BASELINE_ARM = "sft"  # in reports it is plain SFT
 Record = TypeVar("Record")
 
 

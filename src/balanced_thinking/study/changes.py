@@ -35,7 +35,7 @@ def refused_changes(old: Study, new: Study, root: Path) -> list[str]:
         if run.name not in trained and not done:
             continue
         if other is not None:
-            found += _training_changes(run, other) if run.name in trained else []
+            found += _training_changes(run, other, files.config.is_file()) if run.name in trained else []
             found += [change for label in done for change in _evaluation_changes(label, run, other)]
         elif (run.arm, run.setting) not in kept:  # a seed may be removed and added again
             found.append(f"{run.title} has finished runs and is no longer part of it")
@@ -43,11 +43,12 @@ def refused_changes(old: Study, new: Study, root: Path) -> list[str]:
     return list(dict.fromkeys(found))  # seeds repeat the same changes
 
 
-def _training_changes(old: PlannedRun, new: PlannedRun) -> Iterator[str]:
+def _training_changes(old: PlannedRun, new: PlannedRun, recorded: bool) -> Iterator[str]:
+    """`recorded`: whether the run's own recipe exists, which is compared, too."""
     relations = [("stage", old.stage, new.stage), ("after", old.after, new.after)]
     yield from (f"{old.title}: {key} was {was!r} and is {now!r}" for key, was, now in relations if was != now)
-    # Defaults have changed: what a plan without weights meant is in the runs, which are compared, too.
-    ignored = HARMLESS_KEYS | {f"training.{name}" for name in WEIGHTING_OPTIONS}
+    # Defaults have changed: only the run knows what a plan without weights meant.
+    ignored = HARMLESS_KEYS | {f"training.{name}" for name in WEIGHTING_OPTIONS if recorded}
     yield from (f"{old.title}: {change}" for change in describe_changes(old.recipe, new.recipe, ignored))
 
 

@@ -21,6 +21,7 @@ from balanced_thinking.runs.directory import is_finished
 from balanced_thinking.runs.evaluations import read_summary
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.runs.paths import LOG, StudyFiles
+from balanced_thinking.runs.records import BASELINE_ARM
 from balanced_thinking.study.changes import refused_changes
 from balanced_thinking.study.estimate import describe_time_left
 from balanced_thinking.study.executors.interface import Executor
@@ -112,6 +113,7 @@ def check_study(study: Study, root: Path, executor: Executor | None = None) -> N
     """
     _refuse_conflicting_study(study, root)
     _refuse_equal_arms(study, root)
+    _refuse_baseline_of_scale(study)
     if any(missing_parts(root, run) for run in study.planned_runs()):
         (executor or LocalExecutor()).check(study, root)
 
@@ -126,7 +128,17 @@ def _refuse_equal_arms(study: Study, root: Path) -> None:
         if not describe_changes(one.recipe, other.recipe, HARMLESS_KEYS | {"arm"}):
             raise RecipeError(
                 f"{other.title} and arm {one.arm!r} have the same recipe, so they would train the same model twice; "
-                "give one of them other settings, such as training: {schedule: cosine} for SCALe, or leave it out"
+                "give one of them other settings, such as training: {weighting: uniform} for plain SFT, or leave it out"
+            )
+
+
+def _refuse_baseline_of_scale(study: Study) -> None:
+    """Raises RecipeError where the arm `sft`, which reports take for plain SFT, is trained with SCALe."""
+    for run in study.planned_runs():
+        if run.arm == BASELINE_ARM and run.recipe.training.get("weighting") == "scale":
+            raise RecipeError(
+                f"{run.title} is trained with SCALe, the default, but reports take {BASELINE_ARM!r} for plain SFT; set "
+                "training: {weighting: uniform}, or give the arm another name"
             )
 
 

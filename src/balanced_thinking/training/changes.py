@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,10 @@ from transformers import TrainerCallback, get_scheduler
 
 from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.runs.manifest import DamagedFilesError, read_about
+from balanced_thinking.training.default_weights import EARLIER_DEFAULTS, WEIGHTING_OPTIONS
+from balanced_thinking.training.options import ScaleSFTOptions
 from balanced_thinking.training.recipe import HARMLESS_KEYS, Recipe, describe_changes
+from balanced_thinking.training.weighing import TokenWeigher
 
 logger = logging.getLogger(__name__)
 _OF_SCHEDULES = {"training.max_steps", "training.num_train_epochs"}  # `ScheduleChange` says what these change
@@ -54,25 +58,36 @@ def describe_resume_changes(before: Recipe, now: Recipe) -> Iterator[str]:
 def check_weighting(checkpoint: Path, trainer: Any) -> None:
     """Logs what weighs the tokens otherwise than before the checkpoint.
 
-    Raises ValueError for a checkpoint that does not say its weighting where the weights are not given: it is of an
-    earlier version, which had other defaults. One that neither has our manifest nor has logged a step is not
-    recognised.
+    Raises ValueError where only a default has changed: no weight is given, and the checkpoint says others; or it says
+    none, as those of earlier versions, and what is given leaves open what these had by default. One that neither has
+    our manifest nor has logged a step is not recognised.
     """
-    about, weigher = read_about(checkpoint), trainer.weigher
-    before, now = about.get(ABOUT_WEIGHTING), weigher.describe()
+    about, options = read_about(checkpoint), trainer.weigher.options
+    before, now = about.get(ABOUT_WEIGHTING), trainer.weigher.describe()
     if before is None:
-        stated = weigher.options.weighting not in (None, "scale") or weigher.options.states_end_points
-        if not stated and (about.get("kind") == "checkpoint" or _has_logged_weights(checkpoint)):
+        ours = about.get("kind") == "checkpoint" or _has_logged_weights(checkpoint)
+        if ours and TokenWeigher(_with_earlier_defaults(options)).describe() != now:
             raise ValueError(
                 f"{checkpoint} does not say what weighed its tokens (it was saved by an earlier version, which had "
-                "other defaults, or has no manifest), and the weights are not given; set those that it was trained "
+                "other defaults, or has no manifest), and not all weights are given; set those that it was trained "
                 "with, such as think_weight_start=0.9 and think_weight_end=0.5, or weighting='uniform'"
             )
         return
     changed = [name for name in now if name in before and before[name] != now[name]]
+    said = ", ".join(f"{name} was {before[name]} and is {now[name]}" for name in changed)
+    if not options.states_weights and any(name in WEIGHTING_OPTIONS for name in changed):
+        raise ValueError(
+            f"{checkpoint}: {said}, because no weights are given and the default is another one now; set those of the "
+            f"checkpoint, {', '.join(f'{name}={before[name]!r}' for name in WEIGHTING_OPTIONS if name in before)}"
+        )
     if changed and trainer.is_world_process_zero():
-        said = ", ".join(f"{name} was {before[name]} and is {now[name]}" for name in changed)
         logger.warning("%s: %s; the next steps follow the new setting", checkpoint, said)
+
+
+def _with_earlier_defaults(options: ScaleSFTOptions) -> ScaleSFTOptions:
+    values = {one.name: getattr(options, one.name) for one in fields(ScaleSFTOptions)}
+    left_open = {name: value for name, value in EARLIER_DEFAULTS.items() if values[name] is None}
+    return ScaleSFTOptions(**values | left_open)
 
 
 def _has_logged_weights(checkpoint: Path) -> bool:

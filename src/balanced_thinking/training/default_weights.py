@@ -13,16 +13,21 @@ END_POINTS = (*_THINK, *_ANSWER)
 _OF_SCALE = ("schedule", *END_POINTS)
 WEIGHTING_OPTIONS = ("weighting", *_OF_SCALE)  # a run records these
 ONE_WEIGHT = {"think_weight_start": 0.9, "think_weight_end": 0.5}  # where only one of them is given
+# Of versions that did not record all of them.
+EARLIER_DEFAULTS = {"weighting": "scale", "schedule": "cosine", **ONE_WEIGHT}
 
 
 def resolve_weighting(values: Mapping[str, Any]) -> dict[str, Any]:
     """The weighting that some training arguments ask for, with all that decides it, as training arguments.
 
-    Where nothing is given, it is `scale` with two weights, which was never shown to be worse than plain SFT
-    (docs/results.md), and plain SFT for answers without thinking.
+    Where nothing is given, it is `scale` with two weights: of all settings the one that is most often non-inferior to
+    plain SFT (docs/results.md). For answers without thinking it is plain SFT.
     """
-    answers_alone = values.get("reasoning_format") == "direct" and all(values.get(name) is None for name in _OF_SCALE)
-    chosen = values.get("weighting") or ("uniform" if answers_alone else "scale")
+    chosen = values.get("weighting")
+    if chosen is None:
+        form = values.get("reasoning_format")
+        answers_alone = getattr(form, "name", form) == "direct" and all(values.get(name) is None for name in _OF_SCALE)
+        chosen = "uniform" if answers_alone else "scale"
     return {"weighting": chosen} | (resolve_segment_weights(values) if chosen == "scale" else {})
 
 

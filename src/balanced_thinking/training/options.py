@@ -19,7 +19,6 @@ from balanced_thinking.segments import get_format
 from balanced_thinking.segments.trim import OVERFLOW
 from balanced_thinking.training.algorithms import ALGORITHMS
 from balanced_thinking.training.default_weights import (
-    END_POINTS,
     ONE_WEIGHT,
     WEIGHTING_OPTIONS,
     resolve_segment_weights,
@@ -69,7 +68,8 @@ class ScaleSFTOptions:
     weighting: str | None = option_field(
         None,
         f"{', '.join(WEIGHTING)}. uniform: plain SFT, one mean over all supervised tokens; example-mean: plain SFT, a "
-        "mean over each example, then over the examples; sftkey: uniform, then the answer alone; null: scale.",
+        "mean over each example, then over the examples; sftkey: uniform, then the answer alone; null: scale, or "
+        "uniform for the format direct.",
     )
     schedule: str | None = option_field(
         None,
@@ -195,9 +195,9 @@ class ScaleSFTOptions:
         return resolve_weighting(vars(self))["weighting"]
 
     @property
-    def states_end_points(self) -> bool:
-        """Whether a weight of a segment is given."""
-        return any(getattr(self, name) is not None for name in END_POINTS)
+    def states_weights(self) -> bool:
+        """Whether anything is given that decides the weights of the segments."""
+        return any(getattr(self, name) is not None for name in WEIGHTING_OPTIONS)
 
     def weight_schedule(self) -> Schedule:
         chosen = resolve_segment_weights(vars(self))

@@ -9,7 +9,7 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.layers import Paths
 from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.runs.paths import RunFiles
-from balanced_thinking.training.default_weights import WEIGHTING_OPTIONS
+from balanced_thinking.training.default_weights import EARLIER_DEFAULTS, WEIGHTING_OPTIONS
 from balanced_thinking.training.rank_change import keys_that_ranks_divide
 from balanced_thinking.training.recipe import HARMLESS_KEYS, Recipe, describe_changes, load_recipe
 from balanced_thinking.training.recorded_functions import search_recorded_places
@@ -21,8 +21,6 @@ RESUME_MAY_CHANGE |= {"on_bad_row", "verify_images", "preflight", "ranks"}
 RESUME_MAY_CHANGE |= {"training.on_nonfinite", "training.nonfinite_limit"}
 RESUME_MAY_CHANGE |= {"training.early_stopping_patience", "training.early_stopping_threshold"}
 
-_EARLIER_DEFAULTS = {"weighting": "scale", "schedule": "cosine", "think_weight_start": 0.9, "think_weight_end": 0.5}
-
 
 def load_run_recipe(config: Path, overrides: Sequence[tuple[str, str]] = ()) -> Recipe:
     """The recipe that a run has recorded, with options over it.
@@ -33,15 +31,15 @@ def load_run_recipe(config: Path, overrides: Sequence[tuple[str, str]] = ()) -> 
     training = read_yaml_file(config).get("training") or {}
     if recipe.stage != "sft" or training.get("weighting") not in (None, "scale"):
         return recipe
-    older = [(name, str(value)) for name, value in _EARLIER_DEFAULTS.items() if training.get(name) is None]
+    older = [(name, str(value)) for name, value in EARLIER_DEFAULTS.items() if training.get(name) is None]
     return load_recipe(config, [*older, *overrides]) if older else recipe
 
 
 def _options_of_weights(before: Recipe, now: Recipe) -> Iterator[str]:
     """The options that give a recipe the weights of another, as far as they differ."""
     for name in WEIGHTING_OPTIONS:
-        if (own := before.training.get(name)) is not None and own != now.training.get(name):
-            yield f"--{name} {own}"
+        if (own := before.training.get(name)) != now.training.get(name):
+            yield f"--{name} {'null' if own is None else own}"
 
 
 def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[str, str]]) -> Recipe:
@@ -53,7 +51,8 @@ def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[
     recipe = load_recipe(config, overrides) if config else load_run_recipe(saved, overrides)
     may_change = RESUME_MAY_CHANGE | keys_that_ranks_divide(RunFiles(saved.parent).checkpoints)
     if changed := describe_changes(load_run_recipe(saved), recipe, may_change):
-        own = " ".join(_options_of_weights(load_run_recipe(saved), recipe))
+        stated = any(name in WEIGHTING_OPTIONS for name, _ in overrides)
+        own = "" if stated else " ".join(_options_of_weights(load_run_recipe(saved), recipe))
         hint = f" ({own} where it is only the default that has changed)" if own else ""
         raise RecipeError(
             f"{saved.parent} cannot be resumed with another recipe: {'; '.join(changed[:3])}; undo the change{hint}, "

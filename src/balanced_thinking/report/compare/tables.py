@@ -26,9 +26,8 @@ from balanced_thinking.report.compare.settings import ValueRow, value_rows
 from balanced_thinking.report.compare.troubles import Trouble, find_troubles
 from balanced_thinking.runs.evaluations import Evaluation
 from balanced_thinking.runs.load import Run
-from balanced_thinking.runs.records import record_values
+from balanced_thinking.runs.records import BASELINE_ARM, record_values
 
-BASELINE_ARM = "sft"
 NO_PLAN = Plan()
 
 Costing = Callable[[Sequence[Sequence[Run]]], tuple[CostRow, ...]]
