@@ -14,8 +14,11 @@ from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.loss import Schedule, count_segments, segment_weights, weighted_cross_entropy
+from balanced_thinking.loss.weightings import Progress
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import IGNORE, label_segments
+from balanced_thinking.training.options import ScaleSFTOptions
+from balanced_thinking.training.weighing import TokenWeigher
 from tests.conftest import some_now
 from tests.tiny_training import QUIET, GradNorms, config, logged, trainer
 
@@ -131,3 +134,11 @@ def test_what_cannot_be_is_refused() -> None:
         segment_weights([0, 1, 2], 0, 1)
     with pytest.raises(ValueError, match="step is 3 and total_steps 2"):
         segment_weights([[0, 1, 2]], 3, 2)
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_the_defaults_of_a_bare_loop_are_those_of_the_trainer(step: int) -> None:
+    ours = TokenWeigher(ScaleSFTOptions()).step_weights(Progress(step / 2))
+    think, answer = segment_weights([[0, 1, 2]], step, 3).tolist()[0][1:]
+    assert (think, answer) == pytest.approx((ours.think, ours.answer))
+    assert ours.think == 1.0
