@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +24,6 @@ from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.runs.manifest import read_about, seal_folder
 from balanced_thinking.segments import ANSWER, THINK, get_format
 from balanced_thinking.training.changes import check_weighting
-from balanced_thinking.training.default_weights import WEIGHTING_OPTIONS
 from balanced_thinking.training.gradient_norm import MatchedGradientNorm, scale_to_norm_
 from balanced_thinking.training.header import describe_weighting
 from balanced_thinking.training.metrics import SegmentTotals
@@ -351,13 +352,6 @@ RESUMED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"think_weight_end": 0.1},
         "think_weight_end was 0.5 and is 0.1, answer_weight_end was 0.5 and is 0.9",
     ),
-    # the earlier default
-    (
-        {"think_weight_start": 0.9},
-        {},
-        "think_weight_start was 0.9 and is 1.0, think_weight_end was 0.5 and is 1.0, answer_weight_end was 0.5 and is "
-        "1.0",
-    ),
     ({}, {"closing_tag_factor": 2.0}, "closing_tag_factor was 1.0 and is 2.0"),
     ({}, {"token_gate": "dft"}, "token_gate was none and is dft"),
     ({"token_gate": "dft"}, {"token_gate": "dft", "token_gate_on": "think"}, "token_gate_on was all and is think"),
@@ -433,25 +427,30 @@ def test_a_checkpoint_of_the_earlier_default_is_continued_only_where_the_weighti
 
 
 @pytest.mark.parametrize(
-    ("before", "said"),
+    ("before", "now", "said"),
     [
-        ({"weighting": "uniform"}, r"weighting was uniform and is scale.*set those of the checkpoint, weighting='uni"),
         (
-            {"think_weight_end": 0.5},
-            r"think_weight_end was 0.5 and is 1.0.*, schedule='cosine', think_weight_start=0.9",
+            {"weighting": "uniform"},
+            {},
+            r"weighting was uniform and is scale.*those of the checkpoint, weighting='u",
         ),
+        ({"think_weight_end": 0.5}, {}, r"think_weight_end was 0.5 and is 1.0.*='cosine', think_weight_start=0.9"),
+        # a script that once meant 0.9 to 0.5
+        ({"think_weight_end": 0.5}, {"schedule": "cosine"}, r"think_weight_end was 0.5 and is 1.0"),
+        ({"think_weight_end": 0.5}, {"weighting": "scale"}, r"think_weight_end was 0.5 and is 1.0"),
+        ({"schedule": "answer-only"}, {}, r"set those of the checkpoint, weighting='scale', schedule='answer-only'$"),
     ],
 )
 def test_a_script_that_leaves_the_weights_open_does_not_go_on_with_another_default(
-    before: dict[str, Any], said: str, tmp_path: Path
+    before: dict[str, Any], now: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     recorded = TokenWeigher(config(tmp_path, **{"weighting": None} | before)).describe()
     older = older_checkpoint(tmp_path, {"weighting": recorded})
-    with pytest.raises(ValueError, match=said):
-        check_weighting(older, resuming(tmp_path, weighting=None))
+    with pytest.raises(ValueError, match=said) as refused:
+        check_weighting(older, resuming(tmp_path, **{"weighting": None} | now))
     check_weighting(older, resuming(tmp_path, **{"weighting": None} | before))  # as it was
-    stated = {name: recorded[name] for name in WEIGHTING_OPTIONS if name in recorded}  # as the error says
-    check_weighting(older, resuming(tmp_path, **stated))
+    stated = re.findall(r"(\w+)=([^,]+)", str(refused.value).split("set those of the checkpoint, ")[1])
+    check_weighting(older, resuming(tmp_path, **{name: ast.literal_eval(value) for name, value in stated}))
     check_weighting(older, resuming(tmp_path, weighting="sftkey"))  # another one, stated: a warning
 
 

@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback, get_scheduler
 
 from balanced_thinking.config.foreign_json import read_json_file
+from balanced_thinking.loss.schedules import FIXED_WEIGHTS
 from balanced_thinking.runs.manifest import DamagedFilesError, read_about
 from balanced_thinking.training.default_weights import EARLIER_DEFAULTS, WEIGHTING_OPTIONS
 from balanced_thinking.training.options import ScaleSFTOptions
@@ -58,15 +59,15 @@ def describe_resume_changes(before: Recipe, now: Recipe) -> Iterator[str]:
 def check_weighting(checkpoint: Path, trainer: Any) -> None:
     """Logs what weighs the tokens otherwise than before the checkpoint.
 
-    Raises ValueError where only a default has changed: no weight is given, and the checkpoint says others; or it says
-    none, as those of earlier versions, and what is given leaves open what these had by default. One that neither has
-    our manifest nor has logged a step is not recognised.
+    Raises ValueError where only a default has changed: what is given leaves the weights open, and the checkpoint has
+    those of an earlier default; or it says none, as those of earlier versions. One that neither has our manifest nor
+    has logged a step is not recognised.
     """
     about, options = read_about(checkpoint), trainer.weigher.options
     before, now = about.get(ABOUT_WEIGHTING), trainer.weigher.describe()
+    earlier = TokenWeigher(_with_earlier_defaults(options)).describe()
     if before is None:
-        ours = about.get("kind") == "checkpoint" or _has_logged_weights(checkpoint)
-        if ours and TokenWeigher(_with_earlier_defaults(options)).describe() != now:
+        if earlier != now and (about.get("kind") == "checkpoint" or _has_logged_weights(checkpoint)):
             raise ValueError(
                 f"{checkpoint} does not say what weighed its tokens (it was saved by an earlier version, which had "
                 "other defaults, or has no manifest), and not all weights are given; set those that it was trained "
@@ -75,10 +76,14 @@ def check_weighting(checkpoint: Path, trainer: Any) -> None:
         return
     changed = [name for name in now if name in before and before[name] != now[name]]
     said = ", ".join(f"{name} was {before[name]} and is {now[name]}" for name in changed)
-    if not options.states_weights and any(name in WEIGHTING_OPTIONS for name in changed):
+    weights = {name: before[name] for name in WEIGHTING_OPTIONS if name in before}
+    as_before = all(earlier.get(name) == value for name, value in weights.items())
+    if (as_before or not options.states_weights) and not weights.keys().isdisjoint(changed):
+        if weights.get("schedule") in FIXED_WEIGHTS:  # it needs no end points, and takes none of the answer
+            weights = {name: weights[name] for name in ("weighting", "schedule")}
         raise ValueError(
-            f"{checkpoint}: {said}, because no weights are given and the default is another one now; set those of the "
-            f"checkpoint, {', '.join(f'{name}={before[name]!r}' for name in WEIGHTING_OPTIONS if name in before)}"
+            f"{checkpoint}: {said}, because they are not given and the defaults are others now; set those of the "
+            f"checkpoint, {', '.join(f'{name}={value!r}' for name, value in weights.items())}"
         )
     if changed and trainer.is_world_process_zero():
         logger.warning("%s: %s; the next steps follow the new setting", checkpoint, said)

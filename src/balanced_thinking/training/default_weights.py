@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from balanced_thinking.loss.schedules import FIXED_WEIGHTS, TWO_WEIGHTS
+from balanced_thinking.loss.schedules import FIXED_WEIGHTS, TWO_WEIGHTS, Schedule
 
 _THINK = {"think_weight_start": TWO_WEIGHTS.start, "think_weight_end": TWO_WEIGHTS.end}
 _ANSWER = {"answer_weight_start": TWO_WEIGHTS.answer_start, "answer_weight_end": TWO_WEIGHTS.answer_end}
-END_POINTS = (*_THINK, *_ANSWER)
-_OF_SCALE = ("schedule", *END_POINTS)
+_OF_SCALE = ("schedule", *_THINK, *_ANSWER)
 WEIGHTING_OPTIONS = ("weighting", *_OF_SCALE)  # a run records these
-ONE_WEIGHT = {"think_weight_start": 0.9, "think_weight_end": 0.5}  # where only one of them is given
+ONE_WEIGHT = {"think_weight_start": Schedule.start, "think_weight_end": Schedule.end}  # where only one is given
 # Of versions that did not record all of them.
-EARLIER_DEFAULTS = {"weighting": "scale", "schedule": "cosine", **ONE_WEIGHT}
+EARLIER_DEFAULTS = {"weighting": "scale", "schedule": "cosine", "think_weight_start": 0.9, "think_weight_end": 0.5}
 
 
 def resolve_weighting(values: Mapping[str, Any]) -> dict[str, Any]:

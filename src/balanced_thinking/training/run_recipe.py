@@ -50,10 +50,11 @@ def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[
     search_recorded_places(saved.parent)
     recipe = load_recipe(config, overrides) if config else load_run_recipe(saved, overrides)
     may_change = RESUME_MAY_CHANGE | keys_that_ranks_divide(RunFiles(saved.parent).checkpoints)
-    if changed := describe_changes(load_run_recipe(saved), recipe, may_change):
+    own = load_run_recipe(saved)
+    if changed := describe_changes(own, recipe, may_change):
         stated = any(name in WEIGHTING_OPTIONS for name, _ in overrides)
-        own = "" if stated else " ".join(_options_of_weights(load_run_recipe(saved), recipe))
-        hint = f" ({own} where it is only the default that has changed)" if own else ""
+        options = "" if stated else " ".join(_options_of_weights(own, recipe))
+        hint = f" ({options} where it is only the default that has changed)" if options else ""
         raise RecipeError(
             f"{saved.parent} cannot be resumed with another recipe: {'; '.join(changed[:3])}; undo the change{hint}, "
             "or start a new run with another --out"
