@@ -39,7 +39,7 @@ NOT_UPSTREAM = {
     # of a configuration that we shrink
     *("mm_tokens_per_image", "image_seq_length", "image_size", "image_grid_pinpoints", "generation_config"),
     # of our own configs, before TRL sees them
-    *("bf16", "dataloader_num_workers", "given_arguments"),
+    *("bf16", "dataloader_num_workers"),
 }
 
 

@@ -51,6 +51,10 @@ class Parrot(Engine):
         return [self.tokenize_completion("<think>a</think><answer>red</answer>", True) for _ in examples]
 
 
+class OtherParrot(Parrot):
+    name = "another"
+
+
 def test_its_signature_is_the_documented_one() -> None:
     parameters = signature(evaluate).parameters
     assert list(parameters) == ["model", "benchmark", "split", "engine", "out"]
@@ -72,6 +76,14 @@ def test_a_list_of_examples_alone_is_a_benchmark() -> None:
     summary = evaluate("world-base", questions(), engine=engine)
     assert (summary.n, summary.correct, summary.engine) == (3, 3, "parrot")
     assert summary.max_new_tokens == Benchmark("world").max_new_tokens == engine.max_new_tokens
+
+
+def test_an_instruction_may_name_the_special_tags_of_the_format_that_is_asked_for() -> None:
+    loaded = tiny("qwen2")
+    loaded.processor.add_tokens(["<|begin_of_box|>", "<|end_of_box|>"], special_tokens=True)
+    loaded.model.resize_token_embeddings(len(loaded.processor))
+    benchmark = Benchmark(questions(), format="glm-box", prompt="instructed", max_new_tokens=2)
+    assert evaluate(loaded, benchmark).n == 3
 
 
 def test_bad_examples_are_refused_or_dropped_as_bad_rows() -> None:
@@ -100,6 +112,7 @@ def test_a_second_call_returns_the_finished_result(tmp_path: Path) -> None:
         ({"benchmark": questions(2)}, "other weights or prompts, other items"),
         ({"split": "val"}, "split was test and is val"),
         ({"model": "elsewhere"}, "model was world-base and is elsewhere"),
+        ({"engine": OtherParrot()}, "engine was parrot and is another"),
     ],
 )
 def test_results_of_another_evaluation_stay_and_the_difference_is_named(
@@ -109,7 +122,7 @@ def test_results_of_another_evaluation_stay_and_the_difference_is_named(
     evaluate(**call, engine=Parrot(), out=tmp_path)
     before = (tmp_path / "summary.json").read_bytes()
     with pytest.raises(FileExistsError, match=f"already holds results of another evaluation .*{said}.*--overwrite"):
-        evaluate(**(call | change), engine=Parrot(), out=tmp_path)
+        evaluate(**(call | {"engine": Parrot()} | change), out=tmp_path)
     assert (tmp_path / "summary.json").read_bytes() == before
 
 

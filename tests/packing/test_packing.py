@@ -15,7 +15,13 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AttentionInterface, AttentionMaskInterface, TrainerCallback
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    TrainerCallback,
+)
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import flash_attention_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -233,6 +239,14 @@ def test_only_dense_masks_and_a_bound_ask_for_several_rows(
 @pytest.mark.parametrize("architecture", EVERY)
 def test_what_precedes_a_sample_in_its_row_does_not_change_it(architecture: str) -> None:
     assert isolates_samples(build_tiny(architecture)[0])
+
+
+def test_a_model_that_attends_in_chunks_is_not_packed() -> None:
+    """A chunk would begin where the row has it, and not where the sample has it."""
+    small = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "intermediate_size_mlp": 32, "head_dim": 8}
+    small |= {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 2}
+    config = AutoConfig.for_model("llama4_text", **small, attention_chunk_size=4)
+    assert not isolates_samples(AutoModelForCausalLM.from_config(config))
 
 
 def varlen_attention(module: Any, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any) -> Any:

@@ -42,6 +42,7 @@ def test_what_the_prompt_opened_is_found_at_its_end(end: str, format: str, opene
 def test_words_after_the_tag_belong_to_what_the_template_opened() -> None:
     header = "<|im_end|>\n<|im_start|>assistant\n<think>\nSo: "
     assert find_opened(f"which ?{header}", header=header) == "<think>\nSo: "
+    assert find_opened("◁think▷Okay, ", "auto", header="◁think▷Okay, ") == "◁think▷Okay, "
     asked = "Begin with <think>. Which ?<|im_end|>\n<|im_start|>assistant\n"
     assert find_opened(asked, header="<|im_end|>\n<|im_start|>assistant\n") == ""
 

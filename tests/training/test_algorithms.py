@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from trl import GRPOConfig, GRPOTrainer
+from transformers import HfArgumentParser
+from trl import GRPOConfig, GRPOTrainer, TrlParser
 
 from balanced_thinking.training.algorithms import ALGORITHMS, describe_algorithm
 from balanced_thinking.training.grpo import ScaleGRPOTrainer
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
+from balanced_thinking.training.sft_config import ScaleSFTConfig
 from tests.cli.tiny_commands import TINY, exit_code
 
 SIZES = {"per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 6, "bf16": False}
@@ -53,6 +55,17 @@ def test_an_argument_of_the_user_wins_even_where_it_is_the_default_of_trl(tmp_pa
     assert "no dynamic sampling" in str(dapo)
     assert "no ratio is clipped" not in str(dapo)
     assert "no ratio is clipped" in said
+
+
+@pytest.mark.parametrize("parser", [HfArgumentParser, TrlParser])
+def test_a_parser_of_commands_leaves_open_what_is_not_given(parser: Any, tmp_path: Path) -> None:
+    """It passes every argument, given or not."""
+    sizes = [f"--{name}={value}" for name, value in SIZES.items()]
+    given = ["--output_dir", str(tmp_path), *sizes, "--algorithm", "dr-grpo", "--epsilon", "0.2"]
+    [args] = parser(ScaleGRPOConfig).parse_args_into_dataclasses(given)
+    assert args.to_dict() == config(tmp_path, algorithm="dr-grpo", epsilon=0.2).to_dict()
+    [args] = parser(ScaleSFTConfig).parse_args_into_dataclasses(["--output_dir", str(tmp_path), "--packing", "true"])
+    assert (args.reasoning_format, args.packing) == ("think-answer", True)
 
 
 def test_copies_keep_their_values(tmp_path: Path) -> None:

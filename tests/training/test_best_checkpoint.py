@@ -14,12 +14,14 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState
 
+from balanced_thinking.batch.answering import RowAnswerer
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.load import load_data
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.evaluation.run import evaluate
 from balanced_thinking.models.load import load_model
+from balanced_thinking.segments import parse
 from balanced_thinking.training.callbacks import format_log_line
 from balanced_thinking.training.checks import check_settings
 from balanced_thinking.training.early_stopping import EarlyStopping, has_stopped_early
@@ -89,9 +91,48 @@ def test_the_generated_accuracy_is_that_of_the_evaluation(tmp_path: Path) -> Non
     assert found["eval_accuracy"] == pytest.approx(expected.accuracy, abs=1e-6)
     assert found["eval_malformed"] == pytest.approx(expected.malformed / expected.n, abs=1e-6)
     before = torch.random.get_rng_state()
-    assert score_validation_answers(trainer)["accuracy"] == found["eval_accuracy"]
+    assert score_validation_answers(trainer, rows)["accuracy"] == found["eval_accuracy"]
     assert torch.equal(torch.random.get_rng_state(), before)
+    assert trainer.evaluate(rows.select(range(5)))["eval_accuracy"] * 5 == pytest.approx(3)  # of these rows alone
     assert trainer.model.generation_config.eos_token_id is not None  # the model's own settings are back
+
+
+REASONED = "<think>It is.</think><answer>{}</answer>"
+ASKED = [{"role": "user", "content": "Which colour ?"}]
+# Each row, an answer of the model, and whether it is right.
+SCORED: list[tuple[dict[str, Any], str, bool]] = [
+    ({"completion": "red"}, "red", True),
+    ({"completion": "red"}, "blue", False),
+    ({"completion": "red", "answer": "red", "choices": ["blue", "red"]}, "B", True),  # the letter of its option
+    ({"completion": "red", "answer": "red", "alternatives": ["crimson"]}, "crimson", True),
+    ({"completion": "red", "answer": None, "choices": None, "alternatives": None}, "red", True),  # a joined table
+    ({"beside": "It is.", "completion": "red"}, "red", True),  # the reasoning under a key of its own
+    ({"text": True, "completion": "red"}, "red", True),  # a row of texts
+    ({"text": True, "completion": "red"}, "green", False),
+]
+
+
+@pytest.mark.parametrize(("given", "answer", "right"), SCORED)
+def test_a_validation_answer_is_scored_as_in_an_evaluation(
+    given: dict[str, Any], answer: str, right: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_model("world-base")
+    row, gold, beside = dict(given), given["completion"], given.get("beside")
+    reply = {"role": "assistant", "content": gold if beside else REASONED.format(gold)}
+    row |= {"prompt": ASKED, "completion": [reply | ({"reasoning_content": beside} if beside else {})]}
+    if row.pop("text", False):
+        row |= {"prompt": "Which colour ?", "completion": REASONED.format(gold)}
+    row.pop("beside", None)
+    rows = Dataset.from_list([row])
+    args = ScaleSFTConfig(str(tmp_path), **QUIET, validation_generate=1)
+    trainer = ScaleSFTTrainer(
+        loaded.model, args, train_dataset=rows, eval_dataset=rows, processing_class=loaded.processor
+    )
+    parsed = parse(REASONED.format(answer))
+    monkeypatch.setattr(
+        RowAnswerer, "answer_rows", lambda self, batch: [SimpleNamespace(parsed=parsed, stopped=True)] * len(batch)
+    )
+    assert trainer.evaluate()["eval_accuracy"] == right
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig
+from PIL import Image
 from tokenizers.processors import TemplateProcessing
 
 from balanced_thinking.batch.pictures import DistinctImageProcessor
@@ -31,6 +32,15 @@ from balanced_thinking.training.nonfinite_error import NonFiniteError
 from balanced_thinking.training.resume import ResumeError
 from tests.conftest import ARCHITECTURES, some_now
 from tests.tiny_training import QUIET, losses
+
+
+def test_the_picture_of_a_row_is_opened_whichever_column_has_it() -> None:
+    """Joined data sets have null in the other one."""
+    picture = Image.new("RGB", (8, 8))
+    for row in ({"image": picture}, {"image": picture, "images": None}, {"image": None, "images": [picture]}):
+        assert [one.size for one in grpo_inputs.open_images(row, {})["images"]] == [(8, 8)]
+    assert grpo_inputs.open_images({"image": None, "images": None}, {}) == {"images": []}
+    assert grpo_inputs.open_images({"id": "a"}, {}) == {"id": "a"}
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from balanced_thinking.loss.linear_cross_entropy import IMPLEMENTATIONS
 from balanced_thinking.loss.variants import HEAD_IMPLEMENTATIONS
 from balanced_thinking.models.find import TINY_ARCHITECTURES
 from balanced_thinking.models.tiny import ARCHITECTURES
+from balanced_thinking.training.algorithms import AlgorithmArguments
 from balanced_thinking.training.arguments import LORA_SYNONYMS, SYNONYMS, argument_types, lora_types
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.options import ScaleGRPOOptions, ScaleSFTOptions
@@ -81,6 +82,7 @@ CHANGED_SFT = {
     "dataloader_pin_memory": True,
 }
 CHANGED_GRPO = {"bf16": None, "dataloader_pin_memory": True}
+CHANGED_GRPO |= dict.fromkeys(AlgorithmArguments.__dataclass_fields__)
 STAGES = [
     (ScaleSFTConfig, ScaleSFTOptions, SFTConfig, SFT, CHANGED_SFT),
     (ScaleGRPOConfig, ScaleGRPOOptions, GRPOConfig, GRPO, CHANGED_GRPO),

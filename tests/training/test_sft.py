@@ -25,7 +25,7 @@ from balanced_thinking.segments import ANSWER, THINK
 from balanced_thinking.training import head, loading
 from balanced_thinking.training import run as training_run
 from balanced_thinking.training.callbacks import show_progress
-from balanced_thinking.training.head import attach_weighted_head
+from balanced_thinking.training.head import attach_weighted_head, check_weighted_head
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sharded import refuse_save_without_weights
@@ -155,6 +155,7 @@ def test_the_head_knows_its_counts_unless_a_collator_left_labels_out(
         return batch
 
     masked = trainer("qwen2", rows, config(tmp_path), data_collator=masking)
+    counts_given.clear()  # of the forward that checks the head
     for run in (unmasked, masked):
         run.train()
     supervised = int((collator(list(rows))["labels"] != -100).sum())
@@ -256,12 +257,15 @@ def test_a_wrapper_around_a_tied_head_trains(architecture: str, world_rows: Data
         ("gemma2", {"final_logit_softcapping": 3.0}),
         ("granite", {"logits_scaling": 4.0}),
         ("falcon_h1", {"lm_head_multiplier": 0.25}),
+        ("recurrent_gemma", {"logits_soft_cap": 3.0}),
+        ("xlstm", {"output_logit_soft_cap": 3.0}),
     ],
 )
 def test_the_loss_is_the_model_s_own_whatever_it_does_to_its_logits(model_type: str, options: dict[str, float]) -> None:
     small = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 8}
     small |= {"num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0, "mamba_n_heads": 4}
     small |= {"mamba_d_head": 8, "mamba_d_ssm": 32, "mamba_d_state": 8}
+    small |= {"num_heads": 2, "qk_dim_factor": 1.0} if model_type == "xlstm" else {}
     config = AutoConfig.for_model(model_type, **{**small, **options})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
@@ -269,15 +273,33 @@ def test_the_loss_is_the_model_s_own_whatever_it_does_to_its_logits(model_type: 
         model.get_output_embeddings().weight.mul_(30)  # logits large enough for a cap to matter
     ids = torch.randint(1, 64, (2, 9))
     with torch.no_grad():
-        own = model(input_ids=ids, labels=ids).loss
+        own = model(input_ids=ids, labels=ids, use_cache=False).loss
         attach_weighted_head(model)
+        check_weighted_head(model)
         ours = model(input_ids=ids, labels=ids, token_weights=torch.full((2, 8), 1 / 16), use_cache=False).loss
         assert float(ours) == pytest.approx(float(own), rel=1e-5)
-        neutral = {name: None if name == "final_logit_softcapping" else 1.0 for name in options}
+        neutral = {name: 1e6 if "cap" in name else 1.0 for name in options}
         model.config.get_text_config().update(neutral)  # and it matters here
         attach_weighted_head(model)
         plain = model(input_ids=ids, labels=ids, token_weights=torch.full((2, 8), 1 / 16), use_cache=False).loss
         assert abs(float(plain) - float(own)) > 0.01
+
+
+def test_a_model_that_does_more_to_its_logits_is_refused(world_rows: Dataset, tmp_path: Path) -> None:
+    run = trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path))  # a usual one is not
+    model = run.model
+    del model.forward  # the model's own again
+    own = model.forward
+
+    def double(*args: Any, **kwargs: Any) -> Any:
+        output = own(*args, **kwargs)
+        output.logits = 2 * output.logits
+        return output
+
+    model.forward = double
+    attach_weighted_head(model)
+    with pytest.raises(ValueError, match=r"loss of Qwen2ForCausalLM is .*that of the weighted head"):
+        check_weighted_head(model)
 
 
 def test_speed_counts_training_alone(world_rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.batch.turn_end import find_turn_end, stop_token_ids
+from balanced_thinking.packing.probe import evaluation_mode
 from balanced_thinking.scoring.completion import (
     Completion,
     ends_with_answer_tag,
@@ -92,12 +93,10 @@ def generation_mode(model: Any) -> Iterator[None]:
     `generate` takes what its options leave open from these defaults. Qwen's repetition penalty would count the prompt's
     option letters as repeated, and greedy would not be greedy.
     """
-    training, own = [part for part in model.modules() if part.training], model.generation_config
-    model.eval()
-    model.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = own
-        for part in training:
-            part.training = True
+    own = model.generation_config
+    with evaluation_mode(model):
+        model.generation_config = GenerationConfig()
+        try:
+            yield
+        finally:
+            model.generation_config = own

@@ -23,7 +23,7 @@ class BatchInfo:
 
     Args:
         kept: indices, among the collated rows, of the samples in the batch; None for all of them.
-        dropped: number of rows that were left out for their length.
+        dropped: number of rows that were left out, for their length or as bad rows.
         token_indices: (E, P) of packed rows, from `PackingLayout.token_indices`; None for padded rows.
         lengths_by_row: lengths of the samples of each packed row; None for padded rows.
         supervised: number of supervised tokens of each segment, where it is known on the host.

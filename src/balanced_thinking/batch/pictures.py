@@ -32,8 +32,8 @@ from balanced_thinking.data.images import content_digest
 
 _KEPT_SHARE = 0.9  # of the limit remains after a clean-up, so that not every image needs another one
 _SCAN_SHARE = 0.01  # of the limit may be written before the folder is scanned again, as other processes write too
-# How images are decoded; another text invalidates every entry.
 _PROBE_SIZES = ((96, 80), (60, 90))  # width and height, of two shapes
+# How images are decoded; another text invalidates every entry.
 _DECODING = "upright by all EXIF data, on white, 16 bits and floats to 8"
 
 

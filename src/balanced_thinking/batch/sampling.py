@@ -18,6 +18,7 @@ from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
 
+from balanced_thinking.batch.messages import row_images
 from balanced_thinking.data.images import image_size
 from balanced_thinking.data.picture_files import UNREADABLE
 
@@ -47,7 +48,7 @@ class LengthEstimator:
             sum(_count_characters(row.get(name)) for name in _TEXT_COLUMNS) // _CHARACTERS_PER_TOKEN for row in rows
         ]
         sides = [
-            (i, side) for i, row in enumerate(rows) for image in _row_images(row) if (side := _read_height_width(image))
+            (i, side) for i, row in enumerate(rows) for image in row_images(row) if (side := _read_height_width(image))
         ]
         for (i, _), image_tokens in zip(sides, self._count_image_tokens([side for _, side in sides]), strict=True):
             tokens[i] += image_tokens
@@ -69,11 +70,6 @@ class LengthEstimator:
             with suppress(ValueError):
                 return self._count_multimodal(image_sizes=[side]).num_image_tokens[0]
         return 0
-
-
-def _row_images(row: Mapping[str, Any]) -> list[Any]:
-    single = row.get("image")
-    return [*(row.get("images") or ()), *(() if single is None else (single,))]
 
 
 def _read_height_width(image: Any) -> tuple[int, int] | None:

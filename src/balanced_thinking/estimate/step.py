@@ -17,7 +17,7 @@ from balanced_thinking.estimate.windows import equal_windows_at_once
 from balanced_thinking.loss.chunks import AssumedDevice, assume_device
 from balanced_thinking.models.parts import without_adapter
 from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_attention
-from balanced_thinking.packing.masks import bidirectional_image_masks
+from balanced_thinking.packing.masks import bidirectional_image_masks, has_image_masks
 from balanced_thinking.training import head
 from balanced_thinking.training.head import FullPrecisionLoss
 
@@ -88,7 +88,7 @@ def _to_inputs(model: Any, batch: dict[str, Any], tracer: Tracer) -> dict[str, A
     inputs["labels"] = torch.empty(labels.shape, dtype=labels.dtype, device="meta")
     weights = torch.empty(len(labels), labels.shape[1] - 1, device="meta")
     inputs["token_weights"] = FullPrecisionLoss(weights, (supervised, supervised))
-    if info.lengths_by_row is not None and "token_type_ids" in inputs:
+    if info.lengths_by_row is not None and "token_type_ids" in inputs and has_image_masks(model.config):
         types = inputs["token_type_ids"]
         inputs["attention_mask"] = bidirectional_image_masks(config, info.lengths_by_row, types, torch.float32)
     return inputs

@@ -190,6 +190,7 @@ class ModelSource:
             model=self.model.name,
             weights=self.weights,
             dtype=self.dtype,
+            engine=self.engine.name if self.engine else self.options.engine_name,
             dropped=loaded.dropped,
             picture_budget=budget,
         )
@@ -251,9 +252,9 @@ def _first_differing_setting(summary: Summary, task: Task) -> str:
     chosen = task.benchmark
     asked = {"model": task.model, "data": task.data, "split": task.split, "format": task.format.name}
     asked |= {"prompt": chosen.prompt_name, "scorer": chosen.scorer, "dtype": task.dtype}
-    asked["max_new_tokens"] = str(chosen.max_new_tokens)
+    asked |= {"engine": task.engine, "max_new_tokens": str(chosen.max_new_tokens)}
     for name in _COMPARED:
-        if name in asked and (was := str(getattr(summary, name))) != asked[name]:
+        if (was := str(getattr(summary, name))) != asked[name]:
             return f"{name} was {was or 'not stated'} and is {asked[name]}"
     if summary.scorer_file.get("sha256") != task.scorer_file.get("sha256"):
         return f"the file of scorer {chosen.scorer} has changed since"

@@ -25,7 +25,7 @@ from balanced_thinking.loss.linear_cross_entropy import weighted_linear_cross_en
 from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.segments import ANSWER, IGNORE, THINK
 from balanced_thinking.system.progress import count_progress
-from balanced_thinking.training.head import read_logit_scale
+from balanced_thinking.training.head import read_logit_scale, read_softcap
 
 ROWS, TOKENS = 256, 24_576  # that are looked at, at most; pictures and prompts are counted
 EXPECTED = 24  # tokens in a row that the model had expected; after a surprise it may have lost the thread
@@ -111,7 +111,7 @@ def _score_batch(model: Any, batch: Mapping[str, Any], candidates: Tensor) -> _S
     kept = segments != IGNORE
     hidden_TD = model.base_model(**inputs, use_cache=False).last_hidden_state[:, :-1][kept]
     head, config = model.get_output_embeddings(), model.config.get_text_config()
-    softcap, scale = getattr(config, "final_logit_softcapping", None), read_logit_scale(config)
+    softcap, scale = read_softcap(config), read_logit_scale(config)
     bias_V = getattr(head, "bias", None)
     output = weighted_linear_cross_entropy(
         hidden_TD,

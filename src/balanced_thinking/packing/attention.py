@@ -33,7 +33,8 @@ ATTENTION_NAME = "sdpa_by_sample"
 class PackedMask:
     """The samples of each row, and what a token may attend to.
 
-    That is what precedes it in its sample, at most `window` tokens back; or what the sample's own mask (S, S) allows.
+    That is the sample up to it, of which a `window` counts the last tokens, itself included; or what the sample's own
+    mask (S, S) allows.
     """
 
     rows: Sequence[Sequence[int]]  # lengths of the samples

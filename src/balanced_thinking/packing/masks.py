@@ -14,6 +14,11 @@ from torch import Tensor
 from balanced_thinking.packing.attention import ATTENTION_NAME, PackedMask
 
 
+def has_image_masks(config: Any) -> bool:
+    """Whether a packed model needs `bidirectional_image_masks`. Other tokenizers give `token_type_ids`, too."""
+    return bool(config.model_type == "gemma3")
+
+
 def bidirectional_image_masks(
     config: Any, rows: Sequence[Sequence[int]], types_RL: Tensor, dtype: torch.dtype
 ) -> dict[str, Any] | None:

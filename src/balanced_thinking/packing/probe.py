@@ -20,6 +20,7 @@ TESTED_MODEL_TYPES = (
     *("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "glm46v"),
     *("llava", "llava_next", "llava_onevision", "internvl", "mistral3", "gemma3", "qwen3_5"),
 )
+PROBE_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)  # of a model given unknown inputs
 _ROUNDING = 1e-3  # relative; the tokens of another sample would change far more
 _TEXT_TOKENS = 6  # of each sample of the probe
 
@@ -29,8 +30,10 @@ def isolates_samples(model: PreTrainedModel) -> bool:
     """Whether a sample's hidden states are independent of the samples before it in its row.
 
     A forward of twelve tokens finds out. It has no images, so a vision model must also be one that our tests pack.
-    FlashAttention isolates samples by itself.
+    FlashAttention isolates samples by itself. Attention in chunks (Llama 4) would begin a sample's chunks elsewhere.
     """
+    if getattr(model.config.get_text_config(), "attention_chunk_size", None):
+        return False
     if hasattr(model.config, "vision_config") and model.config.model_type not in TESTED_MODEL_TYPES:
         return False
     if "flash" in (model.config.get_text_config()._attn_implementation or ""):
@@ -38,23 +41,36 @@ def isolates_samples(model: PreTrainedModel) -> bool:
     device, vocabulary = model.device, model.config.get_text_config().vocab_size
     text = torch.arange(1, 2 * _TEXT_TOKENS + 1, device=device) % vocabulary
     other = torch.cat([text[:_TEXT_TOKENS].flip(0), text[_TEXT_TOKENS:]])
-    training, last = model.training, []
-    model.eval()
+    last = []
     try:
         for ids in (text, other):
-            with use_packed_rows([[_TEXT_TOKENS, _TEXT_TOKENS]]), _gather_zero3_parameters(model):
+            with (
+                evaluation_mode(model),
+                use_packed_rows([[_TEXT_TOKENS, _TEXT_TOKENS]]),
+                gather_zero3_parameters(model),
+            ):
                 last.append(model.base_model(**_probe_inputs(model, ids)).last_hidden_state[0, _TEXT_TOKENS:])
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError):
+    except PROBE_ERRORS:
         return False  # it does not accept such positions at all
-    finally:
-        model.train(training)
     return bool((last[0] - last[1]).abs().max() <= _ROUNDING * last[0].abs().max())
 
 
 @contextmanager
-def _gather_zero3_parameters(model: PreTrainedModel) -> Iterator[None]:
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Dropout is off; afterwards each part is in training or not as before."""
+    training = [part for part in model.modules() if part.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+@contextmanager
+def gather_zero3_parameters(model: PreTrainedModel) -> Iterator[None]:
     """Gather each module's parameters during its forward under ZeRO-3.
 
     ZeRO-3 shards a model when it is loaded, but gathers parameters by itself only once its engine exists.

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from balanced_thinking.segments.formats import FORMATS, ReasoningFormat, get_format
-from balanced_thinking.segments.scan import think_tag_pattern
+from balanced_thinking.segments.scan import compile_any_of
 
 _LONGEST_END = 200  # characters of an opened or empty block of thinking with its white space
 
@@ -69,7 +69,7 @@ def closes_thinking(text: str) -> bool:
 
 def remove_tags(text: str, format: ReasoningFormat) -> str:
     """The text without the format's thinking tags."""
-    return think_tag_pattern(format if format.name != "auto" else FORMATS["auto"]).sub(" ", text)
+    return _think_tag_pattern(format).sub(" ", text)
 
 
 def _find_end(prompt: str, fmt: ReasoningFormat) -> re.Match[str] | None:
@@ -79,14 +79,20 @@ def _find_end(prompt: str, fmt: ReasoningFormat) -> re.Match[str] | None:
 @lru_cache(maxsize=256)
 def opens_thinking(text: str, fmt: ReasoningFormat) -> bool:
     """Whether the last thinking tag in the text is one that opens."""
-    tags, kinds = think_tag_pattern(fmt).findall(text), fmt.tag_kinds()
-    return bool(tags) and kinds[tags[-1]] == "think_open"
+    tags = _think_tag_pattern(fmt).findall(text)
+    return bool(tags) and tags[-1] in _tags_of(fmt, "think_open")
+
+
+@lru_cache(maxsize=64)
+def _think_tag_pattern(fmt: ReasoningFormat) -> re.Pattern[str]:
+    return compile_any_of(_tags_of(fmt, "think_open") | _tags_of(fmt, "think_close"))
 
 
 @lru_cache(maxsize=64)
 def _end_pattern(fmt: ReasoningFormat) -> re.Pattern[str]:
     """An opening tag, perhaps with its closing one, and white space at the end of a text."""
-    return re.compile(rf"(?:{_any_of(fmt, 'think_open')})\s*(?P<closed>(?:{_any_of(fmt, 'think_close')})\s*)?\Z")
+    opening, closing = _any_of(fmt, "think_open"), _any_of(fmt, "think_close")
+    return re.compile(rf"(?:{opening})\s*(?P<closed>(?:{closing})\s*)?\Z")
 
 
 @lru_cache(maxsize=64)
@@ -101,8 +107,7 @@ def _open_pattern(fmt: ReasoningFormat) -> re.Pattern[str]:
 
 
 def _any_of(fmt: ReasoningFormat, wanted: str) -> str:
-    tags = sorted(_tags_of(fmt, wanted), key=lambda tag: (-len(tag), tag))
-    return "|".join(map(re.escape, tags)) or r"(?!)"
+    return compile_any_of(_tags_of(fmt, wanted)).pattern
 
 
 @lru_cache(maxsize=64)

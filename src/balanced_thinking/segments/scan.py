@@ -170,16 +170,16 @@ class TagScan:
 @lru_cache(maxsize=64)
 def _tag_kinds_and_pattern(fmt: ReasoningFormat) -> tuple[dict[str, str], re.Pattern[str]]:
     tags = fmt.tag_kinds()
-    return tags, _compile_any_of(tags)
+    return tags, compile_any_of(tags)
 
 
 @lru_cache(maxsize=64)
 def think_tag_pattern(fmt: ReasoningFormat) -> re.Pattern[str]:
     """Matches the format's thinking tags only."""
-    return _compile_any_of(tag for tag, kind in fmt.tag_kinds().items() if kind.startswith("think"))
+    return compile_any_of(tag for tag, kind in fmt.tag_kinds().items() if kind.startswith("think"))
 
 
-def _compile_any_of(tags: Iterable[str]) -> re.Pattern[str]:
+def compile_any_of(tags: Iterable[str]) -> re.Pattern[str]:
     # Longest first, because one tag may begin like another. Without any tag: a pattern that never matches.
     return re.compile("|".join(re.escape(tag) for tag in sorted(tags, key=len, reverse=True)) or r"(?!)")
 

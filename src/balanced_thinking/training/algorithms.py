@@ -5,9 +5,30 @@ To add one, give it a line in `ALGORITHMS`. docs/training.md has the same table 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
+
+_DEFAULT_OF_ALGORITHM = "As TRL's; null: what the algorithm sets, or else TRL's default."
+
+
+def _argument() -> Any:
+    return field(default=None, metadata={"help": _DEFAULT_OF_ALGORITHM})
+
+
+@dataclass
+class AlgorithmArguments:
+    """TRL's arguments that an algorithm sets. None, and not TRL's default, says that the user leaves one open."""
+
+    loss_type: str | None = _argument()
+    importance_sampling_level: str | None = _argument()
+    scale_rewards: str | None = _argument()
+    epsilon: float | None = _argument()
+    epsilon_high: float | None = _argument()
+    beta: float | None = _argument()
+    mask_truncated_completions: bool | None = _argument()
+    use_bias_correction_kl: bool | None = _argument()
 
 
 class Algorithm(NamedTuple):
@@ -43,10 +64,9 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
 )
 
 
-def algorithm_arguments(name: str | None, given: Collection[str]) -> dict[str, Any]:
-    """TRL's arguments that an algorithm sets, except those that the user gives; none for None."""
-    sets = ALGORITHMS[name].sets if name is not None and name in ALGORITHMS else {}
-    return {key: value for key, value in sets.items() if key not in given}
+def algorithm_arguments(name: str | None) -> Mapping[str, Any]:
+    """TRL's arguments that an algorithm sets; none for None, and for a name that is not known."""
+    return ALGORITHMS[name].sets if name is not None and name in ALGORITHMS else {}
 
 
 def describe_algorithm(args: Any) -> str | None:

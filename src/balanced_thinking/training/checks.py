@@ -117,9 +117,9 @@ def _check_steps(arguments: Mapping[str, Any]) -> None:
 
 
 def _check_mappings(arguments: Mapping[str, Any], types: Mapping[str, AdmittedTypes]) -> None:
-    """Where a mapping is expected, text must be JSON or, for a configuration, a file."""
+    """Where a mapping is expected, text must be JSON or, for a configuration, a file; a format also has a name."""
     for name, value in arguments.items():
-        if not isinstance(value, str) or dict not in types[name] or value.startswith("{"):
+        if name == "reasoning_format" or not isinstance(value, str) or dict not in types[name] or value.startswith("{"):
             continue
         if name.endswith("kwargs"):
             raise RecipeError(f"{name} is {value!r}; expected a mapping, such as --{name}.key value")

@@ -21,6 +21,7 @@ import torch
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
+from balanced_thinking.batch.messages import row_images
 from balanced_thinking.batch.rendering import RowRenderer
 from balanced_thinking.batch.turn_end import add_stop_token
 from balanced_thinking.loss.schedules import SegmentWeights
@@ -135,7 +136,7 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
 
     def _generate_and_score_completions(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for row in inputs:  # raises RowError for special tokens, and where the template refuses the messages
-            named = {"id": row.get("id", "?"), "prompt": row["prompt"], "images": _list_images(row)}
+            named = {"id": row.get("id", "?"), "prompt": row["prompt"], "images": row_images(row)}
             self.renderer.render_prompt(named)
         self._note_generation(len(inputs))
         opened: dict[Any, Any] = {}
@@ -193,7 +194,7 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _find_opened(self, row: Mapping[str, Any]) -> str:
-        return self.renderer.find_opened(row["prompt"], _list_images(row))
+        return self.renderer.find_opened(row["prompt"], row_images(row))
 
     def _credit_weights(self) -> SegmentWeights:
         return self.credit_schedule.weights(self.state.global_step / max(1, self.state.max_steps - 1))
@@ -245,10 +246,6 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
 
 def _list_ids(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [str(row.get("id", "?")) for row in rows]
-
-
-def _list_images(row: Mapping[str, Any]) -> list[Any]:
-    return list(row.get("images") or [image for image in (row.get("image"),) if image is not None])
 
 
 def _named_rewards(args: ScaleGRPOConfig, processor: Any) -> list[ParsedReward]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from datasets import Dataset, Image, List
 
+from balanced_thinking.batch.messages import row_images
 from balanced_thinking.batch.pictures import DistinctImageProcessor
 from balanced_thinking.data.images import open_image
 
@@ -29,11 +30,10 @@ def keep_images_encoded(dataset: Any) -> Any:
 
 def open_images(row: Mapping[str, Any], opened: dict[Any, Any]) -> dict[str, Any]:
     """The row with its images opened; equal references give the same object."""
-    references = row.get("images", [row["image"]] if row.get("image") is not None else [])
     plain = {name: value for name, value in row.items() if name not in ("image", "images")}
-    if references is None or not {"image", "images"} & row.keys():
-        return plain | ({"images": []} if "images" in row else {})
-    return plain | {"images": [_open_once(reference, opened) for reference in references]}
+    if not {"image", "images"} & row.keys():
+        return plain
+    return plain | {"images": [_open_once(reference, opened) for reference in row_images(row)]}
 
 
 def _open_once(reference: Any, opened: dict[Any, Any]) -> Any:

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch.distributed.tensor import DTensor, Partial
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from balanced_thinking.loss.linear_cross_entropy import weighted_linear_cross_entropy
+from balanced_thinking.packing.probe import PROBE_ERRORS, evaluation_mode, gather_zero3_parameters
+
+_PROBE_TOKENS = 8
+_LEAST_ROUNDING = 1e-4  # nats
 
 
 @dataclass
@@ -63,6 +68,12 @@ def read_logit_scale(text_config: Any) -> float:
     return float(scaling) if text_config.model_type == "hyperclovax" else 1.0 / float(scaling)
 
 
+def read_softcap(text_config: Any) -> float | None:
+    """The bound of the logits, `softcap * tanh(logits / softcap)`, under each architecture's name; None without one."""
+    names = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+    return next((float(cap) for name in names if (cap := getattr(text_config, name, None))), None)
+
+
 def gather_parameter(parameter: torch.Tensor) -> torch.Tensor:
     """The complete parameter where FSDP2 holds it in shards; any other parameter unchanged.
 
@@ -82,7 +93,7 @@ def attach_weighted_head(model: PreTrainedModel, impl: str = "auto", entropy: bo
     """
     original = model.forward
     text_config = model.config.get_text_config()
-    scale, softcap = read_logit_scale(text_config), getattr(text_config, "final_logit_softcapping", None)
+    scale, softcap = read_logit_scale(text_config), read_softcap(text_config)
 
     # `generate` checks its arguments against the signature, so the signature stays the model's own.
     @functools.wraps(type(model).forward)
@@ -118,3 +129,29 @@ def attach_weighted_head(model: PreTrainedModel, impl: str = "auto", entropy: bo
         return WeightedOutput(**exact.found)
 
     model.forward = types.MethodType(forward, model)
+
+
+@torch.no_grad()
+def check_weighted_head(model: PreTrainedModel) -> None:
+    """Raises ValueError if `model` does more to its logits than the weighted head, which would train another loss.
+
+    A forward of eight tokens without a picture finds out. A model that takes no such input is not checked.
+    """
+    ids = torch.arange(1, _PROBE_TOKENS + 1, device=model.device)[None] % model.config.get_text_config().vocab_size
+    ones = torch.ones(1, _PROBE_TOKENS - 1, device=model.device)
+    with evaluation_mode(model), gather_zero3_parameters(model):
+        try:
+            logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
+            ours_T = model(input_ids=ids, labels=ids, token_weights=ones, use_cache=False).nll[0].double()
+        except torch.OutOfMemoryError:
+            raise
+        except PROBE_ERRORS:
+            return
+        own_T = F.cross_entropy(logits.double(), ids[0, 1:], reduction="none")
+        rounding = 4 * torch.finfo(logits.dtype).eps * float(logits.abs().max()) + _LEAST_ROUNDING
+    if float((own_T - ours_T).abs().max()) > rounding:
+        raise ValueError(
+            f"on eight tokens the loss of {type(model).__name__} is {float(own_T.mean()):.4f} nats per token, that of "
+            f"the weighted head {float(ours_T.mean()):.4f}; expected the same. The model changes its logits in a way "
+            "that the head does not know, so it cannot be trained here"
+        )

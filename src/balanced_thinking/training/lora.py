@@ -62,7 +62,7 @@ def _layers_of_checkpoint(checkpoint: str) -> dict[str, Any]:
 def _layers_of_parts(model: Any, targets: str) -> dict[str, Any]:
     parts = ModelParts(model)
     counts = parts.count_parameters()
-    named = [part for part in LORA_TARGETS[targets] if LORA_TARGETS[targets] != PARTS]
+    named = () if targets == "all" else LORA_TARGETS[targets]
     if missing := [part for part in named if part not in counts]:
         raise RecipeError(
             f"lora.targets is {targets!r}, but the model has no {missing[0]} part; expected language or all, because "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.loss.schedules import SCHEDULES, TWO_WEIGHTS, FlatteningRule, Schedule
@@ -17,7 +17,7 @@ from balanced_thinking.loss.weightings import WEIGHTINGS
 from balanced_thinking.scoring.scorers import SCORERS, get_scorer
 from balanced_thinking.segments import get_format
 from balanced_thinking.segments.trim import OVERFLOW
-from balanced_thinking.training.algorithms import ALGORITHMS
+from balanced_thinking.training.algorithms import ALGORITHMS, AlgorithmArguments
 from balanced_thinking.training.default_weights import (
     ONE_WEIGHT,
     WEIGHTING_OPTIONS,
@@ -54,6 +54,12 @@ _MAX_HOURS = (
     "Time budget, from the start of the command: then a checkpoint is saved and the exit code is 143. The longest "
     "step, evaluation and save so far are kept in reserve."
 )
+# A name, a definition or a `ReasoningFormat`. Of this union transformers' parser of commands reads a text.
+if TYPE_CHECKING:
+    _Format = Any
+else:
+    _Format = dict[str, Any] | str | None
+_REASONING_FORMAT = "Name of the completions' reasoning format, or its definition."
 _ON_NONFINITE = (
     f"At a loss or gradient that is NaN or infinite: {' or '.join(ON_NONFINITE)} (leaves the update out and reads "
     "every step, for which a GPU waits)."
@@ -101,9 +107,7 @@ class ScaleSFTOptions:
     normalize: str = option_field(
         "example", f"What a segment's mean runs over: {', '.join(NORMALIZE)} (token is plain SFT)."
     )
-    reasoning_format: Any = option_field(
-        "think-answer", "Name of the completions' reasoning format, or its definition."
-    )
+    reasoning_format: _Format = option_field("think-answer", _REASONING_FORMAT)
     overflow: str = option_field("error", f"What to do with a sample longer than max_length: {', '.join(OVERFLOW)}.")
     packing: bool = option_field(
         False,
@@ -220,7 +224,7 @@ def given_segment_options(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 @dataclass
-class ScaleGRPOOptions:
+class ScaleGRPOOptions(AlgorithmArguments):
     """What `ScaleGRPOConfig` adds to TRL's `GRPOConfig`, and where its defaults differ."""
 
     rewards: dict[str, float] | None = option_field(
@@ -231,9 +235,7 @@ class ScaleGRPOOptions:
         "numeric", f"How the accuracy reward compares answers: {', '.join(SCORERS)}, or module:function for your own."
     )
     think_budget: int = option_field(256, "Number of think tokens above which the conciseness reward falls.")
-    reasoning_format: Any = option_field(
-        "think-answer", "Name of the completions' reasoning format, or its definition."
-    )
+    reasoning_format: _Format = option_field("think-answer", _REASONING_FORMAT)
     credit: str = option_field(
         "completion",
         f"What an advantage is credited to: {' or '.join(CREDIT)} (each segment's mean, weighted as in SCALe).",

@@ -1,6 +1,6 @@
 """Rewards of the GRPO stage: pure functions of one parsed completion, and their composition for TRL.
 
-    make_rewards({"accuracy": 1.0, "format": 0.2}, tokenizer)
+    make_rewards(["accuracy", "format"], tokenizer)
 
 To add one, write a function of a `Rollout` and give it a line in `REWARDS`; or leave it in a file of your own and name
 it `module:function` (see `own_rewards`). No reward runs a model's text as code. All read the answer with the parser

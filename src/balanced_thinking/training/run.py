@@ -159,7 +159,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
     args = training_arguments(recipe, out)
     refuse_other_ranks(recipe.ranks, args.world_size)
     files = RunFiles(out)
-    taken = _count_all_steps(files, recipe) if resume else None
+    taken = _count_all_steps(files, recipe, args.max_steps) if resume else None
     if taken is not None and on_first_rank(lambda: is_model_intact(files.model, files.checkpoints)):
         logger.info("%s", describe_finished(out, args, taken))
         return files.model
@@ -250,14 +250,14 @@ def _describe_continuation(recipe: Recipe, out: Path, args: Any) -> str:
     return f"continue with: balanced {recipe.stage} --out {quote(str(out))} --resume{partial}{launched}"
 
 
-def _count_all_steps(files: RunFiles, recipe: Recipe) -> int | None:
+def _count_all_steps(files: RunFiles, recipe: Recipe, max_steps: int) -> int | None:
     """The steps of a finished run that the recipe does not make longer; None for any other run."""
     about = read_provenance(files.folder)
     if about is None or about.finished is None:
         return None
-    steps, before = int(recipe.training.get("max_steps") or -1), load_run_recipe(files.config).training
-    if steps > 0 and not about.stopped_early:
-        return about.steps if about.steps == steps else None
+    before = load_run_recipe(files.config).training
+    if max_steps > 0 and not about.stopped_early:
+        return about.steps if about.steps == max_steps else None
     decisive = ("max_steps", "num_train_epochs", "early_stopping_patience", "early_stopping_threshold")
     same = all(before.get(name) == recipe.training.get(name) for name in decisive)
     return about.steps if same else None
@@ -292,9 +292,9 @@ def _training_totals(trainer: Any, spent: Clock) -> dict[str, Any]:
 
 
 def _refuse_all_dropped(logs: list[dict[str, Any]], args: Any) -> None:
-    """Raises ValueError if every sample was left out for its length."""
+    """Raises ValueError if every sample was left out."""
     if any(row.get("dropped") for row in logs) and not any("answer_nll" in row for row in logs):
         raise ValueError(
-            f"no sample was used for training: all are longer than max_length={args.max_length}, and "
-            f"overflow={args.overflow} leaves them out. Raise max_length, or set overflow=trim_think"
+            f"no sample was used for training: each is longer than max_length={args.max_length}, or a bad row that is "
+            "dropped. Raise max_length or set overflow=trim_think; `balanced inspect` with --model lists bad rows"
         )

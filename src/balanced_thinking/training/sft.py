@@ -16,13 +16,14 @@ from trl import SFTTrainer
 from balanced_thinking.batch.collator import ImageCache, ScaleCollator
 from balanced_thinking.batch.feeding import OneBatchAhead, keep_batches_on_host
 from balanced_thinking.batch.info import BATCH_INFO, CLOSING_TAGS, BatchInfo
+from balanced_thinking.data.rows import ANSWER_FEATURES
 from balanced_thinking.loss.schedules import FlatteningRule
 from balanced_thinking.loss.weightings import Progress, StepWeights
 from balanced_thinking.models.freezing import learns_from_pictures_alone
 from balanced_thinking.models.parts import without_adapter
 from balanced_thinking.models.quantization import quantization_of
 from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_attention
-from balanced_thinking.packing.masks import bidirectional_image_masks
+from balanced_thinking.packing.masks import bidirectional_image_masks, has_image_masks
 from balanced_thinking.segments import IGNORE
 from balanced_thinking.training.best_checks import EVALUATED
 from balanced_thinking.training.blank_pictures import StillPictureParts
@@ -30,7 +31,7 @@ from balanced_thinking.training.callbacks import ThinkLossMonitor
 from balanced_thinking.training.changes import ABOUT_WEIGHTING, check_weighting
 from balanced_thinking.training.early_stopping import EarlyStopping
 from balanced_thinking.training.gradient_norm import MatchedGradientNorm
-from balanced_thinking.training.head import FullPrecisionLoss, attach_weighted_head
+from balanced_thinking.training.head import FullPrecisionLoss, attach_weighted_head, check_weighted_head
 from balanced_thinking.training.metrics import SegmentTotals
 from balanced_thinking.training.packing import choose_packing
 from balanced_thinking.training.safety import SafeTrainer
@@ -119,6 +120,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
             self._still_parts = StillPictureParts(base, shares_gradients)
             self.add_callback(self._still_parts)
         attach_weighted_head(base, args.head_impl, args.log_entropy)
+        check_weighted_head(base)
         if args.validation_generate:
             check_validation_rows(self)
         if args.early_stopping_patience is not None:
@@ -148,7 +150,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["id", "messages", "prompt", "completion", "image", "images"]
+        self._signature_columns = ["id", "messages", "prompt", "completion", "image", "images", *ANSWER_FEATURES]
 
     def segment_weights(self) -> StepWeights:
         """The weights of the current optimizer step.
@@ -220,7 +222,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         gate = self.weigher.find_gate(row_segments) if training else ()
         exact = FullPrecisionLoss(info.pack_samples(per_token, row_segments), known, *gate)
         attended = inputs["attention_mask"].sum() if info.token_indices is None else info.count_packed_tokens()
-        if info.lengths_by_row is not None and "token_type_ids" in inputs:
+        if info.lengths_by_row is not None and "token_type_ids" in inputs and has_image_masks(self.model.config):
             config, types = self.model.config.get_text_config(), inputs["token_type_ids"]
             inputs["attention_mask"] = bidirectional_image_masks(config, info.lengths_by_row, types, self.model.dtype)
         with use_packed_rows(info.lengths_by_row):
@@ -254,19 +256,19 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
             repeated[: len(kept)] = kept >= mine
         return repeated
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+    def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         """As upstream, with what the best checkpoint may be chosen by. The loss is a mean over the examples.
 
         So neither the size of a micro-batch nor a dropped sample changes it.
         """
         self._totals["eval"] = SegmentTotals()
         with self._attention():
-            output = super().evaluation_loop(*args, **kwargs)
+            output = super().evaluation_loop(dataloader, *args, **kwargs)
         found = self._totals["eval"].compute_metrics(self._sum_over_ranks)
         metrics = {name: value for name, value in found.items() if name in EVALUATED or name.endswith("entropy")}
         prefix = kwargs.get("metric_key_prefix", "eval")
         if self.args.validation_generate and prefix == "eval":
-            metrics |= score_validation_answers(self)
+            metrics |= score_validation_answers(self, dataloader.dataset)
         output.metrics.update({f"{prefix}_{name}": value for name, value in metrics.items()})
         return output
 

@@ -46,6 +46,10 @@ class LocalEngine(Engine):
             logger.info("%s", describe_added_stop(end, self.tokenizer))
         self.model, self.collator = model, ScaleCollator(processor, self.scorer.format)
 
+    def configure(self, reasoning_format: str | Mapping[str, Any] | ReasoningFormat, max_new_tokens: int) -> None:
+        super().configure(reasoning_format, max_new_tokens)
+        self.collator = ScaleCollator(self.collator.processor, self.scorer.format)
+
     def reason_for_refusal(self, examples: Sequence[Example]) -> str | None:
         """An example has a picture, and the model takes text only."""
         sees = hasattr(self.collator.processor, "image_processor")

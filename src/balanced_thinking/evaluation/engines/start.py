@@ -72,6 +72,11 @@ class EngineOptions:
                 "change nothing: start the server with them (vLLM: --mm-processor-kwargs), and leave them out here"
             )
 
+    @property
+    def engine_name(self) -> str:
+        """What summaries call the engine."""
+        return self.name if self.server is None else ServerEngine.name
+
 
 def read_engine(engine: EngineOptions | str | None) -> EngineOptions:
     """The options that a short form means: None, one of `ENGINES`, or a server's address."""
