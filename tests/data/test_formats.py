@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from balanced_thinking.cli import main
+from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.load import load_data
@@ -187,6 +188,28 @@ def tar_samples() -> list[dict[str, bytes]]:
         {"png": shown, "json": json.dumps({"question": q, "think": t, "answer": a}).encode()}
         for (q, t, a), shown in zip(SAID, BYTES, strict=True)
     ]
+
+
+SHOWN_ROW = json.dumps({"question": "Which?", "answer": "red"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "problem"),
+    [("mp4", "unread_media"), ("wav", "unread_media"), ("heic", "broken_image"), ("AVIF", "broken_image")],
+)
+def test_a_member_that_is_not_read_is_missing_in_its_row(suffix: str, problem: str, tmp_path: Path) -> None:
+    file = write_tar(tmp_path / "a.tar", [{suffix: b"0", "json": SHOWN_ROW}, {"npy": b"0", "json": SHOWN_ROW}])
+    loaded = load_data(str(file), on_bad_row="drop")
+    assert [bad.problems for bad in loaded.bad_rows] == [(problem,)]
+    assert len(loaded.examples) == 1  # an array beside a row is no part of it
+    file = write_tar(tmp_path / "empty.tar", [{"png": b"", "json": SHOWN_ROW}])
+    assert load_data(str(file), on_bad_row="drop", verify_images=True).bad_rows[0].problems == ("broken_image",)
+
+
+def test_samples_whose_names_have_a_dot_are_not_joined(tmp_path: Path) -> None:
+    file = write_tar(tmp_path / "a.tar", [{"1.json": SHOWN_ROW, "1.png": BYTES[0], "2.json": SHOWN_ROW}])
+    with pytest.raises(DataError, match=r"sample 000000 has 2 JSON files \(000000\.1\.json, 000000\.2\.json\)"):
+        load_data(str(file))
 
 
 def tar_texts() -> list[dict[str, bytes]]:

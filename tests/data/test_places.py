@@ -49,6 +49,9 @@ PLACED = [
     ("<image 1> Which animal?", 1, "Which animal?", ()),  # numbered, at the start
     ("Is <|vision_start|><|image_pad|><|vision_end|> one?", 1, "Is  one?", (3,)),  # Qwen's own spelling
     ("Is <img> one?", 1, "Is  one?", (3,)),  # a spelling that HTML has, with as many pictures
+    ("Is <image_placeholder> like <image_placeholder>?", 2, "Is  like ?", (3, 9)),  # DeepSeek-VL
+    ("Is <ImageHere> like <ImageHere>?", 2, "Is  like ?", (3, 9)),  # XComposer
+    ("Is <image id=1> like <image id=2>?", 2, "Is  like ?", (3, 9)),
     ("What does <img> mean?", 0, "What does <img> mean?", ()),  # and without a picture
     ("What do <img> and <img> mean?", 1, "What do <img> and <img> mean?", ()),  # another number of them
 ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -69,6 +70,13 @@ PARQUET = [
     ({"problem": QUESTION, "answer": "2", "images": CELLS[:1]}, (1, None, "2", None)),  # for reinforcement learning
     ({"problem": QUESTION, "solution": "Two of them.", "answer": "2"}, (0, "Two of them.", "2", None)),
     ({"problem": QUESTION, "solution": completion(THINK, "2"), "answer": "2"}, (0, THINK, "2", None)),
+    (  # text may follow a box, and a box is a part of the reasoning beside an answer
+        {"problem": QUESTION, "solution": r"Two, $\boxed{2}$. It holds.", "answer": "2"},
+        (0, r"Two, $\boxed{2}$. It holds.", "2", None),
+    ),
+    ({"question": QUESTION, "think": "Two.", "answer": r"$\boxed{2}$"}, (0, "Two.", "2", None)),
+    ({"messages": [{"role": "user", "content": QUESTION}], "solution": "2"}, (0, None, "2", None)),  # ms-swift, GRPO
+    ({"conversations": [{"from": "human", "value": QUESTION}], "answer": "2"}, (0, None, "2", None)),
     ({"problem": QUESTION, "solution": r"Two, so \boxed{2}", "level": 1}, (0, "Two, so", "2", None)),
     ({"prompt": QUESTION, "answer": "2"}, (0, None, "2", None)),
     (
@@ -129,7 +137,9 @@ def test_a_neighbour_of_parquet_is_read(row: dict[str, Any], expected: tuple[Any
 BAD_CELLS = [
     ({"image": b"no picture"}, "broken_image"),
     ({"image": BYTES[0][:40]}, "broken_image"),  # the end is missing
-    ({"image": {"bytes": b"", "path": None}, "question": "<image>?"}, "image_count"),
+    ({"image": {"bytes": b"", "path": None}}, "broken_image"),  # an empty file is not the same as no picture
+    ({"images": [{"bytes": b"", "path": None}]}, "broken_image"),
+    ({"image": {"bytes": None, "path": None}, "question": "<image>?"}, "image_count"),
     ({"image": "nowhere.png"}, "missing_image"),
     ({"image": {"bytes": None, "path": "https://example.com/a.png"}}, "remote_image"),
     ({"images": [CELLS[0], {"bytes": None, "path": None}]}, "broken_image"),  # one of two
@@ -314,6 +324,44 @@ def test_the_splits_of_a_folder_are_in_its_names(names: list[str], counts: dict[
         write_parquet(tmp_path / "set" / f"{name}.parquet", [ROW])
     found = {split: len(load_data(str(tmp_path / "set"), split=split).examples) for split in counts}
     assert found == counts
+
+
+def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:
+    for part in (0, 2):
+        write_parquet(tmp_path / "set" / "data" / f"train-{part:05d}-of-00003.parquet", [ROW])
+    with pytest.raises(DataError, match=r"has 2 of the 3 parts of train; missing: train-00001-of-00003\. Get all"):
+        load_data(str(tmp_path / "set"))
+
+
+LEFT = [
+    (["train", "train2", "test"], "train2"),
+    (["train", "train-00001-of-00002"], "train-00001-of-00002"),
+    (["train", "other"], "other"),
+    (["my_training_data", "other"], "other"),
+    (["train", "test", "validation"], None),
+]
+
+
+@pytest.mark.parametrize(("names", "left"), LEFT)
+def test_files_beside_those_that_are_read_are_named(
+    names: list[str], left: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in names:
+        write_parquet(tmp_path / f"{name}.parquet", [ROW])
+    assert len(load_data(str(tmp_path)).examples) == 1
+    warned = f"{tmp_path}: other files with rows are not read (1, such as {left}.parquet)"
+    assert caplog.messages == ([warned] if left else [])
+
+
+def test_narrow_numbers_are_as_short_as_they_were_written(tmp_path: Path) -> None:
+    kinds = (pa.float16(), pa.float32(), pa.float64())
+    answers = [np.float16(0.1), np.float32(0.1), 0.1]
+    for kind, answer in zip(kinds, answers, strict=True):
+        boxes = pa.array([[{"x": answer}]], pa.list_(pa.struct([("x", kind)])))
+        columns = {"question": pa.array(["How long?"]), "answer": pa.array([answer], kind), "box": boxes}
+        pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+        (example,) = load_data(str(tmp_path / "a.parquet")).examples
+        assert (example.answer, example.meta["box"]) == ("0.1", [{"x": 0.1}])
 
 
 def test_one_table_of_an_imagefolder_may_be_for_all_splits(tmp_path: Path) -> None:

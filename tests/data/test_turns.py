@@ -64,6 +64,25 @@ def test_a_system_text_is_the_first_message(
     assert "the system text of 1 samples was left out" in caplog.text
 
 
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"weight": 0.0}, {"loss": False}, {"train": False}])
+def test_a_reply_that_is_marked_so_is_not_trained_on(folder: Path, mark: dict[str, Any]) -> None:
+    talk = [asks("Which animal?"), says(**mark), asks("And now?"), says()]
+    found = read_all(folder, {"messages": talk}, turns="all")
+    assert [(one.question, len(one.history)) for one in found] == [("And now?", 2)]
+    assert read_all(folder, {"messages": [asks("Q"), says(weight=1), asks("R"), says(loss=True)]}, turns="all")[1:]
+    for turns in ("last", "all"):
+        (bad,) = read_all(folder, {"messages": talk[:2]}, turns=turns)
+        assert bad.problems == ("not_for_training",)
+    (bad,) = read_all(folder, {"messages": [*talk[:2], talk[2], says(**mark)]}, turns="all")
+    assert bad.problems == ("not_for_training",)
+
+
+def test_a_part_may_say_which_picture_is_there(folder: Path) -> None:
+    parts = [{"type": "image", "index": 1, "text": None}, {"type": "image", "index": 0, "text": None}]
+    row = {"messages": [asks([*parts, {"type": "text", "text": "Same?"}]), says()], "images": ["one.png", "two.png"]}
+    assert [image.name for image in read_one(folder, row).images] == ["two.png", "one.png"]
+
+
 # (turns of user and assistant, what is wrong)
 ORDERS = [
     ([asks("Which?"), says(), asks("Thanks.")], "multi_turn"),  # the user has the last word

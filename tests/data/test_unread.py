@@ -60,6 +60,14 @@ UNREAD = [
     ({"image": "iVBORw0KGgo" + "A" * 80}, "broken_image"),  # base64 of no picture
     ({"image": "data:image/png;base64,!!!"}, "broken_image"),
     ({"images": ["one.png", None]}, "broken_image"),
+    ({"question": "Picture 1: <img>one.png</img>\nWhich?"}, "unread_image"),  # Qwen-VL's and ms-swift's form
+    ({"question": "<img>one.png</img><img>two.png</img>Which?", "image": "one.png"}, "unread_image"),
+    ({"question": "Is <image>one.png</image> red?", "image": "one.png"}, "unread_image"),
+    ({"question": "![the first](one.png) Which?"}, "unread_image"),
+    ({"image": "one.png", "image_2": "two.png"}, "unread_image"),  # a second picture in a column of its own
+    ({"image": "one.png", "images": ["two.png"]}, "unread_image"),
+    ({"think": "<ref-object> is left.", "objects": {"ref": ["cat"], "bbox": [[1, 2, 3, 4]]}}, "unfilled_place"),
+    ({"kto_tag": False}, "not_for_training"),
 ]
 
 
@@ -86,6 +94,12 @@ HARMLESS = [
     {"videos": [], "video": None, "audio": ""},
     {"images": [None], "video": False},
     {"note": "see one.png and two"},
+    {"image": "one.png", "images": ["one.png", "two.png"]},  # the first of them again
+    {"image": "one.png", "image_1": "one.png"},
+    {"image": "one.png", "question": "What does ![a](b.png) mean in this picture?"},
+    {"question": "What does <img src='logo.png'> show?"},  # HTML
+    {"objects": {"ref": ["cat"], "bbox": [[1, 2, 3, 4]]}},  # beside texts that have no place for them
+    {"label": False, "kto_tag": True},
     {"question": "What does the <video> tag do?"},  # about HTML
     {"question": "Is `<audio>` older than `<video>`?"},
     {"question": "Repair this:\n<video>\n<source src='a'>\n</video>"},

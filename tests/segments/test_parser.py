@@ -117,7 +117,7 @@ CASES: dict[str, list[tuple[str, str | None, str | None, str]]] = {
         ("r ### The final answer is:", "r", None, "empty_answer"),  # truncated at the heading
     ],
     "boxed": [
-        ("so $\\boxed{\\frac{1}{2}}$.", "so $", "\\frac{1}{2}", ""),  # nested braces, mathematics around
+        ("so $\\boxed{\\frac{1}{2}}$.", "so", "\\frac{1}{2}", ""),  # nested braces, mathematics around
         ("\\boxed{A} no: \\boxed{B}", "\\boxed{A} no:", "B", ""),  # the last counts, the first is a draft
         ("\\boxed{B}", None, "B", ""),  # thinking is not required
         ("r \\boxed{\\{1, 2\\}}", "r", "\\{1, 2\\}", ""),  # escaped braces don't count

@@ -4,7 +4,8 @@
     000002.0.png, 000002.1.png, 000002.json    several pictures, in the order of the archive
     000003.jpg, 000003.question.txt, 000003.answer.txt    texts one by one
 
-Only JSON, text and pictures are read. Pickles, arrays and everything else stay closed.
+Only JSON, text and pictures are read. Video, sound and pictures of other kinds make a bad row; pickles, arrays and
+everything else stay closed.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from typing import Any
 
 from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.data.bad_rows import BadRow, DataError
-from balanced_thinking.data.picture_files import PICTURE_SUFFIXES
+from balanced_thinking.data.picture_files import MEDIA_SUFFIXES, PICTURE_SUFFIXES, UNREAD_PICTURE_SUFFIXES
 from balanced_thinking.data.unpacking import open_unpacked
 
 _PICTURE = re.compile(rf"(?:.*\.)?(?:{'|'.join(PICTURE_SUFFIXES)})", re.IGNORECASE)
 _JSON = re.compile(r"(?:.*\.)?(?:json|jsn)", re.IGNORECASE)
 _TEXT = re.compile(r"(?:(.*)\.)?(?:txt|text|cls|id)", re.IGNORECASE)
+_UNREAD = re.compile(rf"(?:.*\.)?(?:{'|'.join((*MEDIA_SUFFIXES, *UNREAD_PICTURE_SUFFIXES))})", re.IGNORECASE)
 _OURS = ("__key__", "__url__", "__local_path__")
 
 
@@ -54,19 +56,35 @@ def stream_archive(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
 
 
 def _is_read(name: str) -> bool:
-    """Whether it is a file that a row can use, by the part of its name that begins at the first dot."""
+    """Whether it is a file that a row can use, or lacks, by the part of its name that begins at the first dot."""
     suffix = name.rpartition("/")[2].partition(".")[2]
     return not name.rpartition("/")[2].startswith(".") and any(
-        kind.fullmatch(suffix) for kind in (_PICTURE, _JSON, _TEXT)
+        kind.fullmatch(suffix) for kind in (_PICTURE, _JSON, _TEXT, _UNREAD)
     )
 
 
+def _refuse_joined_samples(sample: dict[str, Any]) -> None:
+    """Raises DataError where a sample has several rows, because WebDataset ends its name at the first dot."""
+    rows = [suffix for suffix in sample if suffix not in _OURS and _JSON.fullmatch(suffix)]
+    if len(rows) > 1:
+        name = sample["__key__"]
+        raise DataError(
+            f"{sample['__url__']}: sample {name} has {len(rows)} JSON files ({name}.{rows[0]}, {name}.{rows[1]}); "
+            "expected one. WebDataset ends a sample's name at the first dot: write another character for it"
+        )
+
+
 def _build_record(row: int, sample: dict[str, Any]) -> dict[str, Any] | BadRow:
+    _refuse_joined_samples(sample)
     record: dict[str, Any] = {}
     pictures = []
     for suffix, data in sample.items():
         if suffix in _OURS:
             continue
+        if _UNREAD.fullmatch(suffix):
+            is_media = suffix.rpartition(".")[2].lower() in MEDIA_SUFFIXES
+            text = f"{sample['__key__']}.{suffix}"
+            return BadRow(row, ("unread_media" if is_media else "broken_image",), text, sample["__key__"])
         if _PICTURE.fullmatch(suffix):
             pictures.append({"bytes": data, "path": None})
             continue

@@ -35,6 +35,8 @@ PROBLEMS: dict[str, str] = {
     "picture_refused": "the model's image processor does not take a picture of this size: change it or leave it out",
     "unread_image": "the row has a picture under a name that is not read: call that column image or images, or name it "
     "with --data_options.columns '{image: NAME}'",
+    "unfilled_place": "a place in a picture is not filled in: write its coordinates and its name into the texts",
+    "not_for_training": "the data mark the reply as not to be trained on: leave the row out",
     "duplicate_id": "an earlier row has the same id",
     "answer_not_in_choices": "the answer is neither a choice nor its letter: write one of these, not a position",
     "text_only_model": "the row has a picture, but the model takes text only: choose a vision-language model",

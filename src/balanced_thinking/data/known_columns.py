@@ -2,7 +2,7 @@
 
 | whose | columns |
 | --- | --- |
-| ms-swift | `query`, `response`, `history`, `system`, `images` |
+| ms-swift | `query`, `response`, `history`, `system`, `images`; `messages` without a reply beside `solution` |
 | Alpaca, LLaMA-Factory | `instruction`, `input`, `output`, `history`, `system`, `images` |
 | R1-V, Open-R1, EasyR1 | `problem`, `solution` or `answer`, `image` or `images` |
 | verl | `prompt` (messages), `reward_model.ground_truth`, `images` |
@@ -20,8 +20,9 @@ from typing import Any
 
 from balanced_thinking.data.keys import ANSWER_KEYS, CLAIMED, NUMBERED_IMAGE, OPTIONAL, THINK_KEYS, TURN_LISTS
 from balanced_thinking.data.picture_files import PICTURE_STARTS
-from balanced_thinking.data.values import is_null
-from balanced_thinking.segments import parse
+from balanced_thinking.data.turns import ROLES
+from balanced_thinking.data.values import first_nonempty_value, is_null
+from balanced_thinking.segments import FORMATS, parse
 
 QUESTIONS = ("problem", "query", "instruction")
 ANSWERS = ("solution", "response", "output", "ground_truth")
@@ -38,7 +39,7 @@ def adapt_record(record: dict[str, Any]) -> dict[str, Any]:
 
     Pictures become paths or `{"bytes", "path"}`. `find_lost_picture` names those that are then under no name of ours.
     """
-    adapted = _adapt_pictures(_adapt_turns(record))
+    adapted = _adapt_open_turns(_adapt_pictures(_adapt_turns(record)))
     if any(_is_given(adapted, name) for name in TURN_LISTS):
         return adapted
     if _is_given(adapted, "prompt") and "completion" in adapted:
@@ -101,6 +102,18 @@ def _adapt_turns(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
+def _adapt_open_turns(record: dict[str, Any]) -> dict[str, Any]:
+    """Turns that end with the question, beside an answer, as a prompt: data for reinforcement learning."""
+    name = next((name for name in TURN_LISTS if _is_given(record, name)), None)
+    turns = record.get(name) if name else None
+    if not isinstance(turns, list) or not (_is_answered(record) or any(_is_given(record, one) for one in ANSWERS)):
+        return record
+    last = turns[-1] if isinstance(turns[-1], Mapping) else {}
+    if ROLES.get(str(first_nonempty_value(last, "role", "from")).lower()) != "user":
+        return record
+    return {key: value for key, value in record.items() if key != name} | {"prompt": turns}
+
+
 def _adapt_texts(record: dict[str, Any]) -> dict[str, Any]:
     """Question and answer from the columns of other tools."""
     if _is_given(record, "prompt"):
@@ -124,12 +137,15 @@ def _adapt_prompt(record: dict[str, Any]) -> dict[str, Any]:
         return record
     if not isinstance(prompt, list):
         return {"question": prompt, **rest}
-    if not all(isinstance(turn, Mapping) for turn in prompt) or prompt[-1].get("role") != "user":
+    if not all(isinstance(turn, Mapping) for turn in prompt):
         return record
     *earlier, last = prompt
+    if ROLES.get(str(first_nonempty_value(last, "role", "from")).lower()) != "user":
+        return record
     if earlier and _is_given(rest, "history"):
         return record
-    return {"question": last.get("content"), **rest, **({"history": earlier} if earlier else {})}
+    question = first_nonempty_value(last, "content", "value", "text")
+    return {"question": question, **rest, **({"history": earlier} if earlier else {})}
 
 
 def _is_answered(record: Mapping[str, Any]) -> bool:
@@ -151,7 +167,9 @@ def _adapt_answer(record: dict[str, Any]) -> dict[str, Any]:
     if not is_reasoning or any(_is_given(record, name) for name in THINK_KEYS):
         return record
     written = parse(record[source], "auto")
-    think = written.think if written.answer is not None else record[source]
+    # A box in the solution is a part of the reasoning, and text may follow it.
+    has_tags = written.answer is not None and bool(FORMATS[written.format].think_close)
+    think = written.think if has_tags else record[source]
     repeated = think is None or think.strip() == str(record.get("answer")).strip()
     return record if repeated else rest | {"think": think}
 
@@ -180,8 +198,8 @@ def _adapt_cell(cell: Any) -> Any:
         return [_adapt_cell(one) for one in cell]
     if isinstance(cell, bytes | bytearray):
         return {"bytes": bytes(cell), "path": None}
-    if isinstance(cell, Mapping) and {*cell} <= {"bytes", "path"} and not any(cell.values()):
-        return None
+    if isinstance(cell, Mapping) and {*cell} <= {"bytes", "path"} and all(one in (None, "") for one in cell.values()):
+        return None  # bytes of length 0 are a picture, a damaged one
     return cell
 
 

@@ -17,6 +17,8 @@ from balanced_thinking.data.jpeg import find_jpeg_damage
 # The only kinds that are decoded. Pillow knows more, of which one starts another program (EPS).
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 PICTURE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff")
+UNREAD_PICTURE_SUFFIXES = ("heic", "heif", "avif", "svg")
+MEDIA_SUFFIXES = ("mp4", "avi", "mov", "mkv", "webm", "wav", "mp3", "flac", "ogg", "m4a")
 PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\x00", b"MM\x00*")  # of their files
 SHOWN_FORMATS = "PNG, JPEG, WebP, BMP, GIF or TIFF"
 # What Pillow raises for files that are missing, damaged, too large or not pictures. PNG damage is a SyntaxError; the

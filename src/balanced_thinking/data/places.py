@@ -1,8 +1,8 @@
 """Where pictures are in a text: `<image>` and its other spellings -> a text without them, and offsets into it.
 
-`<image>` itself counts in every row. Other spellings (`<IMAGE>`, `<image_1>`, `<|image_pad|>`) count only where a text
-has no `<image>`; a number says which picture is meant. A model's own token within a line may be a mention, so such a
-row is refused.
+`<image>` itself counts in every row. Other spellings (`<IMAGE>`, `<image_1>`, `<ImageHere>`, `<|image_pad|>`) count
+only where a text has no `<image>`; a number says which picture is meant. A model's own token within a line may be a
+mention, so such a row is refused, and so is one whose text names a picture's file (`<img>a.png</img>`).
 """
 
 from __future__ import annotations
@@ -13,17 +13,23 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from balanced_thinking.data.example import Turn
+from balanced_thinking.data.picture_files import PICTURE_SUFFIXES
 from balanced_thinking.data.values import RowProblemError
 
 PLACEHOLDER = "<image>"
 _PLAIN = re.compile(re.escape(PLACEHOLDER))
-_NUMBERED = re.compile(r"<(?:image|img|picture)[ _-]?(\d{1,2})>", re.IGNORECASE)
+_NUMBERED = re.compile(r"<(?:image|img|picture)(?:[ _-]?| id ?= ?\"?)(\d{1,2})\"?>", re.IGNORECASE)
 _SPECIAL = re.compile(
     r"(?:<\|vision_start\|>)?<\|(?:image_pad|image)\|>(?:<\|vision_end\|>)?|<start_of_image>|<image_soft_token>|\[IMG\]"
     r"|<IMG_CONTEXT>|<\|image_1\|>"
 )
 _CASED = re.compile(re.escape(PLACEHOLDER), re.IGNORECASE)
-_OTHER = re.compile(r"<(?:img|picture)(?: ?/)?>", re.IGNORECASE)
+# A picture named by its file within the text: Qwen-VL's and ms-swift's form, others' form, Markdown's.
+_NAMED = re.compile(
+    rf"<(?P<tag>img|image)>[^<>\n]{{1,400}}</(?P=tag)>|!\[[^\]\n]*\]\([^()\s]+\.(?:{'|'.join(PICTURE_SUFFIXES)})\)",
+    re.IGNORECASE,
+)
+_OTHER = re.compile(r"<(?:img|picture|image_placeholder|imagehere)(?: ?/)?>", re.IGNORECASE)
 # Video and sound: models' own tokens anywhere, and plain names with no word on one side of them in their line.
 _MEDIA = re.compile(
     r"<\|(?:video|audio)(?:_pad)?\|>|<(?:video|audio)_pad>|^[^\w`\n]*<(video|audio)>|<(video|audio)>(?=[^\w`\n]*$)",
@@ -47,6 +53,7 @@ def place_images(texts: Sequence[str], images: int) -> PlacedTexts:
     """
     joined = "\n".join(texts)
     _refuse_media(joined)
+    _refuse_named_pictures(joined, images)
     pattern = _choose_pattern(joined, images)
     count = 0 if pattern is None else len(pattern.findall(joined))
     if pattern is None or not count:
@@ -78,6 +85,18 @@ def _refuse_media(text: str) -> None:
             closed[name] = f"</{name}>" in text.lower()
         if not closed.get(name):
             raise RowProblemError(f"{f'<{name}>' if name else found[0]} in: {text}", "unread_media")
+
+
+def _refuse_named_pictures(text: str, images: int) -> None:
+    """Raises RowProblemError for pictures that the text names by their files: nothing reads them there.
+
+    Beside pictures of the row, Markdown may be a part of the question.
+    """
+    for found in _NAMED.finditer(text):
+        if not images or found["tag"]:
+            raise RowProblemError(
+                f"{found[0]} (write {PLACEHOLDER} there, and the path under images) in: {text}", "unread_image"
+            )
 
 
 def _choose_pattern(text: str, images: int) -> re.Pattern[str] | None:

@@ -19,15 +19,21 @@ from balanced_thinking.data.values import (
 def read_images(record: Mapping[str, Any]) -> list[Any]:
     """The entries under `images` or `image`, else those under `image_1`, `image_2` and so on.
 
-    A list of nulls, as tables write it for no picture, is none.
+    A list of nulls, as tables write it for no picture, is none. Raises RowProblemError for a picture beside them that
+    is not one of them.
     """
-    for key in ("images", "image"):
-        entries = record.get(key)
-        if isinstance(entries, str) and (split := split_list_text(entries)) is not None:
-            entries = split
-        if not is_null(entries) and any(entry is not None for entry in to_list(entries)):
-            return to_list(entries)
-    return [record[key] for key in find_numbered_images(record)]
+    several, single = (_read_entries(record.get(key)) for key in ("images", "image"))
+    numbered = [record[key] for key in find_numbered_images(record)]
+    found = several or single or numbered
+    if left := [entry for entry in (*single, *numbered) if entry not in found]:
+        raise RowProblemError(f"pictures under several names, this one under one only: {left[0]}", "unread_image")
+    return found
+
+
+def _read_entries(cell: Any) -> list[Any]:
+    split = split_list_text(cell) if isinstance(cell, str) else None
+    entries = to_list(cell if split is None else split)
+    return entries if any(entry is not None for entry in entries) else []
 
 
 def find_numbered_images(record: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from balanced_thinking.data.places import place_images
 from balanced_thinking.data.prose import split_prose
 from balanced_thinking.data.row_parts import read_choices, read_history, read_images, read_system
 from balanced_thinking.data.turns import Message, Talk, read_reasoning, read_talk
+from balanced_thinking.data.unread import refuse_unfilled_places
 from balanced_thinking.data.values import (
     RowProblemError,
     first_nonempty_value,
@@ -55,6 +56,9 @@ def read_contents(
     spoken = _find_turns(record)
     if spoken is None and record.get("question") is None and ("question" not in record or "answer" not in record):
         raise RowProblemError(f"keys: {', '.join(record)}", "unknown_schema")
+    refuse_unfilled_places(record)
+    if record.get("kto_tag") is False or (record.get("label") is False and "completion" in record):
+        raise RowProblemError("kto_tag or label: False, as of replies that are not wanted", "not_for_training")
     talk = read_talk([*read_history(record), *(_question_turns(record) if spoken is None else spoken)])
     common = Content(
         question="",
@@ -66,7 +70,11 @@ def read_contents(
     exchanges = _split_exchanges(talk, common, turns == "all")
     found: list[Content | RowProblemError] = []
     for content, reply in exchanges:
+        if reply.untrained and len(exchanges) > 1:
+            continue  # it stays before the others
         try:
+            if reply.untrained:
+                raise RowProblemError(f"{reply.untrained}: {reply.text}", "not_for_training")
             if content is not exchanges[-1][0]:
                 found.append(_add_completion(replace(content, choices=()), reply, format))
             elif spoken is not None:
@@ -76,6 +84,8 @@ def read_contents(
                 found.append(_add_row_values(_add_columns(content, record, format), record))
         except RowProblemError as error:
             found.append(error)
+    if not found:
+        raise RowProblemError(f"every reply: {talk.messages[-1].untrained}", "not_for_training")
     return found
 
 
@@ -103,6 +113,12 @@ def _question_turns(record: Mapping[str, Any]) -> list[Any]:
     """A question as turns; the answer is read later, because it need not be a text."""
     question = record.get("question")
     content = question if isinstance(question, list) else to_text(question, "question")
+    if isinstance(content, list) and len(content) > 1 and all(isinstance(part, str) for part in content):
+        raise RowProblemError(
+            f"question is a list of {len(content)} texts, as a file has that holds each column as one list; expected "
+            f"one row per line: {content}",
+            "not_text",
+        )
     return [{"role": "user", "content": content}, {"role": "assistant", "content": ""}]
 
 

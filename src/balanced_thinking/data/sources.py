@@ -47,7 +47,7 @@ SUFFIXES = (*TEXT_SUFFIXES, *TABLE_SUFFIXES, *ARCHIVE_SUFFIXES)
 USUAL_SPLITS = ("train", "validation", "test")
 _SYNONYMS = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation"}
 _SYNONYMS |= {"testing": "test", "eval": "test", "evaluation": "test"}
-_SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}(?:-\w+)?")
+_SHARD = re.compile(r"(.+?)-(\d{5})-of-(\d{5})(?:-\w+)?")
 _WORDS = re.compile(r"[^\W\d_]+")
 # JSON files that describe a data set or a repository and hold no rows.
 _NO_ROWS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json", "package.json"}
@@ -154,6 +154,7 @@ def _open_folder(folder: Path, split: str, subset: str | None) -> Source:
     if (folder / "state.json").is_file() and any(folder.glob("*.arrow")):
         return _open_saved(folder, folder.name)
     if file := next((folder / f"{split}{end}" for end in SUFFIXES if (folder / f"{split}{end}").is_file()), None):
+        _warn_of_unread(folder, split, [file])
         return _open_file(file)
     if (named := find_named_files(folder, split, subset)) is None:
         return _open_files(folder, split, _find_files(folder))
@@ -190,7 +191,10 @@ def _open_files(folder: Path, split: str, files: list[Path]) -> Source:
         wanted = files
     if not wanted:
         raise _missing_split_error(folder, split, list(named) or ["train"])
-    return _join_files(folder, split, _keep_top_level(folder, wanted), by_picture=by_picture, by_row=not named)
+    kept = _keep_top_level(folder, wanted)
+    if named:
+        _warn_of_unread(kept[0].parent, split, kept)
+    return _join_files(folder, split, kept, by_picture=by_picture, by_row=not named)
 
 
 def _join_files(
@@ -202,10 +206,35 @@ def _join_files(
         raise DataError(
             f"{folder} has rows in files of several kinds ({shown}); expected one kind: name a file of them"
         )
+    _refuse_missing_parts(folder, wanted)
     sources = [_find_pictures(_open_file(file), folder) for file in wanted]
     columns = tuple(dict.fromkeys(name for source in sources for name in source.columns))
     rows = (_mark_split(row) if by_picture else row for source in sources for row in source.rows)
     return Source(f"{folder}, split {split}", rows, columns, by_row=by_row)
+
+
+def _refuse_missing_parts(folder: Path, files: list[Path]) -> None:
+    """Raises DataError where files are numbered parts `-00000-of-00003` of a table, and one is not there."""
+    parts: dict[tuple[Path, str, int], set[int]] = {}
+    for file in files:
+        if found := _SHARD.fullmatch(file.name[: -len(file_suffix(file))]):
+            parts.setdefault((file.parent, found[1], int(found[3])), set()).add(int(found[2]))
+    for (parent, name, count), present in parts.items():
+        if missing := sorted({*range(count)} - present):
+            raise DataError(
+                f"{parent} has {len(present)} of the {count} parts of {name}; missing: "
+                f"{name}-{missing[0]:05d}-of-{count:05d}. Get all of them, or name a file to read it alone"
+            )
+
+
+def _warn_of_unread(folder: Path, split: str, read: Iterable[Path]) -> None:
+    """Warn of the files with rows beside those that are read, unless their names say that they are of another split."""
+    beside = (file for file in sorted(folder.iterdir()) if file.is_file() and file_suffix(file) in SUFFIXES)
+    known = {split, _SYNONYMS.get(split, split), None}
+    left = {*beside} - {*read}
+    left = {one for one in left if one.name not in _NO_ROWS and _split_of_file(Path(one.name)) in known}
+    if left:
+        logger.warning("%s: other files with rows are not read (%d, such as %s)", folder, len(left), min(left).name)
 
 
 def _keep_top_level(folder: Path, files: list[Path]) -> list[Path]:

@@ -58,19 +58,48 @@ def _open_table(name: str, subset: str | None, split: str) -> Any:
     return rows.decode(False) if hasattr(rows, "decode") else rows
 
 
+def _to_rows(batch: Any) -> Iterator[dict[str, Any]]:
+    """The rows of an Arrow table or batch. Numbers of 16 and 32 bits are the shortest ones that mean the same: 0.1."""
+    narrow = {field.name: field.type for field in batch.schema if _is_narrow(field.type)}
+    for row in batch.to_pylist():
+        yield row | {name: _shorten_floats(row[name], kind) for name, kind in narrow.items()}
+
+
+def _is_narrow(kind: Any) -> bool:
+    """Whether an Arrow type is, or holds, a float of fewer than 64 bits."""
+    from pyarrow import types
+
+    inner = [kind.field(place).type for place in range(kind.num_fields)]
+    return types.is_float16(kind) or types.is_float32(kind) or any(map(_is_narrow, inner))
+
+
+def _shorten_floats(value: Any, kind: Any) -> Any:
+    import numpy as np
+    from pyarrow import types
+
+    if isinstance(value, float):
+        narrow = np.float16 if types.is_float16(kind) else np.float32 if types.is_float32(kind) else float
+        return float(str(narrow(value)))
+    if isinstance(value, list):
+        return [_shorten_floats(one, kind.field(0).type) for one in value]
+    if isinstance(value, dict):
+        return {name: _shorten_floats(one, kind.field(name).type) for name, one in value.items()}
+    return value
+
+
 def stream_saved_table(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a folder that `Dataset.save_to_disk` wrote, which stays on disk."""
     from datasets import load_from_disk
 
     table = _explain_errors(str(folder), lambda: load_from_disk(str(folder)).with_format("arrow"))
     batches = _iterate_explaining(str(folder), table.iter(batch_size=_ROWS_PER_READ))
-    yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
+    yield from enumerate((row for batch in batches for row in _to_rows(batch)), 1)
 
 
 def stream_table_file(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a parquet file or of an Arrow file in either of its forms, a few at a time."""
     read = read_parquet_batches if file.suffix.lower() == ".parquet" else read_arrow_batches
-    yield from enumerate(_iterate_explaining(str(file), (row for batch in read(file) for row in batch.to_pylist())), 1)
+    yield from enumerate(_iterate_explaining(str(file), (row for batch in read(file) for row in _to_rows(batch))), 1)
 
 
 def table_columns(file: Path) -> tuple[str, ...]:

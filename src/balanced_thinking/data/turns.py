@@ -26,16 +26,19 @@ _TEXT_PARTS = ("text", "input_text", "output_text")
 _IMAGE_PARTS = ("image", "input_image", "image_url", "image_path")
 THINK_PARTS = ("thinking", "reasoning", "thought")
 _MEDIA_PARTS = ("video", "video_url", "audio", "audio_url", "input_audio", "input_video")
+_TRAIN_KEYS = ("weight", "loss", "train", "training", "trainable")  # OpenAI's, ms-swift's, Axolotl's
 _TOOL_KEYS = ("tool_calls", "function_call")
 
 
 class Message(NamedTuple):
-    """A turn. `reasoning` is what stood beside the content, or in parts of its own; None without."""
+    """A turn. `reasoning` is what stood beside the content, or in parts of its own; None without. `untrained`: the mark
+    that says not to train on it, such as `weight: 0`."""
 
     role: str
     text: str
     images: list[Any]
     reasoning: str | None = None
+    untrained: str | None = None
 
 
 class Talk(NamedTuple):
@@ -93,7 +96,8 @@ def read_message(turn: Any) -> Message:
         text = text if PLACEHOLDER in text else PLACEHOLDER * len(own) + text
     if thoughts and role != "assistant":
         raise RowProblemError(f"thinking in a turn of {role}: {thoughts[0]}", "unknown_schema")
-    return Message(role, text, images, "\n\n".join(thoughts) or None)
+    mark = next((f"{key}: {turn[key]}" for key in _TRAIN_KEYS if turn.get(key) in (False, 0)), None)
+    return Message(role, text, images, "\n\n".join(thoughts) or None, mark)
 
 
 def turn_role(turn: Any) -> str:
@@ -132,6 +136,8 @@ def _read_part(part: Any, content: Any) -> tuple[str, Any]:
         kind = next((name for name in ("text", "image", "image_url") if not is_null(part.get(name))), None)
     if kind in _MEDIA_PARTS:
         raise RowProblemError(f"a part of type {kind}: {content}", "unread_media")
+    if kind in _IMAGE_PARTS and isinstance(part.get("index"), int) and set(part) <= {"type", "index", "text"}:
+        return "text", f"<image_{part['index'] + 1}>"  # which of the row's pictures is here
     if kind in _IMAGE_PARTS:
         return "image", first_nonempty_value(part, "image", "image_url", "path", "url", "image_path", "bytes")
     if kind in THINK_PARTS:

@@ -12,17 +12,18 @@ from PIL import Image
 
 from balanced_thinking.data.keys import MEDIA_KEYS
 from balanced_thinking.data.permissions import current_permissions
-from balanced_thinking.data.picture_files import PICTURE_SUFFIXES, UNREADABLE
+from balanced_thinking.data.picture_files import MEDIA_SUFFIXES, PICTURE_SUFFIXES, UNREAD_PICTURE_SUFFIXES, UNREADABLE
 from balanced_thinking.data.row_paths import make_row_path
 from balanced_thinking.data.tables import open_cell_image
 from balanced_thinking.data.values import RowProblemError, first_nonempty_value, is_null
 
-_PICTURE_FILE = re.compile(rf".+\.(?:{'|'.join(PICTURE_SUFFIXES)}|heic|avif|svg)", re.IGNORECASE)
-_MEDIA_FILE = re.compile(r".+\.(?:mp4|avi|mov|mkv|webm|wav|mp3|flac|ogg|m4a)", re.IGNORECASE)
+_PICTURE_FILE = re.compile(rf".+\.(?:{'|'.join((*PICTURE_SUFFIXES, *UNREAD_PICTURE_SUFFIXES))})", re.IGNORECASE)
+_MEDIA_FILE = re.compile(rf".+\.(?:{'|'.join(MEDIA_SUFFIXES)})", re.IGNORECASE)
 _PICTURE_KEY = re.compile(
     r"(?:.*_)?(?:image|img|picture|photo|pic|figure|screenshot)s?"
     r"(?:_(?:path|file|filename|file_name|name|url|uri|src|id|b64|base64|bytes|data|string|\d+)s?)?"
 )
+_UNFILLED = re.compile(r"<(?:ref-object|bbox)>")
 _NO_PICTURE = {"none", "null", "nan", "n/a", "na", "no", "false", "-"}
 _REMOTE = re.compile(r"(?:https?|ftp|s3|gs|hf):", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
@@ -41,6 +42,15 @@ def refuse_unread_media(record: Mapping[str, Any], others: Mapping[str, Any], ha
             raise RowProblemError(f"{key}: {_shorten(record[key])}", "unread_media")
     if not has_images:
         _refuse_unread(others, "")
+
+
+def refuse_unfilled_places(record: Mapping[str, Any]) -> None:
+    """Raise RowProblemError for ms-swift's rows about places in a picture, whose texts take them from `objects`."""
+    if is_null(record.get("objects")):
+        return
+    texts = str({key: value for key, value in record.items() if key != "objects"})
+    if found := _UNFILLED.search(texts):
+        raise RowProblemError(f"{found[0]} is to be filled in from objects: {record['objects']}", "unfilled_place")
 
 
 def _refuse_unread(value: Any, name: str) -> None:

@@ -98,7 +98,15 @@ def to_answers(value: Any, key: str = "answer") -> tuple[str, ...]:
     Takes a text, a number, a list of such (ChartQA), objects with one text (VQA's annotations), and objects with
     `aliases` (TriviaQA). Raises RowProblemError for anything else.
     """
+    if key == "answer" and _are_numbers(value):  # the corners of a box
+        raise RowProblemError(f"answer is a list of numbers; expected the text of the answer: {value}", "not_text")
     return tuple(dict.fromkeys(text for text in _iterate_answers(value, key) if text))
+
+
+def _are_numbers(value: Any) -> bool:
+    """Whether it is a list of different numbers. Several right answers are texts."""
+    several = isinstance(value, (list, tuple)) and len({*map(str, value)}) > 1
+    return several and all(isinstance(one, Real) and math.isfinite(one) for one in value)
 
 
 def _iterate_answers(value: Any, key: str) -> Iterable[str]:

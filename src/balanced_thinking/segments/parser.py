@@ -11,6 +11,7 @@ One pass over the format's tags (`scan`), then slices. Decisions:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from balanced_thinking.segments.opening import opens_thinking
 from balanced_thinking.segments.scan import END_OF_TURN, TagScan, strip_space_and_turn_end, think_tag_pattern
 
 IGNORE, THINK, ANSWER = 0, 1, 2
+_BOX = r"\boxed{"
+_AROUND_BOX = re.compile(r"(?:\$\$?|\\\[|\\\(|\*\*)\s*\Z")  # what opens mathematics, or bold text, before a box
 
 PROBLEMS: dict[str, str] = {
     "no_think": "there is no thinking, but the format requires it (in a table: the column think or reasoning; for "
@@ -122,6 +125,8 @@ def _find_think_span(scan: TagScan) -> tuple[int, int] | None:
         return None
     end = scan.close[0] if scan.close else scan.border
     start, end = strip_space_and_turn_end(scan.text, opened[1] if opened else 0, end)
+    if scan.fmt.answer_open == _BOX and scan.answer and (around := _AROUND_BOX.search(scan.text[start:end])):
+        start, end = strip_space_and_turn_end(scan.text, start, start + around.start())
     return (start, end) if start < end else None
 
 
