@@ -228,6 +228,15 @@ def test_wrong_usage_is_refused_before_a_model_is_loaded(
     assert says in capsys.readouterr().err
 
 
+def test_commands_in_standard_input_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of it is one question, so that they would be read as text."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("/image x.png\nWhat is it ?\n"))
+    assert exit_code(["chat", "world-base"]) == 2
+    assert "all of standard input is one question, and /image would be a part of it" in capsys.readouterr().err
+
+
 def test_empty_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert exit_code(["chat", "world-base"]) == 2

@@ -139,6 +139,7 @@ TABLE: list[tuple[list[str], int, str]] = [
     (["sft", *BASE, "--load_best_model_at_end", "true", "--validation_split", "test"], 2, "eval_strategy is 'no'"),
     (["sft", *BASE, "--padding_free", "true"], 2, "padding_free=True cannot be exact"),
     (["grpo", *BASE, "--generation_batch_size", "7"], 2, "generation_batch_size (7)"),
+    (["grpo", *BASE, "--per_device_train_batch_size", "3"], 2, "must be a multiple of num_generations, 8"),
     (["eval", *BASE, "--data", "world", "--server", "http://x/v1", "--engine", "vllm"], 2, "leave --engine vllm out"),
     (["eval", *BASE, "--benchmarks", "plan.yaml"], 2, "there is no file plan.yaml"),
     (["report", "runs", "--html", "x.md", "--markdown", "x.md"], 2, "would be the same file"),
@@ -150,6 +151,7 @@ TABLE: list[tuple[list[str], int, str]] = [
     (["sft", "--model", "runs/nope"], 2, "there is no model folder runs/nope"),
     (["sft", "--model", "finished/nope"], 2, "there is no model folder finished/nope (did you mean 'finished/sft'?)"),
     (["sft", "--model", "./nope"], 2, "there is no model folder ./nope"),
+    (["sft", "--model", "./new/mine", "--out", "./new/mine-grpo"], 2, "./new/mine; expected"),  # its --out is no model
     (["sft", "--model", "tiny:qwen"], 2, "did you mean 'qwen2'"),
     (["sft", "--model", "folder"], 2, "folder holds no model: there is no config.json"),
     (["sft", "--model", "model"], 2, "model has no tokenizer: expected tokenizer.json or"),

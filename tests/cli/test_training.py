@@ -66,7 +66,7 @@ def test_a_run_records_its_command_as_a_shell_takes_it(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        (["--learning_rate", "0.5"], "training.learning_rate was empty and is 0.5"),
+        (["--learning_rate", "0.5"], "training.learning_rate was not given and is 0.5"),
         (["--data_options.ratio", "9"], "data_options.ratio was 5 and is 9"),
         (["--model", "tiny:qwen2"], "model was 'tiny:qwen2_5_vl' and is 'tiny:qwen2'"),
     ],
@@ -245,7 +245,7 @@ def test_an_empty_lora_is_an_adapter_of_the_language_model(tmp_path: Path, capsy
     assert exit_code(["sft", *TINY, *STEPS, "--lora.targets", "langage", "--out", str(tmp_path / "both")]) == 2
     assert "lora.targets is 'langage' (did you mean 'language'?)" in capsys.readouterr().err
     (told,) = describe_changes(Recipe(), Recipe(lora={}), ())
-    assert told == "lora was empty and is {}"
+    assert told == "lora was not given and is {}"
 
 
 def test_resuming_what_was_never_begun_begins_it_and_says_so(
@@ -286,6 +286,7 @@ FINISHED: list[tuple[dict[str, Any], dict[str, Any], int | None]] = [
     ({"max_steps": 6}, {"max_steps": 7}, None),
     ({"max_steps": 6}, {}, None),
     ({}, {"max_steps": 6}, 6),
+    ({"max_steps": 6}, {"max_steps": "6e0"}, 6),  # as a command line gives it
     ({}, {"save_steps": 2}, 6),
 ]
 
@@ -296,9 +297,10 @@ def test_a_finished_run_stays_as_it_is_unless_it_is_made_longer(
 ) -> None:
     files = RunFiles(tmp_path / "run")
     create_run(files.folder, Recipe(training=before).to_yaml(), {})
-    assert _count_all_steps(files, Recipe(training=now)) is None  # it is not finished
+    arguments = files, Recipe(training=now), int(float(now.get("max_steps", -1)))
+    assert _count_all_steps(*arguments) is None  # it is not finished
     finish_run(files.folder, steps=6)
-    assert _count_all_steps(files, Recipe(training=now)) == steps
+    assert _count_all_steps(*arguments) == steps
 
 
 def test_resuming_a_run_with_all_its_steps_takes_none(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,16 +14,20 @@ import torch
 from balanced_thinking import Benchmark, Example, evaluate, load_model
 from balanced_thinking.cli import main
 from balanced_thinking.data.bad_rows import BadRowsError
+from balanced_thinking.data.load import load_data
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation import run, task
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.evaluation.engines import start
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.evaluation.engines.start import EngineOptions, read_engine, weights_identity
+from balanced_thinking.evaluation.model import EvaluatedModel
 from balanced_thinking.evaluation.run import evaluate_benchmarks
+from balanced_thinking.evaluation.training_rows import count_training_rows
 from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.models.tiny import build_tiny
-from balanced_thinking.runs.records import SCHEMA
+from balanced_thinking.runs.evaluations import Evaluation, Tally
+from balanced_thinking.runs.records import SCHEMA, Summary
 from tests.cli.tiny_commands import exit_code
 
 SMALL = Benchmark("world", options={"n": 3}, max_new_tokens=4)
@@ -93,6 +97,44 @@ def test_bad_examples_are_refused_or_dropped_as_bad_rows() -> None:
     assert evaluate("world-base", Benchmark(rows, on_bad_row="drop"), engine=Parrot()).dropped == 1
     with pytest.raises(ValueError, match="there is nothing to evaluate"):
         evaluate("world-base", [], engine=Parrot())
+
+
+def write_questions(file: Path, first: int, last: int) -> str:
+    rows = [{"question": f"What is {n} ?", "think": "so .", "answer": str(n)} for n in range(first, last)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
+def test_items_that_the_model_was_trained_on_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of its own run and of the run that it starts from. A file may be every split."""
+    trained, new = write_questions(tmp_path / "a.jsonl", 0, 3), write_questions(tmp_path / "b.jsonl", 3, 7)
+    third = write_questions(tmp_path / "c.jsonl", 7, 9)
+    for name, recipe in {
+        "first": {"model": "world-base", "data": [trained, {"data": third, "limit": 1}]},
+        "second": {"model": str(tmp_path / "first"), "data": new, "stage": "grpo"},
+    }.items():
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "config.yaml").write_text(json.dumps(recipe))
+    first, second = (EvaluatedModel(name, "", config=tmp_path / name / "config.yaml") for name in ("first", "second"))
+
+    def count(model: EvaluatedModel, data: str, split: str = "test") -> int:
+        return count_training_rows(model, Benchmark(data), split, load_data(data).examples)
+
+    assert [count(first, data) for data in (trained, new, third)] == [3, 0, 1]
+    assert "c.jsonl, split test: 1 of 2 items are rows that the model was trained on" in caplog.text
+    assert [count(second, data) for data in (trained, new, third)] == [3, 4, 1]
+    assert count(EvaluatedModel("hub/name", "hub/name"), trained) == 0
+    world = {"model": "tiny:qwen2", "data": "world", "data_options": {"n": 4}}
+    (tmp_path / "first" / "config.yaml").write_text(json.dumps(world))
+    asked = load_data("world", options={"n": 6}).examples
+    assert count_training_rows(first, Benchmark("world"), "train", asked) == 4
+    assert count_training_rows(first, Benchmark("world"), "test", asked) == 0  # another split of the same set
+
+
+def test_a_summary_and_a_report_say_that_items_are_training_rows() -> None:
+    summary = Summary(n=1, correct=1, data="mine", scorer="exact", trained_on=1, dtype="float32")
+    found = Evaluation("mine-test", Path(), summary, Tally(1, 1))
+    assert found.asked == "prompt question, scorer exact, 1 of 1 items are training rows"
 
 
 def test_a_second_call_returns_the_finished_result(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from balanced_thinking.cli import main
 from balanced_thinking.data.world import load
 from balanced_thinking.inspection import advise_changes, describe_inspection, inspect_data, write_page
+from balanced_thinking.inspection.duplicates import PictureHash, hash_picture
 from balanced_thinking.inspection.page import SHOWN_SAMPLES
 from balanced_thinking.inspection.summary import count_cut_answers
 from balanced_thinking.models.load import load_processor
@@ -223,6 +224,32 @@ def test_a_table_of_other_data_removes_nothing(tmp_path: Path, capsys: pytest.Ca
     assert main(["convert", path, "--without", str(table), "--out", str(tmp_path / "out.jsonl")]) == 1
     assert "2 of the 2 samples to leave out (elsewhere is one) are not in this data" in capsys.readouterr().err
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_table_of_an_edited_file_removes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ids are numbers of rows here, and a row before the repeated one has been removed."""
+    rows = [{"question": f"What is {n} ?", "think": "so .", "answer": str(n)} for n in (0, 1, 1, 2)]
+    path, table, out = write(tmp_path, rows), tmp_path / "rows.csv", tmp_path / "out.jsonl"
+    assert main(["inspect", path, "--rows", str(table)]) == 0
+    assert main(["convert", path, "--without", str(table), "--out", str(out)]) == 0
+    assert [json.loads(line)["answer"] for line in out.read_text().splitlines()] == ["0", "1", "2"]
+    write(tmp_path, rows[1:])
+    assert main(["convert", path, "--without", str(table), "--out", str(out), "--overwrite"]) == 1
+    assert "is not the one that" in capsys.readouterr().err
+    assert len(out.read_text().splitlines()) == 3  # as it was
+
+
+@pytest.mark.parametrize(("one", "other"), [("green", "yellow"), ("red", "green"), ("blue", "red")])
+def test_drawings_in_other_colors_are_other_pictures(one: str, other: str) -> None:
+    def draw(color: str, side: int) -> PictureHash:
+        picture = Image.new("RGB", (64, 64), "white")
+        ImageDraw.Draw(picture).ellipse((12, 12, 50, 50), fill=color)
+        found = hash_picture(picture.resize((side, side)))
+        assert found is not None
+        return found
+
+    assert draw(one, 64).is_near(draw(one, 96))
+    assert not draw(one, 64).is_near(draw(other, 64))
 
 
 def test_a_copied_file_is_the_same_picture(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation.engines.local import LocalEngine
-from balanced_thinking.models.find import EMBEDDED, TinySize, find_model_source
+from balanced_thinking.models.find import EMBEDDED, ModelNotFoundError, TinySize, find_model_source
 from balanced_thinking.models.load import checkpoint_dtype, load_model, load_processor
 from balanced_thinking.models.tiny import ARCHITECTURES, build_tiny
 from tests.conftest import REPOSITORY
@@ -187,6 +187,18 @@ def test_an_adapters_processor_is_found_without_its_base(tmp_path: Path) -> None
     assert load_processor(str(tmp_path)).image_processor.size["longest_edge"] > 84 * 84  # its base's
     loaded.processor.save_pretrained(tmp_path)
     assert load_processor(str(tmp_path)).image_processor.size["longest_edge"] == 84 * 84
+
+
+def test_a_run_that_has_not_finished_is_named_with_its_latest_checkpoint(tmp_path: Path) -> None:
+    for step in (6, 22):
+        (tmp_path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
+    said = rf"{tmp_path} holds no model.*latest checkpoint is {tmp_path / 'checkpoints' / 'checkpoint-22'}$"
+    with pytest.raises(ModelNotFoundError, match=said):
+        load_model(str(tmp_path))
+    (tmp_path / "config.yaml").write_text("model: world-base\n")
+    said = rf"{tmp_path} is a run that has not finished: continue it with --out {tmp_path} --resume; .*checkpoint-22$"
+    with pytest.raises(ModelNotFoundError, match=said):
+        load_model(str(tmp_path))
 
 
 def test_a_checkpoints_dtype_is_known_before_it_is_loaded(tmp_path: Path) -> None:

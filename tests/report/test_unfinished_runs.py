@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import shutil
 from pathlib import Path
 
@@ -92,6 +93,10 @@ def test_contrasts_of_another_split_are_there_where_the_main_one_has_none(study:
     for arm in ("sft", "scale-sft"):
         write_run(study / arm / "seed-0", [arm == "sft"] * 40, split="world-longer")
     shutil.rmtree(study / "sft/seed-0/eval/world-test")
+    for place in study.glob("*/seed-0/eval/*/summary.json"):
+        split = place.parent.name.rpartition("-")[2]
+        place.write_text(json.dumps(json.loads(place.read_text()) | {"split": split}))
+    (study / "study.yaml").write_text("evaluate: {world: {splits: [test, longer]}}")
     write_report(study, study / "report.html", study / "report.md")
     for text in (html.unescape((study / "report.html").read_text()), (study / "report.md").read_text()):
         assert "needs two arms with predictions of the same items of world-test." in text

@@ -117,6 +117,12 @@ def test_the_arm_that_reports_take_for_plain_sft_is_not_trained_with_scale(tmp_p
             check_study(make_study({**SMALL, "arms": {"sft": {"training": training}}, "contrasts": []}), tmp_path)
 
 
+def test_a_misspelt_key_is_named_before_what_follows_from_it(tmp_path: Path) -> None:
+    arms = {"sft": {"training": {"weigting": "uniform"}}}
+    with pytest.raises(RecipeError, match=r"unknown key 'weigting' \(did you mean 'weighting'\?\)"):
+        check_study(make_study({**SMALL, "arms": arms, "contrasts": []}), tmp_path)
+
+
 def test_what_is_done_is_not_checked_again(tmp_path: Path) -> None:
     study = {**changed(stages={"sft": {"data": "gone.jsonl"}}), "arms": {"mine": {}}, "contrasts": []}
     finish(tmp_path, study, "mine/seed-0")

@@ -92,6 +92,11 @@ def run_chat(arguments: argparse.Namespace) -> Path:
             "there is no question: standard input is empty and no terminal; expected echo 'What color is it?' | "
             "balanced chat MODEL, or --web"
         )
+    if piped is not None and (line := next((line for line in piped.splitlines() if line.startswith("/")), None)):
+        raise RecipeError(
+            f"all of standard input is one question, and {line.split()[0]} would be a part of it; commands are for a "
+            "terminal: here give --image, --choice and --answer"
+        )
     return _converse(arguments, images, piped)
 
 

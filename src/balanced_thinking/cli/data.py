@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from balanced_thinking.data.permissions import permit
 from balanced_thinking.system.locks import hold_file
 
 if TYPE_CHECKING:
-    from balanced_thinking.data.example import Example
     from balanced_thinking.inspection import Inspection
 
 logger = logging.getLogger(__name__)
@@ -162,14 +161,14 @@ def add_conversion_options(parser: Parser) -> None:
 def run_conversion(arguments: argparse.Namespace) -> Path:
     from balanced_thinking.segments import get_format
 
-    left_out = _read_removals(arguments.without) if arguments.without else frozenset()
+    left_out = _read_removals(arguments.without) if arguments.without else {}
     if arguments.format:
         get_format(arguments.format)
     with hold_file(arguments.out, "writing"):
         return _convert_alone(arguments, left_out)
 
 
-def _convert_alone(arguments: argparse.Namespace, left_out: frozenset[str]) -> Path:
+def _convert_alone(arguments: argparse.Namespace, left_out: Mapping[str, str]) -> Path:
     """`run_conversion` by the only process that writes this file."""
     from balanced_thinking.data.load import stream_data
 
@@ -184,9 +183,10 @@ def _convert_alone(arguments: argparse.Namespace, left_out: frozenset[str]) -> P
         on_bad_row=arguments.on_bad_row,
         limit=arguments.limit,
     )
-    from balanced_thinking.data.convert import write_jsonl  # late: it imports heavy libraries
+    from balanced_thinking.data.convert import write_jsonl  # late: they import heavy libraries
+    from balanced_thinking.inspection import leave_out_samples
 
-    kept = _leave_out(examples, left_out, arguments.without)
+    kept = leave_out_samples(examples, left_out, arguments.without) if left_out else examples
     count = write_jsonl(kept, arguments.out, format=arguments.format)
     notes = [f"{count} rows"]
     notes += [f"{len(examples.bad_rows)} bad ones left out"] if examples.bad_rows else []
@@ -195,22 +195,7 @@ def _convert_alone(arguments: argparse.Namespace, left_out: frozenset[str]) -> P
     return arguments.out
 
 
-def _read_removals(table: Path) -> frozenset[str]:
+def _read_removals(table: Path) -> dict[str, str]:
     from balanced_thinking.inspection import read_removals  # which imports heavy libraries
 
     return read_removals(table)
-
-
-def _leave_out(examples: Iterable[Example], left_out: frozenset[str], table: Path | None) -> Iterator[Example]:
-    """The examples without those to leave out. Raises ValueError, before anything is written, if one was not found."""
-    missing = set(left_out)
-    for example in examples:
-        if example.id in left_out:
-            missing.discard(example.id)
-        else:
-            yield example
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of the {len(left_out)} samples to leave out ({min(missing)} is one) are not in this data: "
-            f"run `balanced inspect --rows {table}` on the same file and split again"
-        )

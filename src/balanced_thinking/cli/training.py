@@ -104,8 +104,9 @@ def _describe_option(default: Any, text: str) -> dict[str, str]:
 
 def _describe_fields(schema: type, but: Collection[str] = ()) -> dict[str, dict[str, str]]:
     """The fields of a dataclass as options, those that hold a mapping as NAME VALUE."""
-    mappings = {name for name, types in admitted_types(schema).items() if dict in types}
     shown = [f for f in fields(schema) if f.name not in but]
+    types = admitted_types(schema)
+    mappings = {f.name for f in shown if dict in types[f.name] and not isinstance(f.default, str)}
     return {
         f"{f.name}.NAME" if f.name in mappings else f.name: _describe_option(
             "VALUE" if f.name in mappings else f.default, f.metadata["help"]

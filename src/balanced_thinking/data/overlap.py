@@ -26,7 +26,7 @@ def refuse_overlap(examples: Iterable[Example], name: str, split_of_key: dict[in
     `split_of_key` maps what identifies an example to its split, and is extended with these examples.
     """
     for example in examples:
-        for key in _overlap_keys(example):
+        for key in overlap_keys(example):
             other = split_of_key.setdefault(hash(key), name)
             if other != name:
                 raise DataError(
@@ -37,7 +37,8 @@ def refuse_overlap(examples: Iterable[Example], name: str, split_of_key: dict[in
         yield example
 
 
-def _overlap_keys(example: Example) -> Iterator[object]:
+def overlap_keys(example: Example) -> Iterator[object]:
+    """What identifies an example: its id, and its question about its pictures, where these are files or bytes."""
     yield example.id
     pictures = tuple(image if isinstance(image, Path) else getattr(image, "encoded", None) for image in example.images)
     if None not in pictures:

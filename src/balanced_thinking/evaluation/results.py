@@ -65,6 +65,7 @@ def answer_task(engine: Engine, task: Task, out: Path, *, progress: Progress = i
         wall_seconds=spent.wall_seconds,
         cpu_seconds=spent.cpu_seconds,
         dropped=task.dropped,
+        trained_on=task.trained_on,
         prompt=task.benchmark.prompt_name,
         dtype=task.dtype,
         engine=engine.name,

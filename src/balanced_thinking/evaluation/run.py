@@ -32,6 +32,7 @@ from balanced_thinking.evaluation.pictures import leave_out_refused, picture_bud
 from balanced_thinking.evaluation.results import answer_task, read_results, refuse_unanswerable
 from balanced_thinking.evaluation.resume import evaluation_ranks, hold_results, shared_temporary_folder
 from balanced_thinking.evaluation.task import NOTHING_TO_EVALUATE, Task, load_task_data
+from balanced_thinking.evaluation.training_rows import count_training_rows
 from balanced_thinking.models.load import LoadedModel, load_processor
 from balanced_thinking.models.weights import refuse_nonfinite
 from balanced_thinking.runs.advice import advise_on_outputs
@@ -192,6 +193,7 @@ class ModelSource:
             dtype=self.dtype,
             engine=self.engine.name if self.engine else self.options.engine_name,
             dropped=loaded.dropped,
+            trained_on=count_training_rows(self.model, benchmark, split, loaded.examples),
             picture_budget=budget,
         )
 

@@ -29,8 +29,8 @@ FormatName = str | Mapping[str, Any]  # of a built-in format, or the definition 
 @dataclass(frozen=True)
 class Task:
     """One evaluation. `examples` are as the prompt puts them; `weights` distinguishes the model's weights from those of
-    another time; `engine` is the name of what generates; `dropped` counts bad rows that were left out; `picture_budget`
-    is how large pictures become."""
+    another time; `engine` is the name of what generates; `dropped` counts bad rows that were left out, and
+    `trained_on` examples that the model was trained on; `picture_budget` is how large pictures become."""
 
     benchmark: Benchmark
     split: str
@@ -41,6 +41,7 @@ class Task:
     dtype: str = ""
     engine: str = ""
     dropped: int = 0
+    trained_on: int = 0
     picture_budget: Mapping[str, Any] = field(default_factory=dict)
 
     @property

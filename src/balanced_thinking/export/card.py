@@ -97,7 +97,7 @@ def _make_metadata(model: CardModel, facts: Facts) -> str:
         base_model=facts.base_hub,
         base_model_relation=None if facts.base_hub is None else "adapter" if adapter else "finetune",
         datasets=[row.hub for row in facts.data if row.hub is not None] or None,
-        eval_results=[_make_eval_result(one, task) for one in facts.results] or None,
+        eval_results=[_make_eval_result(one, task) for one in facts.results if one.is_held_out] or None,
         library_name="peft" if adapter else "transformers",
         license=model.licence,
         model_name=model.name,

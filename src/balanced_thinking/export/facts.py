@@ -39,7 +39,10 @@ class DataRow(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One evaluation: shares from 0 to 1, the interval of the accuracy at 95 % (Wilson)."""
+    """One evaluation: shares from 0 to 1, the interval of the accuracy at 95 % (Wilson).
+
+    `is_held_out`: no item is known to be a row of the training.
+    """
 
     data: str
     split: str
@@ -50,6 +53,7 @@ class Result(NamedTuple):
     malformed: float
     truncated: float
     protocol: str
+    is_held_out: bool
 
 
 @dataclass(frozen=True)
@@ -247,5 +251,6 @@ def _describe_result(one: Evaluation) -> Result:
         interval.high,
         one.malformed / n,
         one.truncated / n,
-        ", ".join(one.protocol.values()),
+        ", ".join(one.protocol.values()) + one.training_rows,
+        is_held_out=not one.training_rows,
     )

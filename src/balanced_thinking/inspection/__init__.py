@@ -12,7 +12,7 @@ from balanced_thinking.inspection.advice import advise_changes
 from balanced_thinking.inspection.facts import Inspection, inspect_data
 from balanced_thinking.inspection.kind import DataKind, LossMeasure
 from balanced_thinking.inspection.page import write_page
-from balanced_thinking.inspection.removals import read_removals, write_removals
+from balanced_thinking.inspection.removals import leave_out_samples, read_removals, write_removals
 from balanced_thinking.inspection.text import describe_inspection
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "advise_changes",
     "describe_inspection",
     "inspect_data",
+    "leave_out_samples",
     "measure_losses",
     "read_removals",
     "write_page",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from balanced_thinking.data.columns import PROSE
 from balanced_thinking.data.example import choices_are_shown, find_unread_texts
@@ -31,9 +32,10 @@ def advise_changes(found: Inspection) -> list[str]:
         *_advise_on_length(found),
     ]
     if found.leaks or found.repeats:
+        out = "clean.jsonl" if Path(found.data).name != "clean.jsonl" else "cleaner.jsonl"
         changes.append(
             f"balanced inspect {found.data} ... --rows rows.csv lists these samples, and balanced convert {found.data} "
-            "--without rows.csv --out clean.jsonl removes them"
+            f"--without rows.csv --out {out} removes them"
         )
     return changes or ["nothing needs to be changed"]
 

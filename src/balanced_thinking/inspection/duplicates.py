@@ -2,7 +2,8 @@
 
 A picture has the hash of its file and a perceptual hash: 64 comparisons of neighbouring cells of a 9 x 8 grey thumbnail
 (a "difference hash"). The second one survives another size, format or compression. Different drawings on a plain
-background can share it by chance, so two pictures count as nearly the same only if larger thumbnails correlate, too.
+background can share it by chance, and in other colors, so two pictures count as nearly the same only if larger
+thumbnails in color correlate, too.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class PictureHash:
-    """A picture's difference hash, and its grey thumbnail with mean 0 and norm 1."""
+    """A picture's difference hash, and its thumbnail in color: bytes, because a set has many."""
 
     bits: int
     thumbnail: np.ndarray
@@ -51,7 +52,7 @@ class PictureHash:
     def is_near(self, other: PictureHash) -> bool:
         """Whether both are nearly the same picture."""
         near = (self.bits ^ other.bits).bit_count() <= NEAR_BITS
-        return near and float(self.thumbnail @ other.thumbnail) >= NEAR_CORRELATION
+        return near and float(_normalize(self.thumbnail) @ _normalize(other.thumbnail)) >= NEAR_CORRELATION
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,16 @@ def hash_picture(picture: Any) -> PictureHash | None:
     grey = picture.convert("L")
     cells = np.asarray(grey.resize((9, 8)), dtype=np.int16)
     bits = (cells[:, 1:] > cells[:, :-1] + _MARGIN).flatten()
-    small = np.asarray(grey.resize((_SIDE, _SIDE)), dtype=np.float32).flatten()
-    small -= small.mean()
-    norm = float(np.linalg.norm(small))
-    if norm < _SIDE:  # less than a grey level of difference
+    small = np.asarray(picture.convert("RGB").resize((_SIDE, _SIDE)), dtype=np.uint8)
+    if small.std(axis=(0, 1)).max() < 1:  # less than one level of difference
         return None
-    return PictureHash(int("".join("01"[bit] for bit in bits.astype(int)), 2), small / norm)
+    return PictureHash(int("".join("01"[bit] for bit in bits.astype(int)), 2), small)
+
+
+def _normalize(thumbnail: np.ndarray) -> np.ndarray:
+    """As one vector with mean 0 and norm 1."""
+    centred = thumbnail.astype(np.float32).flatten() - thumbnail.mean()
+    return centred / np.linalg.norm(centred)
 
 
 def find_repeats(samples: Sequence[Fingerprint]) -> Iterator[Duplicate]:

@@ -11,6 +11,7 @@ from balanced_thinking.config.errors import UsageError
 from balanced_thinking.config.foreign_json import JsonError, read_json_file
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.models.verify import refuse_altered_model
+from balanced_thinking.runs.checkpoints import list_checkpoints
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.system.files import expand_home
 
@@ -107,9 +108,11 @@ def check_architecture(name: str) -> None:
 
 
 def describe_missing_model(folder: Path) -> str:
-    """The message for a folder without a model, with its checkpoints where it has some."""
-    held = sorted(folder.glob("checkpoints/checkpoint-*")) or sorted(folder.glob("checkpoint-*"))
-    hint = f"; it has checkpoints, such as {held[-1]}" if held else ""
+    """The message for a folder without a model, with what to do where it is a run, and its latest checkpoint."""
+    held = list_checkpoints(RunFiles(folder).checkpoints) or list_checkpoints(folder)
+    hint = f"; its latest checkpoint is {held[max(held)]}" if held else ""
+    if RunFiles(folder).config.is_file():
+        return f"{folder} is a run that has not finished: continue it with --out {folder} --resume{hint}"
     return f"{folder} holds no model: there is no config.json in it{hint}"
 
 
@@ -132,7 +135,8 @@ def find_model_source(name: str) -> str:
         return str(found)
     if is_path(name):
         beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
-        folders = [str(Path(name).parent / place.name) for place in beside if place.is_dir()]
+        # The command's own --out may be there already.
+        folders = [str(Path(name).parent / place.name) for place in beside if _may_hold_model(place)]
         similar = did_you_mean(name, [*folders, *EMBEDDED])
         tiny = ", ".join(TINY_PREFIX + architecture for architecture in TINY_ARCHITECTURES)
         raise ModelNotFoundError(
@@ -140,6 +144,11 @@ def find_model_source(name: str) -> str:
             f"Qwen/Qwen2.5-VL-3B-Instruct, {', '.join(EMBEDDED)}, or one of {tiny}"
         )
     return name
+
+
+def _may_hold_model(folder: Path) -> bool:
+    """A run, an arm of a study, or a model's folder."""
+    return any(next(folder.glob(name), None) for name in ("config.json", "config.yaml", "*/config.yaml"))
 
 
 def is_path(name: str) -> bool:

@@ -60,11 +60,17 @@ class Evaluation:
 
     @property
     def asked(self) -> str:
-        """The names of prompt and scorer, and of a dtype other than float32. Old runs name none: the question alone."""
+        """Prompt, scorer, a dtype other than float32, and training rows. Old runs name none: the question alone."""
         if self.summary is None or not self.summary.scorer:
             return ""
         weights = f", weights in {self.summary.dtype}" if self.summary.dtype not in {"", "float32"} else ""
-        return f"prompt {self.summary.prompt}, scorer {self.summary.scorer}{weights}"
+        return f"prompt {self.summary.prompt}, scorer {self.summary.scorer}{weights}{self.training_rows}"
+
+    @property
+    def training_rows(self) -> str:
+        """How many items are rows of the training, for a list; empty where none is known to be one."""
+        count = self.summary.trained_on if self.summary else 0
+        return f", {count:,} of {self.total.n:,} items are training rows" if count else ""
 
     @property
     def protocol(self) -> dict[str, str]:

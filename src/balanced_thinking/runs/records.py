@@ -73,13 +73,13 @@ class Summary:
     """The result on one split.
 
     n: scored items. malformed: outputs without an answer that can be extracted. truncated: outputs that were cut off.
-    dropped: bad rows of the data, which are not among `n`. score: the mean; files from before there were graded scorers
-    have none. dtype: of the weights. items: identifies the questions, options, answers and pictures as they were asked.
-    picture_budget: the image processor's settings about sizes, where the items have pictures and it is known.
-    reduced_batch_size: examples of a batch, where memory did not suffice for the one that was asked for. scorer_file:
-    of a scorer of the user's own, the file and its SHA-256. task: identifies the whole evaluation. Seconds include all
-    tries of an evaluation that was stopped, except the batch that the stop interrupted; CPU seconds are one rank's.
-    predictions: the samples, in memory only.
+    dropped: bad rows of the data, which are not among `n`. trained_on: items that are rows of the training. score: the
+    mean; files from before there were graded scorers have none. dtype: of the weights. items: identifies the questions,
+    options, answers and pictures as they were asked. picture_budget: the image processor's settings about sizes, where
+    the items have pictures and it is known. reduced_batch_size: examples of a batch, where memory did not suffice for
+    the one that was asked for. scorer_file: of a scorer of the user's own, the file and its SHA-256. task: identifies
+    the whole evaluation. Seconds include all tries of an evaluation that was stopped, except the batch that the stop
+    interrupted; CPU seconds are one rank's. predictions: the samples, in memory only.
     """
 
     schema: int = SCHEMA
@@ -99,6 +99,7 @@ class Summary:
     wall_seconds: float = 0.0
     model: str = ""
     dropped: int = 0
+    trained_on: int = 0
     score: float | None = None
     prompt: str = "question"
     dtype: str = ""

@@ -113,9 +113,9 @@ def check_study(study: Study, root: Path, executor: Executor | None = None) -> N
     """
     _refuse_conflicting_study(study, root)
     _refuse_equal_arms(study, root)
-    _refuse_baseline_of_scale(study)
     if any(missing_parts(root, run) for run in study.planned_runs()):
         (executor or LocalExecutor()).check(study, root)
+    _refuse_baseline_of_scale(study)  # after the check of keys: a misspelt `weighting` leaves the default
 
 
 def _refuse_equal_arms(study: Study, root: Path) -> None:

@@ -99,7 +99,8 @@ def _check_split(
     if before is not None and recipe.stage == "grpo" and recipe.on_bad_row == "drop":
         recipe = replace(recipe, preflight="all", verify_images=True)  # a bad row may have stopped the run
     found = on_first_rank(lambda: _find_problems(recipe, args, processor, split, state, name))
-    logger.info("%s: %s", where, found.summary())
+    unread = f"{len(split.bad_rows):,} rows cannot be used; of the others " if split.bad_rows else ""
+    logger.info("%s: %s%s", where, unread, found.summary())
     bad_rows = [*split.bad_rows, *found.bad_rows(split.numbers, split.rows["id"])]
     if bad_rows and recipe.on_bad_row == "error":
         raise BadRowsError(where, sorted(bad_rows, key=lambda bad: bad.row))

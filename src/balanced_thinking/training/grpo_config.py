@@ -24,6 +24,14 @@ class ScaleGRPOConfig(ScaleGRPOOptions, GRPOConfig):
             if getattr(self, name) is None:
                 setattr(self, name, sets.get(name, getattr(GRPOConfig, name)))
         set_device_defaults(self)
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            if "divisible by num_generations" not in str(error):
+                raise
+            raise ValueError(
+                f"{error} A step has per_device_train_batch_size x gradient_accumulation_steps completions on each "
+                f"rank, which must be a multiple of num_generations, {self.num_generations}"
+            ) from error
         self.rewards = {"accuracy": 1.0, "format": 0.2} if self.rewards is None else self.rewards
         self.check_options()

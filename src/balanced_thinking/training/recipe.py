@@ -193,7 +193,11 @@ def describe_changes(before: Recipe, now: Recipe, ignored_keys: Collection[str])
     old, new = _flatten_keys(asdict(before)), _flatten_keys(asdict(now))
     changed = [key for key in old | new if old.get(key) != new.get(key) and key not in ignored_keys]
     changed.sort(key=lambda key: (old.get(key) is None or new.get(key) is None, key))
-    return [f"{key} was {format_value(old.get(key))} and is {format_value(new.get(key))}" for key in changed]
+    return [f"{key} was {_describe_value(old.get(key))} and is {_describe_value(new.get(key))}" for key in changed]
+
+
+def _describe_value(value: Any) -> str:
+    return "not given" if value is None else format_value(value)
 
 
 def _flatten_keys(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -90,6 +90,11 @@ def _read_split(recipe: Recipe, args: Any, name: str, owner: dict[int, str]) -> 
     if not len(data):
         if examples.bad_rows:
             raise BadRowsError(f"{where}, has no usable row", examples.bad_rows)
+        if (recipe.data_options if training else recipe.validation_options).get("hash_split"):
+            raise DataError(
+                f"{where}: there are no rows; hash_split divides the data by their pictures, and these have too few "
+                "different ones. Set validation_split: null and hash_split: false, or name a file for each split"
+            )
         raise DataError(f"{where}: there are no rows; expected at least one usable row. See `balanced inspect`")
     if kept:
         columns = {name: [getattr(one, name) for one in kept] for name in _Answers._fields}

@@ -45,6 +45,12 @@ def test_the_test_split_of_any_data_is_the_main_one(study: Path) -> None:
     assert make_tables(load_runs(study)).main_split == "world-test"
 
 
+def test_what_every_arm_has_comes_before_what_one_arm_has(study: Path) -> None:
+    """Else the verdict would be about a data set on which nothing can be compared."""
+    write_run(study / "sft/seed-0", [True], split="another-test", data="another")
+    assert make_tables(load_runs(study)).main_split == "world-test"
+
+
 def write_benchmarks(root: Path, *names: str) -> None:
     """Two arms, evaluated on these (`<data>-<split>`)."""
     for arm in ("sft", "scale-sft"):

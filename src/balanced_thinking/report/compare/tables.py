@@ -120,15 +120,17 @@ def order_arms(runs: Sequence[Run], plan: Plan) -> tuple[str, ...]:
 
 
 def _order_splits(runs: Sequence[Run], plan: Plan) -> list[str]:
-    """The result folders: in the order of the study's benchmarks, then test splits, then others by name."""
+    """The result folders: in the order of the study's benchmarks, then what most arms have, then test splits, then
+    others by name."""
     # From the summaries, because a folder's name depends on the directory in which the study was started.
     planned = {pair: place for place, pair in enumerate(plan.benchmarks)}
     ranks: dict[str, int] = {}
     for name, found in ((name, found) for run in runs for name, found in run.evaluations.items()):
         rank = planned.get((found.summary.data, found.summary.split) if found.summary else ("", ""), len(planned))
         ranks[name] = min(rank, ranks.get(name, rank))
+    arms = {name: len({run.arm for run in runs if name in run.evaluations}) for name in ranks}
     # A folder is named `<data>-<split>`.
-    return sorted(ranks, key=lambda name: (ranks[name], name.rpartition("-")[2] != MAIN_SPLIT, name))
+    return sorted(ranks, key=lambda name: (ranks[name], -arms[name], name.rpartition("-")[2] != MAIN_SPLIT, name))
 
 
 def _pairs_to_compare(
