@@ -40,6 +40,29 @@ def row(think: str, answer: str = "red", identity: str = "one", images: Any = ()
     }
 
 
+ASKED, REPLY = {"role": "user", "content": "q"}, {"role": "assistant", "content": "<think>a</think><answer>b</answer>"}
+HEARD = {"role": "user", "content": [{"type": "audio", "audio": "x.wav"}, {"type": "text", "text": "q"}]}
+# Rows that would be trained on wrongly, and what is said.
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": [ASKED], "completion": [REPLY, ASKED, REPLY]}, "the turns assistant, user, assistant; expected one"),
+    ({"prompt": [ASKED], "completion": [ASKED, REPLY]}, "put earlier turns into `prompt`"),
+    ({"prompt": [ASKED], "completion": []}, "the turns none"),
+    ({"prompt": [HEARD], "completion": [REPLY]}, "a part of type audio; only text and pictures are read"),
+    ({"prompt": [ASKED], "completion": [REPLY], "tools": [{"type": "function"}]}, "has tools"),
+    ({"prompt": [ASKED], "completion": [REPLY | {"tool_calls": [{"id": "1"}]}]}, "has tools"),
+    ({"messages": [ASKED, REPLY, ASKED, REPLY | {"weight": 0}]}, "marked weight: 0, so it is not to be trained on"),
+]
+
+
+@pytest.mark.parametrize(("row", "said"), REFUSED)
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen2_5_vl"])
+def test_a_row_of_messages_that_cannot_be_trained_on_is_refused(
+    architecture: str, row: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RowError, match=re.escape(said)):
+        ScaleCollator(build_tiny(architecture)[1])([row])
+
+
 @pytest.fixture(scope="module")
 def picture() -> Any:
     return next(load(n=1)).images[0]

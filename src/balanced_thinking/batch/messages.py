@@ -9,7 +9,7 @@ from trl.data_utils import prepare_multimodal_messages
 
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.keys import TURN_THINK_KEYS
-from balanced_thinking.data.turns import THINK_PARTS, read_reasoning
+from balanced_thinking.data.turns import MEDIA_PARTS, THINK_PARTS, find_untrained_mark, read_reasoning
 from balanced_thinking.data.values import RowProblemError
 from balanced_thinking.segments import ReasoningFormat, parse, render
 from balanced_thinking.segments.formats import render_thinking
@@ -31,7 +31,23 @@ def to_prompt_completion(row: Mapping[str, Any]) -> dict[str, Any]:
         prompt, completion = row["prompt"], row["completion"]
     else:
         raise RowError(f"a row has the columns {sorted(row)}; expected `prompt` and `completion`, or `messages`")
+    if not isinstance(completion, str):
+        _check_reply(row, completion)
     return {"id": str(row.get("id", "?")), "prompt": prompt, "completion": completion, "images": images}
+
+
+def _check_reply(row: Mapping[str, Any], completion: Sequence[Mapping[str, Any]]) -> None:
+    """Raises RowError for a completion that is not one message of the assistant, to be trained on, without tools."""
+    name, roles = f"row {row.get('id', '?')}", [str(message.get("role")) for message in completion]
+    if roles != ["assistant"]:
+        raise RowError(
+            f"{name}: `completion` has the turns {', '.join(roles) or 'none'}; expected one, of the assistant. All of it "
+            "would be trained on: put earlier turns into `prompt`"
+        )
+    if row.get("tools") or completion[0].get("tool_calls"):
+        raise RowError(f"{name} has tools, which are not written into its prompt; leave the row out")
+    if (mark := find_untrained_mark(completion[0])) is not None:
+        raise RowError(f"{name}: its reply is marked {mark}, so it is not to be trained on", "not_for_training")
 
 
 def row_images(row: Mapping[str, Any]) -> list[Any]:
@@ -48,6 +64,7 @@ def template_messages(messages: Sequence[Mapping[str, Any]], images: int | None,
     Raises RowError where the places of pictures differ in number from the pictures.
     """
     plain = [_without_nulls(message) for message in messages]
+    _refuse_other_media(plain, row_id)
     if images is None:
         return [_with_text_content(message, row_id) for message in plain]
     try:
@@ -55,6 +72,16 @@ def template_messages(messages: Sequence[Mapping[str, Any]], images: int | None,
     except (ValueError, KeyError) as error:
         kind = "image_count" if "number of images" in str(error).lower() else "template_refuses"
         raise RowError(f"sample {row_id}: {error}", kind) from error
+
+
+def _refuse_other_media(messages: Sequence[Mapping[str, Any]], row_id: str) -> None:
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, list | tuple) else ():
+            if (kind := part.get("type")) in MEDIA_PARTS:
+                raise RowError(
+                    f"sample {row_id} has a part of type {kind}; only text and pictures are read", "unread_media"
+                )
 
 
 def merge_reasoning(message: Mapping[str, Any], format: ReasoningFormat, row_id: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ ROLES = {
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _IMAGE_PARTS = ("image", "input_image", "image_url", "image_path")
 THINK_PARTS = ("thinking", "reasoning", "thought")
-_MEDIA_PARTS = ("video", "video_url", "audio", "audio_url", "input_audio", "input_video")
+MEDIA_PARTS = ("video", "video_url", "audio", "audio_url", "input_audio", "input_video")
 _TRAIN_KEYS = ("weight", "loss", "train", "training", "trainable")  # OpenAI's, ms-swift's, Axolotl's
 _TOOL_KEYS = ("tool_calls", "function_call")
 
@@ -96,8 +96,12 @@ def read_message(turn: Any) -> Message:
         text = text if PLACEHOLDER in text else PLACEHOLDER * len(own) + text
     if thoughts and role != "assistant":
         raise RowProblemError(f"thinking in a turn of {role}: {thoughts[0]}", "unknown_schema")
-    mark = next((f"{key}: {turn[key]}" for key in _TRAIN_KEYS if turn.get(key) in (False, 0)), None)
-    return Message(role, text, images, "\n\n".join(thoughts) or None, mark)
+    return Message(role, text, images, "\n\n".join(thoughts) or None, find_untrained_mark(turn))
+
+
+def find_untrained_mark(turn: Mapping[str, Any]) -> str | None:
+    """What says, in a turn, that it is not to be trained on, such as `weight: 0`; None without."""
+    return next((f"{key}: {turn[key]}" for key in _TRAIN_KEYS if turn.get(key) in (False, 0)), None)
 
 
 def turn_role(turn: Any) -> str:
@@ -134,7 +138,7 @@ def _read_part(part: Any, content: Any) -> tuple[str, Any]:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind is None and isinstance(part, Mapping):
         kind = next((name for name in ("text", "image", "image_url") if not is_null(part.get(name))), None)
-    if kind in _MEDIA_PARTS:
+    if kind in MEDIA_PARTS:
         raise RowProblemError(f"a part of type {kind}: {content}", "unread_media")
     if kind in _IMAGE_PARTS and isinstance(part.get("index"), int) and set(part) <= {"type", "index", "text"}:
         return "text", f"<image_{part['index'] + 1}>"  # which of the row's pictures is here
