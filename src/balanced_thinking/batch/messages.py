@@ -41,8 +41,8 @@ def _check_reply(row: Mapping[str, Any], completion: Sequence[Mapping[str, Any]]
     name, roles = f"row {row.get('id', '?')}", [str(message.get("role")) for message in completion]
     if roles != ["assistant"]:
         raise RowError(
-            f"{name}: `completion` has the turns {', '.join(roles) or 'none'}; expected one, of the assistant. All of it "
-            "would be trained on: put earlier turns into `prompt`"
+            f"{name}: `completion` has the turns {', '.join(roles) or 'none'}; expected one, of the assistant. "
+            "All of it would be trained on: put earlier turns into `prompt`"
         )
     if row.get("tools") or completion[0].get("tool_calls"):
         raise RowError(f"{name} has tools, which are not written into its prompt; leave the row out")
