@@ -114,6 +114,7 @@ def test_items_that_the_model_was_trained_on_are_counted(tmp_path: Path, caplog:
         "second": {"model": str(tmp_path / "first"), "data": new, "stage": "grpo"},
     }.items():
         (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "model" / "config.json").write_text("{}")
         (tmp_path / name / "config.yaml").write_text(json.dumps(recipe))
     first, second = (EvaluatedModel(name, "", config=tmp_path / name / "config.yaml") for name in ("first", "second"))
 

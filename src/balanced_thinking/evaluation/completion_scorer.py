@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from balanced_thinking.batch.answering import AnswerEnds
 from balanced_thinking.batch.rendering import RowRenderer
 from balanced_thinking.batch.turn_end import find_turn_end
 from balanced_thinking.data.example import Example
@@ -56,13 +57,9 @@ class CompletionScorer:
         return self._renderer.find_opened(prompt_messages(example), example.images)
 
     @property
-    def closing_tag(self) -> str:
-        """The tag after which a completion may end early; empty where the format allows text after the answer."""
-        return self.format.answer_close if ends_with_answer_tag(self.format) else ""
-
-    def is_finished(self, parsed: Parsed) -> bool:
-        """Whether generation may stop here: the answer is closed and the parser has no complaint."""
-        return parsed.answer is not None and not parsed.problems and has_text_after_answer(parsed)
+    def ends(self) -> AnswerEnds:
+        """Where completions in the present format may end."""
+        return AnswerEnds(self.tokenizer, self.format, self.stops)
 
     def score_completion(self, example: Example, ids: list[int], scorer: str = "exact") -> Prediction:
         """The prediction in generated token ids, which may end with a stop token. An alternative is as right as the

@@ -15,24 +15,24 @@ Reduce = Callable[[torch.Tensor], torch.Tensor]  # sums a tensor over the ranks
 
 
 class _SegmentSums(NamedTuple):
-    """Sums over the samples of a logging period, for one segment."""
+    """Sums over the samples of a logging period, for one segment: numbers, or tensors of one."""
 
-    nll: float  # nats, over tokens
-    correct: float  # tokens whose target is the top-1 token
-    tokens: float
-    mean_nll: float  # nats, over examples
-    examples: float
+    nll: Any  # nats, over tokens
+    correct: Any  # tokens whose target is the top-1 token
+    tokens: Any
+    mean_nll: Any  # nats, over examples
+    examples: Any
 
 
 class _CommonSums(NamedTuple):
-    """Sums over the samples of a logging period that are not of one segment."""
+    """Sums over the samples of a logging period that are not of one segment: numbers, or tensors of one."""
 
-    attended: float  # tokens
-    dropped: float  # samples
-    think_mass: float  # weights of the loss, over think tokens
-    answer_mass: float
-    mean_nll: float  # nats, over examples: of all their supervised tokens
-    examples: float
+    attended: Any  # tokens
+    dropped: Any  # samples
+    think_mass: Any  # weights of the loss, over think tokens
+    answer_mass: Any
+    mean_nll: Any  # nats, over examples: of all their supervised tokens
+    examples: Any
 
 
 _FIELDS, _COMMON = len(_SegmentSums._fields), len(_CommonSums._fields)
@@ -90,19 +90,33 @@ class SegmentTotals:
         `weights` are those of the loss. Returns the mean nll (nats per token) of each segment: a tensor of a number per
         sample.
         """
-        rows, means = [], []
+        rows: list[torch.Tensor] = []
+        means = []
         for segment in SEGMENTS:
             mask = segments == segment
             nll_B, tokens_B = (nll * mask).sum(1), mask.sum(1)
             means_B = nll_B / tokens_B.clamp(min=1)
             means.append(means_B.detach())
-            rows += [nll_B.sum(), (correct & mask).sum(), tokens_B.sum(), means_B.sum(), (tokens_B > 0).sum()]
+            rows += _SegmentSums(
+                nll=nll_B.sum(),
+                correct=(correct & mask).sum(),
+                tokens=tokens_B.sum(),
+                mean_nll=means_B.sum(),
+                examples=(tokens_B > 0).sum(),
+            )
         entropies = [] if entropy is None else [(entropy * (segments == segment)).sum() for segment in SEGMENTS]
         supervised = (segments == SEGMENTS[0]) | (segments == SEGMENTS[1])
         tokens_B = supervised.sum(1)
-        masses = [(weights * (segments == segment)).sum() for segment in SEGMENTS]
-        mean_nll = ((nll * supervised).sum(1) / tokens_B.clamp(min=1)).sum()
-        rows += [attended, torch.full_like(attended, dropped), *masses, mean_nll, (tokens_B > 0).sum(), *entropies]
+        think_mass, answer_mass = ((weights * (segments == segment)).sum() for segment in SEGMENTS)
+        rows += _CommonSums(
+            attended=attended,
+            dropped=torch.full_like(attended, dropped),
+            think_mass=think_mass,
+            answer_mass=answer_mass,
+            mean_nll=((nll * supervised).sum(1) / tokens_B.clamp(min=1)).sum(),
+            examples=(tokens_B > 0).sum(),
+        )
+        rows += entropies
         sums = torch.stack([value.to(torch.float32).to(nll.device) for value in rows])
         self.sums = sums if self.sums is None else self.sums.to(sums.device) + sums
         return means

@@ -61,12 +61,13 @@ class Engine(ABC):
 
         `opened` is the thinking that its prompt has opened, as `CompletionScorer.find_opened` gives it.
         """
-        tag, end = self.scorer.closing_tag, 0
+        ends, end = self.scorer.ends, 0
+        tag = ends.closing_tag
         for _ in range(_MOST_CLOSINGS if tag else 0):
             if (found := text.find(tag, end)) < 0:
                 break
             end = found + len(tag)
-            if self.scorer.is_finished(parse(text[:end], self.scorer.format, opened=opened)):
+            if ends.is_complete(parse(text[:end], self.scorer.format, opened=opened)):
                 return self.tokenizer(text[:end], add_special_tokens=False)["input_ids"]
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         stop = next((i for i, one in enumerate(ids) if one in self.scorer.stops), None)

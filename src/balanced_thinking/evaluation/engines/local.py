@@ -17,11 +17,9 @@ from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.evaluation.engines.engine import Engine, Listener
-from balanced_thinking.segments import ReasoningFormat, generated_segments
+from balanced_thinking.segments import ReasoningFormat
 
 logger = logging.getLogger(__name__)
-# A closing tag and the text around it: no built-in tag takes more tokens.
-_TAG_TOKENS = 16
 
 
 class LocalEngine(Engine):
@@ -137,8 +135,8 @@ class FinishedSequences(StoppingCriteria):
         opened: Sequence[str] = (),
         listener: Listener | None = None,
     ) -> None:
-        self.scorer, self.prompt_length, self.limit, self.opened = scorer, prompt_length, limit, opened
-        self._listener = listener
+        self.prompt_length, self.limit, self.opened = prompt_length, limit, opened
+        self._ends, self._listener = scorer.ends, listener
         self.lengths: dict[int, int] = {}  # row -> its generated tokens; what follows is filler
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
@@ -158,14 +156,4 @@ class FinishedSequences(StoppingCriteria):
         if not goes_on or written.shape[1] >= self.limit - self.prompt_length:
             yield from range(len(written))
             return
-        last = written[:, -1].tolist()
-        yield from (row for row, token in enumerate(last) if token in self.scorer.stops)
-        if not (tag := self.scorer.closing_tag):
-            return
-        tokenizer = self.scorer.tokenizer
-        tails = tokenizer.batch_decode(written[:, -_TAG_TOKENS:], skip_special_tokens=False)
-        for row in [row for row, tail in enumerate(tails) if tag in tail and row not in self.lengths]:
-            opened = self.opened[row] if self.opened else ""
-            parsed, _ = generated_segments(written[row].tolist(), tokenizer, self.scorer.format, opened=opened)
-            if self.scorer.is_finished(parsed):
-                yield row
+        yield from self._ends.find_ended_rows(written, self.opened, self.lengths)
