@@ -19,10 +19,10 @@ from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.data.bad_rows import PROBLEMS, RowError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import image_size, picture_name
-from balanced_thinking.evaluation.askable import find_unaskable
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.evaluation.engines.start import EngineOptions, resolve_dtype, start_engine
 from balanced_thinking.evaluation.model import locate_model
+from balanced_thinking.evaluation.prompt_checks import find_unrenderable_prompts
 from balanced_thinking.evaluation.prompts import get_prompt
 from balanced_thinking.scoring.scorers import get_scorer
 from balanced_thinking.segments import ReasoningFormat
@@ -77,7 +77,7 @@ class ChatModel:
         if example.images and not hasattr(processor, "image_processor"):
             return "this model takes text only: ask without pictures"
         if getattr(processor, "chat_template", None) is not None:
-            for bad in find_unaskable([example], RowRenderer(processor, self.format)).values():
+            for bad in find_unrenderable_prompts([example], RowRenderer(processor, self.format)).values():
                 return f"{', '.join(PROBLEMS[name] for name in bad.problems)}: {bad.text}"
         try:
             for image in example.images:

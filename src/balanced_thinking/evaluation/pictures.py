@@ -21,7 +21,7 @@ _BUDGET = (
 )
 
 
-def leave_out_refused(loaded: LoadedData, processor: Any, data: str, on_bad_row: str) -> LoadedData:
+def drop_refused_pictures(loaded: LoadedData, processor: Any, data: str, on_bad_row: str) -> LoadedData:
     """The data without the examples of which a picture has a size that the processor refuses.
 
     Raises BadRowsError with all of them if `on_bad_row` is `error`.

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from balanced_thinking.config.errors import FileInTheWayError
 from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.data.example import Example
-from balanced_thinking.evaluation.askable import refuse_unaskable
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.evaluation.engines.local import LocalEngine
@@ -28,7 +27,8 @@ from balanced_thinking.evaluation.engines.start import (
     weights_identity,
 )
 from balanced_thinking.evaluation.model import EvaluatedModel, locate_model
-from balanced_thinking.evaluation.pictures import leave_out_refused, picture_budget
+from balanced_thinking.evaluation.pictures import drop_refused_pictures, picture_budget
+from balanced_thinking.evaluation.prompt_checks import drop_unrenderable_prompts
 from balanced_thinking.evaluation.results import answer_task, read_results, refuse_unanswerable
 from balanced_thinking.evaluation.resume import evaluation_ranks, hold_results, shared_temporary_folder
 from balanced_thinking.evaluation.task import NOTHING_TO_EVALUATE, Task, load_task_data
@@ -175,9 +175,9 @@ class ModelSource:
         loaded, budget = load_task_data(benchmark, split, format), {}
         if loaded.examples:
             shape, on_bad_row = get_format(format), benchmark.on_bad_row
-            loaded = refuse_unaskable(benchmark.name, loaded, self.processor, shape, on_bad_row)
+            loaded = drop_unrenderable_prompts(benchmark.name, loaded, self.processor, shape, on_bad_row)
         if self._knows_pictures and any(example.images for example in loaded.examples):
-            loaded = leave_out_refused(loaded, self.processor, benchmark.name, benchmark.on_bad_row)
+            loaded = drop_refused_pictures(loaded, self.processor, benchmark.name, benchmark.on_bad_row)
             budget = {} if self.options.server else picture_budget(self.processor)
         if not loaded.examples:
             raise ValueError(f"{benchmark.name}, split {split!r}: {NOTHING_TO_EVALUATE}")

@@ -19,10 +19,10 @@ from transformers import GenerationConfig
 from balanced_thinking.data.bad_rows import BadRowsError
 from balanced_thinking.data.example import Example, Turn
 from balanced_thinking.data.load import LoadedData
-from balanced_thinking.evaluation.askable import refuse_unaskable
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.evaluation.engines.local import FinishedSequences, LocalEngine
 from balanced_thinking.evaluation.engines.server import ServerEngine
+from balanced_thinking.evaluation.prompt_checks import drop_unrenderable_prompts
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import get_format
 
@@ -214,16 +214,16 @@ def test_examples_that_cannot_be_asked_are_refused_before_the_model_is_loaded(
     data = LoadedData([EXAMPLE, replace(EXAMPLE, id="two", **changes)])
     about = (build_tiny("qwen2")[1], get_format("think-answer"))
     if problem is None:
-        assert refuse_unaskable("mine", data, *about, "error") is data
+        assert drop_unrenderable_prompts("mine", data, *about, "error") is data
         return
     with pytest.raises(BadRowsError) as refused:
-        refuse_unaskable("mine", data, *about, "error")
+        drop_unrenderable_prompts("mine", data, *about, "error")
     assert [(bad.row, bad.id, bad.problems) for bad in refused.value.rows] == [(2, "two", (problem,))]
-    kept = refuse_unaskable("mine", data, *about, "drop")
+    kept = drop_unrenderable_prompts("mine", data, *about, "drop")
     assert ([one.id for one in kept.examples], kept.dropped) == (["one"], 1)
 
 
 def test_a_model_without_a_template_is_left_to_its_engine() -> None:
     data = LoadedData([EXAMPLE])
     tokenizer = SimpleNamespace(chat_template=None)
-    assert refuse_unaskable("mine", data, tokenizer, get_format("direct"), "error") is data
+    assert drop_unrenderable_prompts("mine", data, tokenizer, get_format("direct"), "error") is data

@@ -13,7 +13,7 @@ from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.segments import ReasoningFormat
 
 
-def refuse_unaskable(
+def drop_unrenderable_prompts(
     name: str, loaded: LoadedData, processor: Any, format: ReasoningFormat, on_bad_row: str
 ) -> LoadedData:
     """The data without the examples that the model's chat template or tokenizer would not read as they are.
@@ -22,7 +22,7 @@ def refuse_unaskable(
     """
     if getattr(processor, "chat_template", None) is None:
         return loaded
-    found = find_unaskable(loaded.examples, RowRenderer(processor, format))
+    found = find_unrenderable_prompts(loaded.examples, RowRenderer(processor, format))
     if not found:
         return loaded
     bad_rows = tuple(found.values())
@@ -32,7 +32,7 @@ def refuse_unaskable(
     return LoadedData(examples, (*loaded.bad_rows, *bad_rows))
 
 
-def find_unaskable(examples: Sequence[Example], renderer: RowRenderer) -> dict[int, BadRow]:
+def find_unrenderable_prompts(examples: Sequence[Example], renderer: RowRenderer) -> dict[int, BadRow]:
     """Position -> the row that cannot be asked. Pictures for a text-only model are the engine's to refuse."""
     found, sees = {}, hasattr(renderer.processor, "image_processor")
     for position, example in enumerate(examples):
