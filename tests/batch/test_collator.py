@@ -61,6 +61,7 @@ def test_a_row_of_messages_that_cannot_be_trained_on_is_refused(
 ) -> None:
     with pytest.raises(RowError, match=re.escape(said)):
         ScaleCollator(build_tiny(architecture)[1])([row])
+    assert ScaleCollator(build_tiny("qwen2")[1])([{"messages": [ASKED, REPLY], "tools": "[]"}])  # none
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from balanced_thinking.chat.show import ReplyWriter
 from balanced_thinking.chat.terminal import COMMANDS, Terminal, answer_once
 from balanced_thinking.chat.turn import CLOSED, Progress, Turn
 from balanced_thinking.cli import main
+from balanced_thinking.cli.chat import _find_command
 from balanced_thinking.runs.records import Prediction
 from balanced_thinking.segments import get_format
 from tests.cli.tiny_commands import exit_code
@@ -235,6 +236,7 @@ def test_commands_in_standard_input_are_refused(
     monkeypatch.setattr("sys.stdin", io.StringIO("/image x.png\nWhat is it ?\n"))
     assert exit_code(["chat", "world-base"]) == 2
     assert "all of standard input is one question, and /image would be a part of it" in capsys.readouterr().err
+    assert _find_command("/* what does this do? */\n// x\n/home/me ?") is None
 
 
 def test_empty_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,6 @@ import pytest
 from PIL import Image
 
 from balanced_thinking.cli import main
-from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.load import load_data
@@ -202,14 +201,16 @@ def test_a_member_that_is_not_read_is_missing_in_its_row(suffix: str, problem: s
     loaded = load_data(str(file), on_bad_row="drop")
     assert [bad.problems for bad in loaded.bad_rows] == [(problem,)]
     assert len(loaded.examples) == 1  # an array beside a row is no part of it
+    file = write_tar(tmp_path / "two.tar", [{"png": BYTES[0], "svg": b"0", "json": SHOWN_ROW, "meta.json": b"{}"}])
+    assert len(load_data(str(file)).examples[0].images) == 1  # another form of the picture, and a file about the row
     file = write_tar(tmp_path / "empty.tar", [{"png": b"", "json": SHOWN_ROW}])
     assert load_data(str(file), on_bad_row="drop", verify_images=True).bad_rows[0].problems == ("broken_image",)
 
 
 def test_samples_whose_names_have_a_dot_are_not_joined(tmp_path: Path) -> None:
     file = write_tar(tmp_path / "a.tar", [{"1.json": SHOWN_ROW, "1.png": BYTES[0], "2.json": SHOWN_ROW}])
-    with pytest.raises(DataError, match=r"sample 000000 has 2 JSON files \(000000\.1\.json, 000000\.2\.json\)"):
-        load_data(str(file))
+    (bad,) = load_data(str(file), on_bad_row="drop").bad_rows
+    assert (bad.problems, bad.text) == (("joined_samples",), "000000.2.json")
 
 
 def tar_texts() -> list[dict[str, bytes]]:

@@ -311,6 +311,7 @@ SPLITS = [
     (["data/train-00000-of-00001", "data/test-00000-of-00001"], {"train": 1, "test": 1}),
     (["train-00000-of-00002", "train-00001-of-00002"], {"train": 2}),
     (["testmini-00000-of-00001"], {"testmini": 1}),  # a name of its own
+    (["train-00001-of-00002", "train-00002-of-00002"], {"train": 2}),  # counted from 1
     (["train/a", "train/b", "val/a"], {"train": 2, "validation": 1, "val": 1}),
     (["part1", "part2", "part3"], {"train": 3, "all": 3}),  # no split in any name
     (["geometry_train", "geometry_dev"], {"train": 1, "validation": 1, "all": 2}),

@@ -82,6 +82,15 @@ def test_a_part_may_say_which_picture_is_there(folder: Path) -> None:
     row = {"messages": [asks([*parts, {"type": "text", "text": "Same?"}]), says()], "images": ["one.png", "two.png"]}
     assert [image.name for image in read_one(folder, row).images] == ["two.png", "one.png"]
 
+    row["messages"][0]["content"].append({"type": "text", "text": " What does <image> mean?"})
+    assert read_one(folder, row).problems == ("image_count",)
+
+
+@pytest.mark.parametrize("more", [{}, {"question": "And the other?"}])
+def test_a_conversation_that_ends_with_the_user_is_not_a_prompt(folder: Path, more: dict[str, Any]) -> None:
+    row = {"messages": [asks("Which animal?"), says(), asks("Thanks.")], "answer": "horse", **more}
+    assert read_one(folder, row).problems == ("multi_turn",)
+
 
 # (turns of user and assistant, what is wrong)
 ORDERS = [

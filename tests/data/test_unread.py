@@ -64,8 +64,11 @@ UNREAD = [
     ({"question": "<img>one.png</img><img>two.png</img>Which?", "image": "one.png"}, "unread_image"),
     ({"question": "Is <image>one.png</image> red?", "image": "one.png"}, "unread_image"),
     ({"question": "![the first](one.png) Which?"}, "unread_image"),
+    ({"question": "![](https://cdn.org/a-1.jpg?height=421&width=420) Which?"}, "unread_image"),
     ({"image": "one.png", "image_2": "two.png"}, "unread_image"),  # a second picture in a column of its own
     ({"image": "one.png", "images": ["two.png"]}, "unread_image"),
+    ({"image": "one.png", "images": [{"path": "two.png"}]}, "unread_image"),
+    ({"image": "a/one.png", "images": ["b/one.png"]}, "unread_image"),
     ({"think": "<ref-object> is left.", "objects": {"ref": ["cat"], "bbox": [[1, 2, 3, 4]]}}, "unfilled_place"),
     ({"kto_tag": False}, "not_for_training"),
 ]
@@ -96,6 +99,20 @@ HARMLESS = [
     {"note": "see one.png and two"},
     {"image": "one.png", "images": ["one.png", "two.png"]},  # the first of them again
     {"image": "one.png", "image_1": "one.png"},
+    {"image": "./one.png", "images": ["one.png"]},
+    {"image": "one.png", "images": [{"path": "one.png"}]},
+    {"image": "elsewhere/1.png", "images": [{"bytes": encoded(), "path": None}]},  # a path beside the picture itself
+    *({"image": "one.png", "image_1": value} for value in (17, "A cat on a mat", "None", False)),  # about a picture
+    {"image": "one.png", "image_2": {"bytes": None, "path": None}},  # an empty cell of a table
+    {"question": 'Why is <img id="1"> invalid?'},
+    {"question": 'Why does <img id="1"> fail?', "image": "one.png"},
+    {"question": "<img>cat</img> is what?", "image": "one.png"},
+    {"question": "What does ```![logo](docs/logo.png)``` do?"},
+    {"question": "What does `![logo](docs/logo.png)` do?"},
+    {"question": "Answer in <bbox> tags.", "objects": ["cat"]},
+    {"question": "Answer in <bbox> tags.", "objects": {"ref": [], "bbox": []}},
+    {"answers": ["3", "4"], "answer": "3"},
+    {"answer": [3, 3.0]},
     {"image": "one.png", "question": "What does ![a](b.png) mean in this picture?"},
     {"question": "What does <img src='logo.png'> show?"},  # HTML
     {"objects": {"ref": ["cat"], "bbox": [[1, 2, 3, 4]]}},  # beside texts that have no place for them

@@ -53,6 +53,7 @@ NULLS = [
     ({"answer": [1, INFINITE]}, "not_finite"),
     ({"id": INFINITE}, "not_finite"),
     ({"answer": False}, "not_text"),
+    ({"answer": [True, False]}, "not_text"),
     ({"answer": [10, 20, 30, 40]}, "not_text"),  # a box, of which only the first number would be an answer
     ({"question": ["What is it?", "How many legs?"]}, "not_text"),  # a file of columns, read as one row
     ({"answer": {"box": [1, 2]}}, "not_text"),

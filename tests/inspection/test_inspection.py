@@ -233,6 +233,9 @@ def test_a_table_of_an_edited_file_removes_nothing(tmp_path: Path, capsys: pytes
     assert main(["inspect", path, "--rows", str(table)]) == 0
     assert main(["convert", path, "--without", str(table), "--out", str(out)]) == 0
     assert [json.loads(line)["answer"] for line in out.read_text().splitlines()] == ["0", "1", "2"]
+    words = ["convert", path, "--without", str(table), "--out", str(out), "--overwrite"]
+    for option in (["--data_options.list_choices", "true"], ["--data_options.think", "drop"]):
+        assert main([*words, *option]) == 0
     write(tmp_path, rows[1:])
     assert main(["convert", path, "--without", str(table), "--out", str(out), "--overwrite"]) == 1
     assert "is not the one that" in capsys.readouterr().err

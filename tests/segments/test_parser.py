@@ -118,6 +118,13 @@ CASES: dict[str, list[tuple[str, str | None, str | None, str]]] = {
     ],
     "boxed": [
         ("so $\\boxed{\\frac{1}{2}}$.", "so", "\\frac{1}{2}", ""),  # nested braces, mathematics around
+        ("so\n$$\\boxed{B}$$", "so", "B", ""),
+        ("so \\[ \\boxed{B} \\]", "so", "B", ""),
+        ("so **\\boxed{B}**", "so", "B", ""),
+        ("so $x=2$\n\n\\boxed{2}", "so $x=2$", "2", ""),  # mathematics that ends before the box
+        ("$$x=2$$\n\n\\boxed{2}", "$$x=2$$", "2", ""),
+        ("It costs 5$\n\\boxed{5}", "It costs 5$", "5", ""),
+        ("It is **two**\n\\boxed{2}", "It is **two**", "2", ""),
         ("\\boxed{A} no: \\boxed{B}", "\\boxed{A} no:", "B", ""),  # the last counts, the first is a draft
         ("\\boxed{B}", None, "B", ""),  # thinking is not required
         ("r \\boxed{\\{1, 2\\}}", "r", "\\{1, 2\\}", ""),  # escaped braces don't count

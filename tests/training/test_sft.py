@@ -17,6 +17,7 @@ from trl import SFTTrainer
 
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.loss.schedules import Schedule
@@ -286,9 +287,8 @@ def test_the_loss_is_the_model_s_own_whatever_it_does_to_its_logits(model_type: 
 
 
 def test_a_model_that_does_more_to_its_logits_is_refused(world_rows: Dataset, tmp_path: Path) -> None:
-    run = trainer("qwen2", world_rows.remove_columns("images"), config(tmp_path))  # a usual one is not
-    model = run.model
-    del model.forward  # the model's own again
+    rows = world_rows.remove_columns("images")
+    model, processor = build_tiny("qwen2")
     own = model.forward
 
     def double(*args: Any, **kwargs: Any) -> Any:
@@ -297,9 +297,15 @@ def test_a_model_that_does_more_to_its_logits_is_refused(world_rows: Dataset, tm
         return output
 
     model.forward = double
-    attach_weighted_head(model)
     with pytest.raises(ValueError, match=r"loss of Qwen2ForCausalLM is .*that of the weighted head"):
-        check_weighted_head(model)
+        ScaleSFTTrainer(model, config(tmp_path), train_dataset=rows, processing_class=processor)
+
+
+def test_a_row_with_tools_reaches_its_refusal(world_rows: Dataset, tmp_path: Path) -> None:
+    """The trainer removes columns that nothing reads."""
+    rows = world_rows.remove_columns("images").select(range(2)).add_column("tools", ['[{"type": "function"}]'] * 2)
+    with pytest.raises(RowError, match="has tools"):
+        trainer("qwen2", rows, config(tmp_path)).train()
 
 
 def test_speed_counts_training_alone(world_rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

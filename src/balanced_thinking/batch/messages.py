@@ -14,6 +14,8 @@ from balanced_thinking.data.values import RowProblemError
 from balanced_thinking.segments import ReasoningFormat, parse, render
 from balanced_thinking.segments.formats import render_thinking
 
+_NO_TOOLS: tuple[Any, ...] = (None, [], "", "[]", "null")
+
 
 def to_prompt_completion(row: Mapping[str, Any]) -> dict[str, Any]:
     """TRL's columns, in any of its forms, as `prompt`, `completion`, `images` and `id`.
@@ -44,7 +46,7 @@ def _check_reply(row: Mapping[str, Any], completion: Sequence[Mapping[str, Any]]
             f"{name}: `completion` has the turns {', '.join(roles) or 'none'}; expected one, of the assistant. "
             "All of it would be trained on: put earlier turns into `prompt`"
         )
-    if row.get("tools") or completion[0].get("tool_calls"):
+    if row.get("tools") not in _NO_TOOLS or completion[0].get("tool_calls"):
         raise RowError(f"{name} has tools, which are not written into its prompt; leave the row out")
     if (mark := find_untrained_mark(completion[0])) is not None:
         raise RowError(f"{name}: its reply is marked {mark}, so it is not to be trained on", "not_for_training")

@@ -92,12 +92,22 @@ def run_chat(arguments: argparse.Namespace) -> Path:
             "there is no question: standard input is empty and no terminal; expected echo 'What color is it?' | "
             "balanced chat MODEL, or --web"
         )
-    if piped is not None and (line := next((line for line in piped.splitlines() if line.startswith("/")), None)):
+    if piped is not None and (word := _find_command(piped)):
         raise RecipeError(
-            f"all of standard input is one question, and {line.split()[0]} would be a part of it; commands are for a "
-            "terminal: here give --image, --choice and --answer"
+            f"all of standard input is one question, and {word} would be a part of it; commands are for a terminal: "
+            "here give --image, --choice and --answer"
         )
     return _converse(arguments, images, piped)
+
+
+def _find_command(text: str) -> str | None:
+    """The first word of a line that is a command of the terminal; None without."""
+    words = [line.split()[0] for line in text.splitlines() if line.startswith("/")]
+    if not words:
+        return None
+    from balanced_thinking.chat.terminal import COMMANDS
+
+    return next((word for word in words if word in COMMANDS), None)
 
 
 def _refuse_options_of_the_other(arguments: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.data.bad_rows import BadRow, DataError
+from balanced_thinking.data.known_columns import adapt_record, has_schema
 from balanced_thinking.data.picture_files import MEDIA_SUFFIXES, PICTURE_SUFFIXES, UNREAD_PICTURE_SUFFIXES
 from balanced_thinking.data.unpacking import open_unpacked
 
@@ -63,26 +64,17 @@ def _is_read(name: str) -> bool:
     )
 
 
-def _refuse_joined_samples(sample: dict[str, Any]) -> None:
-    """Raises DataError where a sample has several rows, because WebDataset ends its name at the first dot."""
-    rows = [suffix for suffix in sample if suffix not in _OURS and _JSON.fullmatch(suffix)]
-    if len(rows) > 1:
-        name = sample["__key__"]
-        raise DataError(
-            f"{sample['__url__']}: sample {name} has {len(rows)} JSON files ({name}.{rows[0]}, {name}.{rows[1]}); "
-            "expected one. WebDataset ends a sample's name at the first dot: write another character for it"
-        )
-
-
 def _build_record(row: int, sample: dict[str, Any]) -> dict[str, Any] | BadRow:
-    _refuse_joined_samples(sample)
     record: dict[str, Any] = {}
-    pictures = []
+    pictures, rows = [], 0
+    has_picture = any(_PICTURE.fullmatch(suffix) for suffix in sample)
     for suffix, data in sample.items():
         if suffix in _OURS:
             continue
         if _UNREAD.fullmatch(suffix):
             is_media = suffix.rpartition(".")[2].lower() in MEDIA_SUFFIXES
+            if has_picture and not is_media:  # another form of it
+                continue
             text = f"{sample['__key__']}.{suffix}"
             return BadRow(row, ("unread_media" if is_media else "broken_image",), text, sample["__key__"])
         if _PICTURE.fullmatch(suffix):
@@ -95,6 +87,9 @@ def _build_record(row: int, sample: dict[str, Any]) -> dict[str, Any] | BadRow:
             shown = data[:200].decode("utf-8", errors="replace")
             return BadRow(row, ("invalid_json" if _JSON.fullmatch(suffix) else "not_utf8",), shown, sample["__key__"])
         if isinstance(found, dict):
+            rows += has_schema(adapt_record(found))
+            if rows > 1:
+                return BadRow(row, ("joined_samples",), f"{sample['__key__']}.{suffix}", sample["__key__"])
             record |= found
         elif _JSON.fullmatch(suffix):
             return BadRow(row, ("not_an_object",), str(found)[:200], sample["__key__"])

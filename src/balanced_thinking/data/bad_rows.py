@@ -37,6 +37,8 @@ PROBLEMS: dict[str, str] = {
     "with --data_options.columns '{image: NAME}'",
     "unfilled_place": "a place in a picture is not filled in: write its coordinates and its name into the texts",
     "not_for_training": "the data mark the reply as not to be trained on: leave the row out",
+    "joined_samples": "a sample has several rows, because WebDataset ends its name at the first dot: write another "
+    "character for it in the files' names",
     "duplicate_id": "an earlier row has the same id",
     "answer_not_in_choices": "the answer is neither a choice nor its letter: write one of these, not a position",
     "text_only_model": "the row has a picture, but the model takes text only: choose a vision-language model",

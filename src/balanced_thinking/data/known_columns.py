@@ -22,7 +22,7 @@ from balanced_thinking.data.keys import ANSWER_KEYS, CLAIMED, NUMBERED_IMAGE, OP
 from balanced_thinking.data.picture_files import PICTURE_STARTS
 from balanced_thinking.data.turns import ROLES
 from balanced_thinking.data.values import first_nonempty_value, is_null
-from balanced_thinking.segments import FORMATS, parse
+from balanced_thinking.segments import parse
 
 QUESTIONS = ("problem", "query", "instruction")
 ANSWERS = ("solution", "response", "output", "ground_truth")
@@ -108,10 +108,15 @@ def _adapt_open_turns(record: dict[str, Any]) -> dict[str, Any]:
     turns = record.get(name) if name else None
     if not isinstance(turns, list) or not (_is_answered(record) or any(_is_given(record, one) for one in ANSWERS)):
         return record
-    last = turns[-1] if isinstance(turns[-1], Mapping) else {}
-    if ROLES.get(str(first_nonempty_value(last, "role", "from")).lower()) != "user":
+    roles = [_role_of(turn) for turn in turns]
+    if "assistant" in roles or roles[-1] != "user" or _is_given(record, "question"):
         return record
     return {key: value for key, value in record.items() if key != name} | {"prompt": turns}
+
+
+def _role_of(turn: Any) -> str | None:
+    role = first_nonempty_value(turn, "role", "from") if isinstance(turn, Mapping) else None
+    return ROLES.get(str(role).strip().lower())
 
 
 def _adapt_texts(record: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +145,7 @@ def _adapt_prompt(record: dict[str, Any]) -> dict[str, Any]:
     if not all(isinstance(turn, Mapping) for turn in prompt):
         return record
     *earlier, last = prompt
-    if ROLES.get(str(first_nonempty_value(last, "role", "from")).lower()) != "user":
+    if _role_of(last) != "user":
         return record
     if earlier and _is_given(rest, "history"):
         return record
@@ -168,8 +173,7 @@ def _adapt_answer(record: dict[str, Any]) -> dict[str, Any]:
         return record
     written = parse(record[source], "auto")
     # A box in the solution is a part of the reasoning, and text may follow it.
-    has_tags = written.answer is not None and bool(FORMATS[written.format].think_close)
-    think = written.think if has_tags else record[source]
+    think = written.think if written.answer is not None and written.format != "boxed" else record[source]
     repeated = think is None or think.strip() == str(record.get("answer")).strip()
     return record if repeated else rest | {"think": think}
 

@@ -18,17 +18,18 @@ from balanced_thinking.data.values import RowProblemError
 
 PLACEHOLDER = "<image>"
 _PLAIN = re.compile(re.escape(PLACEHOLDER))
-_NUMBERED = re.compile(r"<(?:image|img|picture)(?:[ _-]?| id ?= ?\"?)(\d{1,2})\"?>", re.IGNORECASE)
+_NUMBERED = re.compile(r"<(?:(?:image|img|picture)[ _-]?|image id=)(\d{1,2})>", re.IGNORECASE)
 _SPECIAL = re.compile(
     r"(?:<\|vision_start\|>)?<\|(?:image_pad|image)\|>(?:<\|vision_end\|>)?|<start_of_image>|<image_soft_token>|\[IMG\]"
     r"|<IMG_CONTEXT>|<\|image_1\|>"
 )
 _CASED = re.compile(re.escape(PLACEHOLDER), re.IGNORECASE)
 # A picture named by its file within the text: Qwen-VL's and ms-swift's form, others' form, Markdown's.
+_FILE = rf"[^<>()\s]+\.(?:{'|'.join(PICTURE_SUFFIXES)})(?:\?[^<>()\s]*)?"
 _NAMED = re.compile(
-    rf"<(?P<tag>img|image)>[^<>\n]{{1,400}}</(?P=tag)>|!\[[^\]\n]*\]\([^()\s]+\.(?:{'|'.join(PICTURE_SUFFIXES)})\)",
-    re.IGNORECASE,
+    rf"<(?P<tag>img|image)>\s*{_FILE}\s*</(?P=tag)>|!\[[^\]\n]*\]\({_FILE}(?:\s+\"[^\"\n]*\")?\)", re.IGNORECASE
 )
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 _OTHER = re.compile(r"<(?:img|picture|image_placeholder|imagehere)(?: ?/)?>", re.IGNORECASE)
 # Video and sound: models' own tokens anywhere, and plain names with no word on one side of them in their line.
 _MEDIA = re.compile(
@@ -90,9 +91,9 @@ def _refuse_media(text: str) -> None:
 def _refuse_named_pictures(text: str, images: int) -> None:
     """Raises RowProblemError for pictures that the text names by their files: nothing reads them there.
 
-    Beside pictures of the row, Markdown may be a part of the question.
+    Beside pictures of the row, Markdown may be a part of the question, and code is one anywhere.
     """
-    for found in _NAMED.finditer(text):
+    for found in _NAMED.finditer(_CODE.sub("", text)):
         if not images or found["tag"]:
             raise RowProblemError(
                 f"{found[0]} (write {PLACEHOLDER} there, and the path under images) in: {text}", "unread_image"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from balanced_thinking.data.keys import ALTERNATIVE_KEYS, CHOICE_KEYS, NUMBERED_IMAGE, SYSTEM_KEYS, THINK_KEYS
+from balanced_thinking.data.unread import is_picture_cell, is_same_picture
 from balanced_thinking.data.values import (
     RowProblemError,
     first_nonempty_value,
@@ -14,6 +15,8 @@ from balanced_thinking.data.values import (
     to_choices,
     to_list,
 )
+
+_SHOWN = 200  # characters of a picture's cell
 
 
 def read_images(record: Mapping[str, Any]) -> list[Any]:
@@ -25,8 +28,10 @@ def read_images(record: Mapping[str, Any]) -> list[Any]:
     several, single = (_read_entries(record.get(key)) for key in ("images", "image"))
     numbered = [record[key] for key in find_numbered_images(record)]
     found = several or single or numbered
-    if left := [entry for entry in (*single, *numbered) if entry not in found]:
-        raise RowProblemError(f"pictures under several names, this one under one only: {left[0]}", "unread_image")
+    beside = [*single, *filter(is_picture_cell, numbered)]
+    if left := [entry for entry in beside if not any(is_same_picture(entry, other) for other in found)]:
+        shown = str(left[0])[:_SHOWN]
+        raise RowProblemError(f"a picture beside images or image, and not one of them: {shown}", "unread_image")
     return found
 
 

@@ -17,6 +17,7 @@ from balanced_thinking.data.unread import refuse_unfilled_places
 from balanced_thinking.data.values import (
     RowProblemError,
     first_nonempty_value,
+    is_null,
     refuse_many,
     split_list_text,
     to_answers,
@@ -176,7 +177,8 @@ def _add_columns(content: Content, record: Mapping[str, Any], format: FormatSpec
     """Read the columns of the reasoning and the answer."""
     think = first_nonempty_value(record, *THINK_KEYS)
     text = read_reasoning(think, "think") or None
-    answers = to_answers(first_nonempty_value(record, *ANSWER_KEYS))
+    key = next((key for key in ANSWER_KEYS if not is_null(record.get(key))), ANSWER_KEYS[0])
+    answers = to_answers(record.get(key), key)
     if not answers:
         return replace(content, think=text)  # an empty answer is a problem that `check_examples` names
     if format == PROSE and text is None and (found := split_prose(answers[0])) is not None:

@@ -192,6 +192,7 @@ def _open_files(folder: Path, split: str, files: list[Path]) -> Source:
     if not wanted:
         raise _missing_split_error(folder, split, list(named) or ["train"])
     kept = _keep_top_level(folder, wanted)
+    _refuse_missing_parts(kept)
     if named:
         _warn_of_unread(kept[0].parent, split, kept)
     return _join_files(folder, split, kept, by_picture=by_picture, by_row=not named)
@@ -206,21 +207,21 @@ def _join_files(
         raise DataError(
             f"{folder} has rows in files of several kinds ({shown}); expected one kind: name a file of them"
         )
-    _refuse_missing_parts(folder, wanted)
     sources = [_find_pictures(_open_file(file), folder) for file in wanted]
     columns = tuple(dict.fromkeys(name for source in sources for name in source.columns))
     rows = (_mark_split(row) if by_picture else row for source in sources for row in source.rows)
     return Source(f"{folder}, split {split}", rows, columns, by_row=by_row)
 
 
-def _refuse_missing_parts(folder: Path, files: list[Path]) -> None:
+def _refuse_missing_parts(files: list[Path]) -> None:
     """Raises DataError where files are numbered parts `-00000-of-00003` of a table, and one is not there."""
     parts: dict[tuple[Path, str, int], set[int]] = {}
     for file in files:
         if found := _SHARD.fullmatch(file.name[: -len(file_suffix(file))]):
             parts.setdefault((file.parent, found[1], int(found[3])), set()).add(int(found[2]))
     for (parent, name, count), present in parts.items():
-        if missing := sorted({*range(count)} - present):
+        first = min(present) if len(present) == count else 0  # some count from 1
+        if missing := sorted({*range(first, first + count)} - present):
             raise DataError(
                 f"{parent} has {len(present)} of the {count} parts of {name}; missing: "
                 f"{name}-{missing[0]:05d}-of-{count:05d}. Get all of them, or name a file to read it alone"
@@ -229,7 +230,7 @@ def _refuse_missing_parts(folder: Path, files: list[Path]) -> None:
 
 def _warn_of_unread(folder: Path, split: str, read: Iterable[Path]) -> None:
     """Warn of the files with rows beside those that are read, unless their names say that they are of another split."""
-    beside = (file for file in sorted(folder.iterdir()) if file.is_file() and file_suffix(file) in SUFFIXES)
+    beside = (file for file in sorted(folder.iterdir()) if file_suffix(file) in SUFFIXES and file.is_file())
     known = {split, _SYNONYMS.get(split, split), None}
     left = {*beside} - {*read}
     left = {one for one in left if one.name not in _NO_ROWS and _split_of_file(Path(one.name)) in known}

@@ -20,6 +20,7 @@ from balanced_thinking.system.files import expand_home
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _FILE_NAME = re.compile(r"\.(?:jsonl?|ndjson|[ct]sv|parquet|arrow|tar|gz|tgz|zip|xlsx?|txt|ya?ml|py)$", re.IGNORECASE)
+_MOST_SHORTENED = 64  # numbers of a list
 _ROWS_PER_READ = 64  # pictures make rows large
 
 
@@ -43,7 +44,8 @@ def stream_table(name: str, split: str, subset: str | None = None) -> Iterator[t
     Raises DataError, with the splits or the subsets that there are, for what `datasets` cannot read.
     """
     rows = _explain_errors(name, lambda: _open_table(name, subset, split))
-    yield from enumerate(_iterate_explaining(name, rows), 1)
+    narrow = _narrow_columns(rows.features.arrow_schema) if getattr(rows, "features", None) else {}
+    yield from enumerate((_shorten_row(row, narrow) for row in _iterate_explaining(name, rows)), 1)
 
 
 def _open_table(name: str, subset: str | None, split: str) -> Any:
@@ -59,10 +61,19 @@ def _open_table(name: str, subset: str | None, split: str) -> Any:
 
 
 def _to_rows(batch: Any) -> Iterator[dict[str, Any]]:
-    """The rows of an Arrow table or batch. Numbers of 16 and 32 bits are the shortest ones that mean the same: 0.1."""
-    narrow = {field.name: field.type for field in batch.schema if _is_narrow(field.type)}
-    for row in batch.to_pylist():
-        yield row | {name: _shorten_floats(row[name], kind) for name, kind in narrow.items()}
+    """The rows of an Arrow table or batch."""
+    narrow = _narrow_columns(batch.schema)
+    return (_shorten_row(row, narrow) for row in batch.to_pylist())
+
+
+def _narrow_columns(schema: Any) -> dict[str, Any]:
+    """The types of the columns with numbers of 16 and 32 bits."""
+    return {field.name: field.type for field in schema if _is_narrow(field.type)}
+
+
+def _shorten_row(row: dict[str, Any], narrow: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with such numbers as the shortest ones that mean the same: 0.1."""
+    return row | {name: _shorten_floats(row[name], kind) for name, kind in narrow.items()} if narrow else row
 
 
 def _is_narrow(kind: Any) -> bool:
@@ -80,7 +91,7 @@ def _shorten_floats(value: Any, kind: Any) -> Any:
     if isinstance(value, float):
         narrow = np.float16 if types.is_float16(kind) else np.float32 if types.is_float32(kind) else float
         return float(str(narrow(value)))
-    if isinstance(value, list):
+    if isinstance(value, list) and len(value) <= _MOST_SHORTENED:  # an embedding is no answer
         return [_shorten_floats(one, kind.field(0).type) for one in value]
     if isinstance(value, dict):
         return {name: _shorten_floats(one, kind.field(name).type) for name, one in value.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ _TEXT_PARTS = ("text", "input_text", "output_text")
 _IMAGE_PARTS = ("image", "input_image", "image_url", "image_path")
 THINK_PARTS = ("thinking", "reasoning", "thought")
 MEDIA_PARTS = ("video", "video_url", "audio", "audio_url", "input_audio", "input_video")
+_INDEXED = re.compile(r"<image_\d+>")
 _TRAIN_KEYS = ("weight", "loss", "train", "training", "trainable")  # OpenAI's, ms-swift's, Axolotl's
 _TOOL_KEYS = ("tool_calls", "function_call")
 
@@ -90,6 +92,8 @@ def read_message(turn: Any) -> Message:
             texts.append(PLACEHOLDER)
         else:
             (thoughts if kind == "thinking" else texts).append(value)
+    if any(_INDEXED.fullmatch(one) for one in texts) and PLACEHOLDER in "".join(texts):
+        raise RowProblemError(f"parts that say which picture is there, and {PLACEHOLDER}: {content}", "image_count")
     text, own = "".join(texts), to_list(first_nonempty_value(turn, "images", "image"))
     if own and not images:
         images = own

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
@@ -46,11 +47,20 @@ def refuse_unread_media(record: Mapping[str, Any], others: Mapping[str, Any], ha
 
 def refuse_unfilled_places(record: Mapping[str, Any]) -> None:
     """Raise RowProblemError for ms-swift's rows about places in a picture, whose texts take them from `objects`."""
-    if is_null(record.get("objects")):
+    objects = record.get("objects")
+    if not isinstance(objects, Mapping) or not (objects.get("ref") or objects.get("bbox")):
         return
-    texts = str({key: value for key, value in record.items() if key != "objects"})
-    if found := _UNFILLED.search(texts):
-        raise RowProblemError(f"{found[0]} is to be filled in from objects: {record['objects']}", "unfilled_place")
+    for text in _find_texts([value for key, value in record.items() if key != "objects"]):
+        if found := _UNFILLED.search(text):
+            raise RowProblemError(f"{found[0]} is to be filled in from objects: {_shorten(objects)}", "unfilled_place")
+
+
+def _find_texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple, Mapping)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _find_texts(inner)
 
 
 def _refuse_unread(value: Any, name: str) -> None:
@@ -76,6 +86,31 @@ def _is_picture(value: Any, name: str) -> bool:
     if isinstance(value, int) and not isinstance(value, bool):
         return named and _in_snake_case(name).endswith("id")
     return isinstance(value, (Image.Image, Path)) or (isinstance(value, bytes) and named)
+
+
+def is_picture_cell(value: Any) -> bool:
+    """Whether a value is a picture, or leads to one, whatever its name is."""
+    if isinstance(value, Mapping):
+        return not all(one in (None, "") for one in value.values())
+    return isinstance(value, bytes) or _is_picture(value, "")
+
+
+def is_same_picture(one: Any, other: Any) -> bool:
+    """Whether two cells of a row may be one picture. A path beside bytes is: sets hold both of one picture."""
+    data, paths = zip(*map(_split_cell, (one, other)), strict=True)
+    if None not in data:
+        return bool(data[0] == data[1])
+    if None in paths:
+        return True
+    parts = sorted((PurePosixPath(os.path.normpath(path)).parts for path in paths), key=len)
+    return parts[1][-len(parts[0]) :] == parts[0]
+
+
+def _split_cell(cell: Any) -> tuple[Any, str | None]:
+    """A cell's bytes or open picture, and its path; None for what it lacks."""
+    if isinstance(cell, Mapping):
+        return cell.get("bytes"), cell.get("path") or cell.get("url") or None
+    return (None, str(cell)) if isinstance(cell, (str, Path)) else (cell, None)
 
 
 def _in_snake_case(name: str) -> str:

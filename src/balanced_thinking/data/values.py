@@ -105,8 +105,9 @@ def to_answers(value: Any, key: str = "answer") -> tuple[str, ...]:
 
 def _are_numbers(value: Any) -> bool:
     """Whether it is a list of different numbers. Several right answers are texts."""
-    several = isinstance(value, (list, tuple)) and len({*map(str, value)}) > 1
-    return several and all(isinstance(one, Real) and math.isfinite(one) for one in value)
+    if not isinstance(value, (list, tuple)) or any(isinstance(one, bool) or not isinstance(one, Real) for one in value):
+        return False
+    return all(map(math.isfinite, value)) and len({*map(float, value)}) > 1
 
 
 def _iterate_answers(value: Any, key: str) -> Iterable[str]:

@@ -193,7 +193,6 @@ class ModelSource:
             dtype=self.dtype,
             engine=self.engine.name if self.engine else self.options.engine_name,
             dropped=loaded.dropped,
-            trained_on=count_training_rows(self.model, benchmark, split, loaded.examples),
             picture_budget=budget,
         )
 
@@ -273,7 +272,10 @@ def _run_task(source: ModelSource, task: Task, folder: Path | None, overwrite: b
         # Another process may have finished before this one held the folder.
         finished = _reusable_results(task, folder, overwrite)
         progress = partial(_with_progress, split=task.split, total=len(task.examples))
-        return finished or answer_task(engine, task, place, progress=progress)
+        if finished is not None:
+            return finished
+        trained_on = count_training_rows(source.model, task.benchmark, task.split, task.examples)
+        return answer_task(engine, replace(task, trained_on=trained_on), place, progress=progress)
 
 
 def _with_progress(rows: Iterable[Any], split: str, total: int) -> Iterable[Any]:

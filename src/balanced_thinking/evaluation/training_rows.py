@@ -33,8 +33,16 @@ def count_training_rows(model: EvaluatedModel, benchmark: Benchmark, split: str,
     wanted = _source_of(benchmark.data)
     parts = [part for part in _trained_parts(model.config) if _source_of(part.data) == wanted]
     parts = [part for part in parts if part.split == split or (wanted[1] and wanted[1].is_file())]
-    trained = {hash(key) for part in parts for example in _read_part(part) for key in overlap_keys(example)}
-    found = sum(any(hash(key) in trained for key in overlap_keys(example)) for example in examples)
+    owners: dict[object, set[int]] = {}
+    for place, example in enumerate(examples if parts else ()):
+        for key in overlap_keys(example):
+            owners.setdefault(key, set()).add(place)
+    seen: set[int] = set()
+    for trained in (example for part in parts for example in _read_part(part)):
+        seen |= {place for key in overlap_keys(trained) for place in owners.get(key, ())}
+        if len(seen) == len(examples):
+            break
+    found = len(seen)
     if found:
         logger.warning(
             "%s, split %s: %d of %d items are rows that the model was trained on, so their accuracy says nothing about "

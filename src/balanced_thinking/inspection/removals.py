@@ -50,7 +50,7 @@ def _removal_rows(found: Inspection) -> Iterator[tuple[object, ...]]:
 
 
 def _digest_texts(example: Example) -> str:
-    said = repr((example.question, example.think, example.answer))
+    said = repr((example.question.strip().split("\n")[0], example.answer))  # options may be listed below
     return hashlib.sha256(said.encode("utf-8", "backslashreplace")).hexdigest()[:12]
 
 
@@ -84,8 +84,8 @@ def leave_out_samples(
             yield example
         elif missing.pop(example.id, "") not in ("", _digest_texts(example)):
             raise DataError(
-                f"sample {example.id} is not the one that {table} lists: the data have changed since, and ids may be "
-                f"numbers of rows. Run `balanced inspect --rows {table}` again"
+                f"sample {example.id} is not the one that {table} lists: the data have changed since, or are read with "
+                f"other options; ids may be numbers of rows. Run `balanced inspect --rows {table}` again"
             )
     if missing:
         raise DataError(

@@ -28,6 +28,9 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
+_MODEL_OR_RUN = ("config.json", "adapter_config.json", "config.yaml", "*/config.yaml")
+
+
 class ModelNotFoundError(UsageError, FileNotFoundError):
     """There is no such model, or its folder lacks what training and evaluation need."""
 
@@ -148,7 +151,7 @@ def find_model_source(name: str) -> str:
 
 def _may_hold_model(folder: Path) -> bool:
     """A run, an arm of a study, or a model's folder."""
-    return any(next(folder.glob(name), None) for name in ("config.json", "config.yaml", "*/config.yaml"))
+    return any(next(folder.glob(name), None) for name in _MODEL_OR_RUN)
 
 
 def is_path(name: str) -> bool:

@@ -11,7 +11,6 @@ One pass over the format's tags (`scan`), then slices. Decisions:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,7 +21,8 @@ from balanced_thinking.segments.scan import END_OF_TURN, TagScan, strip_space_an
 
 IGNORE, THINK, ANSWER = 0, 1, 2
 _BOX = r"\boxed{"
-_AROUND_BOX = re.compile(r"(?:\$\$?|\\\[|\\\(|\*\*)\s*\Z")  # what opens mathematics, or bold text, before a box
+# What opens mathematics, or bold text, before a box, and what closes it behind.
+_AROUND_BOX = {"$$": "$$", "$": "$", r"\[": r"\]", r"\(": r"\)", "**": "**"}
 
 PROBLEMS: dict[str, str] = {
     "no_think": "there is no thinking, but the format requires it (in a table: the column think or reasoning; for "
@@ -125,9 +125,16 @@ def _find_think_span(scan: TagScan) -> tuple[int, int] | None:
         return None
     end = scan.close[0] if scan.close else scan.border
     start, end = strip_space_and_turn_end(scan.text, opened[1] if opened else 0, end)
-    if scan.fmt.answer_open == _BOX and scan.answer and (around := _AROUND_BOX.search(scan.text[start:end])):
-        start, end = strip_space_and_turn_end(scan.text, start, start + around.start())
+    if scan.fmt.answer_open == _BOX and scan.answer:
+        start, end = strip_space_and_turn_end(scan.text, start, end - _length_before_box(scan.text[start:end], scan))
     return (start, end) if start < end else None
+
+
+def _length_before_box(before: str, scan: TagScan) -> int:
+    """The length of what opens mathematics around the answer's box at the end of this text; 0 without."""
+    behind = scan.text[scan.answer.end :].lstrip() if scan.answer else ""
+    pairs = ((o, c) for o, c in _AROUND_BOX.items() if before.endswith(o) and behind.startswith(c))
+    return max((len(opening) for opening, _ in pairs), default=0)
 
 
 def _remove_stage_tags(text: str, span: tuple[int, int] | None, fmt: ReasoningFormat) -> str | None:

@@ -66,7 +66,10 @@ class _PartKinds:
 def _planned_steps(run: PlannedRun) -> int:
     """The optimizer steps that the recipe gives, 0 where it gives none."""
     steps = run.recipe.training.get("max_steps")
-    return max(0, int(float(steps))) if steps is not None else 0
+    try:
+        return max(0, int(float(steps or 0)))
+    except (TypeError, ValueError):  # which the check of the recipe names
+        return 0
 
 
 def _recipe_without_seeds(run: PlannedRun, *, any_steps: bool) -> dict[str, Any]:

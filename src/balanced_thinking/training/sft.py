@@ -150,7 +150,8 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["id", "messages", "prompt", "completion", "image", "images", *ANSWER_FEATURES]
+        read = ("id", "messages", "prompt", "completion", "image", "images", "tools")
+        self._signature_columns = [*read, *ANSWER_FEATURES]
 
     def segment_weights(self) -> StepWeights:
         """The weights of the current optimizer step.
