@@ -49,7 +49,7 @@ def test_a_study_that_has_begun_may_change_where_no_result_depends_on_it(study: 
             r"arm 'sft': training.max_steps was 2 and is 3; choose another folder with --out, or remove the runs",
         ),
         (changed(stages={"sft": {"model": "world-base"}}), "model was 'tiny:qwen2_5_vl' and is 'world-base'"),
-        (changed(arms={"sft": {"training": {"learning_rate": 1}}}), "training.learning_rate was empty and is 1"),
+        (changed(arms={"sft": {"training": {"learning_rate": 1}}}), "training.learning_rate was not given and is 1"),
         (changed(evaluate={"world": {"max_new_tokens": 5}}), "'sft', world-test: max_new_tokens was 4 and is 5"),
         (changed(dtype="bfloat16"), "'sft', world-test: dtype was 'auto' and is 'bfloat16'"),
         (changed(evaluate={"world": {"scorer": "anls"}}), "world-test: scorer was 'exact' and is 'anls'"),

@@ -28,7 +28,7 @@ def read_images(record: Mapping[str, Any]) -> list[Any]:
     several, single = (_read_entries(record.get(key)) for key in ("images", "image"))
     numbered = [record[key] for key in find_numbered_images(record)]
     found = several or single or numbered
-    beside = [*single, *filter(is_picture_cell, numbered)]
+    beside = [*(single if several else ()), *(filter(is_picture_cell, numbered) if several or single else ())]
     if left := [entry for entry in beside if not any(is_same_picture(entry, other) for other in found)]:
         shown = str(left[0])[:_SHOWN]
         raise RowProblemError(f"a picture beside images or image, and not one of them: {shown}", "unread_image")

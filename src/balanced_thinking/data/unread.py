@@ -109,7 +109,8 @@ def is_same_picture(one: Any, other: Any) -> bool:
 def _split_cell(cell: Any) -> tuple[Any, str | None]:
     """A cell's bytes or open picture, and its path; None for what it lacks."""
     if isinstance(cell, Mapping):
-        return cell.get("bytes"), cell.get("path") or cell.get("url") or None
+        place = cell.get("path") or cell.get("url") or None
+        return cell.get("bytes"), None if place is None else str(place)
     return (None, str(cell)) if isinstance(cell, (str, Path)) else (cell, None)
 
 

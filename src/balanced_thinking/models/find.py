@@ -12,7 +12,7 @@ from balanced_thinking.config.foreign_json import JsonError, read_json_file
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.models.verify import refuse_altered_model
 from balanced_thinking.runs.checkpoints import list_checkpoints
-from balanced_thinking.runs.paths import RunFiles
+from balanced_thinking.runs.paths import CONFIG, RunFiles
 from balanced_thinking.system.files import expand_home
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
-_MODEL_OR_RUN = ("config.json", "adapter_config.json", "config.yaml", "*/config.yaml")
+_MODEL_OR_RUN = ("config.json", "adapter_config.json", CONFIG, f"*/{CONFIG}")
 
 
 class ModelNotFoundError(UsageError, FileNotFoundError):
