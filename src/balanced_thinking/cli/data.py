@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from balanced_thinking.data.permissions import permit
 from balanced_thinking.system.locks import hold_file
 
 if TYPE_CHECKING:
+    from balanced_thinking.data.example import Example
     from balanced_thinking.inspection import Inspection
 
 logger = logging.getLogger(__name__)
@@ -183,10 +184,9 @@ def _convert_alone(arguments: argparse.Namespace, left_out: Mapping[str, str]) -
         on_bad_row=arguments.on_bad_row,
         limit=arguments.limit,
     )
-    from balanced_thinking.data.convert import write_jsonl  # late: they import heavy libraries
-    from balanced_thinking.inspection import leave_out_samples
+    from balanced_thinking.data.convert import write_jsonl  # late: it imports heavy libraries
 
-    kept = leave_out_samples(examples, left_out, arguments.without) if left_out else examples
+    kept = _leave_out(examples, left_out, arguments.without) if left_out else examples
     count = write_jsonl(kept, arguments.out, format=arguments.format)
     notes = [f"{count} rows"]
     notes += [f"{len(examples.bad_rows)} bad ones left out"] if examples.bad_rows else []
@@ -199,3 +199,9 @@ def _read_removals(table: Path) -> dict[str, str]:
     from balanced_thinking.inspection import read_removals  # which imports heavy libraries
 
     return read_removals(table)
+
+
+def _leave_out(examples: Iterable[Example], left_out: Mapping[str, str], table: Path) -> Iterator[Example]:
+    from balanced_thinking.inspection import leave_out_samples  # which imports heavy libraries
+
+    return leave_out_samples(examples, left_out, table)

@@ -81,7 +81,7 @@ def _source_of(data: str) -> tuple[str, Path | None]:
 
 
 def _read_part(part: DataPart) -> Iterator[Example]:
-    """Its good rows; none where it cannot be read any more."""
+    """Its good rows, as far as they can be read: since the training a file may have been moved or changed."""
     try:
         yield from stream_data(
             part.data, split=part.split, limit=part.limit, on_bad_row="drop", options=part.options or None

@@ -46,7 +46,8 @@ class LocalEngine(Engine):
 
     def configure(self, reasoning_format: str | Mapping[str, Any] | ReasoningFormat, max_new_tokens: int) -> None:
         super().configure(reasoning_format, max_new_tokens)
-        self.collator = ScaleCollator(self.collator.processor, self.scorer.format)
+        if self.scorer.format != self.collator.renderer.format:
+            self.collator = ScaleCollator(self.collator.processor, self.scorer.format)
 
     def reason_for_refusal(self, examples: Sequence[Example]) -> str | None:
         """An example has a picture, and the model takes text only."""
