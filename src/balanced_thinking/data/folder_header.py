@@ -18,6 +18,7 @@ from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.yaml import MOST_BYTES, read_yaml
 from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.walking import walk_files
+from balanced_thinking.system.text import list_some
 
 logger = logging.getLogger(__name__)
 _BLOCK = re.compile(r"\s{0,1000}---\n(.*?)\n---[ \t]*(?:\n|$)", re.DOTALL)
@@ -147,5 +148,4 @@ def _pass_stars(reached: set[int], pattern: Sequence[str]) -> set[int]:
 
 
 def _show_names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return ", ".join(name[:60] for name in names[:20]) + more
+    return list_some([name[:60] for name in names], 20)

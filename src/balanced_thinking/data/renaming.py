@@ -23,7 +23,7 @@ from balanced_thinking.data.known_columns import (
 from balanced_thinking.data.options import check_known_name
 from balanced_thinking.data.records import SEPARATOR
 from balanced_thinking.data.sources import Row, Source
-from balanced_thinking.system.text import shorten_text
+from balanced_thinking.system.text import list_some, shorten_text
 
 TARGETS = tuple(sorted(CLAIMED | OPTIONAL))
 # Not `id`, `split` and `meta`, which often mean something else in capitals.
@@ -172,5 +172,4 @@ def _guess_column(target: str, columns: Sequence[str]) -> str | None:
 
 
 def _join_names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(shorten_text(name, _MOST_SHOWN) for name in names[:_SHOWN])}{more}" if names else "no columns"
+    return list_some([shorten_text(name, _MOST_SHOWN) for name in names], _SHOWN) or "no columns"

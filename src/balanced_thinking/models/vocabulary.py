@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from balanced_thinking.config.errors import UsageError
+from balanced_thinking.system.text import list_some
 
 _MODALITIES = ("image", "video", "audio", "vision")
 # Configurations' names of the tokens that pictures are written as.
@@ -27,11 +28,10 @@ def check_vocabulary(model: Any, processor: Any, path: str) -> None:
         if number >= rows and (sees or not _is_of_a_modality(tokenizer, number, token))
     )
     if beyond:
-        names = ", ".join(f"{token!r} ({number})" for number, token in beyond[:4])
-        more = f" and {len(beyond) - 4} more" if len(beyond) > 4 else ""
+        names = list_some([f"{token!r} ({number})" for number, token in beyond], 4)
         raise VocabularyError(
             f"{path}: the tokenizer has {len(tokenizer):,} tokens, but the model's embedding has {rows:,} rows; none "
-            f"for {names}{more}. Call model.resize_token_embeddings({beyond[-1][0] + 1}) and save model and "
+            f"for {names}. Call model.resize_token_embeddings({beyond[-1][0] + 1}) and save model and "
             "tokenizer again, or use the tokenizer that belongs to the weights"
         )
     for name in _PICTURE_IDS if sees else ():

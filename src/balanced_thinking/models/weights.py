@@ -25,6 +25,7 @@ from transformers.integrations import is_fsdp_enabled
 
 from balanced_thinking.config.errors import UsageError
 from balanced_thinking.config.foreign_json import read_json_file
+from balanced_thinking.system.text import list_some
 
 # In the order in which transformers and PEFT look for them; only the first that is there counts.
 _MODEL_FILES = (
@@ -211,9 +212,7 @@ def _count(items: Any, what: str) -> str:
 
 def _list_names(names: Iterable[str]) -> str:
     """The first few in their order, and how many more there are."""
-    ordered = sorted(names)
-    more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
-    return ", ".join(ordered[:_NAMED]) + more
+    return list_some(sorted(names), _NAMED)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from balanced_thinking.config.errors import UsageError
 from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.system.files import open_atomically, sync_file, sync_folder
 from balanced_thinking.system.process import usable_cores
+from balanced_thinking.system.text import list_some
 
 MANIFEST = "manifest.json"
 _VERSION = 1
@@ -176,8 +177,7 @@ def refuse_damaged(folder: Path, cure: str) -> None:
 
 def describe_damages(damages: list[Damage]) -> str:
     """The first few in words, and how many more there are."""
-    more = f"; and {len(damages) - _NAMED} more" if len(damages) > _NAMED else ""
-    return "; ".join(map(str, damages[:_NAMED])) + more
+    return list_some([str(damage) for damage in damages], _NAMED, "; ")
 
 
 def digest_file(path: Path) -> FileDigest:

@@ -26,6 +26,7 @@ from balanced_thinking.segments import get_format
 from balanced_thinking.study.load import make_study, to_yaml
 from balanced_thinking.study.plan import PlannedRun, Study
 from balanced_thinking.study.worker import missing_parts
+from balanced_thinking.system.text import list_some
 from balanced_thinking.training.recipe import Recipe
 
 _MAX_TITLES = 3  # arms named with a fault that more of them share
@@ -67,12 +68,7 @@ def find_faults(study: Study, root: Path) -> list[str]:
     for run in study.planned_runs():
         for fault in finder.faults_of_run(run, root):
             found.setdefault(fault, []).append(run.title)
-    return [f"{_join_titles(list(dict.fromkeys(titles)))}: {fault}" for fault, titles in found.items()]
-
-
-def _join_titles(titles: list[str]) -> str:
-    more = f" and {len(titles) - _MAX_TITLES} more" if len(titles) > _MAX_TITLES else ""
-    return f"{', '.join(titles[:_MAX_TITLES])}{more}"
+    return [f"{list_some(list(dict.fromkeys(titles)), _MAX_TITLES)}: {fault}" for fault, titles in found.items()]
 
 
 def _missing_model_faults(run: PlannedRun, parts: Sequence[str], root: Path) -> Iterator[str]:

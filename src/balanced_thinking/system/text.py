@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # Control characters except tab and newline, the marks that reverse text, and halves of characters (lone surrogates).
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -26,3 +27,9 @@ def shorten_text(text: str, most: int) -> str:
         return text
     start, end = most - most // 4, most // 4
     return f"{text[:start]} [... {len(text) - start - end:,} characters ...] {text[len(text) - end :]}"
+
+
+def list_some(texts: Sequence[str], most: int, between: str = ", ") -> str:
+    """The first `most` of them, and how many more there are."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return between.join(texts[:most]) + more

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from balanced_thinking.config.errors import BalancedThinkingError
+from balanced_thinking.system.text import list_some
 from balanced_thinking.training.auto_batch import ACCUMULATION, MICRO_BATCH, Division
 
 _NAMED = 3
@@ -34,8 +35,7 @@ class BatchShape:
         pairs = sorted(zip(self.ids, self.lengths, strict=False), key=lambda pair: -pair[1])
         if not pairs:
             names = [name[:_CUT] for name in dict.fromkeys(self.ids)]
-            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            return f" of {', '.join(names[:_NAMED])}{more}" if names else ""
+            return f" of {list_some(names, _NAMED)}" if names else ""
         shown = ", ".join(f"{name[:_CUT]} ({length:,})" for name, length in pairs[:_NAMED])
         return f", the longest {shown}" if len(pairs) > 1 else f", {shown}"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from balanced_thinking.config.errors import BalancedThinkingError
+from balanced_thinking.system.text import list_some
 
 _NAMED_ROWS = 8
 _NAMED_MODULES = 5
@@ -55,10 +56,8 @@ class BadStep:
         bad = [batch.loss for batch in self.batches if not batch.is_finite()]
         before = "; the weights were finite" if self.weights == [] else ""
         if not self.updated and self.weights:
-            return (
-                f"weights are not finite before optimizer step {self.step}: {_cut(self.weights, _NAMED_TENSORS)}. An "
-                "earlier update made them so"
-            )
+            named = list_some(self.weights, _NAMED_TENSORS)
+            return f"weights are not finite before optimizer step {self.step}: {named}. An earlier update made them so"
         if bad:
             return f"the loss is {bad[0]} at optimizer step {self.step}{before}"
         return f"the gradient norm is {self.norm} at optimizer step {self.step}, while the loss is finite{before}"
@@ -95,7 +94,7 @@ def _describe_batch(batch: MicroBatch) -> str:
     ]
     unit = " (nats per token)" if batch.segments else ""
     where = f"micro-batch {batch.number} of {batch.of}, loss {batch.loss:.4g}"
-    return f"{where}: {len(texts)} row{'' if len(texts) == 1 else 's'}{unit}: {_cut(texts, _NAMED_ROWS)}"
+    return f"{where}: {len(texts)} row{'' if len(texts) == 1 else 's'}{unit}: {list_some(texts, _NAMED_ROWS)}"
 
 
 def _with_segments(batch: MicroBatch) -> list[tuple[str, tuple[float, float] | None]]:
@@ -113,9 +112,4 @@ def _size(value: float) -> float:
 def _describe_modules(modules: Mapping[str, float]) -> str:
     """The non-finite ones first, then the largest."""
     order = sorted(modules, key=lambda name: -_size(modules[name]))
-    return _cut([f"{name} {modules[name]:.3g}" for name in order], _NAMED_MODULES)
-
-
-def _cut(texts: Sequence[str], most: int) -> str:
-    more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
+    return list_some([f"{name} {modules[name]:.3g}" for name in order], _NAMED_MODULES)

@@ -28,6 +28,7 @@ from balanced_thinking.config.errors import BalancedThinkingError, RecipeError
 from balanced_thinking.config.own_functions import OwnFunction, is_own_name, load_own_function
 from balanced_thinking.scoring.scorers import ScorerError, get_scorer
 from balanced_thinking.segments import Parsed, ReasoningFormat, get_format, render
+from balanced_thinking.system.text import list_some
 from balanced_thinking.training.parsed_reward import ParsedReward
 
 COLUMNS = ("id", "answer", "choices", "alternatives", "images")
@@ -111,8 +112,7 @@ class OwnReward(ParsedReward):
 
 def _name_rows(ids: Sequence[str]) -> str:
     distinct = list(dict.fromkeys(ids))
-    more = f" and {len(distinct) - _NAMED} more" if len(distinct) > _NAMED else ""
-    return f"{'row' if len(distinct) == 1 else 'rows'} {', '.join(distinct[:_NAMED])}{more}"
+    return f"{'row' if len(distinct) == 1 else 'rows'} {list_some(distinct, _NAMED)}"
 
 
 def try_own_rewards(args: Any, rows: Any, processor: Any) -> None:

@@ -15,6 +15,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from balanced_thinking.system.text import list_some
 from balanced_thinking.training.nonfinite_error import NonFiniteError
 
 _NAMED = 8
@@ -65,9 +66,8 @@ class RewardWatch:
         """Raises NonFiniteError, on all ranks, where a reward was not finite."""
         found = gather_object(self.found) if ranks > 1 else self.found
         if found:
-            more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
             raise NonFiniteError(
-                f"rewards are not finite at optimizer step {step}: {'; '.join(list(found)[:_NAMED])}{more}. Training "
+                f"rewards are not finite at optimizer step {step}: {list_some(found, _NAMED, '; ')}. Training "
                 "stopped before this update. A reward must be a finite number, or None where it does not apply: "
                 "correct the reward function, or leave it out"
             )
@@ -80,14 +80,14 @@ def refuse_nonfinite_generation(output: dict[str, Any], ids: Sequence[str], step
     if isinstance(advantages, Tensor):
         finite = torch.isfinite(advantages).reshape(len(advantages), -1).all(1).tolist()
         if rows := [row for row, good in zip(ids, finite, strict=False) if not good]:
-            found.append(f"the advantages of {_list(rows)}")
+            found.append(f"the advantages of {_name_rows(rows)}")
     mask = output.get("completion_mask")
     for key, name in _LOGPS.items():
         logps = output.get(key)
         if isinstance(logps, Tensor) and isinstance(mask, Tensor):
             good = (torch.isfinite(logps) | ~mask.bool()).all(1).tolist()
             if rows := [row for row, fine in zip(ids, good, strict=False) if not fine]:
-                found.append(f"the log-probabilities that the {name} gives to {_list(rows)}")
+                found.append(f"the log-probabilities that the {name} gives to {_name_rows(rows)}")
     found = list(gather_object(found)) if accelerator.num_processes > 1 else found
     if found:
         raise NonFiniteError(
@@ -96,6 +96,5 @@ def refuse_nonfinite_generation(output: dict[str, Any], ids: Sequence[str], step
         )
 
 
-def _list(rows: Sequence[str]) -> str:
-    distinct = list(dict.fromkeys(rows))
-    return ", ".join(distinct[:_NAMED]) + (f" and {len(distinct) - _NAMED} more" if len(distinct) > _NAMED else "")
+def _name_rows(rows: Sequence[str]) -> str:
+    return list_some(list(dict.fromkeys(rows)), _NAMED)

@@ -28,7 +28,7 @@ from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.html import data_uri
 from balanced_thinking.segments import ReasoningFormat
 from balanced_thinking.system.fetching import SCHEMES, Answer, Deadline, Limits, RequestRefusedError, send_request
-from balanced_thinking.system.text import replace_surrogates
+from balanced_thinking.system.text import list_some, replace_surrogates
 
 logger = logging.getLogger(__name__)
 _TRIES = 4
@@ -149,11 +149,8 @@ class ServerEngine(Engine):
                 "OpenAI-compatible?"
             ) from error
         if len(names) != 1:
-            more = f" and {len(names) - _SHOWN_MODELS} more" if len(names) > _SHOWN_MODELS else ""
-            raise ValueError(
-                f"{self.base_url} serves {', '.join(names[:_SHOWN_MODELS]) or 'no model'}{more}; say which one with "
-                "--served-model"
-            )
+            served = list_some(names, _SHOWN_MODELS) or "no model"
+            raise ValueError(f"{self.base_url} serves {served}; say which one with --served-model")
         return names[0]
 
     def _request(self, path: str, body: Mapping[str, Any] | None = None) -> Any:

@@ -19,6 +19,7 @@ from balanced_thinking.study.executors.ray_cluster import ClusterError, Node
 from balanced_thinking.study.executors.shared_folder import read_if_there, wait_until
 from balanced_thinking.study.load import to_yaml
 from balanced_thinking.study.plan import Study
+from balanced_thinking.system.text import list_some
 
 logger = logging.getLogger(__name__)
 NODE_SECONDS = 300.0  # for a node to answer: it imports torch from a slow disk
@@ -134,8 +135,4 @@ def _merge_nodes(pairs: Iterator[tuple[str, str]]) -> list[str]:
     found: dict[str, list[str]] = {}
     for title, fault in pairs:
         found.setdefault(fault, []).append(title)
-    return [f"{_join_titles(titles)}: {fault}" for fault, titles in found.items()]
-
-
-def _join_titles(titles: list[str]) -> str:
-    return ", ".join(titles[:3]) + (f" and {len(titles) - 3} more" if len(titles) > 3 else "")
+    return [f"{list_some(titles, 3)}: {fault}" for fault, titles in found.items()]
