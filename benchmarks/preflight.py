@@ -52,7 +52,7 @@ def check(data: Path, out: Path) -> int:
     from balanced_thinking.training.checked_data import load_checked_data
     from balanced_thinking.training.model_checks import load_training_processor
     from balanced_thinking.training.recipe import Recipe
-    from balanced_thinking.training.run import training_arguments
+    from balanced_thinking.training.stages import training_arguments
 
     recipe = Recipe(data=str(data), training={"use_cpu": True})
     args = training_arguments(recipe, out)

@@ -22,8 +22,8 @@ from balanced_thinking.training.arguments import LORA_SYNONYMS, SYNONYMS, argume
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.options import ScaleGRPOOptions, ScaleSFTOptions
 from balanced_thinking.training.recipe import Recipe
-from balanced_thinking.training.run import training_arguments
 from balanced_thinking.training.sft_config import ScaleSFTConfig
+from balanced_thinking.training.stages import training_arguments
 
 # Our options with their defaults, in the order of the constructor: scripts rely on both.
 SFT = {

@@ -17,8 +17,8 @@ from balanced_thinking.evaluation.benchmarks import check_benchmarks, read_bench
 from balanced_thinking.evaluation.recipe import read_evaluation_recipe
 from balanced_thinking.study.load import load_study
 from balanced_thinking.training.recipe import load_recipe
-from balanced_thinking.training.run import training_arguments
 from balanced_thinking.training.sft_config import ScaleSFTConfig
+from balanced_thinking.training.stages import training_arguments
 from tests.conftest import REPOSITORY
 
 NO_RECIPES = ("accelerate", "cluster", "hardware")  # tests/recipes looks at these

@@ -78,7 +78,7 @@ def _upstream_sections(stage: str) -> list[HelpSection]:
 
     from balanced_thinking.training.arguments import OPTIONS
     from balanced_thinking.training.options import DEFAULTS_HELP
-    from balanced_thinking.training.run import STAGE_CLASSES
+    from balanced_thinking.training.stages import STAGE_CLASSES
 
     shown = {*(f.name for f in fields(OPTIONS[stage])), *DEFAULTS_HELP, "output_dir"}
     found = [f for f in fields(STAGE_CLASSES[stage].config) if f.init and f.name not in shown]

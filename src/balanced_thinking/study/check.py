@@ -103,7 +103,7 @@ class _FaultFinder:
 
     def _training_faults(self, recipe: Recipe, folder: Path, format: Any) -> Iterator[str]:
         from balanced_thinking.training.rank_change import refuse_other_ranks
-        from balanced_thinking.training.run import training_arguments
+        from balanced_thinking.training.stages import training_arguments
 
         try:
             refuse_other_ranks(recipe.ranks, 1)  # each run is one process

@@ -92,7 +92,7 @@ def argument_types(stage: str) -> Mapping[str, AdmittedTypes]:
     try:
         upstream = field_types((*_COMMON, _OF_STAGE[stage]), _ENUMERATIONS)
     except SourceError:  # another release, or no source: read the classes themselves
-        from balanced_thinking.training.run import STAGE_CLASSES
+        from balanced_thinking.training.stages import STAGE_CLASSES
 
         return admitted_types(STAGE_CLASSES[stage].config)
     return upstream | admitted_types(OPTIONS[stage])

@@ -38,7 +38,7 @@ from balanced_thinking.training.lora import describe_lora, make_lora_config
 from balanced_thinking.training.model_checks import load_training_processor
 from balanced_thinking.training.own_rewards import try_own_rewards
 from balanced_thinking.training.recipe import Recipe
-from balanced_thinking.training.run import training_arguments
+from balanced_thinking.training.stages import training_arguments
 from balanced_thinking.training.weighing import TokenWeigher
 
 _MEASURED_ROWS = 1000  # a random sample of this size gives the lengths

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
-from inspect import signature
 from pathlib import Path
 from shlex import quote
 from time import monotonic
 from typing import Any, NamedTuple
 
 from transformers import set_seed
-from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
-from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.mixture import describe_data
 from balanced_thinking.data.permissions import permit
 from balanced_thinking.models.load import LoadedModel, ensure_saved
@@ -39,13 +35,11 @@ from balanced_thinking.training.auto_batch import (
 )
 from balanced_thinking.training.callbacks import MetricsFile, TrainingClock, show_progress
 from balanced_thinking.training.changes import ScheduleChange, describe_resume_changes, read_resume_state
-from balanced_thinking.training.checked_data import load_checked_data, on_first_rank
-from balanced_thinking.training.checks import check_places, check_settings
+from balanced_thinking.training.checked_data import CheckedData, load_checked_data, on_first_rank
+from balanced_thinking.training.checks import check_places
 from balanced_thinking.training.early_stopping import has_stopped_early
 from balanced_thinking.training.failed_saves import SaveFailedError, name_failed_save
 from balanced_thinking.training.final_model import is_model_intact, save_final_model
-from balanced_thinking.training.grpo import ScaleGRPOTrainer
-from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.header import StartHeader
 from balanced_thinking.training.health import conclude_health
 from balanced_thinking.training.lora import describe_lora, make_lora_config
@@ -53,7 +47,6 @@ from balanced_thinking.training.memory_watch import free_device_memory
 from balanced_thinking.training.model import keep_adapter_precision, load_training_model
 from balanced_thinking.training.model_checks import hint_untrained_tags, load_training_processor
 from balanced_thinking.training.nonfinite import skipped_updates
-from balanced_thinking.training.options import DEFAULTS
 from balanced_thinking.training.own_rewards import try_own_rewards
 from balanced_thinking.training.peers import LostRankError
 from balanced_thinking.training.rank_change import refuse_other_division, refuse_other_ranks
@@ -61,61 +54,11 @@ from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.recorded_functions import record_own_functions, refuse_changed_functions
 from balanced_thinking.training.resume import ResumeChoice, ResumeError, choose_state, describe_finished
 from balanced_thinking.training.run_recipe import load_run_recipe
-from balanced_thinking.training.safety import (
-    refuse_several_gpus,
-    refuse_unsupported_precision,
-    refuse_vllm_without_gpu,
-)
-from balanced_thinking.training.sft import ScaleSFTTrainer
-from balanced_thinking.training.sft_config import ScaleSFTConfig, refuse_offloading_without_gpu
 from balanced_thinking.training.sharded import refuse_save_without_weights
 from balanced_thinking.training.space import advise_resuming, check_free_space
+from balanced_thinking.training.stages import STAGE_CLASSES, training_arguments
 
 logger = logging.getLogger(__name__)
-
-
-class StageClasses(NamedTuple):
-    config: type
-    trainer: type
-
-
-STAGE_CLASSES = {
-    "sft": StageClasses(ScaleSFTConfig, ScaleSFTTrainer),
-    "grpo": StageClasses(ScaleGRPOConfig, ScaleGRPOTrainer),
-}
-
-
-def training_arguments(recipe: Recipe, out: Path) -> Any:
-    """The recipe's training section as its stage's config.
-
-    Raises RecipeError for settings that cannot be, alone, together or on this machine.
-    """
-    arguments = check_settings(recipe)
-    refuse_unsupported_precision(arguments)
-    config = STAGE_CLASSES[recipe.stage].config
-    try:
-        values = {**DEFAULTS, "run_name": str(out), **arguments, "output_dir": str(RunFiles(out).checkpoints)}
-        args = config(**values)
-        if "device_map" not in recipe.model_options:
-            refuse_several_gpus(args)
-        refuse_vllm_without_gpu(args)
-        refuse_offloading_without_gpu(args)
-    except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
-        raise RecipeError(str(error)) from error
-    _check_scheduler(args)
-    return args
-
-
-def _check_scheduler(args: Any) -> None:
-    """Raises RecipeError for a key that the learning rate's schedule does not take."""
-    taken = signature(TYPE_TO_SCHEDULER_FUNCTION[args.lr_scheduler_type]).parameters
-    for key in args.lr_scheduler_kwargs or {}:
-        if key not in taken:
-            known = ", ".join(name for name in taken if name not in ("optimizer", "num_warmup_steps"))
-            raise RecipeError(
-                f"lr_scheduler_kwargs has the key {key!r}{did_you_mean(key, taken)}, which the schedule "
-                f"{args.lr_scheduler_type.value} does not take; known: {known}"
-            )
 
 
 def train(
@@ -167,61 +110,76 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
     checkpoint = choice.path if choice else None
     processor = load_training_processor(recipe, args)
     data = load_checked_data(recipe, args, processor, out, resume=resume)
-    training, validation = data
-    try_own_rewards(args, training.rows, processor)
+    try_own_rewards(args, data.training.rows, processor)
     set_seed(args.seed)
-    loaded = load_training_model(recipe, args, out)
-    adapter = None
-    if recipe.lora is not None:
-        adapter = make_lora_config(loaded.model, recipe.lora, checkpoint)
-        logger.info("LoRA: %s", describe_lora(recipe.lora, adapter))
-        hint_untrained_tags(loaded, args.reasoning_format, recipe.lora)
-    if recipe.lora is not None or (recipe.stage == "grpo" and args.beta):
-        loaded = ensure_saved(loaded, RunFiles(out).base_model)
-    trainer = STAGE_CLASSES[recipe.stage].trainer(
-        loaded.model,
-        args=args,
-        train_dataset=training.rows,
-        eval_dataset=validation.rows if validation else None,
-        processing_class=loaded.processor,
-        peft_config=adapter,
-        callbacks=[MetricsFile(RunFiles(out).metrics), clock := TrainingClock()],
-    )
-    if recipe.quantization is not None:
-        keep_adapter_precision(trainer.model)
-    if recipe.lora is None:  # an adapter's weights are gathered in any case
-        refuse_save_without_weights(trainer.accelerator.state.deepspeed_plugin)
-    if recipe.stage == "sft":  # for rows that the check before the first step did not look at
-        trainer.data_collator.drop_bad_rows = recipe.on_bad_row == "drop"
-    refuse_several_ranks(recipe.auto_batch, args.world_size)
-    trainer.auto_batch = recipe.auto_batch
-    provenance = _describe_run(recipe, args, loaded)
-    provenance |= {"examples": len(training.rows), "dropped": training.dropped}
-    provenance |= {"validation_dropped": validation.dropped if validation else 0}
-    trainer.add_callback(StartHeader(recipe, trainer, out, training.dropped))
-    if checkpoint:
-        trainer.add_callback(ScheduleChange(trainer, read_resume_state(checkpoint)))
-    trainer.resume_choice, trainer.carried_files = choice, (RunFiles(out).preflight,)
-    trainer.allow_partial_resume = allow_partial
-    show_progress(trainer)
-    check_free_space(trainer)
-    trainer.has_checked_space = True
+    loaded, trainer = _make_trainer(recipe, args, data, files, checkpoint)
+    clock = TrainingClock()
+    trainer.add_callback(clock)
+    _configure_trainer(trainer, recipe, files, data.training.dropped)
+    if choice:
+        trainer.add_callback(ScheduleChange(trainer, read_resume_state(choice.path)))
+    trainer.resume_choice, trainer.allow_partial_resume = choice, allow_partial
     # The directory is created only now, so that a failed start leaves nothing behind.
     if args.process_index == 0:
-        create_run(out, recipe.to_yaml(), provenance, resume=resume)
+        create_run(out, recipe.to_yaml(), _describe_run(recipe, args, loaded, data), resume=resume)
         data.write_record(out)
     with trainer.stop_on_signals(began, _describe_continuation(recipe, out, args)):
         trainer.train(resume_from_checkpoint=checkpoint)
         if recipe.stage == "sft":
             _refuse_all_dropped(trainer.state.log_history, args)
         spent = clock.time_spent()
-        save_final_model(trainer, loaded, RunFiles(out).model)
-        conclude_health(trainer.state, str(RunFiles(out).model))
+        save_final_model(trainer, loaded, files.model)
+        conclude_health(trainer.state, str(files.model))
         if trainer.is_world_process_zero():
-            record, checkpoints = RunFiles(out).provenance, RunFiles(out).checkpoints
-            with name_failed_save("the record of the run", record, lambda: advise_resuming(checkpoints)):
+            with name_failed_save(
+                "the record of the run", files.provenance, lambda: advise_resuming(files.checkpoints)
+            ):
                 finish_run(out, **_training_totals(trainer, spent))
-    return RunFiles(out).model
+    return files.model
+
+
+class _Start(NamedTuple):
+    loaded: LoadedModel
+    trainer: Any
+
+
+def _make_trainer(recipe: Recipe, args: Any, data: CheckedData, files: RunFiles, checkpoint: Path | None) -> _Start:
+    """The model, with the adapter of the recipe, in its stage's trainer."""
+    loaded = load_training_model(recipe, args, files.folder)
+    adapter = None
+    if recipe.lora is not None:
+        adapter = make_lora_config(loaded.model, recipe.lora, checkpoint)
+        logger.info("LoRA: %s", describe_lora(recipe.lora, adapter))
+        hint_untrained_tags(loaded, args.reasoning_format, recipe.lora)
+    if recipe.lora is not None or (recipe.stage == "grpo" and args.beta):
+        loaded = ensure_saved(loaded, files.base_model)
+    trainer = STAGE_CLASSES[recipe.stage].trainer(
+        loaded.model,
+        args=args,
+        train_dataset=data.training.rows,
+        eval_dataset=data.validation.rows if data.validation else None,
+        processing_class=loaded.processor,
+        peft_config=adapter,
+        callbacks=[MetricsFile(files.metrics)],
+    )
+    return _Start(loaded, trainer)
+
+
+def _configure_trainer(trainer: Any, recipe: Recipe, files: RunFiles, dropped: int) -> None:
+    """Set what a run adds to a trainer of its own, and refuse what cannot be known before there is one."""
+    if recipe.quantization is not None:
+        keep_adapter_precision(trainer.model)
+    if recipe.lora is None:  # an adapter's weights are gathered in any case
+        refuse_save_without_weights(trainer.accelerator.state.deepspeed_plugin)
+    if recipe.stage == "sft":  # for rows that the check before the first step did not look at
+        trainer.data_collator.drop_bad_rows = recipe.on_bad_row == "drop"
+    refuse_several_ranks(recipe.auto_batch, trainer.args.world_size)
+    trainer.auto_batch = recipe.auto_batch
+    trainer.add_callback(StartHeader(recipe, trainer, files.folder, dropped))
+    trainer.carried_files = (files.preflight,)
+    show_progress(trainer)
+    check_free_space(trainer)
+    trainer.has_checked_space = True
 
 
 def _choose_beginning(files: RunFiles, recipe: Recipe, args: Any, allow_partial: bool) -> ResumeChoice | None:
@@ -263,7 +221,7 @@ def _count_all_steps(files: RunFiles, recipe: Recipe, max_steps: int) -> int | N
     return about.steps if same else None
 
 
-def _describe_run(recipe: Recipe, args: Any, loaded: LoadedModel) -> dict[str, Any]:
+def _describe_run(recipe: Recipe, args: Any, loaded: LoadedModel, data: CheckedData) -> dict[str, Any]:
     weighting = getattr(args, "chosen_weighting", "scale")
     plain = {"scale": "scale-sft", "uniform": "sft"}.get(weighting, weighting)
     return {
@@ -275,6 +233,9 @@ def _describe_run(recipe: Recipe, args: Any, loaded: LoadedModel) -> dict[str, A
         "own_functions": record_own_functions(recipe.training),
         "device": str(args.device),
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "examples": len(data.training.rows),
+        "dropped": data.training.dropped,
+        "validation_dropped": data.validation.dropped if data.validation else 0,
     }
 
 

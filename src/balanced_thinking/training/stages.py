@@ -1,0 +1,69 @@
+"""What belongs to a training's stage, SFT or GRPO: its config, its trainer, and a recipe's settings as that config."""
+
+from __future__ import annotations
+
+from inspect import signature
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+
+from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.runs.paths import RunFiles
+from balanced_thinking.training.checks import check_settings
+from balanced_thinking.training.grpo import ScaleGRPOTrainer
+from balanced_thinking.training.grpo_config import ScaleGRPOConfig
+from balanced_thinking.training.options import DEFAULTS
+from balanced_thinking.training.recipe import Recipe
+from balanced_thinking.training.safety import (
+    refuse_several_gpus,
+    refuse_unsupported_precision,
+    refuse_vllm_without_gpu,
+)
+from balanced_thinking.training.sft import ScaleSFTTrainer
+from balanced_thinking.training.sft_config import ScaleSFTConfig, refuse_offloading_without_gpu
+
+
+class StageClasses(NamedTuple):
+    config: type
+    trainer: type
+
+
+STAGE_CLASSES = {
+    "sft": StageClasses(ScaleSFTConfig, ScaleSFTTrainer),
+    "grpo": StageClasses(ScaleGRPOConfig, ScaleGRPOTrainer),
+}
+
+
+def training_arguments(recipe: Recipe, out: Path) -> Any:
+    """The recipe's training section as its stage's config.
+
+    Raises RecipeError for settings that cannot be, alone, together or on this machine.
+    """
+    arguments = check_settings(recipe)
+    refuse_unsupported_precision(arguments)
+    config = STAGE_CLASSES[recipe.stage].config
+    try:
+        values = {**DEFAULTS, "run_name": str(out), **arguments, "output_dir": str(RunFiles(out).checkpoints)}
+        args = config(**values)
+        if "device_map" not in recipe.model_options:
+            refuse_several_gpus(args)
+        refuse_vllm_without_gpu(args)
+        refuse_offloading_without_gpu(args)
+    except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
+        raise RecipeError(str(error)) from error
+    _check_scheduler(args)
+    return args
+
+
+def _check_scheduler(args: Any) -> None:
+    """Raises RecipeError for a key that the learning rate's schedule does not take."""
+    taken = signature(TYPE_TO_SCHEDULER_FUNCTION[args.lr_scheduler_type]).parameters
+    for key in args.lr_scheduler_kwargs or {}:
+        if key not in taken:
+            known = ", ".join(name for name in taken if name not in ("optimizer", "num_warmup_steps"))
+            raise RecipeError(
+                f"lr_scheduler_kwargs has the key {key!r}{did_you_mean(key, taken)}, which the schedule "
+                f"{args.lr_scheduler_type.value} does not take; known: {known}"
+            )
