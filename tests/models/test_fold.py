@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM
 
 from balanced_thinking.models.fold import fold_adapter
 from balanced_thinking.models.load import load_model
-from balanced_thinking.models.merge import merge_adapter
 from balanced_thinking.models.tiny import build_tiny
 
 IDS = torch.arange(40).reshape(2, 20)
@@ -75,14 +74,14 @@ def test_in_16_bits_every_weight_is_rounded_once(name: str) -> None:
     assert all(torch.equal(folded[name], expected[name].bfloat16()) for name in folded)
 
 
-def test_merge_adapter_gives_the_model_in_a_dtype(tmp_path: Path) -> None:
+def test_an_adapter_is_loaded_as_one_model_in_a_dtype(tmp_path: Path) -> None:
     model, tokenizer = build_tiny("qwen2")
     model.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     base = load_model(str(tmp_path / "base"))
     get_peft_model(base.model, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
     for dtype in (torch.float32, torch.bfloat16):
-        merged = merge_adapter(str(tmp_path / "adapter"), dtype)
+        merged = load_model(str(tmp_path / "adapter"), dtype=dtype).model
         assert merged.dtype == dtype
         assert type(merged) is type(model)
 

@@ -93,8 +93,8 @@ def _count_entries(name: str, entries: int, images: Sequence[int], tokens: Seque
     if total and all(entries * count % total == 0 for count in tokens):
         return [entries * count // total for count in tokens]
     raise ValueError(
-        f"the image processor made {entries} entries of {name} from {sum(images)} images, and it cannot be told which "
-        "are whose; set packing=False"
+        f"the image processor made {entries} entries of {name} from {sum(images)} images, and it is not known "
+        "which belong to which sample; set packing=False"
     )
 
 

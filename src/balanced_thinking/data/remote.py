@@ -20,7 +20,7 @@ from pathlib import Path
 from balanced_thinking.data.picture_files import UNREADABLE, open_picture_file
 from balanced_thinking.data.values import RowProblemError
 from balanced_thinking.system.fetching import SCHEMES, Answer, Limits, RequestRefusedError, send_request
-from balanced_thinking.system.files import expand_home
+from balanced_thinking.system.files import cache_folder
 
 PROBLEM = "unfetched_image"
 _MOST_HOPS, _LONGEST_ADDRESS = 4, 4096
@@ -31,7 +31,7 @@ _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # an IPv4 address behind a g
 
 def fetch_picture(address: str) -> Path:
     """The file of a picture, which is fetched if it is not in the cache. Raises RowProblemError, which says why not."""
-    place = _cache_folder() / hashlib.sha256(address.encode("utf-8", "replace")).hexdigest()
+    place = cache_folder() / "pictures" / hashlib.sha256(address.encode("utf-8", "replace")).hexdigest()
     if place.is_file():
         return place
     try:
@@ -90,12 +90,6 @@ def _check_address(address: str) -> None:
         raise RequestRefusedError(f"the scheme is {parts.scheme[:20]!r}; expected http or https")
     if parts.username is not None or parts.password is not None:
         raise RequestRefusedError("the address has a name or a password, which is not sent")
-
-
-def _cache_folder() -> Path:
-    chosen = os.environ.get("BALANCED_THINKING_CACHE")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "balanced-thinking"
-    return (expand_home(chosen) if chosen else home) / "pictures"
 
 
 def _store_bytes(data: bytes, place: Path) -> None:

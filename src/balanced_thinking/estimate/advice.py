@@ -82,7 +82,7 @@ def _list_changes(first: Plan) -> list[_Try]:
             _divide_micro_batch,
             False,
         ),
-        _Try(name_sharding, "weights, gradients and optimizer state are shared among the GPUs", _shard, True),
+        _Try(name_sharding, "weights, gradients and optimizer state are shared among the GPUs", _shard_over_gpus, True),
         _Try(
             lambda _: "optim: adamw_bnb_8bit",
             "the optimizer's state in 8 bits; another update, though close",
@@ -92,13 +92,13 @@ def _list_changes(first: Plan) -> list[_Try]:
         _Try(
             lambda _: "lora: {r: 64, lora_alpha: 128}, model_options: {dtype: bfloat16}",
             "an adapter is trained, the model stays as it is; another training: choose its learning rate anew",
-            _adapt,
+            _train_adapter,
             True,
         ),
         _Try(
             lambda _: "quantization: nf4",
             "the frozen weights in 4 bits (QLoRA): they are rounded",
-            _quantize,
+            _quantize_base,
             True,
         ),
         _Try(
@@ -110,7 +110,7 @@ def _list_changes(first: Plan) -> list[_Try]:
         _Try(
             lambda now: f"max_length: {now.arguments['max_length']}",
             "longer samples are trimmed or left out (overflow)",
-            _shorten,
+            _halve_max_length,
             False,
         ),
     ]
@@ -123,7 +123,7 @@ def _divide_micro_batch(now: Plan) -> Plan:
     return now.with_training(per_device_train_batch_size=1, gradient_accumulation_steps=total)
 
 
-def _shard(now: Plan) -> Plan:
+def _shard_over_gpus(now: Plan) -> Plan:
     fixed = now.is_sharded or now.device.is_cpu or now.recipe.quantization is not None or now.recipe.lora is not None
     return now if fixed else replace(now, sharding="fsdp2", count=max(now.count, _MORE_GPUS))
 
@@ -133,14 +133,14 @@ def _shrink_optimizer(now: Plan) -> Plan:
     return now if sharded or "8bit" in now.optimizer else now.with_training(optim="adamw_bnb_8bit")
 
 
-def _adapt(now: Plan) -> Plan:
+def _train_adapter(now: Plan) -> Plan:
     if now.recipe.lora is not None and now.weights_dtype == torch.bfloat16:
         return now
     options = {**now.recipe.model_options, "dtype": "bfloat16"}
     return now.with_recipe(lora=now.recipe.lora or dict(_ADAPTER), freeze=[], model_options=options)
 
 
-def _quantize(now: Plan) -> Plan:
+def _quantize_base(now: Plan) -> Plan:
     if now.recipe.quantization is not None or now.recipe.lora is None:
         return now
     return replace(now.with_recipe(quantization="nf4"), sharding="ddp")
@@ -153,6 +153,6 @@ def _shrink_pictures(now: Plan) -> Plan:
     return now.with_recipe(image_options={**now.recipe.image_options, "max_pixels": int(most) // _SHORTER})
 
 
-def _shorten(now: Plan) -> Plan:
+def _halve_max_length(now: Plan) -> Plan:
     longest = now.arguments["max_length"]
     return now.with_training(max_length=int(longest) // _SHORTER) if longest else now

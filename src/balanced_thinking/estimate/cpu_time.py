@@ -37,11 +37,6 @@ class CpuRates:
             found = sum(count * self._seconds(one) for one, count in trace.operations.items())
         return found + _OPERATION_SECONDS * sum(trace.operations.values())
 
-    def product_flops(self) -> float:
-        """The median rate of the products that were timed, FLOP/s."""
-        rates = sorted(self._products.values())
-        return rates[len(rates) // 2] if rates else 0.0
-
     def _time_products(self, trace: Trace) -> None:
         """The products with the most FLOPs, until they make up nearly all of them."""
         work: Counter[Any] = Counter()

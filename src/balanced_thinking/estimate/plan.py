@@ -18,7 +18,6 @@ from balanced_thinking.training.bounds import check_argument_bounds, check_lora_
 from balanced_thinking.training.recipe import Recipe, load_recipe
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 
-SHARDINGS = ("ddp", "fsdp2", "zero2", "zero3")
 _DATA_UNREAD = "lengths-are-given"  # in place of data that an estimate does not read
 _ADAMW = ("adamw_torch_fused", "adamw_torch", "adamw_apex_fused", "adamw_hf")
 # Bytes of state for a trained number, by optimizer; None: one of its own arithmetic.

@@ -95,11 +95,6 @@ class Tracer(TorchDispatchMode):
         self._live[part] += size
         self._known[address] = part
 
-    def forget_peak(self) -> None:
-        """Start the peak anew from what is held now."""
-        self.trace.peak_bytes, self.trace.held_at_peak = 0, {}
-        self._note_peak()
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         kwargs = dict(kwargs or {})
         if (assumed := _assume_value(func, args)) is not None:

@@ -81,10 +81,10 @@ def _source_of(data: str) -> tuple[str, Path | None]:
 
 
 def _read_part(part: DataPart) -> Iterator[Example]:
-    """Its good rows, as far as they can be read: since the training a file may have been moved or changed."""
+    """Its good rows, as far as they can be read: since the training a file may have changed."""
     try:
         yield from stream_data(
             part.data, split=part.split, limit=part.limit, on_bad_row="drop", options=part.options or None
         )
-    except BalancedThinkingError:
-        return
+    except BalancedThinkingError as error:
+        logger.warning("%s could not be compared with what the model was trained on: %s", part.data, error)

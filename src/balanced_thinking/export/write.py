@@ -35,7 +35,7 @@ _NARROW = ImageOnlyQwen2_5_VLProcessor.__name__
 _COMPLETE = "Qwen2_5_VLProcessor"
 _WITH_PROCESSOR_CLASS = ("processor_config.json", "tokenizer_config.json")
 _VIDEO = {"video_processor_type": "Qwen2VLVideoProcessor"}
-_OF_ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", QUANTIZATION_FILE)
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", QUANTIZATION_FILE)
 
 
 def generation_settings(loaded: LoadedModel) -> GenerationConfig:
@@ -71,7 +71,7 @@ def write_adapter(loaded: LoadedModel, source: Path, folder: Path, final: Path) 
     Returns the base as the adapter names it: a hub name, or a folder by its absolute path. `final` is the name that
     `folder` will have. A base inside a run, or in this package, is found by nobody else, so it is copied.
     """
-    for name in _OF_ADAPTER:
+    for name in _ADAPTER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
     loaded.processor.save_pretrained(folder)
@@ -88,8 +88,8 @@ def write_adapter(loaded: LoadedModel, source: Path, folder: Path, final: Path) 
             place = RunFiles(final).base_model
             logger.info("a copy of the base is written to %s, because others cannot rely on %s", place, base)
         base = os.path.abspath(place)
-    config = read_json_mapping(folder / _OF_ADAPTER[0]) | {BASE_KEY: base}
-    (folder / _OF_ADAPTER[0]).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    config = read_json_mapping(folder / _ADAPTER_FILES[0]) | {BASE_KEY: base}
+    (folder / _ADAPTER_FILES[0]).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return base
 
 

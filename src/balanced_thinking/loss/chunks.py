@@ -38,7 +38,7 @@ class AssumedDevice(NamedTuple):
     autocast: torch.dtype | None = None
 
 
-_OF_META: ContextVar[AssumedDevice] = ContextVar("of_meta", default=AssumedDevice())  # noqa: B039  (immutable)
+_META_DEVICE: ContextVar[AssumedDevice] = ContextVar("of_meta", default=AssumedDevice())  # noqa: B039  (immutable)
 
 
 def chunk_policy(device: torch.device) -> ChunkPolicy:
@@ -46,7 +46,7 @@ def chunk_policy(device: torch.device) -> ChunkPolicy:
     if device.type == "cpu":
         return CPU_POLICY
     if device.type == "meta":
-        return _OF_META.get().policy
+        return _META_DEVICE.get().policy
     if device.type != "cuda":
         return GPU_POLICY
     return gpu_policy(torch.cuda.get_device_properties(device).total_memory)
@@ -60,17 +60,17 @@ def gpu_policy(memory_bytes: int) -> ChunkPolicy:
 @contextmanager
 def assume_device(device: AssumedDevice) -> Iterator[None]:
     """Within it tensors on torch's meta device are treated as those of this device."""
-    token = _OF_META.set(device)
+    token = _META_DEVICE.set(device)
     try:
         yield
     finally:
-        _OF_META.reset(token)
+        _META_DEVICE.reset(token)
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """The dtype of products under autocast on a device; None without autocast."""
     if device.type == "meta":
-        return _OF_META.get().autocast
+        return _META_DEVICE.get().autocast
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 

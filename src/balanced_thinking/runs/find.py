@@ -70,7 +70,7 @@ def _seed_folders(arm_folder: Path) -> list[Path]:
 
 
 def list_folders(path: Path) -> list[Path]:
-    """The folders in a folder, sorted; links that lead in a circle are none."""
+    """The folders in a folder, sorted; circular links are left out."""
     if not path.is_dir():
         return []
     with os.scandir(path) as entries:  # which knows without a question to the disk what most entries are

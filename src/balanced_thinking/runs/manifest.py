@@ -169,12 +169,6 @@ def find_damage(folder: Path, *, wanted: Callable[[str], bool] = lambda name: Tr
     return [damage for damage in [*found, *extra] if damage is not None]
 
 
-def refuse_damaged(folder: Path, cure: str) -> None:
-    """Raises DamagedFilesError that names the folder, its damaged files and the `cure`, if there are any."""
-    if damages := find_damage(folder):
-        raise DamagedFilesError(f"{folder} is damaged: {describe_damages(damages)}. {cure}", tuple(damages))
-
-
 def describe_damages(damages: list[Damage]) -> str:
     """The first few in words, and how many more there are."""
     return list_some([str(damage) for damage in damages], _NAMED, "; ")

@@ -9,7 +9,7 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.layers import merge_mappings
 from balanced_thinking.training.recipe import STAGES
 
-_OF_THE_DATA = ("splits", "options", "limit")  # keys of a benchmark that belong to its data
+_DATA_KEYS = ("splits", "options", "limit")  # keys of a benchmark that belong to its data
 
 
 def other_data(raw: Mapping[str, Any], data: Sequence[str], test_data: Sequence[str], where: str) -> dict[str, Any]:
@@ -47,4 +47,4 @@ def _shared_options(evaluate: Any) -> dict[str, Any]:
     """How the first benchmark is asked and scored, without what belongs to its data."""
     first = next(iter(evaluate.values()), None) if isinstance(evaluate, Mapping) else None
     known = first if isinstance(first, Mapping) else {}
-    return {key: value for key, value in known.items() if key not in _OF_THE_DATA}
+    return {key: value for key, value in known.items() if key not in _DATA_KEYS}

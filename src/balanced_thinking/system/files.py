@@ -18,6 +18,13 @@ def expand_home(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def cache_folder() -> Path:
+    """`BALANCED_THINKING_CACHE`, else `balanced-thinking` in the user's cache folder."""
+    if chosen := os.environ.get("BALANCED_THINKING_CACHE"):
+        return expand_home(chosen)
+    return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "balanced-thinking"
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write through a temporary file and a rename, so that a reader never finds an incomplete file."""
     with open_atomically(path) as file:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-_DEFAULT_OF_ALGORITHM = "As TRL's; null: what the algorithm sets, or else TRL's default."
+_DEFAULT_HELP = "As TRL's; null: what the algorithm sets, or else TRL's default."
 
 
 def _argument() -> Any:
-    return field(default=None, metadata={"help": _DEFAULT_OF_ALGORITHM})
+    return field(default=None, metadata={"help": _DEFAULT_HELP})
 
 
 @dataclass

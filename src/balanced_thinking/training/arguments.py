@@ -20,7 +20,7 @@ _COMMON = (
     SourceClass("transformers", "training_args.py", "TrainingArguments"),
     SourceClass("trl", "trainer/base_config.py", "_BaseConfig"),
 )
-_OF_STAGE = {
+_STAGE_CONFIGS = {
     "sft": SourceClass("trl", "trainer/sft_config.py", "SFTConfig"),
     "grpo": SourceClass("trl", "trainer/grpo_config.py", "GRPOConfig"),
 }
@@ -90,7 +90,7 @@ LORA_SYNONYMS = {
 def argument_types(stage: str) -> Mapping[str, AdmittedTypes]:
     """The admitted types of each training argument of a stage, including `output_dir`, which the run sets."""
     try:
-        upstream = field_types((*_COMMON, _OF_STAGE[stage]), _ENUMERATIONS)
+        upstream = field_types((*_COMMON, _STAGE_CONFIGS[stage]), _ENUMERATIONS)
     except SourceError:  # another release, or no source: read the classes themselves
         from balanced_thinking.training.stages import STAGE_CLASSES
 

@@ -20,7 +20,7 @@ from balanced_thinking.training.recipe import HARMLESS_KEYS, Recipe, describe_ch
 from balanced_thinking.training.weighing import TokenWeigher
 
 logger = logging.getLogger(__name__)
-_OF_SCHEDULES = {"training.max_steps", "training.num_train_epochs"}  # `ScheduleChange` says what these change
+_STEP_COUNT_KEYS = {"training.max_steps", "training.num_train_epochs"}  # `ScheduleChange` says what these change
 ABOUT_WEIGHTING = "weighting"  # what a checkpoint's manifest calls the options of its loss
 _EFFECTS = {
     "overflow": "samples that are too long are treated so from now on; those that were left out at the start stay out",
@@ -51,7 +51,7 @@ def read_resume_state(checkpoint: str) -> ResumeState:
 
 def describe_resume_changes(before: Recipe, now: Recipe) -> Iterator[str]:
     """One line for each changed setting that affects later steps."""
-    for line in describe_changes(before, now, HARMLESS_KEYS | _OF_SCHEDULES):
+    for line in describe_changes(before, now, HARMLESS_KEYS | _STEP_COUNT_KEYS):
         name = line.split(" was ", 1)[0].removeprefix("training.")
         yield f"{line}: {_EFFECTS[name]}" if name in _EFFECTS else line
 
@@ -82,7 +82,7 @@ def check_weighting(checkpoint: Path, trainer: Any) -> None:
         if weights.get("schedule") in FIXED_WEIGHTS:  # it needs no end points, and takes none of the answer
             weights = {name: weights[name] for name in ("weighting", "schedule")}
         raise ValueError(
-            f"{checkpoint}: {said}, because they are not given and the defaults are others now; set those of the "
+            f"{checkpoint}: {said}, because they are not given and the defaults have changed; set those of the "
             f"checkpoint, {', '.join(f'{name}={value!r}' for name, value in weights.items())}"
         )
     if changed and trainer.is_world_process_zero():

@@ -1,4 +1,4 @@
-"""Checkpoints that a kill, a full disk or a hand cannot make unusable unnoticed: how a trainer writes them.
+"""How a trainer writes checkpoints, so that a kill, a full disk or a changed file never goes unnoticed.
 
 A checkpoint is written into a folder beside its place, every file of it to the disk, then its manifest, and only then
 it gets its name. `training/resume.py` reads them.
@@ -50,7 +50,7 @@ class CheckpointWriter:
     _digests: BackgroundDigests | None = None
     _push_later = False
     _folder_inode: int | None = None  # of the folder of checkpoints, since the training began
-    has_checked_space = False  # by who made the trainer
+    has_checked_space = False  # set by the code that made the trainer
     carried_files: tuple[Path, ...] = ()  # of the run, copied into every checkpoint where they exist
 
     def _get_output_dir(self, trial: Any) -> str:

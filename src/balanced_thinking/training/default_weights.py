@@ -9,8 +9,8 @@ from balanced_thinking.loss.schedules import FIXED_WEIGHTS, TWO_WEIGHTS, Schedul
 
 _THINK = {"think_weight_start": TWO_WEIGHTS.start, "think_weight_end": TWO_WEIGHTS.end}
 _ANSWER = {"answer_weight_start": TWO_WEIGHTS.answer_start, "answer_weight_end": TWO_WEIGHTS.answer_end}
-_OF_SCALE = ("schedule", *_THINK, *_ANSWER)
-WEIGHTING_OPTIONS = ("weighting", *_OF_SCALE)  # a run records these
+_WEIGHTS = ("schedule", *_THINK, *_ANSWER)
+WEIGHTING_OPTIONS = ("weighting", *_WEIGHTS)  # a run records these
 ONE_WEIGHT = {"think_weight_start": Schedule.start, "think_weight_end": Schedule.end}  # where only one is given
 # Of versions that did not record all of them.
 EARLIER_DEFAULTS = {"weighting": "scale", "schedule": "cosine", "think_weight_start": 0.9, "think_weight_end": 0.5}
@@ -25,14 +25,14 @@ def resolve_weighting(values: Mapping[str, Any]) -> dict[str, Any]:
     chosen = values.get("weighting")
     if chosen is None:
         form = values.get("reasoning_format")
-        answers_alone = getattr(form, "name", form) == "direct" and all(values.get(name) is None for name in _OF_SCALE)
+        answers_alone = getattr(form, "name", form) == "direct" and all(values.get(name) is None for name in _WEIGHTS)
         chosen = "uniform" if answers_alone else "scale"
     return {"weighting": chosen} | (resolve_segment_weights(values) if chosen == "scale" else {})
 
 
 def resolve_segment_weights(values: Mapping[str, Any]) -> dict[str, Any]:
     """The schedule and its end points. Without the answer's own, its weight is 1 minus that of thinking."""
-    given = {name: value for name in _OF_SCALE if (value := values.get(name)) is not None}
+    given = {name: value for name in _WEIGHTS if (value := values.get(name)) is not None}
     chosen = {"schedule": TWO_WEIGHTS.name} | given
     if any(name in given for name in _ANSWER):
         return _THINK | chosen

@@ -26,11 +26,12 @@ class SaveFailedError(BalancedThinkingError, OSError):
 
 @contextmanager
 def name_failed_save(what: str, place: Path, advise: Callable[[], str]) -> Iterator[None]:
-    """Raises SaveFailedError for whatever the disk refuses in the block; `advise` is asked then, after its cleaning.
+    """Raises SaveFailedError for whatever the disk refuses in the block.
 
     Args:
-        what: is being saved, such as `checkpoint-12`.
+        what: the thing that is saved, such as `checkpoint-12`.
         place: its path.
+        advise: says what to do; called after the block has cleaned up.
     """
     try:
         yield

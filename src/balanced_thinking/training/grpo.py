@@ -93,6 +93,15 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
             args.reward_weights = given  # TRL has read it; the config may serve a trainer with other rewards
         self._refuse_too_few_rows()
         self.renderer = RowRenderer(self.processing_class, args.reasoning_format, self.chat_template_kwargs)
+        self._set_template_kwargs()
+        for reward in self.reward_funcs:
+            if isinstance(reward, ParsedReward):  # a model may stop at more tokens than its tokenizer's
+                reward.stops.update(self.eos_token_ids)
+                reward.renderer = self.renderer
+        self.format, self.credit_schedule = get_format(args.reasoning_format), args.credit_schedule()
+
+    def _set_template_kwargs(self) -> None:
+        """Have TRL render and tokenize prompts as SFT and evaluation do; warns where the user's options prevent it."""
         if self.chat_template_kwargs:
             logger.warning(
                 "chat_template_kwargs %s changes the prompts of this training only: SFT and evaluation render them "
@@ -105,11 +114,6 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
             asked = {"add_special_tokens": False, "padding": False, "return_tensors": None}
             exact = {"processor_kwargs": asked}
             self.chat_template_kwargs = exact | self.chat_template_kwargs
-        for reward in self.reward_funcs:
-            if isinstance(reward, ParsedReward):  # a model may stop at more tokens than its tokenizer's
-                reward.stops.update(self.eos_token_ids)
-                reward.renderer = self.renderer
-        self.format, self.credit_schedule = get_format(args.reasoning_format), args.credit_schedule()
 
     def _refuse_too_few_rows(self) -> None:
         """Raises ValueError for fewer rows than a generation batch: the sampler would leave all of them out."""

@@ -91,7 +91,7 @@ class GenerationState:
         if self.args.ignore_data_skip:  # the rows start again, and with them the cycles
             return
         self._step, file = place.micro_step, folder / state_file_name(self.accelerator.process_index)
-        if GENERATION.name in self._missing:  # it is damaged, and the user does without
+        if GENERATION.name in self._missing:  # it is damaged, and the user accepted that
             return
         state = torch.load(file, "cpu", weights_only=True) if file.is_file() else {}
         expected = self._describe_cycle(place)
@@ -111,7 +111,7 @@ class GenerationState:
             self._logs["rewards"][name].extend(values)
 
     def _report_lost_cycle(self, problem: str, place: CyclePlace) -> None:
-        """Raises GenerationStateError unless nothing is lost, or the user does without."""
+        """Raises GenerationStateError unless nothing is lost, or the user accepted that with --allow-partial-resume."""
         if not place.inside:
             return
         step = self.state.global_step

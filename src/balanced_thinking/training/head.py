@@ -104,7 +104,7 @@ def attach_weighted_head(model: PreTrainedModel, impl: str = "auto", entropy: bo
     ) -> Any:
         if token_weights is None:
             return original(*args, **kwargs)
-        exact = token_weights if isinstance(token_weights, FullPrecisionLoss) else FullPrecisionLoss(token_weights)
+        carrier = token_weights if isinstance(token_weights, FullPrecisionLoss) else FullPrecisionLoss(token_weights)
         labels_BL = kwargs.pop("labels")[:, 1:]
         # Looked up on each call, because PEFT and FSDP replace these parts later.
         hidden_BLD = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
@@ -116,19 +116,19 @@ def attach_weighted_head(model: PreTrainedModel, impl: str = "auto", entropy: bo
                 hidden_BLD.flatten(0, 1).to(weight_VD.device),
                 weight_VD,
                 labels_BL.flatten().to(weight_VD.device),
-                exact.weights_BL.flatten().to(weight_VD.device),
+                carrier.weights_BL.flatten().to(weight_VD.device),
                 bias_V=bias_V,
                 softcap=softcap,
                 logit_scale=scale,
                 impl=impl,
                 entropy=entropy,
-                counts=exact.counts,
-                gate=exact.gate,
-                gated_T=None if exact.gated_BL is None else exact.gated_BL.flatten().to(weight_VD.device),
+                counts=carrier.counts,
+                gate=carrier.gate,
+                gated_T=None if carrier.gated_BL is None else carrier.gated_BL.flatten().to(weight_VD.device),
             )
         loss, *token_values = output
-        exact.found = WeightedOutput(loss, *(values_T.view_as(labels_BL) for values_T in token_values))
-        return WeightedOutput(**exact.found)
+        carrier.found = WeightedOutput(loss, *(values_T.view_as(labels_BL) for values_T in token_values))
+        return WeightedOutput(**carrier.found)
 
     model.forward = types.MethodType(forward, model)
 

@@ -15,7 +15,7 @@ Reduce = Callable[[torch.Tensor], torch.Tensor]  # sums a tensor over the ranks
 
 
 class _SegmentSums(NamedTuple):
-    """Sums over the samples of a logging period, for one segment: numbers, or tensors of one."""
+    """Sums over the samples of a logging period, for one segment: numbers, or tensors of one element."""
 
     nll: Any  # nats, over tokens
     correct: Any  # tokens whose target is the top-1 token
@@ -25,7 +25,7 @@ class _SegmentSums(NamedTuple):
 
 
 class _CommonSums(NamedTuple):
-    """Sums over the samples of a logging period that are not of one segment: numbers, or tensors of one."""
+    """Sums over the samples of a logging period that are not of one segment: numbers, or tensors of one element."""
 
     attended: Any  # tokens
     dropped: Any  # samples
@@ -38,7 +38,7 @@ class _CommonSums(NamedTuple):
 _FIELDS, _COMMON = len(_SegmentSums._fields), len(_CommonSums._fields)
 _ATTENDED, _DROPPED = 2 * _FIELDS, 2 * _FIELDS + 1  # indices, behind the sums of both segments
 _ENTROPIES = 2 * _FIELDS + _COMMON
-_OLDER = 2 * _FIELDS + 2  # where entropies began in the checkpoints of earlier versions
+_ENTROPIES_ONCE = 2 * _FIELDS + 2  # where entropies began in the checkpoints of earlier versions
 
 
 class SegmentTotals:
@@ -87,7 +87,7 @@ class SegmentTotals:
     ) -> list[torch.Tensor]:
         """Add a micro-batch: tensors of a row per sample, its attended tokens, and how many samples it dropped.
 
-        `weights` are those of the loss. Returns the mean nll (nats per token) of each segment: a tensor of a number per
+        `weights` are those of the loss. Returns one tensor per segment, with the mean nll (nats per token) of each
         sample.
         """
         rows: list[torch.Tensor] = []
@@ -185,4 +185,10 @@ def _fill_older_sums(sums: torch.Tensor) -> torch.Tensor:
     """The sums of a checkpoint; zeros for those that an earlier version did not have."""
     if len(sums) >= _ENTROPIES:
         return sums
-    return torch.cat([sums[:_OLDER], sums.new_zeros(_ENTROPIES - _OLDER), sums[_OLDER:]])
+    return torch.cat(
+        [
+            sums[:_ENTROPIES_ONCE],
+            sums.new_zeros(_ENTROPIES - _ENTROPIES_ONCE),
+            sums[_ENTROPIES_ONCE:],
+        ]
+    )

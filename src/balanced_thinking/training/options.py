@@ -34,7 +34,7 @@ _CREDIT_SCHEDULES = [name for name in SCHEDULES if name != "adaptive"]  # adapti
 # hide the progress bar from a user who asks for fewer warnings.
 DEFAULTS = {"report_to": "none", "logging_steps": 10, "save_total_limit": 2, "disable_tqdm": False}
 # What only `scale` follows.
-_OF_SEGMENTS = (
+_SCALE_ONLY_OPTIONS = (
     *WEIGHTING_OPTIONS[1:],
     *("schedule_hold_start", "schedule_hold_end", "adaptive_tolerance", "adaptive_latest", "normalize"),
 )
@@ -218,7 +218,7 @@ class ScaleSFTOptions:
 
 def given_segment_options(values: Mapping[str, Any]) -> Iterator[str]:
     """The options among some training arguments that weigh the segments and have another value than by default."""
-    for name in _OF_SEGMENTS:
+    for name in _SCALE_ONLY_OPTIONS:
         if values.get(name) not in (None, getattr(ScaleSFTOptions, name)):
             yield name
 

@@ -73,6 +73,16 @@ def refuse_several_gpus(args: Any) -> None:
         )
 
 
+def refuse_split_examples(plan: Any) -> None:
+    """Raises ValueError for an accelerate plan under which a rank has only a part of an example."""
+    for name in ("cp", "sp", "tp"):
+        if plan is not None and getattr(plan, f"{name}_enabled", False):
+            raise ValueError(
+                f"{name}_size > 1 cannot be exact with segment weights: a rank would see only part of an example. "
+                f"Set parallelism_config.{name}_size=1, and use DDP, FSDP or ZeRO-3 instead"
+            )
+
+
 def refuse_vllm_without_gpu(args: Any) -> None:
     """Raises ValueError where a vLLM could not take the weights of each step (vLLM 0.32, TRL 1.16).
 

@@ -34,7 +34,7 @@ from balanced_thinking.training.gradient_norm import MatchedGradientNorm
 from balanced_thinking.training.head import FullPrecisionLoss, attach_weighted_head, check_weighted_head
 from balanced_thinking.training.metrics import SegmentTotals
 from balanced_thinking.training.packing import choose_packing
-from balanced_thinking.training.safety import SafeTrainer
+from balanced_thinking.training.safety import SafeTrainer, refuse_split_examples
 from balanced_thinking.training.sample_order import make_sampler
 from balanced_thinking.training.sft_config import (
     ScaleSFTConfig,
@@ -81,7 +81,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
             super().__init__(model, args, data_collator or list, processing_class=processing_class, **kwargs)
         finally:
             args.packing = packing
-        self._refuse_sequence_and_tensor_parallelism()
+        refuse_split_examples(self.accelerator.parallelism_config)
         if getattr(self, "aux_loss_enabled", False):
             raise ValueError(
                 "the model's router loss cannot be exact with segment weights; set router_aux_loss_coef=0.0"
@@ -95,22 +95,35 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
             self._attention = partial(use_per_sample_attention, base)
         self.weigher = TokenWeigher(args)
         if data_collator is None:
-            self.data_collator = ScaleCollator(
-                self.processing_class,
-                args.reasoning_format,
-                args.max_length,
-                args.overflow,
-                args.pad_to_multiple_of,
-                self._packing,
-                always_image=self._is_sharded() or learns_from_pictures_alone(base),
-                image_cache=ImageCache(args.image_cache, args.image_cache_gib) if args.image_cache else None,
-            )
-            if self.weigher.needs_marks:
-                self.data_collator.mark_closing_tags()
+            self.data_collator = self._make_collator(base)
         self.schedule = self.weigher.schedule
         self._totals = {"train": SegmentTotals(), "eval": SegmentTotals()}
         self._sums_before: torch.Tensor | None = None
         self._think_monitor: ThinkLossMonitor | None = None
+        self._add_own_callbacks(base)
+        attach_weighted_head(base, args.head_impl, args.log_entropy)
+        check_weighted_head(base)
+        if args.validation_generate:
+            check_validation_rows(self)
+
+    def _make_collator(self, base: Any) -> ScaleCollator:
+        args = self.args
+        collator = ScaleCollator(
+            self.processing_class,
+            args.reasoning_format,
+            args.max_length,
+            args.overflow,
+            args.pad_to_multiple_of,
+            self._packing,
+            always_image=self._is_sharded() or learns_from_pictures_alone(base),
+            image_cache=ImageCache(args.image_cache, args.image_cache_gib) if args.image_cache else None,
+        )
+        if self.weigher.needs_marks:
+            collator.mark_closing_tags()
+        return collator
+
+    def _add_own_callbacks(self, base: Any) -> None:
+        args = self.args
         if self.schedule.name == "adaptive" and args.chosen_weighting == "scale":
             rule = FlatteningRule(args.adaptive_tolerance, args.adaptive_latest)
             self._think_monitor = ThinkLossMonitor(rule, self._sum_over_ranks)
@@ -119,21 +132,8 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
             shares_gradients = self._is_sharded() and not self.accelerator.is_fsdp2
             self._still_parts = StillPictureParts(base, shares_gradients)
             self.add_callback(self._still_parts)
-        attach_weighted_head(base, args.head_impl, args.log_entropy)
-        check_weighted_head(base)
-        if args.validation_generate:
-            check_validation_rows(self)
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStopping(args.early_stopping_patience, args.early_stopping_threshold))
-
-    def _refuse_sequence_and_tensor_parallelism(self) -> None:
-        plan = self.accelerator.parallelism_config
-        for name in ("cp", "sp", "tp"):
-            if plan is not None and getattr(plan, f"{name}_enabled", False):
-                raise ValueError(
-                    f"{name}_size > 1 cannot be exact with segment weights: a rank would see only part of an example. "
-                    f"Set parallelism_config.{name}_size=1, and use DDP, FSDP or ZeRO-3 instead"
-                )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -221,14 +221,14 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         weights = self.segment_weights() if training else self.weigher.evaluation_weights()
         per_token, known = self.weigher.weigh_tokens(segments, weights, num_items_in_batch, factors, info.supervised)
         gate = self.weigher.find_gate(row_segments) if training else ()
-        exact = FullPrecisionLoss(info.pack_samples(per_token, row_segments), known, *gate)
+        carrier = FullPrecisionLoss(info.pack_samples(per_token, row_segments), known, *gate)
         attended = inputs["attention_mask"].sum() if info.token_indices is None else info.count_packed_tokens()
         if info.lengths_by_row is not None and "token_type_ids" in inputs and has_image_masks(self.model.config):
             config, types = self.model.config.get_text_config(), inputs["token_type_ids"]
             inputs["attention_mask"] = bidirectional_image_masks(config, info.lengths_by_row, types, self.model.dtype)
         with use_packed_rows(info.lengths_by_row):
-            loss = exact.restore_precision(model(**inputs, token_weights=exact, use_cache=False).loss)
-        found = exact.found
+            loss = carrier.restore_precision(model(**inputs, token_weights=carrier, use_cache=False).loss)
+        found = carrier.found
         token_values = [values for values in (found.nll, found.correct, found.entropy) if values is not None]
         nll, correct, *entropy = map(info.unpack_samples, token_values)
         means = totals.add_batch(segments, nll, correct, attended, info.dropped, per_token, *entropy)

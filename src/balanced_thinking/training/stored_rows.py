@@ -27,20 +27,13 @@ from balanced_thinking import __version__
 from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.registry import import_adapter, resolve_data
-from balanced_thinking.system.files import expand_home, write_atomically
+from balanced_thinking.system.files import cache_folder, expand_home, write_atomically
 from balanced_thinking.training.preflight import Preflight
 
 _MOST_FILES = 200_000  # of a folder of data: more take too long to look at
 _LARGEST_BYTES = 2**30  # of one entry: larger rows, which hold their pictures, are read again
 _ABANDONED_SECONDS = 24 * 3600.0  # no process writes one entry for so long
 _KEPT_BYTES, _KEPT_ENTRIES = 4 * 2**30, 200  # of rows, and again of results
-
-
-def store_folder() -> Path:
-    """`BALANCED_THINKING_CACHE`, else `balanced-thinking` in the user's cache folder."""
-    if (chosen := os.environ.get("BALANCED_THINKING_CACHE")) is not None:
-        return expand_home(chosen)
-    return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "balanced-thinking"
 
 
 def fingerprint_files(sources: Iterable[str]) -> str | None:
@@ -106,7 +99,7 @@ class StoredRows:
     """
 
     def __init__(self, name: str) -> None:
-        self.folder = store_folder() / "rows" / name[:32]
+        self.folder = cache_folder() / "rows" / name[:32]
 
     def load(self, splits: Sequence[str]) -> dict[str, SplitRows] | None:
         """The splits by name; None if they are not stored.
@@ -166,7 +159,7 @@ class StoredPreflight:
     """The result of a check under one name, as `StoredRows`."""
 
     def __init__(self, name: str) -> None:
-        self.file = store_folder() / "preflight" / f"{name[:32]}.json"
+        self.file = cache_folder() / "preflight" / f"{name[:32]}.json"
 
     def load(self) -> Preflight | None:
         try:

@@ -19,7 +19,6 @@ from balanced_thinking.system.process import usable_cores
 
 logger = logging.getLogger(__name__)
 _STORE_BYTES = 80 << 20  # the least that Ray allows: our tasks pass a few hundred bytes
-_CLIENT = "ray://"
 
 
 class ClusterError(RecipeError):
