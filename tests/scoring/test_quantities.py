@@ -117,8 +117,9 @@ DIFFERENT = [
     ("2/1", "1/2"),  # upside down
     ("1/0", "0"),  # no quotient
     ("1/0", "1/0.0"),  # not even with itself
-    ("50 %", "50"),  # a percentage is not a number
-    ("0.5 %", "0.5"),  # nor this
+    ("0.5 %", "0.5"),  # a number up to 1 may be the share itself
+    ("1 %", "1"),  # likewise
+    ("50 %", "5"),  # another percentage
     ("5 cm", "5 m"),  # another unit
     ("5 cm", "0.05 m"),  # units are names
     ("5 cm", "5 cm^2"),  # a length is not an area
@@ -165,9 +166,7 @@ DIFFERENT = [
     ("12,00", "1200"),  # no thousands
     ("1 20", "120"),  # nor here
     ("x = 5", "6"),  # an equation
-    ("２７", "27 %"),  # a percentage in any script
     ("－３", "3"),  # its sign
-    ("٢٧٪", "27"),  # nor a number
     ("5㎝", "5㎜"),  # another unit
     ("five", "5"),  # no words for digits
     ("B", "2"),  # a letter is not a number
@@ -176,6 +175,55 @@ DIFFERENT = [
 ]
 
 SAME += [
+    ("50 %", "50"),  # the sign left out
+    ("60 percent", "60"),
+    ("5 pct", "5%"),
+    ("-20 %", "-20"),
+    ("٢٧٪", "27"),  # in any script
+    ("10 N", "10N"),  # symbols that differ from algebra by their case
+    ("9.8 N", "9.8"),
+    ("5 V", "5.0 volts"),
+    ("5 W", "5 watts"),
+    ("20 C", "20°C"),
+    ("5 kJ", "5 kilojoules"),
+    ("300 K", "300 kelvin"),
+    ("50 Hz", "50 hertz"),
+    ("5 N/m", "5 newtons/meter"),
+    (r"5\ \Omega", "5\N{GREEK CAPITAL LETTER OMEGA}"),
+    ("5 \N{OHM SIGN}", "5 ohms"),
+    ("5 ms", "5 milliseconds"),
+    ("5 nm", "5"),
+    ("5 μm", "5 um"),
+    ("2 GB", "2 gigabytes"),
+    (r"3\times10^{8}", "3e8"),  # LaTeX as models write it
+    (r"6.02\times10^{23}", r"6.02\times 10^{23}"),
+    (r"3\cdot10^8", "3e8"),
+    (r"9.11\times 10^{-31}", "9.11e-31"),
+    ("10^3", "1000"),
+    ("10^{-3}", "0.001"),
+    (r"12\text{ cm}^{2}", "12"),
+    ("12 cm^{2}", "12 cm^2"),
+    (r"12 \mathrm{~cm}^{2}", "12 cm²"),
+    (r"5 \text{ m/s}^{2}", "5 m/s^2"),
+    (r"\frac{1}2", "1/2"),
+    (r"\frac1{2}", "1/2"),
+    (r"\cfrac{1}{2}", "1/2"),
+    (r"\frac{1}{-2}", "-0.5"),
+    (r"\left(5\right)", "5"),
+    ("{5}", "5"),
+    ("$5$ cm", "5 cm"),
+    ("**5** cm", "5 cm"),
+    (r"5,\!000", "5000"),
+    ("x = 5", "5"),  # the right side of an equation
+    ("$x=5$", "5"),
+    ("x=5", "x = 5.0"),
+    ("AB = 5 cm", "5"),
+    ("x_1 = 5", "5"),
+    (r"\angle ABC = 30^\circ", "30"),
+    ("2 + 3 = 5", "5"),
+    ("=5", "5"),
+    ("x ≈ 3.14", "3.14"),
+    ("#### 5", "5"),  # as GSM8K ends
     ("5 hundred thousand", "500000"),  # scales behind one another
     ("2 hundred million", "200,000,000"),
     ("5 millions", "5000000"),  # in the plural
@@ -198,6 +246,13 @@ DIFFERENT += [
     ("5 hundred thousand", "500"),
     ("5 millions", "5"),
     ("5 mln", "5"),
+    ("5 n", "5"),  # algebra, not newtons
+    ("5 N", "5 V"),
+    ("3K", "3"),  # three thousand
+    ("2x = 10", "10"),  # x is not 10
+    ("x = 5 or x = 6", "6"),
+    ("x = 5, y = 6", "6"),
+    ("5 = x", "5"),
     ("1 third", "1"),  # parts
     ("1 half", "1"),
     ("7 tenths", "7"),

@@ -12,6 +12,8 @@ ANIMALS = ("cat", "dog", "a red bird")
 NUMBERS = ("6", "3", "4", "2")
 
 MARKS = (".", ",", ";")
+TEN = tuple(f"animal {number}" for number in range(10))
+FORMS_OF_TEN = ("{}", "({})", "{}.", "{})", "[{}]", "Option {}", "{}. an animal", "{}: an animal", "({}) an animal")
 # Two answers, which are right for neither letter.
 TWO_OPTIONS = (
     "A or B",
@@ -35,6 +37,14 @@ TWO_OPTIONS = (
     "A. cat; (B) dog",
     "A. cat. B. dog",
     "A. cat\nB. dog",
+    "A. cat B. dog C. owl",
+    "A. cat B. dog",
+    "A) cat B) dog",
+    "A: cat B: dog",
+    "A. 3 B. 4",
+    "A. B. C. D.",
+    "A. Wait, the answer is B",
+    "A. No, the correct answer would be (B).",
     "(A) cat (B) dog",
     "a) cat or b) dog",
     "[A] cat Or [B] dog",
@@ -51,6 +61,27 @@ ONE_OPTION = (
     "A. cat, because B. dog is too large",
     "A. 5 km/h",
     "A. J. B. Priestley",
+    "A - cat",
+    "**Option A**: cat",
+    "A!",
+    "A is correct.",
+    "(A) is the right answer",
+    "I choose A",
+    "I would go with option A.",
+    "The answer would be A",
+    "Ans: A",
+    "**Answer** - A",
+    "### Answer\nA",
+    "#### A",
+    '["A"]',
+    '{"answer": "A"}',
+    "选A",
+    "答案选A",
+    r"\boxed{\textbf{(A)}\ cat}",
+    r"So it is \boxed{A}",
+    "**Final Answer**\n\n\\boxed{A}",
+    "### Final Answer\n$$\n\\boxed{A}\n$$",
+    r"First \boxed{B}, no: \boxed{A}",
     "A. vitamin B",
     "A. see panel (B)",
     "(A) the cat (a mammal)",
@@ -122,6 +153,18 @@ SAME = [
     ("(4)", "4"),  # a number in brackets
     ("**Answer:** $1{,}000$", "1{,}000"),  # LaTeX's thousands are text
     ("5 %", "5 %"),  # units as they are
+    ("A,C", "A, C"),  # white space beside punctuation
+    ("(3,4)", "(3, 4)"),
+    ("[1,2]", "[1, 2]"),
+    ("2x+3", "2x + 3"),
+    ("y=2x+3", "y = 2x + 3"),
+    (r"2\sqrt{3}", r"2 \sqrt{3}"),
+    (r"\left(3,4\right)", "(3, 4)"),
+    (r"5,\!000", "5000"),
+    ("5:30PM", "5:30 PM"),
+    ("yes!", "yes"),
+    ("The total is:\n\n\\boxed{2}", "2"),  # the last box
+    ("x = 5", "x=5"),
     ("Café", "Cafe\u0301"),  # composed and decomposed
     ("C. elegans", "c. elegans"),  # a name that begins like an option
     ("N/A", "n/a"),  # no option
@@ -201,6 +244,12 @@ DIFFERENT = [
     ("13", "12"),  # another number
     ("1.2", "12"),  # a decimal point is not noise
     (".5", "5"),  # a leading one neither
+    ("1, 200", "1,200"),  # two numbers
+    ("x = 5", "5"),  # an equation
+    ("n!", "n"),  # factorial
+    ("A,C", "A, B"),  # other options
+    (r"\boxed{}", "dog"),  # an empty box
+    (r"\boxed{2", "2"),  # one that is never closed
     ("-5", "5"),  # sign
     ("12 %", "12"),  # unit
     ("12°", "12"),  # degrees
@@ -265,6 +314,17 @@ WITH_CHOICES = [
     ("C. elegans", "B", ("E. coli", "C. elegans"), 1),  # and the other way round
     ("horse", "horse", ANIMALS, 1),  # gold is not a choice: compared as texts
     ("A", "horse", ANIMALS, 0),  # likewise
+    ("B dog", "B", ANIMALS, 1),  # a letter and its own text, whatever is between them
+    ("B, dog", "B", ANIMALS, 1),
+    ("b - dog", "B", ANIMALS, 1),
+    ("B (dog)", "B", ANIMALS, 1),
+    ("B.dog", "B", ANIMALS, 1),
+    ("dog (B)", "B", ANIMALS, 1),
+    ("Option B - dog", "dog", ANIMALS, 1),
+    ("B cat", "B", ANIMALS, 0),  # with another text
+    ("cat (B)", "B", ANIMALS, 0),
+    ("a dog", "A", ANIMALS, 0),  # the article
+    *((form.format(letter), "J", TEN, int(letter == "J")) for form in FORMS_OF_TEN for letter in "HIJ"),
     ("Ｂ", "dog", ANIMALS, 1),  # a full-width letter for a text
     ("ｄｏｇ", "B", ANIMALS, 1),  # a full-width text for a letter
     ("٤", "C", NUMBERS, 1),  # an Arabic number for a letter

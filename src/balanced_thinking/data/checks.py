@@ -82,7 +82,8 @@ def _find_text_problems(example: Example) -> Iterator[Problem]:
     if not example.answer.strip():
         yield Problem("no_answer", example.question)
     elif example.choices:
-        if find_choice(parse_answer(example.answer), [*map(parse_answer, example.choices)]) is None:
+        answer = parse_answer(example.answer, len(example.choices))
+        if find_choice(answer, [*map(parse_answer, example.choices)]) is None:
             yield Problem("answer_not_in_choices", f"{example.answer} not in {', '.join(example.choices)}")
     elif (letter := parse_answer(example.answer).letter) and letter not in _possible_letters(example):
         text = f"{example.answer} is none of the options that the question lists"

@@ -46,7 +46,7 @@ def _is_word(answer: Answer) -> bool:
 def read_conclusion(example: Example, answer_set: Sequence[str] = ()) -> str:
     """What the last sentence of the reasoning concludes with: ANSWER, OTHER, UNCLEAR (of several), or NOTHING."""
     sentence = last_sentence(example.think or "")
-    answer = parse_answer(example.answer)
+    answer = parse_answer(example.answer, len(example.choices))
     choices = [parse_answer(choice) for choice in example.choices]
     index = find_choice(answer, choices) if len(choices) > 1 else None
     if index is not None:

@@ -4,10 +4,13 @@ r"""Normalise an answer and compare two. Data checks and scorers read answers wi
   is", and quotes, brackets, markdown or LaTeX around the complete answer (`\boxed{}`, `\text{}`, `$...$`).
 - Widths and scripts do not count either: `Ｂ` is `B`, `－３` is `-3`, `٢٧٪` is `27%` (`characters`).
 - An answer that is only punctuation stays as it is: `.` is not `,`.
-- A letter from A to H alone is an option: `B`, `(B)`, `b)`, `B.`, `option B` and `B. dog` are the same answer. A letter
-  never matches another letter.
-- With `choices`, a choice's text and its letter are the same answer. A letter with the text of another choice (`B. cat`
-  where B is dog) is not an answer. If the choices are letters themselves, their texts have priority.
+- Of a text with boxes the last `\boxed{}` counts. A line such as "Final Answer" before the answer does not.
+- White space beside punctuation does not count: `(3,4)` is `(3, 4)`. But `1, 200` is not `1,200`.
+- A letter from A to H alone, and up to that of the last choice, is an option: `B`, `(B)`, `b)`, `B.`, `option B`, `B is
+  correct` and `B. dog` are the same answer. A letter never matches another letter.
+- With `choices`, a choice's text and its letter are the same answer, and both in any order: `cat (B)`. A letter with
+  the text of another choice (`B. cat` where B is dog) is not an answer. If the choices are letters themselves, their
+  texts have priority.
 - Two options are not an answer (`A or B`, `A. dog or B. cat`), unless a choice has exactly this text.
 - Plain decimal numbers are compared as numbers: `12`, `12.0`, `+12`; `1,200`, `1200`. Exponents, fractions and units
   are not read: `5 %` is not `5`, `1/2` is not `0.5`, `5!` is not `5`.
@@ -24,20 +27,42 @@ from decimal import Decimal
 from balanced_thinking.scoring.characters import to_plain_characters
 from balanced_thinking.scoring.options import TEXT_COMMANDS, match_option, names_another_option, split_alternatives
 
+_LETTERS, _ALPHABET = 8, 26  # of options: A to H at least
+_LONGEST_OPTION = 500  # characters, of a letter and a text in any order
 _MAX_LAYERS = 8  # wrappers inside wrappers; limits the work on hostile text
 _LATEX = re.compile(rf"\\(?:{TEXT_COMMANDS})\s*\{{(.*)\}}", re.DOTALL)
 _PAIRS = (
     *((mark, mark) for mark in ("$$", "$", "***", "**", "*", "__", "_", "```", "`", '"', "'")),
     *(("“", "”"), ("‘", "’"), ("«", "»"), ("「", "」"), ("『", "』"), ("【", "】"), ("《", "》")),
-    *(("\\(", "\\)"), ("\\[", "\\]")),
+    *(("\\(", "\\)"), ("\\[", "\\]"), ('["', '"]'), ("['", "']")),
 )
 _OPENING = re.compile(
     r"[*_]{0,2}(?:(?:so|thus|hence|therefore),?\s)?\s*(?:the\s)?\s*(?:(?:final|correct|right|best)\s)?\s*"
-    r"(?:answer|option|choice)[*_]{0,2}\s*(?:is\b(?:\s*:|(?!\s*:))|:|=)[*_]{0,2}\s*(?=\S)"
-    r"|[*_]{0,2}(?:最终|正确)?(?:答案|选项)(?:是|为)?\s*:?[*_]{0,2}\s*(?=\S)",
+    r"(?:ans|answer|option|choice)[*_]{0,2}\s*"
+    r"(?:(?:is|(?:would|should|must|will)\sbe)\b(?:\s*:|(?!\s*:))|:|=|-(?=\s))[*_]{0,2}\s*(?=\S)"
+    r"|[*_]{0,2}(?:the\s)?(?:final\s)?answer[*_]{0,2}\n(?=\S)"
+    r"|i(?:['’]d|\swould|\swill)?\s(?:choose|pick|select|go\swith)\s(?:(?:option|choice|answer)\s)?(?=\S)"
+    r"|#{1,6}\s(?=\S)"
+    r"|[*_]{0,2}(?:最终|正确)?(?:答案|选项)(?:是|为|选)?\s*:?[*_]{0,2}\s*(?=\S)|[故应]?选择?\s*(?=[A-Za-z]\b)",
     re.IGNORECASE,
 )
+_VERDICT = re.compile(
+    r"(\(?[a-z]\)?)\sis\s(?:the\s)?(?:correct|right|best)(?:\s(?:answer|option|choice))?", re.IGNORECASE
+)
+_JSON = re.compile(r"\{\s*[\"'](?:final_)?answer[\"']\s*:\s*[\"']?([^\"'{}\[\]]+)[\"']?\s*\}", re.IGNORECASE)
+_BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
+_LAYOUT = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[,;:!]")
 _CLOSERS = ".,;:。、"
+_EXCLAMATION = re.compile(r"(?:(?<=[^\W\d_]{2})|(?<=\b[A-Z]))!+$")  # not of `5!` and `n!`
+# White space that says nothing in a comparison: beside punctuation, before a LaTeX command, in `5:30 PM`.
+_LOOSE = re.compile(r"\s*([,;:=+*/^(){}\[\]<>|-])\s*|\s+(?=\\)|(?<=\d)\s+(?=[ap]\.?m\b)")
+# A letter with the text of its choice, in the ways that only the choices make sure of: `b cat`, `b - cat`, `cat (b)`.
+_LETTER_AND_TEXT = (
+    re.compile(
+        r"[*_]*(?:option |choice |answer )?[*_(\[]*(?P<letter>[a-z])(?![a-z])[\s*_.,:;/)\]=-]*\(?(?P<text>.+?)\)?"
+    ),
+    re.compile(r"(?P<text>.+?)[\s,;:.-]*[(\[](?P<letter>[a-z])[)\]]"),
+)
 _GROUPED = r"\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}"  # by thousands; by hundreds as in India
 _NUMBER = re.compile(rf"[+-]?(?:{_GROUPED}|\d+)?(?:\.\d+)?", re.ASCII)
 _PERCENT = re.compile(r"([+-]?)(?:%\s*([\d.,]*\d)|([\d.,]*\d)\s*%)", re.ASCII)
@@ -57,16 +82,14 @@ class Answer:
 
 
 def find_choice(answer: Answer, choices: Sequence[Answer]) -> int | None:
-    """Index of the choice that an answer names by its text or letter; None if it names none, or two.
-
-    A letter beyond H counts only alone, because `parse_answer` does not read it as an option.
-    """
-    full_texts = [choice.full for choice in choices]
-    texts = [choice.full if choice.text is None else choice.text for choice in choices]
-    if answer.full in full_texts:
-        return full_texts.index(answer.full)
-    by_text = texts.index(answer.text) if answer.text is not None and answer.text in texts else None
-    letter = answer.letter or (answer.full if re.fullmatch("[i-z]", answer.full) else None)
+    """Index of the choice that an answer names by its text or letter; None if it names none, or two."""
+    full_texts = [_tighten(choice.full) for choice in choices]
+    texts = [_tighten(choice.full if choice.text is None else choice.text) for choice in choices]
+    full, text = _tighten(answer.full), _tighten(answer.text)
+    if full in full_texts:
+        return full_texts.index(full)
+    by_text = texts.index(text) if text is not None and text in texts else _find_by_both(answer.full, texts)
+    letter = answer.letter
     if letter is None:
         return by_text
     by_letter = ord(letter) - ord("a")
@@ -79,19 +102,28 @@ def answers_match(a: Answer, b: Answer) -> bool:
     """Whether both have the same letter, or the same text without contradicting letters."""
     if a.letter and b.letter:
         either = not (a.several or b.several) and (_is_empty(a.text) or _is_empty(b.text))
-        return a.letter == b.letter and (either or a.text == b.text)
-    return a.text is not None and a.text == b.text
+        return a.letter == b.letter and (either or _tighten(a.text) == _tighten(b.text))
+    return a.text is not None and _tighten(a.text) == _tighten(b.text)
 
 
-def parse_answer(text: str) -> Answer:
-    """Normalise an answer: remove what is wrapped around it, and separate an option's letter from its text."""
-    raw = _collapse_white_space(unicodedata.normalize("NFC", text))
+def same_wording(a: Answer, b: Answer) -> bool:
+    """Whether both are the same text, apart from white space beside punctuation."""
+    return _tighten(a.full) == _tighten(b.full)
+
+
+def parse_answer(text: str, choices: int = 0) -> Answer:
+    """Normalise an answer: remove what is wrapped around it, and separate an option's letter from its text.
+
+    `choices`: how many there are. Letters up to the last of them are options, but at least those up to H.
+    """
+    last = chr(ord("a") + min(max(choices, _LETTERS), _ALPHABET) - 1)
     plain = _collapse_white_space(to_plain_characters(text))
-    stripped = _strip_around_answer(plain)
+    stripped = strip_answer(text)
     full = _to_one_line(stripped)
     if not _has_alphanumeric(plain):
+        raw = _collapse_white_space(unicodedata.normalize("NFC", text))
         return Answer(_to_one_line(raw), None, full)
-    option = match_option(stripped)
+    option = match_option(stripped, last)
     if option is None:
         return Answer(full, None, _parse_if_number(full))
     letter = option.letter.casefold()
@@ -99,7 +131,34 @@ def parse_answer(text: str) -> Answer:
         mark = re.search(r"\s(\S)$", plain)  # "A. ;" is an option whose text is a semicolon
         return Answer(letter, letter, mark[1] if mark and not _has_alphanumeric(mark[1]) else None)
     text_alone = _to_one_line(_strip_around_answer(option.text))
-    return Answer(full, letter, _parse_if_number(text_alone), names_another_option(option))
+    return Answer(full, letter, _parse_if_number(text_alone), names_another_option(option, last))
+
+
+def strip_answer(text: str) -> str:
+    """The answer in plain characters, without what is wrapped around it. Letters keep their case."""
+    plain = _collapse_white_space(to_plain_characters(text))
+    return _strip_around_answer(_LAYOUT.sub("", _find_last_box(plain) or plain))
+
+
+def _find_last_box(text: str) -> str | None:
+    """The content of the last `\\boxed{}`; None without one, and for one that is empty or never closed."""
+    boxes = list(_BOX.finditer(text))
+    depth, start = 1, boxes[-1].end() if boxes else len(text)
+    for place, character in enumerate(text[start:], start):
+        depth += (character == "{") - (character == "}")
+        if not depth:
+            return text[start:place].strip() or None
+    return None
+
+
+def _find_by_both(full: str, texts: Sequence[str | Decimal | None]) -> int | None:
+    """The choice that is named by its letter and its text, whatever is between them."""
+    for pattern in _LETTER_AND_TEXT if len(full) <= _LONGEST_OPTION else ():
+        found = pattern.fullmatch(full)
+        index = ord(found["letter"]) - ord("a") if found else len(texts)
+        if found and index < len(texts) and _tighten(_parse_if_number(found["text"])) == texts[index]:
+            return index
+    return None
 
 
 def _has_alphanumeric(text: str) -> bool:
@@ -123,10 +182,18 @@ def _to_one_line(text: str) -> str:
     return f"{percent[1]}{percent[2] or percent[3]}%" if percent else line
 
 
-def _names_two_texts(text: str | Decimal | None, choices: Sequence[str | Decimal]) -> bool:
+def _tighten(text: str | Decimal | None) -> str | Decimal | None:
+    """A text without white space that says nothing. A list of numbers stays one: `1, 200`."""
+    if not isinstance(text, str):
+        return text
+    tight = _LOOSE.sub(lambda found: found[1] or "", text)
+    return text if _NUMBER.fullmatch(tight) else tight
+
+
+def _names_two_texts(text: str | Decimal | None, choices: Sequence[str | Decimal | None]) -> bool:
     """Whether a text that is no choice lists two of them: `dog or cat`."""
     parts = split_alternatives(text) if isinstance(text, str) else []
-    return len({part for part in map(_parse_if_number, parts) if part in choices}) > 1
+    return len({part for part in map(_tighten, map(_parse_if_number, parts)) if part in choices}) > 1
 
 
 def _parse_if_number(text: str) -> str | Decimal:
@@ -139,7 +206,9 @@ def _strip_around_answer(text: str) -> str:
     """Remove openings, wrappers and closing punctuation, one layer after the other; never the last character."""
     for _ in range(_MAX_LAYERS):
         before, text = text, text.strip()
-        text = _unwrap_once(_strip_closers(text))
+        text = _unwrap_once(_EXCLAMATION.sub("", _strip_closers(text)))
+        if verdict := _VERDICT.fullmatch(text):
+            text = verdict[1]
         opening = _OPENING.match(text)
         text = text[opening.end() :] if opening else text
         if text == before:
@@ -158,12 +227,14 @@ def _unwrap_once(text: str) -> str:
     latex = _LATEX.fullmatch(text)
     if latex and _has_balanced_braces(latex[1]):
         return latex[1]
+    if json_answer := _JSON.fullmatch(text):
+        return json_answer[1]
     for left, right in _PAIRS:
         inner = text[len(left) : -len(right)]
         if inner and text == left + inner + right and left not in inner and right not in inner:
             return inner
     # "(4)" is 4, but "(3, 4)" is an interval or a point
-    return text[1:-1] if re.fullmatch(r"\([^(),]+\)", text) else text
+    return text[1:-1] if re.fullmatch(r"\([^(),]+\)|\{[^{},]+\}", text) else text
 
 
 def _has_balanced_braces(text: str) -> bool:

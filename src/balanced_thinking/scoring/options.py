@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import NamedTuple
 
-# "option b", "(b)", "b)", "b. dog", "(b). dog". White space must follow a bare letter's dot or colon: not "e.g.".
-# Scripts without spaces do without: "A、...", "A．...".
+# Scripts without spaces do without one behind a mark: "A、...", "A．...".
 _UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # Thai to Hangul
-_OPTION = re.compile(
-    r"(?:(?:option|choice|answer)\s+)?"
-    rf"(?:(?P<bare>[a-h])(?:[.:]\s+|[.:](?={_UNSPACED})|、\s*)?"
-    r"|(?:\((?P<round>[a-h])\)|\[(?P<square>[a-h])\]|(?P<half>[a-h])\))[.:]?\s*)"
-    rf"(?P<text>(?<=[\s、])\S.*|(?<=[)\].:])\S.*)?",
-    re.DOTALL | re.IGNORECASE,
-)
 # LaTeX commands that only say how their text looks.
 TEXT_COMMANDS = "boxed|fbox|text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|mbox|boldsymbol|bm"
-# "**B.** dog", "\\boxed{B}: dog": the letter alone is set off.
-_SET_OFF = re.compile(
-    r"(?:(?P<mark>[*_]{1,3})\(?(?P<marked>[a-h])[).:]?(?P=mark)"
-    rf"|\\(?:{TEXT_COMMANDS})\s*\{{\(?(?P<braced>[a-h])[).:]?\}})(?:[).:]?\s*$|(?:[).:]\s*|\s+)(?P<text>\S.*))",
-    re.DOTALL | re.IGNORECASE,
-)
 _ALTERNATIVES = re.compile(r"\s+(?:or|and)\s+|\s*[,;/&|+]\s*")
 # What may be between one option and the next; a full stop counts only after a word, not after an initial.
 _LINK = r"(?:^|\b(?:or|and|und|oder|ou|et|y|o)\b|[,;/&|+\n]|(?<=[^\W\d_]{3})\.)\s*"
@@ -36,23 +23,64 @@ class Option(NamedTuple):
     text: str
 
 
-def match_option(text: str) -> Option | None:
-    """The option that a complete answer is; None for any other text."""
-    found = _OPTION.fullmatch(text)
+class _Patterns(NamedTuple):
+    """For letters up to one: an option, one whose letter is set off, and the label of a next option."""
+
+    option: re.Pattern[str]
+    set_off: re.Pattern[str]
+    next_upper: re.Pattern[str]
+    next_lower: re.Pattern[str]
+
+
+@cache
+def _patterns(last: str) -> _Patterns:
+    letters = f"[a-{last}]"
+    # "option b", "(b)", "b)", "b. dog", "(b). dog". White space must follow a bare letter's dot or colon: not "e.g.".
+    option = (
+        r"(?:(?:option|choice|answer)\s+)?"
+        rf"(?:(?P<bare>{letters})(?:[.:]\s+|[.:](?={_UNSPACED})|、\s*)?"
+        rf"|(?-i:(?P<dashed>{letters.upper()}))\s+[-–—]\s+"
+        rf"|(?:\((?P<round>{letters})\)|\[(?P<square>{letters})\]|(?P<half>{letters})\))[.:]?\s*)"
+        rf"(?P<text>(?<=[\s、])\S.*|(?<=[)\].:])\S.*)?"
+    )
+    # "**B.** dog", "\\boxed{B}: dog": the letter alone is set off.
+    set_off = (
+        rf"(?:(?P<mark>[*_]{{1,3}})(?:option\s+|choice\s+)?\(?(?P<marked>{letters})[).:]?(?P=mark)"
+        rf"|\\(?:{TEXT_COMMANDS})\s*\{{\(?(?P<braced>{letters})[).:]?\}})(?:[).:]?\s*$|(?:[).:]\s*|\s+)(?P<text>\S.*))"
+    )
+    flags = re.DOTALL | re.IGNORECASE
+    return _Patterns(
+        re.compile(option, flags), re.compile(set_off, flags), _next_option(letters.upper()), _next_option(letters)
+    )
+
+
+def match_option(text: str, last: str = "h") -> Option | None:
+    """The option that a complete answer is; None for any other text. `last`: the last letter of an option."""
+    patterns = _patterns(last)
+    found = patterns.option.fullmatch(text)
     if found is None:
-        apart = _SET_OFF.fullmatch(text)
+        apart = patterns.set_off.fullmatch(text)
         return Option(apart["marked"] or apart["braced"], apart["text"] or "") if apart else None
-    return Option(found["bare"] or found["round"] or found["square"] or found["half"], found["text"] or "")
+    letter = found["bare"] or found["dashed"] or found["round"] or found["square"] or found["half"]
+    return Option(letter, found["text"] or "")
 
 
-def names_another_option(option: Option) -> bool:
+def names_another_option(option: Option, last: str = "h") -> bool:
     """Whether the text goes on with the label of a second option: `dog or B. cat`, `or (B)`, `dog and B`.
 
     The labels must have the same case: `A. a dog or a cat` has one.
     """
-    pattern = _NEXT_UPPER if option.letter.isupper() else _NEXT_LOWER
+    patterns = _patterns(last)
+    pattern = patterns.next_upper if option.letter.isupper() else patterns.next_lower
     labels = (next(filter(None, found.groups())) for found in pattern.finditer(option.text))
-    return any(label != option.letter for label in labels)
+    return _lists_options(option) or any(label != option.letter for label in labels)
+
+
+def _lists_options(option: Option) -> bool:
+    """Whether the following letters come as labels: `A. dog B. cat C. bird`, or of one word `A. dog B. cat`."""
+    labels = [re.escape(chr(ord(option.letter) + step)) + r"[.):](?=\s|$)" for step in (1, 2)]
+    several = re.search(rf"(?:^|\s)\(?{labels[0]}.*?\s\(?{labels[1]}", option.text, re.DOTALL)
+    return bool(several or re.match(rf"(?:[^\W_]+\s+)?\(?{labels[0]}", option.text))
 
 
 def split_alternatives(text: str) -> list[str]:
@@ -66,7 +94,5 @@ def _next_option(letters: str) -> re.Pattern[str]:
     alone = rf"^({letters})$"
     trailing = rf"(?i:(?:\b(?:or|and)\b|&)\s*{_FILLER})({letters})$"
     listed = rf"(?:\(({letters})\)|\[({letters})\])\s+\w"  # "(A) dog (B) cat", not "(A) see panel (B)"
-    return re.compile(f"(?i:{_LINK}{_FILLER})(?:{marked})|{alone}|{trailing}|{listed}")
-
-
-_NEXT_UPPER, _NEXT_LOWER = _next_option("[A-H]"), _next_option("[a-h]")
+    concluded = rf"(?i:\b(?:answer|option|choice)\s+(?:is|would be|should be)\b\s*:?\s*)\(?({letters})\)?\W*$"
+    return re.compile(f"(?i:{_LINK}{_FILLER})(?:{marked})|{alone}|{trailing}|{listed}|{concluded}")

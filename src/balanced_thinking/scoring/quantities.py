@@ -1,10 +1,11 @@
 r"""Numbers with their units, read from an answer by patterns only: no text of a model is ever evaluated as code.
 
 Decimals (`1,200.50`, `1{,}200`, `1 200`, `.5`), fractions (`1/2`, `\frac{1}{2}`, `½`), mixed numbers (`1 1/2`,
-`1\frac{1}{2}`), powers of ten (`3e8`, `3 \times 10^8`, `3×10⁸`), percentages (`50 %` is one half), the words from
-hundred to trillion, and units after the number or, for currencies, before it. Digits and signs may be of any script
-(`characters`). Units are names, not factors: `5 cm` is `5 centimeters`, but not `0.05 m`. A text with a letter that is
-not a unit (`5x`) is not a quantity.
+`1\frac{1}{2}`), powers of ten (`3e8`, `3 \times 10^8`, `3×10⁸`), percentages (`50 %` is one half, and also 50), the
+words from hundred to trillion, and units after the number or, for currencies, before it. Of an equation the right side
+counts (`x = 5`). Digits and signs may be of any script (`characters`). Units are names, not factors: `5 cm` is
+`5 centimeters`, but not `0.05 m`. Symbols of one or two letters are read as they are written: `5 N` has a unit, `5 n`
+is algebra. A text with a letter that is not a unit (`5x`) is not a quantity.
 """
 
 from __future__ import annotations
@@ -17,22 +18,72 @@ from fractions import Fraction
 from balanced_thinking.scoring.characters import to_plain_characters
 
 _MAX_CHARACTERS = 64  # limits the arithmetic on hostile text
-_MAX_POWER = 30
+_MAX_POWER = 99
 _SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "mln": 6, "crore": 7, "billion": 9, "bn": 9}
 _SCALES |= {"trillion": 12}
 _SUPERSCRIPT = re.compile("[⁺⁻]?[⁰¹²³⁴-⁹]+")
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
+# Symbols that differ from algebra by their case alone, behind a number or a stroke -> names.
+_SYMBOLS = {
+    "N": "newton",
+    "kN": "kilonewton",
+    "J": "joule",
+    "kJ": "kilojoule",
+    "MJ": "megajoule",
+    "W": "watt",
+    "kW": "kilowatt",
+    "MW": "megawatt",
+    "kWh": "kilowatthour",
+    "V": "volt",
+    "kV": "kilovolt",
+    "mV": "millivolt",
+    "A": "ampere",
+    "mA": "milliampere",
+    "K": "kelvin",
+    "C": "celsius",
+    "F": "fahrenheit",
+    "Pa": "pascal",
+    "kPa": "kilopascal",
+    "Hz": "hertz",
+    "kHz": "kilohertz",
+    "MHz": "megahertz",
+    "GHz": "gigahertz",
+    "L": "l",
+    "Ω": "ohm",
+    "kΩ": "kiloohm",
+    "KB": "kilobyte",
+    "kB": "kilobyte",
+    "MB": "megabyte",
+    "GB": "gigabyte",
+    "TB": "terabyte",
+    "eV": "electronvolt",
+}
+_GREEK = (
+    (re.compile(r"\u2126|\\Omega(?![A-Za-z])"), "\u03a9"),
+    (re.compile(r"\u00b5|\\mu(?![A-Za-z])\s?"), "\u03bc"),
+)
+# `3K` without a space may be three thousand.
+_SYMBOL = re.compile(
+    rf"(?<=[\d\s/{{}}~])(?<!\d(?=K))({'|'.join(sorted(_SYMBOLS, key=len, reverse=True))})(?![A-Za-z\d]|\s*[A-Za-z])"
+)
 # LaTeX and typography -> plain characters, applied in this order to text in lower case.
 _PLAIN = (
     (re.compile(r"\{,\}|\\,(?=\d{3})"), ","),
+    (re.compile(r"\\!|\\(?:left|right)(?![a-z])"), ""),
+    (re.compile(r"\$([^$]+)\$|\*\*([^*]+)\*\*"), r" \1\2 "),
     (re.compile(r"\\([$%])"), r"\1"),
     (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b"), "°"),
     (re.compile(r"\\(?:text|mathrm|textrm|mbox)\s*\{([^{}]*)\}"), r" \1 "),
-    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r" \1/\2 "),
-    (re.compile(r"\\[dt]?frac\s*(\d)\s*(\d)(?!\d)"), r" \1/\2 "),
-    (re.compile(r"\\(?:times|cdot)\b|[×·]"), "*"),
+    (re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r" \1/\2 "),
+    (re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*(\d)(?!\d)"), r" \1/\2 "),
+    (re.compile(r"\\[dtc]?frac\s*(\d)\s*\{([^{}]*)\}"), r" \1/\2 "),
+    (re.compile(r"\\[dtc]?frac\s*(\d)\s*(\d)(?!\d)"), r" \1/\2 "),
+    (re.compile(r"\\(?:times|cdot)(?![a-z])|[×·]"), "*"),
+    (re.compile(r"\^\s*\{\s*([-+]?\d+)\s*\}"), r"^\1"),
+    (re.compile(r"^\s*([-+]?)\s*10\s*\^"), r"\g<1>1*10^"),
     (re.compile(r"\\[,;:! ]|~"), " "),
     (re.compile(r"\s+\^"), "^"),
+    (re.compile(r"^\s*([-+]?)%\s*([\d.,]+)$"), r"\1\2%"),
     (re.compile(r"\bper cent\b"), "%"),
     (re.compile(r"(?<=[a-z])\s+per\s+(?=[a-z])"), "/"),
     (re.compile(r"(?<=\d)\s*x\s*(?=10\s*\^)"), "*"),
@@ -43,7 +94,8 @@ _PLAIN = (
 _DECIMAL = r"(?:\d{1,3}(?:[, ]\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}|\d+)(?:\.\d+)?|\.\d+"
 _QUANTITY = re.compile(
     r"(?P<sign>[-+]?)\s*(?P<currency>[$€£¥₹₩₽]?)\s*"
-    rf"(?:(?P<whole>\d+) (?P<over>\d+)/(?P<under>\d+)|(?P<above>[-+]?(?:{_DECIMAL}))(?:\s*/\s*(?P<below>{_DECIMAL}))?)"
+    r"(?:(?P<whole>\d+) (?P<over>\d+)/(?P<under>\d+)"
+    rf"|(?P<above>[-+]?(?:{_DECIMAL}))(?:\s*/\s*(?P<below>[-+]?(?:{_DECIMAL})))?)"
     r"(?:e(?P<e>[-+]?\d+)|\s*\*\s*10\s*\^\s*\{?(?P<power>[-+]?\d+)\}?)?"
     rf"(?P<scale>(?:\s*(?:{'|'.join(_SCALES)})s?\b)*)[ -]?(?P<unit>(?:[a-zµμ°%'\"$€£¥₹₩₽¢/. ]|\^[23])*)",
     re.ASCII,
@@ -61,12 +113,15 @@ _NO_UNIT = frozenset(
     )
     for word in words.split()
 )
+_EQUALS = re.compile(r"\s*(?:=|≈|\\approx(?![a-z]))\s*")
+# Of an equation: a name (`x_1`, `area`, `\angle abc`) or a calculation; not `2x`, which has another value than `x`.
+_LEFT_SIDE = re.compile(r"[$\\]?[a-z][a-z_{}'\\ ]{0,30}\d?\}?|[\d\s+*/().^×·-]*")
 _PIECE = re.compile(r"[a-z]{3,}(?:\^[23])?")  # of an unknown unit; shorter ones may be algebra
 _MAX_UNIT_WORDS = 3
 _UNITS = {
     name: unit
     for unit, names in {
-        "%": "percent",
+        "%": "percent pct",
         "$": "dollar dollars usd",
         "€": "euro euros eur",
         "£": "gbp",
@@ -92,6 +147,25 @@ _UNITS = {
         "min": "mins minute minutes",
         "h": "hr hrs hour hours",
         "°": "degree degrees deg",
+        "newton": "newtons",
+        "joule": "joules",
+        "watt": "watts",
+        "volt": "volts",
+        "ampere": "amperes amp amps",
+        "kelvin": "kelvins",
+        "pascal": "pascals",
+        "kilopascal": "kilopascals kpa",
+        "ohm": "ohms",
+        "kilojoule": "kilojoules",
+        "kilowatt": "kilowatts",
+        "byte": "bytes",
+        "kilobyte": "kilobytes",
+        "megabyte": "megabytes",
+        "gigabyte": "gigabytes",
+        "ms": "millisecond milliseconds",
+        "nm": "nanometer nanometers nanometre nanometres",
+        "um": "μm µm micrometer micrometers micrometre micrometres",
+        "dm": "decimeter decimeters decimetre decimetres",
     }.items()
     for name in names.split()
 }
@@ -106,24 +180,36 @@ _POWERS = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
 
 @dataclass(frozen=True)
 class Quantity:
-    """A value, and the name of its unit if one is given."""
+    """A value, and the name of its unit if one is given. `percent`: it was written as a percentage."""
 
     value: Fraction
     unit: str | None
+    percent: bool = False
 
     def agrees_with(self, other: Quantity) -> bool:
-        """Equal values in the same unit. A side without a unit takes the other's."""
-        return self.value == other.value and (None in (self.unit, other.unit) or self.unit == other.unit)
+        """Equal values in the same unit. A side without a unit takes the other's, and one without `%` too."""
+        same = self.value == other.value or self._is_percentage_of(other) or other._is_percentage_of(self)
+        return same and (None in (self.unit, other.unit) or self.unit == other.unit)
+
+    def _is_percentage_of(self, bare: Quantity) -> bool:
+        """`50 %` of `50`. A number up to 1 may be a share, so it is taken as it is."""
+        return self.percent and not bare.percent and abs(bare.value) > 1 and self.value * 100 == bare.value
 
 
 def parse_quantity(text: str) -> Quantity | None:
-    """The quantity that a text in lower case states; None if the text is anything else."""
+    """The quantity that a text states; None if the text is anything else."""
     if len(text) > _MAX_CHARACTERS:
         return None
+    for written, letter in _GREEK:
+        text = written.sub(letter, text)
+    text = _SYMBOL.sub(lambda found: f" {_SYMBOLS[found[1]]}", text).lower()
     text = _VULGAR.sub(
         lambda found: " " + unicodedata.normalize("NFKC", found[0]).replace("\N{FRACTION SLASH}", "/"), text
     )
     text = to_plain_characters(_SUPERSCRIPT.sub(lambda found: "^" + unicodedata.normalize("NFKC", found[0]), text))
+    *left, text = _EQUALS.split(text)
+    if not all(_LEFT_SIDE.fullmatch(side) and not _NO_UNIT & set(side.split()) for side in left):
+        return None
     for pattern, plain in _PLAIN:
         text = pattern.sub(plain, text)
     found = _QUANTITY.fullmatch(" ".join(text.split()))
@@ -132,9 +218,10 @@ def parse_quantity(text: str) -> Quantity | None:
     value, unit = _parse_value(found), _parse_unit(found["currency"], found["unit"])
     if value is None or unit is None:
         return None
-    if unit.startswith("%"):
+    percent = unit.startswith("%")
+    if percent:
         value, unit = value / 100, unit[1:].strip()
-    return Quantity(value, unit or None)
+    return Quantity(value, unit or None, percent)
 
 
 def _parse_value(found: re.Match[str]) -> Fraction | None:

@@ -19,7 +19,7 @@ from balanced_thinking.config.errors import BalancedThinkingError, RecipeError
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.own_functions import OwnFunction, is_own_name, load_own_function
 from balanced_thinking.scoring import published
-from balanced_thinking.scoring.answers import answers_match, find_choice, parse_answer
+from balanced_thinking.scoring.answers import answers_match, find_choice, parse_answer, same_wording, strip_answer
 from balanced_thinking.scoring.quantities import parse_quantity
 
 
@@ -82,8 +82,8 @@ def score_exact(prediction: str | None, gold: str, choices: Sequence[str] = ()) 
     """1.0 if the prediction means the same as `gold`, else 0.0. None (no answer was extracted) is 0.0."""
     if prediction is None:
         return 0.0
-    ours, right = parse_answer(prediction), parse_answer(gold)
-    if ours.full == right.full:
+    ours, right = parse_answer(prediction, len(choices)), parse_answer(gold, len(choices))
+    if same_wording(ours, right):
         return float(bool(right.full))
     read_choices = [parse_answer(choice) for choice in choices]
     index = find_choice(right, read_choices)
@@ -97,14 +97,15 @@ def score_numeric(prediction: str | None, gold: str, choices: Sequence[str] = ()
     """
     if score_exact(prediction, gold, choices):
         return 1.0
-    index = find_choice(parse_answer(gold), [parse_answer(choice) for choice in choices])
-    right_text = gold if index is None else choices[index]
+    if prediction is None:
+        return 0.0
+    index = find_choice(parse_answer(gold, len(choices)), [parse_answer(choice) for choice in choices])
     ours, right = (
-        None if text is None else parse_quantity(parse_answer(text).full) for text in (prediction, right_text)
+        parse_quantity(strip_answer(text)) for text in (prediction, gold if index is None else choices[index])
     )
     if ours is None or right is None or not ours.agrees_with(right):
         return 0.0
-    options = [parse_quantity(parse_answer(text).full) for text in choices]
+    options = [parse_quantity(strip_answer(text)) for text in choices]
     return float(sum(option is not None and ours.agrees_with(option) for option in options) < 2)
 
 
