@@ -137,7 +137,7 @@ def parse_answer(text: str, choices: int = 0) -> Answer:
 def strip_answer(text: str) -> str:
     """The answer in plain characters, without what is wrapped around it. Letters keep their case."""
     plain = _collapse_white_space(to_plain_characters(text))
-    return _strip_around_answer(_LAYOUT.sub("", _find_last_box(plain) or plain))
+    return _strip_around_answer(_LAYOUT.sub("", _find_last_box(plain) or plain).replace(r"\ ", " "))
 
 
 def _find_last_box(text: str) -> str | None:
