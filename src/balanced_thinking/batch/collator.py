@@ -26,6 +26,7 @@ from balanced_thinking.batch.messages import row_images, to_prompt_completion
 from balanced_thinking.batch.picture_rules import REFUSALS, check_picture_size
 from balanced_thinking.batch.pictures import CachedImageProcessor, order_by_sample, refuse_unsuited_cache
 from balanced_thinking.batch.rendering import RenderedRow, RowRenderer
+from balanced_thinking.batch.turn_end import ensure_pad_token
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.images import decode_rgb, image_size, open_image, picture_name
 from balanced_thinking.packing.layout import PackingLayout, best_fit_decreasing
@@ -111,7 +112,7 @@ class ScaleCollator:
         always_image: bool = False,
         image_cache: ImageCache | None = None,
     ) -> None:
-        self.processor, self.tokenizer = processor, getattr(processor, "tokenizer", processor)
+        self.processor, self.tokenizer = processor, ensure_pad_token(getattr(processor, "tokenizer", processor))
         self.renderer = RowRenderer(processor, reasoning_format)
         self.completions = CompletionEncoder(self.tokenizer, self.renderer.format, max_length, overflow)
         self.pad_to_multiple_of, self.packing = pad_to_multiple_of, packing
@@ -295,6 +296,6 @@ class ScaleCollator:
         return rope_index(**padded)
 
     def _pad_rows(self, rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
-        length, multiple = max(map(len, rows)), self.pad_to_multiple_of or 1
-        length = -(-length // multiple) * multiple
+        multiple = self.pad_to_multiple_of or 1
+        length = -(-max(map(len, rows)) // multiple) * multiple
         return torch.tensor([[*row, *[filler] * (length - len(row))] for row in rows], dtype=torch.long)

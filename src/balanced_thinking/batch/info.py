@@ -64,3 +64,16 @@ class BatchInfo:
         """Tokens of all samples of packed rows, as a scalar on their device."""
         assert self.token_indices is not None, "padded rows have an attention_mask"
         return (self.token_indices >= 0).sum() + len(self.token_indices)  # each sample's first token has no index
+
+
+def segments_of_targets(batch: Mapping[str, Any]) -> Tensor:
+    """(B, L - 1) the segment of each token that a batch predicts.
+
+    Raises ValueError for a batch of a collator that does not say which token belongs to which segment.
+    """
+    if "segment_ids" not in batch:
+        raise ValueError(
+            f"the batch has no segment_ids (it has {', '.join(batch)}); leave data_collator out, or have it add what "
+            "balanced_thinking.segments.label_segments gives"
+        )
+    return batch["segment_ids"][:, 1:]

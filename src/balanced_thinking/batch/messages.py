@@ -69,6 +69,14 @@ def template_messages(messages: Sequence[Mapping[str, Any]], images: int | None,
     _refuse_other_media(plain, row_id)
     if images is None:
         return [_with_text_content(message, row_id) for message in plain]
+    contents = [content for message in plain if isinstance(content := message.get("content"), list | tuple)]
+    places = sum(part.get("type") == "image" for content in contents for part in content)
+    if places not in (0, images):
+        raise RowError(
+            f"sample {row_id} has {places} places for pictures in its messages and {images} pictures; expected a "
+            "picture for each place, in the column `images`",
+            "image_count",
+        )
     try:
         return prepare_multimodal_messages(plain, images=["image"] * images)
     except (ValueError, KeyError) as error:

@@ -116,3 +116,14 @@ def describe_added_stop(end: TurnEnd, tokenizer: Any) -> str:
         f"the chat template ends a turn with {end.token!r}, which neither eos_token ({tokenizer.eos_token!r}) nor "
         "generation_config names: it is added to the tokens at which generation stops"
     )
+
+
+def ensure_pad_token(tokenizer: Any, token: str | None = None) -> Any:
+    """The tokenizer with this token for padding; without one it keeps its own, else takes its end token, as in TRL.
+
+    Padding is masked and never a target. Raises ValueError for a token that the vocabulary does not have.
+    """
+    if token is not None and token not in tokenizer.get_vocab():
+        raise ValueError(f"pad_token is {token!r}, which the tokenizer does not have; expected one of its tokens")
+    tokenizer.pad_token = token or tokenizer.pad_token or tokenizer.eos_token
+    return tokenizer

@@ -26,6 +26,7 @@ _TYPE_NAMES = {
 _EXAMPLES = {dict: "'{key: value}'", list: "'[a, b]'"}
 _LONGEST = 500  # characters of a value that a message shows
 _MOST_SHOWN = 15  # choices that a message lists
+_EXPONENT = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+")
 _COMMAS = re.compile(r"[\w.-]+(?:\s*,\s*[\w.-]+)+")
 
 # What a field allows: types, `Choices`, and the names of types that only their library can check.
@@ -99,6 +100,8 @@ def drop_redundant_str(kinds: typing.Iterable[Any]) -> AdmittedTypes:
 def convert_value(name: str, value: Any, kinds: AdmittedTypes) -> Any:
     """The value as one of the types. Raises RecipeError if it fits none; an unknown type accepts any value."""
     choices = [one for kind in kinds if isinstance(kind, Choices) for one in kind.values]
+    if isinstance(value, Mapping) and dict in kinds and name.endswith("kwargs"):
+        return {key: _read_number(one) for key, one in value.items()}
     if isinstance(value, bool) and not {bool, value} & {*kinds, *choices} and (str in kinds or "no" in choices):
         value = "yes" if value else "no"  # YAML reads `save_strategy: no` as false
     if type(value) in kinds - {str} or value in choices:
@@ -123,6 +126,11 @@ def _describe_expected(value: Any, kinds: AdmittedTypes, choices: list[Any]) -> 
     fix = ": put it in quotes" if str in kinds else ""
     example = next((f", such as {text}" for kind, text in _EXAMPLES.items() if kind in kinds), "")
     return f"; expected {' or '.join(names)}{fix or example}"
+
+
+def _read_number(value: Any) -> Any:
+    """A value in a mapping; `1e-6`, which YAML reads as text, is a number. A decimal point alone may be a version."""
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
 
 
 def _parse_item(text: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
@@ -22,8 +22,23 @@ _GENERATED = ("accuracy", "malformed")
 
 
 def higher_is_better(metric: str | None) -> bool | None:
-    """Whether a higher value of `metric_for_best_model` is better; None where it is none of ours."""
-    return EVALUATED.get((metric or "").removeprefix("eval_"))
+    """Whether a higher value of `metric_for_best_model` is better; None where it is none of ours.
+
+    Of several data sets a metric has the set's name in front: `a_answer_nll`.
+    """
+    name = (metric or "").removeprefix("eval_")
+    ends = [known for known in EVALUATED if name == known or name.endswith(f"_{known}")]
+    return EVALUATED[max(ends, key=len)] if ends else None
+
+
+def check_metric_of_sets(metric: str | None, sets: Collection[str]) -> None:
+    """Raises ValueError for a metric that each of several validation sets has: their values would be compared."""
+    name = (metric or "").removeprefix("eval_")
+    if len(sets) > 1 and name in EVALUATED:
+        raise ValueError(
+            f"metric_for_best_model is {metric!r}, but there are {len(sets)} validation sets, which all have it; name "
+            f"one of: {', '.join(f'{one}_{name}' for one in sets)}"
+        )
 
 
 def check_best(stage: str, arguments: Mapping[str, Any]) -> None:

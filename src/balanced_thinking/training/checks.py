@@ -31,6 +31,16 @@ _NEEDS = {
 
 # Part of an optimizer's name -> its package; the first match counts.
 _OPTIMIZERS = (
+    ("galore", "galore_torch"),
+    ("apollo", "apollo_torch"),
+    ("lomo", "lomo_optim"),
+    ("grokadamw", "grokadamw"),
+    ("stable_adamw", "optimi"),
+    ("schedule_free", "schedulefree"),
+    ("npu", "torch_npu"),
+    ("apex", "apex"),
+    ("xla", "torch_xla"),
+    ("anyprecision", "torchdistx"),
     ("torch_4bit", "torchao"),
     ("torch_8bit", "torchao"),
     ("bnb", "bitsandbytes"),
@@ -39,6 +49,8 @@ _OPTIMIZERS = (
     ("lion", "bitsandbytes"),
     ("ademamix", "bitsandbytes"),
 )
+_DISTRIBUTIONS = {"optimi": "torch-optimi"}  # where the distribution has another name than the package
+_LAYERWISE = ("galore_torch", "apollo_torch")
 _DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 _DTYPE_SYNONYMS = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
 _PAIRS = re.compile(r"\s*\w+\s*=[^,=]+(,\s*\w+\s*=[^,=]+)*")
@@ -135,7 +147,13 @@ def _check_texts(arguments: Mapping[str, Any]) -> None:
         raise RecipeError(f"chat_template_path is {template!r}; there is no such file")
     package = next((package for part, package in _OPTIMIZERS if part in arguments.get("optim", "")), None)
     if package is not None and find_spec(package) is None:
-        raise RecipeError(f"optim is {arguments['optim']!r}, but {package} is not installed: pip install {package}")
+        name = _DISTRIBUTIONS.get(package, package.replace("_", "-"))
+        raise RecipeError(f"optim is {arguments['optim']!r}, but {package} is not installed: pip install {name}")
+    if package in _LAYERWISE and not arguments.get("optim_target_modules"):
+        raise RecipeError(
+            f"optim is {arguments['optim']!r}, which needs the layers that it works on; set optim_target_modules, such "
+            "as --optim_target_modules all-linear"
+        )
 
 
 def _check_model_options(options: Mapping[str, Any]) -> None:

@@ -44,6 +44,7 @@ from balanced_thinking.training.reference_state import ReferenceState
 from balanced_thinking.training.reward_watch import RewardWatch, refuse_nonfinite_generation
 from balanced_thinking.training.rewards import make_rewards
 from balanced_thinking.training.safety import SafeTrainer
+from balanced_thinking.training.sft_config import refuse_other_config
 
 logger = logging.getLogger(__name__)
 _ROW_IDS = "row_ids"  # in TRL's batches, which their forward does not read
@@ -71,7 +72,8 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
         processing_class: Any = None,
         **kwargs: Any,
     ) -> None:
-        args = args or ScaleGRPOConfig()
+        args = ScaleGRPOConfig() if args is None else args
+        refuse_other_config(args, ScaleGRPOConfig)
         given = args.reward_weights
         if reward_funcs is None:
             reward_funcs = _named_rewards(args, processing_class)

@@ -27,6 +27,7 @@ def make_lora_config(model: Any, lora: Mapping[str, Any], checkpoint: str | None
     lacks a part that is named.
     """
     _check_target_modules(model, lora)
+    _check_saved_modules(model, lora)
     arguments = {name: value for name, value in lora.items() if name != "targets"}
     if names_layers(lora):
         return LoraConfig(task_type="CAUSAL_LM", **arguments)
@@ -97,6 +98,19 @@ def _check_target_modules(model: Any, lora: Mapping[str, Any]) -> None:
     if isinstance(targets, str) or len(missing) == len(targets):
         raise RecipeError(f"{found}; known: {ALL_LINEAR}, {', '.join(layers)}; or set lora.targets: language instead")
     logger.warning("%s; it is ignored", found)
+
+
+def _check_saved_modules(model: Any, lora: Mapping[str, Any]) -> None:
+    """Raises RecipeError for a name in `modules_to_save` that no module has: PEFT would train nothing there."""
+    last_names = {name.rpartition(".")[2] for name, _ in model.named_modules() if name}
+    wanted = lora.get("modules_to_save") or []
+    for name in [wanted] if isinstance(wanted, str) else wanted:
+        if not any(one == name or one.endswith(f".{name}") for one, _ in model.named_modules()):
+            known = sorted(last for last in last_names if not last.isdecimal())
+            raise RecipeError(
+                f"lora.modules_to_save has {name!r}{did_you_mean(name, known)}, but no module has this name, "
+                f"so nothing would be trained; known: {', '.join(known)}"
+            )
 
 
 def _warn_of_picture_half(model: Any) -> None:

@@ -192,3 +192,12 @@ def _fill_older_sums(sums: torch.Tensor) -> torch.Tensor:
             sums[_ENTROPIES_ONCE:],
         ]
     )
+
+
+def refuse_all_dropped(logs: Sequence[Mapping[str, Any]], max_length: int | None) -> None:
+    """Raises ValueError if a training's log says that every sample was left out."""
+    if any(row.get("dropped") for row in logs) and not any("answer_nll" in row for row in logs):
+        raise ValueError(
+            f"no sample was used for training: each is longer than max_length={max_length}, or a bad row that is "
+            "dropped. Raise max_length or set overflow=trim_think; `balanced inspect` with --model lists bad rows"
+        )

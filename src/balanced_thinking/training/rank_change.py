@@ -51,7 +51,14 @@ def refuse_other_division(checkpoint: str, args: Any) -> None:
     """Raises RecipeError where the next steps would not be those of the ranks that wrote the checkpoint."""
     about = read_about(Path(checkpoint))
     ranks, samples, now = about.get("world_size"), about.get("step_samples"), count_step_samples(args)
-    if ranks is None or ranks == args.world_size:
+    if ranks is None:
+        return
+    if ranks == args.world_size:
+        if samples not in (None, now):
+            raise RecipeError(
+                f"{Path(checkpoint).name} has steps of {samples} samples, and now a step has {now}, so that rows would "
+                "be left out or seen twice; set per_device_train_batch_size and gradient_accumulation_steps as before"
+            )
         return
     place, written = Path(checkpoint).name, f"{ranks} rank{'s' if ranks > 1 else ''}"
     if args.deepspeed is not None or getattr(args, "deepspeed_plugin", None) is not None:

@@ -125,8 +125,6 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
         data.write_record(out)
     with trainer.stop_on_signals(began, _describe_continuation(recipe, out, args)):
         trainer.train(resume_from_checkpoint=checkpoint)
-        if recipe.stage == "sft":
-            _refuse_all_dropped(trainer.state.log_history, args)
         spent = clock.time_spent()
         save_final_model(trainer, loaded, files.model)
         conclude_health(trainer.state, str(files.model))
@@ -143,7 +141,7 @@ class _Start(NamedTuple):
     trainer: Any
 
 
-def _make_trainer(recipe: Recipe, args: Any, data: CheckedData, files: RunFiles, checkpoint: Path | None) -> _Start:
+def _make_trainer(recipe: Recipe, args: Any, data: CheckedData, files: RunFiles, checkpoint: str | None) -> _Start:
     """The model, with the adapter of the recipe, in its stage's trainer."""
     loaded = load_training_model(recipe, args, files.folder)
     adapter = None
@@ -250,12 +248,3 @@ def _training_totals(trainer: Any, spent: Clock) -> dict[str, Any]:
         "skipped_updates": skipped_updates(state) or None,
         "stopped_early": has_stopped_early(state, getattr(trainer.args, "early_stopping_patience", None)) or None,
     }
-
-
-def _refuse_all_dropped(logs: list[dict[str, Any]], args: Any) -> None:
-    """Raises ValueError if every sample was left out."""
-    if any(row.get("dropped") for row in logs) and not any("answer_nll" in row for row in logs):
-        raise ValueError(
-            f"no sample was used for training: each is longer than max_length={args.max_length}, or a bad row that is "
-            "dropped. Raise max_length or set overflow=trim_think; `balanced inspect` with --model lists bad rows"
-        )

@@ -15,7 +15,8 @@ from trl import SFTTrainer
 
 from balanced_thinking.batch.collator import ImageCache, ScaleCollator
 from balanced_thinking.batch.feeding import OneBatchAhead, keep_batches_on_host
-from balanced_thinking.batch.info import BATCH_INFO, CLOSING_TAGS, BatchInfo
+from balanced_thinking.batch.info import BATCH_INFO, CLOSING_TAGS, BatchInfo, segments_of_targets
+from balanced_thinking.batch.turn_end import ensure_pad_token
 from balanced_thinking.data.rows import ANSWER_FEATURES
 from balanced_thinking.loss.schedules import FlatteningRule
 from balanced_thinking.loss.weightings import Progress, StepWeights
@@ -32,13 +33,12 @@ from balanced_thinking.training.changes import ABOUT_WEIGHTING, check_weighting
 from balanced_thinking.training.early_stopping import EarlyStopping
 from balanced_thinking.training.gradient_norm import MatchedGradientNorm
 from balanced_thinking.training.head import FullPrecisionLoss, attach_weighted_head, check_weighted_head
-from balanced_thinking.training.metrics import SegmentTotals
+from balanced_thinking.training.metrics import SegmentTotals, refuse_all_dropped
 from balanced_thinking.training.packing import choose_packing
 from balanced_thinking.training.safety import SafeTrainer, refuse_split_examples
 from balanced_thinking.training.sample_order import make_sampler
 from balanced_thinking.training.sft_config import (
     ScaleSFTConfig,
-    refuse_offloading_without_gpu,
     refuse_unusable_arguments,
 )
 from balanced_thinking.training.sharded import refuse_quantized_shards
@@ -69,11 +69,8 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         processing_class: Any = None,
         **kwargs: Any,
     ) -> None:
-        args = args or ScaleSFTConfig()
-        refuse_unusable_arguments(kwargs)
-        refuse_offloading_without_gpu(args)
-        if data_collator is not None and args.packing:
-            raise ValueError("packing=True works in our own collator only; leave packing or data_collator out")
+        args = ScaleSFTConfig() if args is None else args
+        refuse_unusable_arguments(model, args, data_collator, kwargs)
         # TRL packs before the collator, and text only. Ours packs in the collator, images too.
         packing, args.packing = args.packing, False
         try:
@@ -83,11 +80,8 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
             args.packing = packing
         refuse_split_examples(self.accelerator.parallelism_config)
         if getattr(self, "aux_loss_enabled", False):
-            raise ValueError(
-                "the model's router loss cannot be exact with segment weights; set router_aux_loss_coef=0.0"
-            )
-        unwrapped = self.accelerator.unwrap_model(self.model)
-        base = without_adapter(unwrapped)
+            raise ValueError("a router loss cannot be exact with segment weights; set router_aux_loss_coef=0.0")
+        base = without_adapter(self.accelerator.unwrap_model(self.model))
         if self._is_sharded():
             refuse_quantized_shards(quantization_of(base))
         self._packing = choose_packing(base, args.pack_tokens, self.accelerator) if args.packing else None
@@ -108,6 +102,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
 
     def _make_collator(self, base: Any) -> ScaleCollator:
         args = self.args
+        ensure_pad_token(getattr(self.processing_class, "tokenizer", self.processing_class), args.pad_token)
         collator = ScaleCollator(
             self.processing_class,
             args.reasoning_format,
@@ -201,7 +196,9 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with self._attention():
-            return super().train(*args, **kwargs)
+            found = super().train(*args, **kwargs)
+        refuse_all_dropped(self.state.log_history, self.args.max_length)
+        return found
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -210,10 +207,10 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         totals = self._totals["train" if training else "eval"]
         totals.start_clock()
         inputs = dict(inputs)
-        info, row_segments = BatchInfo.from_batch(inputs), inputs.pop("segment_ids")[:, 1:]
+        info, row_segments = BatchInfo.from_batch(inputs), segments_of_targets(inputs)
         info = info.to(row_segments.device)
         factors = self.weigher.find_factors(inputs, info) if training else None
-        for name in (BATCH_INFO, CLOSING_TAGS):
+        for name in (BATCH_INFO, CLOSING_TAGS, "segment_ids"):
             inputs.pop(name, None)
         segments = info.unpack_samples(row_segments)
         if not training:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from peft import PeftModel
 from trl import SFTConfig
 
-from balanced_thinking.training.best_checks import higher_is_better
+from balanced_thinking.training.best_checks import check_metric_of_sets, higher_is_better
 from balanced_thinking.training.options import ScaleSFTOptions
 from balanced_thinking.training.safety import set_device_defaults
 
@@ -49,6 +51,11 @@ class ScaleSFTConfig(ScaleSFTOptions, SFTConfig):
             "assistant_only_loss": (self.assistant_only_loss, f"{completions}; set false"),
             "completion_only_loss": (self.completion_only_loss is False, f"{completions}; leave it out"),
             "use_liger_kernel": (self.use_liger_kernel, "it replaces the forward of the weighted head; set false"),
+            "auto_find_batch_size": (self.auto_find_batch_size, "steps would shrink; a recipe has auto_batch for it"),
+            "shuffle_dataset": (
+                self.shuffle_dataset,
+                "the sampler shuffles; set false, and shuffle a stream itself",
+            ),
             "router_aux_loss_coef": (bool(self.router_aux_loss_coef), "it is a mean per micro-batch; set 0"),
         }
         for name, (found, why) in refused.items():
@@ -56,15 +63,39 @@ class ScaleSFTConfig(ScaleSFTOptions, SFTConfig):
                 raise ValueError(f"{name}={getattr(self, name)!r} cannot be exact with segment weights: {why}")
 
 
-def refuse_unusable_arguments(arguments: dict[str, Any]) -> None:
-    """Raises ValueError for arguments of TRL's trainer that cannot work with segments."""
+def refuse_other_config(args: Any, expected: type) -> None:
+    """Raises TypeError for the config of another trainer, such as TRL's own."""
+    if not isinstance(args, expected):
+        raise TypeError(
+            f"args is a {type(args).__name__}; expected a {expected.__name__}, which takes the same options and more"
+        )
+
+
+def refuse_unusable_arguments(model: Any, args: Any, data_collator: Any, arguments: Mapping[str, Any]) -> None:
+    """Raises for what a trainer with segments cannot be constructed from.
+
+    TypeError for the config of another trainer; ValueError for the other arguments of TRL's trainer, a model that has
+    an adapter already, and what this machine or the data cannot give.
+    """
+    refuse_other_config(args, ScaleSFTConfig)
     for name, why in (("compute_loss_func", "replaces the weighted loss"), ("formatting_func", "hides the segments")):
         if arguments.get(name) is not None:
             raise ValueError(f"{name} {why}; leave it out, or use trl.SFTTrainer")
-    if getattr(arguments.get("peft_config"), "is_prompt_learning", False):
-        raise ValueError(
-            "peft_config adds virtual tokens to the prompt, which have no segment; use LoRA or full fine-tuning"
-        )
+    for name, adapter in (("peft_config", arguments.get("peft_config")), ("model", _own_adapter(model))):
+        if getattr(adapter, "is_prompt_learning", False):
+            raise ValueError(
+                f"{name} adds virtual tokens to the prompt, which have no segment; use LoRA or full fine-tuning"
+            )
+    if isinstance(sets := arguments.get("eval_dataset"), Mapping):
+        check_metric_of_sets(args.metric_for_best_model, sets)
+    refuse_offloading_without_gpu(args)
+    if data_collator is not None and args.packing:
+        raise ValueError("packing=True works in our own collator only; leave packing or data_collator out")
+
+
+def _own_adapter(model: Any) -> Any:
+    """The configuration of the adapter that a model has already; None without one."""
+    return getattr(model, "active_peft_config", None) if isinstance(model, PeftModel) else None
 
 
 def refuse_offloading_without_gpu(args: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,9 @@ from balanced_thinking.training.safety import (
 )
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig, refuse_offloading_without_gpu
+
+# What the trainer gives to every schedule.
+_OF_THE_TRAINING = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
 
 
 class StageClasses(NamedTuple):
@@ -58,12 +61,20 @@ def training_arguments(recipe: Recipe, out: Path) -> Any:
 
 
 def _check_scheduler(args: Any) -> None:
-    """Raises RecipeError for a key that the learning rate's schedule does not take."""
+    """Raises RecipeError for a key that the learning rate's schedule does not take, and for one that it lacks."""
+    schedule, given = args.lr_scheduler_type.value, args.lr_scheduler_kwargs or {}
     taken = signature(TYPE_TO_SCHEDULER_FUNCTION[args.lr_scheduler_type]).parameters
-    for key in args.lr_scheduler_kwargs or {}:
+    for key in given:
         if key not in taken:
-            known = ", ".join(name for name in taken if name not in ("optimizer", "num_warmup_steps"))
+            known = ", ".join(name for name in taken if name not in _OF_THE_TRAINING)
             raise RecipeError(
                 f"lr_scheduler_kwargs has the key {key!r}{did_you_mean(key, taken)}, which the schedule "
-                f"{args.lr_scheduler_type.value} does not take; known: {known}"
+                f"{schedule} does not take; known: {known}"
+            )
+    needed = [name for name, p in taken.items() if p.default is Parameter.empty and name not in _OF_THE_TRAINING]
+    needed += [] if {"min_lr", "min_lr_rate"} & {*given} or not schedule.endswith("with_min_lr") else ["min_lr_rate"]
+    for name in needed:
+        if name not in given:
+            raise RecipeError(
+                f"lr_scheduler_type is {schedule!r}, which needs {name}; set --lr_scheduler_kwargs.{name} VALUE"
             )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from balanced_thinking.batch.info import BATCH_INFO, CLOSING_TAGS, BatchInfo
+from balanced_thinking.batch.info import BATCH_INFO, CLOSING_TAGS, BatchInfo, segments_of_targets
 from balanced_thinking.loss.weightings import WEIGHTINGS, Progress, StepWeights, evaluation_weights
 from balanced_thinking.loss.weights import (
     closing_tag_factors,
@@ -93,7 +93,7 @@ class TokenWeigher:
 
         Also notes in the batch how many supervised tokens each segment has.
         """
-        info, segments = BatchInfo.from_batch(batch), batch["segment_ids"][:, 1:]
+        info, segments = BatchInfo.from_batch(batch), segments_of_targets(batch)
         samples, factors = info.unpack_samples(segments), self.find_factors(batch, info)
         # A user's own collator may have labels that differ from segments.
         if torch.equal(batch["labels"][:, 1:] != -100, segments != IGNORE):

@@ -1,0 +1,171 @@
+"""What a user of TRL would try first: it works, or is refused in one sentence before the first step."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from trl import SFTConfig
+
+from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.training.best_checks import higher_is_better
+from balanced_thinking.training.lora import make_lora_config
+from balanced_thinking.training.recipe import Recipe
+from balanced_thinking.training.sft import ScaleSFTTrainer
+from balanced_thinking.training.stages import training_arguments
+from tests.tiny_training import QUIET, config, logged, trainer
+
+
+@pytest.fixture(scope="module")
+def text_rows(world_rows: Dataset) -> Dataset:
+    return world_rows.remove_columns("images")
+
+
+def test_a_config_of_trl_is_refused_by_name(text_rows: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="args is a SFTConfig; expected a ScaleSFTConfig"):
+        trainer("qwen2", text_rows, SFTConfig(str(tmp_path), **QUIET))
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"auto_find_batch_size": True}, "auto_find_batch_size=True cannot be exact"),
+        ({"shuffle_dataset": True}, "shuffle_dataset=True cannot be exact.*the sampler shuffles"),
+    ],
+)
+def test_what_would_do_nothing_or_change_a_step_is_refused(option: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=said):
+        config(tmp_path, **option)
+
+
+@pytest.mark.parametrize("kind", [PromptTuningConfig, PrefixTuningConfig])
+def test_a_model_with_virtual_tokens_is_refused(kind: type, text_rows: Dataset, tmp_path: Path) -> None:
+    model, tokenizer = build_tiny("qwen2")
+    adapted = get_peft_model(model, kind(task_type="CAUSAL_LM", num_virtual_tokens=2))
+    with pytest.raises(ValueError, match="model adds virtual tokens to the prompt, which have no segment"):
+        ScaleSFTTrainer(adapted, config(tmp_path), train_dataset=text_rows, processing_class=tokenizer)
+
+
+def test_a_tokenizer_without_a_padding_token_trains_as_with_one(text_rows: Dataset, tmp_path: Path) -> None:
+    found = []
+    for pad in (None, "<|endoftext|>"):
+        model, tokenizer = build_tiny("qwen2")
+        tokenizer.pad_token = pad
+        run = ScaleSFTTrainer(model, config(tmp_path), train_dataset=text_rows, processing_class=tokenizer)
+        run.train()
+        found.append(logged(run, "loss"))
+        assert tokenizer.pad_token == pad or pad is None
+    assert found[0] == found[1]
+
+
+def test_the_padding_token_of_the_config_is_used(text_rows: Dataset, tmp_path: Path) -> None:
+    run = trainer("qwen2", text_rows, config(tmp_path, pad_token="<|im_start|>"))
+    assert run.processing_class.pad_token == "<|im_start|>"
+    with pytest.raises(ValueError, match="pad_token is '<none>', which the tokenizer does not have"):
+        trainer("qwen2", text_rows, config(tmp_path, pad_token="<none>"))
+
+
+def test_a_training_that_used_no_sample_is_an_error(text_rows: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no sample was used for training: each is longer than max_length=8"):
+        trainer("qwen2", text_rows, config(tmp_path, max_length=8, overflow="drop")).train()
+
+
+def test_a_collator_without_segments_is_named(text_rows: Dataset, tmp_path: Path) -> None:
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = run.own(rows)
+        batch.pop("segment_ids")
+        return batch
+
+    run = trainer("qwen2", text_rows, config(tmp_path))
+    run.own, run.data_collator = run.data_collator, collate
+    with pytest.raises(ValueError, match=r"the batch has no segment_ids \(it has input_ids, .*label_segments gives"):
+        run.train()
+
+
+def test_pictures_in_messages_without_their_column_are_a_row_error(world_rows: Dataset, tmp_path: Path) -> None:
+    parts = [{"type": "image", "text": None}, {"type": "text", "text": "What is it?"}]
+    reply = [{"type": "text", "text": "<think>A dot.</think><answer>dot</answer>"}]
+    rows = Dataset.from_list(
+        [{"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": reply}], "id": "r1"}] * 8
+    )
+    with pytest.raises(ValueError, match="sample r1 has 1 places for pictures in its messages and 0 pictures"):
+        trainer("qwen2_5_vl", rows, config(tmp_path)).train()
+
+
+@pytest.mark.parametrize(
+    ("metric", "higher"),
+    [
+        ("eval_answer_nll", False),
+        ("a_answer_nll", False),
+        ("eval_easy_set_think_nll", False),
+        ("a_answer_accuracy", True),
+        ("a_accuracy", True),
+        ("hard_malformed", False),
+        ("a_loss", False),
+        ("bleu", None),
+        (None, None),
+    ],
+)
+def test_the_better_direction_of_a_metric_of_one_set(metric: str | None, higher: bool | None) -> None:
+    assert higher_is_better(metric) is higher
+
+
+def test_a_metric_that_several_sets_have_is_refused(text_rows: Dataset, tmp_path: Path) -> None:
+    args = config(tmp_path, eval_strategy="steps", eval_steps=1, metric_for_best_model="answer_nll")
+    with pytest.raises(ValueError, match=r"there are 2 validation sets.*a_answer_nll, b_answer_nll"):
+        trainer("qwen2", text_rows, args, eval_dataset={"a": text_rows, "b": text_rows})
+    trainer("qwen2", text_rows, args, eval_dataset={"a": text_rows})
+
+
+def test_a_resumed_step_of_another_size_is_refused(text_rows: Dataset, tmp_path: Path) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+    trainer("qwen2", text_rows, config(tmp_path, per_device_train_batch_size=2, **saving)).train()
+    again = trainer("qwen2", text_rows, config(tmp_path, per_device_train_batch_size=4, **saving | {"max_steps": 3}))
+    with pytest.raises(RecipeError, match="checkpoint-2 has steps of 2 samples, and now a step has 4"):
+        again.train(resume_from_checkpoint=True)
+    split = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    trainer("qwen2", text_rows, config(tmp_path, **saving | {"max_steps": 3} | split)).train(
+        resume_from_checkpoint=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"optim": "schedule_free_adamw"}, "schedulefree is not installed: pip install schedulefree"),
+        ({"optim": "galore_adamw"}, "galore_torch is not installed: pip install galore-torch"),
+        ({"optim": "galore_adamw_8bit"}, "galore_torch is not installed"),
+        ({"optim": "apollo_adamw"}, "apollo_torch is not installed"),
+        ({"optim": "lomo"}, "lomo_optim is not installed: pip install lomo-optim"),
+        ({"optim": "stable_adamw"}, "optimi is not installed: pip install torch-optimi"),
+        ({"optim": "grokadamw"}, "grokadamw is not installed"),
+        ({"optim": "adamw_torch_npu_fused"}, "torch_npu is not installed"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "needs min_lr_rate; set --lr_scheduler_kwargs.min_lr_rate VALUE"),
+        ({"lr_scheduler_type": "cosine_warmup_with_min_lr"}, "needs min_lr_rate"),
+        ({"lr_scheduler_type": "warmup_stable_decay"}, "needs num_decay_steps"),
+    ],
+)
+def test_what_an_optimizer_or_a_schedule_lacks_is_said_at_once(
+    training: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        training_arguments(Recipe(training={"max_steps": 2, **training}), tmp_path)
+
+
+@pytest.mark.parametrize("value", ["1e-6", "1.0E-6", 1e-6])
+def test_a_number_with_an_exponent_is_one_in_a_mapping_too(value: Any, tmp_path: Path) -> None:
+    options = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": value}}
+    found = training_arguments(Recipe(training=options), tmp_path)
+    assert found.lr_scheduler_kwargs == {"min_lr": 1e-6}
+
+
+def test_a_module_to_save_that_does_not_exist_is_named() -> None:
+    model = build_tiny("qwen2")[0]
+    assert make_lora_config(model, {"r": 4, "modules_to_save": ["lm_head"]}).modules_to_save == ["lm_head"]
+    with pytest.raises(RecipeError, match=r"modules_to_save has 'lm_haed' \(did you mean 'lm_head'\?\)"):
+        make_lora_config(model, {"r": 4, "modules_to_save": ["lm_haed"]})
