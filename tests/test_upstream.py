@@ -33,7 +33,17 @@ NOT_UPSTREAM = {
     "__class__",  # of a layer that an estimate stores in 4 bits
     "MAX_IMAGE_PIXELS",  # of Pillow, while it opens a picture
     *("content_digest", "content_name", "encoded", "epilog", "fieldnames", "filters", "globals", "grads"),
-    *("pre_tokenizer", "normalizer", "decoder", "propagate", "excepthook", "eos_token", "daemon", "MAX_IMAGE_PIXELS"),
+    *(
+        "pre_tokenizer",
+        "normalizer",
+        "decoder",
+        "propagate",
+        "excepthook",
+        "eos_token",
+        "pad_token",
+        "daemon",
+        "MAX_IMAGE_PIXELS",
+    ),
     # of a model that we built ourselves
     *("chat_template", "eos_token_id", "pad_token_id"),
     # of a configuration that we shrink

@@ -76,6 +76,10 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
         refuse_other_config(args, ScaleGRPOConfig)
         given = args.reward_weights
         if reward_funcs is None:
+            if given is not None:
+                raise ValueError(
+                    f"reward_weights is {given}, but no reward_funcs are given; set rewards: {{name: weight}}"
+                )
             reward_funcs = _named_rewards(args, processing_class)
             assert args.rewards is not None  # set by the config
             args.reward_weights = list(map(float, args.rewards.values()))
