@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,22 @@ def test_on_cuda_the_peak_is_the_devices(monkeypatch: pytest.MonkeyPatch) -> Non
     memory.reset_peak()
     assert reset == [0, 1]
     assert memory.peak_mib("cuda:1") == 5
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_memory_is_handed_back_by_a_gpu_that_was_used(monkeypatch: pytest.MonkeyPatch, started: bool) -> None:
+    class Ring:
+        def __init__(self) -> None:
+            self.own = self  # only a collection frees it
+
+    asked, ring = [], Ring()
+    freed = weakref.ref(ring)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: started)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: asked.append(freed()))
+    del ring
+    memory.free_device_memory()
+    assert asked == ([None] if started else []), "emptied after the collection, and only where a GPU is in use"
+    assert freed() is None
 
 
 @pytest.mark.parametrize(

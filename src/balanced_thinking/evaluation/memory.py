@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-import torch
 
 from balanced_thinking.config.errors import BalancedThinkingError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.evaluation.engines.local import LocalEngine
-from balanced_thinking.system.memory import describe_memory_error
+from balanced_thinking.system.memory import describe_memory_error, free_device_memory
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +57,7 @@ class FittingBatches:
                 self._halve(lack, [examples[i] for i in part])
 
     def _halve(self, lack: str, examples: Sequence[Example]) -> None:
-        gc.collect()
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        free_device_memory()
         longest = max(examples, key=lambda example: len(example.question))
         if len(examples) == 1:
             raise EvaluationMemoryError(

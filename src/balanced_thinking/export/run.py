@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from balanced_thinking.models.load import LoadedModel, checkpoint_dtype, load_mo
 from balanced_thinking.models.quantization import read_base_quantization
 from balanced_thinking.runs.staging import write_folder
 from balanced_thinking.system.files import write_atomically
+from balanced_thinking.system.memory import free_device_memory
 
 logger = logging.getLogger(__name__)
 CARD = "README.md"
@@ -96,9 +96,7 @@ def export_model(source: str, out: Path, options: ExportOptions | None = None) -
         check_push(options.push)
     config = read_config(located.config)
     written = _answer_and_write(folder, out, config, options)
-    gc.collect()  # two copies may not fit in the memory
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_device_memory()  # two copies may not fit in it
     rounding = None if options.adapter else compare_with_trained(folder, written.answers, config, options.samples)
     if rounding is not None:
         logger.info("%s", rounding.describe())

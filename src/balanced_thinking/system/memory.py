@@ -1,7 +1,8 @@
-"""Memory: the peak of a part of a process in MiB, of a GPU or of the process itself, and errors for lack of it."""
+"""Memory of a GPU or of the process itself: the peak of a part in MiB, errors for lack of it, and handing it back."""
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from contextlib import suppress
@@ -49,6 +50,15 @@ def peak_mib(device: str = "cpu") -> int:
         return int(psutil.Process().memory_info().peak_wset / 2**20)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
     return int(peak / (2**20 if sys.platform == "darwin" else 2**10))
+
+
+def free_device_memory() -> None:
+    """Collect what nothing refers to any more, and hand back what this leaves in the allocator of a GPU."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def describe_memory_error(error: BaseException) -> str | None:

@@ -7,7 +7,6 @@ MicroBatchTooLargeError ends the training; `training.run` starts it again from t
 from __future__ import annotations
 
 import copy
-import gc
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from datasets import Dataset
 
 from balanced_thinking.batch.info import BatchInfo
 from balanced_thinking.batch.sampling import LengthEstimator
-from balanced_thinking.system.memory import describe_memory_error
+from balanced_thinking.system.memory import describe_memory_error, free_device_memory
 from balanced_thinking.training.auto_batch import Division, MicroBatchTooLargeError
 from balanced_thinking.training.memory_shortage import BatchShape, FittedShapes, Shortage, TrainingMemoryError
 
@@ -102,7 +101,6 @@ class MemoryWatch:
 
     def _end_for_lack(self, lack: str, inputs: Any) -> None:
         """Raises MicroBatchTooLargeError, or TrainingMemoryError where no smaller micro-batch can help."""
-        gc.collect()
         free_device_memory()
         division = Division(self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps)
         shape = self._shape if not isinstance(inputs, dict) else shape_of_batch(inputs, samples=True)
@@ -205,12 +203,6 @@ def shape_of_batch(batch: dict[str, Any], *, samples: bool = False) -> BatchShap
     elif "attention_mask" in batch:
         lengths = batch["attention_mask"].sum(1).tolist()
     return BatchShape(len(ids), ids.shape[1], pictures, info.ids, lengths)
-
-
-def free_device_memory() -> None:
-    """Hand back what a failed step has left in the allocator of a GPU."""
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def read_random_state() -> dict[str, Any]:

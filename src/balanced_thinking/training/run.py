@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from pathlib import Path
 from shlex import quote
@@ -24,7 +23,7 @@ from balanced_thinking.runs.directory import (
     undo_failed_start,
 )
 from balanced_thinking.runs.paths import RunFiles
-from balanced_thinking.system.memory import peak_mib
+from balanced_thinking.system.memory import free_device_memory, peak_mib
 from balanced_thinking.system.process import Clock
 from balanced_thinking.training.auto_batch import (
     MicroBatchTooLargeError,
@@ -43,7 +42,6 @@ from balanced_thinking.training.final_model import is_model_intact, save_final_m
 from balanced_thinking.training.header import StartHeader
 from balanced_thinking.training.health import conclude_health
 from balanced_thinking.training.lora import describe_lora, make_lora_config
-from balanced_thinking.training.memory_watch import free_device_memory
 from balanced_thinking.training.model import keep_adapter_precision, load_training_model
 from balanced_thinking.training.model_checks import hint_untrained_tags, load_training_processor
 from balanced_thinking.training.nonfinite import skipped_updates
@@ -90,7 +88,6 @@ def train(
                 found = str(error)
             # Out of the handler, so that nothing of the failed step is kept alive.
             recipe, resume = divide_smaller(recipe), True
-            gc.collect()
             free_device_memory()
             logger.warning("%s; the run goes on with %s", found, describe_division(recipe))
 
