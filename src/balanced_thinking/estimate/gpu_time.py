@@ -8,6 +8,7 @@ import torch
 
 from balanced_thinking.estimate.plan import OPTIMIZERS, Plan
 from balanced_thinking.estimate.trace import Trace
+from balanced_thinking.models.dtypes import dtype_name
 
 # Shares of the published peaks that training reaches. Assumed: none of them was measured with this package.
 PRODUCT_SHARE = 0.60
@@ -34,8 +35,7 @@ def _seconds(plan: Plan, operation: Any) -> float:
 
 
 def _peak(plan: Plan, dtype: torch.dtype) -> float:
-    name = str(dtype).removeprefix("torch.")
-    return plan.device.peak_flops.get(name, plan.device.peak_flops["float32"])
+    return plan.device.peak_flops.get(dtype_name(dtype), plan.device.peak_flops["float32"])
 
 
 def update_seconds(plan: Plan, model: Any) -> float:

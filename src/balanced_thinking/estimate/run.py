@@ -20,6 +20,7 @@ from balanced_thinking.estimate.step import trace_micro_batch
 from balanced_thinking.estimate.trace import Trace
 from balanced_thinking.estimate.workload import Workload, find_workload
 from balanced_thinking.loss.chunks import CPU_POLICY, AssumedDevice, gpu_policy
+from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.training.dry_run import count_steps
 from balanced_thinking.training.header import count_parameters
 
@@ -191,8 +192,8 @@ def _count_steps(plan: Plan, rows: int | None) -> int | None:
 
 def _list_assumptions(plan: Plan, sketch: Sketch, workload: Workload) -> tuple[str, ...]:
     low = plan.autocast
-    computed = f", computed in {str(low).removeprefix('torch.')}" if low else ""
-    weights = str(plan.weights_dtype).removeprefix("torch.")
+    computed = f", computed in {dtype_name(low)}" if low else ""
+    weights = dtype_name(plan.weights_dtype)
     found = [f"sizes of {plan.recipe.model}: {sketch.source}", *workload.notes]
     found.append(f"weights in {weights}{computed}; optimizer {plan.optimizer}")
     found.append("memory is that of the largest micro-batch looked at; a larger one in the run takes more")

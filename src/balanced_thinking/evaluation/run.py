@@ -19,7 +19,6 @@ from balanced_thinking.evaluation.engines.local import LocalEngine
 from balanced_thinking.evaluation.engines.start import (
     EngineOptions,
     describe_weights,
-    dtype_name,
     loaded_weights_identity,
     read_engine,
     resolve_dtype,
@@ -33,6 +32,7 @@ from balanced_thinking.evaluation.results import answer_task, read_results, refu
 from balanced_thinking.evaluation.resume import evaluation_ranks, hold_results, shared_temporary_folder
 from balanced_thinking.evaluation.task import NOTHING_TO_EVALUATE, Task, load_task_data
 from balanced_thinking.evaluation.training_rows import count_training_rows
+from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.load import LoadedModel, load_processor
 from balanced_thinking.models.weights import refuse_nonfinite
 from balanced_thinking.runs.advice import advise_on_outputs

@@ -20,12 +20,12 @@ from balanced_thinking.export.samples import OwnAnswer, SampleOptions, answer_sa
 from balanced_thinking.export.verify import PlainLoadError, Verification, verify_folder
 from balanced_thinking.export.write import (
     check_space,
-    dtype_name,
     left_out_settings,
     parameter_count,
     write_adapter,
     write_complete,
 )
+from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.find import adapter_base_name, find_model_source, read_json_mapping
 from balanced_thinking.models.load import LoadedModel, checkpoint_dtype, load_model, load_processor
 from balanced_thinking.models.quantization import read_base_quantization

@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import GenerationConfig
 
 from balanced_thinking.export.samples import stop_tokens
@@ -128,8 +127,3 @@ def check_space(model: Any, out: Path) -> None:
 def parameter_count(model: Any) -> int:
     """Parameters, those that are shared once; a quantized one counts by its numbers."""
     return sum(count_numbers(parameter) for parameter in model.parameters())
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """torch.float32 -> `float32`"""
-    return str(dtype).removeprefix("torch.")

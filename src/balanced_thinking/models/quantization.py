@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.models.dtypes import dtype_name
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +96,7 @@ def write_base_quantization(model: Any, folder: Path) -> None:
     if config is None or not (folder / "adapter_config.json").is_file():
         return
     known = config if isinstance(config, Mapping) else config.to_dict()
-    text = json.dumps({_DTYPE: str(model.dtype).removeprefix("torch."), **known}, indent=1, default=str)
+    text = json.dumps({_DTYPE: dtype_name(model.dtype), **known}, indent=1, default=str)
     (folder / QUANTIZATION_FILE).write_text(text + "\n", encoding="utf-8")
 
 

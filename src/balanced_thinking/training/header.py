@@ -11,6 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 from balanced_thinking.data.mixture import describe_data
+from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.parts import count_numbers, short_count
 from balanced_thinking.training.algorithms import describe_algorithm
 from balanced_thinking.training.options import given_segment_options
@@ -28,7 +29,7 @@ class StartHeader(TrainerCallback):
     def __init__(self, recipe: Recipe, trainer: Any, out: Path, dropped: int) -> None:
         self.recipe, self.out, self.dropped = recipe, out, dropped
         self.rows, self.ranks = len(trainer.train_dataset), trainer.accelerator.num_processes
-        self.dtype = str(trainer.model.dtype).removeprefix("torch.")
+        self.dtype = dtype_name(trainer.model.dtype)
         self.parameters = count_parameters(trainer.model)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.find import TINY_PREFIX, TinySize, adapter_base_name, find_model_source
 from balanced_thinking.models.freezing import freeze_parts
 from balanced_thinking.models.load import LoadedModel, ensure_saved, load_model
@@ -70,7 +71,7 @@ def _load_quantized(recipe: Recipe, args: Any, out: Path, options: dict[str, Any
 def describe_quantized(model: Any, name: str) -> str:
     """One line: what is quantized, and what is not."""
     layers = sum(type(module).__name__ in ("Linear4bit", "Linear8bitLt") for module in model.modules())
-    dtype = str(model.dtype).removeprefix("torch.")
+    dtype = dtype_name(model.dtype)
     return (
         f"{name}: {layers} linear layers of the language model in {BITS[name]} bits; its embeddings, norms and head, "
         f"and everything that sees pictures, stay in {dtype}"

@@ -12,6 +12,7 @@ from transformers import set_seed
 
 from balanced_thinking.data.mixture import describe_data
 from balanced_thinking.data.permissions import permit
+from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.load import LoadedModel, ensure_saved
 from balanced_thinking.runs.directory import (
     create_run,
@@ -227,7 +228,7 @@ def _describe_run(recipe: Recipe, args: Any, loaded: LoadedModel, data: CheckedD
         "data": describe_data(recipe.data),
         "own_functions": record_own_functions(recipe.training),
         "device": str(args.device),
-        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "dtype": dtype_name(loaded.model.dtype),
         "examples": len(data.training.rows),
         "dropped": data.training.dropped,
         "validation_dropped": data.validation.dropped if data.validation else 0,

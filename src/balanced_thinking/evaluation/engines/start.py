@@ -18,6 +18,7 @@ from balanced_thinking.evaluation.engines.server import ServerEngine
 from balanced_thinking.evaluation.engines.vllm import VllmEngine
 from balanced_thinking.evaluation.resume import evaluation_ranks
 from balanced_thinking.models.adapters import warn_of_served_adapter
+from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.load import checkpoint_dtype, load_model, load_processor
 from balanced_thinking.models.quantization import check_quantization
 from balanced_thinking.models.weights import refuse_nonfinite_files
@@ -134,8 +135,3 @@ def loaded_weights_identity(model: Any) -> str:
 def describe_weights(options: EngineOptions) -> str:
     """The number type of the weights, as results record it: `float32`, or `float32/nf4` where they are quantized."""
     return options.dtype if options.quantization is None else f"{options.dtype}/{options.quantization}"
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """torch.float32 -> `float32`"""
-    return str(dtype).removeprefix("torch.")
