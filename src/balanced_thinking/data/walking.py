@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from balanced_thinking.system.files import is_folder
+
 _MOST_VISITS = 8  # of one folder, by different links
 
 
@@ -32,14 +34,7 @@ def _walk_level(
     visits[identity] += 1
     for entry in entries:
         if not entry.name.startswith((".", "__")):
-            if not _is_folder(entry):
+            if not is_folder(entry):
                 yield Path(entry.path)
             elif levels > 1:
                 yield from _walk_level(Path(entry.path), levels - 1, (*above, identity), visits)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a circle of links
-        return False

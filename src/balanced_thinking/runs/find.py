@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from balanced_thinking.runs.paths import CONFIG, EVALUATIONS, METRICS, PROVENANCE
+from balanced_thinking.system.files import is_folder
 
 TRAINING_FILES = (CONFIG, PROVENANCE, METRICS)
 RUN_FILES = (*TRAINING_FILES, EVALUATIONS)
@@ -74,15 +75,8 @@ def list_folders(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     with os.scandir(path) as entries:  # which knows without a question to the disk what most entries are
-        names = [entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry)]
+        names = [entry.name for entry in entries if not entry.name.startswith(".") and is_folder(entry)]
     return [path / name for name in sorted(names)]
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a circle of links
-        return False
 
 
 def explain_missing_runs(runs_dir: Path) -> str:

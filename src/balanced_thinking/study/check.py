@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from balanced_thinking.study.worker import missing_parts
 from balanced_thinking.system.text import list_some
 from balanced_thinking.training.recipe import Recipe
 
-_MAX_TITLES = 3  # arms named with a fault that more of them share
+_MAX_TITLES = 3  # arms or nodes named with a fault that more of them share
 # What our code and the libraries raise for arguments and data that cannot be used.
 _FAULTS = (ValueError, TypeError, OSError, ImportError, RuntimeError)
 
@@ -64,10 +64,15 @@ def _find_faults_in_subprocess(study: Study, root: Path, gpu: str) -> list[str]:
 
 def find_faults(study: Study, root: Path) -> list[str]:
     """Every fault once, after the arms that have it."""
-    finder, found = _FaultFinder(), dict[str, list[str]]()
-    for run in study.planned_runs():
-        for fault in finder.faults_of_run(run, root):
-            found.setdefault(fault, []).append(run.title)
+    finder = _FaultFinder()
+    return merge_faults((run.title, fault) for run in study.planned_runs() for fault in finder.faults_of_run(run, root))
+
+
+def merge_faults(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Every fault once, after the titles of what has it. `pairs` are (title, fault)."""
+    found: dict[str, list[str]] = {}
+    for title, fault in pairs:
+        found.setdefault(fault, []).append(title)
     return [f"{list_some(list(dict.fromkeys(titles)), _MAX_TITLES)}: {fault}" for fault, titles in found.items()]
 
 

@@ -1,4 +1,4 @@
-"""Write files atomically and to the disk."""
+"""Write files atomically and to the disk, and recognise folders."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("BALANCED_THINKING_CACHE"):
         return expand_home(chosen)
     return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "balanced-thinking"
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of `os.scandir` is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a circle of links
+        return False
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.config.foreign_json import parse_json
+from balanced_thinking.study.check import merge_faults
 from balanced_thinking.study.executors.code_version import code_differences, describe_code
 from balanced_thinking.study.executors.node_check import PROBE, NodeReport, NodeRequest
 from balanced_thinking.study.executors.on_nodes import NodeProgram, NodeResult
@@ -19,7 +20,6 @@ from balanced_thinking.study.executors.ray_cluster import ClusterError, Node
 from balanced_thinking.study.executors.shared_folder import read_if_there, wait_until
 from balanced_thinking.study.load import to_yaml
 from balanced_thinking.study.plan import Study
-from balanced_thinking.system.text import list_some
 
 logger = logging.getLogger(__name__)
 NODE_SECONDS = 300.0  # for a node to answer: it imports torch from a slow disk
@@ -42,7 +42,7 @@ def check_nodes(study: Study, root: Path, nodes: Sequence[Node], environment: Ma
         requests = {node.identity: _request_for(node, study, probe, token) for node in nodes}
         programs = {node.identity: _program_for(node, requests[node.identity], environment) for node in nodes}
         answers = ask(programs)
-        found = _merge_nodes(
+        found = merge_faults(
             (node.title, fault)
             for node in nodes
             for fault in node_faults(requests[node.identity], answers[node.identity])
@@ -128,11 +128,3 @@ def _read_report(answer: NodeResult) -> NodeReport | None:
         return NodeReport(**values)
     except (IndexError, ValueError, TypeError):
         return None
-
-
-def _merge_nodes(pairs: Iterator[tuple[str, str]]) -> list[str]:
-    """Every fault once, after the nodes that have it."""
-    found: dict[str, list[str]] = {}
-    for title, fault in pairs:
-        found.setdefault(fault, []).append(title)
-    return [f"{list_some(titles, 3)}: {fault}" for fault, titles in found.items()]
