@@ -41,12 +41,13 @@ def write_trace(scene: Scene, question: str, steps: Sequence[str], words: int, e
     `edit` changes single sentences: their wording or their truth.
     """
     end = [edit(sentence) for sentence in (f"the question : {question.replace(' ?', '')} .", *steps)]
-    if _count_words(end) > words:
+    if count_words(end) > words:
         end = end[1:]
-    return " ".join([*_take_sentences(map(edit, _list_facts(scene)), words - _count_words(end)), *end])
+    return " ".join([*_take_sentences(map(edit, _list_facts(scene)), words - count_words(end)), *end])
 
 
-def _count_words(sentences: Sequence[str]) -> int:
+def count_words(sentences: Sequence[str]) -> int:
+    """The number of words in all of them; punctuation stands alone and counts, too."""
     return sum(len(sentence.split()) for sentence in sentences)
 
 

@@ -21,6 +21,7 @@ from balanced_thinking.data.world.sentences import (
     relation_sentence,
 )
 from balanced_thinking.data.world.trace_options import TraceOptions
+from balanced_thinking.data.world.traces import count_words
 from balanced_thinking.data.world_text.descriptions import SWAP_WAYS, Swap, name_swap, swap_cells
 from balanced_thinking.data.world_text.english import say_in_english
 
@@ -94,11 +95,11 @@ def write_reasoning(puzzle: Puzzle, words: int, options: TraceOptions, identity:
     opening = [narrator.choose(OPENINGS).format(goal=puzzle.goal), narrator.choose(READINGS)]
     reading = _read_board(puzzle, narrator)
     last = tell_steps(CONCLUSIONS)
-    if (length := _count_words([*opening, *reading, *last])) + _LEAST_CHECK > words:
+    if (length := count_words([*opening, *reading, *last])) + _LEAST_CHECK > words:
         return " ".join([*(opening if length <= words else ()), *reading, *last])
     first = [*opening, *reading, *tell_steps(TENTATIVE)]
     last = [narrator.choose(REMINDERS).format(goal=puzzle.goal), *last]
-    return " ".join([*first, *_check_board(puzzle, narrator, words - _count_words([*first, *last])), *last])
+    return " ".join([*first, *_check_board(puzzle, narrator, words - count_words([*first, *last])), *last])
 
 
 def _read_board(puzzle: Puzzle, narrator: Narrator) -> list[str]:
@@ -152,7 +153,3 @@ def _list_facts(scene: Scene, narrator: Narrator) -> dict[str, Iterator[str]]:
         "absences": tell(absence_sentence, product(COLORS, SHAPES)),
         "comparisons": tell(comparison_sentence, permutations(GROUPS, 2)),
     }
-
-
-def _count_words(sentences: Sequence[str]) -> int:
-    return sum(len(sentence.split()) for sentence in sentences)
