@@ -16,7 +16,7 @@ from balanced_thinking.cli.output import show_result
 from balanced_thinking.cli.parser import HelpSection, Parser
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
-from balanced_thinking.config.types import admitted_types
+from balanced_thinking.config.types import admitted_types, as_plain_yaml
 from balanced_thinking.runs.directory import hold_run, refuse_existing_run
 from balanced_thinking.runs.paths import RunFiles
 
@@ -97,7 +97,7 @@ def _upstream_sections(stage: str) -> list[HelpSection]:
 def _describe_option(default: Any, text: str) -> dict[str, str]:
     """An option as argparse takes it, with its default in the place of a value's name."""
     return {
-        "metavar": "" if default is MISSING else _as_yaml(default),
+        "metavar": "" if default is MISSING else as_plain_yaml(default),
         "help": text.replace("%%", "%").replace("%", "%%"),
     }
 
@@ -113,11 +113,6 @@ def _describe_fields(schema: type, but: Collection[str] = ()) -> dict[str, dict[
         )
         for f in shown
     }
-
-
-def _as_yaml(value: object) -> str:
-    value = getattr(value, "value", value)  # of an enumeration
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def refuse_unknown_names(overrides: Sequence[tuple[str, str]], options: Sequence[str], stage: str) -> None:

@@ -158,3 +158,9 @@ def format_value(value: Any) -> str:
     except ValueError:  # Python writes no integer of more than 4,300 digits
         return f"a value with more digits than can be shown ({type(value).__name__})"
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}... ({len(shown):,} characters)"
+
+
+def as_plain_yaml(value: object) -> str:
+    """A value as YAML writes it, with a text as it is: true, ten, 5, null; of an enumeration, its value."""
+    value = getattr(value, "value", value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from balanced_thinking.config.types import as_plain_yaml
+
 _DEFAULT_HELP = "As TRL's; null: what the algorithm sets, or else TRL's default."
 
 
@@ -76,9 +78,9 @@ def describe_algorithm(args: Any) -> str | None:
         return None
     sets, lacks = ALGORITHMS[name]
     kept = {key: value for key, value in sets.items() if getattr(args, key) == value}
-    parts = [f"{name}: {', '.join(f'{key} {_shown(value)}' for key, value in kept.items())}"]
+    parts = [f"{name}: {', '.join(f'{key} {as_plain_yaml(value)}' for key, value in kept.items())}"]
     parts += [
-        f"{key} is yours, {_shown(getattr(args, key))} ({name} has {_shown(value)})"
+        f"{key} is yours, {as_plain_yaml(getattr(args, key))} ({name} has {as_plain_yaml(value)})"
         for key, value in sets.items()
         if key not in kept
     ]
@@ -87,7 +89,3 @@ def describe_algorithm(args: Any) -> str | None:
             "with one update a generation no ratio is clipped; raise steps_per_generation or num_iterations for more"
         )
     return "; ".join([*parts, lacks] if lacks else parts)
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
