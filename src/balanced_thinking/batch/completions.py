@@ -11,8 +11,9 @@ from typing import Any
 
 from balanced_thinking.batch.rendering import RenderedRow
 from balanced_thinking.data.bad_rows import RowError
-from balanced_thinking.segments import Parsed, ReasoningFormat, get_format, parse, token_segments
+from balanced_thinking.segments import Parsed, ReasoningFormat, parse, token_segments
 from balanced_thinking.segments.closing import mark_closing_tokens
+from balanced_thinking.segments.parser import actual_format
 from balanced_thinking.segments.trim import OVERFLOW, SENTENCE_GAPS, WORD_GAPS, split_longest_think, trim_think
 
 
@@ -92,7 +93,7 @@ class CompletionEncoder:
 
         Cuts at sentences; at words where no complete sentence fits. None where nothing fits.
         """
-        format = get_format(parsed.format) if self.format.name == "auto" else self.format
+        format = actual_format(parsed, self.format)
         for pattern in (SENTENCE_GAPS, WORD_GAPS):
             units = split_longest_think(parsed, pattern, format)
             best, low, high = None, 1, len(units) - 1

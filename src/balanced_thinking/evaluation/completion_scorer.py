@@ -20,6 +20,7 @@ from balanced_thinking.scoring.completion import (
 )
 from balanced_thinking.scoring.scorers import RAW_OUTPUT_SCORERS, ScorerError, score_against_all
 from balanced_thinking.segments import ANSWER, THINK, Parsed, ReasoningFormat, get_format
+from balanced_thinking.segments.parser import actual_format
 
 
 class CompletionScorer:
@@ -93,5 +94,4 @@ class CompletionScorer:
         )
 
     def _closes_answer(self, parsed: Parsed) -> bool:
-        format = get_format(parsed.format) if self.format.name == "auto" else self.format
-        return ends_with_answer_tag(format) and has_text_after_answer(parsed)
+        return ends_with_answer_tag(actual_format(parsed, self.format)) and has_text_after_answer(parsed)

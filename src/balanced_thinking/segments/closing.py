@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from balanced_thinking.segments.formats import ReasoningFormat, get_format
+from balanced_thinking.segments.formats import ReasoningFormat
 from balanced_thinking.segments.opening import opens_thinking
-from balanced_thinking.segments.parser import Parsed
+from balanced_thinking.segments.parser import Parsed, actual_format
 from balanced_thinking.segments.scan import TagScan, strip_space_and_turn_end
 
 
@@ -24,7 +24,7 @@ def closing_spans(parsed: Parsed, format: ReasoningFormat) -> list[CharSpan]:
     `format` is the one that the text was parsed with; for "auto" what it recognised is used. What a format does not
     mark has no span. Of several blocks of thinking it is the last one that leads to the answer.
     """
-    fmt = get_format(parsed.format) if format.name == "auto" else format
+    fmt = actual_format(parsed, format)
     text, opened = parsed.text, parsed.opened
     scan = TagScan(text, fmt, in_think=bool(opened) and opens_thinking(opened, fmt))
     spans = [CharSpan(*scan.close)] if scan.close else []

@@ -105,6 +105,11 @@ def parse(text: str, format: str | Mapping[str, Any] | ReasoningFormat = "think-
     )
 
 
+def actual_format(parsed: Parsed, asked: ReasoningFormat) -> ReasoningFormat:
+    """The format that a text was parsed with: the one asked for, or for "auto" the one that the parser recognised."""
+    return get_format(parsed.format) if asked.name == "auto" else asked
+
+
 def _find_answer_span(scan: TagScan) -> tuple[int, int] | None:
     if scan.answer is None:
         return None
