@@ -123,13 +123,13 @@ def run_evaluation(arguments: argparse.Namespace) -> Path | None:
     from balanced_thinking.evaluation.engines.start import EngineOptions
 
     engine = EngineOptions(
-        arguments.engine,
-        arguments.server,
-        arguments.served_model,
-        arguments.dtype,
-        tuple(arguments.allow_missing or ()),
-        image_options | read_image_options(arguments.overrides),
-        arguments.quantization,
+        name=arguments.engine,
+        server=arguments.server,
+        served_model=arguments.served_model,
+        dtype=arguments.dtype,
+        allow_missing=tuple(arguments.allow_missing or ()),
+        image_options=image_options | read_image_options(arguments.overrides),
+        quantization=arguments.quantization,
     )
     with permit(outside=arguments.allow_outside):
         return _evaluate_or_plan(arguments, benchmarks, engine)

@@ -172,17 +172,16 @@ def _load_untrained_run(folder: Path, arm: str | None) -> Run:
     """A model that was only evaluated here, such as the base model from which runs start."""
     notes = ["no training files: its answers are compared with those of every seed"]
     evaluations = _load_evaluations(RunFiles(folder), notes)
-    seed = _read_seed(folder, None)
     return Run(
-        arm or folder.resolve().name,
-        seed,
-        folder,
-        {},
-        None,
-        (),
-        evaluations,
-        _hash_config_and_predictions(folder),
-        tuple(notes),
+        arm=arm or folder.resolve().name,
+        seed=_read_seed(folder, None),
+        folder=folder,
+        config={},
+        provenance=None,
+        metrics=(),
+        evaluations=evaluations,
+        hashes=_hash_config_and_predictions(folder),
+        notes=tuple(notes),
     )
 
 

@@ -112,27 +112,22 @@ class NamedReward(ParsedReward):
     def _score_row(
         self, id: object, completion: Completion, row: tuple[str, Sequence[str] | None, Sequence[str] | None]
     ) -> float:
-        try:
-            return self._score_completion(completion, row)
-        except ScorerError as error:
-            raise ScorerError(f"row {id}: {error}") from error
-
-    def _score_completion(
-        self, completion: Completion, row: tuple[str, Sequence[str] | None, Sequence[str] | None]
-    ) -> float:
         parsed, segments, stopped = completion
         answer, choices, alternatives = row
         rollout = Rollout(
-            parsed,
-            segments.count(THINK),
-            answer,
-            tuple(choices or ()),
-            self._scorer,
-            self._think_budget,
-            stopped,
-            tuple(alternatives or ()),
+            parsed=parsed,
+            think_tokens=segments.count(THINK),
+            answer=answer,
+            choices=tuple(choices or ()),
+            scorer=self._scorer,
+            think_budget=self._think_budget,
+            stopped=stopped,
+            alternatives=tuple(alternatives or ()),
         )
-        return self._reward(rollout)
+        try:
+            return self._reward(rollout)
+        except ScorerError as error:
+            raise ScorerError(f"row {id}: {error}") from error
 
 
 def make_rewards(
