@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def read_results(folder: Path) -> Summary | None:
     files = EvaluationFiles(folder)
     if not files.summary.is_file():
         return None
-    return _attach_predictions(read_summary(files), tuple(read_predictions(folder, [])))
+    return replace(read_summary(files), predictions=tuple(read_predictions(folder, [])))
 
 
 def batches_by_length(examples: Sequence[Example], batch_size: int) -> list[list[int]]:
@@ -126,10 +127,6 @@ def summarize(found: Sequence[Prediction], **about: Any) -> Summary:
         predictions=tuple(found),
         **about,
     )
-
-
-def _attach_predictions(summary: Summary, found: tuple[Prediction, ...]) -> Summary:
-    return Summary(**record_values(summary) | {"predictions": found})
 
 
 def _answer_rows(fitting: FittingBatches, task: Task, answers: SavedAnswers) -> Iterator[tuple[int, Row]]:

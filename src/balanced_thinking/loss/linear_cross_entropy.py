@@ -185,10 +185,10 @@ def _check_dtypes_and_devices(tensors: dict[str, Tensor]) -> None:
 
 
 def _check_shapes(tensors: dict[str, Tensor]) -> None:
-    for name, axes in (("hidden_TD", 2), ("head_VD", 2)):
-        if tensors[name].dim() != axes:
+    for name in ("hidden_TD", "head_VD"):
+        if tensors[name].dim() != 2:
             found = tuple(tensors[name].shape)
-            raise ValueError(f"{name} has shape {found}: expected {axes} axes; flatten batch and time first")
+            raise ValueError(f"{name} has shape {found}: expected 2 axes; flatten batch and time first")
     (tokens, width), (vocabulary, _) = tensors["hidden_TD"].shape, tensors["head_VD"].shape
     expected = {"head_VD": (vocabulary, width), "labels_T": (tokens,), "weights_T": (tokens,), "bias_V": (vocabulary,)}
     expected["gated_T"] = (tokens,)

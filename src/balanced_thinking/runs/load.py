@@ -150,9 +150,8 @@ def load_run(folder: Path, arm: str | None = None) -> Run:
         notes.append("no evaluation yet: eval/<data>-<split>/ is missing")
     if provenance and not provenance.finished:
         notes.append("the run has not finished: provenance.json has no end time")
-    if (
-        provenance and provenance.earlier and provenance.train_cpu_seconds is None
-    ):  # recorded since all parts are counted
+    # CPU seconds are recorded since all parts are counted; a run from before that has none.
+    if provenance and provenance.earlier and provenance.train_cpu_seconds is None:
         notes.append("it was stopped and continued: its training time covers the last part only")
     name = arm or (provenance and provenance.arm and provenance.arm[:_LONGEST_NAME]) or folder.resolve().name
     return Run(

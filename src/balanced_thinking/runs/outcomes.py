@@ -14,8 +14,8 @@ RIGHT, TRUNCATED, MALFORMED, SLIP, WRONG = (
     "right reasoning, wrong answer",
     "wrong answer",
 )
-# In the order of the report. Every completion is in exactly one group.
 _LONGEST_ANSWER, _LAST_CHARACTERS = 500, 20_000  # what is searched: a stranger may write megabytes
+# In the order of the report. Every completion is in exactly one group.
 GROUPS = (RIGHT, SLIP, WRONG, MALFORMED, TRUNCATED)
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
@@ -37,9 +37,7 @@ def only_reasoning_is_right(row: Prediction, reasoning_format: str) -> bool:
     A single letter counts only as `option B`: `a` is a word of its own.
     """
     gold, given = row.gold.strip(), (row.prediction or "").strip()
-    if not gold:
-        return False
-    if len(gold) > _LONGEST_ANSWER:
+    if not gold or len(gold) > _LONGEST_ANSWER:
         return False
     think = (parse(row.completion, reasoning_format).think or "")[-_LAST_CHARACTERS:]
     last = next((text for text in reversed(SENTENCE.split(think)) if re.search(r"\w", text)), "")

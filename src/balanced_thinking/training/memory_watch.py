@@ -104,10 +104,8 @@ class MemoryWatch:
         free_device_memory()
         division = Division(self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps)
         shape = self._shape if not isinstance(inputs, dict) else shape_of_batch(inputs, samples=True)
-        longer, option = (
-            self._count_longer(shape),
-            "max_length" if hasattr(self.args, "max_length") else "max_completion_length",
-        )
+        longer = self._count_longer(shape)
+        option = "max_length" if hasattr(self.args, "max_length") else "max_completion_length"
         found = Shortage(lack, self._doing, shape, division, self.fitted, longer, self._other_cure, option)
         if not self.auto_batch or self._other_cure or division.smaller() is None:
             raise TrainingMemoryError(found.describe())

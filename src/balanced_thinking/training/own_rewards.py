@@ -93,10 +93,8 @@ class OwnReward(ParsedReward):
         return f" in line {lines[-1]} of {self.own.file.name}" if lines else ""
 
     def _check_numbers(self, returned: Any, parsed: Sequence[Parsed], ids: Sequence[str]) -> list[float | None]:
-        said, expected = (
-            f"the reward {self.own.name!r}",
-            f"expected a list of {len(parsed)} numbers, one per completion",
-        )
+        said = f"the reward {self.own.name!r}"
+        expected = f"expected a list of {len(parsed)} numbers, one per completion"
         values = returned.tolist() if hasattr(returned, "tolist") else returned  # of torch or NumPy
         if not isinstance(values, list | tuple):
             raise RewardError(f"{said} returned {type(returned).__name__}; {expected}")

@@ -142,6 +142,7 @@ class ServerEngine(Engine):
     def _only_listed_model(self) -> str:
         listed = self._request("/models")
         try:
+            # The empty text raises TypeError for an id that is a list, which can be cut like a text.
             names = [model["id"][:_LONGEST_NAME] + "" for model in listed["data"]]
         except (KeyError, TypeError) as error:
             raise ConnectionError(
