@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.checks import find_written_problems, to_bad_row
@@ -18,7 +18,13 @@ from balanced_thinking.data.load import BenchmarkItems, load_data, load_test_ite
 from balanced_thinking.data.mixture import DataNames, list_parts
 from balanced_thinking.data.registry import resolve_data
 from balanced_thinking.inspection.conclusion import count_conclusions
-from balanced_thinking.inspection.duplicates import Duplicate, find_leaks, find_repeats, fingerprint_example
+from balanced_thinking.inspection.duplicates import (
+    Duplicate,
+    Fingerprint,
+    find_leaks,
+    find_repeats,
+    fingerprint_example,
+)
 from balanced_thinking.inspection.kind import DataKind, LossMeasure, judge_kind
 from balanced_thinking.inspection.lengths import choose_length_measure
 from balanced_thinking.inspection.picture_advice import PictureOption, find_picture_option, find_plain_pictures
@@ -112,40 +118,66 @@ def inspect_data(
     shown = data if isinstance(data, str) else " ".join(part.data for part in list_parts(data))
     measure, unit = choose_length_measure(getattr(processor, "tokenizer", processor))
     compared = tuple(_describe_benchmark(name, items) for name, items in benchmarks.items())
+    checked = _check_examples(loaded.examples, format, processor, max_length)
     samples, fingerprints = [], []
-    examples, bad_rows = _without_tagged(loaded.examples, format)
-    totals: Sequence[int] = [0] * len(examples)
-    option = None
-    if not alone:
-        checked = check_with_model(examples, format, processor, max_length)
-        examples, totals = checked.examples, checked.tokens
-        option = find_picture_option(checked.measured, totals, processor, max_length)
-        bad_rows += checked.bad_rows
-    for example, total in track_progress(list(zip(examples, totals, strict=False)), f"{shown}, {split}"):
+    pairs = list(zip(checked.examples, checked.totals, strict=False))
+    for example, total in track_progress(pairs, f"{shown}, {split}"):
         think, answer = measure(render(example.think, example.answer, format), format) if example.think else (0, 0)
         samples.append(Sample(example, think, answer, total or None))
         fingerprints.append(fingerprint_example(example, with_look_hashes=bool(against)))
-    leaks: list[Duplicate] = []
-    for name, items in benchmarks.items():
-        tests = [fingerprint_example(example) for example in track_progress(items.examples, name)]
-        leaks += find_leaks(fingerprints, tests, name)
+    leaks = _compare_with_benchmarks(fingerprints, benchmarks)
     return Inspection(
         data=shown,
         split=split,
         format=format,
         unit=unit,
         samples=samples,
-        bad_rows=tuple(sorted((*loaded.bad_rows, *bad_rows), key=lambda bad: bad.row)),
-        totals=[total for total in totals if total],
+        bad_rows=tuple(sorted((*loaded.bad_rows, *checked.bad_rows), key=lambda bad: bad.row)),
+        totals=[total for total in checked.totals if total],
         repeats=list(find_repeats(fingerprints)),
         leaks=[leak for leak in leaks if leak.kind != "question_only"],
         shared_questions=[leak for leak in leaks if leak.kind == "question_only"],
-        sizes=[image_size(image) for example in examples for image in example.images],
+        sizes=[image_size(image) for example in checked.examples for image in example.images],
         benchmarks=compared,
-        plain_pictures=find_plain_pictures(examples),
-        picture_option=option,
-        unread_texts=_count_unread_texts(data, examples),
+        plain_pictures=find_plain_pictures(checked.examples),
+        picture_option=checked.picture_option,
+        unread_texts=_count_unread_texts(data, checked.examples),
     )
+
+
+class _CheckedExamples(NamedTuple):
+    """The good examples, and what is wrong with the others.
+
+    `totals` are the tokens of each complete sample, 0 where they were not counted, the good ones first.
+    """
+
+    examples: list[Example]
+    bad_rows: list[BadRow]
+    totals: Sequence[int]
+    picture_option: PictureOption | None = None
+
+
+def _check_examples(
+    examples: Sequence[Example], format: str, processor: Any, max_length: int | None
+) -> _CheckedExamples:
+    """Without a chat template no sample can be written as the model reads it, so only the texts are checked."""
+    good, bad_rows = _without_tagged(examples, format)
+    if not has_chat_template(processor):
+        return _CheckedExamples(good, bad_rows, [0] * len(good))
+    checked = check_with_model(good, format, processor, max_length)
+    option = find_picture_option(checked.measured, checked.tokens, processor, max_length)
+    return _CheckedExamples(checked.examples, [*bad_rows, *checked.bad_rows], checked.tokens, option)
+
+
+def _compare_with_benchmarks(
+    samples: Sequence[Fingerprint], benchmarks: Mapping[str, BenchmarkItems]
+) -> list[Duplicate]:
+    """The samples that are also among a benchmark's test items, or share a question with one."""
+    leaks: list[Duplicate] = []
+    for name, items in benchmarks.items():
+        tests = [fingerprint_example(example) for example in track_progress(items.examples, name)]
+        leaks += find_leaks(samples, tests, name)
+    return leaks
 
 
 def _without_tagged(examples: Sequence[Example], format: str) -> tuple[list[Example], list[BadRow]]:

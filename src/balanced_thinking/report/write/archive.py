@@ -10,7 +10,7 @@ import logging
 import lzma
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from balanced_thinking.config.errors import RecipeError
@@ -35,47 +35,52 @@ def archive_runs(root: Path, folder: Path) -> Path:
     absolute paths are a warning, because they lead nowhere on another machine. Raises RecipeError for the folder of the
     study itself, whose plan and ledger would be replaced.
     """
-    name = root.resolve().name
-    texts: list[str] = []
-
-    def read(path: Path) -> bytes:
-        if path.name == PREDICTIONS:
-            return path.read_bytes()
-        text = path.read_text(encoding="utf-8")
-        for above in {root.resolve().parent, root.absolute().parent} - {Path("/")}:
-            text = re.sub(rf"(?<![\w.:/-]){re.escape(str(above))}/", "runs/", text)
-        texts.append(text)
-        return text.encode()
-
     if folder.resolve() == root.resolve():
         raise RecipeError(f"--archive {folder} is the folder of the study itself; choose another one")
     folder.mkdir(parents=True, exist_ok=True)
     files = StudyFiles(root)
     beside = [path for path in (files.plan, files.ledger) if path.is_file()]
     for path in beside:
-        write_atomically(folder / path.name, read(path).decode())
-    found = [*beside, *_files_of_runs(root)]
-    partial = partial_path(folder / ARCHIVE)
+        write_atomically(folder / path.name, _read_portable(path, root).decode())
+    if absolute := _pack([*beside, *_files_of_runs(root)], root, folder / ARCHIVE):
+        logger.warning(
+            "the archive names absolute paths of this machine, such as %s; write paths in the study relative to the "
+            "folder where it is started",
+            ", ".join(sorted(absolute)[:3]),
+        )
+    return folder / ARCHIVE
+
+
+def _read_portable(path: Path, root: Path) -> bytes:
+    """The file, with `runs` for the folder that holds `root`. Predictions are a model's texts and stay as they are."""
+    if path.name == PREDICTIONS:
+        return path.read_bytes()
+    text = path.read_text(encoding="utf-8")
+    for above in {root.resolve().parent, root.absolute().parent} - {Path("/")}:
+        text = re.sub(rf"(?<![\w.:/-]){re.escape(str(above))}/", "runs/", text)
+    return text.encode()
+
+
+def _pack(paths: Sequence[Path], root: Path, target: Path) -> set[str]:
+    """Write files of `root` to a compressed archive. Returns the absolute paths that they name, predictions aside."""
+    name, absolute = root.resolve().name, set[str]()
+    partial = partial_path(target)
     try:
         with (
             lzma.open(partial, "wb", preset=9 | lzma.PRESET_EXTREME) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
         ):
-            for path in track_progress(found, "packing"):
-                data = read(path)
+            for path in track_progress(paths, "packing"):
+                data = _read_portable(path, root)
+                if path.name != PREDICTIONS:
+                    absolute.update(_ABSOLUTE_PATH.findall(data.decode()))
                 entry = tarfile.TarInfo(f"{name}/{path.relative_to(root).as_posix()}")
                 entry.size, entry.mtime = len(data), _TIME
                 archive.addfile(entry, io.BytesIO(data))
-        partial.replace(folder / ARCHIVE)
+        partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
-    if absolute := sorted({place for text in texts for place in _ABSOLUTE_PATH.findall(text)}):
-        logger.warning(
-            "the archive names absolute paths of this machine, such as %s; write paths in the study relative to the "
-            "folder where it is started",
-            ", ".join(absolute[:3]),
-        )
-    return folder / ARCHIVE
+    return absolute
 
 
 def _files_of_runs(root: Path) -> Iterator[Path]:
