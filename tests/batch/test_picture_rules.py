@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from balanced_thinking.batch.collator import ImageCache, ScaleCollator
-from balanced_thinking.batch.picture_rules import PictureRules, check_picture_size, count_picture_tokens
+from balanced_thinking.batch.picture_rules import PictureRules, check_picture_size, count_picture_tokens, picture_rules
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.models.processor import load_processor
 from balanced_thinking.models.tiny import build_tiny
@@ -134,7 +134,9 @@ def test_a_refused_size_is_named_with_its_cure() -> None:
 
 
 def test_a_tokenizer_has_no_rules() -> None:
-    check_picture_size(build_tiny("qwen2")[1], 300, 1)
+    tokenizer = build_tiny("qwen2")[1]
+    assert picture_rules(tokenizer) is None
+    check_picture_size(tokenizer, 300, 1)  # which a processor refuses, as above
 
 
 @pytest.mark.parametrize("cached", [False, True])

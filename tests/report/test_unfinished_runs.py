@@ -63,21 +63,34 @@ def test_damage_is_a_note(study: Path, file: str, content: str, note: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("file", "content"),
+    ("file", "content", "note"),
     [
-        ("ledger.jsonl", '{"run": "sft/seed-0", "part": ["train"], "wall_seconds": 1}\n'),
-        ("sft/seed-0/eval/world-test/summary.json", '{"n": -5, "correct": -1}'),
+        (
+            "ledger.jsonl",
+            '{"run": "sft/seed-0", "part": ["train"], "wall_seconds": 1}\n',
+            "ledger.jsonl: 1 rows lack a run or a part, or have values of another type",
+        ),
+        (
+            "sft/seed-0/eval/world-test/summary.json",
+            '{"n": -5, "correct": -1}',
+            "sft, seed 0: eval/world-test/summary.json: n is -5 and correct -1",
+        ),
         (
             "sft/seed-0/eval/world-test/predictions.jsonl",
             f'{{"id": "a", "correct": true, "think_tokens": 1{"0" * 400}}}\n',
+            "sft, seed 0: eval/world-test/predictions.jsonl: 1 rows without an id or a verdict",
         ),
     ],
 )
-def test_impossible_values_still_make_a_page(study: Path, file: str, content: str) -> None:
+def test_impossible_values_still_make_a_page_that_names_their_file(
+    study: Path, file: str, content: str, note: str
+) -> None:
     if file.endswith("summary.json"):
         (study / file).with_name("predictions.jsonl").unlink()
     (study / file).write_text(content)
-    report_of(study)
+    text = report_of(study)
+    assert "<html" in text
+    assert note in text
 
 
 def test_runs_without_evaluation_or_metrics_make_a_page(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from balanced_thinking.study.load import make_study
+from balanced_thinking.study.load import make_study, to_yaml
 from balanced_thinking.study.run import StudyError, prepare_folder
 from tests.study.helpers import SMALL, changed, finish
 
@@ -38,7 +38,9 @@ TWO = changed(evaluate={"world": {"splits": ["test", "validation"]}})
 )
 def test_a_study_that_has_begun_may_change_where_no_result_depends_on_it(study: Any, tmp_path: Path) -> None:
     finish(tmp_path, TWO, "sft/seed-0", "world-test")
+    before = (tmp_path / "study.yaml").read_text()
     prepare_folder(make_study(study), tmp_path)
+    assert (tmp_path / "study.yaml").read_text() == to_yaml(make_study(study)) != before
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,8 @@ def test_a_misspelt_key_is_named_before_what_follows_from_it(tmp_path: Path) -> 
 
 def test_what_is_done_is_not_checked_again(tmp_path: Path) -> None:
     study = {**changed(stages={"sft": {"data": "gone.jsonl"}}), "arms": {"mine": {}}, "contrasts": []}
+    with pytest.raises(RecipeError, match=r"gone\.jsonl"):
+        check_study(make_study(study), tmp_path)
     finish(tmp_path, study, "mine/seed-0")
     check_study(make_study(study), tmp_path)
 

@@ -25,7 +25,7 @@ from balanced_thinking.study.executors.local import LocalExecutor
 from balanced_thinking.study.executors.node_check import NodeRequest, report_node
 from balanced_thinking.study.executors.on_nodes import NodeResult
 from balanced_thinking.study.executors.ray_cluster import ClusterError, Node, Resources, choose_resources, usable_nodes
-from balanced_thinking.study.executors.ray_executor import RayOptions, environment_for_nodes
+from balanced_thinking.study.executors.ray_executor import RayExecutor, RayOptions, environment_for_nodes
 from balanced_thinking.study.executors.ray_worker import MOST_LOSSES, RayWorker
 from balanced_thinking.study.load import make_study
 from balanced_thinking.study.run import run_study
@@ -118,8 +118,8 @@ def test_without_ray_the_extra_is_named(
 
 
 @pytest.mark.parametrize("address", [None, "auto", "10.0.0.1:6379", "ray://head.example:10001", "[::1]:6379"])
-def test_addresses_of_clusters(address: str | None) -> None:
-    choose_executor("ray", RayOptions(address))
+def test_every_form_of_a_cluster_s_address_is_accepted(address: str | None) -> None:
+    assert isinstance(choose_executor("ray", RayOptions(address)), RayExecutor)
 
 
 def test_the_default_executor_is_this_machine() -> None:

@@ -463,7 +463,9 @@ def test_a_wrong_weighting_is_refused_and_never_the_default(wrong: Any, tmp_path
 
 def test_a_checkpoint_of_another_trainer_is_continued_with_the_default(tmp_path: Path) -> None:
     other = older_checkpoint(tmp_path, {})
-    (other / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="does not say what weighed its tokens"):
+        check_weighting(other, resuming(tmp_path, weighting=None))
+    (other / "manifest.json").unlink()  # which no other trainer writes
     check_weighting(other, resuming(tmp_path, weighting=None))
 
 
