@@ -29,6 +29,7 @@ from balanced_thinking.batch.rendering import RenderedRow, RowRenderer
 from balanced_thinking.batch.turn_end import ensure_pad_token
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.images import decode_rgb, image_size, open_image, picture_name
+from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 from balanced_thinking.packing.layout import PackingLayout, best_fit_decreasing
 from balanced_thinking.packing.positions import RopeIndex
 from balanced_thinking.segments import IGNORE, ReasoningFormat
@@ -112,12 +113,12 @@ class ScaleCollator:
         always_image: bool = False,
         image_cache: ImageCache | None = None,
     ) -> None:
-        self.processor, self.tokenizer = processor, ensure_pad_token(getattr(processor, "tokenizer", processor))
+        self.processor, self.tokenizer = processor, ensure_pad_token(tokenizer_of(processor))
         self.renderer = RowRenderer(processor, reasoning_format)
         self.completions = CompletionEncoder(self.tokenizer, self.renderer.format, max_length, overflow)
         self.pad_to_multiple_of, self.packing = pad_to_multiple_of, packing
-        self.always_image = always_image and hasattr(processor, "image_processor")
-        self._cached = image_cache is not None and hasattr(processor, "image_processor")
+        self.always_image = always_image and takes_pictures(processor)
+        self._cached = image_cache is not None and takes_pictures(processor)
         if image_cache is not None and self._cached:
             self.processor = copy(processor)  # the user's own stays as it is: it gets saved with the model
             folder, limit_bytes = expand_home(image_cache.folder), int(image_cache.limit_gib * 2**30)
@@ -178,10 +179,9 @@ class ScaleCollator:
             return self._run_processor(texts, images, padding_side="left")
 
     def _open_images(self, row: Mapping[str, Any]) -> list[Image.Image]:
-        if row["images"] and not hasattr(self.processor, "image_processor"):
-            raise RowError(
-                f"sample {row.get('id', '?')} has a picture, but the model takes text only", "text_only_model"
-            )
+        if row["images"] and not takes_pictures(self.processor):
+            found = f"sample {row.get('id', '?')} has a picture, but the model takes text only"
+            raise RowError(found, "text_only_model")
         try:
             return [open_image(image, convert=not self._cached) for image in row["images"]]
         except RowError as error:
@@ -212,7 +212,7 @@ class ScaleCollator:
     def _run_processor(self, texts: list[str], images: list[list[Image.Image]], padding_side: str) -> dict[str, Any]:
         # The chat template has already written the special tokens.
         common = {"add_special_tokens": False, "padding": True, "padding_side": padding_side, "return_tensors": "pt"}
-        if not hasattr(self.processor, "image_processor"):
+        if not takes_pictures(self.processor):
             return dict(self.tokenizer(texts, **common))
         arranged = self._arrange_images(images) if any(images) else None
         return dict(self.processor(text=texts, images=arranged, **common))

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from PIL import Image
 
 from balanced_thinking.data.bad_rows import RowError
+from balanced_thinking.models.processor_parts import takes_pictures
 
 # What an image processor raises for a size that it cannot take, by itself or through numpy, torch and Pillow.
 REFUSALS = (ValueError, RuntimeError, ArithmeticError, LookupError, TypeError, OSError, MemoryError)
@@ -117,7 +118,7 @@ _rules: WeakKeyDictionary[Any, PictureRules] = WeakKeyDictionary()
 
 def picture_rules(processor: Any) -> PictureRules | None:
     """The rules of a processor, made once for each; None for a tokenizer."""
-    if not hasattr(processor, "image_processor"):
+    if not takes_pictures(processor):
         return None
     if processor not in _rules:
         _rules[processor] = PictureRules(processor)

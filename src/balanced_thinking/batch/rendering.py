@@ -15,6 +15,7 @@ from balanced_thinking.batch.special_tokens import SpecialTokens
 from balanced_thinking.batch.turn_end import TEMPLATE_ERRORS, TurnEnds
 from balanced_thinking.batch.turns import FittedTurn, Turn, TurnFitter
 from balanced_thinking.data.bad_rows import RowError
+from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 from balanced_thinking.models.templates import bound_chat_templates
 from balanced_thinking.segments import ReasoningFormat, find_opened, get_format
 
@@ -54,7 +55,7 @@ class RowRenderer:
     ) -> None:
         self.processor, self.format = processor, get_format(format)
         self._options = dict(template_options or {})
-        self._sees = hasattr(processor, "image_processor")
+        self._sees = takes_pictures(processor)
         self._special = SpecialTokens(processor, self.format)
         self._fitter = TurnFitter(self.format, TurnEnds(processor))
 
@@ -116,7 +117,7 @@ class RowRenderer:
 
     def _join_texts(self, row: Mapping[str, Any]) -> RenderedRow:
         """A row of plain texts stays as it is, except for the end token."""
-        eos = getattr(self.processor, "tokenizer", self.processor).eos_token
+        eos = tokenizer_of(self.processor).eos_token
         completion = row["completion"]
         if eos is not None and not completion.endswith(eos):
             completion += eos

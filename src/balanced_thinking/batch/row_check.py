@@ -19,6 +19,7 @@ from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.checks import Problem, find_picture_problem
 from balanced_thinking.data.images import image_size, picture_name, picture_source
 from balanced_thinking.data.picture_files import UNREADABLE
+from balanced_thinking.models.processor_parts import takes_pictures
 from balanced_thinking.segments import ANSWER, THINK
 
 # Per picture: the count without the image processor may be wrong by this much, so that nearer to `max_length` than
@@ -100,7 +101,7 @@ class RowChecker:
         return RowLengths(prompt, completion.segments.count(THINK), completion.segments.count(ANSWER))
 
     def _find_picture_problems(self, pictures: Sequence[Any]) -> Iterator[Problem]:
-        if pictures and not hasattr(self.collator.processor, "image_processor"):
+        if pictures and not takes_pictures(self.collator.processor):
             yield Problem("text_only_model", f"the first of {len(pictures)}: {picture_name(pictures[0])}")
             return
         for picture in pictures:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
+from balanced_thinking.models.processor_parts import tokenizer_of
 from balanced_thinking.segments import FORMATS, ReasoningFormat
 from balanced_thinking.segments.scan import END_OF_TURN
 
@@ -62,7 +63,7 @@ class SpecialTokens:
 
 def special_token_texts(processor: Any) -> set[str]:
     """All special tokens as text: the tokenizer's, and the placeholders that the processor replaces."""
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer = tokenizer_of(processor)
     added = [token for token in tokenizer.added_tokens_decoder.values() if token.special or is_control(token.content)]
     found = {*tokenizer.all_special_tokens, *(token.content for token in added)}
     if processor is not tokenizer:

@@ -15,6 +15,7 @@ from jinja2.exceptions import TemplateError
 from balanced_thinking.batch.messages import template_messages
 from balanced_thinking.batch.special_tokens import SpecialTokens
 from balanced_thinking.data.bad_rows import RowError
+from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 
 logger = logging.getLogger(__name__)
 # What a chat template raises: by its own decision, or because a message is not as it expects.
@@ -44,7 +45,7 @@ class TurnEnds:
     """Decides how completions end, by what the chat template of a processor wrote after the assistant's text."""
 
     def __init__(self, processor: Any) -> None:
-        self._processor, self._tokenizer = processor, getattr(processor, "tokenizer", processor)
+        self._processor, self._tokenizer = processor, tokenizer_of(processor)
         self._special = SpecialTokens(processor)
         self._known: dict[str, TurnEnd] = {}  # a template has one, or very few
 
@@ -53,7 +54,7 @@ class TurnEnds:
         """What the template writes after any text of the assistant; None without a template, or one that refuses."""
         if getattr(self._processor, "chat_template", None) is None:
             return None
-        images = 0 if hasattr(self._processor, "image_processor") else None
+        images = 0 if takes_pictures(self._processor) else None
         talk = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": _PROBE}]
         try:
             messages = template_messages(talk, images, "probe")
@@ -101,7 +102,7 @@ def add_stop_token(model: Any, processor: Any) -> TurnEnd | None:
 
     Returns the end that was added; None where they stopped there already, or nothing is known about it.
     """
-    config, tokenizer = getattr(model, "generation_config", None), getattr(processor, "tokenizer", processor)
+    config, tokenizer = getattr(model, "generation_config", None), tokenizer_of(processor)
     end = find_turn_end(processor)
     if config is None or end is None or end.id is None or end.id in stop_token_ids(config, tokenizer):
         return None

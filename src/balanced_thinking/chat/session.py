@@ -24,6 +24,7 @@ from balanced_thinking.evaluation.engines.start import EngineOptions, resolve_dt
 from balanced_thinking.evaluation.model import locate_model
 from balanced_thinking.evaluation.prompt_checks import find_unrenderable_prompts
 from balanced_thinking.evaluation.prompts import get_prompt
+from balanced_thinking.models.processor_parts import takes_pictures
 from balanced_thinking.scoring.scorers import get_scorer
 from balanced_thinking.segments import ReasoningFormat
 from balanced_thinking.system.known_errors import describe_known_error
@@ -74,7 +75,7 @@ class ChatModel:
     def reason_for_refusal(self, example: Example) -> str | None:
         """Why it cannot be asked this; None where it can."""
         processor = self.engine.scorer.processor
-        if example.images and not hasattr(processor, "image_processor"):
+        if example.images and not takes_pictures(processor):
             return "this model takes text only: ask without pictures"
         if getattr(processor, "chat_template", None) is not None:
             for bad in find_unrenderable_prompts([example], RowRenderer(processor, self.format)).values():

@@ -14,6 +14,7 @@ from balanced_thinking.batch.info import BATCH_INFO
 from balanced_thinking.conformance.subject import Subject
 from balanced_thinking.conformance.table import PropertyError
 from balanced_thinking.models.load import load_model
+from balanced_thinking.models.processor_parts import tokenizer_of
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 _SIDE = 112  # pixels of the picture that is put in
@@ -61,7 +62,7 @@ def check_pictures(subject: Subject) -> str:
 
 
 def _has_template(processor: Any) -> bool:
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer = tokenizer_of(processor)
     return bool(getattr(processor, "chat_template", None) or tokenizer.chat_template)
 
 

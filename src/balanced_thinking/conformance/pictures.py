@@ -11,6 +11,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from balanced_thinking.models.processor_parts import takes_pictures
+
 _PATCHES = 4  # along a side of a picture
 _Changes = dict[str, dict[str, Any]]  # "" (the processor) or the name of a part of it -> attributes
 
@@ -21,7 +23,7 @@ def shrink_pictures(config: PreTrainedConfig, processor: Any) -> _Changes:
     {} where the family needs none or is not known.
     """
     family = _FAMILIES.get(config.model_type)
-    return family(config, processor) if family and hasattr(processor, "image_processor") else {}
+    return family(config, processor) if family and takes_pictures(processor) else {}
 
 
 def _small_side(config: PreTrainedConfig, patches: int = _PATCHES) -> int:

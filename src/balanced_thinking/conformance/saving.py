@@ -20,6 +20,7 @@ from balanced_thinking.conformance.subject import Subject, auto_class
 from balanced_thinking.conformance.table import PropertyError, SkippedError
 from balanced_thinking.data.convert import write_jsonl
 from balanced_thinking.models.load import load_model
+from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.segments import FORMATS, ReasoningFormat
 from balanced_thinking.training.recipe import Recipe
@@ -95,7 +96,7 @@ class SavingChecks:
             processor, note = ours.processor, "the model (its processor needs torchvision, which is not installed)"
         if type(ours.processor).__module__.startswith("balanced_thinking.models"):
             raise SkippedError("its processor is a class of this package, which transformers alone does not know")
-        if self.subject.sees and not hasattr(processor, "image_processor"):
+        if self.subject.sees and not takes_pictures(processor):
             raise PropertyError("transformers alone reads only the tokenizer of the saved folder, nothing for pictures")
         self._check_stops(theirs, processor)
         rows = self.subject.sample_rows()
@@ -116,7 +117,7 @@ class SavingChecks:
 
     def _check_stops(self, model: Any, processor: Any) -> None:
         """Whoever reads the folder stops where its chat template ends a turn."""
-        end, tokenizer = find_turn_end(processor), getattr(processor, "tokenizer", processor)
+        end, tokenizer = find_turn_end(processor), tokenizer_of(processor)
         if end is not None and end.id not in (stops := stop_token_ids(model.generation_config, tokenizer)):
             known = tokenizer.convert_ids_to_tokens(stops)
             raise PropertyError(f"the saved generation_config stops at {known}, not at the trained end {end.token!r}")

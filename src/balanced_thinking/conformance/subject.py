@@ -28,6 +28,7 @@ from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.models.load import LoadedModel, load_model, load_processor
 from balanced_thinking.models.processor import is_vision_model, load_config
+from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 from balanced_thinking.segments import ReasoningFormat
 
 logger = logging.getLogger(__name__)
@@ -87,12 +88,12 @@ class Subject:
 
     @property
     def tokenizer(self) -> Any:
-        return getattr(self.processor, "tokenizer", self.processor)
+        return tokenizer_of(self.processor)
 
     @property
     def sees(self) -> bool:
         """Whether the model takes pictures."""
-        return hasattr(self.processor, "image_processor")
+        return takes_pictures(self.processor)
 
     def load(self, **options: Any) -> LoadedModel:
         """The model that is checked, with its processor; each call gives the same weights."""

@@ -11,6 +11,7 @@ from balanced_thinking.batch.turn_end import find_turn_end
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.places import write_placeholders
 from balanced_thinking.data.rows import prompt_messages
+from balanced_thinking.models.processor_parts import tokenizer_of
 from balanced_thinking.runs.records import Prediction
 from balanced_thinking.scoring.completion import (
     ends_with_answer_tag,
@@ -39,7 +40,7 @@ class CompletionScorer:
         stops: Sequence[int] = (),
         reasoning_format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
     ) -> None:
-        self.processor, self.tokenizer = processor, getattr(processor, "tokenizer", processor)
+        self.processor, self.tokenizer = processor, tokenizer_of(processor)
         self.turn_end = find_turn_end(processor)
         ends = {self.turn_end.id} if self.turn_end is not None else set()
         self.stops = sorted({*stops, self.tokenizer.eos_token_id, *ends} - {None})

@@ -10,6 +10,7 @@ from balanced_thinking.data.bad_rows import BadRow, BadRowsError, RowError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.load import LoadedData
 from balanced_thinking.data.rows import prompt_messages
+from balanced_thinking.models.processor_parts import takes_pictures
 from balanced_thinking.segments import ReasoningFormat
 
 
@@ -34,7 +35,7 @@ def drop_unrenderable_prompts(
 
 def find_unrenderable_prompts(examples: Sequence[Example], renderer: RowRenderer) -> dict[int, BadRow]:
     """Position -> the row that cannot be asked. Pictures for a text-only model are the engine's to refuse."""
-    found, sees = {}, hasattr(renderer.processor, "image_processor")
+    found, sees = {}, takes_pictures(renderer.processor)
     for position, example in enumerate(examples):
         if example.images and not sees:
             continue

@@ -28,6 +28,7 @@ from balanced_thinking.export.write import (
 from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.find import adapter_base_name, find_model_source, read_json_mapping
 from balanced_thinking.models.load import LoadedModel, checkpoint_dtype, load_model, load_processor
+from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 from balanced_thinking.models.quantization import read_base_quantization
 from balanced_thinking.runs.staging import write_folder
 from balanced_thinking.system.files import write_atomically
@@ -190,14 +191,14 @@ def _load(folder: str, options: ExportOptions) -> tuple[LoadedModel, str]:
 def _describe_model(
     loaded: LoadedModel, options: ExportOptions, out: Path, base: str | None, left_out: dict[str, Any]
 ) -> CardModel:
-    tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
+    tokenizer = tokenizer_of(loaded.processor)
     stops = read_json_mapping(out / "generation_config.json")["eos_token_id"]
     rank = read_json_mapping(out / "adapter_config.json").get("r", 16) if base is not None else 16
     return CardModel(
         name=options.push or out.resolve().name,
         dtype=dtype_name(loaded.model.dtype),
         parameters=parameter_count(loaded.model),
-        pictures=hasattr(loaded.processor, "image_processor"),
+        pictures=takes_pictures(loaded.processor),
         stops=tokenizer.convert_ids_to_tokens(stops if isinstance(stops, list) else [stops]),
         left_out=left_out,
         adapter_base=base,

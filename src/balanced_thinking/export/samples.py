@@ -21,6 +21,7 @@ from balanced_thinking.data.permissions import permit
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.evaluation.engines.local import LocalEngine
 from balanced_thinking.models.load import LoadedModel
+from balanced_thinking.models.processor_parts import takes_pictures
 from balanced_thinking.system.progress import track_progress
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def open_samples(config: Mapping[str, Any], options: SampleOptions, processor: A
     """The examples, of which none is read yet; `processor` is the model's. Raises DataError for unknown data."""
     if options.count == 0:
         return iter(())
-    sees = hasattr(processor, "image_processor")
+    sees = takes_pictures(processor)
     own = options.data is None and config.get("data") is not None
     data = config["data"] if own else options.data or _WITHOUT_RUN[sees]
     settings = config.get("data_options") if own else None
@@ -113,7 +114,7 @@ def open_samples(config: Mapping[str, Any], options: SampleOptions, processor: A
 
 def _answer_each(engine: LocalEngine, examples: Iterator[Example]) -> Iterator[OwnAnswer]:
     """One at a time, so that no padding takes part. What the model or its template refuses is left out."""
-    sees = hasattr(engine.collator.processor, "image_processor")
+    sees = takes_pictures(engine.collator.processor)
     for example in examples:
         if engine.reason_for_refusal([example]) is not None:
             continue

@@ -16,6 +16,7 @@ from balanced_thinking.models.adapters import BASE_KEY, is_hub_name
 from balanced_thinking.models.find import EMBEDDED, adapter_base_name, find_model_source, read_json_mapping
 from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.models.parts import count_numbers
+from balanced_thinking.models.processor_parts import tokenizer_of
 from balanced_thinking.models.quantization import QUANTIZATION_FILE
 from balanced_thinking.models.tiny import ImageOnlyQwen2_5_VLProcessor
 from balanced_thinking.runs.manifest import MANIFEST
@@ -39,7 +40,7 @@ _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_m
 
 def generation_settings(loaded: LoadedModel) -> GenerationConfig:
     """Greedy, and stopping at every token at which our evaluation stops: what the run's results were measured with."""
-    tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
+    tokenizer = tokenizer_of(loaded.processor)
     own = loaded.model.generation_config
     return GenerationConfig(
         do_sample=False,

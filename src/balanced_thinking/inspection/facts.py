@@ -28,6 +28,7 @@ from balanced_thinking.inspection.duplicates import (
 from balanced_thinking.inspection.kind import DataKind, LossMeasure, judge_kind
 from balanced_thinking.inspection.lengths import choose_length_measure
 from balanced_thinking.inspection.picture_advice import PictureOption, find_picture_option, find_plain_pictures
+from balanced_thinking.models.processor_parts import tokenizer_of
 from balanced_thinking.segments import get_format, render
 from balanced_thinking.system.progress import track_progress
 from balanced_thinking.training.example_check import check_with_model, has_chat_template
@@ -116,7 +117,7 @@ def inspect_data(
     alone = not has_chat_template(processor)  # else the check with the model opens the pictures
     loaded = load_data(data, split=split, limit=limit, on_bad_row="drop", verify_images=alone, options=options)
     shown = data if isinstance(data, str) else " ".join(part.data for part in list_parts(data))
-    measure, unit = choose_length_measure(getattr(processor, "tokenizer", processor))
+    measure, unit = choose_length_measure(tokenizer_of(processor))
     compared = tuple(_describe_benchmark(name, items) for name, items in benchmarks.items())
     checked = _check_examples(loaded.examples, format, processor, max_length)
     samples, fingerprints = [], []

@@ -23,6 +23,7 @@ from balanced_thinking.inspection.facts import Inspection, Sample
 from balanced_thinking.inspection.kind import LossMeasure, SegmentLoss
 from balanced_thinking.loss.linear_cross_entropy import weighted_linear_cross_entropy
 from balanced_thinking.models.load import LoadedModel
+from balanced_thinking.models.processor_parts import tokenizer_of
 from balanced_thinking.segments import ANSWER, IGNORE, THINK
 from balanced_thinking.system.progress import count_progress
 from balanced_thinking.training.head import read_logit_scale, read_softcap
@@ -58,7 +59,7 @@ def measure_losses(found: Inspection, loaded: LoadedModel, *, rows: int = ROWS, 
         return found
     device = PartialState().device
     model = loaded.model.to(device).eval()
-    tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
+    tokenizer = tokenizer_of(loaded.processor)
     candidates = _candidate_tokens(tokenizer, find_answer_set([sample.example for sample in found.samples])).to(device)
     collator = ScaleCollator(loaded.processor, found.format)
     sums = torch.zeros(2, len(_FIELDS), dtype=torch.float64)

@@ -24,6 +24,7 @@ from balanced_thinking.models.graft import graft_language_model
 from balanced_thinking.models.outline import outline_model
 from balanced_thinking.models.parts import ModelParts
 from balanced_thinking.models.processor import is_vision_model, load_checked_processor, load_config, load_processor
+from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 from balanced_thinking.models.quantization import (
     as_it_was_trained,
     dequantize,
@@ -145,7 +146,7 @@ def _build_tiny_model(
     model, processor = build_tiny(architecture, seed=seed, size=size)
     if language_from is not None:
         donor = load_model(language_from)
-        tokenizers = [getattr(one, "tokenizer", one) for one in (processor, donor.processor)]
+        tokenizers = [tokenizer_of(one) for one in (processor, donor.processor)]
         graft_language_model(model, tokenizers[0], donor.model, tokenizers[1])
     if attn_implementation is not None:
         model.set_attn_implementation(attn_implementation)
@@ -182,7 +183,7 @@ def _load_adapter(
     if restored:
         model = dequantize(model, _resolve_dtype(from_pretrained.get("dtype"), base))
     if (Path(path) / "tokenizer_config.json").is_file():  # its own, which may scale images differently
-        has_pictures = hasattr(processor, "image_processor")
+        has_pictures = takes_pictures(processor)
         processor = load_checked_processor(path, has_pictures, base_options["image_options"] or {})
     adapted = load_adapter_weights(model, path, base_options["allow_missing"])
     check_vocabulary(adapted, processor, path)

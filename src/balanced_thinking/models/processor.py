@@ -24,6 +24,7 @@ from balanced_thinking.models.find import (
 )
 from balanced_thinking.models.own_code import refuse_own_code
 from balanced_thinking.models.pictures_only import load_pictures_only
+from balanced_thinking.models.processor_parts import takes_pictures
 from balanced_thinking.models.templates import bound_chat_templates
 from balanced_thinking.models.tiny import ImageOnlyQwen2_5_VLProcessor, build_tiny
 
@@ -56,7 +57,7 @@ def load_checked_processor(path: str, vision: bool, image_options: Mapping[str, 
     else:
         load = load_auto_processor if vision else AutoTokenizer.from_pretrained
         processor = _load_part(load, path, image_options if vision else {})
-    if vision and not hasattr(processor, "image_processor"):  # transformers gives the tokenizer alone then
+    if vision and not takes_pictures(processor):  # transformers gives the tokenizer alone then
         raise ModelNotFoundError(
             f"{path} has no processor for images; expected its files beside config.json{how_to_add_processor(path)}"
         )

@@ -37,6 +37,7 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from balanced_thinking.models.find import TINY_PATCH_SIDE, TinySize, check_architecture
+from balanced_thinking.models.processor_parts import tokenizer_of
 from balanced_thinking.models.tokenizer import make_tokenizer
 
 
@@ -187,7 +188,7 @@ def build_tiny(architecture: str, *, size: TinySize | None = None, seed: int = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, processor = ARCHITECTURES[architecture](size or TinySize())
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer = tokenizer_of(processor)
     model.generation_config.eos_token_id = _stop_token_ids(tokenizer)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model, processor

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from balanced_thinking.config.errors import UsageError
+from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 from balanced_thinking.system.text import list_some
 
 _MODALITIES = ("image", "video", "audio", "vision")
@@ -18,10 +19,10 @@ class VocabularyError(UsageError, ValueError):
 
 def check_vocabulary(model: Any, processor: Any, path: str) -> None:
     """Raises VocabularyError where a token's id is not below the number of rows of the embedding."""
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer = tokenizer_of(processor)
     embedding = model.get_input_embeddings().weight
     rows = getattr(embedding, "ds_shape", embedding.shape)[0]  # ZeRO-3 holds the shape apart
-    sees = hasattr(processor, "image_processor")
+    sees = takes_pictures(processor)
     beyond = sorted(
         (number, token)
         for token, number in tokenizer.get_vocab().items()

@@ -25,6 +25,7 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.foreign_json import read_json_file
 from balanced_thinking.data.bad_rows import BadRow, BadRowsError, DataError
 from balanced_thinking.data.mixture import describe_data, mix_rows
+from balanced_thinking.models.processor_parts import takes_pictures
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.system.files import write_atomically
 from balanced_thinking.training.checks import read_sample_size
@@ -67,7 +68,7 @@ def load_checked_data(recipe: Recipe, args: Any, processor: Any, out: Path, *, r
     Raises BadRowsError with all bad rows of a split, unless `on_bad_row` is `drop`; DataError where no row is left, or
     where the data of a resumed run are not those that it was started with.
     """
-    if getattr(args, "image_cache", None) and hasattr(processor, "image_processor"):
+    if getattr(args, "image_cache", None) and takes_pictures(processor):
         refuse_unsuited_cache(processor.image_processor)
     splits, state = read_splits(recipe, args)
     before = _read_record(out) if resume else {}

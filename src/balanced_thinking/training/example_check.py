@@ -9,6 +9,7 @@ from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.checks import find_written_problems, to_bad_row
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import to_dataset, to_prompts_dataset
+from balanced_thinking.models.processor_parts import tokenizer_of
 from balanced_thinking.segments import ReasoningFormat, get_format
 
 
@@ -27,7 +28,7 @@ class ModelCheck(NamedTuple):
 
 def has_chat_template(processor: Any) -> bool:
     """Whether a processor, or a tokenizer, can write a prompt. Without one, only lengths can be counted."""
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer = tokenizer_of(processor)
     return any(getattr(one, "chat_template", None) for one in (processor, tokenizer))
 
 

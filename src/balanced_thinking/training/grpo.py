@@ -25,6 +25,7 @@ from balanced_thinking.batch.messages import row_images
 from balanced_thinking.batch.rendering import RowRenderer
 from balanced_thinking.batch.turn_end import add_stop_token
 from balanced_thinking.loss.schedules import SegmentWeights
+from balanced_thinking.models.processor_parts import takes_pictures
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.grpo_inputs import (
@@ -114,7 +115,7 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
                 "without it. To use it everywhere, set it in the chat template itself",
                 self.chat_template_kwargs,
             )
-        if hasattr(self.processing_class, "image_processor"):
+        if takes_pictures(self.processing_class):
             # As in training and evaluation: no special token that the chat template did not write. TRL wants lists
             # without padding, but Pixtral's processor makes tensors and Gemma 4's pads unless it is asked not to.
             asked = {"add_special_tokens": False, "padding": False, "return_tensors": None}

@@ -11,6 +11,7 @@ from datasets import Dataset, Image, List
 from balanced_thinking.batch.messages import row_images
 from balanced_thinking.batch.pictures import DistinctImageProcessor
 from balanced_thinking.data.images import open_image
+from balanced_thinking.models.processor_parts import takes_pictures
 
 IMAGE_COUNTS = "batch_num_images"  # of each row: LLaVA-OneVision cuts only the image of a row with one
 _IMAGE_INPUTS = ("pixel_values", "image_grid_thw", "image_sizes", IMAGE_COUNTS)
@@ -47,7 +48,7 @@ def _open_once(reference: Any, opened: dict[Any, Any]) -> Any:
 @contextmanager
 def process_each_image_once(processor: Any) -> Iterator[None]:
     """Within a generation cycle, let the processor process each image object once."""
-    if not hasattr(processor, "image_processor"):
+    if not takes_pictures(processor):
         yield
         return
     original = processor.image_processor

@@ -10,6 +10,7 @@ from typing import Any
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models.find import TINY_PREFIX, TinySize
 from balanced_thinking.models.load import LoadedModel, load_processor
+from balanced_thinking.models.processor_parts import tokenizer_of
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import get_format
 from balanced_thinking.training.recipe import Recipe
@@ -27,7 +28,7 @@ def load_training_processor(recipe: Recipe, args: Any) -> Any:
         processor = build_tiny(recipe.model.removeprefix(TINY_PREFIX), size=size)[1]
     else:
         processor = load_processor(recipe.model, recipe.image_options)
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer = tokenizer_of(processor)
     templates = (getattr(processor, "chat_template", None), tokenizer.chat_template)
     if not any(templates) and not getattr(args, "chat_template_path", None):
         fix = "chat_template_path" if recipe.stage == "sft" else "the chat_template.jinja of a model that was trained"
@@ -64,7 +65,7 @@ def _apply_arguments(processor: Any, tokenizer: Any, args: Any) -> None:
         text = Path(template).read_text(encoding="utf-8")
     else:
         donor = load_processor(template)
-        text = getattr(donor, "chat_template", None) or getattr(donor, "tokenizer", donor).chat_template
+        text = getattr(donor, "chat_template", None) or tokenizer_of(donor).chat_template
     processor.chat_template = tokenizer.chat_template = text
 
 
@@ -73,7 +74,7 @@ def untrained_tags(loaded: LoadedModel, tags: Collection[str], lora: Mapping[str
 
     New are the last tokens of the vocabulary, where tokens are added, that the model's chat template does not write.
     """
-    tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
+    tokenizer = tokenizer_of(loaded.processor)
     embedding = loaded.model.get_input_embeddings()
     places = {name.rpartition(".")[2] for name, module in loaded.model.named_modules() if module is embedding}
     targets = lora.get("target_modules") or ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from balanced_thinking.models.processor_parts import tokenizer_of
 from balanced_thinking.scoring.completion import Completion, parse_completion
 from balanced_thinking.segments import ReasoningFormat
 
@@ -19,7 +20,7 @@ class ParsedReward:
 
     def __init__(self, name: str, processor: Any, format: ReasoningFormat) -> None:
         self.__name__ = name
-        self._tokenizer, self._format = getattr(processor, "tokenizer", processor), format
+        self._tokenizer, self._format = tokenizer_of(processor), format
         self.stops = {self._tokenizer.eos_token_id}
         from balanced_thinking.batch.rendering import RowRenderer  # needs TRL, and `--help` needs the rewards' names
 

@@ -22,6 +22,7 @@ from balanced_thinking.loss.schedules import FlatteningRule
 from balanced_thinking.loss.weightings import Progress, StepWeights
 from balanced_thinking.models.freezing import learns_from_pictures_alone
 from balanced_thinking.models.parts import without_adapter
+from balanced_thinking.models.processor_parts import tokenizer_of
 from balanced_thinking.models.quantization import quantization_of
 from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_attention
 from balanced_thinking.packing.masks import bidirectional_image_masks, has_image_masks
@@ -102,7 +103,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
 
     def _make_collator(self, base: Any) -> ScaleCollator:
         args = self.args
-        ensure_pad_token(getattr(self.processing_class, "tokenizer", self.processing_class), args.pad_token)
+        ensure_pad_token(tokenizer_of(self.processing_class), args.pad_token)
         collator = ScaleCollator(
             self.processing_class,
             args.reasoning_format,

@@ -17,6 +17,7 @@ from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.evaluation.engines.engine import Engine, Listener
+from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 from balanced_thinking.segments import ReasoningFormat
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class LocalEngine(Engine):
         reasoning_format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
         max_new_tokens: int = 512,
     ) -> None:
-        stops = stop_token_ids(model.generation_config, getattr(processor, "tokenizer", processor))
+        stops = stop_token_ids(model.generation_config, tokenizer_of(processor))
         super().__init__(CompletionScorer(processor, stops, reasoning_format), max_new_tokens)
         if (end := self.scorer.turn_end) is not None and end.id not in (*stops, None):
             logger.info("%s", describe_added_stop(end, self.tokenizer))
@@ -51,7 +52,7 @@ class LocalEngine(Engine):
 
     def reason_for_refusal(self, examples: Sequence[Example]) -> str | None:
         """An example has a picture, and the model takes text only."""
-        sees = hasattr(self.collator.processor, "image_processor")
+        sees = takes_pictures(self.collator.processor)
         pictured = [example.id for example in examples if example.images]
         if sees or not pictured:
             return None
