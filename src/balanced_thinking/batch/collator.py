@@ -122,9 +122,8 @@ class ScaleCollator:
         if image_cache is not None and self._cached:
             self.processor = copy(processor)  # the user's own stays as it is: it gets saved with the model
             folder, limit_bytes = expand_home(image_cache.folder), int(image_cache.limit_gib * 2**30)
-            refuse_unsuited_cache(processor.image_processor)
-            cached = CachedImageProcessor(processor.image_processor, folder, limit_bytes, decode_rgb)
-            self.processor.image_processor = cached
+            refuse_unsuited_cache(own := processor.image_processor)
+            self.processor.image_processor = CachedImageProcessor(own, folder, limit_bytes, decode_rgb)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         prepared = {i: found for i, row in enumerate(rows) if (found := self._or_drop(self._prepare_row, row))}
