@@ -137,3 +137,30 @@ def test_rows_without_an_answer_are_refused() -> None:
     (accuracy,) = make_rewards(["accuracy"], make_tokenizer(eos_token="<eos>"))
     with pytest.raises(ValueError, match="needs a column `answer`"):
         accuracy(completion_ids=[[1]])
+
+
+@pytest.mark.parametrize(
+    ("text", "earned"),
+    [
+        ("<think>r</think><answer>3</answer>\n<answer>2</answer>", 0.0),
+        ("<think>r</think><answer>2</answer>\n<answer>3</answer>", 1.0),
+        ("<think>r</think><answer>2</answer> or <think>x</think><answer>5", 1.0),
+        ("<think>a</answer> b</think><answer>2</answer>", 1.0),  # a tag in the thinking ends nothing
+        ("<think>r</think>text<answer>3</answer><answer>2</answer>", 1.0),  # the first one is not well formed
+    ],
+)
+def test_an_answer_after_the_first_well_formed_one_earns_nothing(text: str, earned: float) -> None:
+    """An evaluation stops there, so a policy must not be paid for what follows."""
+    tokenizer = make_tokenizer(["<|im_end|>"], eos_token="<|im_end|>", pad_token="<|im_end|>")
+    (reward,) = make_rewards(["accuracy"], tokenizer)
+    assert reward(completion_ids=[tokenizer(text).input_ids], answer=["2"]) == [earned]
+
+
+def test_a_draft_in_a_box_earns_nothing_where_the_reasoning_was_cut_off() -> None:
+    tokenizer = make_tokenizer(["<|im_end|>"], eos_token="<|im_end|>", pad_token="<|im_end|>")
+    (reward,) = make_rewards(["accuracy"], tokenizer, "boxed")
+    draft, example = r"Maybe \boxed{2}. But wait, the number of", Example("x", "q", (), None, "2")
+    for text, right in ((draft, 0.0), (draft + "<|im_end|>", 1.0), (r"So \boxed{2}.", 1.0), (r"So \boxed{2", 0.0)):
+        ids = tokenizer(text).input_ids
+        assert reward(completion_ids=[ids], answer=["2"]) == [right]
+        assert CompletionScorer(tokenizer, (), "boxed").score_completion(example, ids).correct == bool(right)

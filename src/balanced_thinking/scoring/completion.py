@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from balanced_thinking.segments import Parsed, ReasoningFormat, generated_segments
+from balanced_thinking.segments import Parsed, ReasoningFormat, generated_segments, parse
 
 
 class Completion(NamedTuple):
@@ -28,8 +28,25 @@ def parse_completion(
 
 
 def is_answer_complete(parsed: Parsed, stopped: bool) -> bool:
-    """Whether the turn has ended or text follows the answer. Else `12` may have been cut to `1`."""
-    return stopped or has_text_after_answer(parsed)
+    """Whether the turn has ended or text follows the answer. Else `12` may have been cut to `1`.
+
+    Text after a box is more reasoning, which may end in another box, so a turn that was cut off there has no answer.
+    """
+    goes_on = parsed.free_reasoning and "text_after_answer" in parsed.problems
+    return stopped or (has_text_after_answer(parsed) and not goes_on)
+
+
+def cut_after_answer(parsed: Parsed, format: ReasoningFormat) -> Parsed:
+    """The text up to its first well-formed answer, where an evaluation stops; all of it where there is none."""
+    tag = format.answer_close if ends_with_answer_tag(format) else ""
+    end = parsed.text.find(tag) if tag else -1
+    while end >= 0:
+        end += len(tag)
+        cut = parse(parsed.text[:end], format, opened=parsed.opened)
+        if cut.answer is not None and not cut.problems and has_text_after_answer(cut):
+            return cut
+        end = parsed.text.find(tag, end)
+    return parsed
 
 
 def ends_with_answer_tag(format: ReasoningFormat) -> bool:

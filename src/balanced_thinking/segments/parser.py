@@ -57,7 +57,8 @@ class Parsed:
 
     `think` and `answer` are the slices of their spans, without tags and outer white space. `think_span` includes the
     tags between the stages of a format (LLaVA-CoT, Mulberry); `think` has a blank line in their place. `opened` is what
-    the prompt had opened before the text; it is no part of the text.
+    the prompt had opened before the text; it is no part of the text. `free_reasoning`: the format marks the answer
+    alone (`boxed`), so every answer before the last one was a draft.
     """
 
     text: str
@@ -69,6 +70,7 @@ class Parsed:
     spans: tuple[Span, ...]
     problems: tuple[str, ...]
     opened: str = ""
+    free_reasoning: bool = False
 
     @property
     def well_formed(self) -> bool:
@@ -102,6 +104,7 @@ def parse(text: str, format: str | Mapping[str, Any] | ReasoningFormat = "think-
         spans=tuple(span for span in spans if span.start < span.end),
         problems=_find_problems(scan, think, answer_span),
         opened=opened,
+        free_reasoning=bool(fmt.answer_open) and not fmt.think_close,
     )
 
 

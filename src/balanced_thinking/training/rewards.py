@@ -16,7 +16,7 @@ from typing import Any
 
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.own_functions import is_own_name
-from balanced_thinking.scoring.completion import Completion, is_answer_complete
+from balanced_thinking.scoring.completion import Completion, cut_after_answer, is_answer_complete
 from balanced_thinking.scoring.scorers import ScorerError, score_against_all
 from balanced_thinking.segments import THINK, Parsed, ReasoningFormat, get_format
 from balanced_thinking.training.own_rewards import OwnReward, load_own_reward
@@ -28,7 +28,8 @@ class Rollout:
     """One completion, and what else a reward may look at.
 
     `think_tokens` counts the generated tokens, tags included. `stopped`: the model ended its turn and was not cut off.
-    `alternatives`: other answers that are as right as `answer`.
+    `alternatives`: other answers that are as right as `answer`. `answered`: the text up to the first well-formed
+    answer, which is all that an evaluation sees; None: all of it.
     """
 
     parsed: Parsed
@@ -39,6 +40,7 @@ class Rollout:
     think_budget: int = 256
     stopped: bool = False
     alternatives: tuple[str, ...] = ()
+    answered: Parsed | None = None
 
 
 Reward = Callable[[Rollout], float]
@@ -46,10 +48,11 @@ Reward = Callable[[Rollout], float]
 
 def accuracy_reward(rollout: Rollout) -> float:
     """The scorer's verdict on the extracted answer; 0 where it is missing or was cut off, as in evaluation."""
-    if not is_answer_complete(rollout.parsed, rollout.stopped):
+    answered = rollout.answered or rollout.parsed
+    if not is_answer_complete(answered, rollout.stopped):
         return 0.0
     answers = (rollout.answer, *rollout.alternatives)
-    return score_against_all(rollout.scorer, rollout.parsed.answer, answers, rollout.choices)
+    return score_against_all(rollout.scorer, answered.answer, answers, rollout.choices)
 
 
 def format_reward(rollout: Rollout) -> float:
@@ -123,6 +126,7 @@ class NamedReward(ParsedReward):
             think_budget=self._think_budget,
             stopped=stopped,
             alternatives=tuple(alternatives or ()),
+            answered=cut_after_answer(parsed, self._format),
         )
         try:
             return self._reward(rollout)
