@@ -82,6 +82,11 @@ ONE_OPTION = (
     "**Final Answer**\n\n\\boxed{A}",
     "### Final Answer\n$$\n\\boxed{A}\n$$",
     r"First \boxed{B}, no: \boxed{A}",
+    "It has whiskers. So the answer is A.",
+    "I think the correct option is (A).",
+    "Whiskers and paws.\n\n**Answer:** A",
+    "At first B. But the answer must be A",
+    "它有胡子。答案是A",
     "A. vitamin B",
     "A. see panel (B)",
     "(A) the cat (a mammal)",
@@ -165,6 +170,8 @@ SAME = [
     ("yes!", "yes"),
     ("The total is:\n\n\\boxed{2}", "2"),  # the last box
     ("x = 5", "x=5"),
+    ("3 + 2 = 5\n#### 5", "5"),  # as GSM8K ends
+    ("There are five. The answer is 5.", "5"),
     ("Café", "Cafe\u0301"),  # composed and decomposed
     ("C. elegans", "c. elegans"),  # a name that begins like an option
     ("N/A", "n/a"),  # no option
@@ -247,6 +254,8 @@ DIFFERENT = [
     ("1, 200", "1,200"),  # two numbers
     ("x = 5", "5"),  # an equation
     ("n!", "n"),  # factorial
+    ("The answer is 5. No.", "5"),  # no conclusion
+    ("Whether the answer is B\nor C", "B"),
     ("A,C", "A, B"),  # other options
     (r"\boxed{}", "dog"),  # an empty box
     (r"\boxed{2", "2"),  # one that is never closed

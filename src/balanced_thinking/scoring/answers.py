@@ -52,6 +52,12 @@ _VERDICT = re.compile(
 _JSON = re.compile(r"\{\s*[\"'](?:final_)?answer[\"']\s*:\s*[\"']?([^\"'{}\[\]]+)[\"']?\s*\}", re.IGNORECASE)
 _BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
 _LAYOUT = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[,;:!]")
+# What a text of several sentences ends with; GSM8K's solutions end with `#### 5`.
+_CONCLUSION = re.compile(
+    r".*(?:\b(?:answer|option|choice)\s(?:is|(?:would|should|must|will)\sbe)\b:?|\banswer[*_]{0,2}:|\n#{4}|答案(?:是|为|选)?:?)"
+    r"[*_]{0,2}\s*(?P<answer>[^\s.,;:!?][^\n]{0,200})",
+    re.DOTALL | re.IGNORECASE,
+)
 _CLOSERS = ".,;:。、"
 _EXCLAMATION = re.compile(r"(?:(?<=[^\W\d_]{2})|(?<=\b[A-Z]))!+$")  # not of `5!` and `n!`
 # White space that says nothing in a comparison: beside punctuation, before a LaTeX command, in `5:30 PM`.
@@ -135,9 +141,14 @@ def parse_answer(text: str, choices: int = 0) -> Answer:
 
 
 def strip_answer(text: str) -> str:
-    """The answer in plain characters, without what is wrapped around it. Letters keep their case."""
+    """The answer in plain characters, without what is wrapped around it. Letters keep their case.
+
+    Of several sentences the conclusion at the end counts: `It has whiskers. So the answer is B.`
+    """
     plain = _collapse_white_space(to_plain_characters(text))
-    return _strip_around_answer(_LAYOUT.sub("", _find_last_box(plain) or plain).replace(r"\ ", " "))
+    stripped = _strip_around_answer(_LAYOUT.sub("", _find_last_box(plain) or plain).replace(r"\ ", " "))
+    concluded = _CONCLUSION.fullmatch(stripped) if match_option(stripped) is None else None
+    return _strip_around_answer(concluded["answer"]) if concluded else stripped
 
 
 def _find_last_box(text: str) -> str | None:
