@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from balanced_thinking.batch.picture_rules import check_picture_size
 from balanced_thinking.batch.rendering import RowRenderer
 from balanced_thinking.chat.question import Question
-from balanced_thinking.chat.turn import CLOSED, END_TOKEN, LIMIT, USER, Progress, Turn
+from balanced_thinking.chat.turn import CLOSED, END_TOKEN, LIMIT, SERVER, USER, Progress, Turn
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.data.bad_rows import PROBLEMS, RowError
@@ -166,6 +166,8 @@ class Session:
         prediction = scorer.score_completion(example, ids, self.options.scorer)
         if ids and ids[-1] in scorer.stops:
             stopped_by = END_TOKEN
+        elif prediction.withheld:
+            stopped_by = SERVER
         elif not prediction.truncated:
             stopped_by = CLOSED
         else:

@@ -13,6 +13,7 @@ from balanced_thinking.segments import PROBLEMS, ReasoningFormat
 
 THINKING, ANSWER = "thinking", "answer"  # kinds of segments
 END_TOKEN, CLOSED, LIMIT, USER = "its end token", "its closed answer", "the limit of tokens", "you"
+SERVER = "the server"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Turn:
         prediction: the reply as an evaluation records it; None where the model could not be asked.
         format: what parsed it.
         seconds: from the question to the last token, the reading of the prompt included.
-        stopped_by: END_TOKEN, CLOSED, LIMIT or USER.
+        stopped_by: END_TOKEN, CLOSED, LIMIT, USER or SERVER.
         refusal: why the model could not be asked; "" where it was.
     """
 
@@ -81,6 +82,7 @@ class Turn:
         if self.prediction is None or self.stopped_by == USER:
             return []
         cut = ["truncated: --max-new-tokens allows more"] if self.stopped_by == LIMIT else []
+        cut += [f"withheld by the server: {self.prediction.withheld}"] if self.stopped_by == SERVER else []
         form = [PROBLEMS[name].partition(" (")[0] for name in self.prediction.problems]  # (in a table: ...)
         what = "malformed" if self.prediction.malformed else "form"
         return [*cut, *([f"{what}: {'; '.join(form)}"] if form else [])]

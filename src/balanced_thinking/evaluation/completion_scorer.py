@@ -14,6 +14,7 @@ from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.models.processor_parts import tokenizer_of
 from balanced_thinking.runs.records import Prediction
 from balanced_thinking.scoring.completion import (
+    WithheldCompletion,
     ends_with_answer_tag,
     has_text_after_answer,
     is_answer_complete,
@@ -77,6 +78,8 @@ class CompletionScorer:
             score = score_against_all(scorer, text, answers, example.choices) if complete else 0.0
         except ScorerError as error:
             raise ScorerError(f"item {example.id}: {error}") from error
+        open_end = not stopped and not self._closes_answer(parsed)
+        withheld = ids.reason if open_end and isinstance(ids, WithheldCompletion) else ""
         return Prediction(
             id=example.id,
             question=write_placeholders(example.question, example.image_places),
@@ -86,7 +89,8 @@ class CompletionScorer:
             score=score,
             problems=list(parsed.problems),
             malformed=parsed.answer is None,
-            truncated=not stopped and not self._closes_answer(parsed),
+            truncated=open_end and not withheld,
+            withheld=withheld,
             think_tokens=segments.count(THINK),
             answer_tokens=segments.count(ANSWER) + stopped,
             completion=parsed.text,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,7 @@ def summarize(found: Sequence[Prediction], **about: Any) -> Summary:
         truncated=sum(prediction.truncated for prediction in found),
         think_tokens_mean=sum(prediction.think_tokens for prediction in found) / n,
         answer_tokens_mean=sum(prediction.answer_tokens for prediction in found) / n,
+        withheld=dict(Counter(prediction.withheld for prediction in found if prediction.withheld)),
         predictions=tuple(found),
         **about,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -35,7 +35,7 @@ from balanced_thinking.evaluation.training_rows import count_training_rows
 from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.load import LoadedModel, load_processor
 from balanced_thinking.models.weights import refuse_nonfinite
-from balanced_thinking.runs.advice import advise_on_outputs
+from balanced_thinking.runs.advice import advise_on_outputs, describe_withheld
 from balanced_thinking.runs.records import RecordError, Summary
 from balanced_thinking.segments import get_format
 from balanced_thinking.system.progress import track_progress
@@ -114,11 +114,20 @@ def evaluate_benchmarks(
             else:
                 finished = _run_task(source, task, folder, overwrite)
                 announce(f"{task.data}, {summary_line(finished)}")
-            summary = finished
-            if advice := advise_on_outputs(summary.n, summary.truncated, summary.malformed, summary.max_new_tokens):
+            for advice in _advise(finished):
                 logger.warning("%s: %s", task.data, advice)
-            evaluated.append(Evaluated(summary, folder))
+            evaluated.append(Evaluated(finished, folder))
     return evaluated
+
+
+def _advise(summary: Summary) -> Iterator[str]:
+    """What to say last of a result."""
+    n, withheld = summary.n, summary.withheld
+    if said := describe_withheld(n, withheld):
+        yield said
+    counts = (n, summary.truncated, summary.malformed, summary.max_new_tokens)
+    if advice := advise_on_outputs(*counts, withheld=sum(withheld.values())):
+        yield advice
 
 
 class PlannedTask(NamedTuple):

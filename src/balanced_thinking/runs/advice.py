@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from balanced_thinking.system.text import list_some
+
 # Names that a row of metrics.jsonl may have in `warnings`.
 TRAINING_WARNINGS = {
     "all_clipped": (
@@ -22,11 +26,18 @@ TRAINING_WARNINGS = {
     ),
     "nothing_learned": "nothing was learned: no step of the run had an advantage",
 }
+_SHOWN_REASONS, _LONGEST_REASON = 3, 40
 _MOST = 0.5  # from this share on, an accuracy says more about the settings than about the model
 
 
-def advise_on_outputs(n: int, truncated: int, malformed: int, max_new_tokens: int | None = None) -> str:
-    """What to change where most outputs were cut off, or have no answer; empty where most are complete."""
+def advise_on_outputs(
+    n: int, truncated: int, malformed: int, max_new_tokens: int | None = None, *, withheld: int = 0
+) -> str:
+    """What to change where most outputs were cut off, or have no answer; empty where most are complete.
+
+    Of `withheld` outputs `describe_withheld` speaks: no option of ours gives them an answer.
+    """
+    malformed -= min(withheld, malformed)
     if n and truncated >= _MOST * n:
         limit = f" (now {max_new_tokens})" if max_new_tokens else ""
         return f"{_share(truncated, n)} outputs were cut off: raise --max-new-tokens{limit}"
@@ -36,6 +47,24 @@ def advise_on_outputs(n: int, truncated: int, malformed: int, max_new_tokens: in
             "writes, ask for it with --prompt instructed, or train the model on it"
         )
     return ""
+
+
+def describe_withheld(n: int, withheld: Mapping[str, int]) -> str:
+    """What a server did not answer, and why; empty where there is nothing."""
+    count = sum(withheld.values())
+    if not count:
+        return ""
+    ordered = sorted(withheld.items(), key=lambda item: -item[1])
+    reasons = list_some([f"{name[:_LONGEST_REASON]}: {number:,}" for name, number in ordered], _SHOWN_REASONS)
+    return (
+        f"{'all' if count == n else f'{count:,} of {n:,}'} outputs were withheld by the server ({reasons}) and count "
+        "as wrong: see its log, or its provider's settings of filters; --max-new-tokens and --format do not change it"
+    )
+
+
+def withholds_most(n: int, withheld: Mapping[str, int]) -> bool:
+    """Whether so many outputs were withheld that an accuracy says more about the server than about the model."""
+    return bool(n) and sum(withheld.values()) >= _MOST * n
 
 
 def _share(part: int, n: int) -> str:

@@ -33,8 +33,8 @@ class Evaluation:
 
     `split` is the folder's name, `<data>-<split>`. The means are in tokens. `pictured` are the items whose picture is
     beside the predictions, `flawed` the malformed ones, `cut_off` the truncated ones. `groups` counts
-    `outcomes.GROUPS`. `digests` distinguish items with the same id, where the predictions have them. Without
-    predictions there are only the counts of the summary.
+    `outcomes.GROUPS`. `withheld` counts outputs that a server did not give, by its reason. `digests` distinguish items
+    with the same id, where the predictions have them. Without predictions there are only the counts of the summary.
     """
 
     split: str
@@ -51,6 +51,7 @@ class Evaluation:
     flawed: set[str] = field(default_factory=set)
     cut_off: set[str] = field(default_factory=set)
     groups: Counter[str] = field(default_factory=Counter)
+    withheld: Counter[str] = field(default_factory=Counter)
     families: dict[str, Tally] = field(default_factory=dict)
 
     @property
@@ -171,6 +172,8 @@ def _count_prediction(evaluation: Evaluation, row: Prediction) -> None:
         evaluation.pictured.add(row.id)
     evaluation.malformed += row.malformed
     evaluation.truncated += row.truncated
+    if row.withheld:
+        evaluation.withheld[row.withheld] += 1
     for items, belongs in ((evaluation.flawed, row.malformed), (evaluation.cut_off, row.truncated)):
         (items.add if belongs else items.discard)(row.id)  # of an id that occurs twice, the last row counts
     evaluation.groups[classify_outcome(row, evaluation.reasoning_format)] += 1
@@ -183,6 +186,7 @@ def _count_from_summary(evaluation: Evaluation) -> Evaluation:
         return evaluation
     evaluation.total = Tally(summary.n, summary.correct)
     evaluation.malformed, evaluation.truncated = summary.malformed, summary.truncated
+    evaluation.withheld = Counter(summary.withheld)
     evaluation.think_tokens_mean = summary.think_tokens_mean
     evaluation.answer_tokens_mean = summary.answer_tokens_mean
     return evaluation

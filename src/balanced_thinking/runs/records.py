@@ -40,7 +40,8 @@ class Prediction:
 
     `think_tokens` and `answer_tokens` count the tokens that were generated, tags included. `digest` identifies the item
     as it was asked: two items of one id may differ. An answer that was cut off is kept as `prediction` but is never
-    correct: of 12, only the 1 may be there.
+    correct: of 12, only the 1 may be there. `withheld` is why a server gave no complete answer, such as
+    `content_filter`; such an item is not `truncated`.
     """
 
     id: str
@@ -59,13 +60,14 @@ class Prediction:
     images: list[str] = field(default_factory=list)
     score: float = 0.0
     digest: str = ""
+    withheld: str = ""
 
     def __post_init__(self) -> None:
         for name in ("problems", "choices", "images"):
             if not all(isinstance(one, str) for one in getattr(self, name)):
                 raise RecordError(f"{name} holds something else than texts")
-        if max(len(self.id), len(self.digest), len(self.family or "")) > _LONGEST_NAME:
-            raise RecordError(f"id, digest or family has more than {_LONGEST_NAME:,} characters")
+        if max(map(len, (self.id, self.digest, self.withheld, self.family or ""))) > _LONGEST_NAME:
+            raise RecordError(f"id, digest, family or withheld has more than {_LONGEST_NAME:,} characters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,7 @@ class Summary:
     """The result on one split.
 
     n: scored items. malformed: outputs without an answer that can be extracted. truncated: outputs that were cut off.
+    withheld: outputs that a server did not finish for another reason, counted by it: `{"content_filter": 2}`.
     dropped: bad rows of the data, which are not among `n`. trained_on: items that are rows of the training. score: the
     mean; files from before there were graded scorers have none. dtype: of the weights. items: identifies the questions,
     options, answers and pictures as they were asked. picture_budget: the image processor's settings about sizes, where
@@ -111,6 +114,7 @@ class Summary:
     task: str = ""
     scorer_file: dict[str, Any] = field(default_factory=dict)
     reduced_batch_size: int | None = None
+    withheld: dict[str, Any] = field(default_factory=dict)
     predictions: tuple[Prediction, ...] = field(default=(), repr=False, compare=False, metadata={"stored": False})
 
     def __post_init__(self) -> None:
@@ -118,6 +122,8 @@ class Summary:
             raise RecordError(f"n is {self.n} and correct {self.correct}; expected 0 <= correct <= n")
         if not (0 <= self.malformed <= self.n and 0 <= self.truncated <= self.n):
             raise RecordError(f"malformed is {self.malformed} and truncated {self.truncated}; expected 0 to n")
+        if not all(type(count) is int and 0 <= count <= self.n for count in self.withheld.values()):
+            raise RecordError(f"withheld is {reprlib.repr(self.withheld)}; expected counts of 0 to n")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from balanced_thinking.segments import Parsed, ReasoningFormat, generated_segments, parse
@@ -14,6 +14,17 @@ class Completion(NamedTuple):
     parsed: Parsed
     segments: list[int]
     stopped: bool
+
+
+class WithheldCompletion(list[int]):
+    """The ids of a completion that its server did not finish for a reason other than the limit of tokens.
+
+    `reason` is a name such as `content_filter` or `refusal`; `said` is what the server wrote about it.
+    """
+
+    def __init__(self, ids: Iterable[int], reason: str, said: str = "") -> None:
+        super().__init__(ids)
+        self.reason, self.said = reason, said
 
 
 def parse_completion(

@@ -40,7 +40,9 @@ class Stub:
         self.asked: list[dict[str, Any]] = []
         self.fail: list[tuple[int, str]] = []  # what the next answers are instead
         self.message: dict[str, Any] = {}
-        self.finish, self.models = "stop", ["tiny"]
+        self.finish: Any = "stop"
+        self.models = ["tiny"]
+        self.usage: Any = None
         self.golds: dict[str, str] = {}
 
     def answer(self, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
@@ -54,7 +56,7 @@ class Stub:
         question = content if isinstance(content, str) else content[-1]["text"]
         text = f"<think>I see it .</think><answer>{self.golds.get(question, 'red')}</answer>"
         message = {"role": "assistant", "content": text} | self.message
-        return 200, {"choices": [{"message": message, "finish_reason": self.finish}]}
+        return 200, {"choices": [{"message": message, "finish_reason": self.finish}], "usage": self.usage}
 
 
 @pytest.fixture
@@ -138,6 +140,111 @@ def test_an_answer_that_was_cut_off_counts_as_truncated(stub: Any) -> None:
     assert (prediction.truncated, prediction.malformed, prediction.correct) == (True, True, False)
 
 
+@pytest.mark.parametrize(
+    ("finish", "truncated", "withheld"),
+    [
+        ("stop", False, ""),
+        ("eos_token", False, ""),  # text-generation-inference
+        ("end_turn", False, ""),  # Anthropic, through a gateway
+        ("stop_sequence", False, ""),
+        ("STOP", False, ""),  # Gemini
+        (None, False, ""),  # some servers never say
+        ("", False, ""),
+        ("length", True, ""),
+        ("max_tokens", True, ""),
+        ("model_length", True, ""),  # Mistral: the model's own limit
+        ("content_filter", False, "content_filter"),
+        ("error", False, "error"),
+        ("a\x1b[2Jb" * 99, False, "a__2jb" * 6 + "a__2"),  # a stranger's text stays short and harmless
+        ({"type": "abort"}, False, "dict"),
+    ],
+)
+def test_why_an_answer_ended(finish: Any, truncated: bool, withheld: str, stub: Any) -> None:
+    """An answer without a tag is complete where the model ended it itself."""
+    stub.finish, stub.message = finish, {"content": "red"}
+    engine = engine_of(stub, reasoning_format="direct")
+    example = Example("one", "which ?", (), None, "red")
+    found = engine.scorer.score_completion(example, engine.complete([example])[0])
+    assert (found.truncated, found.withheld) == (truncated, withheld)
+    assert found.correct == (not truncated and not withheld)
+
+
+def test_an_answer_that_ends_at_the_limit_without_a_reason_is_cut_off(stub: Any) -> None:
+    stub.finish, stub.message, stub.usage = None, {"content": "red"}, {"completion_tokens": 77}
+    engine = engine_of(stub, reasoning_format="direct")
+    example = Example("one", "which ?", (), None, "red")
+    assert engine.scorer.score_completion(example, engine.complete([example])[0]).truncated
+
+
+def test_a_complete_answer_counts_whatever_the_server_did_after_it(stub: Any) -> None:
+    stub.finish = "content_filter"
+    engine = engine_of(stub)
+    example = Example("one", "which ?", (), None, "red")
+    found = engine.scorer.score_completion(example, engine.complete([example])[0])
+    assert (found.correct, found.withheld) == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("finish", "message", "fail", "reason", "said"),
+    [
+        ("content_filter", {"content": None}, [], "content_filter", ""),
+        ("stop", {"content": "", "refusal": "I can't help ."}, [], "refusal", "I can't help ."),
+        ("stop", {"content": None, "refusal": "No ."}, [], "refusal", "No ."),
+        ("stop", {"content": [{"type": "refusal", "refusal": "No ."}]}, [], "refusal", "No ."),
+        ("tool_calls", {"content": None, "tool_calls": [{"id": "1"}]}, [], "tool_calls", ""),
+        ("stop", {"content": None, "tool_calls": [{"id": "1"}]}, [], "tool_calls", ""),
+        (
+            "stop",
+            {},
+            [(400, '{"error": {"code": "content_filter", "message": "the prompt was filtered"}}')],  # Azure
+            "content_filter",
+            "the prompt was filtered",
+        ),
+    ],
+)
+def test_one_withheld_answer_is_counted_and_the_evaluation_goes_on(
+    finish: str, message: Any, fail: Any, reason: str, said: str, stub: Any, tmp_path: Path, caplog: Any
+) -> None:
+    engine = engine_of(stub)
+    usual, stub.fail = stub.answer, list(fail)
+
+    def answer(path: str, body: Any) -> tuple[int, Any]:
+        first = not stub.asked and not fail
+        stub.message, stub.finish = (message, finish) if first else ({}, "stop")
+        return usual(path, body)  # type: ignore[no-any-return]
+
+    stub.answer = answer
+    examples = [Example(str(i), f"which {i} ?", (), None, "red") for i in range(3)]
+    benchmark = Benchmark("w", batch_size=1, max_new_tokens=77)
+    task = Task(benchmark, "test", examples, get_format("think-answer"), "tiny")
+    summary = answer_task(engine, task, tmp_path)
+    assert (summary.correct, summary.truncated, summary.malformed) == (2, 0, 1)
+    assert summary.withheld == {reason: 1}
+    assert [one.withheld for one in summary.predictions].count(reason) == 1
+    line = f"gave no complete answer to item 0 ({reason}{f': {said}' if said else ''})"
+    assert caplog.text.count(line) == 1
+    assert "have no content" not in caplog.text
+
+
+def test_withheld_answers_are_never_a_reason_to_raise_the_limit(
+    stub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub.finish, stub.message = "content_filter", {"content": ""}
+    words = ["eval", "--model", "world-base", "--server", stub.address, "--data", "world", "--data_options.n", "3"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().err
+    assert "all outputs were withheld by the server (content_filter: 3) and count as wrong" in said
+    assert "cut off" not in said
+    assert "choose the --format" not in said
+
+
+@pytest.mark.parametrize("content", [None, [], [{"type": "text", "text": None}], [{"type": "text"}]])
+def test_answers_without_content_are_warned_of(content: Any, stub: Any, caplog: pytest.LogCaptureFixture) -> None:
+    stub.message = {"content": content}
+    engine_of(stub).complete([Example("one", "which ?", (), None, "red")])
+    assert "all 1 answers so far have no content (null)" in caplog.text
+
+
 def test_a_busy_server_is_asked_again(stub: Any) -> None:
     engine = engine_of(stub)
     stub.fail = [(503, "loading"), (429, "slow down")]
@@ -152,6 +259,13 @@ def test_a_busy_server_is_asked_again(stub: Any) -> None:
         ([(500, "out of memory")] * 4, {}, ConnectionError, "answered 500: out of memory"),
         ([], {"content": "B", "reasoning_content": "hm"}, ValueError, "without a reasoning parser"),
         ([], {"content": "B", "reasoning": "hm"}, ValueError, "without a reasoning parser"),
+        ([], {"content": "B", "reasoning_details": [{"text": "hm"}]}, ValueError, r"\(`reasoning_details`\)"),
+        ([], {"content": "B", "thinking": "hm"}, ValueError, "without a reasoning parser"),
+        ([], {"content": "B", "thinking_blocks": [{}]}, ValueError, "without a reasoning parser"),
+        ([], {"content": [], "reasoning_content": None}, ValueError, "without a reasoning parser"),
+        ([], {"content": [{"type": "thinking", "thinking": []}, {"text": "B"}]}, ValueError, "of type thinking"),
+        ([], {"content": [{"type": "reasoning", "text": "hm"}]}, ValueError, "without a reasoning parser"),
+        ([], {"content": [{"type": "redacted_thinking", "data": "x"}]}, ValueError, "without a reasoning parser"),
         ([(200, "<html>")], {}, ConnectionError, "cannot be read"),
         ([(200, '{"error": "overloaded"}')], {}, ConnectionError, "answered without a completion: .*overloaded"),
         ([(200, '{"choices": [{"message": null}]}')], {}, ConnectionError, "answered without a completion: .*None"),

@@ -11,7 +11,7 @@ import pytest
 from balanced_thinking.report.build import load_report
 from balanced_thinking.report.compare.tables import Tables, make_tables
 from balanced_thinking.report.write.markdown import render_markdown
-from balanced_thinking.runs.advice import advise_on_outputs
+from balanced_thinking.runs.advice import advise_on_outputs, describe_withheld
 from balanced_thinking.runs.load import load_runs
 from tests.report.helpers import report_of
 from tests.report.synthetic import write_metrics, write_run
@@ -40,6 +40,20 @@ def test_outputs_that_say_more_about_the_settings(counts: tuple[int, int, int, i
     found = advise_on_outputs(*counts)
     assert found.startswith(said)
     assert bool(found) == bool(said)
+
+
+def test_outputs_that_a_server_withheld_are_no_matter_of_options(tmp_path: Path) -> None:
+    assert advise_on_outputs(10, 0, 6, withheld=6) == ""
+    assert advise_on_outputs(10, 0, 8, withheld=1).startswith("70% of the outputs have no answer")
+    assert describe_withheld(1000, {"refusal": 1, "content_filter": 2}).startswith(
+        "3 of 1,000 outputs were withheld by the server (content_filter: 2, refusal: 1) and count as wrong"
+    )
+    assert describe_withheld(10, {}) == ""
+    filtered = {"malformed": True, "withheld": "content_filter"}
+    write_run(tmp_path / "sft" / "seed-0", [False] * 6, extra=filtered)
+    (trouble,) = tables_of(tmp_path).troubles
+    assert trouble.decisive
+    assert trouble.text.startswith("sft on world-test: all outputs were withheld by the server (content_filter: 6)")
 
 
 def test_cut_off_outputs_are_named_before_statistical_power(tmp_path: Path) -> None:

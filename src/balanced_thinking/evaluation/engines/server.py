@@ -24,11 +24,13 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
+from balanced_thinking.evaluation.engines.chat_answer import find_filtered_prompt, read_choice, shorten_json
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.html import data_uri
+from balanced_thinking.scoring.completion import WithheldCompletion
 from balanced_thinking.segments import ReasoningFormat
 from balanced_thinking.system.fetching import SCHEMES, Answer, Deadline, Limits, RequestRefusedError, send_request
-from balanced_thinking.system.text import list_some, replace_surrogates
+from balanced_thinking.system.text import list_some
 
 logger = logging.getLogger(__name__)
 _TRIES = 4
@@ -70,6 +72,7 @@ class ServerEngine(Engine):
         self._stop = threading.Event()
         self._open: set[Deadline] = set()  # of the requests that wait for their answers
         self._without_content: list[bool] = []  # for each answer so far
+        self._named_reasons: set[str] = set()  # of withheld answers
         self.served_model = served_model or self._only_listed_model()
 
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
@@ -90,10 +93,22 @@ class ServerEngine(Engine):
         if answers == len(examples) and all(self._without_content):  # the first ones
             logger.warning(
                 "all %d answers so far have no content (null), so they count as empty: check the server's log for a "
-                "reasoning or tool parser, refusals, or a model that cannot answer",
+                "reasoning or tool parser, or a model that cannot answer",
                 answers,
             )
+        self._name_withheld(examples, completions)
         return completions
+
+    def _name_withheld(self, examples: Sequence[Example], completions: Sequence[list[int]]) -> None:
+        """Warns of the first example for each reason. How many there were is said with the results."""
+        for example, ids in zip(examples, completions, strict=True):
+            if isinstance(ids, WithheldCompletion) and ids.reason not in self._named_reasons:
+                self._named_reasons.add(ids.reason)
+                said = f": {ids.said}" if ids.said else ""
+                logger.warning(
+                    "%s gave no complete answer to item %s (%s%s); the evaluation goes on, and counts such items",
+                    *(self.base_url, example.id, ids.reason, said),
+                )
 
     def abort(self) -> None:
         self._stop.set()  # those that wait to ask again give up
@@ -117,27 +132,18 @@ class ServerEngine(Engine):
             message = {**choice["message"]}
         except (KeyError, IndexError, TypeError) as error:
             raise ConnectionError(
-                f"{self.base_url} answered without a completion: {_shorten_json(answer)}; expected `choices` as in "
+                f"{self.base_url} answered without a completion: {shorten_json(answer)}; expected `choices` as in "
                 "OpenAI's API: check --server and the server's log"
             ) from error
-        self._refuse_reasoning_parser(message)
-        text = _join_parts(message.get("content"))
-        self._without_content.append(message.get("content") is None)
-        opened = self.scorer.find_opened(example)
+        found = read_choice(choice, message, self.base_url)
+        text, opened = found.text or "", self.scorer.find_opened(example)
         if (tag := opened.strip()) and text.lstrip().startswith(tag):  # some servers repeat what the prompt opened
             text = text.lstrip().removeprefix(tag)
-        return self.tokenize_completion(text, choice.get("finish_reason") == "stop", opened)
-
-    def _refuse_reasoning_parser(self, message: Mapping[str, Any]) -> None:
-        """Raises ValueError if the server took reasoning out of the completion: its key is there, perhaps empty."""
-        other = message.get("refusal") or message.get("tool_calls")  # why there is no content
-        missing = message.get("content") is None and not other
-        for name in ("reasoning", "reasoning_content"):
-            if message.get(name) or (missing and name in message):
-                raise ValueError(
-                    f"{self.base_url} took the reasoning out of the answer (`{name}`), which the parser must see: "
-                    "start it without a reasoning parser"
-                )
+        at_limit = not found.finish_reason and _count_tokens(answer, self.tokenizer, text) >= self.max_new_tokens
+        finish = found.finish(at_limit=at_limit)
+        self._without_content.append(found.text is None and not finish.withheld)
+        ids = self.tokenize_completion(text, finish.stopped, opened)
+        return WithheldCompletion(ids, finish.withheld, found.said) if finish.withheld else ids
 
     def _only_listed_model(self) -> str:
         listed = self._request("/models")
@@ -146,7 +152,7 @@ class ServerEngine(Engine):
             names = [model["id"][:_LONGEST_NAME] + "" for model in listed["data"]]
         except (KeyError, TypeError) as error:
             raise ConnectionError(
-                f"{self.base_url}/models gave no list of models: {_shorten_json(listed)}; is the server "
+                f"{self.base_url}/models gave no list of models: {shorten_json(listed)}; is the server "
                 "OpenAI-compatible?"
             ) from error
         if len(names) != 1:
@@ -174,6 +180,8 @@ class ServerEngine(Engine):
             else:
                 if answer.status == 200:
                     return self._read_json(path, answer)
+                if (filtered := find_filtered_prompt(answer.body) if answer.status == 400 else None) is not None:
+                    return filtered
                 if answer.status not in _BUSY or last:
                     raise ConnectionError(
                         f"{self.base_url}{path} answered {answer.status}: {_describe_refusal(answer)}"
@@ -240,30 +248,11 @@ def chat_messages(example: Example) -> list[dict[str, Any]]:
     return found
 
 
-def _join_parts(content: Any) -> str:
-    """The text of a completion that comes as a text, as parts, or not at all. Raises ConnectionError for others.
-
-    Half of a character (a lone surrogate) becomes the sign for an unreadable one: no tokenizer takes it.
-    """
-    if content is None or isinstance(content, str):
-        return replace_surrogates(content or "")
-    try:
-        if not isinstance(content, list):
-            raise TypeError
-        joined = "".join(part if isinstance(part, str) else part.get("text") or "" for part in content)
-    except (TypeError, AttributeError) as error:
-        raise ConnectionError(
-            f"the server answered with the content {_shorten_json(content)}; expected a text, or parts with texts"
-        ) from error
-    return replace_surrogates(joined)
-
-
-def _shorten_json(value: Any) -> str:
-    """The start of a value, for a message. It may be of any size, and nested so deeply that it cannot be written."""
-    try:
-        return str(value)[:300]
-    except RecursionError:
-        return f"a nested {type(value).__name__}"
+def _count_tokens(answer: Mapping[str, Any], tokenizer: Any, text: str) -> int:
+    """The generated tokens, as the server counted them; where it does not say, those of the text."""
+    usage = answer.get("usage")
+    stated = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
+    return stated if type(stated) is int else len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _png_data_uri(image: Any) -> str:

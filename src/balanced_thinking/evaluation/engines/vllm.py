@@ -10,8 +10,10 @@ from typing import Any
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
+from balanced_thinking.evaluation.engines.chat_answer import read_finish
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.evaluation.engines.server import chat_messages
+from balanced_thinking.scoring.completion import WithheldCompletion
 from balanced_thinking.segments import ReasoningFormat
 
 
@@ -60,7 +62,10 @@ class VllmEngine(Engine):
         sampling = SamplingParams(temperature=self.temperature, **options)
         found = self._llm.chat([chat_messages(example) for example in examples], sampling, use_tqdm=False)
         outputs = zip(examples, (request.outputs[0] for request in found), strict=True)
-        return [
-            self.tokenize_completion(output.text, output.finish_reason == "stop", self.scorer.find_opened(example))
-            for example, output in outputs
-        ]
+        return [self._read_output(example, output) for example, output in outputs]
+
+    def _read_output(self, example: Example, output: Any) -> list[int]:
+        at_limit = len(getattr(output, "token_ids", ())) >= self.max_new_tokens
+        finish = read_finish(output.finish_reason, at_limit=at_limit)
+        ids = self.tokenize_completion(output.text, finish.stopped, self.scorer.find_opened(example))
+        return WithheldCompletion(ids, finish.withheld) if finish.withheld else ids

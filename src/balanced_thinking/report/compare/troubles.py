@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from balanced_thinking.runs.advice import TRAINING_WARNINGS, advise_on_outputs
+from balanced_thinking.runs.advice import TRAINING_WARNINGS, advise_on_outputs, describe_withheld, withholds_most
+from balanced_thinking.runs.evaluations import Evaluation
 from balanced_thinking.runs.load import Run
 
 _NOTHING = "nothing_learned"
@@ -29,18 +30,31 @@ def find_troubles(groups: Sequence[Sequence[Run]], splits: Sequence[str]) -> tup
             if advice := _advise_on_arm(runs, split):
                 places[advice].append(f"{runs[0].arm} on {split}")
     outputs = [Trouble(f"{', '.join(named)}: {advice}.", decisive=True) for advice, named in places.items()]
+    outputs += (trouble for split in splits for runs in groups for trouble in _describe_withheld(runs, split))
     trainings = (trouble for runs in groups for run in runs for trouble in _describe_training(run))
     return (*outputs, *dict.fromkeys(trainings))
 
 
+def _evaluations_of_arm(runs: Sequence[Run], split: str) -> Collection[Evaluation]:
+    return {run.folder: run.evaluations[split] for run in runs if split in run.evaluations}.values()
+
+
+def _describe_withheld(runs: Sequence[Run], split: str) -> Iterator[Trouble]:
+    found = _evaluations_of_arm(runs, split)
+    n, withheld = sum(e.total.n for e in found), sum((e.withheld for e in found), Counter[str]())
+    if said := describe_withheld(n, withheld):
+        yield Trouble(f"{runs[0].arm} on {split}: {said}.", decisive=withholds_most(n, withheld))
+
+
 def _advise_on_arm(runs: Sequence[Run], split: str) -> str:
-    found = {run.folder: run.evaluations[split] for run in runs if split in run.evaluations}.values()
+    found = _evaluations_of_arm(runs, split)
     limits = {e.summary.max_new_tokens for e in found if e.summary is not None}
     return advise_on_outputs(
         sum(e.total.n for e in found),
         sum(e.truncated for e in found),
         sum(e.malformed for e in found),
         next(iter(limits)) if len(limits) == 1 else None,
+        withheld=sum(e.withheld.total() for e in found),
     )
 
 

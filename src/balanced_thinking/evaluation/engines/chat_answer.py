@@ -1,0 +1,141 @@
+"""What is in a server's answer: its text, reasoning that a parser took out of it, and why it ended."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from balanced_thinking.config.foreign_json import parse_json
+from balanced_thinking.system.text import replace_surrogates
+
+# Vendors' values of `finish_reason`, in small letters. Anthropic's and Gemini's arrive through gateways.
+_ENDED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence")
+_CUT_OFF = ("length", "max_tokens", "model_length")
+# Where servers put reasoning that they took out of the text: in the message, and as parts of the content.
+_REASONING_KEYS = ("reasoning", "reasoning_content", "reasoning_details", "thinking", "thinking_blocks")
+_REASONING_PARTS = ("reasoning", "redacted_thinking", "thinking")
+_FILTERED = "content_filter"  # also the code of a refused prompt, in an answer 400
+_REFUSAL, _TOOL_CALLS = "refusal", "tool_calls"
+_LONGEST_REASON = 40
+
+
+class Finish(NamedTuple):
+    """How a completion ended. `stopped`: by itself, so that nothing was cut off. `withheld` names why the server ended
+    it otherwise than at the limit of tokens, such as `content_filter`."""
+
+    stopped: bool
+    withheld: str = ""
+
+
+def read_finish(reason: Any, *, at_limit: bool) -> Finish:
+    """What a `finish_reason` means. Some servers give none: then `at_limit` decides, whether all tokens were used."""
+    name = reason.strip().lower() if isinstance(reason, str) else "" if reason is None else type(reason).__name__
+    if not name:
+        return Finish(stopped=not at_limit)
+    if name in _ENDED or name in _CUT_OFF:
+        return Finish(stopped=name in _ENDED)
+    return Finish(stopped=False, withheld=re.sub(r"[^\w.:-]", "_", name[:_LONGEST_REASON]))
+
+
+class ChatAnswer(NamedTuple):
+    """One choice of a server's answer. `text` is None where it has no content (null). `said` is what the server wrote
+    about an answer that it withheld."""
+
+    text: str | None
+    finish_reason: Any
+    refusal: str
+    calls_tools: bool
+    said: str
+
+    def finish(self, *, at_limit: bool) -> Finish:
+        """How it ended. Without any text, a refusal and a call of tools are the reason, too."""
+        finish = read_finish(self.finish_reason, at_limit=at_limit)
+        if finish.withheld or self.text:
+            return finish
+        if self.refusal:
+            return Finish(stopped=False, withheld=_REFUSAL)
+        return Finish(stopped=False, withheld=_TOOL_CALLS) if self.calls_tools else finish
+
+
+def read_choice(choice: Mapping[str, Any], message: Mapping[str, Any], address: str) -> ChatAnswer:
+    """Raises ConnectionError for a content that is no text, and ValueError where the reasoning was taken out of it."""
+    content = message.get("content")
+    text = join_parts(content)
+    refusal = message.get("refusal") or _find_refusal_part(content)
+    _refuse_reasoning_parser(message, bool(refusal), text, address)
+    said = refusal or choice.get("error") or ""
+    return ChatAnswer(text, choice.get("finish_reason"), str(refusal), bool(message.get("tool_calls")), _one_line(said))
+
+
+def join_parts(content: Any) -> str | None:
+    """The text of a completion that comes as a text or as parts; None where no part has a text, or for null.
+
+    Half of a character (a lone surrogate) becomes the sign for an unreadable one: no tokenizer takes it. Raises
+    ConnectionError for anything else.
+    """
+    if content is None or isinstance(content, str):
+        return content if content is None else replace_surrogates(content)
+    try:
+        if not isinstance(content, list):
+            raise TypeError
+        texts = [part if isinstance(part, str) else part.get("text") for part in content]
+        joined = "".join(text or "" for text in texts)
+    except (TypeError, AttributeError) as error:
+        raise ConnectionError(
+            f"the server answered with the content {shorten_json(content)}; expected a text, or parts with texts"
+        ) from error
+    return None if all(text is None for text in texts) else replace_surrogates(joined)
+
+
+def find_filtered_prompt(body: bytes) -> dict[str, Any] | None:
+    """The answer that stands for a prompt that the server's filter refused (code `content_filter`, as Azure sends it
+    with status 400); None for any other body. One item of an evaluation must not end it."""
+    try:
+        error = parse_json(body)["error"]
+        code = error["code"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    if code != _FILTERED:
+        return None
+    return {"choices": [{"message": {"content": None}, "finish_reason": _FILTERED, "error": error.get("message")}]}
+
+
+def shorten_json(value: Any) -> str:
+    """The start of a value, for a message. It may be of any size, and nested so deeply that it cannot be written."""
+    try:
+        return str(value)[:300]
+    except RecursionError:
+        return f"a nested {type(value).__name__}"
+
+
+def _refuse_reasoning_parser(message: Mapping[str, Any], is_refusal: bool, text: str | None, address: str) -> None:
+    """Raises ValueError if the server took reasoning out of the completion: its key is there, perhaps empty, or a part
+    of the content is reasoning."""
+    other = is_refusal or message.get("tool_calls")  # why there is no content
+    missing = text is None and not other
+    found = [name for name in _REASONING_KEYS if message.get(name) or (missing and name in message)]
+    content = message.get("content")
+    parts = [part.get("type") for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    found += [f"content of type {kind}" for kind in parts if kind in _REASONING_PARTS]
+    if found:
+        raise ValueError(
+            f"{address} took the reasoning out of the answer (`{found[0]}`), which the parser must see: start it "
+            "without a reasoning parser"
+        )
+
+
+def _find_refusal_part(content: Any) -> str:
+    """The text of a part of type `refusal`; "" for none."""
+    parts = content if isinstance(content, list) else []
+    found = (part.get("refusal") for part in parts if isinstance(part, Mapping) and part.get("type") == _REFUSAL)
+    return next((text for text in found if isinstance(text, str)), "")
+
+
+def _one_line(value: Any) -> str:
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        text = shorten_json(value)
+    return replace_surrogates(" ".join(text[:1000].split()))[:300]
