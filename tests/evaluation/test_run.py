@@ -16,7 +16,7 @@ from balanced_thinking.cli import main
 from balanced_thinking.data.bad_rows import BadRowsError
 from balanced_thinking.data.load import load_data
 from balanced_thinking.data.world import load
-from balanced_thinking.evaluation import run, task
+from balanced_thinking.evaluation import in_the_way, run, task
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.evaluation.engines import start
 from balanced_thinking.evaluation.engines.engine import Engine
@@ -167,6 +167,82 @@ def test_results_of_another_evaluation_stay_and_the_difference_is_named(
     with pytest.raises(FileExistsError, match=f"already holds results of another evaluation .*{said}.*--overwrite"):
         evaluate(**(call | {"engine": Parrot()} | change), out=tmp_path)
     assert (tmp_path / "summary.json").read_bytes() == before
+
+
+def stop_an_evaluation(out: Path) -> dict[str, Any]:
+    """The arguments of an evaluation with the first two of its answers in `out`."""
+    call: dict[str, Any] = {"model": "world-base", "benchmark": Benchmark(questions(5), batch_size=2)}
+    engine = Parrot()
+    complete = engine.complete
+
+    def fail_in_the_second_batch(examples: Any) -> list[list[int]]:
+        if engine.asked:
+            raise KeyboardInterrupt
+        return complete(examples)
+
+    engine.complete = fail_in_the_second_batch  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(**call, engine=engine, out=out)
+    return call
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"benchmark": Benchmark(questions(5), scorer="numeric")}, "scorer was exact and is numeric"),
+        ({"benchmark": Benchmark(questions(5), prompt="instructed")}, "prompt was question and is instructed"),
+        ({"benchmark": Benchmark(questions(5), limit=3)}, "number of items was 5 and is 3"),
+        ({"benchmark": list(reversed(questions(5)))}, "the same settings, with other weights or prompts"),
+    ],
+)
+def test_answers_of_an_unfinished_evaluation_stay_and_the_difference_is_named(
+    change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    call = stop_an_evaluation(tmp_path)
+    before = (tmp_path / ".resume-0.jsonl").read_bytes()
+    other = Parrot()
+    with pytest.raises(
+        FileExistsError, match=rf"{tmp_path} holds 2 answers of another .* not finished \({said}.*--overwrite"
+    ):
+        evaluate(**(call | change), engine=other, out=tmp_path)
+    assert (tmp_path / ".resume-0.jsonl").read_bytes() == before
+    assert other.asked == []
+    rest = Parrot()
+    assert evaluate(**call, engine=rest, out=tmp_path).n == 5
+    assert len(rest.asked) == 3
+
+
+def test_answers_of_an_unfinished_evaluation_are_deleted_where_that_was_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop_an_evaluation(tmp_path)
+    other, benchmark = Parrot(), Benchmark(questions(5), scorer="numeric", splits=("test",))
+    (found,) = evaluate_benchmarks("world-base", [benchmark], engine=other, out=tmp_path, overwrite=True)
+    assert (found.summary.scorer, len(other.asked)) == ("numeric", 5)
+    assert "holds 2 answers of another evaluation" in caplog.text
+    assert sorted(path.name for path in tmp_path.glob(".resume*")) == []
+
+
+def test_answers_of_an_earlier_version_name_no_settings(tmp_path: Path) -> None:
+    call = stop_an_evaluation(tmp_path)
+    file = tmp_path / ".resume-0.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([lines[0], *lines[2:]]))
+    with pytest.raises(FileExistsError, match=r"holds 2 answers .*an earlier version began it"):
+        evaluate(**(call | {"benchmark": questions(4)}), engine=Parrot(), out=tmp_path)
+    assert evaluate(**call, engine=Parrot(), out=tmp_path).n == 5
+
+
+def test_all_ranks_hear_of_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another rank may see no file yet, as on a slow network file system."""
+    monkeypatch.setattr(in_the_way, "broadcast_object_list", lambda _: ["runs/x holds 2 answers"])
+    with pytest.raises(FileExistsError, match="runs/x holds 2 answers"):
+        evaluate("world-base", questions(), engine=Parrot(), out=tmp_path)
+
+
+def test_a_file_without_an_answer_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / ".resume-0.jsonl").write_text('another\n{"scorer": "numeric"}\n[0.0, 0.0, []]\n')
+    assert evaluate("world-base", questions(), engine=Parrot(), out=tmp_path).n == 3
 
 
 def test_results_that_cannot_be_read_stay(tmp_path: Path) -> None:

@@ -104,17 +104,19 @@ def test_a_run_is_evaluated_with_the_options_of_its_benchmark(tmp_path: Path, mo
     assert {*own, "data", "splits"} == {field.name for field in fields(Benchmark)}
     used: dict[str, Any] = {}
 
-    def evaluate(model: str, benchmark: Benchmark, split: str, engine: EngineOptions) -> Any:
-        used.update(asdict(benchmark), split=split, engine=engine)
-        return SimpleNamespace(n=7, think_tokens_mean=3.0, answer_tokens_mean=1.0, wall_seconds=8.5, cpu_seconds=7.25)
+    def evaluate(model: str, benchmarks: list[Benchmark], engine: EngineOptions, overwrite: bool) -> Any:
+        used.update(asdict(benchmarks[0]), engine=engine, overwrite=overwrite)
+        about = {"think_tokens_mean": 3.0, "answer_tokens_mean": 1.0, "wall_seconds": 8.5, "cpu_seconds": 7.25}
+        return [SimpleNamespace(summary=SimpleNamespace(n=7, **about))]
 
-    monkeypatch.setattr("balanced_thinking.evaluation.run.evaluate", evaluate)
+    monkeypatch.setattr("balanced_thinking.evaluation.run.evaluate_benchmarks", evaluate)
     node = make_study(changed(evaluate={"world": own}, dtype="bfloat16")).planned_runs()[0]
     (tmp_path / node.name).mkdir(parents=True)
     (tmp_path / node.name / "provenance.json").write_text('{"finished": "now"}')
     worker.run_missing_parts(tmp_path, node)
     engine = EngineOptions(dtype="bfloat16")
-    assert used == {"split": "test", "splits": ("test",), "data": "world", "engine": engine, **own}
+    # What an earlier plan has begun to answer is in nobody's way.
+    assert used == {"splits": ("test",), "data": "world", "engine": engine, "overwrite": True, **own}
     (row,) = [row for row in read_ledger(tmp_path, []) if row.part != "train"]
     assert (row.tokens, row.wall_seconds, row.cpu_seconds) == (28, 8.5, 7.25)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.evaluation.engines.start import EngineOptions
+from balanced_thinking.evaluation.in_the_way import refuse_other_answers
 from balanced_thinking.evaluation.run import ModelSource, PlannedTask, plan_evaluations, summary_line
 
 
@@ -19,6 +20,7 @@ def describe_evaluation(
     """
     source = ModelSource.connect(model, engine)
     planned = plan_evaluations(source, benchmarks, out, overwrite=overwrite)
+    refuse_other_answers([(one.task, one.folder) for one in planned if not one.finished], overwrite=overwrite)
     lines = [("model", f"{source.model.name}, {_describe_engine(source.options, source.dtype)}")]
     lines += [line for one in planned for line in _describe_task(one)]
     lines.append(("", "(a dry run: nothing was started)"))

@@ -47,7 +47,8 @@ def answer_task(engine: Engine, task: Task, out: Path, *, progress: Progress = i
     engine.configure(task.format, task.benchmark.max_new_tokens)
     refuse_unanswerable(engine, task)
     out.mkdir(parents=True, exist_ok=True)
-    answers = SavedAnswers(out, task.identity, batches_by_length(task.examples, task.benchmark.batch_size))
+    batches = batches_by_length(task.examples, task.benchmark.batch_size)
+    answers = SavedAnswers(out, task.identity, batches, task.settings)
     fitting = FittingBatches(engine)
     try:
         own_rows = list(progress(_answer_rows(fitting, task, answers)))

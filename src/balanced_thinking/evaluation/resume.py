@@ -3,7 +3,8 @@
 Every rank writes a file of its own and reads all of them, so an evaluation may continue with another number of ranks.
 Batches are formed beforehand and written completely or not at all: a sample's padding, and with it the last bit of its
 logits, stays what it would have been. With another batch size the answers are kept, and the rest is batched anew.
-A line is one batch: the wall and CPU seconds that it took, and its rows.
+The first line identifies the task, the second has its settings, for messages. Each other line is one batch: the wall
+and CPU seconds that it took, and its rows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from accelerate import PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, parse_flag_from_env
@@ -71,10 +72,12 @@ class SavedAnswers:
 
     Args:
         out: the folder of the results. identity: of the task; rows of another task are deleted.
-        batches: all of them, as indices.
+        batches: all of them, as indices. settings: of the task, to name where another one differs.
     """
 
-    def __init__(self, out: Path, identity: str, batches: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, out: Path, identity: str, batches: Sequence[Sequence[int]], settings: Mapping[str, str] | None = None
+    ) -> None:
         self._out, self._ranks = out, evaluation_ranks()
         self._began = self._last = read_clock()
         found, self._before = _read_earlier_tries(out, identity)
@@ -83,7 +86,8 @@ class SavedAnswers:
         self.kept = found if self._ranks.is_main_process else {}
         self.open_batches = unanswered[self._ranks.process_index :: self._ranks.num_processes]
         path = out / _file_name(self._ranks.process_index)
-        write_atomically(path, f"{identity}\n" + _batch_line(self._before, self.kept))
+        head = f"{identity}\n{json.dumps(dict(settings or {}), ensure_ascii=False)}\n"
+        write_atomically(path, head + _batch_line(self._before, self.kept))
         self._ranks.wait_for_everyone()
         if self._ranks.is_main_process:
             for file in _files_in(out) - {out / _file_name(rank) for rank in range(self._ranks.num_processes)}:
@@ -109,6 +113,38 @@ class SavedAnswers:
         if self._ranks.is_main_process:
             for file in _files_in(self._out):
                 file.unlink(missing_ok=True)
+
+
+class OtherAnswers(NamedTuple):
+    """Of another task: how many examples were answered, and its settings; none where an earlier version wrote them."""
+
+    number: int
+    settings: Mapping[str, Any]
+
+
+def find_other_answers(out: Path, identity: str) -> OtherAnswers | None:
+    """The answers of another task that was stopped; None where there are none, or this task has begun since."""
+    lines = {file: _read_lines(file) for file in _files_in(out)}
+    if any(found[0] == identity for found in lines.values()):
+        return None
+    answered: set[int] = set()
+    settings: Mapping[str, Any] = {}
+    for file, found in lines.items():
+        answered |= {index for _, rows in read_batches(file, found[0]) for index, _ in rows}
+        settings = settings or _read_settings(found[1:2])
+    return OtherAnswers(len(answered), settings) if answered else None
+
+
+def _read_settings(lines: Sequence[str]) -> Mapping[str, Any]:
+    try:
+        found = parse_json(lines[0]) if lines else {}
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read_lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8", errors="replace").split("\n")  # splitlines would also split at U+2028
 
 
 def _file_name(rank: int | str) -> str:
@@ -138,7 +174,7 @@ def _read_earlier_tries(out: Path, identity: str) -> tuple[dict[int, Row], Clock
 
 def read_batches(file: Path, identity: str) -> Iterator[tuple[Clock, list[tuple[int, Row]]]]:
     """The batches of a rank's file, if it is of this task. One that a kill cut short, or that is none, is left out."""
-    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")  # splitlines would also split at U+2028
+    lines = _read_lines(file)
     for line in lines[1:] if lines[0] == identity else ():
         try:
             wall, cpu, rows = parse_json(line)

@@ -10,7 +10,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from balanced_thinking.config.errors import FileInTheWayError
 from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks
@@ -25,10 +24,11 @@ from balanced_thinking.evaluation.engines.start import (
     start_engine,
     weights_identity,
 )
+from balanced_thinking.evaluation.in_the_way import refuse_other_answers, reusable_results
 from balanced_thinking.evaluation.model import EvaluatedModel, locate_model
 from balanced_thinking.evaluation.pictures import drop_refused_pictures, picture_budget
 from balanced_thinking.evaluation.prompt_checks import drop_unrenderable_prompts
-from balanced_thinking.evaluation.results import answer_task, read_results, refuse_unanswerable
+from balanced_thinking.evaluation.results import answer_task, refuse_unanswerable
 from balanced_thinking.evaluation.resume import evaluation_ranks, hold_results, shared_temporary_folder
 from balanced_thinking.evaluation.task import NOTHING_TO_EVALUATE, Task, load_task_data
 from balanced_thinking.evaluation.training_rows import count_training_rows
@@ -36,12 +36,11 @@ from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.load import LoadedModel, load_processor
 from balanced_thinking.models.weights import refuse_nonfinite
 from balanced_thinking.runs.advice import advise_on_outputs, describe_withheld
-from balanced_thinking.runs.records import RecordError, Summary
+from balanced_thinking.runs.records import Summary
 from balanced_thinking.segments import get_format
 from balanced_thinking.system.progress import track_progress
 
 logger = logging.getLogger(__name__)
-_COMPARED = ("model", "data", "split", "prompt", "scorer", "format", "dtype", "engine", "max_new_tokens")
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def evaluate(
     Returns the summary, whose `predictions` are the samples.
 
     Raises:
-        FileExistsError: the folder holds the results of another evaluation.
+        FileExistsError: the folder holds the results, or the first answers, of another evaluation.
         FolderBusyError: another process evaluates to it.
         BadRowsError: the data has bad rows.
         ValueError: an unknown name, or nothing to evaluate.
@@ -100,14 +99,16 @@ def evaluate_benchmarks(
     """`evaluate` on each split of each benchmark. The model is loaded once, and only if a result is missing.
 
     `out` holds a folder for each result where there are several. `overwrite` replaces results once the new ones are
-    complete. All data are read, and whatever is wrong with them is reported, before the model is loaded. Each result is
-    given to `announce` in one line as soon as it is there.
+    complete, and deletes the answers of another evaluation that was stopped. All data are read, and whatever is wrong
+    with them is reported, before the model is loaded. Each result is given to `announce` in one line as soon as it is
+    there.
     """
     source = ModelSource.connect(model, engine)
     planned = plan_evaluations(source, benchmarks, out, overwrite=overwrite)
     evaluated = []
-    missing = [one.folder for one in planned if one.folder is not None and not one.finished]
-    with fast_matmuls_and_attention(), hold_results(missing):
+    missing = [one for one in planned if not one.finished]
+    with fast_matmuls_and_attention(), hold_results([one.folder for one in missing if one.folder is not None]):
+        refuse_other_answers([(one.task, one.folder) for one in missing], overwrite=overwrite)
         for task, folder, finished in planned:
             if finished is not None:
                 announce(f"{folder} holds these results already: {summary_line(finished)}")
@@ -147,7 +148,7 @@ def plan_evaluations(
     tasks = [source.make_task(benchmark, split) for benchmark, split in pairs]
     folders = _result_folders(source.model, pairs, out)
     return [
-        PlannedTask(task, folder, _reusable_results(task, folder, overwrite))
+        PlannedTask(task, folder, reusable_results(task, folder, overwrite))
         for task, folder in zip(tasks, folders, strict=True)
     ]
 
@@ -238,48 +239,13 @@ def _result_folders(
     return folders
 
 
-def _reusable_results(task: Task, folder: Path | None, overwrite: bool) -> Summary | None:
-    """The finished results of this very task. Raises FileExistsError where the folder holds others."""
-    if folder is None or overwrite:
-        return None
-    try:
-        summary = read_results(folder)
-    except RecordError as error:
-        raise FileInTheWayError(f"{error}; choose another --out, or replace these results with --overwrite") from error
-    if summary is None:
-        return None
-    if summary.task == task.identity:
-        return summary
-    difference = _first_differing_setting(summary, task)
-    raise FileInTheWayError(
-        f"{folder} already holds results of another evaluation ({difference}); choose another --out, or replace them "
-        "with --overwrite"
-    )
-
-
-def _first_differing_setting(summary: Summary, task: Task) -> str:
-    """Where the results differ from those of the task, as far as the summary says."""
-    chosen = task.benchmark
-    asked = {"model": task.model, "data": task.data, "split": task.split, "format": task.format.name}
-    asked |= {"prompt": chosen.prompt_name, "scorer": chosen.scorer, "dtype": task.dtype}
-    asked |= {"engine": task.engine, "max_new_tokens": str(chosen.max_new_tokens)}
-    for name in _COMPARED:
-        if (was := str(getattr(summary, name))) != asked[name]:
-            return f"{name} was {was or 'not stated'} and is {asked[name]}"
-    if summary.scorer_file.get("sha256") != task.scorer_file.get("sha256"):
-        return f"the file of scorer {chosen.scorer} has changed since"
-    if summary.picture_budget != dict(task.picture_budget):
-        return f"picture_budget was {summary.picture_budget or 'not stated'} and is {dict(task.picture_budget)}"
-    return "the same settings, with other weights or prompts, other items or another version of balanced-thinking"
-
-
 def _run_task(source: ModelSource, task: Task, folder: Path | None, overwrite: bool) -> Summary:
     engine = source.started_engine()
     refuse_unanswerable(engine, task)  # before there is a folder
     with ExitStack() as stack:
         place = stack.enter_context(shared_temporary_folder()) if folder is None else folder
         # Another process may have finished before this one held the folder.
-        finished = _reusable_results(task, folder, overwrite)
+        finished = reusable_results(task, folder, overwrite)
         progress = partial(_with_progress, split=task.split, total=len(task.examples))
         if finished is not None:
             return finished

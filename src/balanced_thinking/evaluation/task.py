@@ -49,6 +49,14 @@ class Task:
         """The data's name in results."""
         return self.benchmark.name
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """What a message can name where two evaluations differ, in the words of their options."""
+        chosen = self.benchmark
+        about = {"model": self.model, "data": self.data, "split": self.split, "prompt": chosen.prompt_name}
+        about |= {"scorer": chosen.scorer, "format": self.format.name, "dtype": self.dtype, "engine": self.engine}
+        return about | {"max_new_tokens": str(chosen.max_new_tokens), "number of items": str(len(self.examples))}
+
     @cached_property
     def scorer_file(self) -> dict[str, str]:
         """Of a scorer of the user's own, the file and its SHA-256; empty for the others."""

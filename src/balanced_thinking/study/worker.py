@@ -102,9 +102,12 @@ def restart_if_recipe_changed(folder: Path, run: PlannedRun) -> None:
 def _evaluate_and_measure_cost(folder: Path, benchmark: Benchmark, split: str, dtype: str) -> dict[str, Any]:
     from balanced_thinking.evaluation.engines.start import EngineOptions
     from balanced_thinking.evaluation.resume import evaluation_ranks
-    from balanced_thinking.evaluation.run import evaluate
+    from balanced_thinking.evaluation.run import evaluate_benchmarks
 
-    summary = evaluate(str(folder), benchmark, split, engine=EngineOptions(dtype=dtype))
+    # The plan decides: what an earlier one has answered of an evaluation that it did not finish is deleted.
+    chosen = [replace(benchmark, splits=(split,))]
+    (found,) = evaluate_benchmarks(str(folder), chosen, engine=EngineOptions(dtype=dtype), overwrite=True)
+    summary = found.summary
     tokens = round(summary.n * (summary.think_tokens_mean + summary.answer_tokens_mean))
     seconds = {"wall_seconds": round(summary.wall_seconds, 2), "cpu_seconds": round(summary.cpu_seconds, 2)}
     return {"tokens": tokens, "device": str(evaluation_ranks().device)} | seconds
