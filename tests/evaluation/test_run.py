@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from balanced_thinking import Benchmark, Example, evaluate, load_model
 from balanced_thinking.cli import main
@@ -261,14 +262,66 @@ def test_a_model_in_memory_is_known_by_its_weights(tmp_path: Path) -> None:
         evaluate(loaded, benchmark, out=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer.json", "config.json", "model.safetensors"])
+FILES = ["chat_template.jinja", "tokenizer.json", "config.json", "model.safetensors", "vocab.json", "merges.txt"]
+FILES += ["special_tokens_map.json", "spiece.model", "vocab.txt", "additional_chat_templates/tools.jinja"]
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_a_folder_is_known_by_every_file_that_an_answer_depends_on(name: str, tmp_path: Path) -> None:
     """A chat template that was edited writes other prompts."""
-    (file := tmp_path / name).write_text("{}")
+    (file := tmp_path / name).parent.mkdir(exist_ok=True)
+    file.write_text("{}")
     before = weights_identity(EngineOptions(), str(tmp_path))
     assert weights_identity(EngineOptions(), str(tmp_path)) == before
     file.write_text("{ }")
     assert weights_identity(EngineOptions(), str(tmp_path)) != before
+
+
+def test_a_folder_is_known_as_before_where_it_holds_no_further_files(tmp_path: Path) -> None:
+    """Results of earlier versions stay the results of a folder that did not change."""
+    stamps = []
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (file := tmp_path / name).write_text("{}")
+        stamps.append(f"{name}:2:{file.stat().st_mtime_ns}")
+    (tmp_path / "README.md").write_text("no part of the model")
+    assert weights_identity(EngineOptions(), str(tmp_path)) == f"None None transformers {' '.join(stamps)}"
+
+
+def test_an_adapter_is_known_by_its_base_too(tmp_path: Path) -> None:
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    for folder, name in ((base, "config.json"), (base, "model.safetensors"), (adapter, "adapter_model.safetensors")):
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    before = weights_identity(EngineOptions(), str(adapter))
+    assert weights_identity(EngineOptions(), str(adapter)) == before
+    (base / "model.safetensors").write_text("{ }")
+    assert weights_identity(EngineOptions(), str(adapter)) != before
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "world-base"}))
+    assert weights_identity(EngineOptions(), str(adapter)).endswith(" base(world-base )")
+
+
+def test_a_hub_name_is_known_by_its_commit_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    found = [weights_identity(EngineOptions(), "owner/name")]
+    for commit in ("a" * 40, "b" * 40):
+        (snapshot := tmp_path / "models--owner--name" / "snapshots" / commit).mkdir(parents=True)
+        (snapshot / "config.json").write_text("{}")
+        (tmp_path / "models--owner--name" / "refs").mkdir(exist_ok=True)
+        (tmp_path / "models--owner--name" / "refs" / "main").write_text(commit)
+        found.append(weights_identity(EngineOptions(), "owner/name"))
+    assert found == [f"None None transformers {text}" for text in ("", f"commit:{'a' * 40}", f"commit:{'b' * 40}")]
+
+
+def test_the_weights_are_known_after_the_processor_was_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading it may bring another commit of a hub name into the cache."""
+    happened: list[str] = []
+    monkeypatch.setattr(run, "load_processor", lambda *_: happened.append("processor") or build_tiny("qwen2")[1])
+    monkeypatch.setattr(run, "weights_identity", lambda *_: happened.append("weights") or "")
+    source = run.ModelSource.connect("owner/name", EngineOptions(dtype="float32"))
+    source.make_task(Benchmark(questions()), "test")
+    assert happened == ["processor", "weights"]
 
 
 def test_a_model_in_memory_keeps_its_mode_and_is_answered_without_dropout() -> None:

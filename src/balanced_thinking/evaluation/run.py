@@ -14,11 +14,11 @@ from balanced_thinking.cpu.attention import fast_matmuls_and_attention
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.benchmarks import Benchmark, check_benchmarks
 from balanced_thinking.evaluation.engines.engine import Engine
+from balanced_thinking.evaluation.engines.identity import loaded_weights_identity
 from balanced_thinking.evaluation.engines.local import LocalEngine
 from balanced_thinking.evaluation.engines.start import (
     EngineOptions,
     describe_weights,
-    loaded_weights_identity,
     read_engine,
     resolve_dtype,
     start_engine,
@@ -159,7 +159,7 @@ class ModelSource:
 
     model: EvaluatedModel
     options: EngineOptions
-    weights: str
+    own_weights: str | None  # of an engine or a model in memory
     dtype: str
     engine: Engine | None = None
 
@@ -177,7 +177,7 @@ class ModelSource:
             local = LocalEngine(own, located.loaded.processor)
             return cls(located, EngineOptions(), loaded_weights_identity(own), dtype_name(own.dtype), local)
         options = resolve_dtype(read_engine(engine), located.folder)
-        return cls(located, options, weights_identity(options, located.folder), describe_weights(options))
+        return cls(located, options, None, describe_weights(options))
 
     def make_task(self, benchmark: Benchmark, split: str) -> Task:
         """Its data read and checked."""
@@ -199,12 +199,18 @@ class ModelSource:
             examples=loaded.examples,
             format=get_format(format),
             model=self.model.name,
-            weights=self.weights,
+            weights=self.weights,  # after its processor is loaded
             dtype=self.dtype,
             engine=self.engine.name if self.engine else self.options.engine_name,
             dropped=loaded.dropped,
             picture_budget=budget,
         )
+
+    @cached_property
+    def weights(self) -> str:
+        """Distinguishes its weights from those of another time. Of a hub name they are known once its processor is
+        loaded, which may fetch another commit."""
+        return self.own_weights if self.own_weights is not None else weights_identity(self.options, self.model.folder)
 
     @cached_property
     def processor(self) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ import torch
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.evaluation.engines.engine import Engine
+from balanced_thinking.evaluation.engines.identity import model_identity
 from balanced_thinking.evaluation.engines.local import LocalEngine
 from balanced_thinking.evaluation.engines.server import ServerEngine
 from balanced_thinking.evaluation.engines.vllm import VllmEngine
@@ -24,7 +24,6 @@ from balanced_thinking.models.quantization import check_quantization
 from balanced_thinking.models.weights import refuse_nonfinite_files
 
 ENGINES = ("transformers", "vllm")
-_MODEL_FILES = ("*.safetensors", "*.bin", "*config.json", "*.jinja", "chat_template.json", "tokenizer.*")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -113,23 +112,12 @@ def start_engine(options: EngineOptions, model: str) -> Engine:
 
 
 def weights_identity(options: EngineOptions, model: str) -> str:
-    """Distinguishes the model that answers from those that answered before: a server, or a folder's files.
+    """Distinguishes the model that answers from those that answered before: a server, or what is loaded.
 
     Its tokenizer and chat template count, too: they write the prompts.
     """
-    place = Path(model)
-    patterns = _MODEL_FILES if place.is_dir() else ()
-    files = sorted({file for pattern in patterns for file in place.glob(pattern)})
-    stamps = " ".join(f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
     pictures = f" {json.dumps(options.image_options, sort_keys=True)}" if options.image_options else ""
-    return f"{options.server} {options.served_model} {options.name} {stamps}{pictures}"
-
-
-@torch.no_grad()
-def loaded_weights_identity(model: Any) -> str:
-    """The same for a model in memory: sums over its tensors, which any training step changes."""
-    wide = ((name, value.double()) for name, value in model.named_parameters())
-    return " ".join(f"{name}:{value.sum().item()}:{value.abs().sum().item()}" for name, value in wide)
+    return f"{options.server} {options.served_model} {options.name} {model_identity(model)}{pictures}"
 
 
 def describe_weights(options: EngineOptions) -> str:
