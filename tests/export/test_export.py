@@ -255,6 +255,22 @@ def test_the_data_of_a_run_that_are_gone_are_named(
     assert "Name them with --data, or leave the comparison out with --samples 0" in capsys.readouterr().err
 
 
+def test_the_data_of_a_run_are_found_from_another_folder(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run was started beside them, with a relative path."""
+    copied = shutil.copytree(text, tmp_path / "runs" / "mine")
+    rows = [{"question": f"What is {n} ?", "think": "so .", "answer": str(n)} for n in range(3)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = yaml.safe_load((copied / "config.yaml").read_text()) | {"data": "mine.jsonl", "data_options": {}}
+    (copied / "config.yaml").write_text(yaml.safe_dump(config))
+    about = json.loads((copied / "provenance.json").read_text()) | {"working_folder": "../.."}
+    (copied / "provenance.json").write_text(json.dumps(about))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert exit_code(["export", str(copied), "--out", str(tmp_path / "x"), *FEW]) == 0
+
+
 def test_generation_is_greedy_and_stops_where_our_evaluation_does() -> None:
     """Gemma's turn ends with another token than its texts; Qwen's penalty would change greedy answers."""
     loaded = load_model("tiny:gemma3")

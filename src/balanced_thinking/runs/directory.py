@@ -63,6 +63,7 @@ def create_run(out: Path, config_yaml: str, about: dict[str, Any], *, resume: bo
     provenance = Provenance(
         **about,
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        working_folder=os.path.relpath(Path.cwd(), out.resolve()),
         commit=_checkout_commit(),
         python=platform.python_version(),
         machine={"processor": platform.machine(), "cores": os.cpu_count()},
@@ -131,7 +132,7 @@ def _earlier_starts(out: Path) -> list[dict[str, Any]]:
     before = read_provenance(out)
     if before is None:
         return []
-    kept = ("command", "commit", "started", "finished", "own_functions")
+    kept = ("command", "working_folder", "commit", "started", "finished", "own_functions")
     return [*before.earlier, {key: value for key in kept if (value := getattr(before, key)) != {}}]
 
 

@@ -142,6 +142,7 @@ class Provenance:
     dropped: int | None = None
     validation_dropped: int | None = None
     command: str | None = None
+    working_folder: str | None = None  # where it was started, from its own folder, so that both can move together
     commit: str | None = None
     python: str | None = None
     machine: dict[str, Any] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from time import monotonic
@@ -12,6 +13,7 @@ from transformers import set_seed
 
 from balanced_thinking.data.mixture import describe_data
 from balanced_thinking.data.permissions import permit
+from balanced_thinking.data.recorded_places import is_recorded_data
 from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.load import LoadedModel, ensure_saved
 from balanced_thinking.runs.directory import (
@@ -186,7 +188,10 @@ def _choose_beginning(files: RunFiles, recipe: Recipe, args: Any, allow_partial:
     choice = on_first_rank(lambda: choose_state(files.folder, args, allow_partial))
     if choice is not None:
         refuse_other_division(choice.path, args)
-        for line in describe_resume_changes(load_run_recipe(files.config), recipe):
+        before = load_run_recipe(files.config)
+        if is_recorded_data(recipe.data, before.data, files.folder):
+            before = replace(before, data=recipe.data)
+        for line in describe_resume_changes(before, recipe):
             logger.info("%s", line)
     elif is_finished(files.folder):
         raise ResumeError(

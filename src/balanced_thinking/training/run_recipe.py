@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.layers import Paths
 from balanced_thinking.config.yaml import read_yaml_file
+from balanced_thinking.data.recorded_places import is_recorded_data, recorded_data
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.training.default_weights import EARLIER_DEFAULTS, WEIGHTING_OPTIONS
 from balanced_thinking.training.rank_change import keys_that_ranks_divide
@@ -42,6 +44,15 @@ def _options_of_weights(before: Recipe, now: Recipe) -> Iterator[str]:
             yield f"--{name} {'null' if own is None else own}"
 
 
+def _name_data_alike(own: Recipe, recipe: Recipe, run: Path, *, stated: bool) -> tuple[Recipe, Recipe]:
+    """Both recipes with data as seen from here. `stated`: the second's were given now, and are not the run's own."""
+    places = recorded_data(own.data, run)
+    if not stated:
+        return replace(own, data=places), replace(recipe, data=places)
+    same = is_recorded_data(recipe.data, own.data, run)
+    return replace(own, data=recipe.data if same else places), recipe
+
+
 def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[str, str]]) -> Recipe:
     """The recipe with which a run is resumed: its own or that of `config`, changed by the options of the command line.
 
@@ -51,6 +62,7 @@ def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[
     recipe = load_recipe(config, overrides) if config else load_run_recipe(saved, overrides)
     may_change = RESUME_MAY_CHANGE | keys_that_ranks_divide(RunFiles(saved.parent).checkpoints)
     own = load_run_recipe(saved)
+    own, recipe = _name_data_alike(own, recipe, saved.parent, stated=bool(config) or "data" in dict(overrides))
     if changed := describe_changes(own, recipe, may_change):
         stated = any(name in WEIGHTING_OPTIONS for name, _ in overrides)
         options = "" if stated else " ".join(_options_of_weights(own, recipe))
