@@ -95,6 +95,27 @@ def test_reasoning_that_is_null_as_text_is_none(tmp_path: Path, think: str) -> N
     assert read_one(tmp_path, {"messages": talk}, format="direct").think is None
 
 
+# (an Alpaca row's input, the question or the problem)
+INPUTS = [
+    ("91", "Add.\n91"),
+    (91, "Add.\n91"),
+    (2.0, "Add.\n2"),
+    (NAN, "Add."),
+    (None, "Add."),
+    (" ", "Add."),
+    ([], "Add."),
+    ([1, 2], "not_text"),
+    ({"a": 1}, "not_text"),
+    (True, "not_text"),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), INPUTS)
+def test_the_input_of_an_instruction_is_read_or_refused(tmp_path: Path, given: Any, expected: str) -> None:
+    found = read_one(tmp_path, {"instruction": "Add.", "input": given, "output": "horse"})
+    assert (found.problems[0] if isinstance(found, BadRow) else found.question) == expected
+
+
 # (values of the row, the answer, the alternatives)
 ANSWERS = [
     ({"answer": ["horse"]}, "horse", ()),  # one-element lists are their element

@@ -21,7 +21,7 @@ from typing import Any
 from balanced_thinking.data.keys import ANSWER_KEYS, CLAIMED, NUMBERED_IMAGE, OPTIONAL, THINK_KEYS, TURN_LISTS
 from balanced_thinking.data.picture_files import PICTURE_STARTS
 from balanced_thinking.data.turns import ROLES
-from balanced_thinking.data.values import first_nonempty_value, is_null
+from balanced_thinking.data.values import RowProblemError, first_nonempty_value, is_null, to_text
 from balanced_thinking.segments import parse
 
 QUESTIONS = ("problem", "query", "instruction")
@@ -129,9 +129,18 @@ def _adapt_texts(record: dict[str, Any]) -> dict[str, Any]:
     question, used = record[source], {source, "question"}
     if source == "instruction":
         used.add("input")
-        if isinstance(record.get("input"), str) and record["input"].strip():
-            question = f"{question}\n{record['input']}"
+        question = _join_input(question, record.get("input"))
     return {"question": question, **_adapt_answer({key: value for key, value in record.items() if key not in used})}
+
+
+def _join_input(instruction: Any, given: Any) -> Any:
+    """An instruction and its input as one text. Both as an object, which no reader takes, where one is no text."""
+    if is_null(given) or (isinstance(given, str) and not given.strip()):
+        return instruction
+    try:
+        return f"{to_text(instruction, 'instruction')}\n{to_text(given, 'input')}"
+    except RowProblemError:
+        return {"instruction": instruction, "input": given}
 
 
 def _adapt_prompt(record: dict[str, Any]) -> dict[str, Any]:
