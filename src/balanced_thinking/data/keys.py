@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 TURN_LISTS = ("messages", "conversations")
-# These are never part of `meta`.
+ALWAYS_READ = {"id", "choices", "image", "images", "split"}
+# The names of ours. Those that a row's schema does not read are part of `meta`.
 CLAIMED = {"id", "question", "think", "reasoning", "answer", "choices", "image", "images", "meta", "split"}
 CLAIMED |= {"prompt", "completion", *TURN_LISTS}
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypedDict
 from balanced_thinking.data.bad_rows import BadRow, UnknownDataError
 from balanced_thinking.data.columns import FormatSpec
 from balanced_thinking.data.example import Example, choices_are_shown, format_question
-from balanced_thinking.data.keys import CLAIMED
+from balanced_thinking.data.keys import ALWAYS_READ, CLAIMED
 from balanced_thinking.data.row_parts import find_used_keys
-from balanced_thinking.data.schemas import Content, read_contents
+from balanced_thinking.data.schemas import Content, find_schema_keys, read_contents
 from balanced_thinking.data.unread import refuse_unread_media, resolve_image
 from balanced_thinking.data.values import RowProblemError, have_labels, is_null, remove_labels, to_text
 
@@ -104,9 +104,8 @@ def _to_example(
     if isinstance(content, RowProblemError):
         named = not is_null(record.get("id")) or "#" in place.stem
         return BadRow(place.row, content.problems, content.text, place.stem if named else None)
-    read = CLAIMED | find_used_keys(record, content.think)
-    others, meta = {key: value for key, value in record.items() if key not in read}, record.get("meta")
-    refuse_unread_media(record, {**others, "meta": meta}, bool(content.images))
+    others = _list_unread_values(record, content)
+    refuse_unread_media(record, others, bool(content.images))
     example = Example(
         id=place.stem,
         question=content.question,
@@ -114,7 +113,7 @@ def _to_example(
         think=content.think,
         answer=content.answer,
         choices=content.choices,
-        meta={**others, **(meta if isinstance(meta, dict) else {}), **_about_format(content), "row": place.row},
+        meta={**_flatten_meta(others), **_about_format(content), "row": place.row},
         alternatives=content.alternatives,
         system=content.system,
         history=content.history,
@@ -124,6 +123,24 @@ def _to_example(
         choices = remove_labels(example.choices) if have_labels(example.choices) else example.choices
         example = replace(example, question=format_question(example.question, choices))
     return example
+
+
+def _list_unread_values(record: Mapping[str, Any], content: Content) -> dict[str, Any]:
+    """What is in a row and not read."""
+    read = {*ALWAYS_READ, *find_schema_keys(record), *find_used_keys(record, content.think)}
+    said = {content.question, content.answer, *content.alternatives}
+    others = {}
+    for key, value in record.items():
+        is_spare = key in CLAIMED and (is_null(value) or (isinstance(value, str) and value.strip() in said))
+        if key not in read and not is_spare:
+            others[key] = value
+    return others
+
+
+def _flatten_meta(others: dict[str, Any]) -> dict[str, Any]:
+    """The values of an object under `meta` are as good as values of the row."""
+    meta = others.get("meta")
+    return {key: value for key, value in others.items() if key != "meta"} | meta if isinstance(meta, dict) else others
 
 
 def _about_format(content: Content) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from balanced_thinking.data.columns import peel_tags
 from balanced_thinking.data.keys import ALTERNATIVE_KEYS, CHOICE_KEYS, NUMBERED_IMAGE, SYSTEM_KEYS, THINK_KEYS
 from balanced_thinking.data.unread import is_picture_cell, is_same_picture
 from balanced_thinking.data.values import (
@@ -108,6 +109,12 @@ def find_used_keys(record: Mapping[str, Any], think: str | None) -> set[str]:
     used |= set() if first_nonempty_value(record, "images", "image") else {*find_numbered_images(record)}
     used |= {"history"} if read_history(record) else set()
     used |= {*_system_texts(record)}
-    first = next((key for key in THINK_KEYS if not is_null(record.get(key))), None)
-    written = str(record[first]) if first and isinstance(record[first], (str, int, float)) else think
-    return used | ({first} if first and think and think in str(written) else set())
+    given = [key for key in THINK_KEYS if think and not is_null(record.get(key))]
+    written = {key: record[key] if isinstance(record[key], (str, int, float)) else think for key in given[:1]}
+    written |= {key: record[key] for key in given[1:] if isinstance(record[key], (str, int, float))}
+    return used | {key for key, value in written.items() if think and _is_part_of(str(value), think)}
+
+
+def _is_part_of(written: str, think: str) -> bool:
+    """Whether a column's text is what was read as reasoning, or one of the two texts of it."""
+    return think in written or peel_tags(written, "auto", "think") in think

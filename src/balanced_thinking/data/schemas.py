@@ -82,7 +82,9 @@ def read_contents(
                 said = _add_completion(content, _with_row_thinking(reply, record), format)
                 found.append(_add_row_values(_add_answer_column(said, record, format), record))
             else:
-                found.append(_add_row_values(_add_columns(content, record, format), record))
+                read = _add_columns(content, record, format)
+                _refuse_other_completion(record, read.think)
+                found.append(_add_row_values(read, record))
         except RowProblemError as error:
             found.append(error)
     if not found:
@@ -92,17 +94,25 @@ def read_contents(
 
 def _find_turns(record: Mapping[str, Any]) -> list[Any] | None:
     """The turns of a row's conversation, or of its prompt and completion; None if it has neither."""
-    turns = first_nonempty_value(record, *TURN_LISTS)
-    if turns is not None:
+    first, *rest = find_schema_keys(record)
+    if first in TURN_LISTS:
+        turns = record[first]
         return (split_list_text(turns) if isinstance(turns, str) else None) or to_list(turns)
-    prompt = (
-        first_nonempty_value(record, "prompt")
-        if "answer" in record
-        else first_nonempty_value(record, "prompt", "question")
-    )
-    if prompt is None or "completion" not in record:
+    if "completion" not in rest:
         return None
-    return [*_to_turns(prompt, "user"), *_to_turns(record["completion"], "assistant")]
+    return [*_to_turns(record[first], "user"), *_to_turns(record["completion"], "assistant")]
+
+
+def find_schema_keys(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names under which a row has its conversation, its prompt and completion, or its question and answer."""
+    for name in TURN_LISTS:
+        if not is_null(record.get(name)):
+            return (name, "answer")
+    prompts = ("prompt", "question") if is_null(record.get("answer")) else ("prompt",)
+    prompt = next((name for name in prompts if not is_null(record.get(name))), None)
+    if prompt is None or "completion" not in record:
+        return ("question", "answer")
+    return (prompt, "completion", "answer")
 
 
 def _to_turns(value: Any, role: str) -> list[Any]:
@@ -143,6 +153,18 @@ def _split_exchanges(talk: Talk, common: Content, every: bool) -> list[tuple[Con
 def _write_reply(reply: Message) -> str:
     """What an earlier turn of the assistant said, its reasoning included."""
     return reply.text if reply.reasoning is None else render(reply.reasoning, reply.text, "deepseek-r1")
+
+
+def _refuse_other_completion(record: Mapping[str, Any], think: str | None) -> None:
+    """Raise RowProblemError for a question and an answer without reasoning, beside a completion that has it."""
+    completion = record.get("completion")
+    if think or not isinstance(completion, str) or parse(completion, "auto").think is None:
+        return
+    raise RowProblemError(
+        f"reasoning under completion, which is not read beside question and answer (call the question prompt): "
+        f"{completion}",
+        "unknown_schema",
+    )
 
 
 def _with_row_thinking(reply: Message, record: Mapping[str, Any]) -> Message:
