@@ -45,6 +45,11 @@ SYSTEMS = [
     {"system": " Be brief. ", "messages": [SYSTEM, asks("Which animal?"), says()]},  # the same text twice
     {**COLUMNS, "system": "Be brief."},
     {**COLUMNS, "system": ["Be brief."]},
+    {**COLUMNS, "system": SYSTEM},
+    {**COLUMNS, "system": [SYSTEM]},
+    {**COLUMNS, "system": [{"type": "text", "text": "Be brief."}]},
+    {**COLUMNS, "system": {"text": "Be brief."}},
+    {**COLUMNS, "system": {"from": "system", "value": "Be brief."}},
     {**COLUMNS, "system_prompt": "Be brief."},  # OpenOrca's
     {**COLUMNS, "system_prompt": ["Be brief. "]},
 ]

@@ -36,7 +36,13 @@ UNREAD = [
     ({"messages": TALK, "prompt": "Who is it?", "completion": "A horse."}, ["prompt", "completion"]),
     ({**ROW, "think": "It has a mane.", "reasoning": "I see a tail."}, ["reasoning"]),
     ({**ROW, "think": "<think>It neighs.</think>", "answer": "It has a mane. \\boxed{horse}"}, []),  # both are read
+    ({"messages": TALK, "conversations": [asks("Who is it?"), says()]}, ["conversations"]),
     ({**ROW, "meta": "Found on a farm."}, ["meta"]),
+    ({**ROW, "meta": {"farm": {"note": "Found on a farm."}}}, ["farm"]),
+    ({**ROW, "context": {"text": "It has a mane."}}, ["context"]),
+    ({**ROW, "context": [{"text": "It has a mane."}], "notes": ["It neighs."]}, ["context", "notes"]),
+    ({**ROW, "candidates": {"A": "dog", "B": "horse"}}, ["candidates"]),
+    ({**ROW, "system": {"os": "some Linux"}, "size": {"width": 3}, "tags": ["farm", "animal"]}, ["system"]),
     ({**ROW, "meta": {"note": "Found on a farm."}}, ["note"]),
 ]
 
@@ -50,6 +56,10 @@ def test_a_text_that_is_not_read_is_named(folder: Path, row: dict[str, Any], nam
 
 REFUSED = [
     ({**ROW, "completion": SAID}, "unknown_schema"),  # the reasoning is where nothing reads it
+    ({**ROW, "system": ["Be brief.", "Be kind."]}, "not_text"),
+    ({**ROW, "system": {"role": "user", "content": "Be brief."}}, "unknown_schema"),
+    ({**ROW, "system": [{"type": "text", "text": "Be brief."}, {"type": "image", "image": "a.png"}]}, "unknown_schema"),
+    ({**ROW, "system": {"content": {"os": "Linux"}}}, "unknown_schema"),
     ({"problem": "Which animal?", "solution": "horse", "completion": SAID}, "unknown_schema"),
 ]
 

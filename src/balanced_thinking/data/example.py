@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,10 @@ def choices_are_shown(example: Example) -> bool:
 
 
 def find_unread_texts(example: Example) -> list[str]:
-    """The names in `meta` of texts of several words, or lists of texts: a row's values that nothing reads."""
+    """The names in `meta` of texts of several words, also inside lists and objects, and of objects of options.
+
+    These are a row's values that nothing reads.
+    """
     return [
         key
         for key, value in example.meta.items()
@@ -90,8 +93,10 @@ def _is_scene_of_world(key: str, value: Any) -> bool:
 
 
 def _holds_words(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return {"A", "B"} <= {*value} or any(map(_holds_words, value.values()))
     if isinstance(value, (list, tuple)):
-        return len(value) > 1 and all(isinstance(one, str) for one in value) and any(" " in one for one in value)
+        return any(map(_holds_words, value))
     return isinstance(value, str) and " " in value.strip()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from balanced_thinking.data.columns import peel_tags
 from balanced_thinking.data.keys import ALTERNATIVE_KEYS, CHOICE_KEYS, NUMBERED_IMAGE, SYSTEM_KEYS, THINK_KEYS
+from balanced_thinking.data.turns import read_system_cell
 from balanced_thinking.data.unread import is_picture_cell, is_same_picture
 from balanced_thinking.data.values import (
     RowProblemError,
@@ -84,10 +85,9 @@ def read_system(record: Mapping[str, Any], spoken: str | None) -> str | None:
 
 
 def _system_texts(record: Mapping[str, Any]) -> dict[str, str]:
-    """The texts of the columns for the system text, by name. A list of one text is that text."""
-    cells = {key: record[key] for key in SYSTEM_KEYS if key in record}
-    lone = {key: cell[0] for key, cell in cells.items() if isinstance(cell, (list, tuple)) and len(cell) == 1}
-    return {key: text.strip() for key, text in (cells | lone).items() if isinstance(text, str)}
+    """The texts of the columns for the system text, by name. Raises RowProblemError."""
+    cells = {key: read_system_cell(record[key], key) for key in SYSTEM_KEYS if key in record}
+    return {key: text for key, text in cells.items() if text is not None}
 
 
 def read_history(record: Mapping[str, Any]) -> list[Any]:

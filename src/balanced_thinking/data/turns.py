@@ -29,6 +29,8 @@ THINK_PARTS = ("thinking", "reasoning", "thought")
 MEDIA_PARTS = ("video", "video_url", "audio", "audio_url", "input_audio", "input_video")
 _INDEXED = re.compile(r"<image_\d+>")
 _TRAIN_KEYS = ("weight", "loss", "train", "training", "trainable")  # OpenAI's, ms-swift's, Axolotl's
+_MESSAGE_KEYS = frozenset(("role", "from", "content", "value"))
+_SPOKEN_KEYS = _MESSAGE_KEYS | {"type", "text"}
 _TOOL_KEYS = ("tool_calls", "function_call")
 
 
@@ -101,6 +103,28 @@ def read_message(turn: Any) -> Message:
     if thoughts and role != "assistant":
         raise RowProblemError(f"thinking in a turn of {role}: {thoughts[0]}", "unknown_schema")
     return Message(role, text, images, "\n\n".join(thoughts) or None, find_untrained_mark(turn))
+
+
+def read_system_cell(cell: Any, key: str) -> str | None:
+    """The system text in a column: a text, a message, several of them, or parts of one; None for any other value.
+
+    Raises RowProblemError for a message that is not of the system, for a picture, and for several plain texts.
+    """
+    if isinstance(cell, str):
+        return cell.strip()
+    entries = [cell] if isinstance(cell, Mapping) else to_list(cell)
+    if all(isinstance(one, str) for one in entries):
+        if len(entries) > 1:
+            raise RowProblemError(f"{key} is a list of {len(entries)} texts; expected one: {cell}", "not_text")
+        return str(entries[0]).strip() if entries else None
+    if not any(isinstance(one, Mapping) and not _SPOKEN_KEYS.isdisjoint(one) for one in entries):
+        return None
+    are_messages = all(isinstance(one, Mapping) and not _MESSAGE_KEYS.isdisjoint(one) for one in entries)
+    turns = [{"role": "system", **one} for one in entries] if are_messages else [{"role": "system", "content": entries}]
+    messages = [read_message(turn if "from" not in turn else {**turn, "role": turn["from"]}) for turn in turns]
+    if other := next((one for one in messages if one.role != "system" or one.images), None):
+        raise RowProblemError(f"{key} has a turn of {other.role} or a picture: {cell}", "unknown_schema")
+    return "\n\n".join(text for one in messages if (text := one.text.strip())) or None
 
 
 def find_untrained_mark(turn: Mapping[str, Any]) -> str | None:
