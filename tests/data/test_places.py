@@ -52,6 +52,11 @@ PLACED = [
     ("Is <image_placeholder> like <image_placeholder>?", 2, "Is  like ?", (3, 9)),  # DeepSeek-VL
     ("Is <ImageHere> like <ImageHere>?", 2, "Is  like ?", (3, 9)),  # XComposer
     ("Is <image id=1> like <image id=2>?", 2, "Is  like ?", (3, 9)),
+    ("Is [image] like [Image]?", 2, "Is  like ?", (3, 9)),
+    ("Is {image} like {{ image }}?", 2, "Is  like ?", (3, 9)),
+    ("See [image](a.html) and $\\text{image}(f)$.", 1, "See [image](a.html) and $\\text{image}(f)$.", ()),
+    ("Is [image] like [image]?", 1, "Is [image] like [image]?", ()),
+    ("What does [image] mean?", 0, "What does [image] mean?", ()),
     ("What does <img> mean?", 0, "What does <img> mean?", ()),  # and without a picture
     ("What do <img> and <img> mean?", 1, "What do <img> and <img> mean?", ()),  # another number of them
 ]

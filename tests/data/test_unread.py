@@ -64,6 +64,13 @@ UNREAD = [
     ({"question": "<img>one.png</img><img>two.png</img>Which?", "image": "one.png"}, "unread_image"),
     ({"question": "Is <image>one.png</image> red?", "image": "one.png"}, "unread_image"),
     ({"question": "![the first](one.png) Which?"}, "unread_image"),
+    ({"question": f"![the first]({URI}) Which?"}, "unread_image"),
+    ({"question": '<img src="one.png"> Which?'}, "unread_image"),
+    ({"question": "What does <img src='my one.png'/> show?"}, "unread_image"),
+    ({"question": "<IMG width=3 SRC=one.png alt='one cat'>Which?"}, "unread_image"),
+    ({"question": '<img alt="a" src="https://cdn.org/a.jpg?h=4" />Which?'}, "unread_image"),
+    ({"question": "<img src='https://cdn.org/42'>Which?"}, "unread_image"),  # a web address without a suffix
+    ({"question": f"<img src={URI}>Which?"}, "unread_image"),
     ({"question": "![](https://cdn.org/a-1.jpg?height=421&width=420) Which?"}, "unread_image"),
     ({"image": "one.png", "image_2": "two.png"}, "unread_image"),  # a second picture in a column of its own
     ({"image": "one.png", "images": ["two.png"]}, "unread_image"),
@@ -114,7 +121,9 @@ HARMLESS = [
     {"answers": ["3", "4"], "answer": "3"},
     {"answer": [3, 3.0]},
     {"image": "one.png", "question": "What does ![a](b.png) mean in this picture?"},
-    {"question": "What does <img src='logo.png'> show?"},  # HTML
+    {"question": "What does `<img src='logo.png'>` show?"},  # code
+    {"question": "What does <img src='logo.png'> do?", "image": "one.png"},
+    {"question": "What does <img src='x' data-src=a> or <img src=> do?"},  # no picture's file
     {"objects": {"ref": ["cat"], "bbox": [[1, 2, 3, 4]]}},  # beside texts that have no place for them
     {"label": False, "kto_tag": True},
     {"question": "What does the <video> tag do?"},  # about HTML

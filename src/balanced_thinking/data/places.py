@@ -1,7 +1,7 @@
 """Where pictures are in a text: `<image>` and its other spellings -> a text without them, and offsets into it.
 
-`<image>` itself counts in every row. Other spellings (`<IMAGE>`, `<image_1>`, `<ImageHere>`, `<|image_pad|>`) count
-only where a text has no `<image>`; a number says which picture is meant. A model's own token within a line may be a
+`<image>` itself counts in every row. Other spellings (`<IMAGE>`, `<image_1>`, `<|image_pad|>`, `[image]`) count only
+where a text has no `<image>`; a number says which picture is meant. A model's own token within a line may be a
 mention, so such a row is refused, and so is one whose text names a picture's file (`<img>a.png</img>`).
 """
 
@@ -24,13 +24,23 @@ _SPECIAL = re.compile(
     r"|<IMG_CONTEXT>|<\|image_1\|>"
 )
 _CASED = re.compile(re.escape(PLACEHOLDER), re.IGNORECASE)
-# A picture named by its file within the text: Qwen-VL's and ms-swift's form, others' form, Markdown's.
+# A picture named by its file within the text: Qwen-VL's and ms-swift's form, others' form, Markdown's, HTML's.
 _FILE = rf"[^<>()\s]+\.(?:{'|'.join(PICTURE_SUFFIXES)})(?:\?[^<>()\s]*)?"
+_SOURCE = rf"[^<>\"']{{1,999}}\.(?:{'|'.join(PICTURE_SUFFIXES)})(?:\?[^<>\s\"']*)?"
+_DATA = r"data:image/[^<>()\s\"']+"
 _NAMED = re.compile(
-    rf"<(?P<tag>img|image)>\s*{_FILE}\s*</(?P=tag)>|!\[[^\]\n]*\]\({_FILE}(?:\s+\"[^\"\n]*\")?\)", re.IGNORECASE
+    rf"<(?P<tag>img|image)>\s*{_FILE}\s*</(?P=tag)>|!\[[^\]\n]*\]\((?:{_FILE}|{_DATA})(?:\s+\"[^\"\n]*\")?\)"
+    rf"|<(?:img|image)\s(?:[^<>]{{0,999}}[\s\"'])?src\s*=\s*(?P<quote>[\"']?)(?:{_SOURCE}|{_DATA}|https?:[^<>\"']{{1,999}})"
+    r"(?P=quote)(?:\s[^<>]{0,999})?/?>",
+    re.IGNORECASE,
 )
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
-_OTHER = re.compile(r"<(?:img|picture|image_placeholder|imagehere)(?: ?/)?>", re.IGNORECASE)
+# Not the text of a link, nor of a command of LaTeX.
+_OTHER = re.compile(
+    r"<(?:img|picture|image_placeholder|imagehere)(?: ?/)?>|(?<![!\]\w])\[(?:image|img)\](?![\[(])"
+    r"|\{\{ ?image ?\}\}|(?<![\w\\{}])\{image\}(?!\})",
+    re.IGNORECASE,
+)
 # Video and sound: models' own tokens anywhere, and plain names with no word on one side of them in their line.
 _MEDIA = re.compile(
     r"<\|(?:video|audio)(?:_pad)?\|>|<(?:video|audio)_pad>|^[^\w`\n]*<(video|audio)>|<(video|audio)>(?=[^\w`\n]*$)",
@@ -91,10 +101,10 @@ def _refuse_media(text: str) -> None:
 def _refuse_named_pictures(text: str, images: int) -> None:
     """Raises RowProblemError for pictures that the text names by their files: nothing reads them there.
 
-    Beside pictures of the row, Markdown may be a part of the question, and code is one anywhere.
+    Beside pictures of the row, Markdown and HTML may be a part of the question, and code is one anywhere.
     """
     for found in _NAMED.finditer(_CODE.sub("", text)):
-        if not images or found["tag"]:
+        if not images or found["tag"] or "data:image/" in found[0].lower():
             raise RowProblemError(
                 f"{found[0]} (write {PLACEHOLDER} there, and the path under images) in: {text}", "unread_image"
             )
