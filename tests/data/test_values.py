@@ -61,6 +61,15 @@ NULLS = [
     ({"answer": "one", "choices": ["one", NAN, "two"]}, "null_choice"),
     ({"answer": "one", "choices": ["one", True]}, "not_text"),
     ({"answer": "one", "choices": {"x": "one", "y": "two"}}, "not_text"),
+    ({"answer": "one", "A": "one", "B": NAN, "C": "two"}, "null_choice"),  # a gap, as in a list
+    ({"answer": "one", "A": NAN, "B": "one", "C": "two"}, "null_choice"),
+    ({"answer": "one", "options": ["one", None, "two"]}, "null_choice"),
+    ({"answer": "one", "options": ["one", True]}, "not_text"),
+    ({"answer": "one", "options": {"A": {"box": "one"}, "B": {"box": "two"}}}, "not_text"),
+    ({"answer": "one", "options": [{"A": "one"}, {"A": "two"}]}, "not_text"),
+    ({"answer": "one", "options": [{"label": "X", "text": "one"}, {"label": "Y", "text": "two"}]}, "not_text"),
+    ({"answer": "one", "options": [{"label": "B", "text": "one"}, {"label": "A", "text": "two"}]}, "not_text"),
+    ({"answer": "one", "options": [{"text": "one", "image": "a.png"}, {"text": "two", "image": None}]}, "not_text"),
     ({"answer": "one", "choices": {"0": "one", "2": "two"}}, "not_text"),
     ({"answer": "three", "options": ["one", "two"]}, "answer_not_in_choices"),
 ]
@@ -161,6 +170,18 @@ CHOICES = [
     ({"options": '["horse", "dog"]'}, ("horse", "dog")),
     ({"options": "A. horse\nB. dog"}, ("horse", "dog")),
     ({"A": "horse", "B": "dog", "C": None}, ("horse", "dog")),  # a column for each
+    ({"A": "horse", "B": "dog", "C": None, "E": 5}, ("horse", "dog")),
+    ({"option_a": "horse", "option_b": "dog", "option_c": ""}, ("horse", "dog")),
+    ({"choice_B": "dog", "choice_A": "horse"}, ("horse", "dog")),
+    ({"Option 1": "horse", "Option 2": "dog"}, ("horse", "dog")),
+    ({"option0": "horse", "option1": "dog"}, ("horse", "dog")),
+    ({"Options": ["horse", "dog"]}, ("horse", "dog")),
+    ({"options": [{"label": "A", "text": "horse"}, {"label": "B", "text": "dog"}]}, ("horse", "dog")),
+    ({"choices": [{"key": "a", "value": "horse"}, {"key": "b", "value": "dog"}]}, ("horse", "dog")),
+    ({"choices": [{"id": 1, "content": "horse", "correct": True}, {"id": 2, "content": "dog"}]}, ("horse", "dog")),
+    ({"options": [{"option": "horse"}, {"option": "dog"}]}, ("horse", "dog")),
+    ({"options": [{"A": "horse"}, {"B": "dog"}]}, ("horse", "dog")),
+    ({"options": {"A": {"text": "horse"}, "B": {"text": "dog"}}}, ("horse", "dog")),
     ({"choices": ["horse", "dog", None, NAN]}, ("horse", "dog")),  # filled up
     ({"choices": [], "options": ["horse", "dog"]}, ("horse", "dog")),
     ({"options": "['horse' 'dog']"}, ()),  # NumPy's

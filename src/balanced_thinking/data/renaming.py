@@ -27,7 +27,7 @@ from balanced_thinking.system.text import list_some, shorten_text
 
 TARGETS = tuple(sorted(CLAIMED | OPTIONAL))
 # Not `id`, `split` and `meta`, which often mean something else in capitals.
-_ANY_CASE = {*CLAIMED, *QUESTIONS, *ANSWERS} - {"id", "split", "meta"}
+_ANY_CASE = {*CLAIMED, *OPTIONAL, *QUESTIONS, *ANSWERS, "input"} - {"id", "split", "meta"}
 _PEEKED = 100  # rows in which a column must occur once
 _SHOWN, _MOST_SHOWN = 30, 80  # columns that a message lists, and characters of each
 # Parts of names that a column for each of ours often has, for a suggestion.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +20,8 @@ from balanced_thinking.data.values import (
     to_list,
 )
 
+_LETTER = re.compile(r"([A-Z])")
+_OPTION = re.compile(r"(?:option|choice)[ _-]?([a-z]|\d{1,2})", re.IGNORECASE | re.ASCII)
 _SHOWN = 200  # characters of a picture's cell
 
 
@@ -51,23 +55,32 @@ def find_numbered_images(record: Mapping[str, Any]) -> list[str]:
 
 
 def find_choice_keys(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names under which a row has its options: `choices`, `options` where they clearly are, or `A`, `B`, ..."""
+    """The names under which a row has its options: `choices`, `options` where they clearly are, or a column for each.
+
+    Of columns for each, the empty ones at the end are left out; one between others is a null option.
+    """
     for key in CHOICE_KEYS:
         if not is_null(record.get(key)) and (key == "choices" or _look_like_choices(record[key])):
             return (key,)
-    letters = []
-    for k in range(26):
-        if is_null(record.get(letter := chr(ord("A") + k))):
-            break
-        letters.append(letter)
-    return tuple(letters) if len(letters) > 1 else ()
+    for pattern, firsts in ((_LETTER, "A"), (_OPTION, "A01")):
+        names = {found[1].upper(): key for key in record if (found := pattern.fullmatch(str(key)))}
+        for first in firsts:
+            labels = (chr(ord("A") + k) if first == "A" else str(int(first) + k) for k in range(26))
+            keys = [names[label] for label in itertools.takewhile(names.__contains__, labels)]
+            while keys and is_null(record[keys[-1]]):
+                keys.pop()
+            if len(keys) > 1:
+                return tuple(keys)
+    return ()
 
 
 def _look_like_choices(value: Any) -> bool:
     try:
         return len(to_choices(value)) > 1
-    except RowProblemError:
-        return False
+    except RowProblemError:  # options with a fault of theirs
+        if isinstance(value, Mapping):
+            return {"A", "B"} <= {str(name).upper() for name in value}
+        return isinstance(value, (list, tuple)) and len(value) > 1
 
 
 def read_choices(record: Mapping[str, Any]) -> tuple[str, ...]:
