@@ -144,6 +144,8 @@ ANSWERS = [
     ({"answer": {"value": "horse", "aliases": ["pony", "mare"]}}, "horse", ("pony", "mare")),  # TriviaQA
     ({"answer": ["<answer>horse</answer>", "<answer>pony</answer>"]}, "horse", ("pony",)),
     ({"answer": ["<answer>horse</answer>", "horse"]}, "horse", ()),
+    ({"answers": ["<answer>pony</answer>", "\\boxed{horse}"]}, "horse", ("pony",)),
+    ({"alternatives": ["<solution>pony</solution>", "<answer>horse</answer>"]}, "horse", ("pony",)),
 ]
 
 

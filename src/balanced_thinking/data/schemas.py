@@ -80,11 +80,11 @@ def read_contents(
                 found.append(_add_completion(replace(content, choices=()), reply, format))
             elif spoken is not None:
                 said = _add_completion(content, _with_row_thinking(reply, record), format)
-                found.append(_add_row_values(_add_answer_column(said, record, format), record))
+                found.append(_add_row_values(_add_answer_column(said, record, format), record, format))
             else:
                 read = _add_columns(content, record, format)
                 _refuse_other_completion(record, read.think)
-                found.append(_add_row_values(read, record))
+                found.append(_add_row_values(read, record, format))
         except RowProblemError as error:
             found.append(error)
     if not found:
@@ -224,8 +224,9 @@ def _add_answer_column(content: Content, record: Mapping[str, Any], format: Form
     return replace(content, alternatives=tuple(answer for answer in given if answer and answer != content.answer))
 
 
-def _add_row_values(content: Content, record: Mapping[str, Any]) -> Content:
-    """Add the other right answers of a row."""
-    given = (answer for key in ALTERNATIVE_KEYS for answer in to_answers(record.get(key), key))
+def _add_row_values(content: Content, record: Mapping[str, Any], format: FormatSpec) -> Content:
+    """Add the other right answers of a row, without tags."""
+    written = (answer for key in ALTERNATIVE_KEYS for answer in to_answers(record.get(key), key))
+    given = (split_columns(None, answer, format).answer for answer in written)
     others = tuple(dict.fromkeys(one for one in (*content.alternatives, *given) if one != content.answer))
     return content if others == content.alternatives else replace(content, alternatives=others)
