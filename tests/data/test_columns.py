@@ -30,6 +30,20 @@ TAGGED = [
     ("◁think▷It has fins.◁/think▷", r"\boxed{fish}", ("It has fins.", "fish")),
     ("<Thinking>It has fins.</Thinking>", "<final_answer>fish</final_answer>", ("It has fins.", "fish")),  # usual names
     ("< think >It has fins.</ think >", "<ANSWER>fish</ANSWER>", ("It has fins.", "fish")),
+    ("[THINK]It has fins.[/THINK]", "[ANSWER]fish[/ANSWER]", ("It has fins.", "fish")),
+    (
+        "<|begin_of_thought|>It has fins.<|end_of_thought|>",
+        "<|begin_of_solution|>fish<|end_of_solution|>",
+        ("It has fins.", "fish"),
+    ),
+    ("&lt;think&gt;It has fins.&lt;/think&gt;", "&lt;answer&gt;fish&lt;/answer&gt;", ("It has fins.", "fish")),
+    ("It has fins. <answer>fish</answer>", "fish", ("It has fins.", "fish")),  # a completion in the column
+    ("<think>It has fins.</think>\n<answer>fish</answer>", "fish", ("It has fins.", "fish")),
+    ("<think>It has fins. <ANSWER>fish</ANSWER></think>", "fish", ("It has fins.", "fish")),
+    ("I would print <answer>dog</answer> first.", "fish", ("I would print <answer>dog</answer> first.", "fish")),
+    ("It has fins.", "<solution>fish</solution>", ("It has fins.", "fish")),
+    ("It has <b>fins</b>.", "[1] <b>fish</b>", ("It has <b>fins</b>.", "[1] <b>fish</b>")),  # no tags of reasoning
+    ("The tag <solution> is odd.", "<result>fish</result>", ("The tag <solution> is odd.", "<result>fish</result>")),
     ("[why]It has fins.[/why]", "[so]fish[/so]", ("[why]It has fins.[/why]", "[so]fish[/so]")),  # nobody's tags
     ("It has fins.", r"\boxed{\frac{1}{2}}", ("It has fins.", r"\frac{1}{2}")),  # braces inside
     ("It has fins.", r"\boxed{1} or \boxed{2}", ("It has fins.\n\n\\boxed{1} or", "2")),  # two boxes: the last counts
@@ -61,10 +75,16 @@ def test_tags_of_a_users_own_format_are_taken_off() -> None:
         (None, "<think>It has fins.</think> so <answer>fish</answer>", "text_between"),
         (None, "<think>It has fins.", "no_answer"),
         (None, "<answer>fish</answer> I think", "text_after_answer"),
+        (None, "[THINK]It has fins.[/THINK]fish", "tag_in_text"),
+        ("[THINK]It has fins.[/THINK] So.", "fish", "tag_in_text"),
+        ("First.\n<thinking>It has fins.</thinking>", "fish", "tag_in_text"),
+        ("&lt;think&gt;It has fins.&lt;/think&gt; So.", "fish", "tag_in_text"),
+        ("It has fins. <answer>dog</answer>", "fish", "tag_in_text"),
+        ("It has fins.", "It is <solution>fish</solution>", "tag_in_text"),
     ],
 )
 def test_an_answer_with_odd_tags_is_refused(think: str | None, answer: str, problem: str) -> None:
-    if think is None and "</think>" not in answer and "<answer>" not in answer:
+    if problem == "no_answer":
         assert split_columns(think, answer).answer == answer  # it has no closed tag, and stays a text
         return
     with pytest.raises(RowProblemError) as caught:

@@ -24,7 +24,8 @@ PROBLEMS: dict[str, str] = {
     "not_text": "expected text or a number: for true and false write the word that the model should say, such as yes",
     "not_finite": "an infinite number: write the text that is meant, or leave the value out",
     "null_choice": "an option is null: write its text; only at the end of the options null is left out",
-    "tag_in_text": "a tag of the reasoning format in the reasoning or the answer: it would be read as a border of them",
+    "tag_in_text": "a tag of a reasoning format in the reasoning or the answer: it would be read as their border, or "
+    "trained on as text: take it off, as is done with one pair around each",
     "unread_media": "video and audio are not read: leave the row out",
     "no_question": "the question is empty",
     "image_count": "the number of <image> placeholders in the question differs from the number of images",

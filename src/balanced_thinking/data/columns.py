@@ -16,10 +16,22 @@ from balanced_thinking.segments import FORMATS, ReasoningFormat, get_format, par
 FormatSpec = str | Mapping[str, Any] | ReasoningFormat
 PROSE = "prose"
 THINK_NAMES = "think|thinking|thought|thoughts|reason|reasoning|rationale|analysis|cot|scratchpad|reflection"
-ANSWER_NAMES = "answer|final_answer|final answer|final|conclusion"
-_PAIR = r"\s*<\s*({names})\s*>(?P<inner>.*)<\s*/\s*\1\s*>\s*"
+ANSWER_NAMES = "answer|final_answer|final answer|final|conclusion|solution"
+_LEFT, _RIGHT = (
+    r"(?:<\||<|\[|&lt;)",
+    r"(?:\|>|>|\]|&gt;)",
+)  # of `<think>`, `<|begin_of_thought|>`, `[THINK]`, escaped ones
+_OPENING = rf"(?P<left>{_LEFT})\s*(?P<begin>(?:begin|start)_of_)?(?P<name>{{names}})\s*{_RIGHT}"
+_CLOSING = rf"(?P=left)\s*(?(begin)end_of_|/\s*)(?P=name)\s*{_RIGHT}"
+_PAIR = rf"\s*(?P<pair>{_OPENING}(?P<inner>.*){_CLOSING})\s*"
 _THINK_PAIR = re.compile(_PAIR.format(names=THINK_NAMES), re.IGNORECASE | re.DOTALL)
 _ANSWER_PAIR = re.compile(_PAIR.format(names=ANSWER_NAMES), re.IGNORECASE | re.DOTALL)
+_FIRST_TAG = re.compile(rf"(?P<tag>{_OPENING.format(names=f'{THINK_NAMES}|{ANSWER_NAMES}')})", re.IGNORECASE)
+_LAST_TAG = re.compile(
+    rf"(?P<left>{_LEFT})\s*(?:/\s*|(?P<end>end_of_))(?P<name>{THINK_NAMES}|{ANSWER_NAMES})\s*{_RIGHT}\Z", re.IGNORECASE
+)
+_MOST_TAG = 40  # characters
+_KNOWN_TAGS = {tag for shape in FORMATS.values() for tag in shape.tag_kinds()}
 
 
 class Columns(NamedTuple):
@@ -32,10 +44,12 @@ class Columns(NamedTuple):
 
 def split_columns(think: str | None, answer: str, format: FormatSpec = "auto") -> Columns:
     """Take the tags off. `format` is that of completions. Raises RowProblemError for an answer with odd tags."""
-    think = peel_tags(think or "", format, "think") or None
     answer = peel_tags(answer, format, "answer")
+    think = _cut_answer(peel_tags(think or "", format, "think"), answer, format) or None
+    _refuse_odd_tags(think or "", format)
     shape = _completion_format(answer, format)
     if shape is None:
+        _refuse_odd_tags(answer, format)
         return Columns(think, answer)
     parsed = parse(answer, shape)
     problems = [name for name in parsed.problems if name != "no_think"]
@@ -48,6 +62,48 @@ def split_columns(think: str | None, answer: str, format: FormatSpec = "auto") -
             raise RowProblemError(f"{think} / {answer}", "multiple_thinks")
         return Columns(f"{think}\n\n{parsed.think}", parsed.answer)
     return Columns(think or parsed.think, parsed.answer, None if think else parsed.format)
+
+
+def _cut_answer(think: str, answer: str, format: FormatSpec) -> str:
+    """The reasoning without the answer in tags at its end: then its column was a completion.
+
+    Raises RowProblemError if that is another answer than the row's.
+    """
+    if (start := _find_last_pair(think)) is None:
+        return think
+    inner = peel_tags(think[start:], format, "answer")
+    if inner == think[start:]:  # a pair around reasoning
+        return think
+    if inner != answer:
+        raise RowProblemError(f"reasoning that ends in another answer than {answer}: {think}", "tag_in_text")
+    return peel_tags(think[:start], format, "think")
+
+
+def _find_last_pair(text: str) -> int | None:
+    """Where the pair of tags begins that ends with the text; None without one."""
+    text = text.rstrip()
+    last = _LAST_TAG.search(text, max(0, len(text) - _MOST_TAG))
+    if last is None:
+        return None
+    name, begin = re.escape(last["name"]), "(?:begin|start)_of_" if last["end"] else ""
+    starts = [found.start() for found in re.finditer(rf"{re.escape(last['left'])}\s*{begin}{name}\s*{_RIGHT}", text)]
+    return starts[-1] if starts else None
+
+
+def _refuse_odd_tags(text: str, format: FormatSpec) -> None:
+    """Raise RowProblemError for a pair of tags of no format at an end of a text: it would be trained on as text."""
+    own = set() if format in ("auto", PROSE) else {*get_format(format).tag_kinds()}
+    text = text.strip()
+    first, start = _FIRST_TAG.match(text), _find_last_pair(text)
+    tags = [first["tag"]] if first and _has_closing(text, first) else []
+    tags += [found["tag"]] if start is not None and (found := _FIRST_TAG.match(text, start)) else []
+    if odd := next((tag for tag in tags if tag not in _KNOWN_TAGS | own), None):
+        raise RowProblemError(f"{odd} in: {text}", "tag_in_text")
+
+
+def _has_closing(text: str, opening: re.Match[str]) -> bool:
+    closing = f"end_of_{opening['name']}" if opening["begin"] else rf"/\s*{re.escape(opening['name'])}"
+    return re.search(rf"{re.escape(opening['left'])}\s*{closing}\s*{_RIGHT}", text, re.IGNORECASE) is not None
 
 
 def _completion_format(text: str, format: FormatSpec) -> ReasoningFormat | None:
@@ -70,9 +126,12 @@ def peel_tags(text: str, format: FormatSpec, part: str) -> str:
             if _is_balanced(inner, opening, closing):
                 return inner.strip()
     found = (_THINK_PAIR if part == "think" else _ANSWER_PAIR).fullmatch(text)
-    if found and not re.search(rf"<\s*/?\s*{re.escape(found[1])}\s*>", found["inner"], re.IGNORECASE):
-        return found["inner"].strip()
-    return text
+    return found["inner"].strip() if found and not _has_tag(found["inner"], found["name"]) else text
+
+
+def _has_tag(text: str, name: str) -> bool:
+    shape = rf"{_LEFT}\s*(?:/\s*|(?:begin|start|end)_of_)?{re.escape(name)}\s*{_RIGHT}"
+    return re.search(shape, text, re.IGNORECASE) is not None
 
 
 def peel_answer_name(text: str) -> str:
