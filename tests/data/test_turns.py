@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from balanced_thinking.data.bad_rows import BadRow, UnknownDataError
-from balanced_thinking.data.example import Example, Turn
+from balanced_thinking.data.example import Example, Turn, find_unread_texts
 from balanced_thinking.data.rows import prompt_messages, to_dataset
 from balanced_thinking.data.splits import belongs_to_split
 from tests.data.row_files import SAID, asks, make_pictures, read_all, read_one, says
@@ -201,6 +201,12 @@ BESIDE = [
     says("horse", thinking=THOUGHT),
     says("horse", thought=f"<think>{THOUGHT}</think>"),
     says("horse", reasoning_content=[{"type": "text", "text": THOUGHT}]),
+    *(
+        says("horse", **{name: THOUGHT})
+        for name in ("reasoning_text", "thinking_content", "rationale", "cot", "thoughts")
+    ),
+    says("horse", reasoning_details=[{"type": "reasoning.text", "text": THOUGHT}]),
+    says("horse", reasoning=THOUGHT, reasoning_details=[{"type": "reasoning.encrypted", "data": "x"}]),
     says("horse", reasoning_content=THOUGHT, reasoning=THOUGHT),  # the same under two names
     says(SAID, reasoning_content=None, thinking=""),  # Arrow's nulls beside tags
     says(SAID, reasoning_content=THOUGHT),  # the same in tags
@@ -229,6 +235,8 @@ ROWS = [
         "rationale",
         "cot",
         "chain_of_thought",
+        "reasoning_text",
+        "thinking_content",
     )
 ]
 
@@ -264,6 +272,15 @@ def test_unclear_reasoning_is_a_bad_row(folder: Path, turn: dict[str, Any], prob
     found = read_one(folder, {"messages": [asks("Which?"), turn]})
     assert isinstance(found, BadRow)
     assert problem in found.problems
+
+
+def test_a_text_in_a_turn_that_is_not_read_is_named(folder: Path) -> None:
+    encrypted = says("horse", reasoning_details=[{"type": "reasoning.encrypted", "data": "x"}])
+    assert "reasoning_details" in read_one(folder, {"messages": [asks("Which?"), encrypted]}).text
+    talk = [asks("Which?", context="It has a mane."), says("horse", analysis="It is one.")]
+    assert read_one(folder, {"messages": talk}).text == "horse (not read: turn.analysis)"
+    example = read_one(folder, {"messages": [talk[0], says(name="Bot")]})
+    assert find_unread_texts(example) == ["turn.context"]
 
 
 def test_a_question_in_the_users_own_thinking_is_refused(folder: Path) -> None:

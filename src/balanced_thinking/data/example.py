@@ -83,7 +83,7 @@ def find_unread_texts(example: Example) -> list[str]:
     return [
         key
         for key, value in example.meta.items()
-        if key not in OWN_META and not _is_scene_of_world(key, value) and _holds_words(value)
+        if key not in OWN_META and not _is_scene_of_world(key, value) and holds_words(value)
     ]
 
 
@@ -92,11 +92,12 @@ def _is_scene_of_world(key: str, value: Any) -> bool:
     return key == "scene" and isinstance(value, str) and "|" in value
 
 
-def _holds_words(value: Any) -> bool:
+def holds_words(value: Any) -> bool:
+    """Whether a value is or has a text of several words, or is an object of options."""
     if isinstance(value, Mapping):
-        return {"A", "B"} <= {*value} or any(map(_holds_words, value.values()))
+        return {"A", "B"} <= {*value} or any(map(holds_words, value.values()))
     if isinstance(value, (list, tuple)):
-        return any(map(_holds_words, value))
+        return any(map(holds_words, value))
     return isinstance(value, str) and " " in value.strip()
 
 

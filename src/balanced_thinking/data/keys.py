@@ -21,8 +21,12 @@ THINK_KEYS = (
     "rationale",
     "cot",
     "chain_of_thought",
+    "reasoning_text",
+    "thinking_content",
 )
-TURN_THINK_KEYS = ("reasoning_content", "reasoning", "thinking", "thought", "think")  # beside a turn's `content`
+# Beside a turn's `content`. Chat templates read the first.
+TURN_THINK_KEYS = tuple(dict.fromkeys(("reasoning_content", "reasoning", "thinking", "thought", "think", *THINK_KEYS)))
+DETAIL_KEY = "reasoning_details"  # OpenRouter's parts of the reasoning, which may be encrypted
 ANSWER_KEYS = ("answer", "answers")
 ALTERNATIVE_KEYS = ("alternatives", "answers")
 CHOICE_KEYS = ("choices", "options")

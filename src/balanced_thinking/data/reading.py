@@ -113,7 +113,7 @@ def _to_example(
         think=content.think,
         answer=content.answer,
         choices=content.choices,
-        meta={**_flatten_meta(others), **_about_format(content), "row": place.row},
+        meta={**content.unread, **_flatten_meta(others), **_about_format(content), "row": place.row},
         alternatives=content.alternatives,
         system=content.system,
         history=content.history,

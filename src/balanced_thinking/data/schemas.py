@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from balanced_thinking.data.columns import PROSE, Columns, FormatSpec, peel_answer_name, peel_tags, split_columns
@@ -32,6 +32,7 @@ class Content:
     """The content of a row, or of one exchange of its conversation.
 
     read_as: the format of the completion, None if the row has no completion. images: of `history`, then of `question`.
+    unread: texts of the turns that are not read, by their keys.
     """
 
     question: str
@@ -44,6 +45,7 @@ class Content:
     system: str | None = None
     history: tuple[Turn, ...] = ()
     image_places: tuple[int, ...] = ()
+    unread: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_contents(
@@ -66,6 +68,7 @@ def read_contents(
         images=read_images(record) or [image for message in talk.messages for image in message.images],
         choices=read_choices(record),
         system=read_system(record, talk.system),
+        unread={f"turn.{key}": value for message in talk.messages for key, value in message.unread.items()},
     )
     refuse_many(common.images, "images")
     exchanges = _split_exchanges(talk, common, turns == "all")
@@ -182,7 +185,13 @@ def _add_completion(content: Content, reply: Message, format: FormatSpec) -> Con
         if not found.answer:
             raise RowProblemError(content.question, "no_answer")
     else:
-        found = _parse_completion(reply.text, format, content.question)
+        try:
+            found = _parse_completion(reply.text, format, content.question)
+        except RowProblemError as error:
+            if not reply.unread:
+                raise
+            names = ", ".join(f"turn.{key}" for key in reply.unread)
+            raise RowProblemError(f"{error.text} (not read: {names})", *error.problems) from error
     return replace(content, think=found.think, answer=found.answer, read_as=found.read_as)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from balanced_thinking.data.keys import TURN_THINK_KEYS
+from balanced_thinking.data.example import holds_words
+from balanced_thinking.data.keys import DETAIL_KEY, TURN_THINK_KEYS
 from balanced_thinking.data.places import PLACEHOLDER
 from balanced_thinking.data.values import (
     NULL_TEXTS,
@@ -32,17 +34,19 @@ _TRAIN_KEYS = ("weight", "loss", "train", "training", "trainable")  # OpenAI's, 
 _MESSAGE_KEYS = frozenset(("role", "from", "content", "value"))
 _SPOKEN_KEYS = _MESSAGE_KEYS | {"type", "text"}
 _TOOL_KEYS = ("tool_calls", "function_call")
+_READ_KEYS = {"text", "image", "images", *_MESSAGE_KEYS, *TURN_THINK_KEYS, *_TRAIN_KEYS, *_TOOL_KEYS}
 
 
 class Message(NamedTuple):
     """A turn. `reasoning` is what stood beside the content, or in parts of its own; None without. `untrained`: the mark
-    that says not to train on it, such as `weight: 0`."""
+    that says not to train on it, such as `weight: 0`. `unread`: texts under keys that are not read."""
 
     role: str
     text: str
     images: list[Any]
     reasoning: str | None = None
     untrained: str | None = None
+    unread: Mapping[str, Any] = MappingProxyType({})
 
 
 class Talk(NamedTuple):
@@ -75,7 +79,11 @@ def _join_user_turns(messages: list[Message]) -> list[Message]:
     for message in messages:
         if joined and message.role == joined[-1].role == "user":
             before = joined.pop()
-            message = Message("user", f"{before.text}\n{message.text}", before.images + message.images)
+            message = message._replace(
+                text=f"{before.text}\n{message.text}",
+                images=before.images + message.images,
+                unread={**before.unread, **message.unread},
+            )
         joined.append(message)
     return joined
 
@@ -102,7 +110,8 @@ def read_message(turn: Any) -> Message:
         text = text if PLACEHOLDER in text else PLACEHOLDER * len(own) + text
     if thoughts and role != "assistant":
         raise RowProblemError(f"thinking in a turn of {role}: {thoughts[0]}", "unknown_schema")
-    return Message(role, text, images, "\n\n".join(thoughts) or None, find_untrained_mark(turn))
+    unread = {key: value for key, value in turn.items() if key not in _READ_KEYS and holds_words(value)}
+    return Message(role, text, images, "\n\n".join(thoughts) or None, find_untrained_mark(turn), unread)
 
 
 def read_system_cell(cell: Any, key: str) -> str | None:
@@ -143,8 +152,11 @@ def turn_role(turn: Any) -> str:
 
 def _beside_content(turn: Mapping[str, Any]) -> Iterable[str]:
     """The reasoning under keys of its own; two keys with the same text are one."""
-    found = (read_reasoning(turn.get(key), key) for key in TURN_THINK_KEYS if key in turn)
-    return dict.fromkeys(text for text in found if text)
+    for keys in (TURN_THINK_KEYS, (DETAIL_KEY,)):
+        found = (read_reasoning(turn.get(key), key) for key in keys if key in turn)
+        if texts := dict.fromkeys(text for text in found if text):
+            return texts
+    return ()
 
 
 def read_reasoning(value: Any, key: str) -> str:
