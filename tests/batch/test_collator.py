@@ -191,7 +191,8 @@ def test_batch_with_nothing_left_is_unsupervised_and_its_loss_a_differentiable_z
 
     rows = Dataset.from_list([{**row(LONG), "images": None}] * 4).remove_columns("images")
     run = trainer("qwen2", rows, config(tmp_path, max_length=64, overflow="drop", per_device_train_batch_size=4))
-    run.train()
+    with pytest.raises(ValueError, match="no sample was used for training"):  # at the end
+        run.train()
     assert losses(run) == [0.0]
     assert run.state.log_history[0]["dropped"] == 4
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+DESCRIBED_PICTURE = "a picture of "  # begins what is in `meta` for a picture's bytes
 OWN_META = {"row", "family", "read_as"}  # keys of `meta` that adapters write
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
@@ -98,7 +99,7 @@ def holds_words(value: Any) -> bool:
         return {"A", "B"} <= {*value} or any(map(holds_words, value.values()))
     if isinstance(value, (list, tuple)):
         return any(map(holds_words, value))
-    return isinstance(value, str) and " " in value.strip()
+    return isinstance(value, str) and " " in value.strip() and not value.startswith(DESCRIBED_PICTURE)
 
 
 def _plain_words(text: str) -> str:

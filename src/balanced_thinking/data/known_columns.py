@@ -21,6 +21,7 @@ from typing import Any
 from balanced_thinking.data.keys import ANSWER_KEYS, CLAIMED, NUMBERED_IMAGE, OPTIONAL, THINK_KEYS, TURN_LISTS
 from balanced_thinking.data.picture_files import PICTURE_STARTS
 from balanced_thinking.data.turns import ROLES
+from balanced_thinking.data.unread import describe_picture
 from balanced_thinking.data.values import RowProblemError, first_nonempty_value, is_null, to_text
 from balanced_thinking.segments import parse
 
@@ -66,12 +67,25 @@ def find_lost_picture(record: Mapping[str, Any]) -> str | None:
 
 
 def keep_plain_values(record: dict[str, Any]) -> dict[str, Any]:
-    """The record without the columns that hold bytes under no name of ours, and with dates and the like as text."""
-    return {
-        key: value if _is_read(key) or isinstance(value, _PLAIN) else str(value)
-        for key, value in record.items()
-        if _is_read(key) or not _holds_bytes(value)
-    }
+    """The record without the bytes that are under no name of ours, and with dates and the like as text.
+
+    Of a picture its path stays, or how long it is: `find_unread_pictures` names it.
+    """
+    plain = {}
+    for key, value in record.items():
+        if _is_read(key):
+            plain[key] = value
+        elif not _holds_bytes(value):
+            plain[key] = value if isinstance(value, _PLAIN) else str(value)
+        elif _is_picture(value):
+            plain[key] = _describe_pictures(value)
+    return plain
+
+
+def _describe_pictures(cell: Any) -> Any:
+    if isinstance(cell, list | tuple):
+        return [_describe_pictures(one) for one in cell if one is not None]
+    return (cell.get("path") if isinstance(cell, Mapping) else None) or describe_picture(cell)
 
 
 def _is_read(name: str) -> bool:

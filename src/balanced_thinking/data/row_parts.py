@@ -10,7 +10,7 @@ from typing import Any
 from balanced_thinking.data.columns import peel_tags
 from balanced_thinking.data.keys import ALTERNATIVE_KEYS, CHOICE_KEYS, NUMBERED_IMAGE, SYSTEM_KEYS, THINK_KEYS
 from balanced_thinking.data.turns import read_system_cell
-from balanced_thinking.data.unread import is_picture_cell, is_same_picture
+from balanced_thinking.data.unread import is_picture_cell, refuse_other_pictures
 from balanced_thinking.data.values import (
     RowProblemError,
     first_nonempty_value,
@@ -22,7 +22,6 @@ from balanced_thinking.data.values import (
 
 _LETTER = re.compile(r"([A-Z])")
 _OPTION = re.compile(r"(?:option|choice)[ _-]?([a-z]|\d{1,2})", re.IGNORECASE | re.ASCII)
-_SHOWN = 200  # characters of a picture's cell
 
 
 def read_images(record: Mapping[str, Any]) -> list[Any]:
@@ -35,9 +34,7 @@ def read_images(record: Mapping[str, Any]) -> list[Any]:
     numbered = [record[key] for key in find_numbered_images(record)]
     found = several or single or numbered
     beside = [*(single if several else ()), *(filter(is_picture_cell, numbered) if several or single else ())]
-    if left := [entry for entry in beside if not any(is_same_picture(entry, other) for other in found)]:
-        shown = str(left[0])[:_SHOWN]
-        raise RowProblemError(f"a picture beside images or image, and not one of them: {shown}", "unread_image")
+    refuse_other_pictures(found, beside, "beside images or image")
     return found
 
 

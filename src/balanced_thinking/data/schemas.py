@@ -13,7 +13,7 @@ from balanced_thinking.data.places import place_images
 from balanced_thinking.data.prose import split_prose
 from balanced_thinking.data.row_parts import read_choices, read_history, read_images, read_system
 from balanced_thinking.data.turns import Message, Talk, read_reasoning, read_talk
-from balanced_thinking.data.unread import refuse_unfilled_places
+from balanced_thinking.data.unread import refuse_other_pictures, refuse_unfilled_places
 from balanced_thinking.data.values import (
     RowProblemError,
     first_nonempty_value,
@@ -63,9 +63,12 @@ def read_contents(
     if record.get("kto_tag") is False or (record.get("label") is False and "completion" in record):
         raise RowProblemError("kto_tag or label: False, as of replies that are not wanted", "not_for_training")
     talk = read_talk([*read_history(record), *(_question_turns(record) if spoken is None else spoken)])
+    spoken_images = [image for message in talk.messages for image in message.images]
+    images = read_images(record) or spoken_images
+    refuse_other_pictures(images, spoken_images, "in a turn, beside the images of the row")
     common = Content(
         question="",
-        images=read_images(record) or [image for message in talk.messages for image in message.images],
+        images=images,
         choices=read_choices(record),
         system=read_system(record, talk.system),
         unread={f"turn.{key}": value for message in talk.messages for key, value in message.unread.items()},

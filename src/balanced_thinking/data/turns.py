@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from balanced_thinking.data.example import holds_words
 from balanced_thinking.data.keys import DETAIL_KEY, TURN_THINK_KEYS
 from balanced_thinking.data.places import PLACEHOLDER
+from balanced_thinking.data.unread import refuse_other_pictures
 from balanced_thinking.data.values import (
     NULL_TEXTS,
     RowProblemError,
@@ -105,7 +106,11 @@ def read_message(turn: Any) -> Message:
     if any(_INDEXED.fullmatch(one) for one in texts) and PLACEHOLDER in "".join(texts):
         raise RowProblemError(f"parts that say which picture is there, and {PLACEHOLDER}: {content}", "image_count")
     text, own = "".join(texts), to_list(first_nonempty_value(turn, "images", "image"))
-    if own and not images:
+    if own:
+        refuse_other_pictures(own, to_list(turn.get("image")), "beside the images of a turn")
+    if own and images:
+        refuse_other_pictures(images, own, "beside those in the parts of a turn")
+    elif own:
         images = own
         text = text if PLACEHOLDER in text else PLACEHOLDER * len(own) + text
     if thoughts and role != "assistant":

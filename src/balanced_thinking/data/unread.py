@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
 
+from balanced_thinking.data.example import DESCRIBED_PICTURE, Example
 from balanced_thinking.data.keys import MEDIA_KEYS
 from balanced_thinking.data.permissions import current_permissions
 from balanced_thinking.data.picture_files import MEDIA_SUFFIXES, PICTURE_SUFFIXES, UNREAD_PICTURE_SUFFIXES, UNREADABLE
@@ -24,6 +25,7 @@ _PICTURE_KEY = re.compile(
     r"(?:.*_)?(?:image|img|picture|photo|pic|figure|screenshot)s?"
     r"(?:_(?:path|file|filename|file_name|name|url|uri|src|id|b64|base64|bytes|data|string|\d+)s?)?"
 )
+_PATH_KEY = re.compile(r"(?:.*[_ ])?(?:path|file|filename|name|names|url|uri|src|id)", re.IGNORECASE)
 _UNFILLED = re.compile(r"<(?:ref-object|bbox)>")
 _NO_PICTURE = {"none", "null", "nan", "n/a", "na", "no", "false", "-"}
 _REMOTE = re.compile(r"(?:https?|ftp|s3|gs|hf):", re.IGNORECASE)
@@ -88,11 +90,41 @@ def _is_picture(value: Any, name: str) -> bool:
     return isinstance(value, (Image.Image, Path)) or (isinstance(value, bytes) and named)
 
 
+def describe_picture(cell: Any) -> str:
+    """What stands in `meta` for a picture's bytes."""
+    return f"{DESCRIBED_PICTURE}{len(cell['bytes'] if isinstance(cell, Mapping) else cell)} bytes"
+
+
+def find_unread_pictures(example: Example) -> list[str]:
+    """The names in `meta` of pictures that nothing reads, such as a `mask` beside the row's own picture.
+
+    A path under `file_name`, `image_path` and the like is that of the row's picture.
+    """
+    shown = {image.name for image in example.images if isinstance(image, Path)}
+    return [
+        key
+        for key, value in example.meta.items()
+        if not _PATH_KEY.fullmatch(key) and any(_is_other_picture(text, shown) for text in _find_texts(value))
+    ]
+
+
+def _is_other_picture(text: str, shown: set[str]) -> bool:
+    if text.startswith(DESCRIBED_PICTURE) or is_base64_picture(text):
+        return True
+    return " " not in text and bool(_PICTURE_FILE.fullmatch(text)) and PurePosixPath(text).name not in shown
+
+
 def is_picture_cell(value: Any) -> bool:
     """Whether a value is a picture, or leads to one, whatever its name is."""
     if isinstance(value, Mapping):
         return not all(one in (None, "") for one in value.values())
     return isinstance(value, bytes) or _is_picture(value, "")
+
+
+def refuse_other_pictures(found: Sequence[Any], beside: Sequence[Any], where: str) -> None:
+    """Raise RowProblemError for a picture `beside` those that are read that is not one of them."""
+    if other := next((one for one in beside if not any(is_same_picture(one, read) for read in found)), None):
+        raise RowProblemError(f"a picture {where}, and not one of them: {_shorten(other)}", "unread_image")
 
 
 def is_same_picture(one: Any, other: Any) -> bool:

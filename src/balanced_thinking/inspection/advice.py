@@ -103,6 +103,9 @@ def _advise_on_unread_values(found: Inspection) -> Iterator[str]:
             f"{hidden} samples have choices that the question does not show: --data_options.list_choices true lists "
             "them in it"
         )
+    if found.unread_pictures:
+        names = ", ".join(f"{make_printable(name)} {n}" for name, n in sorted(found.unread_pictures.items()))
+        yield (f"nothing reads the pictures under {names}: if they are needed, list all pictures of a row under images")
     if found.unread_texts and found.samples_with_reasoning:
         names = ", ".join(f"{make_printable(name)} {n}" for name, n in sorted(found.unread_texts.items()))
         yield (

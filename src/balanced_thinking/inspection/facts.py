@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from balanced_thinking.data.images import image_size
 from balanced_thinking.data.load import BenchmarkItems, load_data, load_test_items
 from balanced_thinking.data.mixture import DataNames, list_parts
 from balanced_thinking.data.registry import resolve_data
+from balanced_thinking.data.unread import find_unread_pictures
 from balanced_thinking.inspection.conclusion import count_conclusions
 from balanced_thinking.inspection.duplicates import (
     Duplicate,
@@ -63,6 +64,7 @@ class Inspection:
     plain_pictures: tuple[str, ...] = ()  # ids of samples with a picture of a single color, as far as looked at
     picture_option: PictureOption | None = None  # with which samples fit that are long because of their pictures
     unread_texts: dict[str, int] = field(default_factory=dict)  # name of a row's texts that nothing reads -> rows
+    unread_pictures: dict[str, int] = field(default_factory=dict)  # the same for pictures
     losses: LossMeasure | None = None  # what a model says of the tokens, if it was asked (`measure_losses`)
 
     @property
@@ -142,7 +144,8 @@ def inspect_data(
         benchmarks=compared,
         plain_pictures=find_plain_pictures(checked.examples),
         picture_option=checked.picture_option,
-        unread_texts=_count_unread_texts(data, checked.examples),
+        unread_texts=_count_unread(data, checked.examples, find_unread_texts),
+        unread_pictures=_count_unread(data, checked.examples, find_unread_pictures),
     )
 
 
@@ -193,11 +196,11 @@ def _without_tagged(examples: Sequence[Example], format: str) -> tuple[list[Exam
     return good, tagged
 
 
-def _count_unread_texts(data: DataNames, examples: Sequence[Example]) -> dict[str, int]:
-    """The names in a user's own rows under which there are texts that nothing reads, each with its number of rows."""
+def _count_unread(data: DataNames, examples: Sequence[Example], find: Callable[[Example], list[str]]) -> dict[str, int]:
+    """The names in a user's own rows under which there is what nothing reads, each with its number of rows."""
     if not any(resolve_data(part.data).dataset == "jsonl" for part in list_parts(data)):
         return {}
-    return dict(Counter(name for example in examples for name in find_unread_texts(example)))
+    return dict(Counter(name for example in examples for name in find(example)))
 
 
 def _describe_benchmark(name: str, items: BenchmarkItems) -> str:
