@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from balanced_thinking.cli import main
+from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.load import load_data
@@ -205,6 +206,16 @@ def test_a_member_that_is_not_read_is_missing_in_its_row(suffix: str, problem: s
     assert len(load_data(str(file)).examples[0].images) == 1  # another form of the picture, and a file about the row
     file = write_tar(tmp_path / "empty.tar", [{"png": b"", "json": SHOWN_ROW}])
     assert load_data(str(file), on_bad_row="drop", verify_images=True).bad_rows[0].problems == ("broken_image",)
+
+
+def test_an_archive_that_is_sorted_by_kind_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, data in (("0.png", BYTES[0]), ("1.png", BYTES[1]), ("0.json", SHOWN_ROW), ("1.json", SHOWN_ROW)):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    with pytest.raises(DataError, match="0 has json here and png further up; the members of a sample must follow"):
+        load_data(str(tmp_path / "a.tar"), on_bad_row="drop")
 
 
 def test_samples_whose_names_have_a_dot_are_not_joined(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ def stream_archive(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     with open_unpacked(file) if packed else file.open("rb") as stream:
         files = tar_file_expander(iter([{"url": str(file), "stream": stream}]), select_files=_is_read)
         samples, row = iter(group_by_keys(files)), 0
+        seen: dict[int, frozenset[str]] = {}  # hash of a sample's name -> its suffixes, of which there are few kinds
+        kinds: dict[frozenset[str], frozenset[str]] = {}
         while True:
             try:
                 sample = next(samples, None)
@@ -53,6 +55,14 @@ def stream_archive(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
             if sample is None:
                 return
             row += 1
+            suffixes = frozenset(suffix for suffix in sample if suffix not in _OURS)
+            earlier = seen.setdefault(hash(sample["__key__"]), kinds.setdefault(suffixes, suffixes))
+            if earlier.isdisjoint(suffixes):
+                raise DataError(
+                    f"{file}, sample {row}: {sample['__key__']} has {', '.join(sorted(suffixes))} here and "
+                    f"{', '.join(sorted(earlier))} further up; the members of a sample must follow one another: pack "
+                    "it again in the order of the names (tar --sort=name)"
+                )
             yield row, _build_record(row, sample)
 
 
