@@ -17,10 +17,9 @@ FormatSpec = str | Mapping[str, Any] | ReasoningFormat
 PROSE = "prose"
 THINK_NAMES = "think|thinking|thought|thoughts|reason|reasoning|rationale|analysis|cot|scratchpad|reflection"
 ANSWER_NAMES = "answer|final_answer|final answer|final|conclusion|solution"
-_LEFT, _RIGHT = (
-    r"(?:<\||<|\[|&lt;)",
-    r"(?:\|>|>|\]|&gt;)",
-)  # of `<think>`, `<|begin_of_thought|>`, `[THINK]`, escaped ones
+# Around the names of tags: `<think>`, `<|begin_of_thought|>`, `[THINK]`, escaped ones.
+_LEFT = r"(?:<\||<|\[|&lt;)"
+_RIGHT = r"(?:\|>|>|\]|&gt;)"
 _OPENING = rf"(?P<left>{_LEFT})\s*(?P<begin>(?:begin|start)_of_)?(?P<name>{{names}})\s*{_RIGHT}"
 _CLOSING = rf"(?P=left)\s*(?(begin)end_of_|/\s*)(?P=name)\s*{_RIGHT}"
 _PAIR = rf"\s*(?P<pair>{_OPENING}(?P<inner>.*){_CLOSING})\s*"
