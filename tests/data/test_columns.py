@@ -77,7 +77,6 @@ def test_tags_of_a_users_own_format_are_taken_off() -> None:
         (None, "<answer>fish</answer> I think", "text_after_answer"),
         (None, "[THINK]It has fins.[/THINK]fish", "tag_in_text"),
         ("[THINK]It has fins.[/THINK] So.", "fish", "tag_in_text"),
-        ("First.\n<thinking>It has fins.</thinking>", "fish", "tag_in_text"),
         ("&lt;think&gt;It has fins.&lt;/think&gt; So.", "fish", "tag_in_text"),
         ("It has fins. <answer>dog</answer>", "fish", "tag_in_text"),
         ("It has fins.", "It is <solution>fish</solution>", "tag_in_text"),

@@ -12,6 +12,8 @@ ANIMALS = ("cat", "dog", "a red bird")
 NUMBERS = ("6", "3", "4", "2")
 
 MARKS = (".", ",", ";")
+GAMES = ("What a game.", "What a game!", "What a game?")
+CONCLUDED = ("Yes. The answer is 5", "No. The answer is 5")
 TEN = tuple(f"animal {number}" for number in range(10))
 FORMS_OF_TEN = ("{}", "({})", "{}.", "{})", "[{}]", "Option {}", "{}. an animal", "{}: an animal", "({}) an animal")
 # Two answers, which are right for neither letter.
@@ -63,7 +65,6 @@ ONE_OPTION = (
     "A. J. B. Priestley",
     "A - cat",
     "**Option A**: cat",
-    "A!",
     "A is correct.",
     "(A) is the right answer",
     "I choose A",
@@ -81,7 +82,8 @@ ONE_OPTION = (
     r"So it is \boxed{A}",
     "**Final Answer**\n\n\\boxed{A}",
     "### Final Answer\n$$\n\\boxed{A}\n$$",
-    r"First \boxed{B}, no: \boxed{A}",
+    "First \\boxed{B}.\nNo: \\boxed{A}",
+    "A. Vitamin B. It helps",
     "It has whiskers. So the answer is A.",
     "I think the correct option is (A).",
     "Whiskers and paws.\n\n**Answer:** A",
@@ -254,6 +256,18 @@ DIFFERENT = [
     ("1, 200", "1,200"),  # two numbers
     ("x = 5", "5"),  # an equation
     ("n!", "n"),  # factorial
+    ("K!", "K"),
+    (r"-\boxed{5}", "5"),  # what is beside a box counts
+    (r"2\boxed{5}", "5"),
+    (r"\boxed{1}/2", "1"),
+    (r"\boxed{5} million", "5"),
+    (r"\boxed{A} or B", "A"),
+    (r"First \boxed{B}, no: \boxed{A}", "B"),
+    (r"2\,3", "23"),  # a LaTeX space is one
+    ("1, 200 apples", "1,200 apples"),
+    ("C - 3", "C"),  # algebra
+    ("C - 3", "3"),
+    ("the wrong answer is B", "B"),
     ("The answer is 5. No.", "5"),  # no conclusion
     ("Whether the answer is B\nor C", "B"),
     ("A,C", "A, B"),  # other options
@@ -323,6 +337,15 @@ WITH_CHOICES = [
     ("C. elegans", "B", ("E. coli", "C. elegans"), 1),  # and the other way round
     ("horse", "horse", ANIMALS, 1),  # gold is not a choice: compared as texts
     ("A", "horse", ANIMALS, 0),  # likewise
+    ("What a game.", "What a game!", GAMES, 0),  # choices that differ in their marks alone
+    ("What a game!", "B", GAMES, 1),
+    ("B", "What a game!", GAMES, 1),
+    ("B. What a game!", "B", GAMES, 1),
+    ("Yes. The answer is 5", "B", CONCLUDED, 0),
+    ("No. The answer is 5", "B", CONCLUDED, 1),
+    ("A", "No. The answer is 5", CONCLUDED, 0),
+    ("a=1", "B", ("a = 1", "a=1"), 1),
+    ("a = 1", "B", ("a = 1", "a=1"), 0),
     ("B dog", "B", ANIMALS, 1),  # a letter and its own text, whatever is between them
     ("B, dog", "B", ANIMALS, 1),
     ("b - dog", "B", ANIMALS, 1),
@@ -434,7 +457,23 @@ def test_any_text_gets_zero_or_one(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", [r"\text{", "(", "$", "the answer is ", "**", "1,", "a. ", "9", "option ", "' ", "or ", "A. or B", "٢"]
+    "unit",
+    [
+        r"\text{",
+        "(",
+        "$",
+        "the answer is ",
+        "**",
+        "1,",
+        "a. ",
+        "9",
+        "option ",
+        "' ",
+        "or ",
+        "A. or B",
+        "٢",
+        "A. B. ",
+    ],
 )
 def test_hostile_repetition_is_read_quickly(unit: str) -> None:
     """Without a bound on layers or a backtracking expression this would take minutes."""

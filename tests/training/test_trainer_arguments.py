@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from transformers import SchedulerType
 from trl import SFTConfig
 
 from balanced_thinking.config.errors import RecipeError
@@ -17,7 +18,7 @@ from balanced_thinking.training.best_checks import higher_is_better
 from balanced_thinking.training.lora import make_lora_config
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.sft import ScaleSFTTrainer
-from balanced_thinking.training.stages import training_arguments
+from balanced_thinking.training.stages import _check_scheduler, training_arguments
 from tests.tiny_training import QUIET, config, logged, trainer
 
 
@@ -169,3 +170,10 @@ def test_a_module_to_save_that_does_not_exist_is_named() -> None:
     assert make_lora_config(model, {"r": 4, "modules_to_save": ["lm_head"]}).modules_to_save == ["lm_head"]
     with pytest.raises(RecipeError, match=r"modules_to_save has 'lm_haed' \(did you mean 'lm_head'\?\)"):
         make_lora_config(model, {"r": 4, "modules_to_save": ["lm_haed"]})
+
+
+@pytest.mark.parametrize("schedule", ["reduce_lr_on_plateau", "greedy", "linear", "polynomial", "inverse_sqrt"])
+def test_schedules_that_need_nothing_are_accepted(schedule: str, tmp_path: Path) -> None:
+    args = training_arguments(Recipe(training={"max_steps": 2}), tmp_path)
+    args.lr_scheduler_type = SchedulerType(schedule)
+    _check_scheduler(args)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from balanced_thinking.data.values import RowProblemError
+from balanced_thinking.scoring.answers import answers_match, parse_answer, same_wording
 from balanced_thinking.segments import FORMATS, ReasoningFormat, get_format, parse, recognise_format
 
 FormatSpec = str | Mapping[str, Any] | ReasoningFormat
@@ -48,7 +49,7 @@ def split_columns(think: str | None, answer: str, format: FormatSpec = "auto") -
     _refuse_odd_tags(think or "", format)
     shape = _completion_format(answer, format)
     if shape is None:
-        _refuse_odd_tags(answer, format)
+        _refuse_odd_tags(answer, format, is_answer=True)
         return Columns(think, answer)
     parsed = parse(answer, shape)
     problems = [name for name in parsed.problems if name != "no_think"]
@@ -73,7 +74,8 @@ def _cut_answer(think: str, answer: str, format: FormatSpec) -> str:
     inner = peel_tags(think[start:], format, "answer")
     if inner == think[start:]:  # a pair around reasoning
         return think
-    if inner != answer:
+    written, right = parse_answer(inner), parse_answer(answer)
+    if not (answers_match(written, right) or same_wording(written, right)):
         raise RowProblemError(f"reasoning that ends in another answer than {answer}: {think}", "tag_in_text")
     return peel_tags(think[:start], format, "think")
 
@@ -89,15 +91,19 @@ def _find_last_pair(text: str) -> int | None:
     return starts[-1] if starts else None
 
 
-def _refuse_odd_tags(text: str, format: FormatSpec) -> None:
-    """Raise RowProblemError for a pair of tags of no format at an end of a text: it would be trained on as text."""
+def _refuse_odd_tags(text: str, format: FormatSpec, *, is_answer: bool = False) -> None:
+    """Raise RowProblemError for a pair of tags of no format at the start of a text, or at the end of an answer.
+
+    Brackets may be the text's own, and XML within such a pair is an answer in XML.
+    """
     own = set() if format in ("auto", PROSE) else {*get_format(format).tag_kinds()}
     text = text.strip()
-    first, start = _FIRST_TAG.match(text), _find_last_pair(text)
-    tags = [first["tag"]] if first and _has_closing(text, first) else []
-    tags += [found["tag"]] if start is not None and (found := _FIRST_TAG.match(text, start)) else []
-    if odd := next((tag for tag in tags if tag not in _KNOWN_TAGS | own), None):
-        raise RowProblemError(f"{odd} in: {text}", "tag_in_text")
+    if (first := _FIRST_TAG.match(text)) is None and is_answer and (start := _find_last_pair(text)) is not None:
+        first = _FIRST_TAG.match(text, start)
+    if first is None or not _has_closing(text, first) or text[first.end() :].lstrip().startswith("<"):
+        return
+    if first["tag"] not in _KNOWN_TAGS | own and (first["left"] != "[" or first["tag"].isupper()):
+        raise RowProblemError(f"{first['tag']} in: {text}", "tag_in_text")
 
 
 def _has_closing(text: str, opening: re.Match[str]) -> bool:
@@ -125,7 +131,14 @@ def peel_tags(text: str, format: FormatSpec, part: str) -> str:
             if _is_balanced(inner, opening, closing):
                 return inner.strip()
     found = (_THINK_PAIR if part == "think" else _ANSWER_PAIR).fullmatch(text)
-    return found["inner"].strip() if found and not _has_tag(found["inner"], found["name"]) else text
+    if found is None or _has_tag(found["inner"], found["name"]) or (part == "answer" and _is_xml(found["inner"])):
+        return text
+    return found["inner"].strip()
+
+
+def _is_xml(text: str) -> bool:
+    """Whether an answer is XML itself, so that the pair around it may be a part of it."""
+    return text.lstrip().startswith("<") and text.rstrip().endswith(">")
 
 
 def _has_tag(text: str, name: str) -> bool:

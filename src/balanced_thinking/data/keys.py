@@ -24,8 +24,9 @@ THINK_KEYS = (
     "reasoning_text",
     "thinking_content",
 )
-# Beside a turn's `content`. Chat templates read the first.
-TURN_THINK_KEYS = tuple(dict.fromkeys(("reasoning_content", "reasoning", "thinking", "thought", "think", *THINK_KEYS)))
+# Beside a turn's `content`. Chat templates read the first; from `OWN_TURN_KEYS` on they are names of columns.
+_TURN_KEYS = ("reasoning_content", "reasoning", "thinking", "thought", "think")
+TURN_THINK_KEYS, OWN_TURN_KEYS = tuple(dict.fromkeys((*_TURN_KEYS, *THINK_KEYS))), len(_TURN_KEYS)
 DETAIL_KEY = "reasoning_details"  # OpenRouter's parts of the reasoning, which may be encrypted
 ANSWER_KEYS = ("answer", "answers")
 ALTERNATIVE_KEYS = ("alternatives", "answers")

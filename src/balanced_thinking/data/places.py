@@ -26,12 +26,12 @@ _SPECIAL = re.compile(
 _CASED = re.compile(re.escape(PLACEHOLDER), re.IGNORECASE)
 # A picture named by its file within the text: Qwen-VL's and ms-swift's form, others' form, Markdown's, HTML's.
 _FILE = rf"[^<>()\s]+\.(?:{'|'.join(PICTURE_SUFFIXES)})(?:\?[^<>()\s]*)?"
-_SOURCE = rf"[^<>\"']{{1,999}}\.(?:{'|'.join(PICTURE_SUFFIXES)})(?:\?[^<>\s\"']*)?"
+_SOURCE = rf"[^<>\"']{{1,300}}\.(?:{'|'.join(PICTURE_SUFFIXES)})(?:\?[^<>\s\"']*)?"
 _DATA = r"data:image/[^<>()\s\"']+"
 _NAMED = re.compile(
     rf"<(?P<tag>img|image)>\s*{_FILE}\s*</(?P=tag)>|!\[[^\]\n]*\]\((?:{_FILE}|{_DATA})(?:\s+\"[^\"\n]*\")?\)"
-    rf"|<(?:img|image)\s(?:[^<>]{{0,999}}[\s\"'])?src\s*=\s*(?P<quote>[\"']?)(?:{_SOURCE}|{_DATA}|https?:[^<>\"']{{1,999}})"
-    r"(?P=quote)(?:\s[^<>]{0,999})?/?>",
+    rf"|<(?:img|image)\s(?:[^<>]{{0,200}}[\s\"'])?src\s*=\s*(?P<quote>[\"']?)(?:{_SOURCE}|{_DATA}|https?:[^<>\"']{{1,300}})"
+    r"(?P=quote)(?:\s[^<>]{0,200})?/?>",
     re.IGNORECASE,
 )
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
@@ -98,12 +98,22 @@ def _refuse_media(text: str) -> None:
             raise RowProblemError(f"{f'<{name}>' if name else found[0]} in: {text}", "unread_media")
 
 
+# Other tags of a page, or words about them: then `<img src="a.png">` is what the question is about.
+_PAGE = re.compile(
+    r"<(?:!doctype|html|head|body|div|a|p|ul|li|nav|script|style|button|form|table|span)\b|\b(?:html|css|tag|markup)\b",
+    re.IGNORECASE,
+)
+
+
 def _refuse_named_pictures(text: str, images: int) -> None:
     """Raises RowProblemError for pictures that the text names by their files: nothing reads them there.
 
-    Beside pictures of the row, Markdown and HTML may be a part of the question, and code is one anywhere.
+    Beside pictures of the row, Markdown and HTML may be a part of the question, and code is one anywhere. So is a page.
     """
+    is_page = _PAGE.search(text) is not None
     for found in _NAMED.finditer(_CODE.sub("", text)):
+        if is_page and not images and found[0].lower().startswith(("<img ", "<image ")):
+            continue
         if not images or found["tag"] or "data:image/" in found[0].lower():
             raise RowProblemError(
                 f"{found[0]} (write {PLACEHOLDER} there, and the path under images) in: {text}", "unread_image"

@@ -66,9 +66,17 @@ def find_choice_keys(record: Mapping[str, Any]) -> tuple[str, ...]:
             keys = [names[label] for label in itertools.takewhile(names.__contains__, labels)]
             while keys and is_null(record[keys[-1]]):
                 keys.pop()
-            if len(keys) > 1:
+            if len(keys) > 1 and (
+                (first == "A" and pattern is _LETTER) or not _names_column(record.get("answer"), keys)
+            ):
                 return tuple(keys)
     return ()
+
+
+def _names_column(answer: Any, keys: list[str]) -> bool:
+    """Whether an answer is the number or the name of a column such as `option1`: scorers compare texts and letters."""
+    written, names = str(answer).strip().casefold(), [str(key).casefold() for key in keys]
+    return written in names or (written.isdecimal() and any(name.endswith(written) for name in names))
 
 
 def _look_like_choices(value: Any) -> bool:
@@ -77,7 +85,13 @@ def _look_like_choices(value: Any) -> bool:
     except RowProblemError:  # options with a fault of theirs
         if isinstance(value, Mapping):
             return {"A", "B"} <= {str(name).upper() for name in value}
-        return isinstance(value, (list, tuple)) and len(value) > 1
+        return isinstance(value, (list, tuple)) and len(value) > 1 and any(map(_is_like_an_option, value))
+
+
+def _is_like_an_option(entry: Any) -> bool:
+    return isinstance(entry, str) or (
+        isinstance(entry, Mapping) and not {"text", "label", "A", "bytes"}.isdisjoint(entry)
+    )
 
 
 def read_choices(record: Mapping[str, Any]) -> tuple[str, ...]:

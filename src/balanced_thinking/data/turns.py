@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from balanced_thinking.data.example import holds_words
-from balanced_thinking.data.keys import DETAIL_KEY, TURN_THINK_KEYS
+from balanced_thinking.data.keys import DETAIL_KEY, OWN_TURN_KEYS, TURN_THINK_KEYS
 from balanced_thinking.data.places import PLACEHOLDER
 from balanced_thinking.data.unread import refuse_other_pictures
 from balanced_thinking.data.values import (
@@ -116,6 +116,8 @@ def read_message(turn: Any) -> Message:
     if thoughts and role != "assistant":
         raise RowProblemError(f"thinking in a turn of {role}: {thoughts[0]}", "unknown_schema")
     unread = {key: value for key, value in turn.items() if key not in _READ_KEYS and holds_words(value)}
+    if not thoughts and not is_null(turn.get(DETAIL_KEY)):  # encrypted
+        unread[DETAIL_KEY] = turn[DETAIL_KEY]
     return Message(role, text, images, "\n\n".join(thoughts) or None, find_untrained_mark(turn), unread)
 
 
@@ -157,7 +159,10 @@ def turn_role(turn: Any) -> str:
 
 def _beside_content(turn: Mapping[str, Any]) -> Iterable[str]:
     """The reasoning under keys of its own; two keys with the same text are one."""
-    for keys in (TURN_THINK_KEYS, (DETAIL_KEY,)):
+    names = TURN_THINK_KEYS
+    if turn_role(turn) != "assistant" or "think>" in str(turn.get("content")):
+        names = TURN_THINK_KEYS[:OWN_TURN_KEYS]  # the others may be about the turn
+    for keys in (names, (DETAIL_KEY,)):
         found = (read_reasoning(turn.get(key), key) for key in keys if key in turn)
         if texts := dict.fromkeys(text for text in found if text):
             return texts
@@ -171,7 +176,9 @@ def read_reasoning(value: Any, key: str) -> str:
     """
     texts = []
     for part in to_list(value):
-        text = first_nonempty_value(part, "text", "thinking") if isinstance(part, Mapping) else part
+        text = first_nonempty_value(part, "text", "thinking", "summary") if isinstance(part, Mapping) else part
+        if text is None and key == DETAIL_KEY:  # encrypted
+            continue
         texts.append(to_text(part if text is None else text, key).strip())
     return "\n\n".join(text for text in texts if text and text not in (*NULL_TEXTS, "None", "null"))
 

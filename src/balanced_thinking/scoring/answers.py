@@ -51,17 +51,22 @@ _VERDICT = re.compile(
 )
 _JSON = re.compile(r"\{\s*[\"'](?:final_)?answer[\"']\s*:\s*[\"']?([^\"'{}\[\]]+)[\"']?\s*\}", re.IGNORECASE)
 _BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
-_LAYOUT = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[,;:!]")
+# Around a box: what separates it from a sentence; a sign or nothing in front of it.
+_APART_BEFORE, _APART_BEHIND = re.compile(r"(?:^|[\s:=$*(])$"), re.compile(r"[\s$*_)\]\\]*(?:$|\n|[.!?;](?:\s|$))")
+_BESIDE_BOX = re.compile(r"(?:^|\s|[$*(:])[+-]?\s?$")
+_LAYOUT = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\!|\\,(?=\d{3}(?!\d))")
+_SPACE = re.compile(r"\\[,;: ]")
 # What a text of several sentences ends with; GSM8K's solutions end with `#### 5`.
 _CONCLUSION = re.compile(
-    r".*(?:\b(?:answer|option|choice)\s(?:is|(?:would|should|must|will)\sbe)\b:?|\banswer[*_]{0,2}:|\n#{4}|答案(?:是|为|选)?:?)"
+    r".*(?:(?<!wrong )(?<!incorrect )(?<!not the )"
+    r"\b(?:answer|option|choice)\s(?:is|(?:would|should|must|will)\sbe)\b:?|\banswer[*_]{0,2}:|\n#{4}|答案(?:是|为|选)?:?)"
     r"[*_]{0,2}\s*(?P<answer>[^\s.,;:!?][^\n]{0,200})",
     re.DOTALL | re.IGNORECASE,
 )
 _CLOSERS = ".,;:。、"
-_EXCLAMATION = re.compile(r"(?:(?<=[^\W\d_]{2})|(?<=\b[A-Z]))!+$")  # not of `5!` and `n!`
+_EXCLAMATION = re.compile(r"(?<=[^\W\d_]{3})!+$")  # not of `5!` and `n!`
 # White space that says nothing in a comparison: beside punctuation, before a LaTeX command, in `5:30 PM`.
-_LOOSE = re.compile(r"\s*([,;:=+*/^(){}\[\]<>|-])\s*|\s+(?=\\)|(?<=\d)\s+(?=[ap]\.?m\b)")
+_LOOSE = re.compile(r"(?<=\d)(,\s)(?=\d{3}(?!\d))|\s*([,;:=+*/^(){}\[\]<>|-])\s*|\s+(?=\\)|(?<=\d)\s+(?=[ap]\.?m\b)")
 # A letter with the text of its choice, in the ways that only the choices make sure of: `b cat`, `b - cat`, `cat (b)`.
 _LETTER_AND_TEXT = (
     re.compile(
@@ -76,7 +81,8 @@ _PERCENT = re.compile(r"([+-]?)(?:%\s*([\d.,]*\d)|([\d.,]*\d)\s*%)", re.ASCII)
 
 @dataclass(frozen=True)
 class Answer:
-    """A normalised answer: a letter, a text, or both (`b. dog`). `full` is the text with its letter.
+    """A normalised answer: a letter, a text, or both (`b. dog`). `full` is the text with its letter, `raw` what was
+    written, on one line: choices may differ in what is left out (`What a game.`, `What a game?`).
 
     `several`: the text goes on with another option (`a. dog or b. cat`), so the letter alone says nothing.
     """
@@ -85,6 +91,7 @@ class Answer:
     letter: str | None
     text: str | Decimal | None
     several: bool = False
+    raw: str = ""
 
 
 def find_choice(answer: Answer, choices: Sequence[Answer]) -> int | None:
@@ -92,6 +99,8 @@ def find_choice(answer: Answer, choices: Sequence[Answer]) -> int | None:
     full_texts = [_tighten(choice.full) for choice in choices]
     texts = [_tighten(choice.full if choice.text is None else choice.text) for choice in choices]
     full, text = _tighten(answer.full), _tighten(answer.text)
+    if answer.raw in (raws := [choice.raw for choice in choices]):
+        return raws.index(answer.raw)
     if full in full_texts:
         return full_texts.index(full)
     by_text = texts.index(text) if text is not None and text in texts else _find_by_both(answer.full, texts)
@@ -99,6 +108,8 @@ def find_choice(answer: Answer, choices: Sequence[Answer]) -> int | None:
     if letter is None:
         return by_text
     by_letter = ord(letter) - ord("a")
+    if text is not None and by_letter < len(texts) and texts[by_letter] == text:
+        return by_letter
     if by_text is None and (answer.several or _names_two_texts(answer.text, texts)):
         return None
     return by_letter if by_letter < len(choices) and by_text in (None, by_letter) else None
@@ -124,20 +135,21 @@ def parse_answer(text: str, choices: int = 0) -> Answer:
     """
     last = chr(ord("a") + min(max(choices, _LETTERS), _ALPHABET) - 1)
     plain = _collapse_white_space(to_plain_characters(text))
-    stripped = strip_answer(text)
+    stripped, written = strip_answer(text), " ".join(unicodedata.normalize("NFC", text).casefold().split())
     full = _to_one_line(stripped)
     if not _has_alphanumeric(plain):
         raw = _collapse_white_space(unicodedata.normalize("NFC", text))
-        return Answer(_to_one_line(raw), None, full)
+        return Answer(_to_one_line(raw), None, full, raw=written)
     option = match_option(stripped, last)
     if option is None:
-        return Answer(full, None, _parse_if_number(full))
+        return Answer(full, None, _parse_if_number(full), raw=written)
     letter = option.letter.casefold()
     if not option.text:
         mark = re.search(r"\s(\S)$", plain)  # "A. ;" is an option whose text is a semicolon
-        return Answer(letter, letter, mark[1] if mark and not _has_alphanumeric(mark[1]) else None)
+        text_of_mark = mark[1] if mark and not _has_alphanumeric(mark[1]) else None
+        return Answer(letter, letter, text_of_mark, raw=written)
     text_alone = _to_one_line(_strip_around_answer(option.text))
-    return Answer(full, letter, _parse_if_number(text_alone), names_another_option(option, last))
+    return Answer(full, letter, _parse_if_number(text_alone), names_another_option(option, last), written)
 
 
 def strip_answer(text: str) -> str:
@@ -145,21 +157,29 @@ def strip_answer(text: str) -> str:
 
     Of several sentences the conclusion at the end counts: `It has whiskers. So the answer is B.`
     """
-    plain = _collapse_white_space(to_plain_characters(text))
-    stripped = _strip_around_answer(_LAYOUT.sub("", _find_last_box(plain) or plain).replace(r"\ ", " "))
+    plain = _take_box(_collapse_white_space(to_plain_characters(text)))
+    stripped = _strip_around_answer(_SPACE.sub(" ", _LAYOUT.sub("", plain)))
     concluded = _CONCLUSION.fullmatch(stripped) if match_option(stripped) is None else None
     return _strip_around_answer(concluded["answer"]) if concluded else stripped
 
 
-def _find_last_box(text: str) -> str | None:
-    """The content of the last `\\boxed{}`; None without one, and for one that is empty or never closed."""
+def _take_box(text: str) -> str:
+    """The content of the last `\\boxed{}` where it stands apart, behind other sentences; else the text.
+
+    A sign, a unit or another option beside the box belongs to the answer: then only the box itself is taken off.
+    """
     boxes = list(_BOX.finditer(text))
     depth, start = 1, boxes[-1].end() if boxes else len(text)
     for place, character in enumerate(text[start:], start):
         depth += (character == "{") - (character == "}")
         if not depth:
-            return text[start:place].strip() or None
-    return None
+            before, inner, after = text[: boxes[-1].start()], text[start:place].strip(), text[place + 1 :]
+            if not inner or _BOX.search(before.rpartition("\n")[2]):
+                return text
+            if _APART_BEFORE.search(before) and _APART_BEHIND.match(after):
+                return inner
+            return before + inner + after if _BESIDE_BOX.search(before) else text
+    return text
 
 
 def _find_by_both(full: str, texts: Sequence[str | Decimal | None]) -> int | None:
@@ -197,7 +217,7 @@ def _tighten(text: str | Decimal | None) -> str | Decimal | None:
     """A text without white space that says nothing. A list of numbers stays one: `1, 200`."""
     if not isinstance(text, str):
         return text
-    tight = _LOOSE.sub(lambda found: found[1] or "", text)
+    tight = _LOOSE.sub(lambda found: found[1] or found[2] or "", text)
     return text if _NUMBER.fullmatch(tight) else tight
 
 

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from balanced_thinking.segments import Parsed, ReasoningFormat, generated_segments, parse
 
+_MOST_ENDS = 8  # closing tags that are tried: a text of nothing else would take long
+
 
 class Completion(NamedTuple):
     """What was generated. `segments` has one entry per token, without the stop token; `stopped`: there was one."""
@@ -51,7 +53,9 @@ def cut_after_answer(parsed: Parsed, format: ReasoningFormat) -> Parsed:
     """The text up to its first well-formed answer, where an evaluation stops; all of it where there is none."""
     tag = format.answer_close if ends_with_answer_tag(format) else ""
     end = parsed.text.find(tag) if tag else -1
-    while end >= 0:
+    for _ in range(_MOST_ENDS if tag else 0):
+        if end < 0:
+            break
         end += len(tag)
         cut = parse(parsed.text[:end], format, opened=parsed.opened)
         if cut.answer is not None and not cut.problems and has_text_after_answer(cut):

@@ -16,6 +16,22 @@ _LINK = r"(?:^|\b(?:or|and|und|oder|ou|et|y|o)\b|[,;/&|+\n]|(?<=[^\W\d_]{3})\.)\
 _FILLER = r"(?:(?:or|and|also|maybe|perhaps|possibly|even|either)\s+){0,2}(?:(?:the\s+)?(?:option|choice|answer)\s+)?"
 
 
+# "Vitamin B.", "Section D:": the letter belongs to the word.
+_NAMED_BY_LETTERS = {
+    "vitamin",
+    "hepatitis",
+    "section",
+    "group",
+    "plan",
+    "type",
+    "class",
+    "grade",
+    "team",
+    "figure",
+    "j",
+}
+
+
 class Option(NamedTuple):
     """A letter as it was written, and the text after it; empty where there is none."""
 
@@ -39,7 +55,7 @@ def _patterns(last: str) -> _Patterns:
     option = (
         r"(?:(?:option|choice|answer)\s+)?"
         rf"(?:(?P<bare>{letters})(?:[.:]\s+|[.:](?={_UNSPACED})|、\s*)?"
-        rf"|(?-i:(?P<dashed>{letters.upper()}))\s+[-–—]\s+"
+        rf"|(?-i:(?P<dashed>{letters.upper()}))\s+[-–—]\s+(?=[^\W\d_]{{2}})"
         rf"|(?:\((?P<round>{letters})\)|\[(?P<square>{letters})\]|(?P<half>{letters})\))[.:]?\s*)"
         rf"(?P<text>(?<=[\s、])\S.*|(?<=[)\].:])\S.*)?"
     )
@@ -78,9 +94,13 @@ def names_another_option(option: Option, last: str = "h") -> bool:
 
 def _lists_options(option: Option) -> bool:
     """Whether the following letters come as labels: `A. dog B. cat C. bird`, or of one word `A. dog B. cat`."""
-    labels = [re.escape(chr(ord(option.letter) + step)) + r"[.):](?=\s|$)" for step in (1, 2)]
-    several = re.search(rf"(?:^|\s)\(?{labels[0]}.*?\s\(?{labels[1]}", option.text, re.DOTALL)
-    return bool(several or re.match(rf"(?:[^\W_]+\s+)?\(?{labels[0]}", option.text))
+    labels = [re.escape(chr(ord(option.letter) + step)) for step in (1, 2)]
+    first, second = (re.compile(rf"(?:^|\s)\(?{label}[.):](?=\s|$)") for label in labels)
+    found = first.search(option.text)
+    if found is None or second.search(option.text, found.end()):
+        return found is not None
+    word = re.fullmatch(r"(?:([^\W_]+)\s*)?", option.text[: found.start()])
+    return word is not None and (word[1] or "").casefold() not in _NAMED_BY_LETTERS
 
 
 def split_alternatives(text: str) -> list[str]:

@@ -104,7 +104,8 @@ _QUANTITY = re.compile(
 _NO_UNIT = frozenset(
     word
     for words in (
-        "or and to is not at of by vs than about more less over under except without plus minus times mod",
+        "or and to is not no never isnt cannot at of by vs than about more less over under except without plus minus",
+        "times mod",
         "pi sqrt sin cos tan log ln squared cubed factorial negative below above infinity undefined unknown none wrong",
         "half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth",
         "eighths ninth ninths tenth tenths hundredth hundredths thousandth thousandths millionth millionths dozen",
@@ -115,7 +116,8 @@ _NO_UNIT = frozenset(
 )
 _EQUALS = re.compile(r"\s*(?:=|≈|\\approx(?![a-z]))\s*")
 # Of an equation: a name (`x_1`, `area`, `\angle abc`) or a calculation; not `2x`, which has another value than `x`.
-_LEFT_SIDE = re.compile(r"[$\\]?[a-z][a-z_{}'\\ ]{0,30}\d?\}?|[\d\s+*/().^×·-]*")
+_LEFT_SIDE = re.compile(r"\$?(?:\\angle\s?)?[a-z](?:_\{?\w{1,10}\}?|[a-z ]{0,30}\d?)|[\d\s+*/().^×·-]*\d[)\s]*|")
+_BARE_NUMBER = re.compile(r"[-+]?[\d.,]+")
 _PIECE = re.compile(r"[a-z]{3,}(?:\^[23])?")  # of an unknown unit; shorter ones may be algebra
 _MAX_UNIT_WORDS = 3
 _UNITS = {
@@ -208,7 +210,7 @@ def parse_quantity(text: str) -> Quantity | None:
     )
     text = to_plain_characters(_SUPERSCRIPT.sub(lambda found: "^" + unicodedata.normalize("NFKC", found[0]), text))
     *left, text = _EQUALS.split(text)
-    if not all(_LEFT_SIDE.fullmatch(side) and not _NO_UNIT & set(side.split()) for side in left):
+    if not all(map(_is_left_side, left)):
         return None
     for pattern, plain in _PLAIN:
         text = pattern.sub(plain, text)
@@ -222,6 +224,11 @@ def parse_quantity(text: str) -> Quantity | None:
     if percent:
         value, unit = value / 100, unit[1:].strip()
     return Quantity(value, unit or None, percent)
+
+
+def _is_left_side(text: str) -> bool:
+    """Whether the text left of an equals sign says what the right side is, and does not deny or contradict it."""
+    return bool(_LEFT_SIDE.fullmatch(text)) and not _BARE_NUMBER.fullmatch(text) and not _NO_UNIT & {*text.split()}
 
 
 def _parse_value(found: re.Match[str]) -> Fraction | None:

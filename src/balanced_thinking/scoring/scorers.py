@@ -83,11 +83,11 @@ def score_exact(prediction: str | None, gold: str, choices: Sequence[str] = ()) 
     if prediction is None:
         return 0.0
     ours, right = parse_answer(prediction, len(choices)), parse_answer(gold, len(choices))
-    if same_wording(ours, right):
-        return float(bool(right.full))
     read_choices = [parse_answer(choice) for choice in choices]
     index = find_choice(right, read_choices)
-    return float(answers_match(ours, right) if index is None else find_choice(ours, read_choices) == index)
+    if index is not None:
+        return float(find_choice(ours, read_choices) == index)
+    return float(bool(right.full) if same_wording(ours, right) else answers_match(ours, right))
 
 
 def score_numeric(prediction: str | None, gold: str, choices: Sequence[str] = ()) -> float:

@@ -102,11 +102,11 @@ def _check_target_modules(model: Any, lora: Mapping[str, Any]) -> None:
 
 def _check_saved_modules(model: Any, lora: Mapping[str, Any]) -> None:
     """Raises RecipeError for a name in `modules_to_save` that no module has: PEFT would train nothing there."""
-    last_names = {name.rpartition(".")[2] for name, _ in model.named_modules() if name}
+    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
     wanted = lora.get("modules_to_save") or []
     for name in [wanted] if isinstance(wanted, str) else wanted:
-        if not any(one == name or one.endswith(f".{name}") for one, _ in model.named_modules()):
-            known = sorted(last for last in last_names if not last.isdecimal())
+        if not any(one.endswith(name) for one in names):  # as PEFT compares them
+            known = sorted({last for one in names if not (last := one.rpartition(".")[2]).isdecimal()})
             raise RecipeError(
                 f"lora.modules_to_save has {name!r}{did_you_mean(name, known)}, but no module has this name, "
                 f"so nothing would be trained; known: {', '.join(known)}"

@@ -54,7 +54,7 @@ def refuse_other_division(checkpoint: str, args: Any) -> None:
     if ranks is None:
         return
     if ranks == args.world_size:
-        if samples not in (None, now):
+        if samples not in (None, now) and not getattr(args, "ignore_data_skip", False):
             raise RecipeError(
                 f"{Path(checkpoint).name} has steps of {samples} samples, and now a step has {now}, so that rows would "
                 "be left out or seen twice; set per_device_train_batch_size and gradient_accumulation_steps as before"

@@ -64,14 +64,16 @@ def _check_scheduler(args: Any) -> None:
     """Raises RecipeError for a key that the learning rate's schedule does not take, and for one that it lacks."""
     schedule, given = args.lr_scheduler_type.value, args.lr_scheduler_kwargs or {}
     taken = signature(TYPE_TO_SCHEDULER_FUNCTION[args.lr_scheduler_type]).parameters
+    takes_any = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in taken.values())
     for key in given:
-        if key not in taken:
+        if key not in taken and not takes_any:
             known = ", ".join(name for name in taken if name not in _OF_THE_TRAINING)
             raise RecipeError(
                 f"lr_scheduler_kwargs has the key {key!r}{did_you_mean(key, taken)}, which the schedule "
                 f"{schedule} does not take; known: {known}"
             )
-    needed = [name for name, p in taken.items() if p.default is Parameter.empty and name not in _OF_THE_TRAINING]
+    plain = {name: p for name, p in taken.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    needed = [name for name, p in plain.items() if p.default is Parameter.empty and name not in _OF_THE_TRAINING]
     needed += [] if {"min_lr", "min_lr_rate"} & {*given} or not schedule.endswith("with_min_lr") else ["min_lr_rate"]
     for name in needed:
         if name not in given:
