@@ -17,11 +17,11 @@ from balanced_thinking.training.run_recipe import resumed_recipe
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Started in `work` on `t.jsonl`; the present folder is the one above."""
-    (tmp_path / "work" / "sets").mkdir(parents=True)
+    """Started in `project` on `t.jsonl`; the present folder is the one above."""
+    (tmp_path / "project" / "sets").mkdir(parents=True)
     for name in ("t.jsonl", "sets/more.jsonl"):
-        (tmp_path / "work" / name).write_text("{}\n")
-    monkeypatch.chdir(tmp_path / "work")
+        (tmp_path / "project" / name).write_text("{}\n")
+    monkeypatch.chdir(tmp_path / "project")
     found = create_run(Path("runs/x"), yaml.safe_dump({"stage": "sft", "data": "t.jsonl"}), {}).absolute()
     monkeypatch.chdir(tmp_path)
     return found
@@ -36,10 +36,10 @@ def test_a_run_says_where_it_was_started_without_naming_this_machine(run: Path) 
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ("t.jsonl", "work/t.jsonl"),
-        ("./sets/more.jsonl", "work/sets/more.jsonl"),
-        ("jsonl:t.jsonl", "jsonl:work/t.jsonl"),
-        (["t.jsonl", {"data": "sets", "weight": 2}], ["work/t.jsonl", {"data": "work/sets", "weight": 2}]),
+        ("t.jsonl", "project/t.jsonl"),
+        ("./sets/more.jsonl", "project/sets/more.jsonl"),
+        ("jsonl:t.jsonl", "jsonl:project/t.jsonl"),
+        (["t.jsonl", {"data": "sets", "weight": 2}], ["project/t.jsonl", {"data": "project/sets", "weight": 2}]),
         ("world", "world"),
         ("owner/name", "owner/name"),  # on the hub
         ("gone.jsonl", "gone.jsonl"),
@@ -56,17 +56,17 @@ def test_recorded_data_stay_as_they_are_where_the_run_was_started(run: Path, mon
 
 
 def test_recorded_data_are_found_after_run_and_data_were_moved_together(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "work").rename(tmp_path / "moved")
+    (tmp_path / "project").rename(tmp_path / "moved")
     assert recorded_data("t.jsonl", tmp_path / "moved/runs/x") == "moved/t.jsonl"
 
 
 @pytest.mark.parametrize(
     ("stated", "is_same"),
     [
-        ("work/t.jsonl", True),
-        ("./work/../work/t.jsonl", True),
-        ("{tmp}/work/t.jsonl", True),
-        ("work/sets/more.jsonl", False),
+        ("project/t.jsonl", True),
+        ("./project/../project/t.jsonl", True),
+        ("{tmp}/project/t.jsonl", True),
+        ("project/sets/more.jsonl", False),
         ("t.jsonl", False),  # another file of that name, in the present folder
     ],
 )
@@ -81,16 +81,16 @@ def test_the_same_file_is_the_same_data(stated: str, is_same: bool, older: bool,
     assert is_recorded_data(stated.format(tmp=tmp_path), "t.jsonl", run) == is_same
 
 
-@pytest.mark.parametrize("options", [[], [("data", "work/t.jsonl")], [("data", "{tmp}/work/t.jsonl")]])
+@pytest.mark.parametrize("options", [[], [("data", "project/t.jsonl")], [("data", "{tmp}/project/t.jsonl")]])
 def test_a_run_is_resumed_from_another_folder(options: list[tuple[str, str]], run: Path, tmp_path: Path) -> None:
     options = [(name, value.format(tmp=tmp_path)) for name, value in options]
     recipe = resumed_recipe(run / "config.yaml", None, options)
-    assert Path(str(recipe.data)).resolve() == tmp_path / "work/t.jsonl"
+    assert Path(str(recipe.data)).resolve() == tmp_path / "project/t.jsonl"
 
 
 def test_other_data_are_refused_wherever_they_are(run: Path) -> None:
-    with pytest.raises(RecipeError, match=r"data was 'work/t\.jsonl' and is 'work/sets/more\.jsonl'; undo"):
-        resumed_recipe(run / "config.yaml", None, [("data", "work/sets/more.jsonl")])
+    with pytest.raises(RecipeError, match=r"data was 'project/t\.jsonl' and is 'project/sets/more\.jsonl'; undo"):
+        resumed_recipe(run / "config.yaml", None, [("data", "project/sets/more.jsonl")])
 
 
 @pytest.mark.parametrize("record", ["[]", '{"working_folder": 5}', '{"working_folder": "a\\u0000b"}', "{"])

@@ -4,7 +4,8 @@ r"""Normalise an answer and compare two. Data checks and scorers read answers wi
   is", and quotes, brackets, markdown or LaTeX around the complete answer (`\boxed{}`, `\text{}`, `$...$`).
 - Widths and scripts do not count either: `Ｂ` is `B`, `－３` is `-3`, `٢٧٪` is `27%` (`characters`).
 - An answer that is only punctuation stays as it is: `.` is not `,`.
-- Of a text with boxes the last `\boxed{}` counts. A line such as "Final Answer" before the answer does not.
+- The last `\boxed{}` counts where it stands apart; what is beside a box (`-\boxed{5}`) counts too. A line such as
+  "Final Answer" before the answer does not.
 - White space beside punctuation does not count: `(3,4)` is `(3, 4)`. But `1, 200` is not `1,200`.
 - A letter from A to H alone, and up to that of the last choice, is an option: `B`, `(B)`, `b)`, `B.`, `option B`, `B is
   correct` and `B. dog` are the same answer. A letter never matches another letter.
@@ -135,21 +136,20 @@ def parse_answer(text: str, choices: int = 0) -> Answer:
     """
     last = chr(ord("a") + min(max(choices, _LETTERS), _ALPHABET) - 1)
     plain = _collapse_white_space(to_plain_characters(text))
-    stripped, written = strip_answer(text), " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    stripped, raw = _strip_plain(plain), _to_one_line(unicodedata.normalize("NFC", text))
     full = _to_one_line(stripped)
     if not _has_alphanumeric(plain):
-        raw = _collapse_white_space(unicodedata.normalize("NFC", text))
-        return Answer(_to_one_line(raw), None, full, raw=written)
+        return Answer(raw, None, full, raw=raw)
     option = match_option(stripped, last)
     if option is None:
-        return Answer(full, None, _parse_if_number(full), raw=written)
+        return Answer(full, None, _parse_if_number(full), raw=raw)
     letter = option.letter.casefold()
     if not option.text:
         mark = re.search(r"\s(\S)$", plain)  # "A. ;" is an option whose text is a semicolon
         text_of_mark = mark[1] if mark and not _has_alphanumeric(mark[1]) else None
-        return Answer(letter, letter, text_of_mark, raw=written)
+        return Answer(letter, letter, text_of_mark, raw=raw)
     text_alone = _to_one_line(_strip_around_answer(option.text))
-    return Answer(full, letter, _parse_if_number(text_alone), names_another_option(option, last), written)
+    return Answer(full, letter, _parse_if_number(text_alone), names_another_option(option, last), raw)
 
 
 def strip_answer(text: str) -> str:
@@ -157,8 +157,11 @@ def strip_answer(text: str) -> str:
 
     Of several sentences the conclusion at the end counts: `It has whiskers. So the answer is B.`
     """
-    plain = _take_box(_collapse_white_space(to_plain_characters(text)))
-    stripped = _strip_around_answer(_SPACE.sub(" ", _LAYOUT.sub("", plain)))
+    return _strip_plain(_collapse_white_space(to_plain_characters(text)))
+
+
+def _strip_plain(plain: str) -> str:
+    stripped = _strip_around_answer(_SPACE.sub(" ", _LAYOUT.sub("", _take_box(plain))))
     concluded = _CONCLUSION.fullmatch(stripped) if match_option(stripped) is None else None
     return _strip_around_answer(concluded["answer"]) if concluded else stripped
 
