@@ -66,9 +66,7 @@ def find_choice_keys(record: Mapping[str, Any]) -> tuple[str, ...]:
             keys = [names[label] for label in itertools.takewhile(names.__contains__, labels)]
             while keys and is_null(record[keys[-1]]):
                 keys.pop()
-            if len(keys) > 1 and (
-                (first == "A" and pattern is _LETTER) or not _names_column(record.get("answer"), keys)
-            ):
+            if len(keys) > 1 and (pattern is _LETTER or not _names_column(record.get("answer"), keys)):
                 return tuple(keys)
     return ()
 
