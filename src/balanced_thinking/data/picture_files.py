@@ -59,6 +59,7 @@ _OTHER_KINDS = (
 )
 _PREFIX_BYTES = 64
 MOST_FILE_BYTES = 2**29
+MOST_SIDE = 2**16 - 1  # pixels, as in a JPEG; Pillow takes many seconds for a picture of millions of rows
 MOST_CHUNKS = 20_000  # of a PNG; usual ones have a few hundred
 _PNG_START, _CHUNK_BYTES = b"\x89PNG\r\n\x1a\n", 12  # without its data, a chunk has these many bytes
 _PIXELS_VARIABLE = "BALANCED_THINKING_MAX_PIXELS"
@@ -133,7 +134,14 @@ def check_picture_kind(image: Image.Image) -> None:
 
 
 def check_pixel_count(image: Image.Image) -> None:
-    """Raises RefusedPictureError for more pixels than `find_pixel_limit` allows. The size is in a file's header."""
+    """Raises RefusedPictureError for more pixels than `find_pixel_limit` allows, or too long a side.
+
+    The size is in a file's header.
+    """
+    if max(image.size) > MOST_SIDE:
+        raise RefusedPictureError(
+            f"{image.width} x {image.height} pixels: cut it into pictures with sides of at most {MOST_SIDE:,} pixels"
+        )
     limit = find_pixel_limit()
     if limit is not None and image.width * image.height > limit:
         raise RefusedPictureError(

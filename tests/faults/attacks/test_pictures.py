@@ -61,6 +61,12 @@ ATTACKS: list[tuple[str, bytes, str | None]] = [
     ("531 MB of pixels", png(13_300, 13_300, b"x"), "13300 x 13300 pixels: reduce it to 89,478,485"),
     ("10 GB of pixels", png(60_000, 60_000, b"x"), "too many pixels"),
     ("a row of 170 million pixels", png(170_000_000, 1, b"x"), "170000000 x 1 pixels"),
+    (
+        "five million rows",
+        png(12, 5_242_889, b"x"),
+        "12 x 5242889 pixels: cut it into pictures with sides of at most 65,535",
+    ),
+    ("one pixel too many in a row", png(65_536, 1, b"x"), "65536 x 1 pixels: cut it"),
     ("the largest sides", png(2**31 - 1, 2**31 - 1, b"x"), "too many pixels"),
     ("GIF with a large screen", b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\1\0\1\0\0\2\2D\1\0;", "too many pixels"),
     ("WebP of 16384 x 16384", b"RIFF\x1e\0\0\0WEBPVP8L\x0a\0\0\0/\xff\xff\xff\x0f" + b"\0" * 10, "too many pixels"),
@@ -156,6 +162,10 @@ def test_a_hostile_entry_for_a_picture_is_refused(entry: Any, said: str, tmp_pat
     (tmp_path / "x.jsonl").write_text(json.dumps({"question": "q ?", "think": "t .", "answer": "a", "image": entry}))
     result = run_balanced(["convert", "x.jsonl", "--out", "o.jsonl"], tmp_path, seconds=3, memory_mib=128)
     assert_refused(result, said)
+
+
+def test_the_longest_row_is_decoded() -> None:
+    assert open_image({"bytes": png(65_535, 1)}).size == (65_535, 1)
 
 
 def test_the_limit_of_pixels_can_be_raised_and_lowered_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
