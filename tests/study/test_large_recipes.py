@@ -14,7 +14,7 @@ from tests.recipes.twins import FAMILY
 
 LARGE = sorted((REPOSITORY / "recipes").glob("*/study.yaml"))
 LARGE = [path for path in LARGE if path.parent.name in FAMILY]
-TEXT = [REPOSITORY / "recipes" / "text" / f"{name}.yaml" for name in ("gsm8k", "think-scienceqa")]  # with files
+TEXT = [REPOSITORY / "recipes" / "text" / f"{name}.yaml" for name in ("gsm8k", "think-scienceqa", "one-gpu")]
 
 _ROWS = 40
 
