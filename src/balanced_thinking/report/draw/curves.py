@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from balanced_thinking.report.draw.svg import ARM, DASHES, Drawing, arm_css_class, figure_to_svg, new_canvas
@@ -15,6 +16,7 @@ from balanced_thinking.runs.files import finite_number
 from balanced_thinking.runs.load import Run
 
 INCHES = (5.4, 2.9)
+_CHARACTER, _LINE, _PAD = 6.5, 18, 8  # points: a character of a label, a line of text, the space around
 # Points of one curve. A page with many curves draws fewer points of each, so that it stays small.
 MAX_POINTS, MIN_POINTS = 300, 40
 # The bold line is a mean over this share of the steps.
@@ -86,7 +88,7 @@ def _read_curve(run: Run, key: str, arm: int) -> Curve | None:
 
 def _draw_panel(panel: Panel, curves: Sequence[Curve], arms: Sequence[str], prefix: str, points: int) -> Drawing:
     alternative = _describe_panel(panel, curves, arms)
-    with new_canvas(*INCHES) as (figure, axes):
+    with new_canvas(*INCHES, layout="none") as (figure, axes):
         log = panel.may_be_log and _spans_decades(curves)
         if log:
             axes.set_yscale("log")
@@ -98,8 +100,17 @@ def _draw_panel(panel: Panel, curves: Sequence[Curve], arms: Sequence[str], pref
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("log scale" if log else "")
         axes.margins(x=0.01)
+        _make_room_for_labels(figure, axes)
         svg = figure_to_svg(figure, f"{prefix}{panel.key}", alternative)
     return Drawing(panel.title, panel.unit, svg, alternative)
+
+
+def _make_room_for_labels(figure: Figure, axes: Axes) -> None:
+    """Margins for the labels of the ticks and of the axes, by the number of their characters."""
+    labels = axes.yaxis.get_major_formatter().format_ticks(axes.get_yticks())
+    left = _PAD + _CHARACTER * max(map(len, labels)) + (_LINE if axes.get_ylabel() else 0)
+    wide, high = (72 * inches for inches in INCHES)
+    figure.subplots_adjust(left=left / wide, right=1 - _PAD / wide, bottom=2.2 * _LINE / high, top=1 - _PAD / high)
 
 
 def _plot_curve(axes: Axes, curve: Curve, points: int) -> None:

@@ -65,10 +65,10 @@ class Drawing:
 
 
 @contextmanager
-def new_canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of this size in inches, in our style."""
+def new_canvas(width: float, height: float, layout: str = "constrained") -> Iterator[tuple[Figure, Axes]]:
+    """A figure of this size in inches, in our style. Matplotlib's `layout` takes as long as the drawing."""
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout=layout)
         yield figure, figure.add_subplot()
 
 
