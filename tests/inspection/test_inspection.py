@@ -379,7 +379,7 @@ def processor_of(folder: Path, max_pixels: int) -> Any:
         (1400, 8, 28 * 28 * 512),  # 20,000 by eight
         pytest.param(1400, 30, 28 * 28 * 128, marks=pytest.mark.slow),
         (560, 1, None),  # 400: short enough
-        (56, 900, None),  # pictures that are as small as they can be
+        pytest.param(56, 900, None, marks=pytest.mark.slow),  # pictures that are as small as they can be
     ],
 )
 def test_a_picture_size_that_fits_is_advised_before_a_length(

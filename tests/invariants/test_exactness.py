@@ -144,7 +144,7 @@ def test_zero_3_equals_one_rank_packed_and_padded(world_rows: Dataset, tmp_path:
 def test_uniform_weighting_follows_trls_trajectory(
     architecture: str, loss: str, world_rows: Dataset, tmp_path: Path
 ) -> None:
-    options = {"max_steps": 20, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_length": 1024}
+    options = {"max_steps": 10, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_length": 1024}
     gate = {"token_gate": "dft" if loss == "dft" else "none"}
     ours = trainer(architecture, world_rows, config(tmp_path, weighting="uniform", log_entropy=True, **gate, **options))
     ours.train()

@@ -86,12 +86,12 @@ Visit = Callable[[str], tuple[str, list[str]]]
 @pytest.mark.parametrize(
     ("state", "keeps"),
     [
-        ("", lambda article: True),
-        ("#samples", lambda article: True),  # a place on the page
+        pytest.param("", lambda article: True, marks=pytest.mark.slow),
+        pytest.param("#samples", lambda article: True, marks=pytest.mark.slow),  # a place on the page
         ("#family=no%20such%20family", lambda article: True),  # an old link
         ("#disagree", lambda article: "data-disagree" in article),
         ("#malformed", lambda article: "data-malformed" in article),
-        ("#family=count", lambda article: article["data-family"] == "count"),
+        pytest.param("#family=count", lambda article: article["data-family"] == "count", marks=pytest.mark.slow),
         ("#setting=ratio-40", lambda article: article["data-setting"] == "ratio-40"),
         ("#disagree&family=spatial", lambda a: "data-disagree" in a and a["data-family"] == "spatial"),
     ],

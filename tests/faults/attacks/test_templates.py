@@ -8,6 +8,7 @@ import pytest
 from jinja2.exceptions import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from balanced_thinking.models import templates
 from balanced_thinking.models.templates import BoundedTemplate, bound_chat_templates
 from tests.faults.attacks.attack import watch_attack
 
@@ -89,7 +90,8 @@ ATTACKS: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize("template", [row[1] for row in ATTACKS], ids=[row[0] for row in ATTACKS])
-def test_a_hostile_template_is_refused(template: str, tmp_path: Path) -> None:
+def test_a_hostile_template_is_refused(template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(templates, "MOST_STEPS", templates.MOST_STEPS // 10)  # the whole takes seconds
     with watch_attack(tmp_path, seconds=10, memory_mib=300), pytest.raises(TemplateError):
         render_jinja_template([list(MESSAGES)], chat_template=template)
 
