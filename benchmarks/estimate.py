@@ -48,7 +48,8 @@ WARM_UP = 1
 BATCHES = {"tiny": 16, "small": 8, "gemma": 8}
 STEPS = {"tiny": 6, "small": 2, "gemma": 2}
 MOST_MEMORY_ERROR, MOST_TIME_ERROR = 0.15, 0.25
-_CONTESTANTS = ("estimated", "trained", "returning")
+_TRAININGS = ("trained", "returning")
+_CONTESTANTS = ("estimated", *_TRAININGS)
 _RETURNING = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 # Samples of three lengths, so that a row for each sample is padding in part.
 _RAGGED = [
@@ -141,18 +142,23 @@ def save_small(folder: Path) -> None:
     processor.save_pretrained(folder)
 
 
-def compare_pair(recipe: Path, threads: int) -> dict[str, Any]:
-    """The figures of both, and the estimate's errors as shares of what was measured."""
+def compare_pair(recipe: Path, threads: int, known: dict[str, Any]) -> dict[str, Any]:
+    """The figures of both, and the estimate's errors as shares of what was measured.
+
+    The trainings of `known`, an earlier row of the same pair, are not repeated.
+    """
     arguments = [f"--recipe={recipe}", f"--threads={threads}"]
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {name: known[name] for name in _TRAININGS if name in known}
     for name in _CONTESTANTS:
+        if name in found:
+            continue
         try:
             more = _RETURNING if name == "returning" else {}
             found[name] = in_fresh_process(name, __file__, arguments, environment=more)
         except MeasurementError as error:
             print(error.output, file=sys.stderr)
             return {"failed": f"{name}: {error}"}
-    if threads == 1:  # what other processes disturb less
+    if threads == 1 and "trained" not in known:  # what other processes disturb less
         found["trained"]["tokens_per_second"] = found["trained"]["tokens_per_cpu_second"]
     found["memory_error"] = found["estimated"]["mib"] / found["returning"]["mib"] - 1
     found["time_error"] = found["trained"]["tokens_per_second"] / found["estimated"]["tokens_per_second"] - 1
@@ -180,12 +186,22 @@ def main() -> int:
     parser = options_of(__doc__, _CONTESTANTS, rounds=1, devices=("cpu",))
     parser.add_argument("--gemma", type=Path, help="folder of Gemma 3 270M (default: left out)")
     parser.add_argument("--only", help="pairs whose name contains this, such as 'tiny, full' (default: all)")
+    parser.add_argument(
+        "--measured",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="JSON of earlier runs on this machine, whose trainings are not repeated: only the estimates are new",
+    )
     parser.add_argument("--recipe", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         measured(options.measure, options, measure)
         return 0
     rows: dict[str, Any] = {}
+    known: dict[str, Any] = {}
+    for file in options.measured:
+        known |= json.loads(file.read_text())["figures"]
     with tempfile.TemporaryDirectory() as work:
         folders = {"gemma": str(options.gemma)} if options.gemma else {}
         pairs = [(n, p) for n, p in list_pairs(MODELS if folders else MODELS[:2]) if (options.only or "") in n]
@@ -195,7 +211,7 @@ def main() -> int:
         for name, pair in pairs:
             recipe = Path(work) / "recipe.yaml"
             recipe.write_text(yaml.safe_dump(make_recipe(pair, folders)))
-            rows[name] = compare_pair(recipe, options.threads)
+            rows[name] = compare_pair(recipe, options.threads, known.get(name, {}))
             print(f"{name}: {json.dumps(rows[name])}", file=sys.stderr)
             record(__file__, options, rows, pairs=len(pairs))
     print(table(rows))

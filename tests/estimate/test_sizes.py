@@ -60,6 +60,14 @@ def test_weights_gradients_and_optimizer_are_those_of_a_real_model(tmp_path: Pat
     assert found.optimizer == sum(one.nbytes for one in states)
 
 
+@pytest.mark.parametrize(("gpu", "more"), [("cpu", 1181 * 262_145), ("h100", 0)])
+def test_a_tokenizer_is_in_the_memory_of_a_cpu(gpu: str, more: int, tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, gpu=gpu)
+    model = sketch_model(plan).model
+    without, with_it = (estimate_memory(plan, model, Trace(), vocabulary).total for vocabulary in (0, 262_145))
+    assert with_it - without == more
+
+
 def test_a_trace_holds_what_the_sum_over_tensors_says() -> None:
     """Of a linear layer with its activation, kept for the backward, by hand."""
     model = Sequential(Linear(8, 16), ReLU(), Linear(16, 4)).to("meta")

@@ -141,7 +141,7 @@ def find_needed_memory(plan: Plan, question: Question, workload: Workload | None
     sketch = sketch_model(plan)
     workload = workload or find_workload(plan, sketch.model, question.lengths, question.picture_side)
     largest = trace(plan, sketch.model, workload.largest.inputs)
-    return Needed(estimate_memory(plan, sketch.model, largest), sketch, workload, largest)
+    return Needed(estimate_memory(plan, sketch.model, largest, workload.vocabulary), sketch, workload, largest)
 
 
 def estimate_plan(plan: Plan, question: Question) -> Estimate:

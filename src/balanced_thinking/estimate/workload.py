@@ -20,6 +20,7 @@ from balanced_thinking.estimate.pictures import assume_picture, image_token
 from balanced_thinking.estimate.plan import Plan
 from balanced_thinking.estimate.step import count_supervised
 from balanced_thinking.models.parts import without_adapter
+from balanced_thinking.models.processor_parts import tokenizer_of
 from balanced_thinking.packing.positions import RopeIndex
 from balanced_thinking.training.model_checks import load_training_processor
 from balanced_thinking.training.splits import TRAINING, read_splits
@@ -44,8 +45,8 @@ class MicroBatch(NamedTuple):
 class Workload(NamedTuple):
     """`typical` stands for the time of the micro-batches, `largest` for their memory.
 
-    `rows` of the data, or None; `host_seconds` to prepare a micro-batch, where it was timed; `notes` say where it
-    is from.
+    `rows` of the data, or None; `host_seconds` to prepare a micro-batch, where it was timed; `vocabulary`: tokens that
+    the tokenizer knows; `notes` say where it is from.
     """
 
     typical: MicroBatch
@@ -54,6 +55,7 @@ class Workload(NamedTuple):
     supervised: float
     rows: int | None
     host_seconds: float
+    vocabulary: int
     notes: tuple[str, ...]
 
 
@@ -89,7 +91,7 @@ def _measure(plan: Plan, model: Any) -> Workload:
     if not collated:
         raise UsageError("none of its rows can be used; see balanced sft --dry-run")
     note = f"token lengths of {len(singles):,} random rows of {len(rows):,}, as the collator makes them"
-    return _summarize(collated, len(rows), seconds, (note,))
+    return _summarize(collated, len(rows), seconds, len(tokenizer_of(processor)), (note,))
 
 
 def _make_collator(plan: Plan, model: Any, processor: Any) -> ScaleCollator:
@@ -139,12 +141,14 @@ def _divide(plan: Plan, rows: Sequence[int], lengths: Sequence[int]) -> list[lis
     return batches
 
 
-def _summarize(batches: Sequence[MicroBatch], rows: int | None, seconds: float, notes: tuple[str, ...]) -> Workload:
+def _summarize(
+    batches: Sequence[MicroBatch], rows: int | None, seconds: float, vocabulary: int, notes: tuple[str, ...]
+) -> Workload:
     mean = sum(one.places for one in batches) / len(batches)
     typical = min(batches, key=lambda one: abs(one.places - mean))
     tokens = sum(one.tokens for one in batches) / len(batches)
     supervised = sum(one.supervised for one in batches) / len(batches)
-    return Workload(typical, max(batches, key=_size), tokens, supervised, rows, seconds, notes)
+    return Workload(typical, max(batches, key=_size), tokens, supervised, rows, seconds, vocabulary, notes)
 
 
 def _size(batch: MicroBatch) -> tuple[int, int]:
@@ -166,7 +170,8 @@ def _assume(plan: Plan, model: Any, lengths: tuple[int, int], picture_side: int 
             f"its picture leaves no room for an answer in that: a shorter sample has {_PROMPT_TOKENS} tokens of a "
             f"question and {_ASSUMED_ANSWER} of an answer beside it"
         )
-    return Workload(typical, batches[-1], typical.tokens, typical.supervised, None, 0.0, tuple(notes))
+    vocabulary = int(without_adapter(model).config.get_text_config().vocab_size)
+    return Workload(typical, batches[-1], typical.tokens, typical.supervised, None, 0.0, vocabulary, tuple(notes))
 
 
 def make_batch(plan: Plan, model: Any, lengths: Sequence[int], picture_side: int | None) -> MicroBatch:
