@@ -51,11 +51,7 @@ MOST_MEMORY_ERROR, MOST_TIME_ERROR = 0.15, 0.25
 _TRAININGS = ("trained", "returning")
 _CONTESTANTS = ("estimated", *_TRAININGS)
 _RETURNING = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
-# Samples of three lengths, so that a row for each sample is padding in part.
-_RAGGED = [
-    {"data": "world", "name": f"ratio-{ratio}", "data_options": {"n": 130, "seed": ratio, "ratio": ratio}}
-    for ratio in (15, 40, 90)
-]
+_RATIOS = (15, 40, 90)
 
 
 def list_pairs(models: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -66,9 +62,22 @@ def list_pairs(models: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield name, {"model": model, "method": method, "checkpointing": checkpointing, "packing": packing}
 
 
+def make_ragged(rows: int) -> list[dict[str, Any]]:
+    """Samples of three lengths, so that a row for each sample is padding in part.
+
+    No more than a training takes, so that its micro-batches are as large as those that are estimated.
+    """
+    each = -(-rows // len(_RATIOS))
+    return [
+        {"data": "world", "name": f"ratio-{ratio}", "data_options": {"n": each, "seed": ratio, "ratio": ratio}}
+        for ratio in _RATIOS
+    ]
+
+
 def make_recipe(pair: dict[str, Any], folders: dict[str, str]) -> dict[str, Any]:
     model = pair["model"]
-    recipe: dict[str, Any] = {"model": folders.get(model, "tiny:qwen2_5_vl"), "data": _RAGGED}
+    data = make_ragged(BATCHES[model] * (WARM_UP + STEPS[model]))
+    recipe: dict[str, Any] = {"model": folders.get(model, "tiny:qwen2_5_vl"), "data": data}
     if model == "tiny":
         recipe["model_size"] = {"hidden": 128, "layers": 4}
     if model == "gemma":

@@ -40,6 +40,8 @@ class Case(NamedTuple):
 PACKED = {"packing": True}
 OWN_WEIGHTS = {"closing_tag_factor": 4.0, "token_gate": "eaft", "token_gate_on": "think"}
 OWN_WEIGHTS |= {"schedule": "adaptive", "answer_weight_start": 0.5, "answer_weight_end": 1.5}
+DFT: dict[str, Any] = {"weighting": "example-mean", "token_gate": "dft"}
+SFTKEY: dict[str, Any] = {"weighting": "sftkey"}
 # On any number of ranks.
 COMMON: dict[str, Case] = {
     "full, padded": Case({}),
@@ -52,6 +54,8 @@ UNEVEN: dict[str, Case] = {
     "LLaVA-NeXT, a head of its own, packed": Case(PACKED, architecture="llava_next"),
     "Gemma 3, two-way masks, packed": Case(PACKED, architecture="gemma3"),
     "factors, a gate, two weights, adaptive": Case(OWN_WEIGHTS, "texts", "qwen2"),
+    "example means, dft": Case(DFT, "texts", "qwen2"),
+    "sftkey": Case(SFTKEY, "texts", "qwen2"),
     "a last step of 3 samples, plain SFT": Case({"weighting": "uniform"}, "eleven texts", "qwen2"),
     "a last step of 3 samples, packed": Case(PACKED, "eleven"),
     "the same, `group_by_length`": Case({"train_sampling_strategy": "group_by_length"}, "eleven texts", "qwen2"),
