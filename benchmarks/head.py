@@ -162,8 +162,9 @@ HEADS: dict[str, Head] = {head.__name__: head for head in (*EVERYWHERE, triton, 
 
 
 def contestants(device: str) -> tuple[str, ...]:
-    """Those that run on the device and are installed."""
-    names = [head.__name__ for head in EVERYWHERE]
+    """Those that run on the device and are installed; torch has its own since 2.13."""
+    older = not hasattr(torch.nn, "LinearCrossEntropyOptions")
+    names = [head.__name__ for head in EVERYWHERE if not (older and head is torch_fused)]
     if device == "cuda":
         packages = {"triton": "triton", "liger": "liger_kernel", "cce": "cut_cross_entropy"}
         names += [name for name, package in packages.items() if find_spec(package)]

@@ -8,6 +8,8 @@ from head import BASELINE, DTYPES, Shape, contestants, measure_shape
 SHAPE, SMALL_SHAPE = Shape(2048, 151_936, 8192, 0.5), Shape(32, 1000, 64, 0.5)
 ITERATIONS = 5
 FIGURES = {"seconds": "s", "peak_mib": "MiB"}
+_ABSENT = "not installed and not in the bundle"
+_LEFT_OUT = {"liger": _ABSENT, "cce": _ABSENT, "torch_fused": "torch has it since 2.13"}
 LEARNING_ONLY = ("three_products",)  # its products are those of a head that learns
 
 
@@ -22,9 +24,9 @@ def measure(setting: Setting, emit: Emit) -> None:
                 found = _measure_contestant(name, setting, frozen)
                 emit_figures(title, found, of_baseline, FIGURES, BASELINE, emit)
                 of_baseline = of_baseline or (found if name == BASELINE else {})
-    for name in ("liger", "cce"):
-        if not setting.small and name not in names:
-            emit(Row(name, None, note="left out: not installed and not in the bundle"))
+    for name, why in _LEFT_OUT.items():
+        if name not in names and not (setting.small and name != "torch_fused"):
+            emit(Row(name, None, note=f"left out: {why}"))
 
 
 def _measure_contestant(name: str, setting: Setting, frozen: bool) -> dict[str, float]:

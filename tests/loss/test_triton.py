@@ -111,7 +111,7 @@ def test_on_a_cpu_auto_is_the_chunked_head_and_triton_says_why_not(monkeypatch: 
         make_case().run("triton")
 
 
-COMPILE = """
+COMPILE = r"""
 import re, subprocess, sys, tempfile, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
