@@ -17,6 +17,7 @@ from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from balanced_thinking.evaluation.model import locate_model
 from balanced_thinking.export import plain_answers, run, verify, write
+from balanced_thinking.export.card import CardModel, write_card
 from balanced_thinking.export.facts import collect_facts, shorten_place
 from balanced_thinking.export.samples import OwnAnswer
 from balanced_thinking.export.verify import PlainLoadError, find_difference
@@ -378,6 +379,30 @@ def test_a_card_says_that_a_model_follows_scale_where_it_does(
     (mine / "config.yaml").write_text(yaml.safe_dump({"model": "tiny:qwen2", "data": "world", "training": training}))
     facts = collect_facts(locate_model(str(mine)))
     assert (facts.arms, facts.follows_scale) == ((arm,), follows)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "served"),
+    [
+        ({"rank": 20}, "vllm serve owner/base --max-model-len 8192 --enable-lora --max-lora-rank 32"),
+        ({"sees": True}, "vllm serve owner/base --max-model-len 8192 --enable-tower-connector-lora --enable-lora"),
+        ({"unserved": ["use_dora (vLLM refuses it)"]}, "vLLM does not serve this adapter as it was trained: use_dora"),
+    ],
+)
+def test_a_card_serves_an_adapter_as_vllm_can(adapter: dict[str, Any], served: str, text: Path) -> None:
+    common: dict[str, Any] = {
+        "name": "mine",
+        "dtype": "float32",
+        "parameters": 1,
+        "pictures": False,
+        "stops": (),
+        "left_out": {},
+    }
+    card = write_card(
+        CardModel(**common, adapter_base="owner/base", **adapter), collect_facts(locate_model(str(text))), ""
+    )
+    assert served in card
+    assert ("vllm serve" in card) != ("unserved" in adapter)
 
 
 def test_a_base_on_the_hub_is_in_the_metadata(text: Path, tmp_path: Path) -> None:

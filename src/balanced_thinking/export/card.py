@@ -14,6 +14,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from balanced_thinking.export.facts import TO_FILL_IN, Facts, Result
+from balanced_thinking.models.adapters import SERVED_RANKS
 from balanced_thinking.models.quantization import QUANTIZATION_FILE
 from balanced_thinking.segments import get_format, render
 
@@ -26,7 +27,6 @@ _ARMS = {
     "grpo": "GRPO",
 }
 _IMAGE_TASK, _TEXT_TASK = "image-text-to-text", "text-generation"
-_SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank can be
 # What a table or a heading of Markdown would take for its own, and what a page would take for a tag.
 _MARKUP = str.maketrans({"|": "\\|", "<": "&lt;", ">": "&gt;", "\n": " ", "\r": " "})
 
@@ -41,7 +41,8 @@ class CardModel:
         pictures: whether it takes pictures.
         stops: the tokens at which it stops. left_out: what the base's own generation configuration had in addition.
         adapter_base: what the adapter names as its base; None for complete weights. rank: of the adapter.
-        quantized: whether that base was quantized in training.
+        quantized: whether that base was quantized in training. sees: whether the adapter is on the vision tower, too.
+        unserved: why vLLM does not serve the adapter.
     """
 
     name: str
@@ -53,6 +54,8 @@ class CardModel:
     adapter_base: str | None = None
     quantized: bool = False
     rank: int = 16
+    sees: bool = False
+    unserved: Sequence[str] = ()
     licence: str | None = None
 
 
@@ -166,10 +169,11 @@ def _write_snippet(model: CardModel) -> str:
 def _write_serve_command(model: CardModel) -> str:
     if model.adapter_base is None:
         return f"vllm serve {quote(model.name)} --max-model-len 8192"
-    rank = next((one for one in _SERVED_RANKS if one >= model.rank), model.rank)
-    quantized = "--quantization bitsandbytes " if model.quantized else ""
+    rank = next((one for one in SERVED_RANKS if one >= model.rank), model.rank)
+    further = "--quantization bitsandbytes " if model.quantized else ""
+    further += "--enable-tower-connector-lora " if model.sees else ""
     return (
-        f"vllm serve {quote(model.adapter_base)} --max-model-len 8192 {quantized}--enable-lora --max-lora-rank {rank} "
+        f"vllm serve {quote(model.adapter_base)} --max-model-len 8192 {further}--enable-lora --max-lora-rank {rank} "
         f"--lora-modules {quote(f'{model.name}={model.name}')}"
     )
 

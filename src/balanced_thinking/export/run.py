@@ -26,6 +26,7 @@ from balanced_thinking.export.write import (
     write_adapter,
     write_complete,
 )
+from balanced_thinking.models.adapters import picture_half_keys, unserved_settings
 from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.find import adapter_base_name, find_model_source, read_json_mapping
 from balanced_thinking.models.load import LoadedModel, checkpoint_dtype, load_model, load_processor
@@ -207,6 +208,8 @@ def _describe_model(
         adapter_base=base,
         quantized=read_base_quantization(out) is not None,
         rank=rank,
+        sees=bool(picture_half_keys(str(out))),
+        unserved=unserved_settings(str(out)),
         licence=options.licence,
     )
 

@@ -10,10 +10,12 @@ import logging
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 
-from balanced_thinking.models.find import read_json_mapping
+from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.models.find import adapter_base_name, read_json_mapping
 from balanced_thinking.system.files import expand_home, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -23,6 +25,11 @@ _PICTURE_HALF = re.compile(
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG, BASE_KEY = "adapter_config.json", "base_model_name_or_path"
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+# PEFT's settings that vLLM refuses, and those that it does not read: its adapters have one scale for all layers.
+_REFUSED = ("use_dora", "modules_to_save", "bias", "lora_bias", "trainable_token_indices")
+_NOT_READ = ("rank_pattern", "alpha_pattern")
+_UNSET: tuple[Any, ...] = (None, False, "none", [], {})
+SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank can be
 
 
 def is_hub_name(base: str) -> bool:
@@ -49,8 +56,41 @@ def picture_half_keys(folder: str) -> list[str]:
     return [key for key in _adapter_keys(folder) if _PICTURE_HALF.search(key)]
 
 
+def unserved_settings(folder: str) -> list[str]:
+    """Settings with which vLLM does not serve an adapter as it was trained, each with what happens; [] for others."""
+    file = Path(folder) / _CONFIG
+    values = read_json_mapping(file) if file.is_file() else {}
+    found = [f"{name} (vLLM refuses it)" for name in _REFUSED if values.get(name) not in _UNSET]
+    found += [f"{name} (vLLM ignores it, so that another model answers)" for name in _NOT_READ if values.get(name)]
+    rank = values.get("r")
+    if isinstance(rank, int) and rank > SERVED_RANKS[-1]:
+        found.append(f"r {rank} (vLLM refuses more than {SERVED_RANKS[-1]})")
+    return found
+
+
+def refuse_served_base(folder: str, served_model: str) -> None:
+    """Raises RecipeError where a server's model `served_model` is the base of the adapter in `folder`: the base would
+    answer in its place."""
+    base = adapter_base_name(folder)
+    if base is None:
+        return
+    names = (base, str(read_json_mapping(Path(folder) / _CONFIG)[BASE_KEY]))  # as it is found, and as it is written
+    if expand_home(served_model).resolve() in [expand_home(name).resolve() for name in names]:
+        raise RecipeError(
+            f"the server's model {served_model} is the base of the adapter {folder}, which would not answer: start the "
+            f"server with --enable-lora --lora-modules mine={folder}, and give --served-model mine"
+        )
+
+
 def warn_of_served_adapter(folder: str) -> None:
-    """Warn where a server of the base may answer without a part of this adapter."""
+    """Warn where a server of the base may answer without a part of this adapter, or not at all."""
+    if settings := unserved_settings(folder):
+        logger.warning(
+            "%s cannot be served beside its base as it was trained: its adapter has %s. Merge it with `balanced "
+            "export`, and serve the exported folder",
+            folder,
+            ", ".join(settings),
+        )
     if found := picture_half_keys(folder):
         logger.warning(
             "%s: %d of %d tensors of this adapter are of the vision tower or its connector. vLLM leaves them out, so "

@@ -17,7 +17,7 @@ from balanced_thinking.evaluation.engines.local import LocalEngine
 from balanced_thinking.evaluation.engines.server import ServerEngine
 from balanced_thinking.evaluation.engines.vllm import VllmEngine
 from balanced_thinking.evaluation.resume import evaluation_ranks
-from balanced_thinking.models.adapters import warn_of_served_adapter
+from balanced_thinking.models.adapters import refuse_served_base, warn_of_served_adapter
 from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.load import checkpoint_dtype, load_model, load_processor
 from balanced_thinking.models.quantization import check_quantization
@@ -104,7 +104,9 @@ def start_engine(options: EngineOptions, model: str) -> Engine:
             refuse_nonfinite_files(model)  # vLLM would answer with them
             return VllmEngine(model, processor, dtype=options.dtype, image_options=options.image_options)
         warn_of_served_adapter(model)
-        return ServerEngine(options.server, processor, served_model=options.served_model)
+        engine = ServerEngine(options.server, processor, served_model=options.served_model)
+        refuse_served_base(model, engine.served_model)
+        return engine
     chosen = {} if options.dtype == "float32" else {"dtype": getattr(torch, options.dtype)}
     how: dict[str, Any] = {"allow_missing": options.allow_missing, "image_options": options.image_options}
     loaded = load_model(model, quantization=options.quantization, **how, **chosen)
