@@ -14,6 +14,8 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -117,6 +119,17 @@ def send_request(
     if headers.get("content-encoding", "identity").lower() not in ("", "identity"):
         raise RequestRefusedError(f"the answer is compressed ({headers['content-encoding'][:40]}), which is not read")
     return Answer(answer.status, headers, body)
+
+
+def read_retry_after(headers: Mapping[str, str]) -> float:
+    """The seconds that a busy server asks to wait, by its number or its date; 0 where it asks for none."""
+    value = headers.get("retry-after", "").strip()
+    if value.isdecimal():
+        return float(value[:12])
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError, OverflowError):  # no date, or one without a zone
+        return 0.0
 
 
 def _read_body(answer: Any, most: int) -> bytes:

@@ -43,6 +43,7 @@ class Stub:
         self.finish: Any = "stop"
         self.models = ["tiny"]
         self.usage: Any = None
+        self.extra: dict[str, Any] = {}
         self.golds: dict[str, str] = {}
 
     def answer(self, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
@@ -56,7 +57,7 @@ class Stub:
         question = content if isinstance(content, str) else content[-1]["text"]
         text = f"<think>I see it .</think><answer>{self.golds.get(question, 'red')}</answer>"
         message = {"role": "assistant", "content": text} | self.message
-        return 200, {"choices": [{"message": message, "finish_reason": self.finish}], "usage": self.usage}
+        return 200, {"choices": [{"message": message, "finish_reason": self.finish}], "usage": self.usage, **self.extra}
 
 
 @pytest.fixture
@@ -245,11 +246,32 @@ def test_answers_without_content_are_warned_of(content: Any, stub: Any, caplog: 
     assert "all 1 answers so far have no content (null)" in caplog.text
 
 
-def test_a_busy_server_is_asked_again(stub: Any) -> None:
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 503, 529])
+def test_a_busy_server_is_asked_again(status: int, stub: Any) -> None:
     engine = engine_of(stub)
-    stub.fail = [(503, "loading"), (429, "slow down")]
+    stub.fail = [(503, "loading"), (status, "slow down")]
     assert engine.complete([Example("one", "which ?", (), None, "red")])
     assert not stub.fail
+
+
+def test_another_model_that_answers_is_named_once(stub: Any, caplog: pytest.LogCaptureFixture) -> None:
+    stub.extra = {"model": "other"}
+    engine_of(stub).complete([Example(str(n), "which ?", (), None, "red") for n in range(3)])
+    assert caplog.text.count("was asked for tiny, but other answers; check --served-model") == 1
+
+
+@pytest.mark.parametrize("end", ["", "/", "/chat/completions", "/chat/completions/"])
+def test_an_address_may_have_a_slash_or_the_end_point(end: str, stub: Any) -> None:
+    assert ServerEngine(f"{stub.address}{end}", build_tiny("qwen2")[1]).base_url == stub.address
+
+
+def test_an_address_without_its_version_is_named(stub: Any) -> None:
+    stub.fail = [(404, "Not Found")]
+    place = stub.address.removesuffix("/v1")
+    with pytest.raises(
+        ConnectionError, match=rf"Not Found; .* no version of the API: expected one such as {stub.address}"
+    ):
+        ServerEngine(place, build_tiny("qwen2")[1])
 
 
 @pytest.mark.parametrize(
@@ -267,6 +289,8 @@ def test_a_busy_server_is_asked_again(stub: Any) -> None:
         ([], {"content": [{"type": "reasoning", "text": "hm"}]}, ValueError, "without a reasoning parser"),
         ([], {"content": [{"type": "redacted_thinking", "data": "x"}]}, ValueError, "without a reasoning parser"),
         ([(200, "<html>")], {}, ConnectionError, "cannot be read"),
+        ([(429, "slow down")] * 4, {}, ConnectionError, "answered 429: slow down; ask for less at a time with --batch"),
+        ([(404, "no model x")], {}, ConnectionError, "answered 404: no model x$"),
         ([(200, '{"error": "overloaded"}')], {}, ConnectionError, "answered without a completion: .*overloaded"),
         ([(200, '{"choices": [{"message": null}]}')], {}, ConnectionError, "answered without a completion: .*None"),
     ],

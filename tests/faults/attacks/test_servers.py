@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.engines import server
 from balanced_thinking.evaluation.engines.server import ServerEngine
 from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.system.fetching import read_retry_after
 
 EXAMPLE = Example("one", "which ?", (), None, "red")
 Connection = socket.socket
@@ -119,6 +122,10 @@ REFUSED: list[tuple[str, Callable[[Connection], None], str]] = [
     ("closes at once", lambda connection: None, "cannot be read"),
     ("closes early", raw_bytes(head("Content-Length: 99") + b'{"choices"'), "cannot be read"),
     ("speaks another protocol", raw_bytes(b"SSH-2.0-OpenSSH_9.9\r\n"), "cannot be read"),
+    ("streams", reply("data: {}\n\n", "200 OK", "Content-Type: text/event-stream"), "it streams, although"),
+    ("asks to wait for hours", reply("later", "429 Busy", "Retry-After: 9999"), "and continue in 9,999 seconds"),
+    ("asks to wait for ages", reply("later", "429 Busy", f"Retry-After: {'9' * 4000}"), "and continue in 999,999,999"),
+    ("asks to wait for nonsense", reply("later", "503 Busy", "Retry-After: soon"), "answered 503: later"),
     ("sends a page", reply("<html><script>alert(1)</script>"), "cannot be read"),
     ("sends no UTF-8", reply(b'{"choices": "\xff\xfe"}'), "cannot be read"),
     ("nests a hundred thousand deep", reply("[" * 100_000), "nested too deeply"),
@@ -163,6 +170,22 @@ def test_a_server_that_cannot_be_used_is_one_sentence(
     assert len(str(caught.value)) < 1000
     assert time.perf_counter() - started < 3
     assert len(raw.received) <= 4  # retries are bounded
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high"),
+    [
+        ("30", 30, 30),
+        ("", 0, 0),
+        ("soon", 0, 0),
+        ("-5", 0, 0),
+        ("nan", 0, 0),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0, 0),
+        (format_datetime(datetime.now(UTC) + timedelta(seconds=900)), 1, 900),
+    ],
+)
+def test_how_long_a_server_asks_to_wait(value: str, low: float, high: float) -> None:
+    assert low <= read_retry_after({"retry-after": value}) <= high
 
 
 ANSWERED: list[tuple[str, Any, str]] = [

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from balanced_thinking.config.foreign_json import parse_json
+from balanced_thinking.system.fetching import Answer, read_retry_after
 from balanced_thinking.system.text import replace_surrogates
 
 # Vendors' values of `finish_reason`, in small letters. Anthropic's and Gemini's arrive through gateways.
@@ -19,6 +20,8 @@ _REASONING_PARTS = ("reasoning", "redacted_thinking", "thinking")
 _FILTERED = "content_filter"  # also the code of a refused prompt, in an answer 400
 _REFUSAL, _TOOL_CALLS = "refusal", "tool_calls"
 _LONGEST_REASON = 40
+_BUSY = (408, 425, 429)
+_VERSION = re.compile(r"/v\d")
 
 
 class Finish(NamedTuple):
@@ -100,6 +103,26 @@ def find_filtered_prompt(body: bytes) -> dict[str, Any] | None:
     if code != _FILTERED:
         return None
     return {"choices": [{"message": {"content": None}, "finish_reason": _FILTERED, "error": error.get("message")}]}
+
+
+def is_busy(status: int) -> bool:
+    """Whether the same request may succeed later."""
+    return status in _BUSY or (500 <= status < 600 and status != 501)
+
+
+def describe_refusal(answer: Answer, base_url: str) -> str:
+    """What a server said that did not answer, in at most 500 characters, and what may help."""
+    if 300 <= answer.status < 400:
+        place = answer.headers.get("location", "an unknown address")[:300]
+        return f"a redirect to {place}, which is not followed: give that address with --server if you trust it"
+    said = answer.body[:500].decode(errors="replace")
+    if answer.status == 429:
+        pause = read_retry_after(answer.headers)
+        wait = f", and continue in {pause:,.0f} seconds" if pause else ""
+        return f"{said}; ask for less at a time with --batch-size{wait}"
+    if answer.status == 404 and not _VERSION.search(base_url):
+        return f"{said}; the address has no version of the API: expected one such as {base_url}/v1"
+    return said
 
 
 def shorten_json(value: Any) -> str:

@@ -24,19 +24,33 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
-from balanced_thinking.evaluation.engines.chat_answer import find_filtered_prompt, read_choice, shorten_json
+from balanced_thinking.evaluation.engines.chat_answer import (
+    describe_refusal,
+    find_filtered_prompt,
+    is_busy,
+    read_choice,
+    shorten_json,
+)
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.html import data_uri
 from balanced_thinking.scoring.completion import WithheldCompletion
 from balanced_thinking.segments import ReasoningFormat
-from balanced_thinking.system.fetching import SCHEMES, Answer, Deadline, Limits, RequestRefusedError, send_request
+from balanced_thinking.system.fetching import (
+    SCHEMES,
+    Answer,
+    Deadline,
+    Limits,
+    RequestRefusedError,
+    read_retry_after,
+    send_request,
+)
 from balanced_thinking.system.text import list_some
 
 logger = logging.getLogger(__name__)
 _TRIES = 4
 _REQUESTS = 64  # at a time
 _FIRST_PAUSE_SECONDS = 1.0
-_BUSY = (429, 500, 502, 503, 504)
+_SILENT_SECONDS = 5.0  # of a pause
 # Of an answer, in all: a completion takes a few bytes a token.
 _MOST_BYTES, _MOST_BYTES_PER_TOKEN = 4 << 20, 256
 _SHOWN_MODELS, _LONGEST_NAME = 10, 200
@@ -72,7 +86,7 @@ class ServerEngine(Engine):
         self._stop = threading.Event()
         self._open: set[Deadline] = set()  # of the requests that wait for their answers
         self._without_content: list[bool] = []  # for each answer so far
-        self._named_reasons: set[str] = set()  # of withheld answers
+        self._named: set[str] = set()  # of what is warned of once
         self.served_model = served_model or self._only_listed_model()
 
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
@@ -102,13 +116,18 @@ class ServerEngine(Engine):
     def _name_withheld(self, examples: Sequence[Example], completions: Sequence[list[int]]) -> None:
         """Warns of the first example for each reason. How many there were is said with the results."""
         for example, ids in zip(examples, completions, strict=True):
-            if isinstance(ids, WithheldCompletion) and ids.reason not in self._named_reasons:
-                self._named_reasons.add(ids.reason)
+            if isinstance(ids, WithheldCompletion):
                 said = f": {ids.said}" if ids.said else ""
-                logger.warning(
-                    "%s gave no complete answer to item %s (%s%s); the evaluation goes on, and counts such items",
-                    *(self.base_url, example.id, ids.reason, said),
+                self._warn_once(
+                    ids.reason,
+                    f"gave no complete answer to item {example.id} ({ids.reason}{said}); the evaluation goes on, and "
+                    "counts such items",
                 )
+
+    def _warn_once(self, about: str, text: str) -> None:
+        if about not in self._named:
+            self._named.add(about)
+            logger.warning("%s %s", self.base_url, text)
 
     def abort(self) -> None:
         self._stop.set()  # those that wait to ask again give up
@@ -122,6 +141,7 @@ class ServerEngine(Engine):
             "temperature": self.temperature,
             "repetition_penalty": 1.0,  # vLLM and SGLang: else the checkpoint's own applies
             "max_tokens": self.max_new_tokens,
+            "stream": False,
             "skip_special_tokens": False,  # vLLM and SGLang: some formats' tags are special tokens
         }
         if stops := self.scorer.unnamed_stops:  # the same two: the checkpoint's settings may lack the template's
@@ -135,6 +155,7 @@ class ServerEngine(Engine):
                 f"{self.base_url} answered without a completion: {shorten_json(answer)}; expected `choices` as in "
                 "OpenAI's API: check --server and the server's log"
             ) from error
+        self._name_other_model(answer.get("model"))
         found = read_choice(choice, message, self.base_url)
         text, opened = found.text or "", self.scorer.find_opened(example)
         if (tag := opened.strip()) and text.lstrip().startswith(tag):  # some servers repeat what the prompt opened
@@ -144,6 +165,11 @@ class ServerEngine(Engine):
         self._without_content.append(found.text is None and not finish.withheld)
         ids = self.tokenize_completion(text, finish.stopped, opened)
         return WithheldCompletion(ids, finish.withheld, found.said) if finish.withheld else ids
+
+    def _name_other_model(self, answering: Any) -> None:
+        if isinstance(answering, str) and answering not in ("", self.served_model):
+            name = answering[:_LONGEST_NAME]
+            self._warn_once("model", f"was asked for {self.served_model}, but {name} answers; check --served-model")
 
     def _only_listed_model(self) -> str:
         listed = self._request("/models")
@@ -166,7 +192,7 @@ class ServerEngine(Engine):
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
         request = urllib.request.Request(self.base_url + path, data, headers)
         for attempt in range(_TRIES):
-            last = attempt == _TRIES - 1
+            last, pause = attempt == _TRIES - 1, _FIRST_PAUSE_SECONDS * 2**attempt
             try:
                 answer = self._send_within_limits(request)
             except TimeoutError as error:
@@ -182,11 +208,14 @@ class ServerEngine(Engine):
                     return self._read_json(path, answer)
                 if (filtered := find_filtered_prompt(answer.body) if answer.status == 400 else None) is not None:
                     return filtered
-                if answer.status not in _BUSY or last:
+                pause = max(pause, read_retry_after(answer.headers))
+                if last or not is_busy(answer.status) or pause > self.timeout_seconds:
                     raise ConnectionError(
-                        f"{self.base_url}{path} answered {answer.status}: {_describe_refusal(answer)}"
+                        f"{self.base_url}{path} answered {answer.status}: {describe_refusal(answer, self.base_url)}"
                     )
-            if self._stop.wait(_FIRST_PAUSE_SECONDS * 2**attempt):
+            if pause > _SILENT_SECONDS:
+                self._warn_once("pause", f"asks to wait {pause:,.0f} seconds before it is asked again")
+            if self._stop.wait(pause):
                 break
         raise ConnectionError(f"{self.base_url}{path} was not asked again: another request failed")
 
@@ -203,7 +232,9 @@ class ServerEngine(Engine):
         try:
             return parse_json(answer.body)
         except ValueError as error:  # a page of HTML, a number of 5,000 digits, endless brackets
-            raise self._unreadable(path, error) from error
+            streams = answer.headers.get("content-type", "").startswith("text/event-stream")
+            fault = ValueError("it streams, although it was asked with stream: false") if streams else error
+            raise self._unreadable(path, fault) from error
 
     def _unreadable(self, path: str, error: Exception) -> ConnectionError:
         reason = "it is nested too deeply" if isinstance(error, TooDeepError) else error
@@ -212,16 +243,8 @@ class ServerEngine(Engine):
         )
 
 
-def _describe_refusal(answer: Answer) -> str:
-    """What a server said that did not answer, in at most 500 characters."""
-    if 300 <= answer.status < 400:
-        place = answer.headers.get("location", "an unknown address")[:300]
-        return f"a redirect to {place}, which is not followed: give that address with --server if you trust it"
-    return answer.body[:500].decode(errors="replace")
-
-
 def _check_address(base_url: str) -> str:
-    """The address without a slash at its end. Raises RecipeError for one that cannot be a server's."""
+    """The address of the API, without an end point or a slash. Raises RecipeError for one that no server has."""
     try:
         parts = urllib.parse.urlsplit(base_url)
         known = parts.scheme in SCHEMES and bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -231,7 +254,7 @@ def _check_address(base_url: str) -> str:
         raise RecipeError(f"the server is {base_url!r}; expected an address such as http://localhost:8000/v1")
     if parts.username is not None or parts.password is not None:
         raise RecipeError("the address of the server holds a name or a password; give a key in OPENAI_API_KEY instead")
-    return base_url.rstrip("/")
+    return base_url.rstrip("/").removesuffix("/chat/completions")
 
 
 def chat_messages(example: Example) -> list[dict[str, Any]]:
