@@ -90,6 +90,27 @@ def test_a_run_keeps_the_merged_recipe_and_its_files(write: Write, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("seed", "42", ""),  # the default, which the run left out
+        ("optim", "sgd", "training.optim was not given and is 'sgd'"),
+        ("learning_rate", "1e-4", ""),  # as the run has it, in another spelling
+        ("learning_rate", "1e-5", "training.learning_rate was 0.0001 and is"),
+        ("seed", "7", "training.seed was not given and is 7"),
+        ("per_device_eval_batch_size", "1", ""),  # the evaluation did not fit in memory
+        ("ddp_timeout", "7200", ""),
+    ],
+)
+def test_what_changes_no_step_may_change_at_a_resume(option: str, value: str, said: str, write: Write) -> None:
+    saved = write("config.yaml", RECIPE | {"training": {"learning_rate": 0.0001}})
+    if not said:
+        assert resumed_recipe(saved, None, [(option, value)]).training.keys() >= {option}
+        return
+    with pytest.raises(RecipeError, match=said):
+        resumed_recipe(saved, None, [(option, value)])
+
+
+@pytest.mark.parametrize(
     ("recorded", "resumed"),
     [
         ({"training": {"max_steps": 2}}, SCALE | EARLIER),

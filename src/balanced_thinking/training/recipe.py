@@ -6,6 +6,7 @@ Reading one needs no torch. The keys under `training` are those of `ScaleSFTConf
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -44,13 +45,15 @@ from balanced_thinking.training.default_weights import resolve_weighting
 
 STAGES = ("sft", "grpo")
 _EXAMPLE = "recipes/qwen2.5-vl-3b/scale-sft.yaml"
+_NUMBER = re.compile(r"[-+]?\d*\.?\d+e[-+]?\d+", re.IGNORECASE)
 # What changes nothing that is learned: how often something is written, and how batches reach the device.
 HARMLESS_KEYS = {
     f"training.{name}"
     for name in (
         *("logging_steps", "save_strategy", "save_steps", "save_total_limit", "eval_strategy", "eval_steps"),
         *("report_to", "run_name", "disable_tqdm", "image_cache", "image_cache_gib", "max_hours"),
-        *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"),
+        *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory", "dataset_num_proc"),
+        *("dataloader_persistent_workers", "ddp_timeout", "logging_first_step", "logging_strategy", "log_level"),
     )
 } | {"auto_batch", MERGED_FROM}
 
@@ -191,9 +194,15 @@ def describe_changes(before: Recipe, now: Recipe, ignored_keys: Collection[str])
     """In words, where two recipes differ except in `ignored_keys`; first what both state."""
     ignored_keys = {*ignored_keys, *(DIVISION_KEYS if is_same_but_divided(before, now) else ())}
     old, new = _flatten_keys(asdict(before)), _flatten_keys(asdict(now))
-    changed = [key for key in old | new if old.get(key) != new.get(key) and key not in ignored_keys]
+    differing = (key for key in old | new if _as_number(old.get(key)) != _as_number(new.get(key)))
+    changed = [key for key in differing if key not in ignored_keys]
     changed.sort(key=lambda key: (old.get(key) is None or new.get(key) is None, key))
     return [f"{key} was {_describe_value(old.get(key))} and is {_describe_value(new.get(key))}" for key in changed]
+
+
+def _as_number(value: Any) -> Any:
+    """What a text such as 1e-4 means, which YAML does not read as a number; any other value as it is."""
+    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
 def _describe_value(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from balanced_thinking.config.errors import RecipeError
@@ -22,6 +22,7 @@ RESUME_MAY_CHANGE = HARMLESS_KEYS | {"training.max_steps", "training.num_train_e
 RESUME_MAY_CHANGE |= {"on_bad_row", "verify_images", "preflight", "ranks"}
 RESUME_MAY_CHANGE |= {"training.on_nonfinite", "training.nonfinite_limit"}
 RESUME_MAY_CHANGE |= {"training.early_stopping_patience", "training.early_stopping_threshold"}
+RESUME_MAY_CHANGE |= {"training.per_device_eval_batch_size", "training.eval_accumulation_steps"}
 
 
 def load_run_recipe(config: Path, overrides: Sequence[tuple[str, str]] = ()) -> Recipe:
@@ -53,6 +54,19 @@ def _name_data_alike(own: Recipe, recipe: Recipe, run: Path, *, stated: bool) ->
     return replace(own, data=recipe.data if same else places), recipe
 
 
+def _stated_defaults(own: Recipe, recipe: Recipe) -> set[str]:
+    """Training arguments that one of the recipes leaves out, and the other gives their default.
+
+    Those of the weights are not among them: recipes fill them in, and their defaults have changed.
+    """
+    from balanced_thinking.training.stages import STAGE_CLASSES  # imports TRL
+
+    defaults = {one.name: one.default for one in fields(STAGE_CLASSES[recipe.stage].config)}
+    names = (own.training.keys() | recipe.training.keys()).difference(WEIGHTING_OPTIONS)
+    pairs = {name: (own.training.get(name), recipe.training.get(name)) for name in names}
+    return {f"training.{name}" for name, pair in pairs.items() if None in pair and defaults.get(name) in pair}
+
+
 def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[str, str]]) -> Recipe:
     """The recipe with which a run is resumed: its own or that of `config`, changed by the options of the command line.
 
@@ -63,6 +77,8 @@ def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[
     may_change = RESUME_MAY_CHANGE | keys_that_ranks_divide(RunFiles(saved.parent).checkpoints)
     own = load_run_recipe(saved)
     own, recipe = _name_data_alike(own, recipe, saved.parent, stated=bool(config) or "data" in dict(overrides))
+    if describe_changes(own, recipe, may_change):
+        may_change |= _stated_defaults(own, recipe)
     if changed := describe_changes(own, recipe, may_change):
         stated = any(name in WEIGHTING_OPTIONS for name, _ in overrides)
         options = "" if stated else " ".join(_options_of_weights(own, recipe))
