@@ -88,7 +88,7 @@ def _read_curve(run: Run, key: str, arm: int) -> Curve | None:
 
 def _draw_panel(panel: Panel, curves: Sequence[Curve], arms: Sequence[str], prefix: str, points: int) -> Drawing:
     alternative = _describe_panel(panel, curves, arms)
-    with new_canvas(*INCHES, layout="none") as (figure, axes):
+    with new_canvas(*INCHES, arrange=False) as (figure, axes):
         log = panel.may_be_log and _spans_decades(curves)
         if log:
             axes.set_yscale("log")
@@ -107,7 +107,7 @@ def _draw_panel(panel: Panel, curves: Sequence[Curve], arms: Sequence[str], pref
 
 def _make_room_for_labels(figure: Figure, axes: Axes) -> None:
     """Margins for the labels of the ticks and of the axes, by the number of their characters."""
-    labels = axes.yaxis.get_major_formatter().format_ticks(axes.get_yticks())
+    labels = axes.yaxis.get_major_formatter().format_ticks(list(axes.get_yticks()))
     left = _PAD + _CHARACTER * max(map(len, labels)) + (_LINE if axes.get_ylabel() else 0)
     wide, high = (72 * inches for inches in INCHES)
     figure.subplots_adjust(left=left / wide, right=1 - _PAD / wide, bottom=2.2 * _LINE / high, top=1 - _PAD / high)
