@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.rows import prompt_messages, to_dataset, to_prompts_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.scoring.completion import Completion
 from balanced_thinking.training.grpo import ScaleGRPOTrainer
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.rewards import make_rewards
@@ -60,6 +62,23 @@ def test_the_format_reward_knows_what_the_prompt_opened(opens: str, text: str, e
     assert reward(completion_ids=[ids], prompts=prompts, answer=["red"]) == [earned]
     plain = reward(completion_ids=[ids], prompts=[f"which color ? {opens}"], answer=["red"])  # no template
     assert plain == [earned]
+
+
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "llava_next", "gemma3"])
+def test_rewards_know_what_a_prompt_with_pictures_has_opened(architecture: str, tmp_path: Path) -> None:
+    run = grpo(tmp_path, architecture, "<think>\n", to_prompts_dataset(list(load(n=4, ratio=5))))
+    opened: list[str] = []
+
+    def note(completions: Iterator[Completion]) -> Iterator[Completion]:
+        for one in completions:
+            opened.append(one.parsed.opened)
+            yield one
+
+    for reward in run.reward_funcs:
+        parse = reward.parse_completions
+        reward.parse_completions = lambda *given, parse=parse: note(parse(*given))
+    run._generate_and_score_completions([row for row in run.train_dataset for _ in range(2)])
+    assert set(opened) == {"<think>\n"}
 
 
 @pytest.mark.parametrize("opens", ["", "<think>\n", "<think>\n\n</think>\n\n"])

@@ -76,9 +76,16 @@ class RowRenderer:
         return RenderedPrompt(text, find_opened(text, self.format, header=header), header)
 
     def find_opened(self, prompt: Any, images: Sequence[Any] = ()) -> str:
-        """The thinking that a prompt of messages, or a text, has opened; "" where the template refuses it."""
+        """The thinking that a prompt of messages, or a text, has opened; "" where the template refuses it.
+
+        Messages that hold their pictures, as TRL gives them to rewards, need no `images`.
+        """
+        if isinstance(prompt, str):
+            return find_opened(prompt, self.format)
+        plain = [_with_empty_places(message) for message in prompt]
+        held = [part for message in plain for part in _parts_of(message) if part.get("type") == "image"]
         try:
-            return self.render_prompt({"id": "?", "prompt": prompt, "images": images}).opened
+            return self.render_prompt({"id": "?", "prompt": plain, "images": images or held}).opened
         except RowError:
             return ""
 
@@ -161,6 +168,13 @@ def _texts_of(message: Mapping[str, Any]) -> list[str]:
 def _parts_of(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     content = message.get("content") or ""
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _with_empty_places(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message with places for pictures instead of pictures."""
+    if not isinstance(content := message.get("content"), list | tuple):
+        return message
+    return {**message, "content": [{"type": "image"} if part.get("type") == "image" else part for part in content]}
 
 
 def _find_picture_mark(processor: Any, prompt: str) -> str | None:
