@@ -45,6 +45,7 @@ def late(parsed, trainer_state): return [math.nan if trainer_state.global_step e
 def letters(parsed): return [float(len(one.text)) for one in parsed]
 async def later(parsed): return [1.0]
 def unknown(meta): return [1.0]
+def tagged(completions): return [float("<think>" in message["content"]) for (message,) in completions]
 """
 SCORERS = """
 def loose(prediction, gold, choices): return float(gold in prediction)
@@ -72,6 +73,16 @@ def call(name: str) -> list[float | None]:
     columns = {"id": ["a", "b"], "answer": ["4", "4"], "trainer_state": None, "prompts": ["", ""]}
     completions = [[{"role": "assistant", "content": text}] for text in texts]
     return reward(completion_ids=[reward.encode(text) for text in texts], completions=completions, **columns)
+
+
+def test_completions_keep_tags_that_are_special_tokens() -> None:
+    tokenizer = make_tokenizer(["<think>", "</think>"], eos_token="<eos>")
+    (reward,) = make_rewards(["own_rewards:tagged"], tokenizer)
+    ids = reward.encode("<think>two reds</think><answer>4</answer>")
+    as_trl_has_it = tokenizer.decode(ids, skip_special_tokens=True)
+    assert "<think>" not in as_trl_has_it
+    said = [[{"role": "assistant", "content": as_trl_has_it}]]
+    assert reward(completion_ids=[ids], completions=said, prompts=[""]) == [1.0]
 
 
 @pytest.mark.parametrize(("name", "rewards"), [("answers", [1.0, 0.0]), ("named", [0.5, None]), ("tensor", [1.0, 1.0])])

@@ -5,7 +5,8 @@
 
 A reward is called with TRL's keywords and gives a number per completion, or None where it does not apply. The keywords:
 
-- `prompts`, `completions`, `completion_ids`: lists of B, as TRL has them;
+- `prompts`, `completions`, `completion_ids`: lists of B, as TRL has them, but completions keep tags that are special
+  tokens;
 - `parsed`: B `Parsed`, read with the parser of training and evaluation (`think`, `answer`, `problems`, `text`);
 - every column of the rows: `id`, `answer`, `choices`, `alternatives`, `images`;
 - `trainer_state`, `log_extra`, `log_metric`, of TRL.
@@ -76,6 +77,8 @@ class OwnReward(ParsedReward):
     ) -> list[float | None]:
         parsed = [one.parsed for one in self.parse_completions(completion_ids, prompts)]
         given = {"prompts": prompts, "completion_ids": completion_ids, "parsed": parsed, **columns}
+        if (written := columns.get("completions")) is not None:
+            given["completions"] = [_with_tags(one, found.text) for one, found in zip(written, parsed, strict=True)]
         if self._taken is not None:
             given = {key: value for key, value in given.items() if key in self._taken}
         ids = [str(one) for one in columns.get("id") or ["?"] * len(parsed)]
@@ -106,6 +109,13 @@ class OwnReward(ParsedReward):
                     f"{said} gave {value!r} for row {row}; expected a finite number, or None where it does not apply"
                 )
         return [None if value is None else float(value) for value in values]
+
+
+def _with_tags(completion: Any, text: str) -> Any:
+    """TRL's completion with the complete text: TRL leaves out special tokens, which tags can be."""
+    if isinstance(completion, str):
+        return text
+    return [{**message, "content": text} for message in completion] if len(completion) == 1 else completion
 
 
 def _name_rows(ids: Sequence[str]) -> str:
