@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
+from PIL import Image
 from trl.data_utils import prepare_multimodal_messages
 
 from balanced_thinking.batch.collator import ScaleCollator
@@ -11,6 +14,8 @@ from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt_messages, to_dataset, to_prompts_dataset
 from balanced_thinking.models.tiny import build_tiny
 from tests.data.test_places import examples
+
+ANSWERED = "<think>It is red.</think><answer>red</answer>"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +66,52 @@ def test_a_template_that_moves_pictures_is_refused_in_training_and_in_generation
         run([rows["plain"], rows["talk"]])
         with pytest.raises(RowError, match=f"sample {name}: the chat template moves the picture {told}"):
             run([rows[name]])
+
+
+PARTS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}"
+PARTS += "{% elif IS %}<|vision_start|><|image_pad|><|vision_end|>{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+PARTS += "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+PRINTED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ CONTENT }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "name", "problem", "words"),
+    [
+        (PARTS.replace("IS", "true"), "both", "", ""),
+        (PARTS.replace("IS", "m is sameas messages[0]"), "plain", "", ""),
+        (PARTS.replace("IS", "false"), "plain", "template_changes", r"writes 0 places .* the row has 1 pictures"),
+        (PARTS.replace("IS", "loop.first"), "two", "template_changes", r"writes 0 places .* the row has 2 pictures"),
+        (PARTS.replace("IS", "m is sameas messages[-1]"), "both", "template_changes", r"writes 1 places .* 2 pictures"),
+        (PRINTED.replace("CONTENT", "m.content"), "plain", "template_changes", "prints the list of parts instead of"),
+        (PRINTED.replace("CONTENT", "m.content"), "system", "template_changes", "prints .* text of the system"),
+        (PRINTED.replace("CONTENT", "m.content | tojson"), "talk", "template_changes", "prints the list of parts"),
+    ],
+)
+def test_a_template_that_loses_a_picture_or_prints_parts_is_refused_in_training_and_in_generation(
+    template: str, name: str, problem: str, words: str
+) -> None:
+    processor = copy.deepcopy(build_tiny("qwen2_5_vl")[1])
+    processor.chat_template = template
+    (row,) = (row for row in to_dataset(examples()) if row["id"] == name)
+    own = ScaleCollator(processor)
+    for run in (own, own.collate_prompts):
+        if not problem:
+            assert run([row])
+            continue
+        with pytest.raises(RowError, match=f"sample {name}: the chat template {words}") as refused:
+            run([row])
+        assert refused.value.problem == problem
+
+
+@pytest.mark.parametrize(("text", "pictures"), [("which ?", 1), ("<|image_pad|> which ?", 0), ("<|image_pad|>", 2)])
+def test_a_prompt_of_plain_text_has_a_place_for_each_picture(text: str, pictures: int, collator: ScaleCollator) -> None:
+    row = {"id": "one", "prompt": text, "images": [Image.new("RGB", (56, 56))] * pictures}
+    for run in (collator.collate_prompts, lambda rows: collator([{**rows[0], "completion": ANSWERED}])):
+        with pytest.raises(RowError, match=rf"sample one: the text writes .* the row has {pictures} pictures"):
+            run([row])
+    assert collator.collate_prompts([{**row, "prompt": "<|image_pad|>" * pictures}])
 
 
 @pytest.mark.parametrize("name", ["two", "both", "plain"])

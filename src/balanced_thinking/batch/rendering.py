@@ -7,6 +7,7 @@ with the generation prompt, the completion is fitted to it; where that changes w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from balanced_thinking.segments import ReasoningFormat, find_opened, get_format
 
 bound_chat_templates()
 _SHOWN = 80  # characters of a text in a message
+_PRINTED_PART = re.compile(r"""['"]text['"]: ?['"]\s*\Z""")  # before a text: its part as Python or JSON writes it
 
 
 class RenderedPrompt(NamedTuple):
@@ -65,10 +67,13 @@ class RowRenderer:
         Raises RowError for special tokens in the messages' texts, and for messages that the template refuses.
         """
         if isinstance(row["prompt"], str):
+            self._refuse_lost_pictures(row, row["prompt"])
             return RenderedPrompt(row["prompt"], find_opened(row["prompt"], self.format), "")
         messages = self._messages(row, row["prompt"])
         self._refuse_special_tokens(row, messages)
         text = self._apply_template(row, messages, start_turn=True)
+        _refuse_printed_parts(row, messages, text)
+        self._refuse_lost_pictures(row, text)
         _refuse_lost_texts(row, messages, text, _find_picture_mark(self.processor, text))
         last = next((one for message in reversed(messages) for one in reversed(_texts_of(message))), "").strip()
         found = text.rfind(last) if last else -1
@@ -128,7 +133,8 @@ class RowRenderer:
         completion = row["completion"]
         if eos is not None and not completion.endswith(eos):
             completion += eos
-        return RenderedRow(row["prompt"], completion, find_opened(row["prompt"], self.format), eos)
+        prompt = self.render_prompt(row)
+        return RenderedRow(prompt.text, completion, prompt.opened, eos)
 
     def _messages(self, row: Mapping[str, Any], messages: Any) -> list[dict[str, Any]]:
         return template_messages(messages, len(row["images"]) if self._sees else None, row.get("id", "?"))
@@ -146,6 +152,20 @@ class RowRenderer:
                 "template_refuses",
                 f"{error} ({roles})",
             ) from error
+
+    def _refuse_lost_pictures(self, row: Mapping[str, Any], prompt: str) -> None:
+        """Raises RowError if a prompt has another number of places for pictures than the row has pictures."""
+        mark, pictures = getattr(self.processor, "image_token", None), len(row.get("images") or [])
+        if not self._sees or not isinstance(mark, str) or (places := prompt.count(mark)) == pictures:
+            return
+        own = isinstance(row["prompt"], str)
+        writer, problem = ("the text", "image_count") if own else ("the chat template", "template_changes")
+        raise RowError(
+            f"sample {row.get('id', '?')}: {writer} writes {places} places for a picture ({mark!r}) into the prompt, "
+            f"but the row has {pictures} pictures; expected one for each. Change the row, or set another chat template",
+            problem,
+            f"{pictures} pictures and {places} {mark} in the prompt",
+        )
 
     def _refuse_special_tokens(self, row: Mapping[str, Any], messages: list[dict[str, Any]]) -> None:
         for message in messages:
@@ -184,6 +204,15 @@ def _find_picture_mark(processor: Any, prompt: str) -> str | None:
     return next((mark for mark in marks if isinstance(mark, str) and mark and mark in prompt), None)
 
 
+def _refuse_printed_parts(row: Mapping[str, Any], messages: list[dict[str, Any]], prompt: str) -> None:
+    """Raises RowError if the template expects a text as the content, and so wrote a list of parts as Python does."""
+    for message in messages:
+        for text in map(str.strip, _texts_of(message)):
+            start = prompt.find(text)
+            if _PRINTED_PART.search(prompt, max(0, start - _SHOWN), max(0, start)):
+                raise _template_changes_error(row, "prints the list of parts instead of text", message, text)
+
+
 def _refuse_lost_texts(row: Mapping[str, Any], messages: list[dict[str, Any]], prompt: str, mark: str | None) -> None:
     """Raises RowError if a text of the system or the user is not in the prompt, or a picture beside a text moved.
 
@@ -211,7 +240,7 @@ def _refuse_lost_texts(row: Mapping[str, Any], messages: list[dict[str, Any]], p
 def _template_changes_error(row: Mapping[str, Any], fate: str, message: Mapping[str, Any], text: str) -> RowError:
     return RowError(
         f"sample {row.get('id', '?')}: the chat template {fate} of the {message.get('role')} ({text[:_SHOWN]!r}); "
-        "leave it out of the row, or set another chat template",
+        "set another chat template, or leave that out of the row",
         "template_changes",
         f"the template {fate} {text[:_SHOWN]!r}",
     )
