@@ -6,9 +6,10 @@ import random
 from functools import cache
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
 
-from balanced_thinking.segments import ANSWER, FORMATS, THINK, Parsed, parse, render, token_segments
+from balanced_thinking.segments import ANSWER, FORMATS, THINK, Parsed, generated_segments, parse, render, token_segments
 
 WORDS = (
     "the",
@@ -168,6 +169,34 @@ def test_the_bytes_of_one_character_stay_together() -> None:
     for offset, segment in zip(encoding.offsets, token_segments(parse(text), encoding.offsets), strict=True):
         by_offset.setdefault(offset, set()).add(segment)
     assert all(len(segments) == 1 for segments in by_offset.values())
+
+
+def byte_fallback() -> Tokenizer:
+    """In the manner of SentencePiece: characters, a leading space, and bytes for unknown characters."""
+    pieces = [f"<0x{byte:02X}>" for byte in range(256)] + sorted(set("".join(CORPUS) + "\\{}▁") - set("🤔👩🚀🦖 "))
+    tok = Tokenizer(models.BPE({piece: k for k, piece in enumerate(pieces)}, [], byte_fallback=True))
+    tok.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    unspaced = decoders.Strip(content=" ", left=1, right=0)
+    tok.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), unspaced])
+    return tok
+
+
+@pytest.mark.parametrize("kind", ["bpe", "byte_fallback"])
+@pytest.mark.parametrize(
+    ("text", "format"),
+    [
+        ("it is 🦖\n\n\\boxed{🦖}", "boxed"),  # several bytes just before the border
+        ("<think>🦖</think>🦖<answer>r🦖</answer>", "think-answer"),
+        ("<think>\nit 🦖\n</think>\n\n🦖", "deepseek-r1"),
+    ],
+)
+def test_generated_tokens_get_the_segments_of_their_text(text: str, format: str, kind: str) -> None:
+    own = byte_fallback() if kind == "byte_fallback" else tokenizer(kind)
+    encoding = own.encode(text, add_special_tokens=False)
+    fast = PreTrainedTokenizerFast(tokenizer_object=own)
+    parsed, segments = generated_segments(encoding.ids, fast, format)
+    assert parsed.text == text
+    assert segments == token_segments(parsed, encoding.offsets)
 
 
 # text, format, offsets, segments

@@ -57,5 +57,11 @@ def generated_segments(
     border = next((span.start for span in parsed.spans if span.segment == ANSWER), None)
     if border is None:
         return parsed, [THINK] * len(ids)
-    first = bisect_left(range(len(ids)), border, key=lambda count: len(decode_first(count)))
+
+    def count_characters(count: int) -> int:
+        """Complete ones: a part of a character decodes to signs for unreadable ones, perhaps more than one."""
+        text = decode_first(count)
+        return len(text if parsed.text.startswith(text) else text.rstrip("\ufffd"))
+
+    first = bisect_left(range(len(ids)), border, key=count_characters)
     return parsed, [THINK] * first + [ANSWER] * (len(ids) - first)
