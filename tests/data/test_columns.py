@@ -170,6 +170,10 @@ HINTS = [
     ("[THINK]Fins.[/THINK]fish", "[THINK]", True),
     ("<|begin_of_thought|>Fins.<|end_of_thought|>\n<|begin_of_solution|>fish<|end_of_solution|>", "<|begin_of_t", True),
     ("<think>Fins.</think><Answer>fish</Answer>", "<Answer>", True),
+    ('<think depth="2">Fins.</think><answer>fish</answer>', '<think depth="2">', True),
+    ('<think>Fins.</think><answer type="word">fish</answer>', '<answer type="word">', True),
+    ("<seed:think>Fins.</seed:think>fish", "<seed:think>", True),
+    ("&lt;think&gt;Fins.&lt;/think&gt;fish", "&lt;think&gt;", True),
     ("<thinking>Fins.</think><answer>fish</answer>", "<thinking>", False),  # two formats mixed
     ("<analysis>Fins.<answer>fish</answer>", "<analysis>", False),
 ]

@@ -9,8 +9,11 @@ from typing import NamedTuple
 from balanced_thinking.data.columns import ANSWER_NAMES, THINK_NAMES
 from balanced_thinking.segments import FORMATS
 
-_TAG = re.compile(r"(?P<left><\||<|\[)\s*(?P<name>[A-Za-z][\w ]{0,30}?)\s*(?P<right>\|>|>|\])")
-_BEGIN = r"(?:begin_of_|start_of_)?"
+_ATTRIBUTE = r"(?:\s[\w ]{0,20}=[^<>\[\]|]{0,80})?"  # such as type="short"
+_TAG = re.compile(
+    rf"(?P<left><\||<|\[|&lt;)\s*(?P<name>[A-Za-z][\w: ]{{0,30}}?){_ATTRIBUTE}\s*(?P<right>\|>|>|\]|&gt;)"
+)
+_BEGIN = r"(?:begin_of_|start_of_|[a-z]{1,20}:)?"
 _THINK_NAME = re.compile(rf"{_BEGIN}(?:{THINK_NAMES})", re.IGNORECASE)
 _ANSWER_NAME = re.compile(rf"{_BEGIN}(?:{ANSWER_NAMES}|solution|output|response|result)", re.IGNORECASE)
 _KNOWN = {tag for shape in FORMATS.values() for tag in shape.tag_kinds()}
@@ -39,9 +42,14 @@ def find_tag_hint(text: str) -> str | None:
         return f"{odd.opening} looks like an opening tag, but it is never closed: write the tags of one format"
     tags = {"think_open": think.opening, "think_close": think.closing}
     tags |= {"answer_open": answer.opening, "answer_close": answer.closing} if answer else {}
-    listed = ", ".join(f"{name}: {json.dumps(tag, ensure_ascii=False)}" for name, tag in tags.items() if tag)
+    listed = ", ".join(f"{name}: {_quote(tag)}" for name, tag in tags.items() if tag)
     option = f"--reasoning_format '{{{listed}}}' (inspect, convert: --data_options.format)"
     return f"{odd.opening} looks like an opening tag; give {option}"
+
+
+def _quote(tag: str) -> str:
+    """The tag as YAML reads it, between single quotes of a shell."""
+    return json.dumps(tag, ensure_ascii=False).replace("'", "\\u0027")
 
 
 def find_row_hint(text: str, problems: tuple[str, ...]) -> str | None:
