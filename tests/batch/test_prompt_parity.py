@@ -85,6 +85,10 @@ OWN: dict[str, tuple[str, str]] = {
         + "{% if add_generation_prompt %}<|im_start|>assistant{% endif %}",
         "\n" + THINKS,
     ),
+    "another prompt, and a space before the text": (
+        DEFAULT + chat("<|im_start|>assistant\n {{ c }}<|im_end|>\n"),
+        " " + THINKS,
+    ),
     "more white space in the prompt": (chat(opens="\n "), THINKS),
     "another role in the prompt": (
         HEADS.replace("SAYS", "<|im_start|>model\n{{ c }}<|im_end|>\n") + START.replace("OPENS", ""),
@@ -189,6 +193,14 @@ def test_a_template_that_raises_is_quoted(template: str, roles: tuple[str, ...],
     with pytest.raises(RowError, match=words) as refused:
         collate(template, sample(prompt=prompt))
     assert refused.value.problem == "template_refuses"
+
+
+def test_a_template_without_a_generation_prompt_is_refused() -> None:
+    says = HEADS.replace("SAYS", "<|im_start|>assistant\n{{ c }}<|im_end|>\n")
+    with pytest.raises(
+        RowError, match=r"writes '<\|im_start\|>assistant' before the text, but not at the end of its gen"
+    ):
+        collate(says, sample())
 
 
 def test_a_template_that_forgets_the_system_text_is_refused() -> None:

@@ -65,7 +65,7 @@ class TurnFitter:
         if rest is None and (start := split_prompt_end(turn.header, self.format).before.strip()):
             # The template writes the messages before in another way once there is an answer.
             found = full.rfind(start)
-            rest = full[found + len(start) :].lstrip() if found >= 0 else None
+            rest = _without_space_of(end.before, full[found + len(start) :]) if found >= 0 else None
         if rest is None:
             self._refuse_prompt(turn, full)
         opening = split_opening_tag(rest, self.format)
@@ -151,8 +151,12 @@ class TurnFitter:
                 "prompt_mismatch",
                 f"{turn.opened!r} before {shown[0]!r}",
             )
+        added = body[: max(0, body.find(turn.spoken.strip()))].strip()
+        change = (
+            f"writes {added[:_SHOWN]!r} before the text, but not at the end of its generation prompt" if added else ""
+        )
         raise RowError(
-            f"sample {turn.row_id}: the chat template dropped the reasoning, or changed the answer: "
+            f"sample {turn.row_id}: the chat template {change or 'dropped the reasoning, or changed the answer'}: "
             f"{shown[0]!r} became {shown[1]!r}{named}. Set the processor's `chat_template` to one that keeps them, or "
             "give prompts and completions as plain text",
             "template_changes",
@@ -165,7 +169,13 @@ def _text_after(before: str, full: str) -> str | None:
     if full.startswith(before):
         return full[len(before) :]
     stem = before.rstrip()
-    return full[len(stem) :].lstrip() if full.startswith(stem) else None
+    return _without_space_of(before, full[len(stem) :]) if full.startswith(stem) else None
+
+
+def _without_space_of(before: str, text: str) -> str:
+    """The text without the white space that a prompt ends with; where that is another one, without any at its start."""
+    space = before[len(before.rstrip()) :]
+    return text[len(space) :] if text.startswith(space) else text.lstrip()
 
 
 def _squeeze(text: str, format: ReasoningFormat) -> str:
