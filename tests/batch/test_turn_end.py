@@ -17,6 +17,8 @@ from balanced_thinking.models.tiny import build_tiny
 SAYS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}END{% endfor %}"
 SAYS += "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 
+SAID = "<think>a b</think><answer>red</answer>"
+
 
 def tokenizer_with(end: str, *tokens: str, special: bool = True, eos: str | None = "<|im_end|>") -> Any:
     tokenizer = copy.deepcopy(build_tiny("qwen2")[1])
@@ -40,6 +42,8 @@ CASES = {
                      "<end_of_turn>\n", "<end_of_turn>", True),
     "two tokens": ("<|end|>\n<|im_end|>", ("<|end|>",), "<|im_end|>", ("<|im_end|>",), "<|end|>\n<|im_end|>",
                    "<|end|>", True),
+    "the next turn's start in words": ("<|im_end|>\n<|im_start|>assistant\n", (), "<|im_end|>", ("<|im_end|>",),
+                                       "<|im_end|>", "<|im_end|>", False),
     "the next turn's start": ("<|user|>", ("<|user|>",), "<|im_end|>", ("<|im_end|>", "<|user|>"), "<|user|>",
                               "<|user|>", False),
     "none (LLaVA-1.5)": (" ", (), "<|im_end|>", ("<|im_end|>",), "<|im_end|>", "<|im_end|>", False),
@@ -88,6 +92,38 @@ def test_a_turn_without_any_end_is_refused() -> None:
     with pytest.raises(RowError, match=r"sample one: .*would not learn to stop") as refused:
         ScaleCollator(tokenizer)([row])
     assert refused.value.problem == "no_end_token"
+
+
+@pytest.mark.parametrize(
+    ("completion", "ends"),
+    [
+        (SAID, "<|im_end|>"),
+        (f"{SAID}<|im_end|>", "<|im_end|>"),
+        (f"{SAID}<|im_end|>\n", "<|im_end|>\n"),
+        (f"{SAID}<|im_end|> ", "<|im_end|> "),
+        (f"{SAID}<|endoftext|>", "<|endoftext|><|im_end|>"),  # another model's end
+        (f"{SAID}\n", "\n<|im_end|>"),
+    ],
+)
+def test_a_completion_of_plain_text_ends_once(completion: str, ends: str) -> None:
+    collator = ScaleCollator(tokenizer_with(""))
+    batch = collator([{"id": "one", "prompt": "which ?", "completion": completion}])
+    said = collator.tokenizer.decode(batch["input_ids"][0][batch["labels"][0] != -100])
+    assert said == SAID + ends
+
+
+@pytest.mark.parametrize("completion", [SAID.replace(" b", "<|im_end|>"), f"<|im_end|>{SAID}", f"{SAID}<|im_end|>" * 2])
+def test_a_completion_of_plain_text_has_no_end_before_its_end(completion: str) -> None:
+    with pytest.raises(RowError, match=r"sample one: the completion's text has the special token '<\|im_end\|>'"):
+        ScaleCollator(tokenizer_with(""))([{"id": "one", "prompt": "which ?", "completion": completion}])
+
+
+def test_a_tokenizer_without_any_token_for_padding_is_refused() -> None:
+    tokenizer = tokenizer_with("<|im_end|>\n", eos=None)
+    assert ScaleCollator(tokenizer).tokenizer.pad_token == "<|endoftext|>"
+    tokenizer.pad_token = None
+    with pytest.raises(ValueError, match="neither a pad_token nor an eos_token"):
+        ScaleCollator(tokenizer)
 
 
 def test_nothing_is_known_without_a_template_or_for_one_that_refuses() -> None:

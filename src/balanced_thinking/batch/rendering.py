@@ -19,6 +19,7 @@ from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 from balanced_thinking.models.templates import bound_chat_templates
 from balanced_thinking.segments import ReasoningFormat, find_opened, get_format
+from balanced_thinking.segments.scan import strip_space_and_turn_end
 
 bound_chat_templates()
 _SHOWN = 80  # characters of a text in a message
@@ -128,13 +129,17 @@ class RowRenderer:
         return self._fitter.fit_completion(turn, self._apply_template(row, messages, start_turn=False))
 
     def _join_texts(self, row: Mapping[str, Any]) -> RenderedRow:
-        """A row of plain texts stays as it is, except for the end token."""
-        eos = tokenizer_of(self.processor).eos_token
-        completion = row["completion"]
-        if eos is not None and not completion.endswith(eos):
-            completion += eos
+        """A row of plain texts stays as it is, except for the end token, which it has once.
+
+        Raises RowError for special tokens in the completion before its end.
+        """
+        eos, completion = tokenizer_of(self.processor).eos_token, row["completion"]
+        body = completion.rstrip()
+        ended = bool(eos) and body.endswith(eos)
+        written = {"role": "completion", "content": body[: -len(eos)] if ended else _without_end(body)}
+        self._refuse_special_tokens(row, [written])
         prompt = self.render_prompt(row)
-        return RenderedRow(prompt.text, completion, prompt.opened, eos)
+        return RenderedRow(prompt.text, completion if ended else completion + (eos or ""), prompt.opened, eos)
 
     def _messages(self, row: Mapping[str, Any], messages: Any) -> list[dict[str, Any]]:
         return template_messages(messages, len(row["images"]) if self._sees else None, row.get("id", "?"))
@@ -179,6 +184,11 @@ class RowRenderer:
                         "special_token",
                         f"{found.token} in the {where}'s text: {around}",
                     )
+
+
+def _without_end(text: str) -> str:
+    """The text without end tokens of any model, which the parser leaves out, too."""
+    return text[slice(*strip_space_and_turn_end(text, 0, len(text)))]
 
 
 def _texts_of(message: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from jinja2.exceptions import TemplateError
 
 from balanced_thinking.batch.messages import template_messages
 from balanced_thinking.batch.special_tokens import SpecialTokens
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 
@@ -27,7 +28,7 @@ class TurnEnd(NamedTuple):
     """How a completion ends.
 
     Attributes:
-        text: everything after the assistant's text, with an end token in it.
+        text: everything after the assistant's text, with an end token in it; without words after that token.
         before: the part of `text` before the end token.
         token: the end token; None where there is none.
         id: its id in the vocabulary.
@@ -77,11 +78,19 @@ class TurnEnds:
     def _find_end(self, written: str) -> TurnEnd:
         ids = self._tokenizer.convert_tokens_to_ids
         if (found := self._special.find_first(written)) is not None:
-            return TurnEnd(written, written[: found.start], found.token, ids(found.token))
+            end = found.start + len(found.token)
+            text = written[:end] if self._has_words(written[end:]) else written
+            return TurnEnd(text, written[: found.start], found.token, ids(found.token))
         eos = self._tokenizer.eos_token
         if eos is None:
             return TurnEnd(written, written, None, None)
         return TurnEnd(written.rstrip() + eos, written.rstrip(), eos, ids(eos), appended=True)
+
+    def _has_words(self, text: str) -> bool:
+        """Whether there is more than white space and special tokens: the start of a turn that nobody has taken."""
+        for token in self._special.tokens:
+            text = text.replace(token, "")
+        return bool(text.strip())
 
 
 def find_turn_end(processor: Any) -> TurnEnd | None:
@@ -122,9 +131,16 @@ def describe_added_stop(end: TurnEnd, tokenizer: Any) -> str:
 def ensure_pad_token(tokenizer: Any, token: str | None = None) -> Any:
     """The tokenizer with this token for padding; without one it keeps its own, else takes its end token, as in TRL.
 
-    Padding is masked and never a target. Raises ValueError for a token that the vocabulary does not have.
+    Padding is masked and never a target. Raises ValueError for a token that the vocabulary does not have, and where
+    there is none.
     """
     if token is not None and token not in tokenizer.get_vocab():
         raise ValueError(f"pad_token is {token!r}, which the tokenizer does not have; expected one of its tokens")
-    tokenizer.pad_token = token or tokenizer.pad_token or tokenizer.eos_token
+    chosen = token or tokenizer.pad_token or tokenizer.eos_token
+    if chosen is None:
+        raise RecipeError(
+            "the tokenizer has neither a pad_token nor an eos_token, so that samples of a batch cannot be padded; set "
+            "pad_token to one of its tokens, here or in its tokenizer_config.json"
+        )
+    tokenizer.pad_token = chosen
     return tokenizer
