@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 from pathlib import Path
@@ -10,11 +11,16 @@ from typing import Any
 
 import pytest
 from peft import LoraConfig, get_peft_model
+from transformers import ByT5Tokenizer
 
+from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.batch.completions import SlowTokenizerError
+from balanced_thinking.batch.row_check import RowChecker
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models.find import ModelNotFoundError, find_model_source
 from balanced_thinking.models.load import load_model, load_processor
 from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.models.vocabulary import VocabularyError, check_vocabulary
 from balanced_thinking.training.lora import make_lora_config
 from balanced_thinking.training.model_checks import hint_untrained_tags, load_training_processor
 from balanced_thinking.training.recipe import Recipe
@@ -197,3 +203,25 @@ def test_tags_that_the_chat_template_writes_are_no_news(caplog: pytest.LogCaptur
     loaded.processor.chat_template += "{# <reason></reason> #}"
     hint_untrained_tags(loaded, "gthinker", {})
     assert not caplog.records
+
+
+def test_a_tokenizer_without_offsets_is_refused_before_any_row() -> None:
+    tokenizer = ByT5Tokenizer()
+    collator = ScaleCollator(tokenizer)
+    with pytest.raises(SlowTokenizerError, match=r"is a ByT5Tokenizer, .* expected a fast one"):
+        RowChecker(collator)
+    with pytest.raises(SlowTokenizerError):
+        collator([{"id": "one", "prompt": "which ?", "completion": "<think>a</think><answer>b</answer>"}])
+    assert RowChecker(collator, completions=False)  # prompts have no segments
+
+
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "llava_next", "gemma3"])
+def test_a_model_that_takes_another_token_for_a_picture_is_refused(architecture: str) -> None:
+    model, processor = build_tiny(architecture)
+    check_vocabulary(model, processor, "it")
+    name = next(one for one in ("image_token_index", "image_token_id") if hasattr(model.config, one))
+    other = copy.copy(model)
+    other.config = copy.deepcopy(model.config)
+    setattr(other.config, name, 5)
+    with pytest.raises(VocabularyError, match=r"it: image_token_\w+ in config.json is 5 .* the processor writes <"):
+        check_vocabulary(other, processor, "it")

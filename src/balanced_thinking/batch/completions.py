@@ -10,11 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from balanced_thinking.batch.rendering import RenderedRow
+from balanced_thinking.config.errors import UsageError
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.segments import Parsed, ReasoningFormat, parse, token_segments
 from balanced_thinking.segments.closing import mark_closing_tokens
 from balanced_thinking.segments.parser import actual_format
 from balanced_thinking.segments.trim import OVERFLOW, SENTENCE_GAPS, WORD_GAPS, split_longest_think, trim_think
+
+
+class SlowTokenizerError(UsageError, ValueError):
+    """A tokenizer that gives no offsets."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,17 @@ class CompletionEncoder:
             )
         return parsed
 
+    def refuse_slow_tokenizer(self) -> None:
+        """Raises UsageError for a tokenizer without offsets: the segment of a token could not be told."""
+        if not self.tokenizer.is_fast:
+            raise SlowTokenizerError(
+                f"the tokenizer is a {type(self.tokenizer).__name__}, which does not say where in a text its tokens "
+                "are; expected a fast one: take the tokenizer.json of a checkpoint that has one, or convert this one"
+            )
+
     def tokenize_parsed(self, parsed: Parsed, end: str | None = None) -> Completion:
         """Ids and segments of a parsed completion; `end` is its end token."""
+        self.refuse_slow_tokenizer()
         encoded = self.tokenizer(parsed.text, add_special_tokens=False, return_offsets_mapping=True)
         offsets = encoded["offset_mapping"]
         closing = mark_closing_tokens(parsed, self.format, offsets, end) if self.marks_closing else []

@@ -71,6 +71,8 @@ class RowChecker:
     ) -> None:
         self.collator, self.completions, self.verify_images = collator, completions, verify_images
         self.count_all = count_all
+        if completions:
+            collator.completions.refuse_slow_tokenizer()
         backend = getattr(collator.tokenizer, "backend_tokenizer", None)
         # A token stands for at least one byte, unless a normalization writes characters out (NFKC, NFKD).
         collator.tokenizer("", add_special_tokens=False)  # ends the truncation that a tokenizer's file may ask for

@@ -42,6 +42,24 @@ def check_vocabulary(model: Any, processor: Any, path: str) -> None:
                 f"{path}: {name} in config.json is {number:,}, but the model's embedding has {rows:,} rows; expected "
                 "the id of the token that the processor writes for a picture"
             )
+    _refuse_other_picture_token(model.config, processor, path)
+
+
+def _refuse_other_picture_token(config: Any, processor: Any, path: str) -> None:
+    """Raises VocabularyError where the model takes another token for a picture than the processor writes."""
+    written = [number for number in getattr(processor, "image_token_ids", None) or () if number is not None]
+    for name in ("image_token_id", "image_token_index"):
+        number = getattr(config, name, None)
+        if written and isinstance(number, int) and number not in written:
+            tokens = list_some([f"{token} ({one})" for one in written if (token := _token(processor, one))], 4)
+            raise VocabularyError(
+                f"{path}: {name} in config.json is {number:,} ({_token(processor, number)}), but for a picture the "
+                f"processor writes {tokens}; expected the same token. Use the tokenizer that belongs to the weights"
+            )
+
+
+def _token(processor: Any, number: int) -> str:
+    return str(tokenizer_of(processor).convert_ids_to_tokens(number))
 
 
 def _is_of_a_modality(tokenizer: Any, number: int, token: str) -> bool:
