@@ -160,7 +160,8 @@ class RowRenderer:
 
     def _refuse_lost_pictures(self, row: Mapping[str, Any], prompt: str) -> None:
         """Raises RowError if a prompt has another number of places for pictures than the row has pictures."""
-        mark, pictures = getattr(self.processor, "image_token", None), len(row.get("images") or [])
+        mark = _find_picture_mark(self.processor, prompt) or getattr(self.processor, "image_token", None)
+        pictures = len(row.get("images") or [])
         if not self._sees or not isinstance(mark, str) or (places := prompt.count(mark)) == pictures:
             return
         own = isinstance(row["prompt"], str)
