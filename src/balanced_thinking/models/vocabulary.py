@@ -53,7 +53,7 @@ def _refuse_other_picture_token(config: Any, processor: Any, path: str) -> None:
         if written and isinstance(number, int) and number not in written:
             tokens = list_some([f"{token} ({one})" for one in written if (token := _token(processor, one))], 4)
             raise VocabularyError(
-                f"{path}: {name} in config.json is {number:,} ({_token(processor, number)}), but for a picture the "
+                f"{path}: {name} in config.json is {number:,} ({_token(processor, number)}), and for a picture the "
                 f"processor writes {tokens}; expected the same token. Use the tokenizer that belongs to the weights"
             )
 
