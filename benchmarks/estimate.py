@@ -23,6 +23,7 @@ Each is trained in full and with LoRA, with and without gradient checkpointing, 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import tempfile
@@ -95,6 +96,11 @@ def make_recipe(pair: dict[str, Any], folders: dict[str, str]) -> dict[str, Any]
         "disable_tqdm": True,
     }
     return recipe
+
+
+def digest(recipe: dict[str, Any]) -> str:
+    """Of a recipe, wherever its model is."""
+    return hashlib.sha256(yaml.safe_dump(recipe | {"model": ""}).encode()).hexdigest()[:16]
 
 
 class Clock(TrainerCallback):
@@ -200,7 +206,7 @@ def main() -> int:
         type=Path,
         nargs="+",
         default=[],
-        help="JSON of earlier runs on this machine, whose trainings are not repeated: only the estimates are new",
+        help="JSON of earlier runs on this machine; trainings by the same recipe are not repeated",
     )
     parser.add_argument("--recipe", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -219,8 +225,9 @@ def main() -> int:
             save_small(Path(folders["small"]))
         for name, pair in pairs:
             recipe = Path(work) / "recipe.yaml"
-            recipe.write_text(yaml.safe_dump(make_recipe(pair, folders)))
-            rows[name] = compare_pair(recipe, options.threads, known.get(name, {}))
+            recipe.write_text(yaml.safe_dump(made := make_recipe(pair, folders)))
+            same = known.get(name, {}).get("recipe") == digest(made)
+            rows[name] = compare_pair(recipe, options.threads, known[name] if same else {}) | {"recipe": digest(made)}
             print(f"{name}: {json.dumps(rows[name])}", file=sys.stderr)
             record(__file__, options, rows, pairs=len(pairs))
     print(table(rows))

@@ -81,9 +81,14 @@ PRINTED = (
     [
         (PARTS.replace("IS", "true"), "both", "", ""),
         (PARTS.replace("IS", "m is sameas messages[0]"), "plain", "", ""),
-        (PARTS.replace("IS", "false"), "plain", "template_changes", r"writes 0 places .* the row has 1 pictures"),
-        (PARTS.replace("IS", "loop.first"), "two", "template_changes", r"writes 0 places .* the row has 2 pictures"),
-        (PARTS.replace("IS", "m is sameas messages[-1]"), "both", "template_changes", r"writes 1 places .* 2 pictures"),
+        (PARTS.replace("IS", "false"), "plain", "template_changes", r"has 0 <\|image_pad\|> for the 1 pictures"),
+        (PARTS.replace("IS", "loop.first"), "two", "template_changes", r"has 0 <\|image_pad\|> for the 2 pictures"),
+        (
+            PARTS.replace("IS", "m is sameas messages[-1]"),
+            "both",
+            "template_changes",
+            r"has 1 <\|image_pad\|> for the 2 pictures",
+        ),
         (PRINTED.replace("CONTENT", "m.content"), "plain", "template_changes", "prints the list of parts instead of"),
         (PRINTED.replace("CONTENT", "m.content"), "system", "template_changes", "prints .* text of the system"),
         (PRINTED.replace("CONTENT", "m.content | tojson"), "talk", "template_changes", "prints the list of parts"),
@@ -105,11 +110,17 @@ def test_a_template_that_loses_a_picture_or_prints_parts_is_refused_in_training_
         assert refused.value.problem == problem
 
 
+@pytest.mark.parametrize("said", ['Reply as {"text": "red"}.', '[{"type": "text", "text": "red"}]'])
+def test_a_row_may_speak_of_parts(said: str, collator: ScaleCollator) -> None:
+    prompt = [{"role": "system", "content": said}, {"role": "user", "content": "red"}]
+    assert collator.collate_prompts([{"id": "one", "prompt": prompt, "images": []}])
+
+
 @pytest.mark.parametrize(("text", "pictures"), [("which ?", 1), ("<|image_pad|> which ?", 0), ("<|image_pad|>", 2)])
 def test_a_prompt_of_plain_text_has_a_place_for_each_picture(text: str, pictures: int, collator: ScaleCollator) -> None:
     row = {"id": "one", "prompt": text, "images": [Image.new("RGB", (56, 56))] * pictures}
     for run in (collator.collate_prompts, lambda rows: collator([{**rows[0], "completion": ANSWERED}])):
-        with pytest.raises(RowError, match=rf"sample one: the text writes .* the row has {pictures} pictures"):
+        with pytest.raises(RowError, match=rf"sample one: the text has .* for the {pictures} pictures of the row"):
             run([row])
     assert collator.collate_prompts([{**row, "prompt": "<|image_pad|>" * pictures}])
 

@@ -103,6 +103,7 @@ def test_a_turn_without_any_end_is_refused() -> None:
         (f"{SAID}<|im_end|> ", "<|im_end|> "),
         (f"{SAID}<|endoftext|>", "<|endoftext|><|im_end|>"),  # another model's end
         (f"{SAID}\n", "\n<|im_end|>"),
+        (f"{SAID}<|im_start|>", "<|im_start|><|im_end|>"),  # a special token that ends nothing
     ],
 )
 def test_a_completion_of_plain_text_ends_once(completion: str, ends: str) -> None:

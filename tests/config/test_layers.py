@@ -97,6 +97,8 @@ def test_a_run_keeps_the_merged_recipe_and_its_files(write: Write, tmp_path: Pat
         ("learning_rate", "1e-4", ""),  # as the run has it, in another spelling
         ("learning_rate", "1e-5", "training.learning_rate was 0.0001 and is"),
         ("seed", "7", "training.seed was not given and is 7"),
+        ("data_seed", "7", "training.data_seed was not given and is 7"),  # None by default, which others replace
+        ("neftune_noise_alpha", "5", "training.neftune_noise_alpha was not given and is 5"),
         ("per_device_eval_batch_size", "1", ""),  # the evaluation did not fit in memory
         ("ddp_timeout", "7200", ""),
     ],

@@ -384,7 +384,7 @@ def test_a_card_says_that_a_model_follows_scale_where_it_does(
 @pytest.mark.parametrize(
     ("adapter", "served"),
     [
-        ({"rank": 20}, "vllm serve owner/base --max-model-len 8192 --enable-lora --max-lora-rank 32"),
+        ({"rank": 32}, "vllm serve owner/base --max-model-len 8192 --enable-lora --max-lora-rank 32"),
         ({"sees": True}, "vllm serve owner/base --max-model-len 8192 --enable-tower-connector-lora --enable-lora"),
         ({"unserved": ["use_dora (vLLM refuses it)"]}, "vLLM does not serve this adapter as it was trained: use_dora"),
     ],

@@ -225,3 +225,5 @@ def test_a_model_that_takes_another_token_for_a_picture_is_refused(architecture:
     setattr(other.config, name, 5)
     with pytest.raises(VocabularyError, match=r"it: image_token_\w+ in config.json is 5 .* the processor writes <"):
         check_vocabulary(other, processor, "it")
+    processor.img_patch_token = processor.tokenizer.convert_ids_to_tokens(5)  # as Llama 4 names it
+    check_vocabulary(other, processor, "it")

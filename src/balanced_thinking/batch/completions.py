@@ -87,11 +87,11 @@ class CompletionEncoder:
         return parsed
 
     def refuse_slow_tokenizer(self) -> None:
-        """Raises UsageError for a tokenizer without offsets: the segment of a token could not be told."""
+        """Raises UsageError for a tokenizer without offsets: nobody could say which segment a token is in."""
         if not self.tokenizer.is_fast:
             raise SlowTokenizerError(
                 f"the tokenizer is a {type(self.tokenizer).__name__}, which does not say where in a text its tokens "
-                "are; expected a fast one: take the tokenizer.json of a checkpoint that has one, or convert this one"
+                "are; expected a fast one: use a checkpoint with a tokenizer.json, or convert this tokenizer"
             )
 
     def tokenize_parsed(self, parsed: Parsed, end: str | None = None) -> Completion:

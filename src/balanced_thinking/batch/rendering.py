@@ -8,7 +8,7 @@ with the generation prompt, the completion is fitted to it; where that changes w
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from balanced_thinking.batch.messages import merge_reasoning, separate_reasoning, template_messages
@@ -19,11 +19,11 @@ from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 from balanced_thinking.models.templates import bound_chat_templates
 from balanced_thinking.segments import ReasoningFormat, find_opened, get_format
-from balanced_thinking.segments.scan import strip_space_and_turn_end
+from balanced_thinking.segments.scan import END_OF_TURN, strip_space_and_turn_end
 
 bound_chat_templates()
 _SHOWN = 80  # characters of a text in a message
-_PRINTED_PART = re.compile(r"""['"]text['"]: ?['"]\s*\Z""")  # before a text: its part as Python or JSON writes it
+_PART_KEYS = re.compile(r"""['"]type['"]: ?['"](?:text|image)['"]""")  # of a part as Python or JSON writes it
 
 
 class RenderedPrompt(NamedTuple):
@@ -131,13 +131,13 @@ class RowRenderer:
     def _join_texts(self, row: Mapping[str, Any]) -> RenderedRow:
         """A row of plain texts stays as it is, except for the end token, which it has once.
 
-        Raises RowError for special tokens in the completion before its end.
+        Raises RowError for an end of the turn in the completion before its end.
         """
-        eos, completion = tokenizer_of(self.processor).eos_token, row["completion"]
-        body = completion.rstrip()
+        tokenizer, completion = tokenizer_of(self.processor), row["completion"]
+        eos, body = tokenizer.eos_token, completion.rstrip()
         ended = bool(eos) and body.endswith(eos)
         written = {"role": "completion", "content": body[: -len(eos)] if ended else _without_end(body)}
-        self._refuse_special_tokens(row, [written])
+        self._refuse_special_tokens(row, [written], {*END_OF_TURN, eos, tokenizer.pad_token})
         prompt = self.render_prompt(row)
         return RenderedRow(prompt.text, completion if ended else completion + (eos or ""), prompt.opened, eos)
 
@@ -165,18 +165,23 @@ class RowRenderer:
         if not self._sees or not isinstance(mark, str) or (places := prompt.count(mark)) == pictures:
             return
         own = isinstance(row["prompt"], str)
+        if own and not places and not getattr(self.processor, "chat_template", None):
+            return  # processors without a template, such as PaliGemma's, put pictures first by themselves
         writer, problem = ("the text", "image_count") if own else ("the chat template", "template_changes")
         raise RowError(
-            f"sample {row.get('id', '?')}: {writer} writes {places} places for a picture ({mark!r}) into the prompt, "
-            f"but the row has {pictures} pictures; expected one for each. Change the row, or set another chat template",
+            f"sample {row.get('id', '?')}: {writer} has {places} {mark} for the {pictures} pictures of the row; "
+            f"expected one for each. Change the row{'' if own else ', or set another chat template'}",
             problem,
             f"{pictures} pictures and {places} {mark} in the prompt",
         )
 
-    def _refuse_special_tokens(self, row: Mapping[str, Any], messages: list[dict[str, Any]]) -> None:
+    def _refuse_special_tokens(
+        self, row: Mapping[str, Any], messages: list[dict[str, Any]], among: Collection[str | None] | None = None
+    ) -> None:
         for message in messages:
             for text in _texts_of(message):
-                if (found := self._special.find_first(text)) is not None:
+                tokens = self._special.find_all(text)
+                if (found := next((one for one in tokens if among is None or one.token in among), None)) is not None:
                     where, around = message.get("role"), text[max(0, found.start - 20) : found.start + 40]
                     raise RowError(
                         f"sample {row.get('id', '?')}: the {where}'s text has the special token {found.token!r} "
@@ -217,11 +222,9 @@ def _find_picture_mark(processor: Any, prompt: str) -> str | None:
 
 def _refuse_printed_parts(row: Mapping[str, Any], messages: list[dict[str, Any]], prompt: str) -> None:
     """Raises RowError if the template expects a text as the content, and so wrote a list of parts as Python does."""
-    for message in messages:
-        for text in map(str.strip, _texts_of(message)):
-            start = prompt.find(text)
-            if _PRINTED_PART.search(prompt, max(0, start - _SHOWN), max(0, start)):
-                raise _template_changes_error(row, "prints the list of parts instead of text", message, text)
+    texts = [(message, text) for message in messages for text in _texts_of(message)]
+    if texts and _PART_KEYS.search(prompt) and not any(_PART_KEYS.search(text) for _, text in texts):
+        raise _template_changes_error(row, "prints the list of parts instead of text", *texts[0])
 
 
 def _refuse_lost_texts(row: Mapping[str, Any], messages: list[dict[str, Any]], prompt: str, mark: str | None) -> None:

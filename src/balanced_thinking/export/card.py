@@ -14,7 +14,6 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from balanced_thinking.export.facts import TO_FILL_IN, Facts, Result
-from balanced_thinking.models.adapters import SERVED_RANKS
 from balanced_thinking.models.quantization import QUANTIZATION_FILE
 from balanced_thinking.segments import get_format, render
 
@@ -40,7 +39,8 @@ class CardModel:
         dtype: of the weights. parameters: their number.
         pictures: whether it takes pictures.
         stops: the tokens at which it stops. left_out: what the base's own generation configuration had in addition.
-        adapter_base: what the adapter names as its base; None for complete weights. rank: of the adapter.
+        adapter_base: what the adapter names as its base; None for complete weights. rank: the least that vLLM's
+            --max-lora-rank can be.
         quantized: whether that base was quantized in training. sees: whether the adapter is on the vision tower, too.
         unserved: why vLLM does not serve the adapter.
     """
@@ -169,12 +169,11 @@ def _write_snippet(model: CardModel) -> str:
 def _write_serve_command(model: CardModel) -> str:
     if model.adapter_base is None:
         return f"vllm serve {quote(model.name)} --max-model-len 8192"
-    rank = next((one for one in SERVED_RANKS if one >= model.rank), model.rank)
     further = "--quantization bitsandbytes " if model.quantized else ""
     further += "--enable-tower-connector-lora " if model.sees else ""
     return (
-        f"vllm serve {quote(model.adapter_base)} --max-model-len 8192 {further}--enable-lora --max-lora-rank {rank} "
-        f"--lora-modules {quote(f'{model.name}={model.name}')}"
+        f"vllm serve {quote(model.adapter_base)} --max-model-len 8192 {further}--enable-lora "
+        f"--max-lora-rank {model.rank} --lora-modules {quote(f'{model.name}={model.name}')}"
     )
 
 

@@ -26,7 +26,7 @@ from balanced_thinking.export.write import (
     write_adapter,
     write_complete,
 )
-from balanced_thinking.models.adapters import picture_half_keys, unserved_settings
+from balanced_thinking.models.adapters import picture_half_keys, served_rank, unserved_settings
 from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.find import adapter_base_name, find_model_source, read_json_mapping
 from balanced_thinking.models.load import LoadedModel, checkpoint_dtype, load_model, load_processor
@@ -197,7 +197,6 @@ def _describe_model(
 ) -> CardModel:
     tokenizer = tokenizer_of(loaded.processor)
     stops = read_json_mapping(out / "generation_config.json")["eos_token_id"]
-    rank = read_json_mapping(out / "adapter_config.json").get("r", 16) if base is not None else 16
     return CardModel(
         name=options.push or out.resolve().name,
         dtype=dtype_name(loaded.model.dtype),
@@ -207,7 +206,7 @@ def _describe_model(
         left_out=left_out,
         adapter_base=base,
         quantized=read_base_quantization(out) is not None,
-        rank=rank,
+        rank=served_rank(str(out)) if base is not None else 0,
         sees=bool(picture_half_keys(str(out))),
         unserved=unserved_settings(str(out)),
         licence=options.licence,

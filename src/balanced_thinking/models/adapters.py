@@ -68,6 +68,12 @@ def unserved_settings(folder: str) -> list[str]:
     return found
 
 
+def served_rank(folder: str) -> int:
+    """The least that vLLM's --max-lora-rank can be for an adapter."""
+    rank = read_json_mapping(Path(folder) / _CONFIG).get("r")
+    return next((one for one in SERVED_RANKS if isinstance(rank, int) and one >= rank), SERVED_RANKS[-1])
+
+
 def refuse_served_base(folder: str, served_model: str) -> None:
     """Raises RecipeError where a server's model `served_model` is the base of the adapter in `folder`: the base would
     answer in its place."""
@@ -78,7 +84,8 @@ def refuse_served_base(folder: str, served_model: str) -> None:
     if expand_home(served_model).resolve() in [expand_home(name).resolve() for name in names]:
         raise RecipeError(
             f"the server's model {served_model} is the base of the adapter {folder}, which would not answer: start the "
-            f"server with --enable-lora --lora-modules mine={folder}, and give --served-model mine"
+            f"server with --enable-lora --max-lora-rank {served_rank(folder)} --lora-modules mine={folder}, and give "
+            "--served-model mine"
         )
 
 

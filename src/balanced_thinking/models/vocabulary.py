@@ -48,6 +48,8 @@ def check_vocabulary(model: Any, processor: Any, path: str) -> None:
 def _refuse_other_picture_token(config: Any, processor: Any, path: str) -> None:
     """Raises VocabularyError where the model takes another token for a picture than the processor writes."""
     written = [number for number in getattr(processor, "image_token_ids", None) or () if number is not None]
+    if written and isinstance(patch := getattr(processor, "img_patch_token", None), str):  # Llama 4 writes these
+        written.append(tokenizer_of(processor).convert_tokens_to_ids(patch))
     for name in ("image_token_id", "image_token_index"):
         number = getattr(config, name, None)
         if written and isinstance(number, int) and number not in written:

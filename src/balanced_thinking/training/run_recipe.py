@@ -57,14 +57,16 @@ def _name_data_alike(own: Recipe, recipe: Recipe, run: Path, *, stated: bool) ->
 def _stated_defaults(own: Recipe, recipe: Recipe) -> set[str]:
     """Training arguments that one of the recipes leaves out, and the other gives their default.
 
-    Those of the weights are not among them: recipes fill them in, and their defaults have changed.
+    Those of the weights are not among them: recipes fill them in, and their defaults have changed. Nor are those that
+    are None by default: what that stands for depends on others.
     """
     from balanced_thinking.training.stages import STAGE_CLASSES  # imports TRL
 
-    defaults = {one.name: one.default for one in fields(STAGE_CLASSES[recipe.stage].config)}
-    names = (own.training.keys() | recipe.training.keys()).difference(WEIGHTING_OPTIONS)
+    known = fields(STAGE_CLASSES[recipe.stage].config)
+    defaults = {one.name: one.default for one in known if one.default is not None}
+    names = defaults.keys() - set(WEIGHTING_OPTIONS)
     pairs = {name: (own.training.get(name), recipe.training.get(name)) for name in names}
-    return {f"training.{name}" for name, pair in pairs.items() if None in pair and defaults.get(name) in pair}
+    return {f"training.{name}" for name, pair in pairs.items() if None in pair and defaults[name] in pair}
 
 
 def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[str, str]]) -> Recipe:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,24 @@ def test_drawings_say_where_they_end_and_what_they_left_out(study: Path) -> None
     assert "currentColor" in loss.svg
     assert "style=" not in loss.svg
     assert "1 values were not finite" in drawings["Loss on the reasoning"].alternative
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1.0, 1e6])
+@pytest.mark.parametrize("last", [3, 1000, 20_000, 1_000_000])
+def test_labels_of_curves_are_inside_the_drawing(tmp_path: Path, scale: float, last: int) -> None:
+    write_run(tmp_path / "sft/seed-0", [True])
+    rows = [{"step": last * i // 20, "think_nll": scale * (i + 1) ** 2} for i in range(21)]
+    (tmp_path / "sft/seed-0/metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (drawing,) = draw_curves(load_runs(tmp_path), ("sft",))
+    root = ET.fromstring(drawing.svg)
+    width, height = (float(size) for size in root.attrib["viewBox"].split()[2:])
+    for text in root.iter("{http://www.w3.org/2000/svg}text"):
+        x, y, long = float(text.attrib["x"]), float(text.attrib["y"]), 6.2 * len(text.text or "")
+        before = {"middle": long / 2, "end": long}.get(text.attrib.get("text-anchor", "start"), 0.0)
+        if "-90" not in text.attrib["transform"]:
+            assert x - before >= 0, text.text
+            assert x - before + long <= width + 1, text.text
+        assert 8 <= y <= height - 2, text.text
 
 
 @pytest.mark.parametrize("n", [1, 5, 40, 300])

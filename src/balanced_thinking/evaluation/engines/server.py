@@ -87,6 +87,7 @@ class ServerEngine(Engine):
         self._open: set[Deadline] = set()  # of the requests that wait for their answers
         self._without_content: list[bool] = []  # for each answer so far
         self._named: set[str] = set()  # of what is warned of once
+        self._naming = threading.Lock()
         self.served_model = served_model or self._only_listed_model()
 
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
@@ -125,8 +126,10 @@ class ServerEngine(Engine):
                 )
 
     def _warn_once(self, about: str, text: str) -> None:
-        if about not in self._named:
+        with self._naming:
+            known = about in self._named
             self._named.add(about)
+        if not known:
             logger.warning("%s %s", self.base_url, text)
 
     def abort(self) -> None:
@@ -167,9 +170,11 @@ class ServerEngine(Engine):
         return WithheldCompletion(ids, finish.withheld, found.said) if finish.withheld else ids
 
     def _name_other_model(self, answering: Any) -> None:
-        if isinstance(answering, str) and answering not in ("", self.served_model):
-            name = answering[:_LONGEST_NAME]
-            self._warn_once("model", f"was asked for {self.served_model}, but {name} answers; check --served-model")
+        """Warns of it once; a name with a date or a version behind it is what an alias stands for."""
+        if not isinstance(answering, str) or not answering or answering.startswith(self.served_model):
+            return
+        name = answering[:_LONGEST_NAME]
+        self._warn_once("model", f"was asked for {self.served_model}, but {name} answers; check --served-model")
 
     def _only_listed_model(self) -> str:
         listed = self._request("/models")

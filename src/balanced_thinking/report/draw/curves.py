@@ -110,7 +110,8 @@ def _make_room_for_labels(figure: Figure, axes: Axes) -> None:
     labels = axes.yaxis.get_major_formatter().format_ticks(list(axes.get_yticks()))
     left = _PAD + _CHARACTER * max(map(len, labels)) + (_LINE if axes.get_ylabel() else 0)
     wide, high = (72 * inches for inches in INCHES)
-    figure.subplots_adjust(left=left / wide, right=1 - _PAD / wide, bottom=2.2 * _LINE / high, top=1 - _PAD / high)
+    right = _PAD + _CHARACTER / 2 * len(f"{axes.dataLim.x1:.0f}")  # a half of the last step's label
+    figure.subplots_adjust(left=left / wide, right=1 - right / wide, bottom=2.2 * _LINE / high, top=1 - _LINE / high)
 
 
 def _plot_curve(axes: Axes, curve: Curve, points: int) -> None:
