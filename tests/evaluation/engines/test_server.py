@@ -254,13 +254,16 @@ def test_a_busy_server_is_asked_again(status: int, stub: Any) -> None:
     assert not stub.fail
 
 
-@pytest.mark.parametrize(("name", "times"), [("other", 1), ("tiny", 0), ("tiny-2024-08-06", 0), ("", 0), (None, 0)])
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [("other", 1), ("tiny-mini", 1), ("tiny", 0), ("tiny-2024-08-06", 0), ("tiny-latest", 0), ("", 0), (None, 0)],
+)
 def test_another_model_that_answers_is_named_once(
     name: str | None, times: int, stub: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     stub.extra = {"model": name}
     engine_of(stub).complete([Example(str(n), "which ?", (), None, "red") for n in range(3)])
-    assert caplog.text.count("was asked for tiny, but other answers; check --served-model") == times
+    assert caplog.text.count(f"was asked for tiny, but {name} answers; check --served-model") == times
     assert caplog.text.count("was asked for") == times
 
 

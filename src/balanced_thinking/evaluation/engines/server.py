@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import re
 import threading
 import urllib.parse
 import urllib.request
@@ -54,6 +55,7 @@ _SILENT_SECONDS = 5.0  # of a pause
 # Of an answer, in all: a completion takes a few bytes a token.
 _MOST_BYTES, _MOST_BYTES_PER_TOKEN = 4 << 20, 256
 _SHOWN_MODELS, _LONGEST_NAME = 10, 200
+_DATE = re.compile(r"[-@:](?:\d{4}-?\d\d-?\d\d|\d{4}|latest)\Z")  # of a version, behind a model's name
 
 
 class ServerEngine(Engine):
@@ -170,8 +172,12 @@ class ServerEngine(Engine):
         return WithheldCompletion(ids, finish.withheld, found.said) if finish.withheld else ids
 
     def _name_other_model(self, answering: Any) -> None:
-        """Warns of it once; a name with a date or a version behind it is what an alias stands for."""
-        if not isinstance(answering, str) or not answering or answering.startswith(self.served_model):
+        """Warns of it once; the same name with a date behind it is what an alias stands for."""
+        if (
+            not isinstance(answering, str)
+            or not answering
+            or _DATE.sub("", answering) == _DATE.sub("", self.served_model)
+        ):
             return
         name = answering[:_LONGEST_NAME]
         self._warn_once("model", f"was asked for {self.served_model}, but {name} answers; check --served-model")
