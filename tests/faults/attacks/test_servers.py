@@ -181,7 +181,7 @@ def test_a_server_that_cannot_be_used_is_one_sentence(
         ("-5", 0, 0),
         ("nan", 0, 0),
         ("Fri, 31 Dec 1999 23:59:59 GMT", 0, 0),
-        (format_datetime(datetime.now(UTC) + timedelta(days=1)), 1, 86_400),
+        pytest.param(format_datetime(datetime.now(UTC) + timedelta(days=1)), 1, 86_400, id="tomorrow"),
     ],
 )
 def test_how_long_a_server_asks_to_wait(value: str, low: float, high: float) -> None:
