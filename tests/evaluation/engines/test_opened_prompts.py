@@ -101,7 +101,7 @@ def server() -> Iterator[Server]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
+        threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
         found.address = f"http://127.0.0.1:{http.server_address[1]}/v1"
         yield found
         http.shutdown()

@@ -82,7 +82,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
 
     monkeypatch.setattr(server, "_FIRST_PAUSE_SECONDS", 0.01)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
+        threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
         found.address = f"http://127.0.0.1:{http.server_address[1]}/v1"  # type: ignore[attr-defined]
         yield found
         http.shutdown()
