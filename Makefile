@@ -1,8 +1,9 @@
 # Each target sets up what it needs; the environment is .venv. `make setup` again does nothing.
 PYTHON ?= python3
 BIN := .venv/bin
-# Data-loader workers and tests share few cores: threads that spin against each other slow everything down.
-TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+# Data-loader workers and tests share few cores: threads that spin against each other slow everything down. Python keeps
+# what it has compiled, also where the machine says otherwise: every worker and command would compile it anew.
+TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=
 
 .PHONY: setup demo test test-long test-chat test-families test-recipes test-export test-vllm test-ray test-loops test-newest test-ranks faults fuzz bench bench-gpu gpu-bundle figures lint sbom audit docs format clean
 

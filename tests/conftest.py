@@ -24,7 +24,6 @@ from tests.skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background job, and its children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a hub
 # Rows that one test has read are of no use to the user of this machine.
 os.environ["BALANCED_THINKING_CACHE"] = _store = tempfile.mkdtemp(prefix="balanced-thinking-tests-")
 atexit.register(shutil.rmtree, _store, ignore_errors=True)

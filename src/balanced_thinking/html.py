@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import cache
 from importlib.resources import files
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -14,8 +15,10 @@ def read_asset(package: str, name: str) -> str:
     return (files(package) / name).read_text(encoding="utf-8")
 
 
+@cache
 def template_environment(package: str) -> Environment:
-    """Jinja environment for a package's templates: every value is escaped, a missing value is an error."""
+    """Jinja environment for a package's templates: every value is escaped, a missing value is an error. It
+    keeps the templates that it has compiled."""
     return Environment(
         loader=FunctionLoader(lambda name: read_asset(package, name)),
         autoescape=True,
