@@ -46,7 +46,8 @@ def page(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[k
     if program is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the PATH; install chromium to run these tests")
     flags = (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    with keyboard.opened(program, flags, served.address, DOMAINS) as found:
+    with keyboard.started(program, flags) as found:
+        found.open(served.address, DOMAINS)
         wait_for(found, "document.querySelector('#question textarea') !== null")
         yield found
 

@@ -209,7 +209,7 @@ def test_real_data_trains_with_each_architecture_and_both_segments_fall(
     monkeypatch.setenv("BALANCED_THINKING_DATA", str(real_data))
     recipe, run = f"recipes/puzzlevqa/{architecture}.yaml", tmp_path / "run"
     monkeypatch.chdir(REPOSITORY)
-    steps = ["--max_steps", "16", "--logging_steps", "1", "--limit", "60"]
+    steps = ["--max_steps", "10", "--logging_steps", "1", "--limit", "40"]
     assert main(["sft", "--config", recipe, *steps, "--out", str(run)]) == 0
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for name in ("think_nll", "answer_nll"):

@@ -22,6 +22,7 @@ from balanced_thinking.training.head import FullPrecisionLoss, attach_weighted_h
 # What a model may do with its head: share the embedding's weight or keep its own, with the last norm beside it or not.
 SHARDED = ("llava_next", "qwen2_5_vl", "gemma3", "qwen2", "qwen2-untied")
 MESHES = {"sharded": (1, 2), "replicated": (2, 1)}
+RUNS = [*((case, "sharded") for case in SHARDED), *((case, "replicated") for case in ("gemma3", "qwen2-untied"))]
 NORM = 0.7
 _AXES = ("dp_replicate", "dp_shard")
 
@@ -92,7 +93,7 @@ def main(folder: Path) -> None:
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     low = in_low_precision()
-    found = {f"{case}/{name}": gradients(case, rank, mesh) for case in SHARDED for name, mesh in MESHES.items()}
+    found = {f"{case}/{mesh}": gradients(case, rank, MESHES[mesh]) for case, mesh in RUNS}
     found["matched"] = gradients("gemma3", rank, MESHES["sharded"], norm=NORM)
     if rank == 0:
         torch.save(low, folder / "low.pt")

@@ -37,7 +37,8 @@ class Page:
         self.events: list[dict[str, Any]] = []
 
     def open(self, address: str, domains: Sequence[str] = ()) -> None:
-        """Load an address. `domains` of the protocol report their events from the beginning."""
+        """Load an address, in a page of its own. `domains` of the protocol report their events from the beginning."""
+        self._session, self.events = {}, []
         target = self.call("Target.createTarget", url="about:blank" if domains else address)["targetId"]
         self._session = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
         for domain in domains:
@@ -81,8 +82,8 @@ class Page:
 
 
 @contextmanager
-def opened(browser: str, flags: Sequence[str], address: str, domains: Sequence[str] = ()) -> Iterator[Page]:
-    """The page at an address, until the end of the block; `domains` as for `Page.open`."""
+def started(browser: str, flags: Sequence[str]) -> Iterator[Page]:
+    """A browser until the end of the block, which has yet to open an address."""
     (to_read, commands), (answers, to_write) = os.pipe(), os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-c", LAUNCH, str(to_read), str(to_write), browser, *flags, "--remote-debugging-pipe"],
@@ -92,9 +93,7 @@ def opened(browser: str, flags: Sequence[str], address: str, domains: Sequence[s
     )
     os.close(to_read), os.close(to_write)
     try:
-        page = Page(commands, answers)
-        page.open(address, domains)
-        yield page
+        yield Page(commands, answers)
     finally:
         process.terminate()
         process.wait(TIMEOUT_SECONDS)

@@ -38,9 +38,7 @@ def write_run(
     facts = {"arm": folder.parent.name, "finished": "2026-11-24T03:40:00Z", "train_seconds": 120.0}
     (folder / "provenance.json").write_text(json.dumps(facts | provenance))
     write_config(folder, "scale")
-    write_metrics(
-        folder, [{"step": s, "think_nll": 2.0, "answer_nll": 3.0 - s / 10, "grad_norm": 1.0} for s in range(STEPS)]
-    )
+    write_metrics(folder, [{"step": s, "answer_nll": 3.0 - s / 10} for s in range(STEPS)])
     return folder
 
 

@@ -57,10 +57,15 @@ def test_one_setting_and_several_have_their_parts_in_one_order(runs: Path, repor
         assert tuple(part for part in parts if part in ORDER) == ORDER[1:8]
 
 
-def test_one_order_of_arms_colours_all_settings(runs: Path, tmp_path: Path) -> None:
+def test_one_order_of_arms_colours_all_settings_and_a_run_beside_them_is_a_note(
+    runs: Path, report: Report, tmp_path: Path
+) -> None:
+    assert not report.notes
     shutil.copytree(runs, tmp_path / "runs")
     shutil.rmtree(tmp_path / "runs/ratio-10/sft")
+    write_run(tmp_path / "runs/base", [True, False])
     report = load_report(tmp_path / "runs")
+    assert report.notes == ("not shown, because they are beside the settings and not inside one: base",)
     assert report.arms == ("sft", "scale-sft", "sft+grpo", "scale-sft+grpo")
     assert report.sections[0].tables.arms == report.arms[1:]
     assert any("ratio-10: contrasts of the study without runs of both arms" in note for note in report.all_notes)
@@ -73,12 +78,3 @@ def test_a_run_beside_its_seeds_is_a_note(tmp_path: Path) -> None:
         f"{tmp_path / 'sft'} is itself a run. It is not shown, because it contains seeds: "
         "move it to a folder of its own"
     ]
-
-
-def test_runs_beside_the_settings_are_a_note(runs: Path, report: Report, tmp_path: Path) -> None:
-    shutil.copytree(runs, tmp_path / "runs")
-    assert not report.notes
-    write_run(tmp_path / "runs/base", [True, False])
-    assert load_report(tmp_path / "runs").notes == (
-        "not shown, because they are beside the settings and not inside one: base",
-    )

@@ -28,7 +28,7 @@ from balanced_thinking.training.preflight import Preflight, check_rows
 from tests.cli.tiny_commands import STEPS, exit_code
 from tests.planted_faults import FAULTS, good_row, write_planted
 
-ROWS = 2000
+ROWS = 1000
 MODEL = ["--model", "tiny:qwen2_5_vl"]
 
 

@@ -22,7 +22,8 @@ from balanced_thinking.data.world.wordings import PARAPHRASES, WORDINGS
 from balanced_thinking.models.tokenizer import make_tokenizer
 from tests.data.world import solver
 
-PER_SPLIT = 75 * len(FAMILIES)
+EACH = 40  # examples of a family in a split
+PER_SPLIT = EACH * len(FAMILIES)
 TEXT_STYLES = {"reasoning": "think", "describe": "answer", "remark": "answer"}
 BOARD = "large red circle|small red square|-|small blue circle|green 7|-|-|-|large blue triangle"
 ODD = "large red circle|small red cross|small blue cross|-|-|-|-|-|-"
@@ -84,7 +85,7 @@ def test_the_solver_agrees_with_every_answer(split: str, style: str, request: py
         assert solver.solve(_image(example), example.question) == example.answer, (example.question, example.meta)
         solved[example.meta["family"]] += 1
     assert solved.keys() == FAMILIES.keys()
-    assert min(solved.values()) >= 75
+    assert min(solved.values()) >= EACH
 
 
 @pytest.mark.parametrize("split", SPLITS)

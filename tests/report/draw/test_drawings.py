@@ -25,14 +25,14 @@ def test_a_number_that_no_float_holds_is_left_out(study: Path) -> None:
 
 def test_drawings_say_where_they_end_and_what_they_left_out(study: Path) -> None:
     with (study / "sft/seed-0/metrics.jsonl").open("a") as file:
-        file.write('{"step": 20, "think_nll": NaN}\n')
+        file.write('{"step": 20, "answer_nll": NaN}\n')
     drawings = {drawing.title: drawing for drawing in draw_curves(load_runs(study), ("sft", "scale-sft"))}
     loss = drawings["Loss on the answer"]
     assert "sft from 2.95 to 1.15 at step 19" in loss.alternative  # the running mean of the two values at each end
     assert 'role="img"' in loss.svg
     assert "currentColor" in loss.svg
     assert "style=" not in loss.svg
-    assert "1 values were not finite" in drawings["Loss on the reasoning"].alternative
+    assert "1 values were not finite" in loss.alternative
 
 
 @pytest.mark.parametrize("scale", [1e-7, 1.0, 1e6])
