@@ -254,6 +254,60 @@ def test_a_busy_server_is_asked_again(status: int, stub: Any) -> None:
     assert not stub.fail
 
 
+REFUSALS = [
+    # (status, what the server says, fields that it is not asked again with, those that it is asked with instead)
+    (400, "Unrecognized request argument supplied: skip_special_tokens", {"skip_special_tokens"}, set()),
+    (
+        400,
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+        {"max_tokens"},
+        {"max_completion_tokens"},
+    ),
+    (
+        422,
+        {"detail": [{"loc": ["body", "repetition_penalty"], "msg": "Extra inputs are not permitted", "input": 1.0}]},
+        {"repetition_penalty"},
+        set(),
+    ),
+]
+
+
+@pytest.mark.parametrize(("status", "said", "without", "instead"), REFUSALS)
+def test_what_a_server_does_not_take_is_left_out_and_named_once(
+    status: int, said: Any, without: set[str], instead: set[str], stub: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, usual = engine_of(stub), stub.answer
+
+    def refuse(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        return (status, said) if without & body.keys() else usual(path, body)
+
+    stub.answer = refuse
+    for number in range(2):
+        assert engine.complete([Example(str(number), "which ?", (), None, "red")])
+    assert len(stub.asked) == 2
+    everything = {"model", "messages", "temperature", "repetition_penalty", "max_tokens", "stream"}
+    everything |= {"skip_special_tokens"}
+    assert all(body.keys() - {"stop_token_ids"} == everything - without | instead for body in stub.asked)
+    (name,) = without
+    assert [name in one.message for one in caplog.records] == [True]
+
+
+def test_a_field_that_a_refusal_repeats_is_not_what_is_wrong(stub: Any) -> None:
+    engine = engine_of(stub)
+    repeated = {"loc": ["body", "model"], "msg": "no such model", "input": {"skip_special_tokens": False}}
+    stub.fail = [(422, json.dumps({"detail": [repeated]}))]
+    with pytest.raises(ConnectionError, match="answered 422"):
+        engine.complete([Example("one", "which ?", (), None, "red")])
+
+
+def test_fields_can_be_refused_one_after_another(stub: Any) -> None:
+    engine = engine_of(stub)
+    names = ("skip_special_tokens", "repetition_penalty")
+    stub.fail = [(400, f"unknown field {name}") for name in names]
+    engine.complete([Example("one", "which ?", (), None, "red")])
+    assert not {*names} & stub.asked[0].keys()
+
+
 @pytest.mark.parametrize(
     ("name", "times"),
     [("other", 1), ("tiny-mini", 1), ("tiny", 0), ("tiny-2024-08-06", 0), ("tiny-latest", 0), ("", 0), (None, 0)],

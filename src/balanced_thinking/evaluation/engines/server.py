@@ -33,6 +33,7 @@ from balanced_thinking.evaluation.engines.chat_answer import (
     shorten_json,
 )
 from balanced_thinking.evaluation.engines.engine import Engine
+from balanced_thinking.evaluation.engines.request_fields import RequestFields
 from balanced_thinking.html import data_uri
 from balanced_thinking.scoring.completion import WithheldCompletion
 from balanced_thinking.segments import ReasoningFormat
@@ -59,15 +60,13 @@ _DATE = re.compile(r"[-@:](?:\d{4}-?\d\d-?\d\d|\d{4}|latest)\Z")  # of a version
 
 
 class ServerEngine(Engine):
-    """A model behind an OpenAI-compatible server.
+    """A model behind an OpenAI-compatible server, with a key from the environment, `OPENAI_API_KEY`.
 
     Args:
         base_url: of the API with its version, such as `http://localhost:8000/v1`.
         processor: of the model that is served, or its tokenizer.
         served_model: the model's name there; default: the only one that the server lists.
         timeout_seconds: for one answer.
-
-    A key is taken from the environment, `OPENAI_API_KEY`.
     """
 
     name = "server"
@@ -88,6 +87,7 @@ class ServerEngine(Engine):
         self._stop = threading.Event()
         self._open: set[Deadline] = set()  # of the requests that wait for their answers
         self._without_content: list[bool] = []  # for each answer so far
+        self._fields = RequestFields()
         self._named: set[str] = set()  # of what is warned of once
         self._naming = threading.Lock()
         self.served_model = served_model or self._only_listed_model()
@@ -199,7 +199,8 @@ class ServerEngine(Engine):
 
     def _request(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The server's JSON; asks again where it is busy. Raises ConnectionError with what it said."""
-        data = None if body is None else json.dumps(body).encode()
+        sent = {} if body is None else self._fields.fit(body)
+        data = None if body is None else json.dumps(sent).encode()
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
         request = urllib.request.Request(self.base_url + path, data, headers)
         for attempt in range(_TRIES):
@@ -219,6 +220,9 @@ class ServerEngine(Engine):
                     return self._read_json(path, answer)
                 if (filtered := find_filtered_prompt(answer.body) if answer.status == 400 else None) is not None:
                     return filtered
+                if (learned := self._fields.learn(sent, answer)) is not None:
+                    self._warn_once(learned, learned)
+                    return self._request(path, body)
                 pause = max(pause, read_retry_after(answer.headers))
                 if last or not is_busy(answer.status) or pause > self.timeout_seconds:
                     raise ConnectionError(

@@ -1,0 +1,56 @@
+"""Fields of a request that only some OpenAI-compatible servers take. What one refuses is not sent to it again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from balanced_thinking.config.foreign_json import parse_json
+from balanced_thinking.system.fetching import Answer
+
+_REFUSED = (400, 422)
+# Fields that a request can do without, and what follows.
+_OPTIONAL = {
+    "repetition_penalty": "the server's own penalty applies, if it has one",
+    "skip_special_tokens": "tags that are special tokens may be missing in its answers",
+    "stop_token_ids": "its answers end where the server's own settings say",
+}
+_LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"
+_TAKES_NEWER_LIMIT = re.compile(rf"\b{_NEWER_LIMIT}\b\W*instead")
+
+
+class RequestFields:
+    """What one server takes; it is shared by the threads that ask it."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}  # of fields that are sent under another name, or under none
+
+    def fit(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The body with the fields that the server takes."""
+        names = {field: self._names.get(field, field) for field in body}
+        return {name: body[field] for field, name in names.items() if name}
+
+    def learn(self, sent: Mapping[str, Any], answer: Answer) -> str | None:
+        """What is sent otherwise from now on, as a sentence's end; None if the refusal is about something else."""
+        if answer.status not in _REFUSED:
+            return None
+        said = _words_of(answer.body)
+        if _LIMIT in sent and _TAKES_NEWER_LIMIT.search(said):
+            self._names[_LIMIT] = _NEWER_LIMIT
+            return f"takes {_NEWER_LIMIT} in the place of {_LIMIT}"
+        for field, follows in _OPTIONAL.items():
+            if field in sent and re.search(rf"\b{field}\b", said):
+                self._names[field] = ""
+                return f"does not take {field}, which is left out: {follows}"
+        return None
+
+
+def _words_of(body: bytes) -> str:
+    """What a refusal says. FastAPI's also repeats the request, whose fields are not what is wrong."""
+    text = body.decode(errors="replace")
+    try:
+        details = parse_json(body)["detail"]
+        return " ".join(f"{one['loc']} {one['msg']}" for one in details)
+    except (ValueError, LookupError, TypeError):
+        return text
