@@ -57,6 +57,7 @@ SFT = {
     "validation_scorer": "exact",
     "early_stopping_patience": None,
     "early_stopping_threshold": 0.0,
+    "chat_template_kwargs": None,
 }
 GRPO = {
     "rewards": None,

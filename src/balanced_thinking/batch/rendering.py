@@ -46,18 +46,15 @@ class RenderedRow(NamedTuple):
 class RowRenderer:
     """Renders rows with the chat template of a processor, or of a text-only model's tokenizer.
 
-    The completions are in this reasoning format. `template_options` are variables of the template, such as
-    `enable_thinking`.
+    The completions are in this reasoning format.
     """
 
     def __init__(
         self,
         processor: Any,
         format: str | Mapping[str, Any] | ReasoningFormat = "think-answer",
-        template_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.processor, self.format = processor, get_format(format)
-        self._options = dict(template_options or {})
         self._sees = takes_pictures(processor)
         self._special = SpecialTokens(processor, self.format)
         self._fitter = TurnFitter(self.format, TurnEnds(processor))
@@ -146,9 +143,7 @@ class RowRenderer:
 
     def _apply_template(self, row: Mapping[str, Any], messages: list[dict[str, Any]], *, start_turn: bool) -> str:
         try:
-            return self.processor.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=start_turn, **self._options
-            )
+            return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=start_turn)
         except TEMPLATE_ERRORS as error:
             roles = ", ".join(str(message.get("role")) for message in messages)
             raise RowError(

@@ -14,6 +14,7 @@ from balanced_thinking.segments import ReasoningFormat, parse
 from balanced_thinking.segments.opening import closes_thinking, remove_tags, split_opening_tag, split_prompt_end
 
 _SHOWN = 80  # characters of a text in a message
+_WITHOUT_THINKING = "If it has the variable enable_thinking: chat_template_kwargs: {enable_thinking: false}"
 
 
 class Turn(NamedTuple):
@@ -147,7 +148,7 @@ class TurnFitter:
             raise RowError(
                 f"sample {turn.row_id}: the generation prompt opens the thinking ({turn.opened!r}), but after it "
                 f"{shown[0]!r} is no reasoning with an answer{named}; give the row reasoning, choose another "
-                "reasoning_format, or set another chat template",
+                f"reasoning_format, or set another chat template. {_WITHOUT_THINKING}",
                 "prompt_mismatch",
                 f"{turn.opened!r} before {shown[0]!r}",
             )
@@ -158,7 +159,7 @@ class TurnFitter:
         raise RowError(
             f"sample {turn.row_id}: the chat template {change or 'dropped the reasoning, or changed the answer'}: "
             f"{shown[0]!r} became {shown[1]!r}{named}. Set the processor's `chat_template` to one that keeps them, or "
-            "give prompts and completions as plain text",
+            f"give prompts and completions as plain text{f'. {_WITHOUT_THINKING}' if added else ''}",
             "template_changes",
             f"{shown[0]!r} became {shown[1]!r}",
         )

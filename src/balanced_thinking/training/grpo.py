@@ -11,7 +11,6 @@ It adds:
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -26,6 +25,7 @@ from balanced_thinking.batch.rendering import RowRenderer
 from balanced_thinking.batch.turn_end import add_stop_token
 from balanced_thinking.loss.schedules import SegmentWeights
 from balanced_thinking.models.processor_parts import takes_pictures
+from balanced_thinking.models.template_variables import fix_template_variables
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.grpo_inputs import (
@@ -47,7 +47,6 @@ from balanced_thinking.training.rewards import make_rewards
 from balanced_thinking.training.safety import SafeTrainer
 from balanced_thinking.training.sft_config import refuse_other_config
 
-logger = logging.getLogger(__name__)
 _ROW_IDS = "row_ids"  # in TRL's batches, which their forward does not read
 
 
@@ -99,22 +98,18 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
         finally:
             args.reward_weights = given  # TRL has read it; the config may serve a trainer with other rewards
         self._refuse_too_few_rows()
-        self.renderer = RowRenderer(self.processing_class, args.reasoning_format, self.chat_template_kwargs)
-        self._set_template_kwargs()
+        if args.chat_template_kwargs:
+            fix_template_variables(self.processing_class, args.chat_template_kwargs)
+        self._render_as_elsewhere()
+        self.renderer = RowRenderer(self.processing_class, args.reasoning_format)
         for reward in self.reward_funcs:
             if isinstance(reward, ParsedReward):  # a model may stop at more tokens than its tokenizer's
                 reward.stops.update(self.eos_token_ids)
                 reward.renderer = self.renderer
         self.format, self.credit_schedule = get_format(args.reasoning_format), args.credit_schedule()
 
-    def _set_template_kwargs(self) -> None:
-        """Have TRL render and tokenize prompts as SFT and evaluation do; warns where the user's options prevent it."""
-        if self.chat_template_kwargs:
-            logger.warning(
-                "chat_template_kwargs %s changes the prompts of this training only: SFT and evaluation render them "
-                "without it. To use it everywhere, set it in the chat template itself",
-                self.chat_template_kwargs,
-            )
+    def _render_as_elsewhere(self) -> None:
+        """Have TRL render and tokenize prompts as SFT and evaluation do."""
         if takes_pictures(self.processing_class):
             # As in training and evaluation: no special token that the chat template did not write. TRL wants lists
             # without padding, but Pixtral's processor makes tensors and Gemma 4's pads unless it is asked not to.

@@ -11,6 +11,7 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models.find import TINY_PREFIX, TinySize
 from balanced_thinking.models.load import LoadedModel, load_processor
 from balanced_thinking.models.processor_parts import tokenizer_of
+from balanced_thinking.models.template_variables import fix_template_variables
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import get_format
 from balanced_thinking.training.recipe import Recipe
@@ -55,18 +56,18 @@ def _writes_date(processor: Any, tokenizer: Any) -> bool:
 
 
 def _apply_arguments(processor: Any, tokenizer: Any, args: Any) -> None:
-    """What TRL does to a processor before it trains."""
+    """What the trainer does to a processor before it trains."""
     if (end := getattr(args, "eos_token", None)) is not None:
         tokenizer.eos_token = end
-    template = getattr(args, "chat_template_path", None)
-    if template is None:
-        return
-    if template.endswith((".jinja", ".j2")):
-        text = Path(template).read_text(encoding="utf-8")
-    else:
-        donor = load_processor(template)
-        text = getattr(donor, "chat_template", None) or tokenizer_of(donor).chat_template
-    processor.chat_template = tokenizer.chat_template = text
+    if (template := getattr(args, "chat_template_path", None)) is not None:
+        if template.endswith((".jinja", ".j2")):
+            text = Path(template).read_text(encoding="utf-8")
+        else:
+            donor = load_processor(template)
+            text = getattr(donor, "chat_template", None) or tokenizer_of(donor).chat_template
+        processor.chat_template = tokenizer.chat_template = text
+    if variables := getattr(args, "chat_template_kwargs", None):
+        fix_template_variables(processor, variables)
 
 
 def untrained_tags(loaded: LoadedModel, tags: Collection[str], lora: Mapping[str, Any]) -> list[str]:

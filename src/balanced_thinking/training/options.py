@@ -172,6 +172,9 @@ class ScaleSFTOptions:
         None, "Evaluations without improvement of metric_for_best_model after which the training ends; null: never."
     )
     early_stopping_threshold: float = option_field(0.0, "What counts as improvement: more than this, in its own units.")
+    chat_template_kwargs: dict[str, Any] | None = option_field(
+        None, "Variables of the chat template, such as enable_thinking=false. The model is saved with them."
+    )
 
     def check_options(self) -> None:
         """Raises ValueError for a value that an option cannot have."""

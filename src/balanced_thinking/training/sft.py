@@ -24,6 +24,7 @@ from balanced_thinking.models.freezing import learns_from_pictures_alone
 from balanced_thinking.models.parts import without_adapter
 from balanced_thinking.models.processor_parts import tokenizer_of
 from balanced_thinking.models.quantization import quantization_of
+from balanced_thinking.models.template_variables import fix_template_variables
 from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_attention
 from balanced_thinking.packing.masks import bidirectional_image_masks, has_image_masks
 from balanced_thinking.segments import IGNORE
@@ -79,6 +80,8 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
             super().__init__(model, args, data_collator or list, processing_class=processing_class, **kwargs)
         finally:
             args.packing = packing
+        if args.chat_template_kwargs:
+            fix_template_variables(self.processing_class, args.chat_template_kwargs)
         refuse_split_examples(self.accelerator.parallelism_config)
         if getattr(self, "aux_loss_enabled", False):
             raise ValueError("a router loss cannot be exact with segment weights; set router_aux_loss_coef=0.0")
