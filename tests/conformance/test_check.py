@@ -97,9 +97,7 @@ def test_a_model_of_text_by_its_real_weights(tmp_path: Path, capsys: pytest.Capt
     assert "its own weights" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "family", some_now(("qwen2_5_vl", "internvl").__contains__, FAMILIES)
-)
+@pytest.mark.parametrize("family", some_now(("qwen2_5_vl", "internvl").__contains__, FAMILIES))
 def test_rows_without_training_pass_for_each_family(family: str, tmp_path: Path) -> None:
     """From the files that the hub has."""
     subject = subject_of(write_hub_folder(family, tmp_path / family), tmp_path)

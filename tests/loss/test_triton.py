@@ -42,8 +42,10 @@ ROUNDINGS = {torch.float32: 6, torch.bfloat16: 3, torch.float16: 2}
 @pytest.mark.parametrize(
     ("name", "dtype"),
     some_now(
-        lambda name, dtype: dtype == (torch.float16 if name == "everything" else torch.bfloat16)
-        and name not in ("all supervised", "scaled"),
+        lambda name, dtype: (
+            dtype == (torch.float16 if name == "everything" else torch.bfloat16)
+            and name not in ("all supervised", "scaled")
+        ),
         [name for name in CASES if "sharp" not in name or "capped" in name],
         ROUNDINGS,
     ),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trl
 
+from balanced_thinking import ScaleSFTConfig
 from balanced_thinking.batch.rendering import RowRenderer
 from balanced_thinking.cli import main
 from balanced_thinking.config.errors import RecipeError
@@ -57,12 +58,15 @@ def test_models_that_think_can_be_trained_to_answer_at_once(name: str) -> None:
     assert rendered.completion.strip().startswith("red")
 
 
-def test_values_are_those_of_python_and_the_newest_ones_hold() -> None:
-    processor = processor_with("\n" + GREETS)
-    values = {"name": 'a "quoted" null', "more": [1, 2.5, {"b": True}]}
+@pytest.mark.parametrize(
+    "start", ["", "\n", "  ", "  {% if name %}yes{% endif %}\n", "{# first #}\n", "{%- set a = 1 %}\n"]
+)
+def test_values_are_those_of_python_and_the_newest_ones_hold(start: str) -> None:
+    processor = processor_with(start + GREETS)
+    values = {"name": 'a "quoted" null, 100 %} {{ é😀 \\ \n', "more": [1, 2.5, {"b": True}]}
     expected = prompt_of(processor, **values)
-    assert expected.startswith("\n\nwhich color ?a \"quoted\" null [1, 2.5, {'b': True}]")
-    for again in ({"name": "first"}, values, values):
+    assert str(values["name"]) in expected
+    for again in ({"name": "first"}, values, values, {"more": 2}, {"more": values["more"]}, {"name": values["name"]}):
         fix_template_variables(processor, again)
     assert prompt_of(processor) == expected
     assert processor.chat_template.count("{% set") == 2
@@ -71,17 +75,26 @@ def test_values_are_those_of_python_and_the_newest_ones_hold() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"nam": "x"}, r"has 'nam', which the model's chat template does not read \(did you mean 'name'\?\)"),
+        ({"nam": "x"}, r"'nam', which is no variable of .* \(did you mean 'name'\?\); it has more, name$"),
+        ({"content": "x"}, "is no variable"),
+        ({"messages": []}, "is no variable"),
+        ({"true": False}, "is no variable"),
+        ({1: 2}, "is no variable"),
+        ("{}", "expected a mapping"),
         ({"name": None}, "chat_template_kwargs.name is None; expected a text"),
         ({"name": [1, None]}, "expected a text"),
         ({"name": float("nan")}, "expected a text"),
-        ({"name": "100 %}"}, "text without %"),
         ({"name": object()}, "expected a text"),
     ],
 )
-def test_what_cannot_be_a_variable_is_refused(values: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_a_variable_is_refused(values: Any, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         fix_template_variables(processor_with(GREETS), values)
+
+
+def test_the_variables_may_be_json() -> None:
+    args = ScaleSFTConfig(chat_template_kwargs='{"enable_thinking": false}')
+    assert args.chat_template_kwargs == {"enable_thinking": False}
 
 
 def test_a_run_keeps_the_variables_for_whatever_follows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,7 +107,7 @@ def test_a_run_keeps_the_variables_for_whatever_follows(tmp_path: Path, capsys: 
     command = ["sft", "--model", str(tmp_path / "base"), "--data", str(tmp_path / "rows.jsonl")]
     command += [*STEPS, "--reasoning_format", "direct", "--weighting", "uniform"]
     assert exit_code([*command, "--out", str(tmp_path / "refused")]) == 1
-    assert "enable_thinking" in capsys.readouterr().err
+    assert "chat_template_kwargs" in capsys.readouterr().err
     assert exit_code([*command, "--chat_template_kwargs.enable_thinkin", "false", "--out", str(tmp_path / "x")]) == 2
     assert "did you mean 'enable_thinking'?" in capsys.readouterr().err
     assert main([*command, "--chat_template_kwargs.enable_thinking", "false", "--out", str(tmp_path / "run")]) == 0

@@ -14,7 +14,7 @@ from balanced_thinking.segments import ReasoningFormat, parse
 from balanced_thinking.segments.opening import closes_thinking, remove_tags, split_opening_tag, split_prompt_end
 
 _SHOWN = 80  # characters of a text in a message
-_WITHOUT_THINKING = "If it has the variable enable_thinking: chat_template_kwargs: {enable_thinking: false}"
+_WITHOUT_THINKING = "If it has the variable enable_thinking, train with chat_template_kwargs: {enable_thinking: false}"
 
 
 class Turn(NamedTuple):

@@ -44,11 +44,11 @@ PROBLEMS: dict[str, str] = {
     "answer_not_in_choices": "the answer is neither a choice nor its letter: write one of these, not a position",
     "text_only_model": "the row has a picture, but the model takes text only: choose a vision-language model",
     "unusable": "the row cannot be trained on; its message says why",
-    "template_changes": "the chat template changes, drops or doubles part of the row: set another (chat_template_path) "
-    "or its variables (chat_template_kwargs, such as enable_thinking: false)",
+    "template_changes": "the chat template changes, drops or doubles part of the row: in training set another "
+    "(chat_template_path), or its variables (chat_template_kwargs)",
     "template_refuses": "the chat template does not take the row's roles or texts; the message has its words",
     "prompt_mismatch": "the chat template's prompt for generation is not that before an answer: set another "
-    "template, or its variables (chat_template_kwargs)",
+    "template, or in training its variables (chat_template_kwargs)",
     "special_token": "a special token of the model stands in a text and would not be read as text: write it otherwise",
     "no_end_token": "the chat template ends the turn without a token that generation stops at: set eos_token",
     "reasoning_twice": "the row has reasoning in two places, or in one that the reasoning_format does not have",

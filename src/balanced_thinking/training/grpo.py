@@ -98,8 +98,9 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
         finally:
             args.reward_weights = given  # TRL has read it; the config may serve a trainer with other rewards
         self._refuse_too_few_rows()
-        if args.chat_template_kwargs:
-            fix_template_variables(self.processing_class, args.chat_template_kwargs)
+        variables = {k: v for k, v in self.chat_template_kwargs.items() if k != "processor_kwargs"}
+        if variables:
+            fix_template_variables(self.processing_class, variables)
         self._render_as_elsewhere()
         self.renderer = RowRenderer(self.processing_class, args.reasoning_format)
         for reward in self.reward_funcs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from peft import PeftModel
 from trl import SFTConfig
@@ -17,6 +17,8 @@ from balanced_thinking.training.safety import set_device_defaults
 @dataclass
 class ScaleSFTConfig(ScaleSFTOptions, SFTConfig):
     """TRL's `SFTConfig` with the options of SCALe. All of TRL's options work as before, except what cannot be exact."""
+
+    _VALID_DICT_FIELDS: ClassVar = [*SFTConfig._VALID_DICT_FIELDS, "chat_template_kwargs"]  # may be JSON
 
     def __post_init__(self) -> None:
         set_device_defaults(self)

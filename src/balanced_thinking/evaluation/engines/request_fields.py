@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.system.fetching import Answer
 
 _REFUSED = (400, 422)
@@ -17,6 +16,7 @@ _OPTIONAL = {
     "stop_token_ids": "its answers end where the server's own settings say",
 }
 _LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"
+_REPEATED = re.compile(r"""\\?["']input\\?["']\s*:""")
 _TAKES_NEWER_LIMIT = re.compile(rf"\b{_NEWER_LIMIT}\b\W*instead")
 
 
@@ -35,7 +35,8 @@ class RequestFields:
         """What is sent otherwise from now on, as a sentence's end; None if the refusal is about something else."""
         if answer.status not in _REFUSED:
             return None
-        said = _words_of(answer.body)
+        # Some repeat the request, whose fields are not what is wrong.
+        said = _REPEATED.split(answer.body.decode(errors="replace"), maxsplit=1)[0]
         if _LIMIT in sent and _TAKES_NEWER_LIMIT.search(said):
             self._names[_LIMIT] = _NEWER_LIMIT
             return f"takes {_NEWER_LIMIT} in the place of {_LIMIT}"
@@ -44,13 +45,3 @@ class RequestFields:
                 self._names[field] = ""
                 return f"does not take {field}, which is left out: {follows}"
         return None
-
-
-def _words_of(body: bytes) -> str:
-    """What a refusal says. FastAPI's also repeats the request, whose fields are not what is wrong."""
-    text = body.decode(errors="replace")
-    try:
-        details = parse_json(body)["detail"]
-        return " ".join(f"{one['loc']} {one['msg']}" for one in details)
-    except (ValueError, LookupError, TypeError):
-        return text

@@ -60,7 +60,7 @@ _DATE = re.compile(r"[-@:](?:\d{4}-?\d\d-?\d\d|\d{4}|latest)\Z")  # of a version
 
 
 class ServerEngine(Engine):
-    """A model behind an OpenAI-compatible server, with a key from the environment, `OPENAI_API_KEY`.
+    """A model behind an OpenAI-compatible server. A key is taken from the environment, `OPENAI_API_KEY`.
 
     Args:
         base_url: of the API with its version, such as `http://localhost:8000/v1`.
