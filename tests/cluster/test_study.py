@@ -18,6 +18,7 @@ from tests.cluster.studies import ClusterStudy
 pytest.importorskip("ray", reason="Ray is not installed; make test-ray installs it")
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 FIRST = "sft/seed-0"
+CHECKPOINTS, EVALUATIONS = "*/seed-*/checkpoints/checkpoint-*", "*/seed-*/eval/*"
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_a_killed_run_has_failed_and_a_lost_node_moves_its_run_to_another(
 
 
 def is_evaluating(study: ClusterStudy) -> bool:
-    return any(study.root.glob("*/seed-*/eval/*"))
+    return any(study.root.glob(EVALUATIONS))
 
 
 MOMENTS = {
@@ -148,9 +149,14 @@ def test_a_driver_that_is_killed_again_and_again_leaves_the_same_results(
 def test_signals_make_the_runs_save_and_stop_and_the_same_command_continues(
     study: ClusterStudy, expected: dict[str, Any]
 ) -> None:
-    for number, has_come in ((signal.SIGTERM, has_checkpoint), (signal.SIGINT, is_evaluating)):
+    for number, pattern in ((signal.SIGTERM, CHECKPOINTS), (signal.SIGINT, EVALUATIONS)):
+        known = {*study.root.glob(pattern)}  # what an earlier start has left says nothing about this one
+
+        def has_more(pattern: str = pattern, known: set[Path] = known) -> bool:
+            return not known.issuperset(study.root.glob(pattern))
+
         driver = study.start()
-        wait_for(lambda has_come=has_come, driver=driver: has_come(study) or driver.poll() is not None, "a run")
+        wait_for(lambda driver=driver, has_more=has_more: has_more() or driver.poll() is not None, "a run")
         driver.send_signal(number)
         assert driver.wait(timeout=120) in (128 + number, -number), study.text()[-3000:]
         assert not study.workers(), "a run went on"
