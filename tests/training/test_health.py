@@ -44,7 +44,8 @@ CASES = [
     (generation([1, 1, 1, 1]), ["no_advantage"]),  # all right, and no format reward
     (generation([0.1 + 0.2, 0.3]), ["no_advantage"]),  # equal except for rounding
     (generation([1, 0], clipped=1.0), ["all_clipped"]),
-    (generation([1, 0], clipped=0.99), []),  # one that ended
+    (generation([1, 0], clipped=0.99), ["most_clipped"]),  # one ended
+    (generation([1, 0], clipped=0.49), []),
     (generation([0, 0], empty=1.0), ["all_empty", "no_advantage"]),
     (generation([1, 0], used=[False, False]), ["no_advantage"]),  # truncated completions are masked from the loss
     (generation([1, 0, 1, 1], used=[False, False, True, True]), ["no_advantage"]),  # those that differ are
@@ -62,6 +63,7 @@ def test_problems_of_one_generation(one: Generation, expected: list[str]) -> Non
     ("one", "name", "cure"),
     [
         (generation([1, 0], clipped=1.0), "all_clipped", "raise it"),
+        (generation([1, 0], clipped=0.5), "most_clipped", "raise it"),
         (generation([1, 0], empty=1.0), "all_empty", "what the chat template opens"),
         (generation([1, 0], [0, 0]), "no_format", "reasoning_format"),
         (generation([1, 1]), "no_advantage", "temperature"),
