@@ -41,7 +41,7 @@ def fix_template_variables(processor: Any, values: Mapping[str, Any]) -> None:
             "chat_template_kwargs needs a chat template, and the model has none, or several; set chat_template_path"
         )
     lines: dict[str, str] = {}
-    while found := _LINE.match(template):
+    while (found := _LINE.match(template)) and found[1] not in lines:  # a template's own line may read an earlier one
         lines[found[1]] = found[2]
         template = template[found.end() :]
     known = _variables_of(template)
