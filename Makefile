@@ -67,7 +67,7 @@ FAMILIES_BIN := .venv-torchvision/bin
 FAMILIES := tests/models/test_families.py tests/training/test_grpo_families.py -m families
 test-families: setup
 	test -x $(FAMILIES_BIN)/python || $(PYTHON) -m venv .venv-torchvision
-	grep -v '^torch==' constraints.txt > .venv-torchvision/constraints.txt
+	grep -vE '^(torch|triton)==' constraints.txt > .venv-torchvision/constraints.txt
 	$(FAMILIES_BIN)/python -m pip install --quiet --constraint .venv-torchvision/constraints.txt torch==2.14.1 torchvision==0.29.1 --editable '.[dev]'
 	FAMILIES_OUT=docs/results/families/without-torchvision.json $(TEST_ENV) $(BIN)/python -m pytest $(FAMILIES)
 	FAMILIES_OUT=docs/results/families/with-torchvision.json $(TEST_ENV) $(FAMILIES_BIN)/python -m pytest $(FAMILIES)
