@@ -10,6 +10,7 @@ from balanced_thinking.chat.session import ChatOptions, Session, load_models
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation.engines.engine import Listener
+from balanced_thinking.evaluation.sampling import Sampling
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +24,7 @@ def session(reasoner: Session) -> Session:
     """With its usual limit and greedy again, whatever the test before has changed."""
     for model in reasoner.models:
         model.engine.configure("think-answer", 100)
-        model.engine.temperature = 0.0
+        model.engine.sampling = Sampling()
     return reasoner
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 from balanced_thinking.chat.question import MOST_PICTURES, Question, QuestionError, check_picture
@@ -18,6 +17,7 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.engines.local import LocalEngine
 from balanced_thinking.evaluation.engines.start import EngineOptions
+from balanced_thinking.evaluation.sampling import Sampling
 from tests.evaluation.engines.test_server import Stub, stub  # noqa: F401  (a fixture)
 
 
@@ -105,10 +105,9 @@ def test_a_temperature_samples_and_zero_is_greedy(session: Session) -> None:
     engine, question = session.models[0].engine, Question("what is it ?")
     engine.configure("think-answer", 12)
     greedy = turns_of(session, question)[0].ids
-    engine.temperature = 5.0
-    torch.manual_seed(0)
+    engine.sampling = Sampling(5.0)
     sampled = turns_of(session, question)[0].ids
-    engine.temperature = 0.0
+    engine.sampling = Sampling()
     assert turns_of(session, question)[0].ids == greedy
     assert sampled != greedy
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from balanced_thinking.cli import main
@@ -45,6 +46,16 @@ def test_each_way_to_save_memory_saves_some(tmp_path: Path) -> None:
     ]
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == len(sizes)
+
+
+def test_a_cpu_with_avx512_needs_more_for_the_framework(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(tmp_path, gpu="cpu", training={"per_device_train_batch_size": 4})
+    needs = {}
+    for capability in ("AVX512", "AVX2", "DEFAULT"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda found=capability: found)
+        needs[capability] = needed(plan)
+    assert needs["AVX512"] - needs["AVX2"] == 34 * 2**20
+    assert needs["AVX2"] == needs["DEFAULT"]
 
 
 @pytest.mark.parametrize("sharding", ["fsdp2", "zero2", "zero3", "ddp"])

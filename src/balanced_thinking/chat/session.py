@@ -24,13 +24,13 @@ from balanced_thinking.evaluation.engines.start import EngineOptions, resolve_dt
 from balanced_thinking.evaluation.model import locate_model
 from balanced_thinking.evaluation.prompt_checks import find_unrenderable_prompts
 from balanced_thinking.evaluation.prompts import get_prompt
+from balanced_thinking.evaluation.sampling import Sampling
 from balanced_thinking.models.processor_parts import takes_pictures
 from balanced_thinking.scoring.scorers import get_scorer
 from balanced_thinking.segments import ReasoningFormat
 from balanced_thinking.system.known_errors import describe_known_error
 from balanced_thinking.system.memory import describe_memory_error
 
-_HOTTEST = 100.0
 _LOOK_SECONDS = 0.1  # how often a wait looks whether it was stopped
 
 
@@ -51,13 +51,17 @@ class ChatOptions:
     served_models: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature <= _HOTTEST:
-            raise RecipeError(f"temperature is {self.temperature}; expected 0 (greedy) to {_HOTTEST:.0f}")
+        _ = self.sampling
         try:
             get_prompt(self.prompt)
             get_scorer(self.scorer)
         except ValueError as error:
             raise RecipeError(str(error)) from None
+
+    @property
+    def sampling(self) -> Sampling:
+        """Each question is an item with an id of its own, so the same question gets other answers."""
+        return Sampling(self.temperature)
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def load_chat_model(name: str, options: ChatOptions, served_model: str | None = 
     chosen = resolve_dtype(chosen, located.folder)
     engine = start_engine(chosen, located.folder)
     engine.configure(options.format or located.format or "think-answer", options.max_new_tokens)
-    engine.temperature = options.temperature
+    engine.sampling = options.sampling
     return ChatModel(name, engine, "" if chosen.server else chosen.dtype)
 
 

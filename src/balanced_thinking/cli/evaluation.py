@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from balanced_thinking.cli.data import OUTSIDE_HELP, add_data_options, read_data_options, read_image_options
 from balanced_thinking.cli.output import show_result
-from balanced_thinking.cli.parser import Parser, batch_size, shot_count, token_count
+from balanced_thinking.cli.parser import (
+    Parser,
+    batch_size,
+    finite_number,
+    integer_between,
+    seed_number,
+    shot_count,
+    token_count,
+)
 from balanced_thinking.data.permissions import permit
 
 if TYPE_CHECKING:
@@ -99,6 +107,16 @@ def add_evaluation_options(parser: Parser) -> None:
     parser.add_argument(
         "--max-new-tokens", type=token_count, default=512, help="longest output in tokens; the rest is cut off"
     )
+    parser.add_argument(
+        "--temperature", type=finite_number, default=0.0, help="0: greedy answers; else tokens are drawn at random"
+    )
+    parser.add_argument(
+        "--top-p", type=finite_number, default=1.0, help="share of probability that tokens are drawn from, 1: all"
+    )
+    parser.add_argument(
+        "--top-k", type=integer_between(0, 10**7), default=0, help="how many tokens are drawn from, 0: all"
+    )
+    parser.add_argument("--sampling-seed", type=seed_number, default=0, help="another one draws other answers")
     add_data_options(parser)
     parser.epilog = (
         "--model, or --config with a model, is needed. Options of the data set follow as --data_options.NAME value, "
@@ -175,7 +193,8 @@ def _read_benchmarks(arguments: argparse.Namespace, evaluate: dict[str, Any]) ->
     from balanced_thinking.config.errors import RecipeError
     from balanced_thinking.evaluation.benchmarks import Benchmark, load_benchmarks, read_benchmarks
 
-    names = ("limit", "on_bad_row", "batch_size", "max_new_tokens", "prompt", "scorer", "format", "shots")
+    asked = ("limit", "on_bad_row", "batch_size", "max_new_tokens", "prompt", "scorer", "format", "shots")
+    names = (*asked, "temperature", "top_p", "top_k", "sampling_seed")
     shared = {name: getattr(arguments, name) for name in names} | {"splits": (arguments.split,)}
     options = read_data_options(arguments.overrides)
     data = arguments.data or []

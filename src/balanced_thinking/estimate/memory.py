@@ -15,9 +15,10 @@ from balanced_thinking.estimate.trace import Trace
 # What is not a tensor of the model. GPUs: the CUDA context with the kernels of torch and cuBLAS, NCCL's buffers on
 # several, and the share of the activations that the allocator loses to fragments: assumed until measured.
 _CONTEXT_GPU, _NCCL, _FRAGMENTS_GPU = 900 * 2**20, 500 * 2**20, 0.06
-# CPU: libraries that a first step loads, the rows, oneDNN's compiled products. Measured: 75 to 151 MiB beyond the
-# tensors of eight trainings of a tiny model, with a malloc that returns what is freed (benchmarks/estimate.py).
-_CONTEXT_CPU = 115 * 2**20
+# CPU: libraries that a first step loads, the rows, oneDNN's compiled products. Measured beyond the tensors of eight
+# trainings of a tiny model, with a malloc that returns what is freed (benchmarks/estimate.py): 78 to 150 MiB with
+# AVX-512, 65 to 100 without it.
+_CONTEXT_CPU, _CONTEXT_AVX512 = 84 * 2**20, 118 * 2**20
 _TOKEN_BYTES = 1181  # a token that the tokenizer knows: loading Gemma 3's, of 262,145, takes 295 MiB
 _ZERO_BUCKETS = 2 * 5 * 10**8  # numbers: DeepSpeed's reduce and gather buckets by default
 _ZERO_LIVE = 10**9  # numbers: DeepSpeed's stage3_max_live_parameters by default
@@ -166,5 +167,6 @@ def _unit_numbers(model: Any) -> Iterator[int]:
 
 def _overhead(plan: Plan, moving: int, vocabulary: int) -> int:
     if plan.device.is_cpu:
-        return _CONTEXT_CPU + _TOKEN_BYTES * vocabulary
+        context = _CONTEXT_AVX512 if torch.backends.cpu.get_cpu_capability() == "AVX512" else _CONTEXT_CPU
+        return context + _TOKEN_BYTES * vocabulary
     return _CONTEXT_GPU + (_NCCL if plan.count > 1 else 0) + round(_FRAGMENTS_GPU * moving)

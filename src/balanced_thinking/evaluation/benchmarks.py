@@ -23,6 +23,7 @@ from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.registry import result_folder_name
 from balanced_thinking.evaluation.prompts import get_prompt
+from balanced_thinking.evaluation.sampling import Sampling
 from balanced_thinking.scoring.scorers import get_scorer
 
 ON_BAD_ROW = ("error", "drop")
@@ -47,6 +48,7 @@ class Benchmark:
         max_new_tokens: tokens after which an output is cut off.
         prompt: a name of `prompts.PROMPTS`.
         shots: training rows with their completions that are put before each question as earlier turns.
+        temperature, top_p, top_k, sampling_seed: how tokens are drawn, as in `Sampling`; temperature 0 is greedy.
         scorer: a name of `scoring.scorers.SCORERS`, or `module:function` for one of your own.
         format: the reasoning format of the outputs, by name or definition; None: the run's, else think-answer.
     """
@@ -62,6 +64,15 @@ class Benchmark:
     scorer: str = "exact"
     format: str | dict[str, Any] | None = None
     shots: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    sampling_seed: int = 0
+
+    @property
+    def sampling(self) -> Sampling:
+        """Raises RecipeError for values that do not fit."""
+        return Sampling(self.temperature, self.top_p, self.top_k, self.sampling_seed)
 
     @property
     def prompt_name(self) -> str:
@@ -127,7 +138,8 @@ def _read_splits(options: Mapping[str, Any], where: str) -> dict[str, tuple[str,
 
 
 def check_benchmarks(benchmarks: Sequence[Benchmark], where: str) -> None:
-    """Raises RecipeError unless every result has a folder of its own, and every prompt and scorer exists."""
+    """Raises RecipeError unless every result has a folder of its own, every prompt and scorer exists, and the sampling
+    fits."""
     names = [benchmark.folder_name(split) for benchmark in benchmarks for split in benchmark.splits]
     for name in names:
         if names.count(name) > 1:
@@ -136,5 +148,6 @@ def check_benchmarks(benchmarks: Sequence[Benchmark], where: str) -> None:
         try:
             get_prompt(benchmark.prompt)
             get_scorer(benchmark.scorer)
+            _ = benchmark.sampling
         except ValueError as error:
             raise RecipeError(f"{where}: evaluate.{benchmark.name}: {error}") from None

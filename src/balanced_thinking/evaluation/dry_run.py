@@ -40,7 +40,7 @@ def _describe_task(planned: PlannedTask) -> Iterator[tuple[str, str]]:
     yield "data", f"{task.data}, {task.split}: {len(task.examples):,} rows, {pictures:,} pictures{left_out}"
     yield "asks", f"{chosen.prompt_name}, format {task.format.name}, scorer {chosen.scorer}"
     size = min(chosen.batch_size, len(task.examples))
-    yield "answers", f"at most {chosen.max_new_tokens:,} new tokens each, {size:,} at a time"
+    yield "answers", f"{chosen.sampling}, at most {chosen.max_new_tokens:,} new tokens each, {size:,} at a time"
     if planned.finished is not None:
         yield "finished", summary_line(planned.finished)
     elif planned.folder is not None:

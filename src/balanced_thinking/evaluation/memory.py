@@ -63,7 +63,7 @@ class FittingBatches:
             raise EvaluationMemoryError(
                 f"{lack} while answering {longest.id} alone ({self._describe_prompt(longest)}, and up to "
                 f"{self.engine.max_new_tokens:,} tokens of answer). Lower --max-new-tokens or the pictures' size "
-                "(--image-options.max_pixels), or leave this example out. The answers so far are kept"
+                "(--image_options.max_pixels), or leave this example out. The answers so far are kept"
             )
         self.size = len(examples) // 2
         logger.warning(

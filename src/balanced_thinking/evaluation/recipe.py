@@ -43,6 +43,10 @@ class EvaluationRecipe:
     shots: int = 0
     batch_size: int = 64
     max_new_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    sampling_seed: int = 0
     limit: int | None = None
     on_bad_row: Literal["error", "drop"] = "error"
 

@@ -45,6 +45,7 @@ def answer_task(engine: Engine, task: Task, out: Path, *, progress: Progress = i
     """
     get_scorer(task.benchmark.scorer)
     engine.configure(task.format, task.benchmark.max_new_tokens)
+    engine.sampling = task.benchmark.sampling
     refuse_unanswerable(engine, task)
     out.mkdir(parents=True, exist_ok=True)
     batches = batches_by_length(task.examples, task.benchmark.batch_size)
@@ -73,6 +74,7 @@ def answer_task(engine: Engine, task: Task, out: Path, *, progress: Progress = i
         dtype=task.dtype,
         engine=engine.name,
         max_new_tokens=task.benchmark.max_new_tokens,
+        sampling=str(task.benchmark.sampling),
         items=short_digest(json.dumps([(prediction.id, prediction.digest) for prediction in found])),
         picture_budget=dict(task.picture_budget),
         task=task.identity,
@@ -86,9 +88,14 @@ def answer_task(engine: Engine, task: Task, out: Path, *, progress: Progress = i
 
 
 def refuse_unanswerable(engine: Engine, task: Task) -> None:
-    """Raises ValueError where there is no example, or the engine cannot answer one."""
+    """Raises ValueError where there is no example, or the engine cannot answer one, or not in the way asked for."""
     if not task.examples:
         raise ValueError(NOTHING_TO_EVALUATE)
+    if not (engine.can_sample or task.benchmark.sampling.is_greedy):
+        raise ValueError(
+            f"temperature is {task.benchmark.temperature:g}, but {type(engine).__name__} does not say that it draws "
+            "tokens: let it read `self.sampling` and set `can_sample = True`, or leave the temperature out"
+        )
     if reason := engine.reason_for_refusal(task.examples):
         raise ValueError(reason)
 

@@ -55,7 +55,8 @@ class Task:
         chosen = self.benchmark
         about = {"model": self.model, "data": self.data, "split": self.split, "prompt": chosen.prompt_name}
         about |= {"scorer": chosen.scorer, "format": self.format.name, "dtype": self.dtype, "engine": self.engine}
-        return about | {"max_new_tokens": str(chosen.max_new_tokens), "number of items": str(len(self.examples))}
+        about |= {"max_new_tokens": str(chosen.max_new_tokens), "sampling": str(chosen.sampling)}
+        return about | {"number of items": str(len(self.examples))}
 
     @cached_property
     def scorer_file(self) -> dict[str, str]:
@@ -68,7 +69,8 @@ class Task:
         """Equal for two evaluations that must give the same results: same examples, model, settings and version."""
         chosen, shape = self.benchmark, repr(self.format)
         how = [self.data, self.split, chosen.prompt, chosen.scorer, shape, chosen.max_new_tokens, self.dtype]
-        asked = [self.model, self.weights, *how, *filter(None, [self.scorer_file.get("sha256")])]
+        sampled = "" if chosen.sampling.is_greedy else str(chosen.sampling)
+        asked = [self.model, self.weights, *how, *filter(None, [self.scorer_file.get("sha256"), sampled])]
         return short_digest(json.dumps([asked, _examples_digest(self.examples), metadata.version("balanced-thinking")]))
 
 

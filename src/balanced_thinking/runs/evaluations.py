@@ -61,11 +61,15 @@ class Evaluation:
 
     @property
     def asked(self) -> str:
-        """Prompt, scorer, a dtype other than float32, and training rows. Old runs name none: the question alone."""
+        """Prompt, scorer, what is not greedy or not in float32, and training rows. Old runs name none of them."""
         if self.summary is None or not self.summary.scorer:
             return ""
-        weights = f", weights in {self.summary.dtype}" if self.summary.dtype not in {"", "float32"} else ""
-        return f"prompt {self.summary.prompt}, scorer {self.summary.scorer}{weights}{self.training_rows}"
+        about = [f"prompt {self.summary.prompt}", f"scorer {self.summary.scorer}"]
+        if self.summary.sampling != "greedy":
+            about.append(self.summary.sampling)
+        if self.summary.dtype not in {"", "float32"}:
+            about.append(f"weights in {self.summary.dtype}")
+        return ", ".join(about) + self.training_rows
 
     @property
     def training_rows(self) -> str:
@@ -76,7 +80,7 @@ class Evaluation:
     @property
     def protocol(self) -> dict[str, str]:
         """How answers were generated and scored, where the summary says it: `{"scorer": "scorer exact", ...}`."""
-        names = ("prompt", "scorer", "engine", "dtype", "max_new_tokens")
+        names = ("prompt", "scorer", "engine", "dtype", "max_new_tokens", "sampling")
         recorded = {name: getattr(self.summary, name, None) for name in names}
         if not recorded["scorer"]:  # prompt and scorer are recorded together
             del recorded["prompt"]

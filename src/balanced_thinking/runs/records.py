@@ -115,6 +115,7 @@ class Summary:
     scorer_file: dict[str, Any] = field(default_factory=dict)
     reduced_batch_size: int | None = None
     withheld: dict[str, Any] = field(default_factory=dict)
+    sampling: str = "greedy"
     predictions: tuple[Prediction, ...] = field(default=(), repr=False, compare=False, metadata={"stored": False})
 
     def __post_init__(self) -> None:

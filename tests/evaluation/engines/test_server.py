@@ -25,6 +25,7 @@ from balanced_thinking.evaluation.engines import server
 from balanced_thinking.evaluation.engines.server import ServerEngine
 from balanced_thinking.evaluation.engines.vllm import VllmEngine
 from balanced_thinking.evaluation.results import answer_task
+from balanced_thinking.evaluation.sampling import Sampling
 from balanced_thinking.evaluation.task import Task
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import get_format
@@ -308,6 +309,54 @@ def test_fields_can_be_refused_one_after_another(stub: Any) -> None:
     assert not {*names} & stub.asked[0].keys()
 
 
+def test_sampling_is_asked_for_in_full_and_each_item_has_a_seed_of_its_own(stub: Any) -> None:
+    """What is not limited is named, too: else the checkpoint's own settings would apply."""
+    engine, names = engine_of(stub), ("temperature", "top_p", "top_k", "min_p")
+    engine.sampling = Sampling(temperature=0.6, top_p=0.95)
+    examples = [Example(name, f"which {name} ?", (), None, "red") for name in ("one", "two")]
+    engine.complete(examples)
+    engine.complete(examples)
+    assert {tuple(asked[name] for name in names) for asked in stub.asked} == {(0.6, 0.95, -1, 0.0)}
+    seeds = sorted(asked["seed"] for asked in stub.asked)
+    assert seeds[0] == seeds[1] < seeds[2] == seeds[3]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "name", "is_left_out"),
+    [
+        (Sampling(temperature=0.6), "top_k", True),
+        (Sampling(temperature=0.6), "top_p", True),
+        (Sampling(temperature=0.6), "min_p", True),
+        (Sampling(temperature=0.6), "seed", True),
+        (Sampling(temperature=1.0), "temperature", True),
+        (Sampling(temperature=0.6), "temperature", False),
+        (Sampling(temperature=0.6, top_k=20), "top_k", False),
+        (Sampling(temperature=0.6, top_p=0.9), "top_p", False),
+        (Sampling(), "temperature", False),
+    ],
+    ids=str,
+)
+def test_a_field_that_changes_the_answers_is_not_left_out(
+    sampling: Sampling, name: str, is_left_out: bool, stub: Any
+) -> None:
+    engine, usual = engine_of(stub), stub.answer
+    engine.sampling = sampling
+    stub.answer = lambda path, body: (400, f"no {name} here") if name in body else usual(path, body)
+    example = Example("one", "which ?", (), None, "red")
+    if is_left_out:
+        assert engine.complete([example])
+    else:
+        with pytest.raises(ConnectionError, match=f"no {name} here"):
+            engine.complete([example])
+
+
+def test_a_model_that_is_never_greedy_is_named_with_the_option(stub: Any) -> None:
+    engine = engine_of(stub)
+    stub.fail = [(400, "Unsupported value: 'temperature' does not support 0.0 with this model.")]
+    with pytest.raises(ConnectionError, match="--temperature gives another one than 0"):
+        engine.complete([Example("one", "which ?", (), None, "red")])
+
+
 @pytest.mark.parametrize(
     ("name", "times"),
     [("other", 1), ("tiny-mini", 1), ("tiny", 0), ("tiny-2024-08-06", 0), ("tiny-latest", 0), ("", 0), (None, 0)],
@@ -410,7 +459,11 @@ def test_vllm_answers_in_this_process(tmp_path: Path, monkeypatch: pytest.Monkey
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["n"], summary["correct"], summary["truncated"], summary["malformed"]) == (5, 5, 0, 0)
     assert asked[0] == ("world-base", "float16")
-    assert asked[1] == {"temperature": 0.0, "max_tokens": 77, "skip_special_tokens": False}
+    assert asked[1] == [{"temperature": 0.0, "max_tokens": 77, "skip_special_tokens": False}] * 5
+    assert main([*words, "--temperature", "0.6", "--top-k", "20", "--out", str(tmp_path / "sampled")]) == 0
+    drawing = {"temperature": 0.6, "top_p": 1.0, "top_k": 20, "min_p": 0.0}
+    assert all(drawing.items() <= one.items() for one in asked[3])
+    assert len({one["seed"] for one in asked[3]}) == 5
 
 
 def test_vllm_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

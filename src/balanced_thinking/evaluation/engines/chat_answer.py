@@ -120,6 +120,8 @@ def describe_refusal(answer: Answer, base_url: str) -> str:
         pause = read_retry_after(answer.headers)
         wait = f", and continue in {pause:,.0f} seconds" if pause else ""
         return f"{said}; ask for less at a time with --batch-size{wait}"
+    if answer.status in (400, 422) and "temperature" in said:
+        return f"{said}; --temperature gives another one than 0, with which answers are greedy"
     if answer.status == 404 and not _VERSION.search(base_url):
         return f"{said}; the address has no version of the API: expected one such as {base_url}/v1"
     return said

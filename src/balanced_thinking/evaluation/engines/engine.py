@@ -8,6 +8,7 @@ from typing import Any
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
+from balanced_thinking.evaluation.sampling import Sampling
 from balanced_thinking.segments import ReasoningFormat, get_format, parse
 
 # Closing tags of an answer at which a text may end. Each costs a parse of all text before it: a text of 100 kB of tags
@@ -18,9 +19,10 @@ Listener = Callable[[list[int]], bool]
 
 
 class Engine(ABC):
-    """Generates completions, greedy ones in every evaluation. `name` is what summaries call it.
+    """Generates completions. `name` is what summaries call it.
 
-    `temperature` is for `balanced chat` alone; 0 is greedy.
+    `sampling` says how tokens are chosen. An engine that obeys it sets `can_sample`. One that does not is greedy, and
+    is not asked for anything else.
 
     Args:
         scorer: parses and scores what is generated; it has the model's tokenizer.
@@ -28,7 +30,8 @@ class Engine(ABC):
     """
 
     name = "transformers"
-    temperature = 0.0
+    sampling = Sampling()
+    can_sample = False
 
     def __init__(self, scorer: CompletionScorer, max_new_tokens: int = 512) -> None:
         self.scorer, self.max_new_tokens = scorer, max_new_tokens

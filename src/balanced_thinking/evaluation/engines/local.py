@@ -1,4 +1,4 @@
-"""Batched greedy generation in this process."""
+"""Batched generation in this process."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
+from balanced_thinking.evaluation.engines.drawing import TokenDraws
 from balanced_thinking.evaluation.engines.engine import Engine, Listener
 from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 from balanced_thinking.segments import ReasoningFormat
@@ -31,6 +32,8 @@ class LocalEngine(Engine):
         reasoning_format: name or definition of the format of the outputs.
         max_new_tokens: the limit of a completion; a longer one counts as truncated.
     """
+
+    can_sample = True
 
     def __init__(
         self,
@@ -83,9 +86,11 @@ class LocalEngine(Engine):
         limit = prompt_length + self.max_new_tokens
         ids: list[list[int]] = [[] for _ in rows]
         active = list(range(len(rows)))
+        draws = None if self.sampling.is_greedy else TokenDraws(self.sampling, [example.id for example in examples])
         while active:
             finished = FinishedSequences(self.scorer, prompt_length, limit, [opened[row] for row in active], listener)
-            output = self._generate(inputs, limit - inputs["input_ids"].shape[1], finished)
+            drawn = {"logits_processor": draws.processors(active)} if draws else {}
+            output = self._generate({**inputs, **drawn}, limit - inputs["input_ids"].shape[1], finished)
             written = output.sequences[:, prompt_length:].tolist()
             for row, length in finished.lengths.items():
                 ids[active[row]] = written[row][:length]
@@ -95,12 +100,9 @@ class LocalEngine(Engine):
         return ids
 
     def _generate(self, inputs: Mapping[str, Any], max_new_tokens: int, finished: FinishedSequences) -> Any:
-        sampling: dict[str, Any] = {"do_sample": self.temperature > 0}
-        if self.temperature > 0:  # from all tokens: transformers' own default is the 50 most probable ones
-            sampling |= {"temperature": self.temperature, "top_k": 0, "top_p": 1.0}
         config = GenerationConfig(
             max_new_tokens=max_new_tokens,
-            **sampling,
+            do_sample=False,  # of what is drawn, too: see TokenDraws
             eos_token_id=self.scorer.stops,
             pad_token_id=self.tokenizer.pad_token_id,
             return_dict_in_generate=True,

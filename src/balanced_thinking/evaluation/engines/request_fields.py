@@ -12,9 +12,13 @@ _REFUSED = (400, 422)
 # Fields that a request can do without, and what follows.
 _OPTIONAL = {
     "repetition_penalty": "the server's own penalty applies, if it has one",
+    "seed": "its answers cannot be repeated",
     "skip_special_tokens": "tags that are special tokens may be missing in its answers",
     "stop_token_ids": "its answers end where the server's own settings say",
 }
+# Values that limit nothing: only with these can a request do without the field.
+_NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0}
+_OPTIONAL |= {field: f"the server's own {field} applies, if it has one" for field in _NEUTRAL}
 _LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"
 _REPEATED = re.compile(r"""\\?["']input\\?["']\s*:""")
 _TAKES_NEWER_LIMIT = re.compile(rf"\b{_NEWER_LIMIT}\b\W*instead")
@@ -41,7 +45,8 @@ class RequestFields:
             self._names[_LIMIT] = _NEWER_LIMIT
             return f"takes {_NEWER_LIMIT} in the place of {_LIMIT}"
         for field, follows in _OPTIONAL.items():
-            if field in sent and re.search(rf"\b{field}\b", said):
+            is_needed = field not in sent or sent[field] != _NEUTRAL.get(field, sent[field])
+            if not is_needed and re.search(rf"\b{field}\b", said):
                 self._names[field] = ""
                 return f"does not take {field}, which is left out: {follows}"
         return None

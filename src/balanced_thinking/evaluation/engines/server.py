@@ -143,7 +143,7 @@ class ServerEngine(Engine):
         request: dict[str, Any] = {
             "model": self.served_model,
             "messages": chat_messages(example),
-            "temperature": self.temperature,
+            **self.sampling.request_fields(example.id),
             "repetition_penalty": 1.0,  # vLLM and SGLang: else the checkpoint's own applies
             "max_tokens": self.max_new_tokens,
             "stream": False,

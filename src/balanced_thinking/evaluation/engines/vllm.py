@@ -29,6 +29,7 @@ class VllmEngine(Engine):
     """
 
     name = "vllm"
+    can_sample = True
 
     def __init__(
         self,
@@ -59,8 +60,8 @@ class VllmEngine(Engine):
         options: dict[str, Any] = {"max_tokens": self.max_new_tokens, "skip_special_tokens": False}
         if stops := self.scorer.unnamed_stops:
             options["stop_token_ids"] = stops
-        sampling = SamplingParams(temperature=self.temperature, **options)
-        found = self._llm.chat([chat_messages(example) for example in examples], sampling, use_tqdm=False)
+        drawing = [SamplingParams(**self.sampling.request_fields(example.id), **options) for example in examples]
+        found = self._llm.chat([chat_messages(example) for example in examples], drawing, use_tqdm=False)
         outputs = zip(examples, (request.outputs[0] for request in found), strict=True)
         return [self._read_output(example, output) for example, output in outputs]
 
