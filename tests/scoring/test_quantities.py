@@ -41,6 +41,7 @@ SAME = [
     ("1 1/2", "1.5"),  # mixed
     (r"1\frac{1}{2}", "3/2"),  # mixed in LaTeX
     ("-1 1/2", "-1.5"),  # the sign is the whole number's
+    ("1 200/3", "400"),  # thousands, not mixed
     ("50 %", "0.5"),  # a percentage
     ("50%", "1/2"),  # without a space
     (r"50\%", "50 %"),  # LaTeX

@@ -420,6 +420,7 @@ def test_every_tensor_of_a_full_checkpoint_is_loaded(
         ("schedule", "cosin"),
         ("think_weight_start", 1.5),
         ("schedule_hold_start", 1.0),
+        ("schedule_hold_start", float("nan")),
     ],
 )
 def test_what_cannot_be_exact_is_refused_by_name(option: str, value: Any, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def weighted_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, weights: 
 
     Where logits are too large for memory, `weighted_linear_cross_entropy` gives the same from the hidden states.
     """
-    targets = labels[:, 1:]
+    targets = labels[:, 1:].to(logits.device)
     kept = targets != UNSUPERVISED
     nll = cross_entropy(logits[:, :-1][kept].float(), targets[kept], reduction="none")
     return (nll * weights[:, 1:].to(logits.device)[kept]).sum()

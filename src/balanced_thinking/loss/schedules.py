@@ -70,7 +70,7 @@ class Schedule:
                 raise ValueError(
                     f"{option} is {weight}, but a weight must be between 0 and 1 where the answer's is 1 minus it"
                 )
-        if min(self.hold_start, self.hold_end) < 0 or self.hold_start + self.hold_end >= 1:
+        if not (self.hold_start >= 0 and self.hold_end >= 0 and self.hold_start + self.hold_end < 1):
             raise ValueError(
                 f"schedule_hold_start {self.hold_start} and schedule_hold_end {self.hold_end} must not be negative and "
                 "must sum to less than 1, because the weight moves in the rest of training"

@@ -114,6 +114,7 @@ _NO_UNIT = frozenset(
     )
     for word in words.split()
 )
+_GROUP = 3  # digits between separators of thousands
 _EQUALS = re.compile(r"\s*(?:=|≈|\\approx(?![a-z]))\s*")
 # Of an equation: a name (`x_1`, `area`, `\angle abc`) or a calculation; not `2x`, which has another value than `x`.
 _LEFT_SIDE = re.compile(r"\$?(?:\\angle\s?)?[a-z](?:_\{?\w{1,10}\}?|[a-z ]{0,30}\d?)|[\d\s+*/().^×·-]*\d[)\s]*|")
@@ -232,14 +233,20 @@ def _is_left_side(text: str) -> bool:
 
 
 def _parse_value(found: re.Match[str]) -> Fraction | None:
-    above, below = found["over"] or found["above"], found["under"] or found["below"] or "1"
+    whole, above, below = (
+        found["whole"] or "0",
+        found["over"] or found["above"],
+        found["under"] or found["below"] or "1",
+    )
+    if found["whole"] and len(above) == _GROUP and int(above) >= int(below):  # `1 200/3` is no mixed number
+        whole, above = "0", whole + above
     over, under = (Fraction(re.sub("[, ]", "", part)) for part in (above, below))
     power = int(found["e"] or found["power"] or 0) + sum(
         _SCALES[word.removesuffix("s")] for word in found["scale"].split()
     )
     if under == 0 or abs(power) > _MAX_POWER or (found["sign"] and above[0] in "+-"):
         return None
-    value = (int(found["whole"] or 0) + over / under) * Fraction(10) ** power
+    value = (int(whole) + over / under) * Fraction(10) ** power
     return -value if found["sign"] == "-" else value
 
 

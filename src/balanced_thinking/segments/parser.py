@@ -55,10 +55,11 @@ class Span(NamedTuple):
 class Parsed:
     """A parsed text. Offsets count characters of `text`; `spans` covers all of it, in order and without overlap.
 
-    `think` and `answer` are the slices of their spans, without tags and outer white space. `think_span` includes the
-    tags between the stages of a format (LLaVA-CoT, Mulberry); `think` has a blank line in their place. `opened` is what
-    the prompt had opened before the text; it is no part of the text. `free_reasoning`: the format marks the answer
-    alone (`boxed`), so every answer before the last one was a draft.
+    `think` and `answer` are the slices of their spans, without the tags around them and outer white space. Tags inside
+    stay, as in `<think>a</think><think>b</think>`, which is not well-formed; but where a format has stages (LLaVA-CoT,
+    Mulberry), `think` has a blank line in the place of the tags between them. `opened` is what the prompt had opened
+    before the text; it is no part of the text. `free_reasoning`: the format marks the answer alone (`boxed`), so every
+    answer before the last one was a draft.
     """
 
     text: str

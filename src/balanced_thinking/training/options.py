@@ -241,7 +241,7 @@ class ScaleGRPOOptions(AlgorithmArguments):
     reasoning_format: _Format = option_field("think-answer", _REASONING_FORMAT)
     credit: str = option_field(
         "completion",
-        f"What an advantage is credited to: {' or '.join(CREDIT)} (each segment's mean, weighted as in SCALe).",
+        "completion: every token gets the same advantage; segment: reasoning and answer share it by weight, as in SCALe.",
     )
     schedule: str = option_field(
         "constant", f"How credit moves from thinking to answering: {', '.join(_CREDIT_SCHEDULES)}."
