@@ -114,7 +114,10 @@ def by_machine(records: Iterable[Record]) -> dict[str, dict[str, Ratio]]:
 def ratio_table(machines: Mapping[str, Mapping[str, Ratio]], keys: Sequence[str]) -> str:
     """Claims by machine, and the range over the machines. A machine without any of them has no column."""
     machines = {name: ratios for name, ratios in machines.items() if any(key in ratios for key in keys)}
-    lines = [f"| peer = 1 | {' | '.join(machines)} | range |", "| --- |" + " ---: |" * (len(machines) + 1)]
+    lines = [
+        f"| relative to the peer (= 1) | {' | '.join(machines)} | range |",
+        "| --- |" + " ---: |" * (len(machines) + 1),
+    ]
     for key in keys:
         found = [ratios.get(key) for ratios in machines.values()]
         known = [ratio for ratio in found if ratio]

@@ -47,14 +47,14 @@ def test_a_range_is_over_the_machines_and_a_reported_ratio_is_marked(figures: An
     reported = {"benchmark": "reported", "says": "Ratios only.", "date": "2026-11-28", "device": "cpu"}
     write(tmp_path, "xeon", **reported, machine=xeon, ratios={"packed-2m": [2.08]})
     lines = figures.blocks(tmp_path)["ratios"].splitlines()
-    assert lines[0] == "| peer = 1 | AMD EPYC, 2 cores | Intel Xeon (AVX-512; reported) | range |"
+    assert lines[0] == "| relative to the peer (= 1) | AMD EPYC, 2 cores | Intel Xeon (AVX-512; reported) | range |"
     assert lines[2] == "| packed, 2 million: tokens/s | 3.04 | 2.08 | 2.08 to 3.04 |"
     assert lines[-1] == "Intel Xeon (AVX-512; reported): Ratios only."
 
 
 def test_a_machine_without_any_of_the_figures_has_no_column(figures: Any) -> None:
     ratios = {"one": {}, "two": {"packed-2m": figures.Ratio(2.0, 2.0)}}
-    assert figures.ratio_table(ratios, ["packed-2m"]).startswith("| peer = 1 | two | range |")
+    assert figures.ratio_table(ratios, ["packed-2m"]).startswith("| relative to the peer (= 1) | two | range |")
 
 
 def test_processors_of_one_name_and_other_vectors_are_two_machines(figures: Any, tmp_path: Path) -> None:

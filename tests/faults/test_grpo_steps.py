@@ -21,12 +21,12 @@ from tests.training.test_grpo import config, metrics_of, trainer
 
 _BASE = {"save_strategy": "steps", "save_steps": 1, "max_completion_length": 6, "logging_steps": 3}
 SHAPES: dict[str, dict[str, Any]] = {
-    "each batch twice": {"steps_per_generation": 2, "num_iterations": 2, "gradient_accumulation_steps": 1},
-    "a cycle of many steps": {"steps_per_generation": 4, "num_iterations": 1, "gradient_accumulation_steps": 1},
-    "steps across cycles": {"steps_per_generation": 2, "num_iterations": 2, "gradient_accumulation_steps": 3},
-    "cut off ones left out": {"steps_per_generation": 2, "num_iterations": 2, "gradient_accumulation_steps": 1}
+    "num_iterations 2": {"steps_per_generation": 2, "num_iterations": 2, "gradient_accumulation_steps": 1},
+    "four steps a cycle": {"steps_per_generation": 4, "num_iterations": 1, "gradient_accumulation_steps": 1},
+    "a step that spans two cycles": {"steps_per_generation": 2, "num_iterations": 2, "gradient_accumulation_steps": 3},
+    "mask_truncated_completions": {"steps_per_generation": 2, "num_iterations": 2, "gradient_accumulation_steps": 1}
     | {"mask_truncated_completions": True, "log_completions": True},
-    "adapter and reference": {"steps_per_generation": 2, "num_iterations": 2, "gradient_accumulation_steps": 2}
+    "LoRA with a reference model": {"steps_per_generation": 2, "num_iterations": 2, "gradient_accumulation_steps": 2}
     | {"beta": 0.1, "lora": True, "credit": "segment"},
 }
 

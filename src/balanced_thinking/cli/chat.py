@@ -36,7 +36,7 @@ def add_chat_options(parser: Parser) -> None:
     parser.add_argument("--port", type=integer_between(0, 65535), help=f"with --web; 0: any free one  [{_PORT}]")
     parser.add_argument("--image", action="append", help="a picture file; may be repeated")
     parser.add_argument("--choice", action="append", help="an option of the question; may be repeated")
-    parser.add_argument("--answer", help="the right answer to the first question, whose replies are scored then")
+    parser.add_argument("--answer", help="right answer to the first question; the replies are then scored")
     parser.add_argument(
         "--out", type=Path, default=_OUT, help="folder that answers are appended to; `balanced report` reads it"
     )
@@ -57,12 +57,12 @@ def add_chat_options(parser: Parser) -> None:
         default="exact",
         help=f"how answers are scored: {', '.join(SCORERS)}, or module:function for your own",
     )
-    parser.add_argument("--no-think-view", action="store_true", help="fold the thinking; /think shows it")
+    parser.add_argument("--no-think-view", action="store_true", help="hide the reasoning; type /think to show it")
     add_engine_options(parser)
     parser.add_argument(
         "--served-model",
         action="append",
-        help="a model's name on the server, once for each  [the only one that it lists; of several, MODEL]",
+        help="the model's name on the server; once for each MODEL  [the only one that it lists; of several, MODEL]",
     )
     parser.epilog = (
         "Options of the image processor follow as --image_options.NAME value (default: those that were saved with the "

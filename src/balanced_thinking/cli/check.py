@@ -20,17 +20,17 @@ def add_check_options(parser: Parser) -> None:
     )
     parser.add_argument("--data", help="also render and collate rows of this data set: a name or a path")
     parser.add_argument("--split", default="train", help="split of the data")
-    parser.add_argument("--limit", type=positive_integer, default=64, help="most rows of the data to look at")
+    parser.add_argument("--limit", type=positive_integer, default=64, help="maximum number of its rows to check")
     parser.add_argument("--format", default="think-answer", help="reasoning format of the completions")
     parser.add_argument(
         "--real-weights",
         action="store_true",
-        help="check the model's own weights, which takes memory for them and longer, and not a shrunken copy of it",
+        help="check the model's real weights instead of a small copy with random ones; takes more memory and time",
     )
     parser.add_argument(
         "--layers",
         type=positive_integer,
-        help="make the copy by leaving out layers only, down to this number, where the usual one cannot be made",
+        help="where the usual small copy cannot be made: keep all widths, and only this many layers",
     )
     parser.add_argument("--json", type=Path, help="a file to write the table to")
     parser.epilog = "Options of the data set follow as --data_options.NAME value."

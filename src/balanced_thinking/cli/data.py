@@ -26,7 +26,7 @@ DATA_PREFIX, IMAGE_PREFIX = "data_options.", "image_options."
 
 def add_data_options(parser: Parser) -> None:
     parser.add_argument("--allow-urls", action="store_true", help=URLS_HELP)
-    parser.add_argument("--limit", type=positive_integer, help="most rows to read")
+    parser.add_argument("--limit", type=positive_integer, help="maximum number of rows to read")
     parser.add_argument(
         "--on-bad-row",
         choices=("error", "drop"),
@@ -65,7 +65,7 @@ def add_inspection_options(parser: Parser) -> None:
     parser.add_argument(
         "--max-length", type=token_count, default=4096, help="with --model: longer samples are bad rows"
     )
-    parser.add_argument("--limit", type=positive_integer, help="most rows to read")
+    parser.add_argument("--limit", type=positive_integer, help="maximum number of rows to read")
     parser.add_argument(
         "--losses",
         action="store_true",

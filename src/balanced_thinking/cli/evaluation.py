@@ -80,7 +80,7 @@ def add_evaluation_options(parser: Parser) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace the results in the folder; what this evaluation had answered before it was stopped is kept",
+        help="replace finished results; this evaluation's answers so far are kept, those of another are deleted",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="read and check the data, print the plan, and answer nothing"

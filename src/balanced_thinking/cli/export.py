@@ -36,7 +36,7 @@ def add_export_options(parser: Parser) -> None:
     parser.add_argument("--split", help="split of the samples  [that of the run's training, else train]")
     parser.add_argument("--max-new-tokens", type=token_count, default=128, help="longest answer to a sample in tokens")
     parser.add_argument(
-        "--allow-differences", action="store_true", help="end with 0, and upload, where answers differ, too"
+        "--allow-differences", action="store_true", help="exit with 0, and upload, even if answers differ"
     )
     parser.add_argument("--push", metavar="OWNER/NAME", help="also upload it to this new repository of the hub")
     parser.add_argument("--private", action="store_true", help="with --push: only the owner sees the repository")

@@ -64,7 +64,7 @@ _ON_NONFINITE = (
     f"At a loss or gradient that is NaN or infinite: {' or '.join(ON_NONFINITE)} (leaves the update out and reads "
     "every step, for which a GPU waits)."
 )
-_NONFINITE_LIMIT = "on_nonfinite skip: most updates to leave out before the run stops."
+_NONFINITE_LIMIT = "on_nonfinite skip: maximum number of skipped updates before the run stops."
 
 
 @dataclass
@@ -127,7 +127,7 @@ class ScaleSFTOptions:
     log_entropy: bool = option_field(
         False, "Whether to log the mean entropy (nats) of predictions, for each segment and for both."
     )
-    max_length: int | None = option_field(4096, "Most tokens of a sample, prompt and images included; null: no limit.")
+    max_length: int | None = option_field(4096, "Maximum tokens of a sample, prompt and images included; null: none.")
     dataloader_num_workers: int | None = option_field(
         None, "Processes that decode and process images; null: 4 with a GPU, else none."
     )
@@ -241,7 +241,7 @@ class ScaleGRPOOptions(AlgorithmArguments):
     reasoning_format: _Format = option_field("think-answer", _REASONING_FORMAT)
     credit: str = option_field(
         "completion",
-        "completion: every token gets the same advantage; segment: reasoning and answer share it by weight, as in SCALe.",
+        "completion: all tokens get the same advantage; segment: reasoning and answer share it by weight, as in SCALe.",
     )
     schedule: str = option_field(
         "constant", f"How credit moves from thinking to answering: {', '.join(_CREDIT_SCHEDULES)}."

@@ -82,7 +82,7 @@ class Recipe:
     )
     split: str = _recipe_key("train", "The split to train on.")
     data_options: dict[str, Any] = _recipe_key({}, "Options of the data set.")
-    limit: int | None = _recipe_key(None, "Most rows of each split; null: all.")
+    limit: int | None = _recipe_key(None, "Maximum number of rows of each split; null: all.")
     on_bad_row: str = _recipe_key("error", "What to do with a bad row: error, or drop to leave it out.")
     verify_images: bool = _recipe_key(True, "Whether to open every image once before training.")
     allow_urls: bool = _recipe_key(False, "Whether to fetch pictures that rows name by a web address.")
