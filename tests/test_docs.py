@@ -86,7 +86,15 @@ def test_lines_are_short_except_where_they_cannot_be_broken(name: str) -> None:
 def test_the_readme_is_a_first_screen() -> None:
     text = by_name["README.md"].read_text(encoding="utf-8")
     assert len(text.splitlines()) <= README_LINES
-    order = ["**Fine-tune", "![", "## Install", "```python", "## Command line", "| this package | the others |", "## Results"]
+    order = [
+        "**Fine-tune",
+        "![",
+        "## Install",
+        "```python",
+        "## Command line",
+        "| this package | the others |",
+        "## Results",
+    ]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
     blocks = python_blocks("README.md")
@@ -221,7 +229,9 @@ def test_the_readme_names_the_versions_that_the_suite_passed_with() -> None:
         f"{name} {one}" if one == other else f"{name} {one} and {other}"
         for name, one, other in zip(names, pinned, newest, strict=True)
     ]
-    assert f"Tested on Linux with {', '.join(passed)}" in " ".join(by_name["README.md"].read_text(encoding="utf-8").split())
+    assert f"Tested on Linux with {', '.join(passed)}" in " ".join(
+        by_name["README.md"].read_text(encoding="utf-8").split()
+    )
 
 
 def test_the_citation_is_of_this_version() -> None:

@@ -81,8 +81,10 @@ def test_an_arm_named_by_a_hostile_provenance_stays_text(tmp_path: Path) -> None
 def test_the_page_is_self_contained_and_its_policy_admits_only_its_own_style(study: Path) -> None:
     text = report_of(study)
     page = Page(text)
-    assert all(value.startswith("#") for value in page.values("href"))
-    assert all(value.startswith("data:image/png;base64,") for value in page.values("src"))
+    links = page.values("href")
+    assert links
+    assert all(value.startswith("#") for value in links)
+    assert page.values("src") == []  # pictures of samples are in the page's data
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
     assert style is not None
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()

@@ -53,7 +53,8 @@ def run_estimate(arguments: argparse.Namespace) -> None:
     from balanced_thinking.cli.training import refuse_unknown_names
 
     refuse_unknown_names(arguments.overrides, arguments.options, "sft")
-    lengths, _ = _read_lengths(arguments.lengths), find_device(arguments.gpu)
+    lengths = _read_lengths(arguments.lengths)
+    find_device(arguments.gpu)  # raises for an unknown one
     from balanced_thinking.estimate.run import Question, estimate_training
     from balanced_thinking.estimate.text import describe_estimate
     from balanced_thinking.system.files import write_atomically

@@ -101,14 +101,14 @@ class SavedAnswers:
         self._last = now
 
     def spent_seconds(self) -> Clock:
-        """Of this try and of earlier ones."""
+        """What this try and earlier ones took."""
         return self._before.plus(read_clock().since(self._began))
 
     def close(self) -> None:
         self._file.close()
 
     def delete_files(self) -> None:
-        """Once the results are written."""
+        """Called once the results are written."""
         self._ranks.wait_for_everyone()
         if self._ranks.is_main_process:
             for file in _files_in(self._out):

@@ -180,7 +180,7 @@ class ModelSource:
         return cls(located, options, None, describe_weights(options))
 
     def make_task(self, benchmark: Benchmark, split: str) -> Task:
-        """Its data read and checked."""
+        """The evaluation of one split; its data are read and checked."""
         format = benchmark.format or self.model.format or "think-answer"
         loaded, budget = load_task_data(benchmark, split, format), {}
         if loaded.examples:

@@ -153,7 +153,7 @@ def _load_examples(benchmark: Benchmark, split: str, format: FormatName) -> Load
 
 
 def item_digest(example: Example) -> str:
-    """Of everything about an example that its score depends on; the same wherever its pictures are."""
+    """A digest of everything about an example that its score depends on; the same wherever its pictures are."""
     pictures = [_picture_identity(image.read_bytes() if isinstance(image, Path) else image) for image in example.images]
     return short_digest(repr((*_scored_texts(example), pictures)))
 
@@ -170,7 +170,7 @@ def short_digest(text: str) -> str:
 
 
 def _examples_digest(examples: Sequence[Example]) -> str:
-    """Of everything about the examples that their scores depend on; picture files by size and time."""
+    """A digest of everything about the examples that their scores depend on; picture files by size and time."""
     digest = hashlib.sha256()
     for example in examples:
         pictures = [_picture_identity(image) for image in example.images]

@@ -178,6 +178,7 @@ def _order_supervised_by_weight(
     """The supervised rows, those of a nonzero weight first, and how many have one."""
     supervised_T = labels_T != IGNORE_INDEX
     weighted_T = supervised_T & (weights_T != 0)
+    # 0: has a weight; 1: supervised, of weight 0; 2: not supervised. Stable, so that rows keep their order.
     order_T = torch.argsort((~supervised_T).to(torch.uint8) + (~weighted_T).to(torch.uint8), stable=True)
     found = supervised_T.sum(), weighted_T.sum()
     if counts is None:

@@ -1,6 +1,6 @@
 """Weightings: how the tokens of an optimizer step are weighed, by name. No torch.
 
-To add one, write a function and give it a line in `WEIGHTINGS`.
+To add one, write a function and give it a line in `WEIGHTINGS`, and in `_EVALUATION_MEANS` if it is a plain mean.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ TRAINING_WARNINGS = {
     "nothing_learned": "nothing was learned: no step of the run had an advantage",
 }
 _SHOWN_REASONS, _LONGEST_REASON = 3, 40
-MOST = 0.5  # from this share on, an accuracy says more about the settings than about the model
+MAJORITY = 0.5  # from this share on, an accuracy says more about the settings than about the model
 
 
 def advise_on_outputs(
@@ -41,10 +41,10 @@ def advise_on_outputs(
     Of `withheld` outputs `describe_withheld` speaks: no option of ours gives them an answer.
     """
     malformed -= min(withheld, malformed)
-    if n and truncated >= MOST * n:
+    if n and truncated >= MAJORITY * n:
         limit = f" (now {max_new_tokens})" if max_new_tokens else ""
         return f"{_share(truncated, n)} outputs were cut off: raise --max-new-tokens{limit}"
-    if n and malformed >= MOST * n:
+    if n and malformed >= MAJORITY * n:
         return (
             f"{_share(malformed, n)} outputs have no answer that can be read: choose the --format that the model "
             "writes, ask for it with --prompt instructed, or train the model on it"
@@ -67,7 +67,7 @@ def describe_withheld(n: int, withheld: Mapping[str, int]) -> str:
 
 def withholds_most(n: int, withheld: Mapping[str, int]) -> bool:
     """Whether so many outputs were withheld that an accuracy says more about the server than about the model."""
-    return bool(n) and sum(withheld.values()) >= MOST * n
+    return bool(n) and sum(withheld.values()) >= MAJORITY * n
 
 
 def _share(part: int, n: int) -> str:

@@ -87,7 +87,9 @@ def score_exact(prediction: str | None, gold: str, choices: Sequence[str] = ()) 
     index = find_choice(right, read_choices)
     if index is not None:
         return float(find_choice(ours, read_choices) == index)
-    return float(bool(right.full) if same_wording(ours, right) else answers_match(ours, right))
+    if same_wording(ours, right):
+        return float(bool(right.full))  # two empty answers do not match
+    return float(answers_match(ours, right))
 
 
 def score_numeric(prediction: str | None, gold: str, choices: Sequence[str] = ()) -> float:

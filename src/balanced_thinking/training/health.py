@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from balanced_thinking.config.errors import BalancedThinkingError
-from balanced_thinking.runs.advice import MOST, TRAINING_WARNINGS
+from balanced_thinking.runs.advice import MAJORITY, TRAINING_WARNINGS
 
 logger = logging.getLogger(__name__)
 KEY = "generation_health"
@@ -62,7 +62,7 @@ class Generation:
         format_rewards = self.rewards.get("format")
         found = {
             "all_clipped": self.clipped == 1,
-            "most_clipped": MOST <= self.clipped < 1,
+            "most_clipped": MAJORITY <= self.clipped < 1,
             "all_empty": self.empty == 1,
             "no_format": format_rewards is not None and not any(format_rewards),
             "no_advantage": not self.has_advantage(),
