@@ -12,6 +12,7 @@ from balanced_thinking.data.keys import ALTERNATIVE_KEYS, ANSWER_KEYS, THINK_KEY
 from balanced_thinking.data.places import place_images
 from balanced_thinking.data.prose import split_prose
 from balanced_thinking.data.row_parts import read_choices, read_history, read_images, read_system
+from balanced_thinking.data.turn_media import refuse_unread_pictures
 from balanced_thinking.data.turns import Message, Talk, read_reasoning, read_talk
 from balanced_thinking.data.unread import refuse_other_pictures, refuse_unfilled_places
 from balanced_thinking.data.values import (
@@ -66,6 +67,7 @@ def read_contents(
     spoken_images = [image for message in talk.messages for image in message.images]
     images = read_images(record) or spoken_images
     refuse_other_pictures(images, spoken_images, "in a turn, beside the images of the row")
+    refuse_unread_pictures(talk.unread_pictures, images)
     common = Content(
         question="",
         images=images,
