@@ -9,6 +9,7 @@ from typing import Any
 
 from balanced_thinking.data.columns import peel_tags
 from balanced_thinking.data.keys import ALTERNATIVE_KEYS, CHOICE_KEYS, NUMBERED_IMAGE, SYSTEM_KEYS, THINK_KEYS
+from balanced_thinking.data.listed_turns import refuse_unread_turns, split_question_text
 from balanced_thinking.data.turns import read_system_cell
 from balanced_thinking.data.unread import is_picture_cell, refuse_other_pictures
 from balanced_thinking.data.values import (
@@ -108,13 +109,19 @@ def read_system(record: Mapping[str, Any], spoken: str | None) -> str | None:
 
 def _system_texts(record: Mapping[str, Any]) -> dict[str, str]:
     """The texts of the columns for the system text, by name. Raises RowProblemError."""
-    cells = {key: read_system_cell(record[key], key) for key in SYSTEM_KEYS if key in record}
+    for key in SYSTEM_KEYS:
+        refuse_unread_turns(split_question_text(record.get(key)), key)
+    cells = {key: read_system_cell(split_question_text(record[key]), key) for key in SYSTEM_KEYS if key in record}
     return {key: text for key, text in cells.items() if text is not None}
 
 
 def read_history(record: Mapping[str, Any]) -> list[Any]:
-    """The turns before the question under `history`: turns, or pairs of a question and a reply. [] for other values."""
-    entries, turns = to_list(record.get("history")), []
+    """The turns before the question under `history`: turns, or pairs of a question and a reply. [] for other values.
+
+    A table may have the list as a text.
+    """
+    history, turns = record.get("history"), []
+    entries = to_list(split_list_text(history) if isinstance(history, str) else history)
     for entry in entries:
         if isinstance(entry, Mapping):
             turns.append(entry)

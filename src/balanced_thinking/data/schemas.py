@@ -9,11 +9,12 @@ from typing import Any
 from balanced_thinking.data.columns import PROSE, Columns, FormatSpec, peel_answer_name, peel_tags, split_columns
 from balanced_thinking.data.example import Turn
 from balanced_thinking.data.keys import ALTERNATIVE_KEYS, ANSWER_KEYS, THINK_KEYS, TURN_LISTS
+from balanced_thinking.data.listed_turns import refuse_unread_turns, role_of
 from balanced_thinking.data.places import place_images
 from balanced_thinking.data.prose import split_prose
 from balanced_thinking.data.row_parts import read_choices, read_history, read_images, read_system
 from balanced_thinking.data.turn_media import refuse_unread_pictures
-from balanced_thinking.data.turns import Message, Talk, read_reasoning, read_talk
+from balanced_thinking.data.turns import Message, Talk, is_part, read_reasoning, read_talk
 from balanced_thinking.data.unread import refuse_other_pictures, refuse_unfilled_places
 from balanced_thinking.data.values import (
     RowProblemError,
@@ -125,12 +126,17 @@ def find_schema_keys(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _to_turns(value: Any, role: str) -> list[Any]:
     """A prompt or a completion as turns; it may be plain text."""
-    return [{"role": role, "content": value}] if isinstance(value, str) else [*to_list(value)]
+    refuse_unread_turns(value, "prompt" if role == "user" else "completion")
+    is_content = isinstance(value, str) or (isinstance(value, list) and value and all(map(is_part, value)))
+    return [{"role": role, "content": value}] if is_content else to_list(value)
 
 
 def _question_turns(record: Mapping[str, Any]) -> list[Any]:
     """A question as turns; the answer is read later, because it need not be a text."""
     question = record.get("question")
+    refuse_unread_turns(question, "question")
+    if isinstance(question, list) and question and all(map(role_of, question)):
+        return [*question, {"role": "assistant", "content": ""}]
     content = question if isinstance(question, list) else to_text(question, "question")
     if isinstance(content, list) and len(content) > 1 and all(isinstance(part, str) for part in content):
         raise RowProblemError(

@@ -128,9 +128,7 @@ def read_message(turn: Any) -> Message:
     unread, pictures = _find_unread(turn, to_list(content))
     if not thoughts and not is_null(turn.get(DETAIL_KEY)):  # encrypted
         unread[DETAIL_KEY] = turn[DETAIL_KEY]
-    return Message(
-        role, text, images, "\n\n".join(thoughts) or None, find_untrained_mark(turn), unread, tuple(pictures)
-    )
+    return Message(role, text, images, reasoning, mark, unread, tuple(pictures))
 
 
 def _find_unread(turn: Mapping[str, Any], parts: list[Any]) -> tuple[dict[str, Any], list[UnreadPicture]]:
@@ -212,6 +210,14 @@ def read_reasoning(value: Any, key: str) -> str:
             continue
         texts.append(to_text(part if text is None else text, key).strip())
     return "\n\n".join(text for text in texts if text and text not in (*NULL_TEXTS, "None", "null"))
+
+
+def is_part(value: Any) -> bool:
+    """Whether an object is a part of a content."""
+    if not isinstance(value, Mapping) or "role" in value:
+        return False
+    kind = _kind_of_part(value)
+    return kind in (*_TEXT_PARTS, *_IMAGE_PARTS, *THINK_PARTS, *MEDIA_PARTS) and ("type" in value or len(value) == 1)
 
 
 def _kind_of_part(part: Mapping[str, Any]) -> Any:

@@ -193,9 +193,9 @@ def split_list_text(text: str) -> list[Any] | None:
     text = text.strip()
     if not (text.startswith("[") and text.endswith("]")) or len(text) > _MOST_LIST_CHARACTERS:
         return None
-    if _NO_COMMA.search(text):  # a NumPy array as text, whose texts Python would join to one
-        return None
     for read in (parse_json, ast.literal_eval):
+        if read is ast.literal_eval and _NO_COMMA.search(text):  # a NumPy array, whose texts Python would join to one
+            return None
         try:
             found = read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
