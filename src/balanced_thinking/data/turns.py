@@ -104,12 +104,13 @@ def read_message(turn: Any) -> Message:
     if any(not is_null(turn.get(key)) for key in _TOOL_KEYS):
         raise RowProblemError(f"a turn that calls a tool: {turn}", "unknown_schema")
     content = first_nonempty_value(turn, "content", "value", "text")
-    texts, images, thoughts = [], [], [*_beside_content(turn)]
+    texts, images, thoughts, kinds = [], [], [*_beside_content(turn)], []
     for part in [content] if isinstance(content, str) else to_list(content):
         kind, value = _read_part(part, content)
         if kind == "image":
             images += [value] if value is not None else []
             texts.append(PLACEHOLDER)
+        kinds += [kind] if kind == "image" or value.strip() else []
         else:
             (thoughts if kind == "thinking" else texts).append(value)
     if any(_INDEXED.fullmatch(one) for one in texts) and PLACEHOLDER in "".join(texts):
@@ -117,6 +118,7 @@ def read_message(turn: Any) -> Message:
     text, own = "".join(texts), to_list(first_nonempty_value(turn, "images", "image"))
     if own:
         refuse_other_pictures(own, to_list(turn.get("image")), "beside the images of a turn")
+    _refuse_text_between(kinds, content)
     if own and images:
         refuse_other_pictures(images, own, "beside those in the parts of a turn")
     elif own:
@@ -124,7 +126,7 @@ def read_message(turn: Any) -> Message:
         text = text if PLACEHOLDER in text else PLACEHOLDER * len(own) + text
     if thoughts and role != "assistant":
         raise RowProblemError(f"thinking in a turn of {role}: {thoughts[0]}", "unknown_schema")
-    reasoning, mark = "\n\n".join(thoughts) or None, find_untrained_mark(turn)
+    reasoning, mark = "\n\n".join(filter(None, thoughts)) or None, find_untrained_mark(turn)
     unread, pictures = _find_unread(turn, to_list(content))
     if not thoughts and not is_null(turn.get(DETAIL_KEY)):  # encrypted
         unread[DETAIL_KEY] = turn[DETAIL_KEY]
@@ -134,6 +136,17 @@ def read_message(turn: Any) -> Message:
 def _find_unread(turn: Mapping[str, Any], parts: list[Any]) -> tuple[dict[str, Any], list[UnreadPicture]]:
     """The texts and the pictures under keys of a turn and of its parts that are not read."""
     others = [(key, value) for key, value in turn.items() if key not in _READ_KEYS]
+def _refuse_text_between(kinds: list[str], content: Any) -> None:
+    """Raise RowProblemError for a text before thinking that another text follows: both would be joined to the answer.
+
+    `kinds` are those of the parts that are not empty.
+    """
+    last = max((k for k, kind in enumerate(kinds) if kind == "thinking"), default=0)
+    if "text" in kinds[:last] and "text" in kinds[last:]:
+        name = "text_between" if "thinking" in kinds[: kinds.index("text")] else "text_before_think"
+        raise RowProblemError(f"a text before a part of thinking, and another one after it: {content}", name)
+
+
     for part in parts:
         if isinstance(part, Mapping) and (kind := _kind_of_part(part)) not in THINK_PARTS:  # these hold a signature
             read = _TEXT_KEYS if kind in _TEXT_PARTS or "index" in part else _IMAGE_KEYS
@@ -238,7 +251,7 @@ def _read_part(part: Any, content: Any) -> tuple[str, Any]:
     if kind in _IMAGE_PARTS:
         return "image", first_nonempty_value(part, *_IMAGE_SOURCES)
     if kind in THINK_PARTS:
-        return "thinking", to_text(first_nonempty_value(part, *THINK_PARTS, "text", "content"), kind).strip()
+        return "thinking", read_reasoning(first_nonempty_value(part, *THINK_PARTS, "text", "content", "summary"), kind)
     if kind in _TEXT_PARTS:
         text = to_text(part.get("text"), "text")
         return ("thinking", text.strip()) if part.get("thought") is True else ("text", text)
