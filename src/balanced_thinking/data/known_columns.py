@@ -23,7 +23,7 @@ from balanced_thinking.data.listed_turns import role_of, split_question_text, sp
 from balanced_thinking.data.picture_files import PICTURE_STARTS
 from balanced_thinking.data.turns import is_part
 from balanced_thinking.data.unread import describe_picture
-from balanced_thinking.data.values import RowProblemError, first_nonempty_value, is_null, to_text
+from balanced_thinking.data.values import RowProblemError, first_nonempty_value, is_missing, is_null, to_text
 from balanced_thinking.segments import parse
 
 QUESTIONS = ("problem", "query", "instruction")
@@ -32,6 +32,7 @@ PICTURES = ("image", "images")
 FILE_NAMES = ("file_name", "file_names")  # of an imagefolder
 # Columns that are pictures if they hold a picture's bytes. Their paths are not read: the name alone may mislead.
 OTHER_PICTURES = ("decoded_image", "img", "imgs", "picture", "pictures", "photo", "jpg", "jpeg", "png", "webp")
+_NO_INPUT = "<noinput>"  # of Alpaca's own generated instructions
 _SAID_KEYS = ("role", "from", "content", "value", "text")  # of a turn
 _PLAIN = (str, int, float, list, tuple, dict, NoneType)
 _FOREIGN_PICTURES = frozenset({*FILE_NAMES, *OTHER_PICTURES})
@@ -156,7 +157,7 @@ def _adapt_texts(record: dict[str, Any]) -> dict[str, Any]:
 
 def _join_input(instruction: Any, given: Any) -> Any:
     """An instruction and its input as one text. Both as an object, which no reader takes, where one is no text."""
-    if is_null(given) or (isinstance(given, str) and not given.strip()):
+    if is_missing(given) or given == _NO_INPUT:
         return instruction
     try:
         return f"{to_text(instruction, 'instruction')}\n{to_text(given, 'input')}"
@@ -203,7 +204,7 @@ def _adapt_answer(record: dict[str, Any]) -> dict[str, Any]:
     if not _is_answered(record):
         return rest | {"answer": record[source]}  # the reader takes the reasoning out of it
     is_reasoning = isinstance(record[source], str) and source != "ground_truth"
-    if not is_reasoning or any(_is_given(record, name) for name in THINK_KEYS):
+    if not is_reasoning or not all(is_missing(record.get(name)) for name in THINK_KEYS):
         return record
     written = parse(record[source], "auto")
     # A box in the solution is a part of the reasoning, and text may follow it.

@@ -13,11 +13,13 @@ from balanced_thinking.data.places import PLACEHOLDER
 from balanced_thinking.data.turn_media import UnreadPicture, find_turn_pictures
 from balanced_thinking.data.unread import refuse_other_pictures
 from balanced_thinking.data.values import (
-    NULL_TEXTS,
     RowProblemError,
     first_nonempty_value,
+    is_missing,
     is_null,
     refuse_many,
+    refuse_structure_text,
+    split_list_text,
     to_list,
     to_text,
 )
@@ -80,8 +82,9 @@ def read_talk(turns: Iterable[Any]) -> Talk:
     expected = ["user", "assistant"] * (len(spoken) // 2)
     if [message.role for message in spoken] != expected:
         raise RowProblemError(f"turns: {', '.join(roles)}", "multi_turn")
-    text = "\n\n".join(text for one in system if (text := one.text.strip())) or None
-    return Talk(text, spoken, tuple(picture for message in messages for picture in message.unread_pictures))
+    return Talk(
+        _join_texts(system), spoken, tuple(picture for message in messages for picture in message.unread_pictures)
+    )
 
 
 def _join_user_turns(messages: list[Message]) -> list[Message]:
@@ -107,18 +110,18 @@ def read_message(turn: Any) -> Message:
     texts, images, thoughts, kinds = [], [], [*_beside_content(turn)], []
     for part in [content] if isinstance(content, str) else to_list(content):
         kind, value = _read_part(part, content)
+        kinds += [kind] if kind == "image" or value.strip() else []
         if kind == "image":
             images += [value] if value is not None else []
             texts.append(PLACEHOLDER)
-        kinds += [kind] if kind == "image" or value.strip() else []
         else:
             (thoughts if kind == "thinking" else texts).append(value)
     if any(_INDEXED.fullmatch(one) for one in texts) and PLACEHOLDER in "".join(texts):
         raise RowProblemError(f"parts that say which picture is there, and {PLACEHOLDER}: {content}", "image_count")
+    _refuse_text_between(kinds, content)
     text, own = "".join(texts), to_list(first_nonempty_value(turn, "images", "image"))
     if own:
         refuse_other_pictures(own, to_list(turn.get("image")), "beside the images of a turn")
-    _refuse_text_between(kinds, content)
     if own and images:
         refuse_other_pictures(images, own, "beside those in the parts of a turn")
     elif own:
@@ -133,9 +136,6 @@ def read_message(turn: Any) -> Message:
     return Message(role, text, images, reasoning, mark, unread, tuple(pictures))
 
 
-def _find_unread(turn: Mapping[str, Any], parts: list[Any]) -> tuple[dict[str, Any], list[UnreadPicture]]:
-    """The texts and the pictures under keys of a turn and of its parts that are not read."""
-    others = [(key, value) for key, value in turn.items() if key not in _READ_KEYS]
 def _refuse_text_between(kinds: list[str], content: Any) -> None:
     """Raise RowProblemError for a text before thinking that another text follows: both would be joined to the answer.
 
@@ -147,6 +147,9 @@ def _refuse_text_between(kinds: list[str], content: Any) -> None:
         raise RowProblemError(f"a text before a part of thinking, and another one after it: {content}", name)
 
 
+def _find_unread(turn: Mapping[str, Any], parts: list[Any]) -> tuple[dict[str, Any], list[UnreadPicture]]:
+    """The texts and the pictures under keys of a turn and of its parts that are not read."""
+    others = [(key, value) for key, value in turn.items() if key not in _READ_KEYS]
     for part in parts:
         if isinstance(part, Mapping) and (kind := _kind_of_part(part)) not in THINK_PARTS:  # these hold a signature
             read = _TEXT_KEYS if kind in _TEXT_PARTS or "index" in part else _IMAGE_KEYS
@@ -169,12 +172,12 @@ def read_system_cell(cell: Any, key: str) -> str | None:
     Raises RowProblemError for a message that is not of the system, for a picture, and for several plain texts.
     """
     if isinstance(cell, str):
-        return cell.strip()
+        return _drop_missing(cell)
     entries = [cell] if isinstance(cell, Mapping) else to_list(cell)
     if all(isinstance(one, str) for one in entries):
         if len(entries) > 1:
             raise RowProblemError(f"{key} is a list of {len(entries)} texts; expected one: {cell}", "not_text")
-        return str(entries[0]).strip() if entries else None
+        return _drop_missing(entries[0]) if entries else None
     if not any(isinstance(one, Mapping) and not _SPOKEN_KEYS.isdisjoint(one) for one in entries):
         return None
     are_messages = all(isinstance(one, Mapping) and not _MESSAGE_KEYS.isdisjoint(one) for one in entries)
@@ -182,7 +185,15 @@ def read_system_cell(cell: Any, key: str) -> str | None:
     messages = [read_message(turn if "from" not in turn else {**turn, "role": turn["from"]}) for turn in turns]
     if other := next((one for one in messages if one.role != "system" or one.images or one.unread_pictures), None):
         raise RowProblemError(f"{key} has a turn of {other.role} or a picture: {cell}", "unknown_schema")
-    return "\n\n".join(text for one in messages if (text := one.text.strip())) or None
+    return _join_texts(messages)
+
+
+def _join_texts(messages: Iterable[Message]) -> str | None:
+    return "\n\n".join(text for one in messages if (text := _drop_missing(one.text))) or None
+
+
+def _drop_missing(text: str) -> str:
+    return "" if is_missing(text) else text.strip()
 
 
 def find_untrained_mark(turn: Mapping[str, Any]) -> str | None:
@@ -214,15 +225,30 @@ def _beside_content(turn: Mapping[str, Any]) -> Iterable[str]:
 def read_reasoning(value: Any, key: str) -> str:
     """The reasoning that a turn has under this key: a text, or a list of texts or of parts with one; "" for null.
 
-    Raises RowProblemError for anything else.
+    A table may have a list of texts as a text. Raises RowProblemError for anything else.
     """
     texts = []
-    for part in to_list(value):
-        text = first_nonempty_value(part, "text", "thinking", "summary") if isinstance(part, Mapping) else part
-        if text is None and key == DETAIL_KEY:  # encrypted
-            continue
+    for part in to_list(_split_steps(value, key) if isinstance(value, str) else value):
+        text = part
+        if isinstance(part, Mapping):
+            text = first_nonempty_value(part, "text", "thinking", "summary")
+            if text is None and (key == DETAIL_KEY or is_null(part.get("text", part))):  # the first: encrypted
+                continue
         texts.append(to_text(part if text is None else text, key).strip())
-    return "\n\n".join(text for text in texts if text and text not in (*NULL_TEXTS, "None", "null"))
+    return "\n\n".join(text for text in texts if not is_missing(text))
+
+
+def _split_steps(text: str, key: str) -> Any:
+    """The list of texts, or of objects with one, that a text is; or the text."""
+    listed = split_list_text(text)
+    if listed is not None and all(one is None or isinstance(one, str) or _has_text(one) for one in listed):
+        return listed
+    refuse_structure_text(text, key)
+    return text
+
+
+def _has_text(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("text"), str)
 
 
 def is_part(value: Any) -> bool:
