@@ -238,6 +238,7 @@ UNREADABLE_LISTS = [
     json.dumps([asks("Which? " * 10_000)]),  # longer than a list in a text may be
     json.dumps(LISTED)[:60],  # a cell that was cut
     str([{"role": "tool", "content": "7"}, asks("Which?")]),
+    "{'text': 'Which?'}",
 ]
 
 
@@ -250,6 +251,12 @@ def test_turns_in_a_text_that_cannot_be_read_are_refused(folder: Path, text: str
         assert "json.dumps" in found.text
     assert isinstance(read_one(folder, {"messages": text, **REST}), BadRow)
     assert read_one(folder, {"question": "Which?", "system": text, **REST}).problems == ("not_text",)
+
+
+@pytest.mark.parametrize("text", ["['Which?', 'And?']", "['Which?' 'And?']"])
+def test_several_questions_in_a_text_are_refused(folder: Path, text: str) -> None:
+    assert read_one(folder, {"question": text, **REST}).problems == ("not_text",)
+    assert isinstance(read_one(folder, {"prompt": text, "completion": SAID}), BadRow)
 
 
 @pytest.mark.parametrize(

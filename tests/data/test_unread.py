@@ -142,6 +142,13 @@ def test_an_object_as_content_does_not_lose_its_picture(folder: Path) -> None:
         assert read_one(folder, {"messages": [asks(content), says()]}).problems == ("unread_image",)
 
 
+def test_a_part_whose_source_is_not_read_is_a_place_for_a_picture_of_the_row(folder: Path) -> None:
+    part = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": encoded()}}
+    row = {"messages": [asks([part, "Which?"]), says()]}
+    assert read_one(folder, row).problems == ("unread_image",)
+    assert isinstance(read_one(folder, row | {"images": ["one.png"]}), Example)
+
+
 HARMLESS_IN_TURN = [
     {"image_path": None, "video": None, "attachments": [], "audio": False},  # nulls, as tables fill turns up
     {"image_url": {"url": None}, "img": {"bytes": None, "path": ""}, "attachments": [{"path": None}]},

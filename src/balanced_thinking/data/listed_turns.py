@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from balanced_thinking.data.turns import ROLES, is_part
-from balanced_thinking.data.values import RowProblemError, first_nonempty_value, split_list_text
+from balanced_thinking.data.values import (
+    RowProblemError,
+    first_nonempty_value,
+    is_json,
+    refuse_structure_text,
+    split_list_text,
+)
 
 _START = re.compile(r"(?:array\(\s*)?\[?\s*\{\s*['\"]\w+['\"]\s*:")
 _MARK = re.compile(
@@ -34,13 +40,17 @@ def split_turns_text(value: Any) -> Any:
 
 
 def split_question_text(value: Any) -> Any:
-    """As `split_turns_text`; a list with one text, too."""
+    """As `split_turns_text`; a list with one text, and texts as Python prints a list of them, too."""
     listed = split_list_text(value) if isinstance(value, str) else None
-    return listed if listed and len(listed) == 1 and isinstance(listed[0], str) else split_turns_text(value)
+    if listed and all(isinstance(one, str) for one in listed) and (len(listed) == 1 or not is_json(value)):
+        return listed
+    return split_turns_text(value)
 
 
 def refuse_unread_turns(value: Any, name: str) -> None:
-    """Raise RowProblemError for a text of turns or parts that `split_turns_text` cannot read, such as NumPy's."""
+    """Raise RowProblemError for a text of turns or parts that cannot be read, and for what Python prints otherwise."""
+    if isinstance(value, str):
+        refuse_structure_text(value, name)
     if not isinstance(value, str) or not _START.match(text := value.strip()) or not _MARK.search(text):
         return
     if _END.search(text) or "]" not in text:  # the second: a cell that was cut

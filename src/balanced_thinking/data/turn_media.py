@@ -110,7 +110,8 @@ def refuse_unread_pictures(unread: Sequence[UnreadPicture], images: Sequence[Any
     Beside pictures of the row, one under a key that is not for pictures, such as `mask`, may be left out.
     """
     for one in unread:
-        shown = one.is_file and any(is_same_picture(one.value, image) for image in images)
+        # The part of an image with a `source` is a place, for one of the row's pictures.
+        shown = one.name == "part.source" or any(is_same_picture(one.value, image) for image in images)
         if not images or (one.is_file and one.is_named and not shown):
             raise RowProblemError(
                 f"turn.{one.name}: {shorten(one.value)} (put a picture under image or images of the turn, or into a "

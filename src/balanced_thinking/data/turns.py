@@ -177,7 +177,7 @@ def read_system_cell(cell: Any, key: str) -> str | None:
     if all(isinstance(one, str) for one in entries):
         if len(entries) > 1:
             raise RowProblemError(f"{key} is a list of {len(entries)} texts; expected one: {cell}", "not_text")
-        return _drop_missing(entries[0]) if entries else None
+        return _drop_missing(str(entries[0])) if entries else None
     if not any(isinstance(one, Mapping) and not _SPOKEN_KEYS.isdisjoint(one) for one in entries):
         return None
     are_messages = all(isinstance(one, Mapping) and not _MESSAGE_KEYS.isdisjoint(one) for one in entries)

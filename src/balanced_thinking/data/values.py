@@ -149,19 +149,19 @@ def refuse_structure_text(text: str, key: str) -> None:
     text = text.strip()
     ends = text[:1] + text[-1:]
     is_printed = _PRINTED_ARRAY.fullmatch(text) is not None
-    if not is_printed and ends in ("[]", "{}") and not _is_json(text):
+    if not is_printed and ends in ("[]", "{}") and not is_json(text):
         found = _read_python(text)
         is_printed = (ends == "[]" and _NO_COMMA.search(text) is not None) or isinstance(found, dict)
         is_printed = is_printed or (isinstance(found, list) and any(isinstance(one, dict) for one in found))
     if is_printed:
         raise RowProblemError(
-            f"{key} is an object or an array as Python prints it; expected a text, or a list as json.dumps writes it: "
-            f"{text}",
+            f"{key} is an object or an array as Python prints it; expected a text, or what json.dumps writes: {text}",
             "not_text",
         )
 
 
-def _is_json(text: str) -> bool:
+def is_json(text: str) -> bool:
+    """Whether a text is valid JSON."""
     try:
         parse_json(text)
     except (ValueError, RecursionError):
