@@ -54,6 +54,28 @@ PLACED = [
     ("Is <image id=1> like <image id=2>?", 2, "Is  like ?", (3, 9)),
     ("Is [image] like [Image]?", 2, "Is  like ?", (3, 9)),
     ("Is {image} like {{ image }}?", 2, "Is  like ?", (3, 9)),
+    ("(<image>./</image>)\nWhich animal?", 1, "Which animal?", ()),  # MiniCPM
+    ("<image></image>Which animal?", 1, "Which animal?", ()),
+    ("Is <image> </image> one?", 1, "Is  one?", (3,)),
+    ("<image>./</image>\n<image>./</image>\nWhich animal?", 2, "Which animal?", ()),
+    ("<Image><ImageHere></Image>Which animal?", 1, "Which animal?", ()),  # XComposer
+    ("Is <img><image></img> one?", 1, "Is  one?", (3,)),  # InternVL
+    ("<img><IMG_CONTEXT><IMG_CONTEXT></img>\nWhich animal?", 1, "Which animal?", ()),
+    ("Is <|vision_start|><image><|vision_end|> one?", 1, "Is  one?", (3,)),
+    ("Is <|begin_of_image|><|image|><|end_of_image|> one?", 1, "Is  one?", (3,)),  # GLM
+    ("<|media_start|>image<|media_content|><|media_pad|><|media_end|>Which animal?", 1, "Which animal?", ()),  # Kimi
+    ("<im_start><image><im_end>\nWhich animal?", 1, "Which animal?", ()),  # LLaVA
+    ("<fake_token_around_image><image><fake_token_around_image>Which animal?", 1, "Which animal?", ()),  # Idefics
+    ("Is <begin_of_image><image_placeholder><end_of_image> one?", 1, "Is  one?", (3,)),
+    ("<img></img>Which animal?", 1, "Which animal?", ()),
+    ("Is <pic> like <picture/>?", 2, "Is  like ?", (3, 9)),
+    ("Is <image > like <image/>?", 2, "Is  like ?", (3, 9)),
+    ("Is <photo> like [picture]?", 2, "Is  like ?", (3, 9)),
+    ("<img>cat</img> is what?", 1, "<img>cat</img> is what?", ()),  # about HTML
+    ("What does <img></img> mean?", 0, "What does <img></img> mean?", ()),
+    ("What do <img></img> and <img></img> mean?", 1, "What do <img></img> and <img></img> mean?", ()),
+    ("<image>\nIs <image href='a'></image> SVG?", 1, "Is <image href='a'></image> SVG?", ()),
+    ("<image>\nWhat does <|image_pad|> mean?", 1, "What does <|image_pad|> mean?", ()),  # a mention
     ("See [image](a.html) and $\\text{image}(f)$.", 1, "See [image](a.html) and $\\text{image}(f)$.", ()),
     ("Is [image] like [image]?", 1, "Is [image] like [image]?", ()),
     ("What does [image] mean?", 0, "What does [image] mean?", ()),
@@ -97,6 +119,24 @@ def test_counts_that_do_not_fit_are_bad_rows(folder: Path, question: str, count:
     found = read_one(folder, {"question": question, "answer": "no", "images": ["one.png", "two.png"][:count]})
     assert isinstance(found, BadRow)
     assert found.problems == ("image_count",)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "<image>cat</image> Which?",  # a closing tag would stay
+        "<image_1></image_1> Which?",
+        "<image_id>0</image_id><image>./</image>\nWhich?",
+        "<|my_image_start|><image><|my_image_end|>Which?",
+        "<image> <|vision_end|>Which?",
+        "<|media_start|>video<|media_content|><|media_pad|><|media_end|>Which?",
+        "<Image>./</Images></Image>\nWhich?",
+    ],
+)
+def test_a_tag_that_would_stay_beside_a_placeholder_is_refused(folder: Path, question: str) -> None:
+    found = read_one(folder, {"question": question, "answer": "no", "images": ["one.png"]})
+    assert isinstance(found, BadRow), found
+    assert found.problems in (("unknown_placeholder",), ("special_token",))
 
 
 @pytest.mark.parametrize(

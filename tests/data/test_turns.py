@@ -192,6 +192,126 @@ def test_an_unknown_setting_is_refused(folder: Path, name: str, value: str) -> N
         read_one(folder, COLUMNS, **{name: value})
 
 
+LISTED = [{"role": "system", "content": "Be brief."}, asks("Hello."), says("Hi."), asks("Which?")]
+PARTS = [{"type": "text", "text": "Which?"}]
+REST = {"think": "It has a mane.", "answer": "horse"}
+# (a row, the number of earlier turns)
+TEXTS_OF_LISTS: list[tuple[dict[str, Any], int]] = [
+    ({"prompt": json.dumps(LISTED), **REST}, 2),
+    ({"prompt": str(LISTED), **REST}, 2),  # as pandas writes it
+    ({"prompt": str(LISTED[-1:]), **REST}, 0),
+    ({"prompt": str(LISTED[-1]), **REST}, 0),  # one turn without its list
+    ({"prompt": json.dumps(PARTS), **REST}, 0),
+    ({"prompt": PARTS, **REST}, 0),
+    ({"prompt": str(LISTED), "completion": SAID}, 2),
+    ({"prompt": str(LISTED), "completion": str([says()])}, 2),
+    ({"prompt": json.dumps(PARTS), "completion": json.dumps([{"type": "text", "text": SAID}])}, 0),
+    ({"prompt": str(LISTED), "reward_model": {"ground_truth": "horse"}, "think": "It has a mane."}, 2),
+    ({"messages": json.dumps([LISTED[0], LISTED[-1]]), "solution": SAID}, 0),
+    ({"messages": json.dumps([*LISTED[:-1], asks('Which? "a" "b"'), says()])}, 2),  # no NumPy: JSON
+    ({"question": json.dumps(PARTS), **REST}, 0),
+    ({"question": str(PARTS), **REST}, 0),
+    ({"question": json.dumps(LISTED[-1:]), **REST}, 0),
+    ({"question": "['Which?']", **REST}, 0),
+    ({"problem": str(PARTS), "solution": SAID}, 0),
+    ({"question": "Which?", "history": str([["Hello.", "Hi."]]), **REST}, 2),
+    ({"question": "Which?", "history": json.dumps(LISTED[1:3]), "system": "['Be brief.']", **REST}, 2),
+    ({"question": "Which?", "system": str(LISTED[:1]), **REST}, 0),
+]
+
+
+@pytest.mark.parametrize(("row", "earlier"), TEXTS_OF_LISTS)
+def test_turns_that_are_written_as_text_are_turns(folder: Path, row: dict[str, Any], earlier: int) -> None:
+    example = read_one(folder, row)
+    assert isinstance(example, Example), example
+    question = example.question.removesuffix(' "a" "b"')
+    assert (question, example.think, example.answer) == ("Which?", "It has a mane.", "horse")
+    assert [turn.text for turn in example.history] == ["Hello.", "Hi."][:earlier]
+    assert (example.system == "Be brief.") is ("Be brief." in str(row))
+    assert find_unread_texts(example) == []
+
+
+UNREADABLE_LISTS = [
+    str(LISTED).replace("}, {", "}\n {"),  # NumPy, without commas
+    f"array({LISTED}, dtype=object)",
+    str([asks([{"type": "text"}])]).replace("[{'type': 'text'}]", "array([{'type': 'text'}], dtype=object)"),
+    json.dumps([asks("Which? " * 10_000)]),  # longer than a list in a text may be
+    json.dumps(LISTED)[:60],  # a cell that was cut
+    str([{"role": "tool", "content": "7"}, asks("Which?")]),
+    "{'text': 'Which?'}",
+]
+
+
+@pytest.mark.parametrize("text", UNREADABLE_LISTS)
+def test_turns_in_a_text_that_cannot_be_read_are_refused(folder: Path, text: str) -> None:
+    for row in ({"question": text, **REST}, {"prompt": text, **REST}, {"prompt": text, "completion": SAID}):
+        found = read_one(folder, row)
+        assert isinstance(found, BadRow), found
+        assert found.problems == ("not_text",)
+        assert "json.dumps" in found.text
+    assert isinstance(read_one(folder, {"messages": text, **REST}), BadRow)
+    assert read_one(folder, {"question": "Which?", "system": text, **REST}).problems == ("not_text",)
+
+
+@pytest.mark.parametrize("text", ["['Which?', 'And?']", "['Which?' 'And?']"])
+def test_several_questions_in_a_text_are_refused(folder: Path, text: str) -> None:
+    assert read_one(folder, {"question": text, **REST}).problems == ("not_text",)
+    assert isinstance(read_one(folder, {"prompt": text, "completion": SAID}), BadRow)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1, 2, 3]",
+        '["a", "b"]',
+        '[{"type": "circle"}]',
+        '{"type": "circle", "radius": 3}',
+        '[{"from": "A", "to": "B"}]',
+        '[{"role": "user", "content": "Hi."}] Who says it?',
+        "[Which?]",
+    ],
+)
+def test_other_texts_in_brackets_are_questions(folder: Path, text: str) -> None:
+    for row in ({"question": text, **REST}, {"prompt": text, **REST}, {"prompt": text, "completion": SAID}):
+        example = read_one(folder, row)
+        assert isinstance(example, Example), example
+        assert example.question == text
+
+
+# (the last turn of a prompt, the picture or the problem)
+ASKED: list[tuple[dict[str, Any], str]] = [
+    (asks("Which?", images=["one.png"]), "one.png"),
+    (asks("Which?", image="one.png"), "one.png"),
+    (asks("Which?", image={"path": "one.png"}), "one.png"),
+    ({"from": "human", "value": "Which?", "image": "one.png"}, "one.png"),
+    (asks("<image>Which?", images=["one.png"]), "one.png"),
+    (asks("Which?", video="a.mp4"), "unread_media"),
+    (asks("Which?", image_path="one.png"), "unread_image"),
+    (asks("Which?", images=["one.png"], image="two.png"), "unread_image"),
+]
+
+
+@pytest.mark.parametrize(("turn", "expected"), ASKED)
+def test_the_last_turn_of_a_prompt_keeps_its_picture(folder: Path, turn: dict[str, Any], expected: str) -> None:
+    for turns in ([turn], [*LISTED[1:3], turn]):
+        for row in (
+            {"prompt": turns, **REST},
+            {"messages": turns[-1:], "history": turns[:-1], "solution": SAID},
+            {"messages": turns[-1:], "history": turns[:-1], **REST},
+            {"prompt": json.dumps(turns), **REST},
+            {"prompt": turns, "completion": SAID},
+        ):
+            found = read_one(folder, row)
+            if isinstance(found, BadRow):
+                assert found.problems == (expected,)
+                continue
+            assert [image.name for image in found.images] == [expected]
+            assert (found.question, found.think, found.answer) == ("Which?", "It has a mane.", "horse")
+            assert len(found.history) == 2 * (len(turns) > 1)
+    named = read_one(folder, {"prompt": [asks("Which?", context="It has a mane.")], **REST})
+    assert find_unread_texts(named) == ["turn.context"]
+
+
 THOUGHT = "It has a mane."
 # Turns of the assistant, or rows, that all mean the same.
 BESIDE = [
@@ -214,6 +334,13 @@ BESIDE = [
     says([{"type": "reasoning", "text": THOUGHT}, {"type": "output_text", "text": "horse"}]),
     says([{"type": "text", "text": THOUGHT, "thought": True}, {"type": "text", "text": "horse"}]),
     says(r"\boxed{horse}", reasoning_content=THOUGHT),
+    says([{"type": "thinking", "thinking": [{"type": "text", "text": THOUGHT}]}, {"type": "text", "text": "horse"}]),
+    says([{"type": "reasoning", "summary": [{"type": "summary_text", "text": THOUGHT}]}, "horse"]),
+    says([{"type": "reasoning", "content": [{"type": "reasoning_text", "text": THOUGHT}], "summary": []}, "horse"]),
+    says([{"type": "text", "text": "\n"}, {"type": "thinking", "thinking": THOUGHT}, "hor", "se"]),
+    says([{"type": "thinking", "thinking": "It has"}, " ", {"type": "thinking", "thinking": "a mane."}, "horse"]),
+    says(["horse", {"type": "thinking", "thinking": THOUGHT}]),
+    says([{"type": "thinking", "thinking": THOUGHT}, "horse", {"type": "thinking", "thinking": ""}]),
 ]
 
 
@@ -221,7 +348,7 @@ BESIDE = [
 def test_reasoning_beside_the_content_is_the_thinking(folder: Path, turn: dict[str, Any]) -> None:
     example = read_one(folder, {"messages": [asks("Which?"), turn]})
     assert isinstance(example, Example), example
-    assert (example.think, example.answer) == (THOUGHT, "horse")
+    assert ((example.think or "").replace("\n\n", " "), example.answer) == (THOUGHT, "horse")
 
 
 ROWS = [
@@ -254,6 +381,7 @@ def test_reasoning_in_a_column_is_the_thinking(folder: Path, row: dict[str, Any]
     assert (example.think, example.answer, set(example.meta) - {"row", "read_as"}) == (THOUGHT, "horse", set())
 
 
+THINKING = {"type": "thinking", "thinking": THOUGHT}
 # (turn of the assistant, the problem)
 UNCLEAR = [
     (says("<think>Other.</think><answer>horse</answer>", reasoning=THOUGHT), "multiple_thinks"),
@@ -264,6 +392,11 @@ UNCLEAR = [
     (says([{"type": "thinking", "thinking": THOUGHT}]), "no_answer"),
     (says([{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "horse"}]), "unknown_schema"),
     (says("horse", reasoning=True), "not_text"),
+    (says([THINKING, "Hm.", THINKING, "horse"]), "text_between"),  # not "Hm.horse"
+    (says([THINKING, "Hm.", THINKING, THINKING, {"type": "output_text", "text": "horse"}]), "text_between"),
+    (says([THINKING, "Hm.", {"type": "text", "text": "I look.", "thought": True}, "horse"]), "text_between"),
+    (says(["Let me see.", THINKING, "horse"]), "text_before_think"),
+    (says([{"type": "thinking", "thinking": [{"type": "image"}]}, "horse"]), "not_text"),
 ]
 
 

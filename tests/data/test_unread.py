@@ -13,6 +13,7 @@ from PIL import Image
 from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
+from balanced_thinking.data.unread import find_unread_pictures
 from tests.data.row_files import asks, make_pictures, read_one, says
 
 
@@ -92,6 +93,77 @@ def test_what_is_not_read_is_never_a_sample_without_it(folder: Path, values: dic
 def test_parts_of_other_media_are_named(folder: Path, kind: str) -> None:
     found = read_one(folder, {"messages": [asks([{"type": kind, kind: "x"}, {"type": "text", "text": "Q"}]), says()]})
     assert found.problems == ("unread_media",)
+
+
+# (what the user's turn has beside its content, the problem)
+UNREAD_OF_TURN = [
+    ({"video": "a.mp4"}, "unread_media"),
+    ({"videos": ["clips/a"]}, "unread_media"),
+    ({"video_path": "clips/a"}, "unread_media"),
+    ({"video": {"path": "a", "fps": 1}}, "unread_media"),
+    ({"audio": True}, "unread_media"),
+    ({"clip": "a.webm"}, "unread_media"),  # by its suffix
+    ({"attachments": [{"contentType": "audio/wav", "url": "https://example.org/42"}]}, "unread_media"),
+    ({"image_path": "one.png"}, "unread_image"),
+    ({"image_url": {"url": "https://example.org/42", "detail": "auto"}}, "unread_image"),
+    ({"imageUrl": "photos/one"}, "unread_image"),
+    ({"img": {"bytes": None, "path": "one"}}, "unread_image"),
+    ({"path": "one.png"}, "unread_image"),
+    ({"scan": encoded()}, "unread_image"),
+    ({"media": "one.png"}, "unread_image"),
+    ({"attachments": [{"path": "one.png"}]}, "unread_image"),
+    ({"attachments": [{"mimeType": "image/png", "id": "file-1"}]}, "unread_image"),
+    ({"attachments": ["file-1"]}, "unread_image"),  # of a kind that nothing says
+    ({"experimental_attachments": [{"url": URI}]}, "unread_image"),
+    ({"extra": {"type": "image_url", "image_url": {"url": "one"}}}, "unread_image"),
+]
+
+
+@pytest.mark.parametrize(("beside", "problem"), UNREAD_OF_TURN)
+def test_what_is_not_read_in_a_turn_is_never_lost(folder: Path, beside: dict[str, Any], problem: str) -> None:
+    part = {"type": "text", "text": "Which?", **beside}
+    for turns in (
+        [asks("Which?", **beside), says()],
+        [asks([part]), says()],
+        [asks("Hello.", **beside), says(), asks("Which?"), says()],  # an earlier turn
+        [{"role": "system", "content": "Be brief.", **beside}, asks("Which?"), says()],
+    ):
+        found = read_one(folder, {"messages": turns})
+        assert isinstance(found, BadRow), found
+        assert found.problems == (problem,)
+        assert "turn." in found.text
+    other = read_one(folder, {"messages": [asks("Which?", **beside), says()], "image": "two.png"})
+    by_name = beside in ({"attachments": ["file-1"]}, {"imageUrl": "photos/one"}, {"scan": encoded()})
+    assert isinstance(other, Example) is by_name  # beside a picture only what is surely another one is refused
+
+
+def test_an_object_as_content_does_not_lose_its_picture(folder: Path) -> None:
+    for content in ({"text": "Which?", "image": "one.png"}, {"text": "Which?", "images": ["one.png"]}):
+        assert read_one(folder, {"messages": [asks(content), says()]}).problems == ("unread_image",)
+
+
+def test_a_part_whose_source_is_not_read_is_a_place_for_a_picture_of_the_row(folder: Path) -> None:
+    part = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": encoded()}}
+    row = {"messages": [asks([part, "Which?"]), says()]}
+    assert read_one(folder, row).problems == ("unread_image",)
+    assert isinstance(read_one(folder, row | {"images": ["one.png"]}), Example)
+
+
+HARMLESS_IN_TURN = [
+    {"image_path": None, "video": None, "attachments": [], "audio": False},  # nulls, as tables fill turns up
+    {"image_url": {"url": None}, "img": {"bytes": None, "path": ""}, "attachments": [{"path": None}]},
+    {"cache_control": {"type": "ephemeral"}, "citations": None, "id": 7, "image_width": 640, "has_image": False},
+]
+
+
+@pytest.mark.parametrize("beside", HARMLESS_IN_TURN)
+def test_other_values_of_a_turn_are_no_pictures(folder: Path, beside: dict[str, Any]) -> None:
+    for content in ("Which?", [{"type": "text", "text": "Which?", **beside}]):
+        assert isinstance(read_one(folder, {"messages": [asks(content, **beside), says()]}), Example)
+    same = asks("Which?", image_path="./one.png", image_id=7, mask="two.png")
+    example = read_one(folder, {"messages": [same, says()], "images": ["one.png"]})
+    assert isinstance(example, Example), example
+    assert find_unread_pictures(example) == ["turn.mask"]
 
 
 HARMLESS = [

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from balanced_thinking.data.bad_rows import BadRow
-from balanced_thinking.data.example import Example
+from balanced_thinking.data.example import Example, find_unread_texts
 from balanced_thinking.data.load import load_data
-from tests.data.row_files import asks, read_one, says
+from tests.data.row_files import SAID, asks, read_one, says
 
 NAN, INFINITE = float("nan"), float("inf")
 ROW = {"question": "Which animal?", "think": "It has a mane.", "answer": "horse"}
@@ -97,11 +97,132 @@ def test_a_cell_that_pandas_wrote_for_no_value_is_null(tmp_path: Path, cell: str
     assert example == Example("a-000002", "Which?", (), "It has a mane.", "horse", meta=example.meta)
 
 
-@pytest.mark.parametrize("think", ["nan", "None", "null", " NaN "])
+MISSING = ["nan", "None", "null", " NaN ", "NULL", "N/A", "n/a", "#N/A", "<NA>", "NaT", "NA", "-nan", "none", "-"]
+
+
+@pytest.mark.parametrize("think", MISSING)
 def test_reasoning_that_is_null_as_text_is_none(tmp_path: Path, think: str) -> None:
     assert read_one(tmp_path, ROW | {"think": think}).think is None
     talk = [asks("Which?"), {"role": "assistant", "content": "horse", "reasoning_content": think}]
     assert read_one(tmp_path, {"messages": talk}, format="direct").think is None
+
+
+@pytest.mark.parametrize("text", MISSING)
+def test_a_text_for_no_value_is_no_reasoning_and_no_part_of_a_prompt(tmp_path: Path, text: str) -> None:
+    reasoned = ROW | {"think": text, "rationale": "It has a mane.", "system": text}
+    columns = {"problem": "Which animal?", "answer": "horse", "think": text, "solution": "It has a mane."}
+    for row in (
+        reasoned,
+        reasoned | {"rationale": ["It has", "a mane."], "system": [{"role": "system", "content": text}]},
+        columns,
+        {"instruction": "Which animal?", "input": text, "output": SAID, "system": text},
+        {"messages": [{"role": "system", "content": text}, asks("Which animal?"), says()]},
+        {"messages": [asks("Which animal?"), says("horse")], "think": text, "cot": "It has a mane."},
+    ):
+        example = read_one(tmp_path, row)
+        assert isinstance(example, Example), example
+        think = (example.think or "").replace("\n\n", " ")
+        assert (example.question, example.system, think) == ("Which animal?", None, "It has a mane.")
+        assert find_unread_texts(example) == []
+    for row in ({"question": text, "answer": "horse"}, {"prompt": text, "answer": "horse"}):
+        assert read_one(tmp_path, row).problems == ("no_question",)
+    assert read_one(tmp_path, {"prompt": text, "completion": SAID}).problems == ("no_question",)
+
+
+@pytest.mark.parametrize("text", ["None", "N/A", "NULL", "-", "null"])
+def test_such_a_text_may_be_an_answer_or_an_option(tmp_path: Path, text: str) -> None:
+    assert read_one(tmp_path, ROW | {"answer": text}).answer == text
+    assert read_one(tmp_path, ROW | {"alternatives": [text]}).alternatives == (text,)
+    example = read_one(tmp_path, ROW | {"A": "horse", "B": text, "C": "cat"})
+    assert example.choices == ("horse", text, "cat")
+
+
+# (the columns of options, the answer, the options)
+SPARE = [
+    (("dog", "cat", "nan", None), "B", ("dog", "cat")),
+    (("dog", "cat", "nan", "nan"), "B", ("dog", "cat")),
+    (("dog", "cat", "None", "None"), "B", ("dog", "cat")),
+    (("dog", "cat", "N/A", "N/A"), "cat", ("dog", "cat")),
+    (("dog", "cat", "-", "-"), "B", ("dog", "cat")),  # no question has an option twice
+    (("dog", "cat", "cow", "NULL"), "B", ("dog", "cat", "cow")),
+    (("dog", "cat", "cow", "None"), "B", ("dog", "cat", "cow")),
+    (("dog", "cat", "cow", "None"), "D", ("dog", "cat", "cow", "None")),  # the answer is this option
+    (("dog", "cat", "cow", "None"), "None", ("dog", "cat", "cow", "None")),
+    (("dog", "cat", "cow", "N/A"), "<think>None of them.</think><answer>D</answer>", ("dog", "cat", "cow", "N/A")),
+    (("+", "*", "/", "-"), "A", ("+", "*", "/", "-")),
+    (("K", "Li", "Mg", "Na"), "A", ("K", "Li", "Mg", "Na")),
+]
+
+
+@pytest.mark.parametrize(("options", "answer", "choices"), SPARE)
+def test_columns_at_the_end_without_an_option_are_left_out(
+    tmp_path: Path, options: tuple[Any, ...], answer: str, choices: tuple[str, ...]
+) -> None:
+    for names in ("ABCD", ("option_a", "option_b", "option_c", "option_d")):
+        row = {"question": "Which?", "answer": answer, **dict(zip(names, options, strict=True))}
+        found = read_one(tmp_path, row)
+        assert isinstance(found, Example), found
+        assert found.choices == choices
+
+
+def test_alternatives_that_pandas_wrote_for_no_value_are_left_out(tmp_path: Path) -> None:
+    for given in ("nan", ["nan", NAN], ["<NA>", "#N/A"], "[]"):
+        assert read_one(tmp_path, ROW | {"alternatives": given}).alternatives == ()
+
+
+# (an answer, the answer and its alternatives, or the problem)
+STRUCTURES = [
+    ("['4', '5']", ("4", "5")),
+    ("['4', None]", ("4",)),
+    ("['cat' 'dog']", "not_text"),  # NumPy
+    ("['cat'\n 'dog']", "not_text"),
+    ("array(['cat', 'dog'], dtype=object)", "not_text"),
+    ("{'a': 1}", "not_text"),
+    ("[{'answer': 'cat'}]", "not_text"),
+    ("[]", "no_answer"),
+    ("['']", "no_answer"),
+    ('{"a": 1}', ('{"a": 1}',)),  # JSON, which a model may be asked for
+    ('[{"box": [1, 2]}]', ('[{"box": [1, 2]}]',)),
+    ("[1, 2]", ("[1, 2]",)),
+    ("{1, 2}", ("{1, 2}",)),
+    ("{x : x > 0}", ("{x : x > 0}",)),
+    ("[a, b]", ("[a, b]",)),
+    ("[\"a\", \"b 'c' 'd'\"]", ("a", "b 'c' 'd'")),  # JSON with quotes inside
+]
+
+
+@pytest.mark.parametrize(("written", "expected"), STRUCTURES)
+def test_an_answer_is_never_the_text_of_a_structure(tmp_path: Path, written: str, expected: Any) -> None:
+    found = read_one(tmp_path, ROW | {"answer": written})
+    if isinstance(found, BadRow):
+        assert found.problems == (expected,)
+    else:
+        assert (found.answer, *found.alternatives) == expected
+
+
+# (reasoning, what is read or the problem)
+STEPS = [
+    ("['One step.', 'Two step.']", "One step.\n\nTwo step."),
+    ('["One step.", "Two step."]', "One step.\n\nTwo step."),
+    ('[{"text": "One step."}, {"text": "Two step."}]', "One step.\n\nTwo step."),
+    (["One step.", {"text": ""}, "Two step."], "One step.\n\nTwo step."),
+    ("['One step.' 'Two step.']", "not_text"),
+    ("{'steps': ['One step.']}", "not_text"),
+    ("[{'step': 'One step.'}]", "not_text"),
+    ("array(['One step.'], dtype=object)", "not_text"),
+    ("[]", None),
+    ("[None]", None),
+    ("[1, 2] are the corners.", "[1, 2] are the corners."),
+]
+
+
+@pytest.mark.parametrize(("think", "expected"), STEPS)
+def test_reasoning_may_be_the_text_of_a_list(tmp_path: Path, think: Any, expected: str | None) -> None:
+    turn = {"role": "assistant", "content": "horse", "reasoning_content": think}
+    for row in (ROW | {"think": think}, {"messages": [asks("Which?"), turn]}):
+        found = read_one(tmp_path, row, format="direct")
+        assert (found.problems[0] if isinstance(found, BadRow) else found.think) == expected
+        assert isinstance(found, BadRow) or find_unread_texts(found) == []
 
 
 # (an Alpaca row's input, the question or the problem)
@@ -110,6 +231,8 @@ INPUTS = [
     (91, "Add.\n91"),
     (2.0, "Add.\n2"),
     (NAN, "Add."),
+    ("<noinput>", "Add."),
+    ("NULL and 3", "Add.\nNULL and 3"),
     (None, "Add."),
     (" ", "Add."),
     ([], "Add."),
@@ -139,7 +262,6 @@ ANSWERS = [
     ({"answer": {"text": "horse"}}, "horse", ()),
     ({"answer": "['horse', 'pony']"}, "horse", ("pony",)),  # as pandas writes a list
     ({"answer": "[1, 2]"}, "[1, 2]", ()),  # which may be meant
-    ({"answer": "['horse' 'pony']"}, "['horse' 'pony']", ()),  # NumPy's: Python would read one word
     ({"answer": {"text": ["horse", "pony"], "answer_start": [1, 2]}}, "horse", ("pony",)),  # SQuAD
     ({"answer": {"value": "horse", "aliases": ["pony", "mare"]}}, "horse", ("pony", "mare")),  # TriviaQA
     ({"answer": ["<answer>horse</answer>", "<answer>pony</answer>"]}, "horse", ("pony",)),

@@ -29,6 +29,7 @@ PROBLEMS: dict[str, str] = {
     "unread_media": "video and audio are not read: leave the row out",
     "no_question": "the question is empty",
     "image_count": "the number of <image> placeholders in the question differs from the number of images",
+    "unknown_placeholder": "an unknown tag beside the placeholder of a picture would stay in the question: take it off",
     "remote_image": "images are read from local files only: download it and give its path, or allow it (allow_urls)",
     "unfetched_image": "the image at this web address was not fetched; the message says why",
     "missing_image": "no such file; relative paths start at the option image_root (default: the folder of the data)",

@@ -19,10 +19,11 @@ from types import NoneType
 from typing import Any
 
 from balanced_thinking.data.keys import ANSWER_KEYS, CLAIMED, NUMBERED_IMAGE, OPTIONAL, THINK_KEYS, TURN_LISTS
+from balanced_thinking.data.listed_turns import role_of, split_question_text, split_turns_text
 from balanced_thinking.data.picture_files import PICTURE_STARTS
-from balanced_thinking.data.turns import ROLES
+from balanced_thinking.data.turns import is_part
 from balanced_thinking.data.unread import describe_picture
-from balanced_thinking.data.values import RowProblemError, first_nonempty_value, is_null, to_text
+from balanced_thinking.data.values import RowProblemError, first_nonempty_value, is_missing, is_null, to_text
 from balanced_thinking.segments import parse
 
 QUESTIONS = ("problem", "query", "instruction")
@@ -31,6 +32,8 @@ PICTURES = ("image", "images")
 FILE_NAMES = ("file_name", "file_names")  # of an imagefolder
 # Columns that are pictures if they hold a picture's bytes. Their paths are not read: the name alone may mislead.
 OTHER_PICTURES = ("decoded_image", "img", "imgs", "picture", "pictures", "photo", "jpg", "jpeg", "png", "webp")
+_NO_INPUT = "<noinput>"  # of Alpaca's own generated instructions
+_SAID_KEYS = ("role", "from", "content", "value", "text")  # of a turn
 _PLAIN = (str, int, float, list, tuple, dict, NoneType)
 _FOREIGN_PICTURES = frozenset({*FILE_NAMES, *OTHER_PICTURES})
 
@@ -40,7 +43,7 @@ def adapt_record(record: dict[str, Any]) -> dict[str, Any]:
 
     Pictures become paths or `{"bytes", "path"}`. `find_lost_picture` names those that are then under no name of ours.
     """
-    adapted = _adapt_open_turns(_adapt_pictures(_adapt_turns(record)))
+    adapted = _adapt_open_turns(_adapt_pictures(_adapt_turns(_split_texts(record))))
     if any(_is_given(adapted, name) for name in TURN_LISTS):
         return adapted
     if _is_given(adapted, "prompt") and "completion" in adapted:
@@ -96,6 +99,16 @@ def _is_given(record: Mapping[str, Any], name: str) -> bool:
     return not is_null(record.get(name))
 
 
+def _split_texts(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with lists of turns and of parts where tables have them as texts."""
+    split = {name: split_turns_text(record.get(name)) for name in (*TURN_LISTS, "completion")}
+    split |= {name: split_question_text(record.get(name)) for name in ("prompt", "question", *QUESTIONS)}
+    changed = {
+        name: value for name, value in split.items() if isinstance(record.get(name), str) and value != record[name]
+    }
+    return record | changed if changed else record
+
+
 def _adapt_turns(record: dict[str, Any]) -> dict[str, Any]:
     """Turns as a list of objects: older versions of `datasets` store them as an object of lists."""
     for name in TURN_LISTS:
@@ -122,15 +135,10 @@ def _adapt_open_turns(record: dict[str, Any]) -> dict[str, Any]:
     turns = record.get(name) if name else None
     if not isinstance(turns, list) or not (_is_answered(record) or any(_is_given(record, one) for one in ANSWERS)):
         return record
-    roles = [_role_of(turn) for turn in turns]
+    roles = [role_of(turn) for turn in turns]
     if "assistant" in roles or roles[-1] != "user" or _is_given(record, "question"):
         return record
     return {key: value for key, value in record.items() if key != name} | {"prompt": turns}
-
-
-def _role_of(turn: Any) -> str | None:
-    role = first_nonempty_value(turn, "role", "from") if isinstance(turn, Mapping) else None
-    return ROLES.get(str(role).strip().lower())
 
 
 def _adapt_texts(record: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +157,7 @@ def _adapt_texts(record: dict[str, Any]) -> dict[str, Any]:
 
 def _join_input(instruction: Any, given: Any) -> Any:
     """An instruction and its input as one text. Both as an object, which no reader takes, where one is no text."""
-    if is_null(given) or (isinstance(given, str) and not given.strip()):
+    if is_missing(given) or given == _NO_INPUT:
         return instruction
     try:
         return f"{to_text(instruction, 'instruction')}\n{to_text(given, 'input')}"
@@ -165,14 +173,18 @@ def _adapt_prompt(record: dict[str, Any]) -> dict[str, Any]:
         return record
     if not isinstance(prompt, list):
         return {"question": prompt, **rest}
+    if all(map(is_part, prompt)) or (len(prompt) == 1 and isinstance(prompt[0], str)):
+        return {"question": prompt, **rest}
     if not all(isinstance(turn, Mapping) for turn in prompt):
         return record
     *earlier, last = prompt
-    if _role_of(last) != "user":
+    if role_of(last) != "user":
         return record
     if earlier and _is_given(rest, "history"):
         return record
     question = first_nonempty_value(last, "content", "value", "text")
+    if any(not is_null(value) for key, value in last.items() if key not in _SAID_KEYS):
+        question = [last]  # a turn with pictures, for example
     return {"question": question, **rest, **({"history": earlier} if earlier else {})}
 
 
@@ -192,7 +204,7 @@ def _adapt_answer(record: dict[str, Any]) -> dict[str, Any]:
     if not _is_answered(record):
         return rest | {"answer": record[source]}  # the reader takes the reasoning out of it
     is_reasoning = isinstance(record[source], str) and source != "ground_truth"
-    if not is_reasoning or any(_is_given(record, name) for name in THINK_KEYS):
+    if not is_reasoning or not all(is_missing(record.get(name)) for name in THINK_KEYS):
         return record
     written = parse(record[source], "auto")
     # A box in the solution is a part of the reasoning, and text may follow it.

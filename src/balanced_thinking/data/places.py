@@ -1,8 +1,9 @@
 """Where pictures are in a text: `<image>` and its other spellings -> a text without them, and offsets into it.
 
 `<image>` itself counts in every row. Other spellings (`<IMAGE>`, `<image_1>`, `<|image_pad|>`, `[image]`) count only
-where a text has no `<image>`; a number says which picture is meant. A model's own token within a line may be a
-mention, so such a row is refused, and so is one whose text names a picture's file (`<img>a.png</img>`).
+where a text has no `<image>`; a number says which picture is meant. Tags and tokens around a placeholder are removed
+with it. A model's own token within a line may be a mention, so such a row is refused, and so is one whose text names a
+picture's file (`<img>a.png</img>`), or has a tag beside a placeholder that is not known.
 """
 
 from __future__ import annotations
@@ -21,8 +22,26 @@ _PLAIN = re.compile(re.escape(PLACEHOLDER))
 _NUMBERED = re.compile(r"<(?:(?:image|img|picture)[ _-]?|image id=)(\d{1,2})>", re.IGNORECASE)
 _SPECIAL = re.compile(
     r"(?:<\|vision_start\|>)?<\|(?:image_pad|image)\|>(?:<\|vision_end\|>)?|<start_of_image>|<image_soft_token>|\[IMG\]"
-    r"|<IMG_CONTEXT>|<\|image_1\|>"
+    r"|<IMG_CONTEXT>|<\|image_1\|>|<\|media_pad\|>"
 )
+# A placeholder with tags around it, as templates write it: MiniCPM, XComposer; InternVL; Qwen; GLM; Llama 4; DeepSeek
+# and Gemma; LLaVA; Idefics; Kimi.
+_WRAPPED = re.compile(
+    r"\(<image>\./</image>\)|<image>\s*(?:\./|<unk>|<image>|<imagehere>)?\s*</image>"
+    r"|<img>\s*(?:<image>|(?:<img_context>)+)\s*</img>"
+    r"|<\|vision_start\|><image><\|vision_end\|>"
+    r"|<\|begin_of_image\|>(?:<image>|(?:<\|image\|>)*)<\|end_of_image\|>"
+    r"|<\|image_start\|>(?:<image>|(?:<\|image\|>)*)<\|image_end\|>"
+    r"|<(?:begin|start)_of_image>(?:<image>|<image_placeholder>|(?:<image_soft_token>)*)<end_of_image>"
+    r"|<im_start>(?:<image>|(?:<im_patch>)*)<im_end>|<fake_token_around_image><image><fake_token_around_image>"
+    r"|<\|media_start\|>image<\|media_content\|>(?:<image>|(?:<\|media_pad\|>)*)<\|media_end\|>",
+    re.IGNORECASE,
+)
+# What is no part of a question: a tag directly beside a placeholder (here NUL), and a closing tag without an opening.
+_TAG = r"</?\|?\w{0,40}?(?:image|img|vision|media|picture)\w{0,40}\|?>"
+_BESIDE = re.compile(rf"\0\s*({_TAG})|({_TAG})\s*\0", re.IGNORECASE)
+_OPENING = re.compile(r"<(image|img|imagehere|picture|pic)\b", re.IGNORECASE)
+_CLOSING = re.compile(r"</(image|img|imagehere|picture|pic)(?:[ _-]?\d{1,2})?\s*>", re.IGNORECASE)
 _CASED = re.compile(re.escape(PLACEHOLDER), re.IGNORECASE)
 # A picture named by its file within the text: Qwen-VL's and ms-swift's form, others' form, Markdown's, HTML's.
 _FILE = rf"[^<>()\s]+\.(?:{'|'.join(PICTURE_SUFFIXES)})(?:\?[^<>()\s]*)?"
@@ -37,7 +56,8 @@ _NAMED = re.compile(
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 # Not the text of a link, nor of a command of LaTeX.
 _OTHER = re.compile(
-    r"<(?:img|picture|image_placeholder|imagehere)(?: ?/)?>|(?<![!\]\w])\[(?:image|img)\](?![\[(])"
+    r"<(?P<twin>img|pic|picture)>\s*</(?P=twin)>|<(?:image|img|pic|picture|photo|image_placeholder|imagehere)\s*/?>"
+    r"|(?<![!\]\w])\[(?:image|img|pic|picture)\](?![\[(])"
     r"|\{\{ ?image ?\}\}|(?<![\w\\{}])\{image\}(?!\})",
     re.IGNORECASE,
 )
@@ -62,11 +82,13 @@ def place_images(texts: Sequence[str], images: int) -> PlacedTexts:
     Without any placeholder the pictures are before the first text. A text whose pictures are all at its start loses the
     white space around them; other white space stays. Raises RowProblemError.
     """
+    if images:
+        texts = [_WRAPPED.sub(PLACEHOLDER, text) for text in texts]
     joined = "\n".join(texts)
     _refuse_media(joined)
     _refuse_named_pictures(joined, images)
     pattern = _choose_pattern(joined, images)
-    count = 0 if pattern is None else len(pattern.findall(joined))
+    count = _count(pattern, joined)
     if pattern is None or not count:
         first, *others = texts or [""]
         return PlacedTexts(
@@ -78,10 +100,11 @@ def place_images(texts: Sequence[str], images: int) -> PlacedTexts:
         _refuse_mentioned_tokens(joined)
     if count != images:
         raise RowProblemError(f"{count} placeholders, {images} images: {joined}", "image_count")
+    _refuse_other_tags(joined, pattern)
     placed = [_cut_placeholders(text.strip(), pattern) for text in texts]
     order = list(range(images))
     if pattern is _NUMBERED:
-        order = [int(number) - 1 for number in pattern.findall(joined)]
+        order = [int(found[1]) - 1 for found in pattern.finditer(joined)]
         if sorted(order) != list(range(images)):
             raise RowProblemError(f"each of {images} images must have one place: {joined}", "image_count")
     return PlacedTexts([turn.text for turn in placed], [turn.image_places for turn in placed], order)
@@ -128,7 +151,26 @@ def _choose_pattern(text: str, images: int) -> re.Pattern[str] | None:
         if pattern.search(text):
             return pattern
     # A text about HTML may have <img> in it.
-    return _OTHER if images and len(_OTHER.findall(text)) == images else None
+    return _OTHER if images and _count(_OTHER, text) == images and not _find_closing(_OTHER.sub("", text)) else None
+
+
+def _count(pattern: re.Pattern[str] | None, text: str) -> int:
+    return 0 if pattern is None else sum(1 for _ in pattern.finditer(text))
+
+
+def _find_closing(text: str) -> str | None:
+    """The first closing tag of a picture in a text that has no opening one."""
+    opened = {found[1].lower() for found in _OPENING.finditer(text)}
+    return next((found[0] for found in _CLOSING.finditer(text) if found[1].lower() not in opened), None)
+
+
+def _refuse_other_tags(text: str, pattern: re.Pattern[str]) -> None:
+    """Raises RowProblemError for tags around placeholders that would stay in the question."""
+    marked = pattern.sub("\0", text)
+    beside = _BESIDE.search(marked)
+    tag = (beside[1] or beside[2]) if beside else _find_closing(marked)
+    if tag:
+        raise RowProblemError(f"{tag} (write only {PLACEHOLDER} where a picture is) in: {text}", "unknown_placeholder")
 
 
 def _refuse_mentioned_tokens(text: str) -> None:

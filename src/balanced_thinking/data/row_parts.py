@@ -8,12 +8,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from balanced_thinking.data.columns import peel_tags
-from balanced_thinking.data.keys import ALTERNATIVE_KEYS, CHOICE_KEYS, NUMBERED_IMAGE, SYSTEM_KEYS, THINK_KEYS
-from balanced_thinking.data.turns import read_system_cell
+from balanced_thinking.data.keys import (
+    ALTERNATIVE_KEYS,
+    ANSWER_KEYS,
+    CHOICE_KEYS,
+    NUMBERED_IMAGE,
+    SYSTEM_KEYS,
+    THINK_KEYS,
+)
+from balanced_thinking.data.listed_turns import refuse_unread_turns, split_question_text
+from balanced_thinking.data.turns import read_reasoning, read_system_cell
 from balanced_thinking.data.unread import is_picture_cell, refuse_other_pictures
 from balanced_thinking.data.values import (
+    EMPTY_CELLS,
     RowProblemError,
     first_nonempty_value,
+    is_missing,
     is_null,
     split_list_text,
     to_choices,
@@ -21,6 +31,7 @@ from balanced_thinking.data.values import (
 )
 
 _LETTER = re.compile(r"([A-Z])")
+_NO_OPTIONS, _PERHAPS_OPTIONS = (*EMPTY_CELLS, "NULL", "null"), ("None", "N/A")
 _OPTION = re.compile(r"(?:option|choice)[ _-]?([a-z]|\d{1,2})", re.IGNORECASE | re.ASCII)
 
 
@@ -64,11 +75,32 @@ def find_choice_keys(record: Mapping[str, Any]) -> tuple[str, ...]:
         for first in firsts:
             labels = (chr(ord("A") + k) if first == "A" else str(int(first) + k) for k in range(26))
             keys = [names[label] for label in itertools.takewhile(names.__contains__, labels)]
-            while keys and is_null(record[keys[-1]]):
-                keys.pop()
+            keys = _without_spare_columns(record, keys)
             if len(keys) > 1 and (pattern is _LETTER or not _names_column(record.get("answer"), keys)):
                 return tuple(keys)
     return ()
+
+
+def _without_spare_columns(record: Mapping[str, Any], keys: list[str]) -> list[str]:
+    """The columns of options without those at the end that only fill a table up."""
+    kept, before = [*keys], None
+    while kept:
+        value = record[kept[-1]]
+        said = str(value).strip()
+        is_repeated = is_missing(value) and said in (before, str(record[kept[-2]]).strip() if len(kept) > 1 else None)
+        if not (is_null(value) or is_repeated or _is_no_option(record, said, chr(ord("A") + len(kept) - 1))):
+            break
+        before = None if is_null(value) else said
+        kept.pop()
+    return kept
+
+
+def _is_no_option(record: Mapping[str, Any], said: str, letter: str) -> bool:
+    """Whether an option is a text for no value. `None` may be one that is meant, so an answer must not name it."""
+    answer = next((str(record[key]) for key in ANSWER_KEYS if not is_null(record.get(key))), None)
+    if said not in _NO_OPTIONS and not (said in _PERHAPS_OPTIONS and answer is not None):
+        return False
+    return answer is None or (said not in answer and re.search(rf"\b{letter}\b", answer) is None)
 
 
 def _names_column(answer: Any, keys: list[str]) -> bool:
@@ -108,13 +140,19 @@ def read_system(record: Mapping[str, Any], spoken: str | None) -> str | None:
 
 def _system_texts(record: Mapping[str, Any]) -> dict[str, str]:
     """The texts of the columns for the system text, by name. Raises RowProblemError."""
-    cells = {key: read_system_cell(record[key], key) for key in SYSTEM_KEYS if key in record}
+    for key in SYSTEM_KEYS:
+        refuse_unread_turns(split_question_text(record.get(key)), key)
+    cells = {key: read_system_cell(split_question_text(record[key]), key) for key in SYSTEM_KEYS if key in record}
     return {key: text for key, text in cells.items() if text is not None}
 
 
 def read_history(record: Mapping[str, Any]) -> list[Any]:
-    """The turns before the question under `history`: turns, or pairs of a question and a reply. [] for other values."""
-    entries, turns = to_list(record.get("history")), []
+    """The turns before the question under `history`: turns, or pairs of a question and a reply. [] for other values.
+
+    A table may have the list as a text.
+    """
+    history, turns = record.get("history"), []
+    entries = to_list(split_list_text(history) if isinstance(history, str) else history)
     for entry in entries:
         if isinstance(entry, Mapping):
             turns.append(entry)
@@ -125,16 +163,26 @@ def read_history(record: Mapping[str, Any]) -> list[Any]:
     return turns
 
 
+def read_row_reasoning(record: Mapping[str, Any]) -> str | None:
+    """The reasoning in the first column for it that has one. Raises RowProblemError."""
+    return next((text for key in THINK_KEYS if (text := read_reasoning(record.get(key), key))), None)
+
+
 def find_used_keys(record: Mapping[str, Any], think: str | None) -> set[str]:
     """The names of values that are read in this row although they are not read in every row."""
     used = {*find_choice_keys(record), *(key for key in ALTERNATIVE_KEYS if not is_null(record.get(key)))}
     used |= set() if first_nonempty_value(record, "images", "image") else {*find_numbered_images(record)}
     used |= {"history"} if read_history(record) else set()
     used |= {*_system_texts(record)}
-    given = [key for key in THINK_KEYS if think and not is_null(record.get(key))]
-    written = {key: record[key] if isinstance(record[key], (str, int, float)) else think for key in given[:1]}
+    given = [key for key in THINK_KEYS if think and not is_missing(record.get(key))]
+    written = {key: think if _is_list_of_steps(record[key]) else record[key] for key in given[:1]}
     written |= {key: record[key] for key in given[1:] if isinstance(record[key], (str, int, float))}
     return used | {key for key, value in written.items() if think and _is_part_of(str(value), think)}
+
+
+def _is_list_of_steps(value: Any) -> bool:
+    """Whether reasoning is a list, perhaps as a text."""
+    return not isinstance(value, (str, int, float)) or (isinstance(value, str) and split_list_text(value) is not None)
 
 
 def _is_part_of(written: str, think: str) -> bool:

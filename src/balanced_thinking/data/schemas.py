@@ -8,15 +8,18 @@ from typing import Any
 
 from balanced_thinking.data.columns import PROSE, Columns, FormatSpec, peel_answer_name, peel_tags, split_columns
 from balanced_thinking.data.example import Turn
-from balanced_thinking.data.keys import ALTERNATIVE_KEYS, ANSWER_KEYS, THINK_KEYS, TURN_LISTS
+from balanced_thinking.data.keys import ALTERNATIVE_KEYS, ANSWER_KEYS, TURN_LISTS
+from balanced_thinking.data.listed_turns import refuse_unread_turns, role_of
 from balanced_thinking.data.places import place_images
 from balanced_thinking.data.prose import split_prose
-from balanced_thinking.data.row_parts import read_choices, read_history, read_images, read_system
-from balanced_thinking.data.turns import Message, Talk, read_reasoning, read_talk
+from balanced_thinking.data.row_parts import read_choices, read_history, read_images, read_row_reasoning, read_system
+from balanced_thinking.data.turn_media import refuse_unread_pictures
+from balanced_thinking.data.turns import Message, Talk, is_part, read_talk
 from balanced_thinking.data.unread import refuse_other_pictures, refuse_unfilled_places
 from balanced_thinking.data.values import (
+    EMPTY_CELLS,
     RowProblemError,
-    first_nonempty_value,
+    is_missing,
     is_null,
     refuse_many,
     split_list_text,
@@ -66,6 +69,7 @@ def read_contents(
     spoken_images = [image for message in talk.messages for image in message.images]
     images = read_images(record) or spoken_images
     refuse_other_pictures(images, spoken_images, "in a turn, beside the images of the row")
+    refuse_unread_pictures(talk.unread_pictures, images)
     common = Content(
         question="",
         images=images,
@@ -123,13 +127,22 @@ def find_schema_keys(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _to_turns(value: Any, role: str) -> list[Any]:
     """A prompt or a completion as turns; it may be plain text."""
-    return [{"role": role, "content": value}] if isinstance(value, str) else [*to_list(value)]
+    refuse_unread_turns(value, "prompt" if role == "user" else "completion")
+    is_content = isinstance(value, str) or (isinstance(value, list) and value and all(map(is_part, value)))
+    if role == "user" and isinstance(value, str) and is_missing(value):
+        value = ""
+    return [{"role": role, "content": value}] if is_content else to_list(value)
 
 
 def _question_turns(record: Mapping[str, Any]) -> list[Any]:
     """A question as turns; the answer is read later, because it need not be a text."""
     question = record.get("question")
-    content = question if isinstance(question, list) else to_text(question, "question")
+    refuse_unread_turns(question, "question")
+    if isinstance(question, list) and question and all(map(role_of, question)):
+        return [*question, {"role": "assistant", "content": ""}]
+    content = (
+        question if isinstance(question, list) else to_text(None if is_missing(question) else question, "question")
+    )
     if isinstance(content, list) and len(content) > 1 and all(isinstance(part, str) for part in content):
         raise RowProblemError(
             f"question is a list of {len(content)} texts, as a file has that holds each column as one list; expected "
@@ -175,10 +188,9 @@ def _refuse_other_completion(record: Mapping[str, Any], think: str | None) -> No
 
 def _with_row_thinking(reply: Message, record: Mapping[str, Any]) -> Message:
     """The reply with the reasoning of the row, if it has none itself."""
-    think = first_nonempty_value(record, *THINK_KEYS)
-    if think is None or reply.reasoning is not None or parse(reply.text, "auto").think is not None:
+    if reply.reasoning is not None or parse(reply.text, "auto").think is not None:
         return reply
-    return reply._replace(reasoning=read_reasoning(think, "think") or None)
+    return reply._replace(reasoning=read_row_reasoning(record))
 
 
 def _add_completion(content: Content, reply: Message, format: FormatSpec) -> Content:
@@ -209,8 +221,7 @@ def _parse_completion(completion: str, format: FormatSpec, question: str) -> Col
 
 def _add_columns(content: Content, record: Mapping[str, Any], format: FormatSpec) -> Content:
     """Read the columns of the reasoning and the answer."""
-    think = first_nonempty_value(record, *THINK_KEYS)
-    text = read_reasoning(think, "think") or None
+    text = read_row_reasoning(record)
     key = next((key for key in ANSWER_KEYS if not is_null(record.get(key))), ANSWER_KEYS[0])
     answers = to_answers(record.get(key), key)
     if not answers:
@@ -239,6 +250,6 @@ def _add_answer_column(content: Content, record: Mapping[str, Any], format: Form
 def _add_row_values(content: Content, record: Mapping[str, Any], format: FormatSpec) -> Content:
     """Add the other right answers of a row, without tags."""
     written = (answer for key in ALTERNATIVE_KEYS for answer in to_answers(record.get(key), key))
-    given = (split_columns(None, answer, format).answer for answer in written)
+    given = (split_columns(None, answer, format).answer for answer in written if answer not in EMPTY_CELLS)
     others = tuple(dict.fromkeys(one for one in (*content.alternatives, *given) if one != content.answer))
     return content if others == content.alternatives else replace(content, alternatives=others)

@@ -10,13 +10,16 @@ from typing import Any, NamedTuple
 from balanced_thinking.data.example import holds_words
 from balanced_thinking.data.keys import DETAIL_KEY, OWN_TURN_KEYS, TURN_THINK_KEYS
 from balanced_thinking.data.places import PLACEHOLDER
+from balanced_thinking.data.turn_media import UnreadPicture, find_turn_pictures
 from balanced_thinking.data.unread import refuse_other_pictures
 from balanced_thinking.data.values import (
-    NULL_TEXTS,
     RowProblemError,
     first_nonempty_value,
+    is_missing,
     is_null,
     refuse_many,
+    refuse_structure_text,
+    split_list_text,
     to_list,
     to_text,
 )
@@ -30,6 +33,8 @@ _TEXT_PARTS = ("text", "input_text", "output_text")
 _IMAGE_PARTS = ("image", "input_image", "image_url", "image_path")
 THINK_PARTS = ("thinking", "reasoning", "thought")
 MEDIA_PARTS = ("video", "video_url", "audio", "audio_url", "input_audio", "input_video")
+_IMAGE_SOURCES = ("image", "image_url", "path", "url", "image_path", "bytes")
+_TEXT_KEYS, _IMAGE_KEYS = {"type", "text", "thought", "index"}, {"type", "index", *_IMAGE_SOURCES}
 _INDEXED = re.compile(r"<image_\d+>")
 _TRAIN_KEYS = ("weight", "loss", "train", "training", "trainable")  # OpenAI's, ms-swift's, Axolotl's
 _MESSAGE_KEYS = frozenset(("role", "from", "content", "value"))
@@ -40,7 +45,7 @@ _READ_KEYS = {"text", "image", "images", *_MESSAGE_KEYS, *TURN_THINK_KEYS, *_TRA
 
 class Message(NamedTuple):
     """A turn. `reasoning` is what stood beside the content, or in parts of its own; None without. `untrained`: the mark
-    that says not to train on it, such as `weight: 0`. `unread`: texts under keys that are not read."""
+    that says not to train on it, such as `weight: 0`. `unread`, `unread_pictures`: under keys that are not read."""
 
     role: str
     text: str
@@ -48,13 +53,18 @@ class Message(NamedTuple):
     reasoning: str | None = None
     untrained: str | None = None
     unread: Mapping[str, Any] = MappingProxyType({})
+    unread_pictures: tuple[UnreadPicture, ...] = ()
 
 
 class Talk(NamedTuple):
-    """A conversation: the system text, and messages of user and assistant in turn, the user's first."""
+    """A conversation: the system text, and messages of user and assistant in turn, the user's first.
+
+    unread_pictures: of all turns.
+    """
 
     system: str | None
     messages: list[Message]
+    unread_pictures: tuple[UnreadPicture, ...] = ()
 
 
 def read_talk(turns: Iterable[Any]) -> Talk:
@@ -72,7 +82,9 @@ def read_talk(turns: Iterable[Any]) -> Talk:
     expected = ["user", "assistant"] * (len(spoken) // 2)
     if [message.role for message in spoken] != expected:
         raise RowProblemError(f"turns: {', '.join(roles)}", "multi_turn")
-    return Talk("\n\n".join(text for one in system if (text := one.text.strip())) or None, spoken)
+    return Talk(
+        _join_texts(system), spoken, tuple(picture for message in messages for picture in message.unread_pictures)
+    )
 
 
 def _join_user_turns(messages: list[Message]) -> list[Message]:
@@ -95,9 +107,10 @@ def read_message(turn: Any) -> Message:
     if any(not is_null(turn.get(key)) for key in _TOOL_KEYS):
         raise RowProblemError(f"a turn that calls a tool: {turn}", "unknown_schema")
     content = first_nonempty_value(turn, "content", "value", "text")
-    texts, images, thoughts = [], [], [*_beside_content(turn)]
+    texts, images, thoughts, kinds = [], [], [*_beside_content(turn)], []
     for part in [content] if isinstance(content, str) else to_list(content):
         kind, value = _read_part(part, content)
+        kinds += [kind] if kind == "image" or value.strip() else []
         if kind == "image":
             images += [value] if value is not None else []
             texts.append(PLACEHOLDER)
@@ -105,6 +118,7 @@ def read_message(turn: Any) -> Message:
             (thoughts if kind == "thinking" else texts).append(value)
     if any(_INDEXED.fullmatch(one) for one in texts) and PLACEHOLDER in "".join(texts):
         raise RowProblemError(f"parts that say which picture is there, and {PLACEHOLDER}: {content}", "image_count")
+    _refuse_text_between(kinds, content)
     text, own = "".join(texts), to_list(first_nonempty_value(turn, "images", "image"))
     if own:
         refuse_other_pictures(own, to_list(turn.get("image")), "beside the images of a turn")
@@ -115,10 +129,41 @@ def read_message(turn: Any) -> Message:
         text = text if PLACEHOLDER in text else PLACEHOLDER * len(own) + text
     if thoughts and role != "assistant":
         raise RowProblemError(f"thinking in a turn of {role}: {thoughts[0]}", "unknown_schema")
-    unread = {key: value for key, value in turn.items() if key not in _READ_KEYS and holds_words(value)}
+    reasoning, mark = "\n\n".join(filter(None, thoughts)) or None, find_untrained_mark(turn)
+    unread, pictures = _find_unread(turn, to_list(content))
     if not thoughts and not is_null(turn.get(DETAIL_KEY)):  # encrypted
         unread[DETAIL_KEY] = turn[DETAIL_KEY]
-    return Message(role, text, images, "\n\n".join(thoughts) or None, find_untrained_mark(turn), unread)
+    return Message(role, text, images, reasoning, mark, unread, tuple(pictures))
+
+
+def _refuse_text_between(kinds: list[str], content: Any) -> None:
+    """Raise RowProblemError for a text before thinking that another text follows: both would be joined to the answer.
+
+    `kinds` are those of the parts that are not empty.
+    """
+    last = max((k for k, kind in enumerate(kinds) if kind == "thinking"), default=0)
+    if "text" in kinds[:last] and "text" in kinds[last:]:
+        name = "text_between" if "thinking" in kinds[: kinds.index("text")] else "text_before_think"
+        raise RowProblemError(f"a text before a part of thinking, and another one after it: {content}", name)
+
+
+def _find_unread(turn: Mapping[str, Any], parts: list[Any]) -> tuple[dict[str, Any], list[UnreadPicture]]:
+    """The texts and the pictures under keys of a turn and of its parts that are not read."""
+    others = [(key, value) for key, value in turn.items() if key not in _READ_KEYS]
+    for part in parts:
+        if isinstance(part, Mapping) and (kind := _kind_of_part(part)) not in THINK_PARTS:  # these hold a signature
+            read = _TEXT_KEYS if kind in _TEXT_PARTS or "index" in part else _IMAGE_KEYS
+            others += [(f"part.{key}", value) for key, value in part.items() if key not in read]
+    unread: dict[str, Any] = {}
+    pictures: list[UnreadPicture] = []
+    for name, value in others:
+        found = find_turn_pictures(name, value)
+        pictures += found
+        # Beside other pictures, one under such a name is only reported.
+        is_spare = isinstance(value, str) and any(one.is_file and not one.is_named for one in found)
+        if is_spare or holds_words(value):
+            unread[name] = value
+    return unread, pictures
 
 
 def read_system_cell(cell: Any, key: str) -> str | None:
@@ -127,20 +172,28 @@ def read_system_cell(cell: Any, key: str) -> str | None:
     Raises RowProblemError for a message that is not of the system, for a picture, and for several plain texts.
     """
     if isinstance(cell, str):
-        return cell.strip()
+        return _drop_missing(cell)
     entries = [cell] if isinstance(cell, Mapping) else to_list(cell)
     if all(isinstance(one, str) for one in entries):
         if len(entries) > 1:
             raise RowProblemError(f"{key} is a list of {len(entries)} texts; expected one: {cell}", "not_text")
-        return str(entries[0]).strip() if entries else None
+        return _drop_missing(str(entries[0])) if entries else None
     if not any(isinstance(one, Mapping) and not _SPOKEN_KEYS.isdisjoint(one) for one in entries):
         return None
     are_messages = all(isinstance(one, Mapping) and not _MESSAGE_KEYS.isdisjoint(one) for one in entries)
     turns = [{"role": "system", **one} for one in entries] if are_messages else [{"role": "system", "content": entries}]
     messages = [read_message(turn if "from" not in turn else {**turn, "role": turn["from"]}) for turn in turns]
-    if other := next((one for one in messages if one.role != "system" or one.images), None):
+    if other := next((one for one in messages if one.role != "system" or one.images or one.unread_pictures), None):
         raise RowProblemError(f"{key} has a turn of {other.role} or a picture: {cell}", "unknown_schema")
-    return "\n\n".join(text for one in messages if (text := one.text.strip())) or None
+    return _join_texts(messages)
+
+
+def _join_texts(messages: Iterable[Message]) -> str | None:
+    return "\n\n".join(text for one in messages if (text := _drop_missing(one.text))) or None
+
+
+def _drop_missing(text: str) -> str:
+    return "" if is_missing(text) else text.strip()
 
 
 def find_untrained_mark(turn: Mapping[str, Any]) -> str | None:
@@ -172,32 +225,59 @@ def _beside_content(turn: Mapping[str, Any]) -> Iterable[str]:
 def read_reasoning(value: Any, key: str) -> str:
     """The reasoning that a turn has under this key: a text, or a list of texts or of parts with one; "" for null.
 
-    Raises RowProblemError for anything else.
+    A table may have a list of texts as a text. Raises RowProblemError for anything else.
     """
     texts = []
-    for part in to_list(value):
-        text = first_nonempty_value(part, "text", "thinking", "summary") if isinstance(part, Mapping) else part
-        if text is None and key == DETAIL_KEY:  # encrypted
-            continue
+    for part in to_list(_split_steps(value, key) if isinstance(value, str) else value):
+        text = part
+        if isinstance(part, Mapping):
+            text = first_nonempty_value(part, "text", "thinking", "summary")
+            if text is None and (key == DETAIL_KEY or is_null(part.get("text", part))):  # the first: encrypted
+                continue
         texts.append(to_text(part if text is None else text, key).strip())
-    return "\n\n".join(text for text in texts if text and text not in (*NULL_TEXTS, "None", "null"))
+    return "\n\n".join(text for text in texts if not is_missing(text))
+
+
+def _split_steps(text: str, key: str) -> Any:
+    """The list of texts, or of objects with one, that a text is; or the text."""
+    listed = split_list_text(text)
+    if listed is not None and all(one is None or isinstance(one, str) or _has_text(one) for one in listed):
+        return listed
+    refuse_structure_text(text, key)
+    return text
+
+
+def _has_text(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("text"), str)
+
+
+def is_part(value: Any) -> bool:
+    """Whether an object is a part of a content."""
+    if not isinstance(value, Mapping) or "role" in value:
+        return False
+    kind = _kind_of_part(value)
+    return kind in (*_TEXT_PARTS, *_IMAGE_PARTS, *THINK_PARTS, *MEDIA_PARTS) and ("type" in value or len(value) == 1)
+
+
+def _kind_of_part(part: Mapping[str, Any]) -> Any:
+    if (kind := part.get("type")) is not None:
+        return kind
+    return next((name for name in ("text", "image", "image_url") if not is_null(part.get(name))), None)
 
 
 def _read_part(part: Any, content: Any) -> tuple[str, Any]:
     """(`text`, `image` or `thinking`; its text or the picture) of a part of a turn's content."""
     if isinstance(part, str):
         return "text", part
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind is None and isinstance(part, Mapping):
-        kind = next((name for name in ("text", "image", "image_url") if not is_null(part.get(name))), None)
+    kind = _kind_of_part(part) if isinstance(part, Mapping) else None
     if kind in MEDIA_PARTS:
         raise RowProblemError(f"a part of type {kind}: {content}", "unread_media")
     if kind in _IMAGE_PARTS and isinstance(part.get("index"), int) and set(part) <= {"type", "index", "text"}:
         return "text", f"<image_{part['index'] + 1}>"  # which of the row's pictures is here
     if kind in _IMAGE_PARTS:
-        return "image", first_nonempty_value(part, "image", "image_url", "path", "url", "image_path", "bytes")
+        return "image", first_nonempty_value(part, *_IMAGE_SOURCES)
     if kind in THINK_PARTS:
-        return "thinking", to_text(first_nonempty_value(part, *THINK_PARTS, "text", "content"), kind).strip()
+        return "thinking", read_reasoning(first_nonempty_value(part, *THINK_PARTS, "text", "content", "summary"), kind)
     if kind in _TEXT_PARTS:
         text = to_text(part.get("text"), "text")
         return ("thinking", text.strip()) if part.get("thought") is True else ("text", text)

@@ -42,7 +42,7 @@ def refuse_unread_media(record: Mapping[str, Any], others: Mapping[str, Any], ha
     """
     for key in MEDIA_KEYS:
         if not is_null(record.get(key)) and record[key] is not False:
-            raise RowProblemError(f"{key}: {_shorten(record[key])}", "unread_media")
+            raise RowProblemError(f"{key}: {shorten(record[key])}", "unread_media")
     if not has_images:
         _refuse_unread(others, "")
 
@@ -54,7 +54,7 @@ def refuse_unfilled_places(record: Mapping[str, Any]) -> None:
         return
     for text in _find_texts([value for key, value in record.items() if key != "objects"]):
         if found := _UNFILLED.search(text):
-            raise RowProblemError(f"{found[0]} is to be filled in from objects: {_shorten(objects)}", "unfilled_place")
+            raise RowProblemError(f"{found[0]} is to be filled in from objects: {shorten(objects)}", "unfilled_place")
 
 
 def _find_texts(value: Any) -> Iterator[str]:
@@ -72,22 +72,37 @@ def _refuse_unread(value: Any, name: str) -> None:
     elif isinstance(value, (list, tuple)):
         for inner in value:
             _refuse_unread(inner, name)
-    elif isinstance(value, str) and _MEDIA_FILE.fullmatch(value.partition("?")[0]):
+    elif isinstance(value, str) and is_media_file(value):
         raise RowProblemError(f"{name}: {value}", "unread_media")
-    elif _is_picture(value, name):
-        raise RowProblemError(f"{name}: {_shorten(value)}", "unread_image")
+    elif is_picture(value, name):
+        raise RowProblemError(f"{name}: {shorten(value)}", "unread_image")
 
 
-def _is_picture(value: Any, name: str) -> bool:
+def is_picture(value: Any, name: str) -> bool:
     """Whether a value is a picture or leads to one, by itself or by the name that it has."""
-    named = "." not in name and _PICTURE_KEY.fullmatch(_in_snake_case(name)) is not None
+    named = has_picture_name(name)
     if isinstance(value, str):
         if _PICTURE_FILE.fullmatch(value.partition("?")[0]) or is_base64_picture(value):
             return True
-        return named and bool(value) and not re.search(r"\s", value) and value.casefold() not in _NO_PICTURE
+        return named and bool(value) and not re.search(r"\s", value) and not is_no_picture(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        return named and _in_snake_case(name).endswith("id")
+        return named and in_snake_case(name).endswith("id")
     return isinstance(value, (Image.Image, Path)) or (isinstance(value, bytes) and named)
+
+
+def has_picture_name(name: str) -> bool:
+    """Whether a name is that of a picture, such as `image_path`; one inside an object is not."""
+    return "." not in name and _PICTURE_KEY.fullmatch(in_snake_case(name)) is not None
+
+
+def is_no_picture(value: str) -> bool:
+    """Whether a text says that there is no picture, such as `none`."""
+    return value.casefold() in _NO_PICTURE
+
+
+def is_media_file(value: str) -> bool:
+    """Whether a text names a file of video or sound."""
+    return _MEDIA_FILE.fullmatch(value.partition("?")[0]) is not None
 
 
 def describe_picture(cell: Any) -> str:
@@ -118,13 +133,13 @@ def is_picture_cell(value: Any) -> bool:
     """Whether a value is a picture, or leads to one, whatever its name is."""
     if isinstance(value, Mapping):
         return not all(one in (None, "") for one in value.values())
-    return isinstance(value, bytes) or _is_picture(value, "")
+    return isinstance(value, bytes) or is_picture(value, "")
 
 
 def refuse_other_pictures(found: Sequence[Any], beside: Sequence[Any], where: str) -> None:
     """Raise RowProblemError for a picture `beside` those that are read that is not one of them."""
     if other := next((one for one in beside if not any(is_same_picture(one, read) for read in found)), None):
-        raise RowProblemError(f"a picture {where}, and not one of them: {_shorten(other)}", "unread_image")
+        raise RowProblemError(f"a picture {where}, and not one of them: {shorten(other)}", "unread_image")
 
 
 def is_same_picture(one: Any, other: Any) -> bool:
@@ -146,11 +161,13 @@ def _split_cell(cell: Any) -> tuple[Any, str | None]:
     return (None, str(cell)) if isinstance(cell, (str, Path)) else (cell, None)
 
 
-def _in_snake_case(name: str) -> str:
+def in_snake_case(name: str) -> str:
+    """`imageUrl` and `image url` as `image_url`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|[ -]", "_", name).lower()
 
 
-def _shorten(value: Any) -> str:
+def shorten(value: Any) -> str:
+    """A value as a message shows it."""
     return str(value)[:200]
 
 
@@ -175,7 +192,7 @@ def resolve_image(entry: Any, root: Path) -> Path | Image.Image:
     if isinstance(entry, Path):
         return make_row_path(root, entry)
     if not isinstance(entry, str) or not entry:
-        raise RowProblemError(f"an image that is not a path: {_shorten(repr(entry))}", "broken_image")
+        raise RowProblemError(f"an image that is not a path: {shorten(repr(entry))}", "broken_image")
     if is_base64_picture(entry):
         return _open_bytes(_decode_base64(entry))
     if _REMOTE.match(entry):
@@ -193,7 +210,7 @@ def _decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode(re.sub(r"\s", "", text.partition(",")[2] or text), validate=True)
     except ValueError as error:  # binascii.Error, or characters beyond ASCII
-        raise RowProblemError(f"base64 that cannot be decoded ({error}): {_shorten(text)}", "broken_image") from error
+        raise RowProblemError(f"base64 that cannot be decoded ({error}): {shorten(text)}", "broken_image") from error
 
 
 def _open_bytes(data: bytes) -> Path | Image.Image:

@@ -18,12 +18,16 @@ from balanced_thinking.config.foreign_json import parse_json
 
 MOST_VALUES = 10_000  # turns, images or options of a row
 NULL_TEXTS = ("nan", "NaN", "<NA>")  # what pandas makes of an empty cell as text
+EMPTY_CELLS = (*NULL_TEXTS, "NaT", "#N/A")  # no answer either
+# What other programs write for no value, in lower case. An answer or an option may be one of these, such as "None".
+_MISSING = {"nan", "-nan", "<na>", "nat", "none", "null", "n/a", "na", "#n/a", "#na", "-", "--"}
 _TEXT_KEYS = ("text", "answer", "value", "label")  # of an object that is one text
 _SPELLED_OUT = Decimal(10) ** 21  # larger numbers keep their exponent
 _OPTION_LABELS, _OPTION_TEXTS = ("label", "key", "id", "letter"), ("text", "value", "content", "option")  # of an object
 _LABEL = re.compile(r"\s*[(\[]?([A-Z])[.):\]]\s*")
 _NUMBER = re.compile(r"\d{1,3}", re.ASCII)  # as a key of an object
 _MOST_LIST_CHARACTERS = 2**16
+_PRINTED_ARRAY = re.compile(r"array\(\[.*\](?:,\s*dtype=.*)?\)", re.DOTALL)
 _NO_COMMA = re.compile(r"""['"]\s+['"]""")
 
 
@@ -50,6 +54,11 @@ def is_null(value: Any) -> bool:
     if isinstance(value, (list, tuple, dict)):
         return not value
     return isinstance(value, Real) and bool(value != value)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether there is no value, or a text that says so. For values that are no answers: those may be "None"."""
+    return is_null(value) or (isinstance(value, str) and value.strip().casefold() in {"", *_MISSING})
 
 
 def first_nonempty_value(record: Mapping[str, Any], *keys: str) -> Any:
@@ -117,13 +126,47 @@ def _iterate_answers(value: Any, key: str) -> Iterable[str]:
         if not found:
             raise RowProblemError(f"{key} is an object without {', '.join(_TEXT_KEYS)}: {value!r}", "not_text")
         value = [found[0], *to_list(value.get("aliases"))]
-    if isinstance(value, str) and (listed := split_list_text(value)) and all(isinstance(one, str) for one in listed):
-        value = listed
+    if isinstance(value, str):
+        value = _split_answer_text(value, key)
     if isinstance(value, (list, tuple)):
         for one in value:
             yield from _iterate_answers(one, key)
     else:
         yield to_text(value, key).strip()
+
+
+def _split_answer_text(text: str, key: str) -> Any:
+    """The list of texts that a text is, or the text. Raises RowProblemError for the text of another structure."""
+    listed = split_list_text(text)
+    if listed is not None and all(isinstance(one, str | None) for one in listed):
+        return listed
+    refuse_structure_text(text, key)
+    return text
+
+
+def refuse_structure_text(text: str, key: str) -> None:
+    """Raise RowProblemError for an object or a NumPy array as Python prints it. Objects in JSON are texts."""
+    text = text.strip()
+    ends = text[:1] + text[-1:]
+    is_printed = _PRINTED_ARRAY.fullmatch(text) is not None
+    if not is_printed and ends in ("[]", "{}") and not is_json(text):
+        found = _read_python(text)
+        is_printed = (ends == "[]" and _NO_COMMA.search(text) is not None) or isinstance(found, dict)
+        is_printed = is_printed or (isinstance(found, list) and any(isinstance(one, dict) for one in found))
+    if is_printed:
+        raise RowProblemError(
+            f"{key} is an object or an array as Python prints it; expected a text, or what json.dumps writes: {text}",
+            "not_text",
+        )
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is valid JSON."""
+    try:
+        parse_json(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def to_choices(value: Any) -> tuple[str, ...]:
@@ -193,15 +236,22 @@ def split_list_text(text: str) -> list[Any] | None:
     text = text.strip()
     if not (text.startswith("[") and text.endswith("]")) or len(text) > _MOST_LIST_CHARACTERS:
         return None
-    if _NO_COMMA.search(text):  # a NumPy array as text, whose texts Python would join to one
+    try:
+        found = parse_json(text)
+    except (ValueError, RecursionError):
+        # Python would join the texts of a NumPy array to one.
+        found = None if _NO_COMMA.search(text) else _read_python(text)
+    return found if isinstance(found, list) else None
+
+
+def _read_python(text: str) -> Any:
+    """The value that a text is in Python; None for any other text."""
+    if len(text) > _MOST_LIST_CHARACTERS:
         return None
-    for read in (parse_json, ast.literal_eval):
-        try:
-            found = read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        return found if isinstance(found, list) else None
-    return None
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
 
 
 def _split_lettered_lines(text: str) -> list[str] | None:
