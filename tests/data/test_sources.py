@@ -538,3 +538,67 @@ def test_a_large_table_is_read_a_few_rows_at_a_time(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("name", ["my.parquet", "my.tsv", "my.tar.gz", "my.tar", "my.arrow"])
 def test_results_are_named_after_the_file_without_its_suffix(name: str, tmp_path: Path) -> None:
     assert result_folder_name(str(tmp_path / name), "test") == "my-test"
+
+
+KINDS = datasets.ClassLabel(names=["dog", "cat"])
+TEXT = datasets.Value("string")
+# (features beside the question, their values, the answer and the choices; None for a bad row)
+LABELLED = [
+    ({"answer": KINDS}, {"answer": 1}, ("cat", ())),
+    ({"answer": KINDS}, {"answer": -1}, None),  # no label
+    ({"answer": datasets.List(KINDS)}, {"answer": [1, 0]}, ("cat", ())),
+    ({"answer": TEXT, "choices": datasets.List(KINDS)}, {"answer": "B", "choices": [0, 1]}, ("B", ("dog", "cat"))),
+    ({"solution": {"text": KINDS}}, {"solution": {"text": 1}}, ("cat", ())),
+    ({"answers": datasets.List({"text": KINDS})}, {"answers": [{"text": 1}]}, ("cat", ())),
+    ({"answer": datasets.Value("int64"), "label": KINDS}, {"answer": 1, "label": 1}, ("1", ())),  # a number
+]
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow", "save_to_disk", "hub"])
+def test_a_label_is_its_name(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for k, (features, values, expected) in enumerate(LABELLED):
+        kinds = datasets.Features({"question": TEXT, **features})
+        table = datasets.Dataset.from_list([{"question": "Which animal?", **values}], features=kinds)
+        name = str(tmp_path / f"{k}")
+        if form == "hub":
+            monkeypatch.setattr(datasets, "load_dataset", lambda *_, table=table, **__: table.to_iterable_dataset())
+            name = "owner/name"
+        elif form == "save_to_disk":
+            table.save_to_disk(name)
+        elif form == "parquet":
+            table.to_parquet(name := f"{name}.parquet")
+        else:
+            with pa.OSFile(name := f"{name}.arrow", "wb") as sink, pa.ipc.new_stream(sink, kinds.arrow_schema) as out:
+                out.write_table(table.data.table.cast(kinds.arrow_schema))
+        loaded = load_data(name, on_bad_row="drop")
+        found = [(example.answer, example.choices) for example in loaded.examples]
+        assert found == ([] if expected is None else [expected]), values
+
+
+def test_a_label_without_a_name_is_a_bad_row(tmp_path: Path) -> None:
+    kinds = datasets.Features({"question": TEXT, "answer": datasets.ClassLabel(names=["dog"])})
+    table = pa.table({"question": ["Which?", "Which?"], "answer": [0, 3]}, schema=kinds.arrow_schema)
+    pq.write_table(table, tmp_path / "a.parquet")
+    loaded = load_data(str(tmp_path / "a.parquet"), on_bad_row="drop")
+    assert [example.answer for example in loaded.examples] == ["dog"]
+    assert [bad.problems for bad in loaded.bad_rows] == [("not_text",)]
+    assert "{'ClassLabel of 1 names': 3}" in loaded.bad_rows[0].text
+
+
+# (`split` of the rows, how many `train` has, what a warning says)
+ROW_SPLITS = [
+    (["train", "test"], 1, ""),
+    ([float("nan"), None, "", " "], 4, ""),  # joined files
+    (["Train", "TRAIN ", "Test"], 2, ""),
+    (["train", "training", "Training"], 1, "rows of split 'training' 1, 'Training' 1 are not read as 'train'"),
+]
+
+
+@pytest.mark.parametrize(("splits", "count", "warning"), ROW_SPLITS)
+def test_no_row_of_a_split_disappears(
+    splits: list[Any], count: int, warning: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write_lines(tmp_path / "a.jsonl", [{"question": "Which?", "answer": "b", "split": one} for one in splits])
+    assert len(load_data(str(file)).examples) == count
+    assert warning in caplog.text
+    assert bool(caplog.records) == bool(warning)
