@@ -1,4 +1,4 @@
-"""The order of the pictures in a sample of an archive: that in which its JSON names them, else that of their numbers."""
+"""The order of the pictures in a sample of an archive: as its JSON names them, else by the numbers in their names."""
 
 from __future__ import annotations
 

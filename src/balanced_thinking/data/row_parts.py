@@ -15,13 +15,15 @@ from balanced_thinking.data.values import (
     RowProblemError,
     first_nonempty_value,
     is_null,
+    parse_choices_text,
+    parse_object_text,
     split_list_text,
     to_choices,
     to_list,
 )
 
 _LETTER = re.compile(r"([A-Z])")
-_OPTION = re.compile(r"(?:option|choice)[ _-]?([a-z]|\d{1,2})", re.IGNORECASE | re.ASCII)
+_OPTION = re.compile(r"(?:(?:option|choice|opt)[ _-]?|op[ _-]?(?=[a-z]))([a-z]|\d{1,2})", re.IGNORECASE | re.ASCII)
 
 
 def read_images(record: Mapping[str, Any]) -> list[Any]:
@@ -39,8 +41,10 @@ def read_images(record: Mapping[str, Any]) -> list[Any]:
 
 
 def _read_entries(cell: Any) -> list[Any]:
-    split = split_list_text(cell) if isinstance(cell, str) else None
-    entries = to_list(cell if split is None else split)
+    if isinstance(cell, str):
+        listed = split_list_text(cell)
+        cell = parse_object_text(cell) or cell if listed is None else listed
+    entries = to_list(cell)
     return entries if any(entry is not None for entry in entries) else []
 
 
@@ -81,6 +85,11 @@ def _look_like_choices(value: Any) -> bool:
     try:
         return len(to_choices(value)) > 1
     except RowProblemError:  # options with a fault of theirs
+        if isinstance(value, str):
+            try:
+                value = parse_choices_text(value)
+            except RowProblemError:  # lines with letters in another order
+                return True
         if isinstance(value, Mapping):
             return {"A", "B"} <= {str(name).upper() for name in value}
         return isinstance(value, (list, tuple)) and len(value) > 1 and any(map(_is_like_an_option, value))
@@ -95,7 +104,9 @@ def _is_like_an_option(entry: Any) -> bool:
 def read_choices(record: Mapping[str, Any]) -> tuple[str, ...]:
     """The options in their order. Raises RowProblemError."""
     keys = find_choice_keys(record)
-    return to_choices(record[keys[0]] if len(keys) == 1 else [record[key] for key in keys])
+    if len(keys) == 1:
+        return to_choices(record[keys[0]])
+    return to_choices({chr(ord("A") + place): record[key] for place, key in enumerate(keys)})
 
 
 def read_system(record: Mapping[str, Any], spoken: str | None) -> str | None:
@@ -114,7 +125,8 @@ def _system_texts(record: Mapping[str, Any]) -> dict[str, str]:
 
 def read_history(record: Mapping[str, Any]) -> list[Any]:
     """The turns before the question under `history`: turns, or pairs of a question and a reply. [] for other values."""
-    entries, turns = to_list(record.get("history")), []
+    given, turns = record.get("history"), []
+    entries = split_list_text(given) or [] if isinstance(given, str) else to_list(given)
     for entry in entries:
         if isinstance(entry, Mapping):
             turns.append(entry)
