@@ -31,7 +31,7 @@ from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.keys import CLAIMED, LIST_KEYS, OPTIONAL
 from balanced_thinking.data.unpacking import open_unpacked
 from balanced_thinking.data.unreadable import explain_content
-from balanced_thinking.data.values import NULL_TEXTS
+from balanced_thinking.data.values import NULL_TEXTS, parse_object_text, split_list_text
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}  # suffix -> between columns
 SEPARATOR = " | "  # between the choices or images of a CSV cell
@@ -184,8 +184,14 @@ def _build_csv_record(row: int, cells: dict[Any, Any]) -> dict[str, Any] | BadRo
         return BadRow(row, ("not_utf8",), bad.encode("utf-8", "surrogateescape").decode("latin-1"))
     for name in LIST_KEYS:
         if name in record:
-            record[name] = record[name].split(SEPARATOR)
+            record[name] = split_cell(record[name])
     return record
+
+
+def split_cell(cell: str) -> str | list[str]:
+    """The values that ` | ` separates; the text itself without one, and where the text is a list or an object."""
+    is_listed = SEPARATOR not in cell or split_list_text(cell) is not None or parse_object_text(cell) is not None
+    return cell if is_listed else cell.split(SEPARATOR)
 
 
 def _read_array(file: Path, stream: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
