@@ -367,3 +367,34 @@ def test_what_is_no_list_is_named_with_the_form_to_write(tmp_path: Path, values:
     found = advise_changes(inspect_data(str(tmp_path / "rows.jsonl")))
     assert any(advice in line for line in found), found
     assert not any("{think: NAME}" in line for line in found)
+
+
+# (cells of a column of a CSV file, the answers)
+COLUMNS_OF_NUMBERS = [
+    (["4.0", "", "7.0"], ["4", "7"]),  # whole numbers with a gap
+    (["", "nan", "-7.0"], ["-7"]),
+    (["4.0", "-0.0", "1e+16", "1.5e+16"], ["4", "0", "10000000000000000", "15000000000000000"]),
+    (["4.0", "4.5"], ["4.0", "4.5"]),  # `4.0` may be meant
+    (["4.0", "four"], ["4.0", "four"]),
+    (["4.00", "5.0"], ["4.00", "5.0"]),
+    (["4", "5.0"], ["4", "5.0"]),
+    (["1e+16", "2e+16"], ["1e+16", "2e+16"]),
+    (["4.0", "inf", "5.0"], ["4", "5", "not_finite"]),
+    (["-inf", "Inf", "b"], ["b", "not_finite", "not_finite"]),
+    (["inf. many", "infinity"], ["inf. many", "infinity"]),  # texts
+]
+
+
+@pytest.mark.parametrize(("cells", "answers"), COLUMNS_OF_NUMBERS)
+@pytest.mark.parametrize("form", ["a.csv", "a.tsv", "folder"])
+def test_numbers_of_a_csv_file_are_read_as_those_of_other_files(
+    tmp_path: Path, cells: list[str], answers: list[str], form: str
+) -> None:
+    file = tmp_path / ("metadata.csv" if form == "folder" else form)
+    with file.open("w", newline="") as stream:
+        out = csv.writer(stream, delimiter="\t" if form == "a.tsv" else ",")
+        out.writerows([["question", "answer"], *(["How many?", cell] for cell in cells)])
+    loaded = load_data(str(tmp_path if form == "folder" else file), on_bad_row="drop")
+    found = [example.answer for example in loaded.examples]
+    found += [problem for bad in loaded.bad_rows for problem in bad.problems if problem != "no_answer"]
+    assert found == answers
