@@ -54,6 +54,20 @@ TAGGED = [
     ("It has fins.", "<think>It has fins.</think><answer>fish</answer>", ("It has fins.", "fish")),
     ("<think></think>", "fish", (None, "fish")),
     (None, "fish < dog", (None, "fish < dog")),
+    ("<seed:think>It has fins.</seed:think>", "<seed:answer>fish</seed:answer>", ("It has fins.", "fish")),
+    ("<thinking>\nIt has fins.\n</thinking>", "fish", ("It has fins.", "fish")),
+    (
+        "<|channel|>analysis<|message|>It has fins.<|end|>",  # Harmony's
+        "<|start|>assistant<|channel|>final<|message|>fish<|return|>",
+        ("It has fins.", "fish"),
+    ),
+    ("It has fins.<|im_end|>", "fish</s>", ("It has fins.", "fish")),
+    ("<think>It has fins.</think><|eot_id|>", "<answer>fish</answer> <end_of_turn>\n", ("It has fins.", "fish")),
+    (None, "<s>cat</s> fish", (None, "<s>cat</s> fish")),  # HTML
+    (None, "the old <s>cat</s>", (None, "the old <s>cat</s>")),
+    ("It asks for the token.", "<|im_end|>", ("It asks for the token.", "<|im_end|>")),
+    ("It asks for the tag.", "<solution>", ("It asks for the tag.", "<solution>")),
+    ("[Answer] It has fins.", "fish", ("[Answer] It has fins.", "fish")),  # brackets are the text's own
 ]
 
 
@@ -80,6 +94,17 @@ def test_tags_of_a_users_own_format_are_taken_off() -> None:
         ("&lt;think&gt;It has fins.&lt;/think&gt; So.", "fish", "tag_in_text"),
         ("It has fins. <answer>dog</answer>", "fish", "tag_in_text"),
         ("It has fins.", "It is <solution>fish</solution>", "tag_in_text"),
+        ("<reasoning>It has fins.", "fish", "tag_in_text"),  # never closed
+        ("It has fins.</reasoning>", "fish", "tag_in_text"),
+        ("It has fins.", "<final>fish", "tag_in_text"),
+        ("It has fins.", "fish</final_answer>", "tag_in_text"),
+        ("<seed:think>It has fins.", "fish", "tag_in_text"),
+        ("It has fins.</seed:think>", "fish", "tag_in_text"),
+        ("<|im_start|>assistant\nIt has fins.", "fish", "tag_in_text"),
+        ("It has fins.", "<start_of_turn>model\nfish", "tag_in_text"),
+        ("It has fins.", "fish<|eot|>", "tag_in_text"),  # a token that is not known
+        ("It has fins.", "<|channel|>analysis<|message|>A.<|end|><|channel|>final<|message|>fish", "tag_in_text"),
+        ("So.<|end|><|start|>assistant<|channel|>final<|message|>fish", "fish", "tag_in_text"),
     ],
 )
 def test_an_answer_with_odd_tags_is_refused(think: str | None, answer: str, problem: str) -> None:

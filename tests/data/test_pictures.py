@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import struct
 import zlib
 from collections.abc import Callable
@@ -465,3 +466,59 @@ def test_a_picture_that_is_not_there_is_missing_and_not_broken(tmp_path: Path) -
     with pytest.raises(RowError) as raised:
         open_image(tmp_path / "none.png")
     assert raised.value.problem == "missing_image"
+
+
+def png_of(lines: bytes, width: int, height: int, *kind: int, parts: int = 1) -> bytes:
+    """A PNG with right checksums around these compressed lines. `kind`: bits, color type, 0, 0, interlaced."""
+    step = -(-len(lines) // parts)
+    chunks = [(b"IDAT", lines[start : start + step]) for start in range(0, len(lines), step)]
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, *kind)), *chunks, (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*one) for one in chunks)
+
+
+# (bits, color type, interlaced, the bytes of all lines of 5 x 3 pixels)
+PNG_KINDS = [
+    (8, 2, 0, 3 * (1 + 15)),
+    (16, 6, 0, 3 * (1 + 40)),
+    (1, 0, 0, 3 * (1 + 1)),
+    (4, 0, 0, 3 * (1 + 3)),
+    (8, 0, 1, 3 * (1 + 1) + (1 + 3) + 2 * (1 + 2) + (1 + 5)),
+    (2, 0, 1, 4 * (1 + 1) + 2 * (1 + 1) + (1 + 2)),
+]
+
+
+@pytest.mark.parametrize(("bits", "color", "interlaced", "size"), PNG_KINDS)
+def test_a_png_with_too_few_rows_is_damaged(bits: int, color: int, interlaced: int, size: int, tmp_path: Path) -> None:
+    kind = (bits, color, 0, 0, interlaced)
+    for missing, parts in itertools.product((0, 1, size // 2), (1, 2)):
+        data = png_of(zlib.compress(b"\0" * (size - missing)), 5, 3, *kind, parts=parts)
+        (tmp_path / "a.png").write_bytes(data)
+        for source in (data, tmp_path / "a.png"):
+            assert (find_damage(source) is None) == (not missing), (missing, parts)
+    assert find_damage(png_of(zlib.compress(b"\0" * (size + 9)), 5, 3, *kind)) is None  # Pillow reads no further
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 80}, {"quality": 80, "exact": True}])
+def test_a_webp_whose_end_is_zeros_is_damaged(options: dict[str, Any]) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8))
+    shown = noise.convert("RGBA") if "exact" in options else noise
+    stream = io.BytesIO()
+    shown.save(stream, "WEBP", **options)
+    data = stream.getvalue()
+    assert find_damage(data) is None
+    for share in (0.5, 0.8):
+        kept = int(share * len(data))
+        assert find_damage(data[:kept] + b"\0" * (len(data) - kept)) == "its data end early"
+    stream = io.BytesIO()
+    shown.save(stream, "WEBP", save_all=True, append_images=[noise.rotate(90)], **options)
+    assert find_damage(stream.getvalue()) is None
+
+
+@pytest.mark.parametrize("method", [0, 4])
+def test_a_webp_of_a_plain_area_may_end_in_zeros(method: int) -> None:
+    plain = Image.new("RGB", (1500, 1100), "blue")
+    plain.paste(Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 1500, 3), np.uint8)))
+    stream = io.BytesIO()
+    plain.save(stream, "WEBP", lossless=True, method=method, quality=0)
+    assert method or not stream.getvalue()[-1000:].strip(b"\0")
+    assert find_damage(stream.getvalue()) is None

@@ -23,6 +23,7 @@ from balanced_thinking.cli import main
 from balanced_thinking.config.errors import UsageError
 from balanced_thinking.data import table_bombs, tables
 from balanced_thinking.data.bad_rows import DataError
+from balanced_thinking.data.images import open_image
 from balanced_thinking.data.load import load_data, stream_data
 from balanced_thinking.data.overlap import assert_no_overlap
 from balanced_thinking.data.registry import resolve_data, result_folder_name
@@ -33,6 +34,7 @@ from tests.data.test_formats import (
     completion,
     hub_layout,
     ours,
+    picture,
     save_pictures,
     saved_splits,
     tar_samples,
@@ -538,3 +540,124 @@ def test_a_large_table_is_read_a_few_rows_at_a_time(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("name", ["my.parquet", "my.tsv", "my.tar.gz", "my.tar", "my.arrow"])
 def test_results_are_named_after_the_file_without_its_suffix(name: str, tmp_path: Path) -> None:
     assert result_folder_name(str(tmp_path / name), "test") == "my-test"
+
+
+KINDS = datasets.ClassLabel(names=["dog", "cat"])
+TEXT = datasets.Value("string")
+# (features beside the question, their values, the answer and the choices; None for a bad row)
+LABELLED = [
+    ({"answer": KINDS}, {"answer": 1}, ("cat", ())),
+    ({"answer": KINDS}, {"answer": -1}, None),  # no label
+    ({"answer": datasets.List(KINDS)}, {"answer": [1, 0]}, ("cat", ())),
+    ({"answer": TEXT, "choices": datasets.List(KINDS)}, {"answer": "B", "choices": [0, 1]}, ("B", ("dog", "cat"))),
+    ({"solution": {"text": KINDS}}, {"solution": {"text": 1}}, ("cat", ())),
+    ({"answers": datasets.List({"text": KINDS})}, {"answers": [{"text": 1}]}, ("cat", ())),
+    ({"answer": datasets.Value("int64"), "label": KINDS}, {"answer": 1, "label": 1}, ("1", ())),  # a number
+]
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow", "save_to_disk", "hub"])
+def test_a_label_is_its_name(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for k, (features, values, expected) in enumerate(LABELLED):
+        kinds = datasets.Features({"question": TEXT, **features})
+        table = datasets.Dataset.from_list([{"question": "Which animal?", **values}], features=kinds)
+        name = str(tmp_path / f"{k}")
+        if form == "hub":
+            monkeypatch.setattr(datasets, "load_dataset", lambda *_, table=table, **__: table.to_iterable_dataset())
+            name = "owner/name"
+        elif form == "save_to_disk":
+            table.save_to_disk(name)
+        elif form == "parquet":
+            table.to_parquet(name := f"{name}.parquet")
+        else:
+            with pa.OSFile(name := f"{name}.arrow", "wb") as sink, pa.ipc.new_stream(sink, kinds.arrow_schema) as out:
+                out.write_table(table.data.table.cast(kinds.arrow_schema))
+        loaded = load_data(name, on_bad_row="drop")
+        found = [(example.answer, example.choices) for example in loaded.examples]
+        assert found == ([] if expected is None else [expected]), values
+
+
+def test_a_label_without_a_name_is_a_bad_row(tmp_path: Path) -> None:
+    kinds = datasets.Features({"question": TEXT, "answer": datasets.ClassLabel(names=["dog"])})
+    table = pa.table({"question": ["Which?", "Which?"], "answer": [0, 3]}, schema=kinds.arrow_schema)
+    pq.write_table(table, tmp_path / "a.parquet")
+    loaded = load_data(str(tmp_path / "a.parquet"), on_bad_row="drop")
+    assert [example.answer for example in loaded.examples] == ["dog"]
+    assert [bad.problems for bad in loaded.bad_rows] == [("not_text",)]
+    assert "{'ClassLabel of 1 names': 3}" in loaded.bad_rows[0].text
+
+
+# (`split` of the rows, how many `train` has, what a warning says)
+ROW_SPLITS = [
+    (["train", "test"], 1, ""),
+    ([float("nan"), None, "", " "], 4, ""),  # joined files
+    (["Train", "TRAIN ", "Test"], 2, ""),
+    (["train", "training", "Training"], 1, "rows of split 'training' 1, 'Training' 1 are not read as 'train'"),
+]
+
+
+@pytest.mark.parametrize(("splits", "count", "warning"), ROW_SPLITS)
+def test_no_row_of_a_split_disappears(
+    splits: list[Any], count: int, warning: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write_lines(tmp_path / "a.jsonl", [{"question": "Which?", "answer": "b", "split": one} for one in splits])
+    assert len(load_data(str(file)).examples) == count
+    assert warning in caplog.text
+    assert bool(caplog.records) == bool(warning)
+
+
+def ask(**values: Any) -> bytes:
+    return json.dumps({"question": "Which?", "answer": "red"} | values).encode()
+
+
+def named_part(name: str) -> dict[str, Any]:
+    return {"type": "image", "image": name}
+
+
+TEN = sorted(f"{k}.png" for k in range(1, 11))
+SPOKEN = [
+    {"role": "user", "content": [named_part("b.png"), named_part("a.png"), {"type": "text", "text": "Which?"}]},
+    {"role": "assistant", "content": completion("It is red.", "red")},
+]
+# (members that are pictures, the row, the order that they are read in, or the problem)
+MEMBERS = [
+    (["after.png", "before.png"], ask(images=["000000.before.png", "000000.after.png"]), ["before.png", "after.png"]),
+    (["after.png", "before.png"], ask(images=["before.png", "after.png"]), ["before.png", "after.png"]),
+    (["after.png", "before.png"], ask(images=["pics/000000.before.jpg", "after"]), ["before.png", "after.png"]),
+    (["after.png", "before.png"], ask(images="['before.png', 'after.png']"), ["before.png", "after.png"]),
+    (["after.png", "before.png"], ask(image_1="before.png", image_2="after.png"), ["before.png", "after.png"]),
+    (["a.png", "b.png"], ask(images=[{"path": "b.png"}, {"path": "a.png"}]), ["b.png", "a.png"]),
+    (["a.png", "b.png"], json.dumps({"messages": SPOKEN}).encode(), ["b.png", "a.png"]),
+    (["mask.png", "png"], ask(image="000000.png"), ["png"]),  # inspect names the other one
+    (["mask.png", "png"], ask(), "unread_image"),
+    (["after.png", "before.png"], ask(), "unread_image"),
+    (["png", "jpg"], ask(), "unread_image"),
+    (["png", "1.png"], ask(), "unread_image"),
+    (["1.png", "1.jpg"], ask(), "unread_image"),
+    (["after.png"], ask(images=["after.png", "before.png"]), "missing_image"),
+    (["0.png"], ask(images=["x/u.png", "x/v.png"]), "missing_image"),
+    (["1.png", "0.png"], ask(images=["x/u.png", "x/v.png"]), ["0.png", "1.png"]),  # the names before packing
+    (["png"], ask(image="coco/17.jpg"), ["png"]),
+    (TEN, ask(), [f"{k}.png" for k in range(1, 11)]),
+    (["view-10.png", "view-9.jpg"], ask(), ["view-9.jpg", "view-10.png"]),
+    (["10_left.png", "9_right.png"], ask(), ["9_right.png", "10_left.png"]),
+    (["p1.s2.png", "p1.s10.png"], ask(), ["p1.s2.png", "p1.s10.png"]),
+    (["001.png", "000.png"], ask(), ["000.png", "001.png"]),
+]
+
+
+@pytest.mark.parametrize(("members", "row", "expected"), MEMBERS)
+def test_pictures_of_an_archive_are_in_the_order_of_their_row(
+    members: list[str], row: bytes, expected: list[str] | str, tmp_path: Path
+) -> None:
+    shown = {name: picture(f"rgb({k},0,0)") for k, name in enumerate(members)}
+    file = write_tar(tmp_path / "a.tar", [{**shown, "json": row}])
+    loaded = load_data(str(file), on_bad_row="drop")
+    if isinstance(expected, str):
+        assert [bad.problems for bad in loaded.bad_rows] == [(expected,)]
+        return
+    (example,) = loaded.examples
+    assert [open_image(image).getpixel((0, 0)) for image in example.images] == [
+        (members.index(name), 0, 0) for name in expected
+    ]
+    assert [name for name in example.meta if name.endswith("png")] == sorted({*members} - {*expected})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from balanced_thinking.data.bad_rows import BadRow
 from balanced_thinking.data.example import Example, find_unread_texts
 from balanced_thinking.data.load import load_data
-from tests.data.row_files import SAID, asks, read_one, says
+from balanced_thinking.inspection import advise_changes, inspect_data
+from tests.data.row_files import SAID, asks, make_pictures, read_one, says
 
 NAN, INFINITE = float("nan"), float("inf")
 ROW = {"question": "Which animal?", "think": "It has a mane.", "answer": "horse"}
@@ -308,6 +310,21 @@ CHOICES = [
     ({"options": {"A": {"text": "horse"}, "B": {"text": "dog"}}}, ("horse", "dog")),
     ({"choices": ["horse", "dog", None, NAN]}, ("horse", "dog")),  # filled up
     ({"choices": [], "options": ["horse", "dog"]}, ("horse", "dog")),
+    ({"choices": {"text": ["horse", "dog"], "label": ["(a)", "b."]}}, ("horse", "dog")),
+    ({"choices": {"text": ["horse", "dog", None], "label": [1, 2, None]}}, ("horse", "dog")),
+    ({"choices": {"text": ["horse", "dog", "cat"], "label": [1, 0, 0]}}, ("horse", "dog", "cat")),  # which is right
+    ({"choices": {"text": ["horse", "dog"], "label": [True, False]}}, ("horse", "dog")),
+    ({"options": "{'A': 'horse', 'B': 'dog'}"}, ("horse", "dog")),
+    ({"options": '{"B": "dog", "A": "horse"}'}, ("horse", "dog")),
+    ({"options": "horse|dog"}, ("horse", "dog")),
+    ({"options": "horse | dog|s"}, ("horse", "dog|s")),
+    ({"options": "a) horse\nb) dog"}, ("horse", "dog")),
+    ({"opa": "horse", "opb": "dog"}, ("horse", "dog")),
+    ({"opt_A": "horse", "opt_B": "dog"}, ("horse", "dog")),
+    ({"options": "", "op1": "horse", "op2": "dog"}, ()),  # operands
+    ({"A": "B. horse", "B": "A. dog"}, ("B. horse", "A. dog")),  # a text of its own, not a letter
+    ({"choices": ["horse", "N. Bohr", "M. Curie"]}, ("horse", "N. Bohr", "M. Curie")),
+    ({"choices": [{"label": "A", "text": "C. horse"}, {"label": "B", "text": "A. dog"}]}, ("C. horse", "A. dog")),
     ({"options": "['horse' 'dog']"}, ()),  # NumPy's
     ({"options": "fast"}, ()),  # no options of a question
     ({"options": {"temperature": 1}}, ()),
@@ -346,8 +363,35 @@ def test_choices_are_listed_on_request_where_the_question_does_not_show_them(
     assert read_one(tmp_path, row, list_choices=True).question == (question if shown else listed)
 
 
-def test_options_with_letters_are_listed_with_one_letter(tmp_path: Path) -> None:
-    row = {"question": "Which animal?", "answer": "B", "choices": ["A. horse", "B. dog"]}
+# Options whose letters do not say their place, so that a letter would be scored as another option.
+OTHER_ORDERS = [
+    {"choices": {"text": ["horse", "dog"], "label": ["B", "A"]}},
+    {"choices": {"text": ["horse", "dog"], "label": [1, 0]}},
+    {"choices": {"text": ["horse", "dog"], "label": ["A"]}},
+    {"choices": {"text": ["horse", "dog"], "labels": ["B", "C"]}},
+    {"choices": ["A. horse", "C. dog", "B. cow"]},
+    {"choices": ["b) horse", "a) dog"]},
+    {"choices": ["(D) horse", "(F) dog"]},
+    {"choices": ["B. horse", "C. dog"]},
+    {"choices": [{"text": "B. horse"}, {"text": "A. dog"}]},
+    {"choices": {"text": ["B. horse", "A. dog"]}},
+    {"options": "B. horse\nA. dog"},
+    {"options": "B. horse | A. dog"},
+    {"options": ["b. horse", "a. dog"]},
+]
+
+
+@pytest.mark.parametrize("values", OTHER_ORDERS)
+def test_options_in_another_order_than_their_letters_are_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+    found = read_one(tmp_path, ROW | {"answer": "B"} | values)
+    assert isinstance(found, BadRow), found
+    assert found.problems == ("not_text",)
+    assert "in order" in found.text
+
+
+@pytest.mark.parametrize("choices", [["A. horse", "B. dog"], ["a) horse", "b) dog"], ["(a) horse", "(b) dog"]])
+def test_options_with_letters_are_listed_with_one_letter(tmp_path: Path, choices: list[str]) -> None:
+    row = {"question": "Which animal?", "answer": "B", "choices": choices}
     assert read_one(tmp_path, row, list_choices=True).question == "Which animal?\nA. horse\nB. dog"
 
 
@@ -385,3 +429,94 @@ def test_values_that_are_not_read_stay_in_meta(tmp_path: Path) -> None:
     example = read_one(tmp_path, ROW | {"weight": 1.0, "history": "long", "system": {"os": "x"}, "thought": "Hm."})
     assert json.dumps(example.meta["system"]) == '{"os": "x"}'
     assert (example.meta["history"], example.meta["thought"], example.history) == ("long", "Hm.", ())
+
+
+# (column of a CSV file, its cell, the options)
+CELLS_OF_OPTIONS = [
+    ("options", "['horse', 'dog']", ("horse", "dog")),
+    ("options", '["horse","dog"]', ("horse", "dog")),
+    ("options", "{'A':'horse','B':'dog'}", ("horse", "dog")),
+    ("options", "A. horse\nB. dog", ("horse", "dog")),
+    ("options", "horse | dog", ("horse", "dog")),
+    ("choices", "horse|dog", ("horse", "dog")),
+    ("choices", "['horse | mule', 'dog']", ("horse | mule", "dog")),
+    ("choices", '{"A": "horse | mule", "B": "dog"}', ("horse | mule", "dog")),
+]
+
+
+@pytest.mark.parametrize(("name", "cell", "choices"), CELLS_OF_OPTIONS)
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_cell_may_hold_the_text_of_a_list(
+    tmp_path: Path, name: str, cell: str, choices: tuple[str, ...], mapped: bool
+) -> None:
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        column = "picks" if mapped else name
+        writer = csv.DictWriter(file, ("question", "answer", column))
+        writer.writeheader()
+        writer.writerow({"question": "Which animal?", "answer": "B", column: cell})
+    options = {"columns": {name: "picks"}} if mapped else {}
+    (example,) = load_data(str(tmp_path / "rows.csv"), options=options).examples
+    assert example.choices == choices
+
+
+@pytest.mark.parametrize("cell", ["['one.png']", "{'path': 'one.png', 'bytes': None}", '[{"path": "one.png"}]'])
+def test_a_cell_may_hold_the_text_of_a_picture(tmp_path: Path, cell: str) -> None:
+    make_pictures(tmp_path)
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["question", "answer", "image"], ["Which animal?", "horse", cell]])
+    (example,) = load_data(str(tmp_path / "rows.csv"), verify_images=True).examples
+    assert [getattr(image, "name", None) for image in example.images] == ["one.png"]
+
+
+@pytest.mark.parametrize("history", ["[['Hi?', 'Hello.']]", '[["Hi?", "Hello."]]'])
+def test_the_text_of_a_list_of_earlier_turns_is_read(tmp_path: Path, history: str) -> None:
+    example = read_one(tmp_path, ROW | {"history": history})
+    assert isinstance(example, Example)
+    assert [turn.text for turn in example.history] == ["Hi?", "Hello."]
+    assert "history" not in example.meta
+
+
+@pytest.mark.parametrize(
+    ("values", "advice"),
+    [
+        ({"options": "horse,dog"}, "nothing reads the text under options (1): expected a list of options"),
+        ({"options": "horse; dog"}, "nothing reads the text under options (1)"),
+        ({"history": "He said hello."}, "nothing reads the text under history (1): expected a list of turns"),
+    ],
+)
+def test_what_is_no_list_is_named_with_the_form_to_write(tmp_path: Path, values: dict[str, Any], advice: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(ROW | values))
+    found = advise_changes(inspect_data(str(tmp_path / "rows.jsonl")))
+    assert any(advice in line for line in found), found
+    assert not any("{think: NAME}" in line for line in found)
+
+
+# (cells of a column of a CSV file, the answers)
+COLUMNS_OF_NUMBERS = [
+    (["4.0", "", "7.0"], ["4", "7"]),  # whole numbers with a gap
+    (["", "nan", "-7.0"], ["-7"]),
+    (["4.0", "-0.0", "1e+16", "1.5e+16"], ["4", "0", "10000000000000000", "15000000000000000"]),
+    (["4.0", "4.5"], ["4.0", "4.5"]),  # `4.0` may be meant
+    (["4.0", "four"], ["4.0", "four"]),
+    (["4.00", "5.0"], ["4.00", "5.0"]),
+    (["4", "5.0"], ["4", "5.0"]),
+    (["1e+16", "2e+16"], ["1e+16", "2e+16"]),
+    (["4.0", "inf", "5.0"], ["4", "5", "not_finite"]),
+    (["-inf", "Inf", "b"], ["b", "not_finite", "not_finite"]),
+    (["inf. many", "infinity"], ["inf. many", "infinity"]),  # texts
+]
+
+
+@pytest.mark.parametrize(("cells", "answers"), COLUMNS_OF_NUMBERS)
+@pytest.mark.parametrize("form", ["a.csv", "a.tsv", "folder"])
+def test_numbers_of_a_csv_file_are_read_as_those_of_other_files(
+    tmp_path: Path, cells: list[str], answers: list[str], form: str
+) -> None:
+    file = tmp_path / ("metadata.csv" if form == "folder" else form)
+    with file.open("w", newline="") as stream:
+        out = csv.writer(stream, delimiter="\t" if form == "a.tsv" else ",")
+        out.writerows([["question", "answer"], *(["How many?", cell] for cell in cells)])
+    loaded = load_data(str(tmp_path if form == "folder" else file), on_bad_row="drop")
+    found = [example.answer for example in loaded.examples]
+    found += [problem for bad in loaded.bad_rows for problem in bad.problems if problem != "no_answer"]
+    assert found == answers

@@ -1,7 +1,7 @@
 """WebDataset: tar files in which the files of one sample have one name and different suffixes, read by `webdataset`.
 
     000001.jpg, 000001.json                    a row in any of our schemas, and its picture
-    000002.0.png, 000002.1.png, 000002.json    several pictures, in the order of the archive
+    000002.0.png, 000002.1.png, 000002.json    several pictures, as the JSON lists them, else by number
     000003.jpg, 000003.question.txt, 000003.answer.txt    texts one by one
 
 Only JSON, text and pictures are read. Video, sound and pictures of other kinds make a bad row; pickles, arrays and
@@ -19,8 +19,10 @@ from typing import Any
 from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.known_columns import adapt_record, has_schema
+from balanced_thinking.data.member_order import order_pictures
 from balanced_thinking.data.picture_files import MEDIA_SUFFIXES, PICTURE_SUFFIXES, UNREAD_PICTURE_SUFFIXES
 from balanced_thinking.data.unpacking import open_unpacked
+from balanced_thinking.data.values import RowProblemError
 
 _PICTURE = re.compile(rf"(?:.*\.)?(?:{'|'.join(PICTURE_SUFFIXES)})", re.IGNORECASE)
 _JSON = re.compile(r"(?:.*\.)?(?:json|jsn)", re.IGNORECASE)
@@ -76,7 +78,8 @@ def _is_read(name: str) -> bool:
 
 def _build_record(row: int, sample: dict[str, Any]) -> dict[str, Any] | BadRow:
     record: dict[str, Any] = {}
-    pictures, rows = [], 0
+    pictures: dict[str, dict[str, Any]] = {}
+    rows = 0
     has_picture = any(_PICTURE.fullmatch(suffix) for suffix in sample)
     for suffix, data in sample.items():
         if suffix in _OURS:
@@ -88,7 +91,7 @@ def _build_record(row: int, sample: dict[str, Any]) -> dict[str, Any] | BadRow:
             text = f"{sample['__key__']}.{suffix}"
             return BadRow(row, ("unread_media" if is_media else "broken_image",), text, sample["__key__"])
         if _PICTURE.fullmatch(suffix):
-            pictures.append({"bytes": data, "path": None})
+            pictures[suffix] = {"bytes": data, "path": None}
             continue
         try:
             text = data.decode("utf-8-sig")
@@ -106,6 +109,11 @@ def _build_record(row: int, sample: dict[str, Any]) -> dict[str, Any] | BadRow:
         else:
             record[_TEXT.sub(lambda name: name[1] or name[0], suffix)] = found
     if pictures:
+        try:
+            order = order_pictures(sample["__key__"], list(pictures), record)
+        except RowProblemError as error:
+            return BadRow(row, error.problems, error.text, sample["__key__"])
         record = {key: value for key, value in record.items() if key not in ("image", "images")}
-        record["images"] = pictures
+        record |= {name: pictures[name] for name in order.others}
+        record["images"] = [pictures[name] for name in order.shown]
     return {**record, "__key__": sample["__key__"]}

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from balanced_thinking.data.values import RowProblemError
 from balanced_thinking.scoring.answers import answers_match, parse_answer, same_wording
 from balanced_thinking.segments import FORMATS, ReasoningFormat, get_format, parse, recognise_format
+from balanced_thinking.segments.scan import END_OF_TURN
 
 FormatSpec = str | Mapping[str, Any] | ReasoningFormat
 PROSE = "prose"
@@ -21,15 +22,28 @@ ANSWER_NAMES = "answer|final_answer|final answer|final|conclusion|solution"
 # Around the names of tags: `<think>`, `<|begin_of_thought|>`, `[THINK]`, escaped ones.
 _LEFT = r"(?:<\||<|\[|&lt;)"
 _RIGHT = r"(?:\|>|>|\]|&gt;)"
-_OPENING = rf"(?P<left>{_LEFT})\s*(?P<begin>(?:begin|start)_of_)?(?P<name>{{names}})\s*{_RIGHT}"
+_SPACE = r"(?:[a-z]{1,20}:)?"  # before a name: `<seed:think>`
+_OPENING = rf"(?P<left>{_LEFT})\s*(?P<begin>(?:begin|start)_of_)?(?P<name>{{space}}(?:{{names}}))\s*{_RIGHT}"
 _CLOSING = rf"(?P=left)\s*(?(begin)end_of_|/\s*)(?P=name)\s*{_RIGHT}"
 _PAIR = rf"\s*(?P<pair>{_OPENING}(?P<inner>.*){_CLOSING})\s*"
-_THINK_PAIR = re.compile(_PAIR.format(names=THINK_NAMES), re.IGNORECASE | re.DOTALL)
-_ANSWER_PAIR = re.compile(_PAIR.format(names=ANSWER_NAMES), re.IGNORECASE | re.DOTALL)
-_FIRST_TAG = re.compile(rf"(?P<tag>{_OPENING.format(names=f'{THINK_NAMES}|{ANSWER_NAMES}')})", re.IGNORECASE)
+_THINK_PAIR = re.compile(_PAIR.format(space=_SPACE, names=THINK_NAMES), re.IGNORECASE | re.DOTALL)
+_ANSWER_PAIR = re.compile(_PAIR.format(space=_SPACE, names=ANSWER_NAMES), re.IGNORECASE | re.DOTALL)
+_ANY_NAME = f"{THINK_NAMES}|{ANSWER_NAMES}"
+_FIRST_TAG = re.compile(rf"(?P<tag>{_OPENING.format(space=_SPACE, names=_ANY_NAME)})", re.IGNORECASE)
 _LAST_TAG = re.compile(
-    rf"(?P<left>{_LEFT})\s*(?:/\s*|(?P<end>end_of_))(?P<name>{THINK_NAMES}|{ANSWER_NAMES})\s*{_RIGHT}\Z", re.IGNORECASE
+    rf"(?P<left>{_LEFT})\s*(?:/\s*|(?P<end>end_of_))(?P<name>{_SPACE}(?:{_ANY_NAME}))\s*{_RIGHT}\Z", re.IGNORECASE
 )
+# Harmony (gpt-oss) marks parts of a turn with special tokens.
+_HARMONY = r"(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(?:{names})\s*<\|message\|>(?P<inner>.*)"
+_HARMONY_PARTS = {
+    part: re.compile(_HARMONY.format(names=names), re.DOTALL)
+    for part, names in (("think", "analysis|commentary"), ("answer", "final"))
+}
+_HARMONY_MARK = re.compile(r"<\|channel\|>\s*\w+\s*<\|message\|>")
+_TOKEN_ENDS = ("<|return|>", "<|call|>", *END_OF_TURN)
+# Tokens that begin a turn, and one that ends it under a name that is not known.
+_TURN_START = re.compile(r"<\|(?:im_start|start|start_header_id|begin_of_text|startoftext)\|>|<start_of_turn>|<bos>")
+_TURN_END = re.compile(r"<\|[a-z_]{2,30}\|>\Z", re.IGNORECASE)
 _MOST_TAG = 40  # characters
 _KNOWN_TAGS = {tag for shape in FORMATS.values() for tag in shape.tag_kinds()}
 
@@ -98,12 +112,32 @@ def _refuse_odd_tags(text: str, format: FormatSpec, *, is_answer: bool = False) 
     """
     own = set() if format in ("auto", PROSE) else {*get_format(format).tag_kinds()}
     text = text.strip()
+    if (token := _find_turn_token(text, _KNOWN_TAGS | own)) or (token := _find_single_tag(text, _KNOWN_TAGS | own)):
+        raise RowProblemError(f"{token} in: {text}", "tag_in_text")
     if (first := _FIRST_TAG.match(text)) is None and is_answer and (start := _find_last_pair(text)) is not None:
         first = _FIRST_TAG.match(text, start)
     if first is None or not _has_closing(text, first) or text[first.end() :].lstrip().startswith("<"):
         return
     if first["tag"] not in _KNOWN_TAGS | own and (first["left"] != "[" or first["tag"].isupper()):
         raise RowProblemError(f"{first['tag']} in: {text}", "tag_in_text")
+
+
+def _find_turn_token(text: str, known: set[str]) -> str | None:
+    """A token that separates turns or their parts, at an end of a text or, of Harmony, anywhere; not alone."""
+    for found in (_TURN_START.match(text), _TURN_END.search(text), _HARMONY_MARK.search(text)):
+        if found and found[0] != text and found[0] not in known:
+            return found[0]
+    return None
+
+
+def _find_single_tag(text: str, known: set[str]) -> str | None:
+    """An opening tag of no format at the start of a text, or a closing one at its end, without the other one."""
+    first, last = _FIRST_TAG.match(text), _LAST_TAG.search(text, max(0, len(text) - _MOST_TAG))
+    if first and first["left"] != "[" and first["tag"] not in known and not _has_closing(text, first):
+        return first["tag"] if first["tag"] != text else None
+    if last and last["left"] != "[" and last[0] not in known and _find_last_pair(text) is None:
+        return last[0] if last[0] != text else None
+    return None
 
 
 def _has_closing(text: str, opening: re.Match[str]) -> bool:
@@ -124,7 +158,7 @@ def peel_tags(text: str, format: FormatSpec, part: str) -> str:
 
     `part` is `think` or `answer`. Known are the tags of every format, and usual names in any case.
     """
-    text = text.strip()
+    text = _peel_turn(text, part)
     for opening, closing in _known_pairs(format, part):
         if len(text) >= len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
             inner = text[len(opening) : len(text) - len(closing)]
@@ -134,6 +168,18 @@ def peel_tags(text: str, format: FormatSpec, part: str) -> str:
     if found is None or _has_tag(found["inner"], found["name"]) or (part == "answer" and _is_xml(found["inner"])):
         return text
     return found["inner"].strip()
+
+
+def _peel_turn(text: str, part: str) -> str:
+    """The text without the tokens that end a turn, and without the marks of Harmony around all of it."""
+    text = text.strip()
+    while (end := next((end for end in _TOKEN_ENDS if text.endswith(end)), None)) is not None:
+        inner = text[: -len(end)].rstrip()
+        if not inner or (end == "</s>" and "<s>" in inner):  # an answer about the token; struck text
+            return text
+        text = inner
+    found = _HARMONY_PARTS[part].fullmatch(text)
+    return found["inner"].strip() if found and not _HARMONY_MARK.search(found["inner"]) else text
 
 
 def _is_xml(text: str) -> bool:

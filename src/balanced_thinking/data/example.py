@@ -84,8 +84,13 @@ def find_unread_texts(example: Example) -> list[str]:
     return [
         key
         for key, value in example.meta.items()
-        if key not in OWN_META and not _is_scene_of_world(key, value) and holds_words(value)
+        if key not in OWN_META and not _is_scene_of_world(key, value) and (holds_words(value) or _is_listed(key, value))
     ]
+
+
+def _is_listed(key: str, value: Any) -> bool:
+    """Whether it is a text of several options that nothing could read, such as `dog,cat`."""
+    return key == "options" and isinstance(value, str) and re.search(r"\w\W*[,;/|\n]\W*\w", value) is not None
 
 
 def _is_scene_of_world(key: str, value: Any) -> bool:

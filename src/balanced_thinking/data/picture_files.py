@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from balanced_thinking.data.jpeg import find_jpeg_damage
+from balanced_thinking.data.picture_ends import find_png_damage, find_webp_damage
 
 # The only kinds that are decoded. Pillow knows more, of which one starts another program (EPS).
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -27,6 +28,7 @@ UNREADABLE = (
     *(OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError),
     *(LookupError, TypeError, AttributeError, ArithmeticError, AssertionError),
 )
+_END_CHECKS = {"PNG": find_png_damage, "WEBP": find_webp_damage}  # of what Pillow does not notice
 _JPEG_FORMATS = ("JPEG", "MPO")  # the second: a JPEG with further pictures behind the first, as phones write
 # Kinds that people have as pictures: the place and the bytes by which a file says what it is. The cure is a conversion
 # unless the name has one of its own.
@@ -168,6 +170,9 @@ def find_damage(source: Path | bytes) -> str | None:
                 image.verify()  # checksums and the end, which decoding does not look at
                 image = open_picture_file(source)
             image.load()
+            with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+                if found := _END_CHECKS.get(image.format or "", lambda _: None)(file):
+                    return found
             if image.mode in ("P", "PA") and image.palette is None:  # Pillow decodes it, but cannot convert it
                 return "damaged (its palette is missing)"
     except RefusedPictureError as error:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from balanced_thinking.data.bad_rows import BadRow, UnknownDataError
+from balanced_thinking.data.choices import have_labels, remove_labels
 from balanced_thinking.data.columns import FormatSpec
 from balanced_thinking.data.example import Example, choices_are_shown, format_question
 from balanced_thinking.data.keys import ALWAYS_READ, CLAIMED
 from balanced_thinking.data.row_parts import find_used_keys
 from balanced_thinking.data.schemas import Content, find_schema_keys, read_contents
 from balanced_thinking.data.unread import refuse_unread_media, resolve_image
-from balanced_thinking.data.values import RowProblemError, have_labels, is_null, remove_labels, to_text
+from balanced_thinking.data.values import RowProblemError, is_null, to_text
 
 logger = logging.getLogger(__name__)
 _CHOICES = {"turns": ("last", "all"), "system": ("keep", "drop")}

@@ -28,10 +28,11 @@ from balanced_thinking.config.foreign_json import (
     read_json_file,
 )
 from balanced_thinking.data.bad_rows import BadRow, DataError
+from balanced_thinking.data.csv_numbers import find_whole_columns, read_numbers
 from balanced_thinking.data.keys import CLAIMED, LIST_KEYS, OPTIONAL
 from balanced_thinking.data.unpacking import open_unpacked
 from balanced_thinking.data.unreadable import explain_content
-from balanced_thinking.data.values import NULL_TEXTS
+from balanced_thinking.data.values import NULL_TEXTS, parse_object_text, split_list_text
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}  # suffix -> between columns
 SEPARATOR = " | "  # between the choices or images of a CSV cell
@@ -132,6 +133,7 @@ def _read_csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
             raise DataError(f"{file} has {found}; expected {_SEPARATOR_NAMES[separator]}: save it with them")
         if twice := next((name for name in names if name and names.count(name) > 1), None):
             raise DataError(f"{file} has two columns called {twice}; rename one")
+        whole = _find_whole_columns(file, separator, names)
         while True:
             first = reader.line_num + 1
             try:
@@ -144,7 +146,18 @@ def _read_csv(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
                 yield first, BadRow(first, ("invalid_csv",), str(error))
             else:
                 if any("".join(cell or ()).strip() for cell in cells.values()):  # spreadsheets also write empty rows
-                    yield reader.line_num, _build_csv_record(reader.line_num, cells)
+                    yield reader.line_num, _build_csv_record(reader.line_num, cells, whole)
+
+
+def _find_whole_columns(file: Path, separator: str, names: list[str]) -> frozenset[str]:
+    """The columns of whole numbers written as `4.0`. They are known at the file's end only, so it is read for them."""
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        reader = csv.DictReader(bounded_lines(file, stream), strict=True, delimiter=separator)
+        try:
+            reader.fieldnames = names if reader.fieldnames else []
+            return find_whole_columns(reader)
+        except DataError:  # the reader of the rows names it
+            return frozenset()
 
 
 def csv_columns(file: Path) -> tuple[str, ...]:
@@ -176,16 +189,19 @@ def _normalize_column_name(name: str) -> str:
     return plain if plain in CLAIMED or plain in OPTIONAL else name
 
 
-def _build_csv_record(row: int, cells: dict[Any, Any]) -> dict[str, Any] | BadRow:
+def _build_csv_record(row: int, cells: dict[Any, Any], whole: frozenset[str]) -> dict[str, Any] | BadRow:
     if None in cells:  # DictReader's key for extra cells
         return BadRow(row, ("invalid_csv",), f"too many cells: {', '.join(cells[None])}")
     record: dict[str, Any] = {name: cell for name, cell in cells.items() if cell and cell not in NULL_TEXTS}
     if bad := next((cell for cell in record.values() if _NOT_UTF8.search(cell)), None):
         return BadRow(row, ("not_utf8",), bad.encode("utf-8", "surrogateescape").decode("latin-1"))
-    for name in LIST_KEYS:
-        if name in record:
-            record[name] = record[name].split(SEPARATOR)
-    return record
+    return read_numbers(record | {name: split_cell(record[name]) for name in LIST_KEYS if name in record}, whole)
+
+
+def split_cell(cell: str) -> str | list[str]:
+    """The values that ` | ` separates; the text itself without one, and where the text is a list or an object."""
+    is_listed = SEPARATOR not in cell or split_list_text(cell) is not None or parse_object_text(cell) is not None
+    return cell if is_listed else cell.split(SEPARATOR)
 
 
 def _read_array(file: Path, stream: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:

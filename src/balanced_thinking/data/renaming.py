@@ -21,7 +21,7 @@ from balanced_thinking.data.known_columns import (
     keep_plain_values,
 )
 from balanced_thinking.data.options import check_known_name
-from balanced_thinking.data.records import SEPARATOR
+from balanced_thinking.data.records import split_cell
 from balanced_thinking.data.sources import Row, Source
 from balanced_thinking.system.text import list_some, shorten_text
 
@@ -82,8 +82,8 @@ def _rename(record: dict[str, Any], mapping: Mapping[str, str]) -> dict[str, Any
     taken = {target: _find_value(record, source) for target, source in mapping.items()}
     rest = {key: value for key, value in record.items() if key not in mapping.values() and key not in mapping}
     for target in LIST_KEYS:
-        if isinstance(value := taken.get(target), str) and SEPARATOR in value:
-            taken[target] = value.split(SEPARATOR)
+        if isinstance(value := taken.get(target), str):
+            taken[target] = split_cell(value)
     return rest | {target: value for target, value in taken.items() if value is not None}
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from balanced_thinking.data.choices import parse_choices_text, to_choices
 from balanced_thinking.data.columns import peel_tags
 from balanced_thinking.data.keys import (
     ALTERNATIVE_KEYS,
@@ -25,14 +26,14 @@ from balanced_thinking.data.values import (
     first_nonempty_value,
     is_missing,
     is_null,
+    parse_object_text,
     split_list_text,
-    to_choices,
     to_list,
 )
 
 _LETTER = re.compile(r"([A-Z])")
 _NO_OPTIONS, _PERHAPS_OPTIONS = (*EMPTY_CELLS, "NULL", "null"), ("None", "N/A")
-_OPTION = re.compile(r"(?:option|choice)[ _-]?([a-z]|\d{1,2})", re.IGNORECASE | re.ASCII)
+_OPTION = re.compile(r"(?:(?:option|choice|opt)[ _-]?|op[ _-]?(?=[a-z]))([a-z]|\d{1,2})", re.IGNORECASE | re.ASCII)
 
 
 def read_images(record: Mapping[str, Any]) -> list[Any]:
@@ -50,8 +51,10 @@ def read_images(record: Mapping[str, Any]) -> list[Any]:
 
 
 def _read_entries(cell: Any) -> list[Any]:
-    split = split_list_text(cell) if isinstance(cell, str) else None
-    entries = to_list(cell if split is None else split)
+    if isinstance(cell, str):
+        listed = split_list_text(cell)
+        cell = parse_object_text(cell) or cell if listed is None else listed
+    entries = to_list(cell)
     return entries if any(entry is not None for entry in entries) else []
 
 
@@ -113,6 +116,11 @@ def _look_like_choices(value: Any) -> bool:
     try:
         return len(to_choices(value)) > 1
     except RowProblemError:  # options with a fault of theirs
+        if isinstance(value, str):
+            try:
+                value = parse_choices_text(value)
+            except RowProblemError:  # lines with letters in another order
+                return True
         if isinstance(value, Mapping):
             return {"A", "B"} <= {str(name).upper() for name in value}
         return isinstance(value, (list, tuple)) and len(value) > 1 and any(map(_is_like_an_option, value))
@@ -127,7 +135,9 @@ def _is_like_an_option(entry: Any) -> bool:
 def read_choices(record: Mapping[str, Any]) -> tuple[str, ...]:
     """The options in their order. Raises RowProblemError."""
     keys = find_choice_keys(record)
-    return to_choices(record[keys[0]] if len(keys) == 1 else [record[key] for key in keys])
+    if len(keys) == 1:
+        return to_choices(record[keys[0]])
+    return to_choices({chr(ord("A") + place): record[key] for place, key in enumerate(keys)})
 
 
 def read_system(record: Mapping[str, Any], spoken: str | None) -> str | None:
@@ -151,8 +161,8 @@ def read_history(record: Mapping[str, Any]) -> list[Any]:
 
     A table may have the list as a text.
     """
-    history, turns = record.get("history"), []
-    entries = to_list(split_list_text(history) if isinstance(history, str) else history)
+    given, turns = record.get("history"), []
+    entries = split_list_text(given) or [] if isinstance(given, str) else to_list(given)
     for entry in entries:
         if isinstance(entry, Mapping):
             turns.append(entry)

@@ -27,6 +27,7 @@ from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.folder_header import find_named_files
 from balanced_thinking.data.records import csv_columns, read_records, refuse_unreadable_file
+from balanced_thinking.data.split_names import SYNONYMS, USUAL_SPLITS
 from balanced_thinking.data.tables import (
     is_hub_name,
     stream_saved_table,
@@ -35,6 +36,7 @@ from balanced_thinking.data.tables import (
     table_columns,
 )
 from balanced_thinking.data.unreadable import explain_unreadable, is_lfs_pointer
+from balanced_thinking.data.values import is_null
 from balanced_thinking.data.walking import walk_files
 from balanced_thinking.system.files import expand_home
 
@@ -44,9 +46,6 @@ TABLE_SUFFIXES = (".parquet", ".arrow")
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _DOUBLE_SUFFIXES = (".tar.gz", ".jsonl.gz", ".json.gz")
 SUFFIXES = (*TEXT_SUFFIXES, *TABLE_SUFFIXES, *ARCHIVE_SUFFIXES)
-USUAL_SPLITS = ("train", "validation", "test")
-_SYNONYMS = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation"}
-_SYNONYMS |= {"testing": "test", "eval": "test", "evaluation": "test"}
 _SHARD = re.compile(r"(.+?)-(\d{5})-of-(\d{5})(?:-\w+)?")
 _WORDS = re.compile(r"[^\W\d_]+")
 # JSON files that describe a data set or a repository and hold no rows.
@@ -185,7 +184,7 @@ def _open_files(folder: Path, split: str, files: list[Path]) -> Source:
         splits.setdefault(_split_of_file(file.relative_to(folder)) or "", []).append(file)
     named = {name: found for name, found in splits.items() if name}
     literal = [file for file in files if split in (*file.relative_to(folder).parts[:-1], file.stem)]
-    wanted = literal or named.get(split) or named.get(_SYNONYMS.get(split, split))
+    wanted = literal or named.get(split) or named.get(SYNONYMS.get(split, split))
     by_picture = not named and files[0].stem == _METADATA  # one table of an imagefolder, for all splits
     if not wanted and (by_picture or split == "all" or (split == "train" and not named)):
         wanted = files
@@ -231,7 +230,7 @@ def _refuse_missing_parts(files: list[Path]) -> None:
 def _warn_of_unread(folder: Path, split: str, read: Iterable[Path]) -> None:
     """Warn of the files with rows beside those that are read, unless their names say that they are of another split."""
     beside = (file for file in sorted(folder.iterdir()) if file_suffix(file) in SUFFIXES and file.is_file())
-    known = {split, _SYNONYMS.get(split, split), None}
+    known = {split, SYNONYMS.get(split, split), None}
     left = {*beside} - {*read}
     left = {one for one in left if one.name not in _NO_ROWS and _split_of_file(Path(one.name)) in known}
     if left:
@@ -263,7 +262,7 @@ def _find_pictures(source: Source, folder: Path) -> Source:
 
 def _mark_split(row: Row) -> Row:
     """The split of a row is that of its picture's folder, or `train`, as on the hub."""
-    if isinstance(row.record, BadRow) or row.record.get("split"):
+    if isinstance(row.record, BadRow) or not is_null(row.record.get("split")):
         return row
     split = _split_of_file(Path(str(row.record.get("file_name") or "")).parent / _METADATA)
     return row._replace(record=row.record | {"split": split or "train"})
@@ -289,8 +288,8 @@ def _split_of_file(file: Path) -> str | None:
         if shard := _SHARD.fullmatch(part):
             return shard[1]
         for word in (word.lower() for word in _WORDS.findall(part)):
-            if word in USUAL_SPLITS or word in _SYNONYMS:
-                return _SYNONYMS.get(word, word)
+            if word in USUAL_SPLITS or word in SYNONYMS:
+                return SYNONYMS.get(word, word)
     return None
 
 

@@ -16,6 +16,7 @@ from balanced_thinking.config.errors import BalancedThinkingError
 from balanced_thinking.data.bad_rows import DataError
 from balanced_thinking.data.picture_files import UNREADABLE, open_picture_file
 from balanced_thinking.data.table_bombs import read_arrow_batches, read_parquet_batches
+from balanced_thinking.data.table_labels import find_labels, name_labels
 from balanced_thinking.system.files import expand_home
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -44,8 +45,8 @@ def stream_table(name: str, split: str, subset: str | None = None) -> Iterator[t
     Raises DataError, with the splits or the subsets that there are, for what `datasets` cannot read.
     """
     rows = _explain_errors(name, lambda: _open_table(name, subset, split))
-    narrow = _narrow_columns(rows.features.arrow_schema) if getattr(rows, "features", None) else {}
-    yield from enumerate((_shorten_row(row, narrow) for row in _iterate_explaining(name, rows)), 1)
+    schema = rows.features.arrow_schema if getattr(rows, "features", None) else None
+    yield from enumerate(_clean_rows(_iterate_explaining(name, rows), schema), 1)
 
 
 def _open_table(name: str, subset: str | None, split: str) -> Any:
@@ -60,10 +61,12 @@ def _open_table(name: str, subset: str | None, split: str) -> Any:
     return rows.decode(False) if hasattr(rows, "decode") else rows
 
 
-def _to_rows(batch: Any) -> Iterator[dict[str, Any]]:
-    """The rows of an Arrow table or batch."""
-    narrow = _narrow_columns(batch.schema)
-    return (_shorten_row(row, narrow) for row in batch.to_pylist())
+def _clean_rows(rows: Iterable[dict[str, Any]], schema: Any) -> Iterator[dict[str, Any]]:
+    """The rows of an Arrow table with this schema: labels by their names, and short numbers."""
+    narrow, labels = ({}, {}) if schema is None else (_narrow_columns(schema), find_labels(schema))
+    for row in rows:
+        named = {name: name_labels(row[name], known) for name, known in labels.items() if name in row}
+        yield _shorten_row(row | named if named else row, narrow)
 
 
 def _narrow_columns(schema: Any) -> dict[str, Any]:
@@ -103,14 +106,16 @@ def stream_saved_table(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     from datasets import load_from_disk
 
     table = _explain_errors(str(folder), lambda: load_from_disk(str(folder)).with_format("arrow"))
+    schema = table.features.arrow_schema  # that of a batch may lack the names of labels
     batches = _iterate_explaining(str(folder), table.iter(batch_size=_ROWS_PER_READ))
-    yield from enumerate((row for batch in batches for row in _to_rows(batch)), 1)
+    yield from enumerate((row for batch in batches for row in _clean_rows(batch.to_pylist(), schema)), 1)
 
 
 def stream_table_file(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a parquet file or of an Arrow file in either of its forms, a few at a time."""
     read = read_parquet_batches if file.suffix.lower() == ".parquet" else read_arrow_batches
-    yield from enumerate(_iterate_explaining(str(file), (row for batch in read(file) for row in _to_rows(batch))), 1)
+    rows = (row for batch in read(file) for row in _clean_rows(batch.to_pylist(), batch.schema))
+    yield from enumerate(_iterate_explaining(str(file), rows), 1)
 
 
 def table_columns(file: Path) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Single values of a row: null, numbers as text, several right answers, the options of a question.
+"""Single values of a row: null, numbers as text, several right answers, lists that are a text.
 
 NaN is null, because that is what `json.dumps` and pandas make of an empty cell. `4.0` is `4`, because a column of whole
 numbers with a gap becomes one of floats.
@@ -23,9 +23,6 @@ EMPTY_CELLS = (*NULL_TEXTS, "NaT", "#N/A")  # no answer either
 _MISSING = {"nan", "-nan", "<na>", "nat", "none", "null", "n/a", "na", "#n/a", "#na", "-", "--"}
 _TEXT_KEYS = ("text", "answer", "value", "label")  # of an object that is one text
 _SPELLED_OUT = Decimal(10) ** 21  # larger numbers keep their exponent
-_OPTION_LABELS, _OPTION_TEXTS = ("label", "key", "id", "letter"), ("text", "value", "content", "option")  # of an object
-_LABEL = re.compile(r"\s*[(\[]?([A-Z])[.):\]]\s*")
-_NUMBER = re.compile(r"\d{1,3}", re.ASCII)  # as a key of an object
 _MOST_LIST_CHARACTERS = 2**16
 _PRINTED_ARRAY = re.compile(r"array\(\[.*\](?:,\s*dtype=.*)?\)", re.DOTALL)
 _NO_COMMA = re.compile(r"""['"]\s+['"]""")
@@ -169,66 +166,13 @@ def is_json(text: str) -> bool:
     return True
 
 
-def to_choices(value: Any) -> tuple[str, ...]:
-    """The options in their order.
-
-    Takes a list, also of objects with a label and a text; an object of letters (`{"A": "dog"}`), or of numbers from 0
-    or 1; lists under `text` and `label`; and a text that is written like a list, or like lines `A. dog`. Null at the
-    end fills a table up and is left out. Raises RowProblemError otherwise.
-    """
-    if isinstance(value, str):
-        value = split_list_text(value) or _split_lettered_lines(value) or value
-    if isinstance(value, Mapping):
-        value = _choices_of_object(value)
-    choices = to_list(value)
-    if len(choices) > 1 and all(isinstance(choice, Mapping) for choice in choices):
-        choices = _texts_of_objects(choices)
-    while choices and choices[-1] != "" and is_null(choices[-1]):
-        choices.pop()
-    refuse_many(choices, "options")
-    if any(choice != "" and is_null(choice) for choice in choices):
-        raise RowProblemError(f"the options are {choices!r}", "null_choice")
-    return tuple(to_text(choice, "choices") for choice in choices)
-
-
-def _texts_of_objects(choices: list[Any]) -> list[Any]:
-    """The texts of options such as `{"label": "A", "text": "dog"}`, `{"text": "dog"}` or `{"A": "dog"}`."""
-    pairs = [_split_option(choice) for choice in choices]
-    labels = [label for label, _ in pairs]
-    if labels not in ([None] * len(labels), *_list_labels(len(labels))):
-        raise RowProblemError(f"the labels of the options are {labels}; expected A, B, ... in order", "not_text")
-    return [text for _, text in pairs]
-
-
-def _split_option(choice: Mapping[str, Any]) -> tuple[str | None, Any]:
-    """The label of an option, in capitals, and its text. Marks such as `correct: true` are no part of it."""
-    if len(choice) == 1 and not {*choice} <= {*_OPTION_TEXTS}:
-        ((letter, said),) = choice.items()
-        return str(letter).upper(), said
-    label = next((name for name in _OPTION_LABELS if name in choice), None)
-    text = next((name for name in _OPTION_TEXTS if name in choice), None)
-    others = [one for name, one in choice.items() if name not in (label, text)]
-    if text is None or any(not (isinstance(one, bool) or is_null(one)) for one in others):
-        raise RowProblemError(f"an option is an object; expected a label and a text in it: {choice!r}", "not_text")
-    return None if label is None else str(choice[label]).strip().upper(), choice[text]
-
-
-def _list_labels(count: int) -> tuple[list[str], ...]:
-    """The labels that these many options may have."""
-    letters = [chr(ord("A") + k) for k in range(count)]
-    return (letters, *([str(k + n) for k in range(count)] for n in (0, 1)))
-
-
-def _choices_of_object(value: Mapping[str, Any]) -> Any:
-    if isinstance(value.get("text"), (list, tuple)):
-        return value["text"]
-    numbered = all(_NUMBER.fullmatch(str(name)) for name in value)
-    refuse_many(value, "options")
-    names = sorted(value, key=(lambda name: int(str(name))) if numbered else str)
-    shown = [str(name).upper() for name in names]
-    if shown not in _list_labels(len(names)):
-        raise RowProblemError(f"the options are an object that does not begin with A, B or 0, 1: {value!r}", "not_text")
-    return [value[name] for name in names]
+def parse_object_text(text: str) -> dict[Any, Any] | None:
+    """The object that a text is, as Python or JSON writes it; None for any other text."""
+    text = text.strip()
+    if not (text.startswith("{") and text.endswith("}")):
+        return None
+    (found,) = split_list_text(f"[{text}]") or (None,)
+    return found if isinstance(found, dict) else None
 
 
 def split_list_text(text: str) -> list[Any] | None:
@@ -252,19 +196,3 @@ def _read_python(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
-
-
-def _split_lettered_lines(text: str) -> list[str] | None:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return remove_labels(lines) if len(lines) > 1 and have_labels(lines) else None
-
-
-def have_labels(choices: Iterable[str]) -> bool:
-    """Whether every option begins with its letter: `A. dog`, `(B) cat`."""
-    letters = [found[1] if (found := _LABEL.match(choice)) else "" for choice in choices]
-    return bool(letters) and letters == [chr(ord("A") + k) for k in range(len(letters))]
-
-
-def remove_labels(choices: Iterable[str]) -> list[str]:
-    """The options without their letters."""
-    return [_LABEL.sub("", choice, count=1).strip() for choice in choices]

@@ -17,6 +17,11 @@ _SLACK = 1.05  # the counted total leaves out the tokens around a picture
 _SHOWN_IDS = 3
 _NO_TAGS = ("no_think", "no_answer")  # the problems of a completion without any tag
 _LONG_RATIO = 20  # from here on the answer gets less than 5 % of plain SFT's loss
+# What is read under names that are known, but hold something else.
+_FORMS_OF_LISTS = {
+    "options": "a list of options, such as dog | cat",
+    "history": "a list of turns, or of pairs of a question and a reply",
+}
 
 
 def advise_changes(found: Inspection) -> list[str]:
@@ -106,8 +111,12 @@ def _advise_on_unread_values(found: Inspection) -> Iterator[str]:
     if found.unread_pictures:
         names = ", ".join(f"{make_printable(name)} {n}" for name, n in sorted(found.unread_pictures.items()))
         yield (f"nothing reads the pictures under {names}: if they are needed, list all pictures of a row under images")
-    if found.unread_texts and found.samples_with_reasoning:
-        names = ", ".join(f"{make_printable(name)} {n}" for name, n in sorted(found.unread_texts.items()))
+    for name, form in _FORMS_OF_LISTS.items():
+        if count := found.unread_texts.get(name):
+            yield f"nothing reads the text under {name} ({count}): expected {form}"
+    others = {name: n for name, n in found.unread_texts.items() if name not in _FORMS_OF_LISTS}
+    if others and found.samples_with_reasoning:
+        names = ", ".join(f"{make_printable(name)} {n}" for name, n in sorted(others.items()))
         yield (
             f"nothing reads the texts under {names}: if one is needed, say what it is with --data_options.columns "
             "'{think: NAME}'"

@@ -415,3 +415,9 @@ def test_every_data_set_lists_its_options() -> None:
 
     for name, module in DATASETS.items():
         assert import_module(module).__doc__, name
+
+
+@pytest.mark.parametrize(("label", "family"), [("machine", "augmented"), ("human", "human")])
+def test_chartqa_names_its_halves(tmp_path: Path, label: str, family: str) -> None:
+    found = table(tmp_path, "test", image=[jpeg()], query=["How many ?"], label=[["14"]], human_or_machine=[label])
+    assert load_data(f"chartqa:{found}", split="test").examples[0].meta["family"] == family

@@ -10,11 +10,12 @@ from types import FrameType
 
 import pytest
 
+from balanced_thinking.data.choices import to_choices
 from balanced_thinking.data.places import place_images
 from balanced_thinking.data.prose import split_prose
 from balanced_thinking.data.tag_hints import find_tag_hint
 from balanced_thinking.data.unread import is_base64_picture, refuse_unread_media
-from balanced_thinking.data.values import RowProblemError, split_list_text, to_answers, to_choices
+from balanced_thinking.data.values import RowProblemError, split_list_text, to_answers
 from balanced_thinking.scoring.scorers import SCORERS
 from balanced_thinking.segments import FORMATS, find_opened, parse, recognise_format
 from tests.faults.attacks.attack import TookTooLong

@@ -19,6 +19,7 @@ from balanced_thinking.system.files import expand_home
 
 HUB = ("HuggingFaceM4/ChartQA", "lmms-lab/ChartQA", "ahmed-masry/ChartQA")
 PARTS = ("human", "augmented")
+_PARTS_BY_LABEL = {"machine": "augmented"}  # the hub has this name for it
 SPLITS = ("train", "val", "test")
 
 
@@ -48,7 +49,8 @@ def _read_file_row(folder: Path, part: str, row: int, item: dict[str, Any]) -> E
 
 def _read_table_row(row: int, item: dict[str, Any]) -> Example | BadRow:
     machine = item.get("human_or_machine")
-    part = PARTS[machine] if isinstance(machine, int) else str(item.get("type") or "").removesuffix("_test")
+    written = str(item.get("type") or machine or "").removesuffix("_test")
+    part = PARTS[machine] if isinstance(machine, int) else _PARTS_BY_LABEL.get(written, written)
     cell = item.get("image")
     found = open_cell_images({"bytes": cell, "path": None} if isinstance(cell, bytes) else cell)
     name = f"row-{row:05d}"

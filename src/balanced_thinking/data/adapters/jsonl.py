@@ -16,6 +16,8 @@ rows without one to every split (`assert_no_overlap` finds what this mixes up). 
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Unpack
@@ -25,7 +27,10 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.reading import RecordPlace, RowOptions, RowSettings, read_rows
 from balanced_thinking.data.renaming import check_columns, read_columns
 from balanced_thinking.data.sources import Source, has_known_form, open_source
+from balanced_thinking.data.split_names import belongs_to_split, normalize_split
 from balanced_thinking.system.files import expand_home
+
+logger = logging.getLogger(__name__)
 
 
 def recognises(path: Path) -> bool:
@@ -73,14 +78,18 @@ def _read_split(
 def _records_of_split(
     source: Source, split: str, columns: Mapping[str, Any] | None, image_root: Path | None
 ) -> Iterator[tuple[RecordPlace, dict[str, Any] | BadRow]]:
-    other_splits: set[str] = set()
+    other_splits: Counter[str] = Counter()
     empty = True
     for row, record, stem, folder in read_columns(source, columns):
-        if source.by_row and isinstance(record, dict) and split not in ("all", record.get("split") or split):
-            other_splits.add(str(record["split"]))
+        if source.by_row and isinstance(record, dict) and not belongs_to_split(record.get("split"), split):
+            other_splits[str(record["split"]).strip()] += 1
             continue
         empty = False
         yield RecordPlace(row, stem, folder if image_root is None else image_root), record
     if empty and other_splits:
         known = ", ".join(sorted(other_splits))
         raise DataError(f"{source.where} has no row of split {split!r}; choose a split that it has: {known}")
+    meant = normalize_split(split)
+    if alike := {name: count for name, count in other_splits.items() if normalize_split(name) == meant}:
+        named = ", ".join(f"{name!r} {count}" for name, count in alike.items())
+        logger.warning("%s: rows of split %s are not read as %r; write one name for them", source.where, named, split)
