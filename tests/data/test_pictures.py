@@ -25,7 +25,7 @@ from balanced_thinking.data.load import load_data
 from balanced_thinking.data.picture_files import find_damage
 from balanced_thinking.data.rows import to_dataset
 from balanced_thinking.data.tables import open_cell_image
-from balanced_thinking.evaluation.engines.server import chat_messages
+from balanced_thinking.evaluation.engines.chat_messages import chat_messages
 
 WHITE, RED, BLACK, CLEAR = (255, 255, 255), (200, 0, 0), (0, 0, 0), (0, 0, 0, 0)
 

@@ -15,7 +15,7 @@ from balanced_thinking.data.convert import write_jsonl
 from balanced_thinking.data.example import Example, Turn
 from balanced_thinking.data.load import load_data
 from balanced_thinking.data.rows import prompt_messages, to_dataset, to_prompts_dataset
-from balanced_thinking.evaluation.engines.server import chat_messages
+from balanced_thinking.evaluation.engines.chat_messages import chat_messages
 from tests.data.row_files import SAID, asks, make_pictures, read_one, says
 
 IMAGE = {"type": "image"}

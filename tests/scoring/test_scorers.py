@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balanced_thinking.scoring.scorers import SCORERS, get_scorer, score_exact
+from balanced_thinking.scoring.scorers import SCORERS, get_scorer, score_exact, score_numeric
 
 ANIMALS = ("cat", "dog", "a red bird")
 NUMBERS = ("6", "3", "4", "2")
@@ -485,3 +485,35 @@ def test_an_unknown_scorer_is_named_with_the_nearest_one() -> None:
     assert get_scorer("exact") is SCORERS["exact"]
     with pytest.raises(ValueError, match=r"'exakt' \(did you mean 'exact'\?\)"):
         get_scorer("exakt")
+
+
+GENOTYPES, PREFIXES = ("AA", "Aa", "aa"), ("5 Mg", "5 mg")
+CASES = [
+    # (prediction, gold, choices, points): choices that differ in case alone
+    ("AA", "Aa", GENOTYPES, 0.0),
+    ("aa", "Aa", GENOTYPES, 0.0),
+    ("Aa", "Aa", GENOTYPES, 1.0),
+    ("The answer is Aa.", "Aa", GENOTYPES, 1.0),
+    (r"\boxed{aa}", "aa", GENOTYPES, 1.0),
+    ("B", "Aa", GENOTYPES, 1.0),
+    ("A", "Aa", GENOTYPES, 0.0),
+    ("Aa", "B", GENOTYPES, 1.0),
+    ("AA", "B", GENOTYPES, 0.0),
+    ("aA", "aa", GENOTYPES, 0.0),  # none of them
+    ("(C) aa", "C", GENOTYPES, 1.0),
+    ("B", "m", ("M", "m"), 1.0),
+    ("m", "M", ("M", "m"), 0.0),
+    ("5 mg", "5 mg", PREFIXES, 1.0),
+    ("5 Mg", "5 mg", PREFIXES, 0.0),
+    ("DOG", "dog", ("dog", "cat"), 1.0),  # elsewhere case does not count
+    ("dog", "dog", ("dog", "dog"), 1.0),
+    ("WHAT A GAME!", "What a game!", ("What a game.", "What a game!"), 1.0),
+]
+
+
+@pytest.mark.parametrize(("prediction", "gold", "choices", "points"), CASES)
+def test_case_counts_between_choices_that_differ_in_it_alone(
+    prediction: str, gold: str, choices: tuple[str, ...], points: float
+) -> None:
+    assert score_exact(prediction, gold, choices) == points
+    assert score_numeric(prediction, gold, choices) == points

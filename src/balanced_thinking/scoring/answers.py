@@ -11,7 +11,7 @@ r"""Normalise an answer and compare two. Data checks and scorers read answers wi
   correct` and `B. dog` are the same answer. A letter never matches another letter.
 - With `choices`, a choice's text and its letter are the same answer, and both in any order: `cat (B)`. A letter with
   the text of another choice (`B. cat` where B is dog) is not an answer. If the choices are letters themselves, their
-  texts have priority.
+  texts have priority. Case counts between choices that differ in it alone (`AA`, `Aa`, `aa`).
 - Two options are not an answer (`A or B`, `A. dog or B. cat`), unless a choice has exactly this text.
 - Plain decimal numbers are compared as numbers: `12`, `12.0`, `+12`; `1,200`, `1200`. Exponents, fractions and units
   are not read: `5 %` is not `5`, `1/2` is not `0.5`, `5!` is not `5`.
@@ -83,7 +83,8 @@ _PERCENT = re.compile(r"([+-]?)(?:%\s*([\d.,]*\d)|([\d.,]*\d)\s*%)", re.ASCII)
 @dataclass(frozen=True)
 class Answer:
     """A normalised answer: a letter, a text, or both (`b. dog`). `full` is the text with its letter, `raw` what was
-    written, on one line: choices may differ in what is left out (`What a game.`, `What a game?`).
+    written, on one line: choices may differ in what is left out (`What a game.`, `What a game?`). `cased` is `full` as
+    it was written.
 
     `several`: the text goes on with another option (`a. dog or b. cat`), so the letter alone says nothing.
     """
@@ -93,6 +94,7 @@ class Answer:
     text: str | Decimal | None
     several: bool = False
     raw: str = ""
+    cased: str = ""
 
 
 def find_choice(answer: Answer, choices: Sequence[Answer]) -> int | None:
@@ -100,10 +102,12 @@ def find_choice(answer: Answer, choices: Sequence[Answer]) -> int | None:
     full_texts = [_tighten(choice.full) for choice in choices]
     texts = [_tighten(choice.full if choice.text is None else choice.text) for choice in choices]
     full, text = _tighten(answer.full), _tighten(answer.text)
-    if answer.raw in (raws := [choice.raw for choice in choices]):
-        return raws.index(answer.raw)
-    if full in full_texts:
-        return full_texts.index(full)
+    for key, keys in ((answer.raw, [choice.raw for choice in choices]), (full, full_texts)):
+        if key in keys:
+            same = [index for index, other in enumerate(keys) if other == key]
+            if len({choices[index].cased for index in same}) > 1:
+                same = [index for index in same if choices[index].cased == answer.cased]
+            return same[0] if same else None
     by_text = texts.index(text) if text is not None and text in texts else _find_by_both(answer.full, texts)
     letter = answer.letter
     if letter is None:
@@ -137,19 +141,19 @@ def parse_answer(text: str, choices: int = 0) -> Answer:
     last = chr(ord("a") + min(max(choices, _LETTERS), _ALPHABET) - 1)
     plain = _collapse_white_space(to_plain_characters(text))
     stripped, raw = _strip_plain(plain), _to_one_line(unicodedata.normalize("NFC", text))
-    full = _to_one_line(stripped)
+    full, cased = _to_one_line(stripped), " ".join(stripped.split())
     if not _has_alphanumeric(plain):
-        return Answer(raw, None, full, raw=raw)
+        return Answer(raw, None, full, raw=raw, cased=cased)
     option = match_option(stripped, last)
     if option is None:
-        return Answer(full, None, _parse_if_number(full), raw=raw)
+        return Answer(full, None, _parse_if_number(full), raw=raw, cased=cased)
     letter = option.letter.casefold()
     if not option.text:
         mark = re.search(r"\s(\S)$", plain)  # "A. ;" is an option whose text is a semicolon
         text_of_mark = mark[1] if mark and not _has_alphanumeric(mark[1]) else None
-        return Answer(letter, letter, text_of_mark, raw=raw)
+        return Answer(letter, letter, text_of_mark, raw=raw, cased=cased)
     text_alone = _to_one_line(_strip_around_answer(option.text))
-    return Answer(full, letter, _parse_if_number(text_alone), names_another_option(option, last), raw)
+    return Answer(full, letter, _parse_if_number(text_alone), names_another_option(option, last), raw, cased)
 
 
 def strip_answer(text: str) -> str:

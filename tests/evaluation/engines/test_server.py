@@ -8,6 +8,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from balanced_thinking.data.images import open_image
 from balanced_thinking.data.world import load
 from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.evaluation.engines import server
+from balanced_thinking.evaluation.engines.chat_answer import read_choice
 from balanced_thinking.evaluation.engines.server import ServerEngine
 from balanced_thinking.evaluation.engines.vllm import VllmEngine
 from balanced_thinking.evaluation.results import answer_task
@@ -348,6 +350,99 @@ def test_a_field_that_changes_the_answers_is_not_left_out(
     else:
         with pytest.raises(ConnectionError, match=f"no {name} here"):
             engine.complete([example])
+
+
+ASKED = [Example(str(number), f"which {number} ?", (), None, "red") for number in range(4)]
+LONG_PROMPTS = [  # (status, what a server says)
+    (400, "This model's maximum context length is 4096 tokens. However, your request has 5000 input tokens."),
+    (400, {"error": {"code": "context_length_exceeded", "message": "reduce the length of the messages"}}),
+    (422, "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048: inputs is too long"),
+    (400, "the request exceeds the available context size, try increasing it"),
+    (413, "Prompt has 9000 tokens and is too long"),
+]
+
+
+def refuse_one(stub: Any, status: int, said: Any, text: str = "which 2 ?") -> None:
+    """Let the server refuse each question with this text."""
+    usual = stub.answer
+    stub.answer = lambda path, body: (status, said) if text in json.dumps(body) else usual(path, body)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize(("status", "said"), LONG_PROMPTS)
+def test_a_prompt_that_is_too_long_for_the_server_does_not_end_the_evaluation(
+    status: int, said: Any, batch_size: int, stub: Any
+) -> None:
+    engine = engine_of(stub)
+    refuse_one(stub, status, said)
+    asked = [ASKED[2], *ASKED[:2], ASKED[3]]  # the longest first
+    parts = [asked[start : start + batch_size] for start in range(0, 4, batch_size)]
+    found = [ids for part in parts for ids in engine.complete(part)]
+    assert [getattr(ids, "reason", "") for ids in found] == ["context_length", "", "", ""]
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+def test_an_item_that_the_server_fails_at_does_not_end_the_evaluation(
+    status: int, stub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("balanced_thinking.evaluation.engines.server._FIRST_PAUSE_SECONDS", 0.0)
+    engine = engine_of(stub)
+    refuse_one(stub, status, "cannot read this picture")
+    found = engine.complete(ASKED)
+    assert [getattr(ids, "reason", "") for ids in found] == ["", "", f"status_{status}", ""]
+    assert "cannot read this picture" in found[2].said  # type: ignore[attr-defined]
+    engine.complete([ASKED[0]])
+    assert engine.complete([ASKED[2]])[0].reason == f"status_{status}"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [*LONG_PROMPTS, (400, "no such field"), (500, "out of memory"), (403, "no")]
+)
+def test_a_server_that_refuses_every_item_ends_the_evaluation(
+    status: int, said: Any, stub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("balanced_thinking.evaluation.engines.server._FIRST_PAUSE_SECONDS", 0.0)
+    engine = engine_of(stub)
+    engine.complete(ASKED)
+    refuse_one(stub, status, said, "which")
+    with pytest.raises(ConnectionError):
+        engine.complete(ASKED)
+    alone, withheld = engine_of(stub), 0
+    with suppress(ConnectionError):  # also one item after the other
+        for withheld, example in enumerate([*ASKED, *ASKED]):  # noqa: B007
+            alone.complete([example])
+    assert withheld <= 3
+
+
+@pytest.mark.parametrize(
+    ("message", "choice"),
+    [
+        ({"content": "B", "thoughts": "hm"}, {}),
+        ({"content": "B", "reasoning_text": "hm"}, {}),
+        ({"content": "B", "provider_specific_fields": {"reasoning_content": "hm"}}, {}),
+        ({"content": "B"}, {"reasoning": "hm"}),
+        ({"content": "", "reasoning": ""}, {"finish_reason": "length"}),
+    ],
+)
+def test_reasoning_that_was_taken_out_is_found_wherever_a_gateway_puts_it(
+    message: dict[str, Any], choice: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match="without a reasoning parser"):
+        read_choice({"finish_reason": "stop", **choice}, message, "http://here/v1")
+
+
+def test_an_empty_content_beside_a_null_reasoning_is_an_empty_answer() -> None:
+    """vLLM names the key without a parser, too."""
+    assert read_choice({"finish_reason": "stop"}, {"content": "", "reasoning": None}, "http://here/v1").text == ""
+
+
+def test_what_follows_the_end_of_a_turn_is_cut_off_before_its_answer_is_looked_for(stub: Any) -> None:
+    """A server that knows no `stop_token_ids` may write on, as if the user spoke."""
+    engine = engine_of(stub)
+    end = engine.tokenizer.eos_token
+    ids = engine.tokenize_completion(f"<think>red{end}\nx</think><answer>red</answer>", True)
+    prediction = engine.scorer.score_completion(ASKED[0], ids)
+    assert (prediction.correct, prediction.completion) == (False, "<think>red")
 
 
 def test_a_model_that_is_never_greedy_is_named_with_the_option(stub: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from balanced_thinking.config.foreign_json import parse_json
@@ -15,12 +16,24 @@ from balanced_thinking.system.text import replace_surrogates
 _ENDED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence")
 _CUT_OFF = ("length", "max_tokens", "model_length")
 # Where servers put reasoning that they took out of the text: in the message, and as parts of the content.
-_REASONING_KEYS = ("reasoning", "reasoning_content", "reasoning_details", "thinking", "thinking_blocks")
+_REASONING_KEYS = (
+    *("reasoning", "reasoning_content", "reasoning_text", "reasoning_details"),
+    *("thinking", "thinking_blocks", "thought", "thoughts"),
+)
+_INNER = ("provider_specific_fields",)  # objects of a message that may have these keys, too
 _REASONING_PARTS = ("reasoning", "redacted_thinking", "thinking")
 _FILTERED = "content_filter"  # also the code of a refused prompt, in an answer 400
 _REFUSAL, _TOOL_CALLS = "refusal", "tool_calls"
 _LONGEST_REASON = 40
 _BUSY = (408, 425, 429)
+_REFUSED = (400, 413, 422)
+TOO_LONG, STATUS = "context_length", "status_"  # reasons of what was withheld; the second with the number behind it
+# As vLLM, SGLang, llama.cpp, TGI and OpenAI say it of a prompt.
+_TOO_LONG = re.compile(
+    r"(?:context|model)['’\s_]*(?:length|window|size|limit)|max_model_len|context_length_exceeded"
+    r"|(?:prompt|input|inputs)\b.{0,40}\btoo (?:long|large)|longer than the (?:model|maximum)",
+    re.IGNORECASE | re.DOTALL,
+)
 _VERSION = re.compile(r"/v\d")
 
 
@@ -67,7 +80,7 @@ def read_choice(choice: Mapping[str, Any], message: Mapping[str, Any], address: 
     content = message.get("content")
     text = join_parts(content)
     refusal = message.get("refusal") or _find_refusal_part(content)
-    _refuse_reasoning_parser(message, bool(refusal), text, address)
+    _refuse_reasoning_parser(choice, message, bool(refusal), text, address)
     said = refusal or choice.get("error") or ""
     return ChatAnswer(text, choice.get("finish_reason"), str(refusal), bool(message.get("tool_calls")), _one_line(said))
 
@@ -92,17 +105,38 @@ def join_parts(content: Any) -> str | None:
     return None if all(text is None for text in texts) else replace_surrogates(joined)
 
 
-def find_filtered_prompt(body: bytes) -> dict[str, Any] | None:
-    """The answer that stands for a prompt that the server's filter refused (code `content_filter`, as Azure sends it
-    with status 400); None for any other body. One item of an evaluation must not end it."""
+def find_withheld_item(answer: Answer) -> dict[str, Any] | None:
+    """What stands for the answer to a prompt that a filter refused (code `content_filter`, as Azure sends it), or that
+    is too long for the server; None for any other answer. One item of an evaluation must not end it."""
+    if answer.status not in _REFUSED:
+        return None
+    text = answer.body.decode(errors="replace")
     try:
-        error = parse_json(body)["error"]
-        code = error["code"]
-    except (ValueError, LookupError, TypeError):
+        error = parse_json(answer.body)["error"]
+        said, filtered = error.get("message"), error.get("code") == _FILTERED
+    except (ValueError, LookupError, TypeError, AttributeError):
+        said, filtered = text, False
+    if not filtered and not _TOO_LONG.search(text):
         return None
-    if code != _FILTERED:
-        return None
-    return {"choices": [{"message": {"content": None}, "finish_reason": _FILTERED, "error": error.get("message")}]}
+    reason = _FILTERED if filtered else TOO_LONG
+    return {"choices": [{"message": {"content": None}, "finish_reason": reason, "error": said}]}
+
+
+def is_about_the_item(answer: Answer) -> bool:
+    """Whether an answer without a completion may be about this item alone."""
+    return answer.status in _REFUSED or answer.status == HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def is_refusal(reason: str) -> bool:
+    """Whether a completion was withheld because the server refused the request, not its content."""
+    return reason == TOO_LONG or reason.startswith(STATUS)
+
+
+def count_tokens(answer: Mapping[str, Any], tokenizer: Any, text: str) -> int:
+    """The generated tokens, as the server counted them; where it does not say, those of the text."""
+    usage = answer.get("usage")
+    stated = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
+    return stated if type(stated) is int else len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def is_busy(status: int) -> bool:
@@ -120,7 +154,7 @@ def describe_refusal(answer: Answer, base_url: str) -> str:
         pause = read_retry_after(answer.headers)
         wait = f", and continue in {pause:,.0f} seconds" if pause else ""
         return f"{said}; ask for less at a time with --batch-size{wait}"
-    if answer.status in (400, 422) and "temperature" in said:
+    if answer.status in _REFUSED and "temperature" in said:
         return f"{said}; --temperature gives another one than 0, with which answers are greedy"
     if answer.status == 404 and not _VERSION.search(base_url):
         return f"{said}; the address has no version of the API: expected one such as {base_url}/v1"
@@ -135,12 +169,17 @@ def shorten_json(value: Any) -> str:
         return f"a nested {type(value).__name__}"
 
 
-def _refuse_reasoning_parser(message: Mapping[str, Any], is_refusal: bool, text: str | None, address: str) -> None:
+def _refuse_reasoning_parser(
+    choice: Mapping[str, Any], message: Mapping[str, Any], is_refusal: bool, text: str | None, address: str
+) -> None:
     """Raises ValueError if the server took reasoning out of the completion: its key is there, perhaps empty, or a part
     of the content is reasoning."""
     other = is_refusal or message.get("tool_calls")  # why there is no content
     missing = text is None and not other
-    found = [name for name in _REASONING_KEYS if message.get(name) or (missing and name in message)]
+    places = [message, choice, *(message[name] for name in _INNER if isinstance(message.get(name), Mapping))]
+    found = [name for name in _REASONING_KEYS if any(place.get(name) for place in places)]
+    found += [name for name in _REASONING_KEYS if name in message and missing]
+    found += [name for name in _REASONING_KEYS if message.get(name) == "" and not (text or other)]
     content = message.get("content")
     parts = [part.get("type") for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
     found += [f"content of type {kind}" for kind in parts if kind in _REASONING_PARTS]

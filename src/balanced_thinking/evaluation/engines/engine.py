@@ -65,9 +65,9 @@ class Engine(ABC):
         `opened` is the thinking that its prompt has opened, as `CompletionScorer.find_opened` gives it.
         """
         ends, end = self.scorer.ends, 0
-        tag = ends.closing_tag
+        tag, turn_end = ends.closing_tag, self._find_turn_end(text)
         for _ in range(_MOST_CLOSINGS if tag else 0):
-            if (found := text.find(tag, end)) < 0:
+            if (found := text.find(tag, end, turn_end)) < 0:
                 break
             end = found + len(tag)
             if ends.is_complete(parse(text[:end], self.scorer.format, opened=opened)):
@@ -77,3 +77,8 @@ class Engine(ABC):
         if stop is not None:
             return ids[: stop + 1]
         return [*ids, self.tokenizer.eos_token_id] if stopped else ids
+
+    def _find_turn_end(self, text: str) -> int:
+        """Where the first token that ends the turn begins; the end of the text where there is none."""
+        stops = {token for token, index in self.tokenizer.get_added_vocab().items() if index in self.scorer.stops}
+        return min((place for stop in stops if (place := text.find(stop)) >= 0), default=len(text))

@@ -7,7 +7,6 @@ model's own tokenizer tokenizes them again, so that tokens are counted as in eve
 from __future__ import annotations
 
 import http.client
-import io
 import json
 import logging
 import os
@@ -22,19 +21,22 @@ from typing import Any
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.foreign_json import TooDeepError, parse_json
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.images import open_image
-from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.evaluation.engines.chat_answer import (
+    STATUS,
+    TOO_LONG,
+    count_tokens,
     describe_refusal,
-    find_filtered_prompt,
+    find_withheld_item,
+    is_about_the_item,
     is_busy,
+    is_refusal,
     read_choice,
     shorten_json,
 )
+from balanced_thinking.evaluation.engines.chat_messages import chat_messages
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.evaluation.engines.request_fields import RequestFields
-from balanced_thinking.html import data_uri
 from balanced_thinking.scoring.completion import WithheldCompletion
 from balanced_thinking.segments import ReasoningFormat
 from balanced_thinking.system.fetching import (
@@ -56,7 +58,16 @@ _SILENT_SECONDS = 5.0  # of a pause
 # Of an answer, in all: a completion takes a few bytes a token.
 _MOST_BYTES, _MOST_BYTES_PER_TOKEN = 4 << 20, 256
 _SHOWN_MODELS, _LONGEST_NAME = 10, 200
+_MOST_REFUSED = 3  # items one after the other
 _DATE = re.compile(r"[-@:](?:\d{4}-?\d\d-?\d\d|\d{4}|latest)\Z")  # of a version, behind a model's name
+
+
+class ItemRefusedError(ConnectionError):
+    """The server did not answer this item; it may answer others."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
 
 
 class ServerEngine(Engine):
@@ -87,6 +98,7 @@ class ServerEngine(Engine):
         self._stop = threading.Event()
         self._open: set[Deadline] = set()  # of the requests that wait for their answers
         self._without_content: list[bool] = []  # for each answer so far
+        self._has_answered, self._refused = False, 0  # items since the last batch with an answer
         self._fields = RequestFields()
         self._named: set[str] = set()  # of what is warned of once
         self._naming = threading.Lock()
@@ -101,6 +113,7 @@ class ServerEngine(Engine):
             if (failed := next((one for one in ended if one.exception()), None)) is not None:
                 failed.result()
             completions = [request.result() for request in requests]
+            self._end_if_all_are_refused(completions)
         except BaseException:
             self.abort()
             raise
@@ -115,6 +128,17 @@ class ServerEngine(Engine):
             )
         self._name_withheld(examples, completions)
         return completions
+
+    def _end_if_all_are_refused(self, completions: Sequence[list[int]]) -> None:
+        """Raises ConnectionError where the server seems to refuse every item, so that it is not about the items."""
+        refused = [one for one in completions if isinstance(one, WithheldCompletion) and is_refusal(one.reason)]
+        if len(refused) < len(completions):
+            self._has_answered, self._refused = True, 0
+            return
+        self._refused += len(refused)
+        may_be_alone = self._has_answered or refused[0].reason == TOO_LONG  # the longest items come first
+        if len(refused) > 1 or self._refused > _MOST_REFUSED or not may_be_alone:
+            raise ConnectionError(refused[0].said or f"{self.base_url} refuses every item ({refused[0].reason})")
 
     def _name_withheld(self, examples: Sequence[Example], completions: Sequence[list[int]]) -> None:
         """Warns of the first example for each reason. How many there were is said with the results."""
@@ -151,7 +175,10 @@ class ServerEngine(Engine):
         }
         if stops := self.scorer.unnamed_stops:  # the same two: the checkpoint's settings may lack the template's
             request["stop_token_ids"] = stops
-        answer = self._request("/chat/completions", request)
+        try:
+            answer = self._request("/chat/completions", request)
+        except ItemRefusedError as error:
+            return WithheldCompletion([], f"{STATUS}{error.status}", str(error))
         try:
             choice = answer["choices"][0]
             message = {**choice["message"]}
@@ -165,7 +192,7 @@ class ServerEngine(Engine):
         text, opened = found.text or "", self.scorer.find_opened(example)
         if (tag := opened.strip()) and text.lstrip().startswith(tag):  # some servers repeat what the prompt opened
             text = text.lstrip().removeprefix(tag)
-        at_limit = not found.finish_reason and _count_tokens(answer, self.tokenizer, text) >= self.max_new_tokens
+        at_limit = not found.finish_reason and count_tokens(answer, self.tokenizer, text) >= self.max_new_tokens
         finish = found.finish(at_limit=at_limit)
         self._without_content.append(found.text is None and not finish.withheld)
         ids = self.tokenize_completion(text, finish.stopped, opened)
@@ -218,16 +245,15 @@ class ServerEngine(Engine):
             else:
                 if answer.status == 200:
                     return self._read_json(path, answer)
-                if (filtered := find_filtered_prompt(answer.body) if answer.status == 400 else None) is not None:
-                    return filtered
+                if (withheld := find_withheld_item(answer)) is not None:
+                    return withheld
                 if (learned := self._fields.learn(sent, answer)) is not None:
                     self._warn_once(learned, learned)
                     return self._request(path, body)
                 pause = max(pause, read_retry_after(answer.headers))
                 if last or not is_busy(answer.status) or pause > self.timeout_seconds:
-                    raise ConnectionError(
-                        f"{self.base_url}{path} answered {answer.status}: {describe_refusal(answer, self.base_url)}"
-                    )
+                    said = f"{self.base_url}{path} answered {answer.status}: {describe_refusal(answer, self.base_url)}"
+                    raise ItemRefusedError(answer.status, said) if is_about_the_item(answer) else ConnectionError(said)
             if pause > _SILENT_SECONDS:
                 self._warn_once("pause", f"asks to wait {pause:,.0f} seconds before it is asked again")
             if self._stop.wait(pause):
@@ -270,30 +296,3 @@ def _check_address(base_url: str) -> str:
     if parts.username is not None or parts.password is not None:
         raise RecipeError("the address of the server holds a name or a password; give a key in OPENAI_API_KEY instead")
     return base_url.rstrip("/").removesuffix("/chat/completions")
-
-
-def chat_messages(example: Example) -> list[dict[str, Any]]:
-    """The prompt as the API takes it: pictures as data, at their places, or before the first question's text."""
-    pictures = iter([{"type": "image_url", "image_url": {"url": _png_data_uri(image)}} for image in example.images])
-    found = []
-    for message in prompt_messages(example):
-        content = message["content"]
-        if isinstance(content, list):
-            content = [next(pictures) if part["type"] == "image" else part for part in content]
-        elif message["role"] == "user" and (first := list(pictures)):
-            content = [*first, {"type": "text", "text": content}]
-        found.append({**message, "content": content})
-    return found
-
-
-def _count_tokens(answer: Mapping[str, Any], tokenizer: Any, text: str) -> int:
-    """The generated tokens, as the server counted them; where it does not say, those of the text."""
-    usage = answer.get("usage")
-    stated = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
-    return stated if type(stated) is int else len(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _png_data_uri(image: Any) -> str:
-    buffer = io.BytesIO()
-    open_image(image).save(buffer, format="PNG", compress_level=1)
-    return data_uri(buffer.getvalue())

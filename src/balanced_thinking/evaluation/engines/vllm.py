@@ -11,8 +11,8 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.evaluation.engines.chat_answer import read_finish
+from balanced_thinking.evaluation.engines.chat_messages import chat_messages
 from balanced_thinking.evaluation.engines.engine import Engine
-from balanced_thinking.evaluation.engines.server import chat_messages
 from balanced_thinking.scoring.completion import WithheldCompletion
 from balanced_thinking.segments import ReasoningFormat
 
