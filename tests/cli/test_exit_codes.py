@@ -247,6 +247,12 @@ def test_every_command_is_in_the_table_with_usage_and_success() -> None:
         (RuntimeError(f"[fail] DefaultCPUAllocator: can't allocate memory: {ASKED}"), 1, "balanced {}: out of memory"),
         (MemoryError(), 1, "balanced {}: out of memory"),
         (OSError(12, "Cannot allocate memory"), 1, "balanced {}: out of memory"),
+        (
+            OSError(28, "No space left"),
+            1,
+            "balanced {}: [Errno 28] No space left (free some space, or choose another folder",
+        ),
+        (OSError(30, "Read-only", "ro/r"), 1, "balanced {}: [Errno 30] Read-only: 'ro/r' (choose a folder that can be"),
         (NothingLearnedError("nothing was learned"), 1, "balanced {}: nothing was learned"),
         (ImportError("no bitsandbytes"), 1, "balanced {}: no bitsandbytes"),
         (FloatingPointError("the gradient norm is nan"), 1, "balanced {}: the gradient norm is nan"),

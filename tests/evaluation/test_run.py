@@ -170,10 +170,10 @@ def test_results_of_another_evaluation_stay_and_the_difference_is_named(
     assert (tmp_path / "summary.json").read_bytes() == before
 
 
-def stop_an_evaluation(out: Path) -> dict[str, Any]:
+def stop_an_evaluation(out: Path, engine: Parrot | None = None) -> dict[str, Any]:
     """The arguments of an evaluation with the first two of its answers in `out`."""
     call: dict[str, Any] = {"model": "world-base", "benchmark": Benchmark(questions(5), batch_size=2)}
-    engine = Parrot()
+    engine = engine or Parrot()
     complete = engine.complete
 
     def fail_in_the_second_batch(examples: Any) -> list[list[int]]:
@@ -222,6 +222,18 @@ def test_answers_of_an_unfinished_evaluation_are_deleted_where_that_was_asked_fo
     assert (found.summary.scorer, len(other.asked)) == ("numeric", 5)
     assert "holds 2 answers of another evaluation" in caplog.text
     assert sorted(path.name for path in tmp_path.glob(".resume*")) == []
+
+
+def test_another_model_of_a_server_does_not_continue_an_evaluation(tmp_path: Path) -> None:
+    first, other, again = Parrot(), Parrot(), Parrot()
+    first.served_model = again.served_model = "model-one"
+    other.served_model = "model-two"
+    call = stop_an_evaluation(tmp_path, first)
+    with pytest.raises(FileExistsError, match="server's model model-one, but the server has model-two now"):
+        evaluate(**call, engine=other, out=tmp_path)
+    assert other.asked == []
+    summary = evaluate(**call, engine=again, out=tmp_path)
+    assert (summary.n, len(again.asked), summary.served_model) == (5, 3, "model-one")
 
 
 def test_answers_of_an_earlier_version_name_no_settings(tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from balanced_thinking.config.errors import BalancedThinkingError
+from balanced_thinking.export.facts import _describe_results
 from balanced_thinking.runs.directory import is_finished, undo_failed_start
+from balanced_thinking.runs.load import load_run
+from balanced_thinking.runs.manifest import manifest_digest, seal_folder
+from tests.report.synthetic import write_run
 
 # What the folder has besides the recipe, the rank, the error -> whether the recipe is still there
 FAILED_STARTS: list[tuple[str | None, str, type[BaseException], bool]] = [
@@ -51,3 +56,28 @@ def test_a_record_of_a_run_that_cannot_be_read_is_named(text: str, tmp_path: Pat
     (tmp_path / "provenance.json").write_text(text)
     with pytest.raises(BalancedThinkingError, match=r"provenance\.json"):
         is_finished(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "sealed", "is_outdated"),
+    [("now", "now", False), ("before", "now", True), ("", "now", False), ("before", "", False)],
+    ids=["the same model", "trained further", "an older evaluation", "without the model"],
+)
+def test_results_of_an_earlier_state_of_the_model_are_marked(
+    recorded: str, sealed: str, is_outdated: bool, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "arm" / "seed-0", [True, False])
+    digests = {"": ""}
+    for state in ("before", "now"):
+        (run / "model").mkdir(exist_ok=True)
+        (run / "model" / "model.safetensors").write_text(state)
+        seal_folder(run / "model")
+        digests[state] = manifest_digest(run / "model")
+    if not sealed:
+        (run / "model" / "manifest.json").unlink()
+    summary = run / "eval" / "world-test" / "summary.json"
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "model_digest": digests[recorded]}))
+    loaded = load_run(run)
+    assert loaded.evaluations["world-test"].is_outdated == is_outdated
+    assert any("of an earlier state of the model" in note for note in loaded.notes) == is_outdated
+    assert [result.n for result in _describe_results(loaded)] == ([] if is_outdated else [2])

@@ -18,7 +18,13 @@ from balanced_thinking.data.images import open_image
 from balanced_thinking.data.row_paths import may_be_copied
 from balanced_thinking.evaluation.engines.engine import Engine
 from balanced_thinking.evaluation.memory import FittingBatches
-from balanced_thinking.evaluation.resume import Row, SavedAnswers, evaluation_ranks
+from balanced_thinking.evaluation.resume import (
+    SERVED_MODEL,
+    Row,
+    SavedAnswers,
+    evaluation_ranks,
+    refuse_other_served_model,
+)
 from balanced_thinking.evaluation.task import NOTHING_TO_EVALUATE, Task, item_digest, short_digest
 from balanced_thinking.runs.evaluations import read_predictions, read_summary
 from balanced_thinking.runs.paths import EvaluationFiles
@@ -41,7 +47,8 @@ def answer_task(engine: Engine, task: Task, out: Path, *, progress: Progress = i
     An evaluation that was stopped continues if the task is the same. Results in the folder stay until the new ones are
     complete. Under `accelerate launch` the ranks share the batches, and each returns the complete summary.
 
-    Raises ValueError, before anything is written, for an unknown scorer and for examples the model can't answer.
+    Raises, before anything is written, ValueError for an unknown scorer and for examples the model can't answer, and
+    FileExistsError where a server's other model has begun the evaluation.
     """
     get_scorer(task.benchmark.scorer)
     engine.configure(task.format, task.benchmark.max_new_tokens)
@@ -49,7 +56,9 @@ def answer_task(engine: Engine, task: Task, out: Path, *, progress: Progress = i
     refuse_unanswerable(engine, task)
     out.mkdir(parents=True, exist_ok=True)
     batches = batches_by_length(task.examples, task.benchmark.batch_size)
-    answers = SavedAnswers(out, task.identity, batches, task.settings)
+    refuse_other_served_model(out, task.identity, engine.served_model)
+    settings = task.settings | ({SERVED_MODEL: engine.served_model} if engine.served_model else {})
+    answers = SavedAnswers(out, task.identity, batches, settings)
     fitting = FittingBatches(engine)
     try:
         own_rows = list(progress(_answer_rows(fitting, task, answers)))
@@ -75,6 +84,8 @@ def answer_task(engine: Engine, task: Task, out: Path, *, progress: Progress = i
         engine=engine.name,
         max_new_tokens=task.benchmark.max_new_tokens,
         sampling=str(task.benchmark.sampling),
+        served_model=engine.served_model,
+        model_digest=task.model_digest,
         items=short_digest(json.dumps([(prediction.id, prediction.digest) for prediction in found])),
         picture_budget=dict(task.picture_budget),
         task=task.identity,

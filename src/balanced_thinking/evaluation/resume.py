@@ -21,12 +21,14 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, parse_flag_from_env
 
+from balanced_thinking.config.errors import FileInTheWayError
 from balanced_thinking.config.foreign_json import parse_json
 from balanced_thinking.system.files import write_atomically
 from balanced_thinking.system.locks import FolderBusyError, hold_folder
 from balanced_thinking.system.process import Clock, read_clock
 
 Row = dict[str, Any]
+SERVED_MODEL = "served_model"  # the setting that only a server has
 _PATIENCE = timedelta(days=1)  # of a rank that has answered its share: the others may generate for long
 
 
@@ -113,6 +115,18 @@ class SavedAnswers:
         if self._ranks.is_main_process:
             for file in _files_in(self._out):
                 file.unlink(missing_ok=True)
+
+
+def refuse_other_served_model(out: Path, identity: str, served: str) -> None:
+    """Raises FileExistsError where another model of the server has answered a part of this task."""
+    for file in _files_in(out):
+        lines = _read_lines(file)
+        before = _read_settings(lines[1:2]).get(SERVED_MODEL, served) if lines[0] == identity else served
+        if before != served:
+            raise FileInTheWayError(
+                f"{out} holds answers of the server's model {before}, but the server has {served} now: serve the first "
+                "one again, or choose another --out"
+            )
 
 
 class OtherAnswers(NamedTuple):

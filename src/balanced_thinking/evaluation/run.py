@@ -36,6 +36,8 @@ from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.load import LoadedModel, load_processor
 from balanced_thinking.models.weights import refuse_nonfinite
 from balanced_thinking.runs.advice import advise_on_outputs, describe_withheld
+from balanced_thinking.runs.manifest import manifest_digest
+from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.runs.records import Summary
 from balanced_thinking.segments import get_format
 from balanced_thinking.system.progress import track_progress
@@ -204,6 +206,7 @@ class ModelSource:
             engine=self.engine.name if self.engine else self.options.engine_name,
             dropped=loaded.dropped,
             picture_budget=budget,
+            model_digest=manifest_digest(RunFiles(self.model.run).model) if self.model.run else "",
         )
 
     @cached_property

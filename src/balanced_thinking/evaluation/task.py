@@ -30,7 +30,8 @@ FormatName = str | Mapping[str, Any]  # of a built-in format, or the definition 
 class Task:
     """One evaluation. `examples` are as the prompt puts them; `weights` distinguishes the model's weights from those of
     another time; `engine` is the name of what generates; `dropped` counts bad rows that were left out, and
-    `trained_on` examples that the model was trained on; `picture_budget` is how large pictures become."""
+    `trained_on` examples that the model was trained on; `picture_budget` is how large pictures become; `model_digest`
+    is that of a run's saved model."""
 
     benchmark: Benchmark
     split: str
@@ -43,6 +44,7 @@ class Task:
     dropped: int = 0
     trained_on: int = 0
     picture_budget: Mapping[str, Any] = field(default_factory=dict)
+    model_digest: str = ""
 
     @property
     def data(self) -> str:

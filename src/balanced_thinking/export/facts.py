@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from balanced_thinking.system.crash import SECRET_NAME
 from balanced_thinking.system.files import expand_home
 
 # Data that are part of this package, and their licence.
+logger = logging.getLogger(__name__)
 _OWN_DATA = {"world": "Apache-2.0", "world-text": "Apache-2.0"}
 TO_FILL_IN = "to be filled in"
 _OF_A_PLACE = ("run_name", "output_dir", "logging_dir")
@@ -233,7 +235,11 @@ def _describe_outcome(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _describe_results(run: Run) -> Iterator[Result]:
-    yield from (_describe_result(one) for one in run.evaluations.values() if one.total.n)
+    for one in run.evaluations.values():
+        if one.is_outdated:
+            logger.warning("%s is left out of the card: the model was trained further since; evaluate again", one.split)
+        elif one.total.n:
+            yield _describe_result(one)
 
 
 def _describe_result(one: Evaluation) -> Result:

@@ -35,6 +35,7 @@ class Evaluation:
     beside the predictions, `flawed` the malformed ones, `cut_off` the truncated ones. `groups` counts
     `outcomes.GROUPS`. `withheld` counts outputs that a server did not give, by its reason. `digests` distinguish items
     with the same id, where the predictions have them. Without predictions there are only the counts of the summary.
+    `is_outdated`: the run's model was trained further since.
     """
 
     split: str
@@ -53,6 +54,7 @@ class Evaluation:
     groups: Counter[str] = field(default_factory=Counter)
     withheld: Counter[str] = field(default_factory=Counter)
     families: dict[str, Tally] = field(default_factory=dict)
+    is_outdated: bool = False
 
     @property
     def data_name(self) -> str | None:
@@ -69,6 +71,8 @@ class Evaluation:
             about.append(self.summary.sampling)
         if self.summary.dtype not in {"", "float32"}:
             about.append(f"weights in {self.summary.dtype}")
+        if self.is_outdated:
+            about.append("of an earlier state of the model")
         return ", ".join(about) + self.training_rows
 
     @property

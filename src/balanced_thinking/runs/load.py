@@ -25,6 +25,7 @@ from balanced_thinking.runs.find import (
     find_runs,
     list_folders,
 )
+from balanced_thinking.runs.manifest import manifest_digest
 from balanced_thinking.runs.paths import EVALUATIONS, PREDICTIONS, RunFiles
 from balanced_thinking.runs.records import (
     MetricsRow,
@@ -146,6 +147,7 @@ def load_run(folder: Path, arm: str | None = None) -> Run:
     config = read_mapping(files.config, notes)
     metrics = tuple(_read_metrics(files.metrics, notes, required=trained))
     evaluations = _load_evaluations(files, notes)
+    _mark_outdated(evaluations.values(), files.model, notes)
     if not evaluations:
         notes.append("no evaluation yet: eval/<data>-<split>/ is missing")
     if provenance and not provenance.finished:
@@ -182,6 +184,16 @@ def _load_untrained_run(folder: Path, arm: str | None) -> Run:
         hashes=_hash_config_and_predictions(folder),
         notes=tuple(notes),
     )
+
+
+def _mark_outdated(evaluations: Iterable[Evaluation], model: Path, notes: list[str]) -> None:
+    """Marks the results of a model that was trained further since."""
+    present = manifest_digest(model)
+    for one in evaluations:
+        recorded = one.summary.model_digest if one.summary else ""
+        if present and recorded and recorded != present:
+            one.is_outdated = True
+            notes.append(f"eval/{one.split} is of an earlier state of the model, trained since: evaluate again")
 
 
 def _load_evaluations(files: RunFiles, notes: list[str]) -> dict[str, Evaluation]:

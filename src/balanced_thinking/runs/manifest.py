@@ -130,6 +130,16 @@ def read_about(folder: Path) -> dict[str, Any]:
     return dict(read_manifest(folder).about) if is_sealed(folder) else {}
 
 
+def manifest_digest(folder: Path) -> str:
+    """16 digits that tell what a sealed folder holds from what it held before; empty where it is not sealed."""
+    try:
+        files = read_manifest(folder).files
+    except (FileNotFoundError, NotADirectoryError, DamagedFilesError):
+        return ""
+    held = sorted((name, file.sha256) for name, file in files.items())
+    return hashlib.sha256(json.dumps(held).encode()).hexdigest()[:16]
+
+
 def is_sealed(folder: Path) -> bool:
     """Whether there is a manifest of ours, be it altered. Other programs also write files of this name."""
     try:

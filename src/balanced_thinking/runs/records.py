@@ -116,6 +116,8 @@ class Summary:
     reduced_batch_size: int | None = None
     withheld: dict[str, Any] = field(default_factory=dict)
     sampling: str = "greedy"
+    served_model: str = ""
+    model_digest: str = ""
     predictions: tuple[Prediction, ...] = field(default=(), repr=False, compare=False, metadata={"stored": False})
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ reaches the last handler (`crash.py`).
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Mapping
@@ -21,6 +22,14 @@ _OWN_CODE = (
 )
 _DAMAGED = "a file is damaged or of another kind; download it or write it again"
 _ANSWERED = "the network or a server failed; check the name and the connection, or use local files"
+_FULL = "free some space, or choose another folder with --out; what is complete is kept, and the same command goes on"
+_DISK: Mapping[int, str] = MappingProxyType(
+    {
+        errno.ENOSPC: _FULL,
+        errno.EDQUOT: _FULL,
+        errno.EROFS: "choose a folder that can be written to with --out",
+    }
+)
 # Module -> the error's name in it -> what to do.
 _FOREIGN: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -71,6 +80,8 @@ _RUNTIME = (
 
 def describe_known_error(error: BaseException) -> str | None:
     """One sentence about an error that users can meet; None for an unexpected one."""
+    if isinstance(error, OSError) and (advice_on_disk := _DISK.get(error.errno or 0)):
+        return f"{describe_message(error)} ({advice_on_disk})"
     if isinstance(error, ValueError) and "trust_remote_code" in str(error):
         return f"{describe_message(error).splitlines()[0]} ({_OWN_CODE})"
     for module, names in _FOREIGN.items():

@@ -19,7 +19,7 @@ Listener = Callable[[list[int]], bool]
 
 
 class Engine(ABC):
-    """Generates completions. `name` is what summaries call it.
+    """Generates completions. `name` is what summaries call it, `served_model` what a server calls the model.
 
     `sampling` says how tokens are chosen. An engine that obeys it sets `can_sample`. One that does not is greedy, and
     is not asked for anything else.
@@ -32,6 +32,7 @@ class Engine(ABC):
     name = "transformers"
     sampling = Sampling()
     can_sample = False
+    served_model = ""
 
     def __init__(self, scorer: CompletionScorer, max_new_tokens: int = 512) -> None:
         self.scorer, self.max_new_tokens = scorer, max_new_tokens
