@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from transformers import SchedulerType
 from trl import SFTConfig
 
+from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.training.best_checks import higher_is_better
@@ -19,7 +22,7 @@ from balanced_thinking.training.lora import make_lora_config
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.stages import _check_scheduler, training_arguments
-from tests.tiny_training import QUIET, config, logged, trainer
+from tests.tiny_training import QUIET, config, logged, losses, trainer
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +180,65 @@ def test_schedules_that_need_nothing_are_accepted(schedule: str, tmp_path: Path)
     args = training_arguments(Recipe(training={"max_steps": 2}), tmp_path)
     args.lr_scheduler_type = SchedulerType(schedule)
     _check_scheduler(args)
+
+
+_TWICE: dict[str, Any] = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": 4}
+
+
+def test_a_stream_that_ends_within_a_step_trains_as_its_rows_do(text_rows: Dataset, tmp_path: Path) -> None:
+    five, found = text_rows.select(range(5)), []
+    for rows in (five, five.to_iterable_dataset()):  # two passes of two and a half micro-batches
+        run = trainer("qwen2", rows, config(tmp_path, train_sampling_strategy="sequential", **_TWICE))
+        run.train()
+        found.append((losses(run), logged(run, "grad_norm")))
+    assert found[0] == found[1]
+
+
+def test_the_end_of_a_stream_is_left_out_where_a_collator_takes_no_empty_batch(
+    text_rows: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = []
+    for count in (5, 4):
+        run = trainer("qwen2", text_rows.select(range(count)).to_iterable_dataset(), config(tmp_path, **_TWICE))
+        run.data_collator = partial(ScaleCollator.__call__, run.data_collator)
+        run.train()
+        found.append((losses(run), logged(run, "grad_norm")))
+    assert found[0] == found[1]
+    assert "the stream ended after 1 of the 2 micro-batches of a step, which are left out" in caplog.text
+
+
+def test_an_evaluation_has_all_rows_where_the_last_ones_are_dropped(text_rows: Dataset, tmp_path: Path) -> None:
+    args = config(tmp_path, per_device_eval_batch_size=5, dataloader_drop_last=True)
+    run = trainer("qwen2", text_rows, args, eval_dataset=text_rows)
+    assert [len(run.get_eval_dataloader()), len(run.get_test_dataloader(text_rows.select(range(3))))] == [2, 1]
+    assert len(trainer("qwen2", text_rows, config(tmp_path, dataloader_drop_last=True)).get_train_dataloader()) == 1
+    assert args.dataloader_drop_last
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "said"),
+    [
+        ({"per_device_train_batch_size": 9}, range(8), "the 8 rows of the data are fewer than the 9 of a micro-batch"),
+        ({"train_sampling_strategy": "sequential"}, range(7), "the 7 rows of the data are fewer than the 8"),
+        ({"dataloader_drop_last": False}, range(0), "train_dataset has no rows"),
+        ({}, None, "the training data is a stream, of which upstream drops nothing"),
+    ],
+)
+def test_a_training_without_a_step_is_refused(
+    options: dict[str, Any], rows: range | None, said: str, text_rows: Dataset, tmp_path: Path
+) -> None:
+    data = text_rows.to_iterable_dataset() if rows is None else text_rows.select(rows)
+    with pytest.raises(ValueError, match=said):
+        trainer("qwen2", data, config(tmp_path, **{"dataloader_drop_last": True, **options}))
+
+
+def test_a_stream_that_ends_before_the_first_step_is_an_error(text_rows: Dataset, tmp_path: Path) -> None:
+    def nothing() -> Iterator[dict[str, Any]]:
+        yield from ()
+
+    with pytest.raises(ValueError, match="train_dataset has no rows"):
+        trainer("qwen2", IterableDataset.from_generator(nothing), config(tmp_path))
+    run = trainer("qwen2", text_rows.select(range(2)).to_iterable_dataset(), config(tmp_path, **_TWICE))
+    run.data_collator = partial(ScaleCollator.__call__, run.data_collator)
+    with pytest.raises(ValueError, match="the stream of the training data ended before the first step"):
+        run.train()

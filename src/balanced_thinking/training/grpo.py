@@ -45,6 +45,7 @@ from balanced_thinking.training.reference_state import ReferenceState
 from balanced_thinking.training.reward_watch import RewardWatch, refuse_nonfinite_generation
 from balanced_thinking.training.rewards import make_rewards
 from balanced_thinking.training.safety import SafeTrainer
+from balanced_thinking.training.sample_order import refuse_no_generation
 from balanced_thinking.training.sft_config import refuse_other_config
 
 _ROW_IDS = "row_ids"  # in TRL's batches, which their forward does not read
@@ -97,7 +98,7 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
             )
         finally:
             args.reward_weights = given  # TRL has read it; the config may serve a trainer with other rewards
-        self._refuse_too_few_rows()
+        refuse_no_generation(self.train_dataset, args, args.generation_batch_size)
         variables = {k: v for k, v in self.chat_template_kwargs.items() if k != "processor_kwargs"}
         if variables:
             fix_template_variables(self.processing_class, variables)
@@ -117,16 +118,6 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
             asked = {"add_special_tokens": False, "padding": False, "return_tensors": None}
             exact = {"processor_kwargs": asked}
             self.chat_template_kwargs = exact | self.chat_template_kwargs
-
-    def _refuse_too_few_rows(self) -> None:
-        """Raises ValueError for fewer rows than a generation batch: the sampler would leave all of them out."""
-        prompts, rows = self.args.generation_batch_size // self.num_generations, self.train_dataset
-        if hasattr(rows, "__len__") and len(rows) < prompts:
-            raise ValueError(
-                f"{len(rows)} rows are fewer than the {prompts} prompts of one generation (generation_batch_size "
-                f"{self.args.generation_batch_size} / num_generations {self.num_generations}), so no step would be "
-                "taken; lower per_device_train_batch_size or steps_per_generation"
-            )
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSeededSampler:
         return EpochSeededSampler(

@@ -26,6 +26,7 @@ from balanced_thinking.training.sharded import (
     refuse_unknown_ranks,
 )
 from balanced_thinking.training.stopping import StoppingTrainer
+from balanced_thinking.training.streams import refuse_empty_stream
 
 _WORKERS = 4  # processes that decode and process images while the GPU computes
 
@@ -103,6 +104,7 @@ class SafeTrainer(StoppingTrainer, FiniteUpdates, MemoryWatch, CheckpointReader,
     """A mixin for a `Trainer`: complete checkpoints, exact resuming, and no update that is not finite."""
 
     processing_class: Any
+    train_dataset: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         limit_onednn_caches()
@@ -115,7 +117,18 @@ class SafeTrainer(StoppingTrainer, FiniteUpdates, MemoryWatch, CheckpointReader,
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with fast_matmuls_and_attention():
-            return super().train(*args, **kwargs)
+            found = super().train(*args, **kwargs)
+        refuse_empty_stream(self.train_dataset, self.state.global_step)
+        return found
+
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
+        """As upstream; an evaluation has all rows, also where `dataloader_drop_last` leaves some out of training."""
+        drops = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = drops and is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drops
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         with self._keep_checkpoint_of_bad_row():

@@ -9,6 +9,7 @@ from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.batch.sampling import LengthEstimator, LengthSampler, StepSampler
+from balanced_thinking.training.streams import refuse_dropping_of_stream
 
 
 def make_sampler(trainer: Any, dataset: Dataset, *, packed: bool) -> Sampler:
@@ -35,6 +36,38 @@ def make_sampler(trainer: Any, dataset: Dataset, *, packed: bool) -> Sampler:
         packed=packed,
         last_step="drop" if args.dataloader_drop_last else "keep" if takes_empty else "repeat",
     )
+
+
+def refuse_no_micro_batch(dataset: Any, args: Any, ranks: int) -> None:
+    """Raises ValueError for data of which `dataloader_drop_last` leaves nothing: no step would be taken.
+
+    Upstream would end such a training at once, and call it finished. A stream has no length to compare.
+    """
+    if not hasattr(dataset, "__len__"):
+        refuse_dropping_of_stream(dataset, args)
+        return
+    rows, batch = len(dataset), args.per_device_train_batch_size
+    batch *= 1 if args.accelerator_config.split_batches else ranks
+    if args.dataloader_drop_last and rows < batch:
+        raise ValueError(
+            f"dataloader_drop_last is true, and the {rows} rows of the data are fewer than the {batch} of a micro-batch "
+            "(of all ranks), so no step would be taken; lower per_device_train_batch_size, or leave "
+            "dataloader_drop_last out"
+        )
+
+
+def refuse_no_generation(dataset: Any, args: Any, generation_batch: int) -> None:
+    """Raises ValueError for fewer rows than a generation has prompts: the sampler would leave all of them out.
+
+    `generation_batch`: completions of a generation, on all ranks.
+    """
+    prompts = generation_batch // args.num_generations
+    if hasattr(dataset, "__len__") and len(dataset) < prompts:
+        raise ValueError(
+            f"{len(dataset)} rows are fewer than the {prompts} prompts of one generation (generation_batch_size "
+            f"{generation_batch} / num_generations {args.num_generations}), so no step would be taken; lower "
+            "per_device_train_batch_size or steps_per_generation"
+        )
 
 
 def _choose_order(dataset: Dataset, lengths: LengthEstimator, args: Any, step: int, *, packed: bool) -> Sampler:
