@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from datasets import Dataset, IterableDataset
 from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
-from transformers import SchedulerType
+from transformers import SchedulerType, set_seed
 from trl import SFTConfig
 
 from balanced_thinking.batch.collator import ScaleCollator
@@ -242,3 +242,14 @@ def test_a_stream_that_ends_before_the_first_step_is_an_error(text_rows: Dataset
     run.data_collator = partial(ScaleCollator.__call__, run.data_collator)
     with pytest.raises(ValueError, match="the stream of the training data ended before the first step"):
         run.train()
+
+
+@pytest.mark.parametrize("strategy", ["group_by_length", "random"])
+def test_the_order_follows_the_seed_of_the_data(strategy: str, text_rows: Dataset, tmp_path: Path) -> None:
+    def order(**seeds: int) -> list[Any]:
+        options: dict[str, Any] = {"train_sampling_strategy": strategy, "per_device_train_batch_size": 2}
+        run = trainer("qwen2", text_rows, config(tmp_path, **options, **seeds))
+        set_seed(0)
+        return [batch["input_ids"].tolist() for batch in run.get_train_dataloader()]
+
+    assert order(seed=1, data_seed=7) == order(seed=2, data_seed=7) != order(seed=1, data_seed=8)

@@ -45,7 +45,7 @@ from balanced_thinking.training.reference_state import ReferenceState
 from balanced_thinking.training.reward_watch import RewardWatch, refuse_nonfinite_generation
 from balanced_thinking.training.rewards import make_rewards
 from balanced_thinking.training.safety import SafeTrainer
-from balanced_thinking.training.sample_order import refuse_no_generation
+from balanced_thinking.training.sample_order import order_seed, refuse_no_generation
 from balanced_thinking.training.sft_config import refuse_other_config
 
 _ROW_IDS = "row_ids"  # in TRL's batches, which their forward does not read
@@ -126,7 +126,7 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
             batch_size=self.args.generation_batch_size // self.num_generations,
             repeat_count=self.num_iterations * self.args.steps_per_generation,
             shuffle=self.shuffle_dataset,
-            seed=self.args.seed,
+            seed=order_seed(self.args),
         )
 
     def _set_signature_columns_if_needed(self) -> None:

@@ -38,6 +38,11 @@ def make_sampler(trainer: Any, dataset: Dataset, *, packed: bool) -> Sampler:
     )
 
 
+def order_seed(args: Any) -> int:
+    """The seed of the order of the data: `data_seed`, or `seed` where it is null."""
+    return int(args.seed if args.data_seed is None else args.data_seed)
+
+
 def refuse_no_micro_batch(dataset: Any, args: Any, ranks: int) -> None:
     """Raises ValueError for data of which `dataloader_drop_last` leaves nothing: no step would be taken.
 
@@ -76,5 +81,5 @@ def _choose_order(dataset: Dataset, lengths: LengthEstimator, args: Any, step: i
     if strategy == "sequential":
         return SequentialSampler(dataset)
     if strategy == "group_by_length" or (cannot_pack and strategy == "random"):
-        return LengthSampler(step, lengths(range(len(dataset))), args.seed)
+        return LengthSampler(step, lengths(range(len(dataset))), order_seed(args))
     return RandomSampler(dataset)
