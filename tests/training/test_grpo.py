@@ -18,6 +18,7 @@ from PIL import Image
 from tokenizers.processors import TemplateProcessing
 
 from balanced_thinking.batch.pictures import DistinctImageProcessor
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.rows import to_prompts_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.models.load import ensure_saved, load_model
@@ -305,6 +306,20 @@ def test_a_cycle_whose_completions_are_lost_is_named(rows: Dataset, tmp_path: Pa
     again.allow_partial_resume = True
     again.train(resume_from_checkpoint=str(state.parent))
     assert again.state.global_step == 2
+
+
+@pytest.mark.parametrize(
+    ("adapter", "said"),
+    [({"inference_mode": True}, "peft_config.inference_mode"), (None, "no parameter of the model is trained")],
+)
+def test_a_model_that_cannot_be_trained_is_refused(
+    adapter: dict[str, Any] | None, said: str, rows: Dataset, tmp_path: Path
+) -> None:
+    model, processor = build_tiny("qwen2_5_vl")
+    model.requires_grad_(adapter is not None)
+    peft = None if adapter is None else LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], **adapter)
+    with pytest.raises(RecipeError, match=said):
+        ScaleGRPOTrainer(model, letters, config(tmp_path), rows, processing_class=processor, peft_config=peft)
 
 
 def test_rewards_named_in_the_config_are_the_trainers_with_their_weights(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, IterableDataset
-from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from transformers import SchedulerType, set_seed
 from trl import SFTConfig
 
@@ -53,6 +53,24 @@ def test_a_model_with_virtual_tokens_is_refused(kind: type, text_rows: Dataset, 
     adapted = get_peft_model(model, kind(task_type="CAUSAL_LM", num_virtual_tokens=2))
     with pytest.raises(ValueError, match="model adds virtual tokens to the prompt, which have no segment"):
         ScaleSFTTrainer(adapted, config(tmp_path), train_dataset=text_rows, processing_class=tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "said"),
+    [
+        ({"alora_invocation_tokens": [5]}, "peft_config.alora_invocation_tokens"),
+        ({"lora_bias": True}, "lora_bias is true, but .*o_proj has no bias"),
+        (None, "no parameter of the model is trained"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_is_refused(
+    adapter: dict[str, Any] | None, said: str, text_rows: Dataset, tmp_path: Path
+) -> None:
+    model, tokenizer = build_tiny("qwen2")
+    model.requires_grad_(adapter is not None)
+    peft = None if adapter is None else LoraConfig(task_type="CAUSAL_LM", target_modules=["o_proj"], **adapter)
+    with pytest.raises(RecipeError, match=said):
+        ScaleSFTTrainer(model, config(tmp_path), train_dataset=text_rows, processing_class=tokenizer, peft_config=peft)
 
 
 def test_a_tokenizer_without_a_padding_token_trains_as_with_one(text_rows: Dataset, tmp_path: Path) -> None:
@@ -218,7 +236,7 @@ def test_an_evaluation_has_all_rows_where_the_last_ones_are_dropped(text_rows: D
 @pytest.mark.parametrize(
     ("options", "rows", "said"),
     [
-        ({"per_device_train_batch_size": 9}, range(8), "the 8 rows of the data are fewer than the 9 of a micro-batch"),
+        ({"per_device_train_batch_size": 9}, range(8), "the 8 rows of the data are fewer than the 9 of a batch"),
         ({"train_sampling_strategy": "sequential"}, range(7), "the 7 rows of the data are fewer than the 8"),
         ({"dataloader_drop_last": False}, range(0), "train_dataset has no rows"),
         ({}, None, "the training data is a stream, of which upstream drops nothing"),

@@ -15,10 +15,11 @@ from balanced_thinking.config.types import AdmittedTypes, convert_values, format
 from balanced_thinking.data.load import stream_data
 from balanced_thinking.data.mixture import validation_data
 from balanced_thinking.models.find import check_model
+from balanced_thinking.training.adapter_checks import check_adapter
 from balanced_thinking.training.arguments import OPTIONS, SYNONYMS, argument_types
 from balanced_thinking.training.auto_batch import refuse_inexact_division
 from balanced_thinking.training.best_checks import check_best
-from balanced_thinking.training.bounds import check_argument_bounds, check_lora_bounds, check_recipe_bounds
+from balanced_thinking.training.bounds import check_argument_bounds, check_recipe_bounds
 from balanced_thinking.training.part_checks import check_quantization_and_freezing
 from balanced_thinking.training.recipe import STAGES, Recipe
 
@@ -79,7 +80,7 @@ def check_settings(recipe: Recipe) -> dict[str, Any]:
     read_sample_size(recipe.preflight)
     _check_model_options(recipe.model_options)
     check_quantization_and_freezing(recipe, arguments)
-    check_lora_bounds(recipe.lora or {})
+    check_adapter(recipe.lora or {})
     _check_evaluation(recipe, arguments)
     check_best(recipe.stage, arguments)
     refuse_inexact_division(recipe.auto_batch, arguments)

@@ -40,6 +40,7 @@ from balanced_thinking.training.own_rewards import try_own_rewards
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.sample_order import refuse_no_generation, refuse_no_micro_batch
 from balanced_thinking.training.stages import training_arguments
+from balanced_thinking.training.trained_parameters import refuse_bias_without_base, refuse_nothing_to_train
 from balanced_thinking.training.weighing import TokenWeigher
 
 _MEASURED_ROWS = 1000  # a random sample of this size gives the lengths
@@ -90,6 +91,8 @@ def _describe_model(recipe: Recipe) -> Iterator[tuple[str, str]]:
         how = f"LoRA: {describe_lora(recipe.lora, lora)}"
         with torch.device("meta"):
             model = get_peft_model(model, lora)
+        refuse_bias_without_base(model)
+    refuse_nothing_to_train(model)
     trainable = count_parameters(model).trainable
     yield "trains", f"{short_count(trainable)} parameters ({100 * trainable / total:.3g} % of the model's), {how}"
 

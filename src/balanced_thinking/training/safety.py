@@ -27,6 +27,7 @@ from balanced_thinking.training.sharded import (
 )
 from balanced_thinking.training.stopping import StoppingTrainer
 from balanced_thinking.training.streams import refuse_empty_stream
+from balanced_thinking.training.trained_parameters import refuse_bias_without_base, refuse_nothing_to_train
 
 _WORKERS = 4  # processes that decode and process images while the GPU computes
 
@@ -109,6 +110,8 @@ class SafeTrainer(StoppingTrainer, FiniteUpdates, MemoryWatch, CheckpointReader,
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         limit_onednn_caches()
         super().__init__(*args, **kwargs)
+        refuse_nothing_to_train(self.model)
+        refuse_bias_without_base(self.model)
         add_stop_token(self.model, self.processing_class)
         refuse_unknown_ranks(self.accelerator.num_processes)
         refuse_forgotten_deepspeed(self.accelerator)

@@ -55,7 +55,7 @@ def refuse_no_micro_batch(dataset: Any, args: Any, ranks: int) -> None:
     batch *= 1 if args.accelerator_config.split_batches else ranks
     if args.dataloader_drop_last and rows < batch:
         raise ValueError(
-            f"dataloader_drop_last is true, and the {rows} rows of the data are fewer than the {batch} of a micro-batch "
+            f"dataloader_drop_last is true, and the {rows} rows of the data are fewer than the {batch} of a batch "
             "(of all ranks), so no step would be taken; lower per_device_train_batch_size, or leave "
             "dataloader_drop_last out"
         )

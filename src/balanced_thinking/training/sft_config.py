@@ -12,6 +12,7 @@ from trl import SFTConfig
 from balanced_thinking.training.best_checks import check_metric_of_sets, higher_is_better
 from balanced_thinking.training.options import ScaleSFTOptions
 from balanced_thinking.training.safety import set_device_defaults
+from balanced_thinking.training.trained_parameters import refuse_unusable_adapters
 
 
 @dataclass
@@ -88,6 +89,7 @@ def refuse_unusable_arguments(model: Any, args: Any, data_collator: Any, argumen
             raise ValueError(
                 f"{name} adds virtual tokens to the prompt, which have no segment; use LoRA or full fine-tuning"
             )
+    refuse_unusable_adapters(model, arguments.get("peft_config"))
     if isinstance(sets := arguments.get("eval_dataset"), Mapping):
         check_metric_of_sets(args.metric_for_best_model, sets)
     refuse_offloading_without_gpu(args)

@@ -36,8 +36,8 @@ def refuse_dropping_of_stream(dataset: Any, args: Any) -> None:
     """Raises ValueError where `dataloader_drop_last` would do nothing."""
     if isinstance(dataset, IterableDataset) and args.dataloader_drop_last:
         raise ValueError(
-            "dataloader_drop_last is true, but the training data is a stream, of which upstream drops nothing; leave it "
-            "out, and drop rows in the stream itself"
+            "dataloader_drop_last is true, but the training data is a stream, of which upstream drops nothing; leave "
+            "it out, and drop rows in the stream itself"
         )
 
 
