@@ -44,6 +44,7 @@ from balanced_thinking.training.failed_saves import SaveFailedError, name_failed
 from balanced_thinking.training.final_model import is_model_intact, save_final_model
 from balanced_thinking.training.header import StartHeader
 from balanced_thinking.training.health import conclude_health
+from balanced_thinking.training.launcher import follow_launcher
 from balanced_thinking.training.lora import describe_lora, make_lora_config
 from balanced_thinking.training.model import keep_adapter_precision, load_training_model
 from balanced_thinking.training.model_checks import hint_untrained_tags, load_training_processor
@@ -84,6 +85,7 @@ def train(
         if resume and RunFiles(out).config.is_file():
             refuse_changed_functions(out, recipe.training, allow=allow_changed_rewards)
             recipe = keep_found_division(load_run_recipe(RunFiles(out).config), recipe)
+        recipe = follow_launcher(recipe)
         while True:
             try:
                 return _train_alone(recipe, out, resume=resume, allow_partial=allow_partial_resume, began=began)
@@ -234,6 +236,7 @@ def _describe_run(recipe: Recipe, args: Any, loaded: LoadedModel, data: CheckedD
         "own_functions": record_own_functions(recipe.training),
         "device": str(args.device),
         "dtype": dtype_name(loaded.model.dtype),
+        "mixed_precision": args.mixed_precision,
         "examples": len(data.training.rows),
         "dropped": data.training.dropped,
         "validation_dropped": data.validation.dropped if data.validation else 0,
