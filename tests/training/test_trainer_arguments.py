@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from trl import SFTConfig
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models.tiny import build_tiny
-from balanced_thinking.training.best_checks import higher_is_better
+from balanced_thinking.training.best_checks import higher_is_better, refuse_no_evaluation
+from balanced_thinking.training.config_checks import check_schedule
 from balanced_thinking.training.lora import make_lora_config
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.sft import ScaleSFTTrainer
-from balanced_thinking.training.stages import _check_scheduler, training_arguments
+from balanced_thinking.training.stages import training_arguments
 from tests.tiny_training import QUIET, config, logged, losses, trainer
 
 
@@ -141,7 +143,8 @@ def test_a_metric_that_several_sets_have_is_refused(text_rows: Dataset, tmp_path
     args = config(tmp_path, eval_strategy="steps", eval_steps=1, metric_for_best_model="answer_nll")
     with pytest.raises(ValueError, match=r"there are 2 validation sets.*a_answer_nll, b_answer_nll"):
         trainer("qwen2", text_rows, args, eval_dataset={"a": text_rows, "b": text_rows})
-    trainer("qwen2", text_rows, args, eval_dataset={"a": text_rows})
+    with pytest.raises(RecipeError, match=r"'answer_nll'.*an evaluation measures: a_loss"):  # of one set, too
+        trainer("qwen2", text_rows, args, eval_dataset={"a": text_rows})
 
 
 def test_a_resumed_step_of_another_size_is_refused(text_rows: Dataset, tmp_path: Path) -> None:
@@ -197,7 +200,7 @@ def test_a_module_to_save_that_does_not_exist_is_named() -> None:
 def test_schedules_that_need_nothing_are_accepted(schedule: str, tmp_path: Path) -> None:
     args = training_arguments(Recipe(training={"max_steps": 2}), tmp_path)
     args.lr_scheduler_type = SchedulerType(schedule)
-    _check_scheduler(args)
+    check_schedule(args)
 
 
 _TWICE: dict[str, Any] = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": 4}
@@ -271,3 +274,79 @@ def test_the_order_follows_the_seed_of_the_data(strategy: str, text_rows: Datase
         return [batch["input_ids"].tolist() for batch in run.get_train_dataloader()]
 
     assert order(seed=1, data_seed=7) == order(seed=2, data_seed=7) != order(seed=1, data_seed=8)
+
+
+_MEASURES: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 1, "max_steps": 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "sets", "said"),
+    [
+        (
+            {"metric_for_best_model": "answr_nll"},
+            None,
+            "'answr_nll' (did you mean 'answer_nll'?); an evaluation measures",
+        ),
+        ({"metric_for_best_model": "eval_answer_nll"}, None, None),
+        ({"metric_for_best_model": "accuracy"}, None, "metric_for_best_model is 'accuracy'"),
+        ({"metric_for_best_model": "entropy"}, None, "metric_for_best_model is 'entropy'"),
+        ({"metric_for_best_model": "entropy", "log_entropy": True}, None, None),
+        ({"metric_for_best_model": "c_answer_nll"}, "ab", "an evaluation measures: a_loss, a_think_nll"),
+        ({"metric_for_best_model": "b_answer_nll"}, "ab", None),
+    ],
+)
+def test_a_metric_that_no_evaluation_measures_is_refused(
+    options: dict[str, Any], sets: str | None, said: str | None, text_rows: Dataset, tmp_path: Path
+) -> None:
+    rows = text_rows if sets is None else dict.fromkeys(sets, text_rows)
+    with pytest.raises(RecipeError, match=re.escape(said)) if said else nullcontext():
+        trainer("qwen2", text_rows, config(tmp_path, **_MEASURES | options), eval_dataset=rows)
+
+
+def test_a_metric_of_the_user_s_own_is_accepted(text_rows: Dataset, tmp_path: Path) -> None:
+    args = config(tmp_path, **_MEASURES, metric_for_best_model="bleu")
+    trainer("qwen2", text_rows, args, eval_dataset=text_rows, compute_metrics=lambda _: {"bleu": 1.0})
+
+
+_BEST: dict[str, Any] = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "max_steps": 4}
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "epochs", "said"),
+    [
+        ({"eval_steps": 2, "eval_delay": 5, **_BEST}, 4, 1.0, "the first evaluation would come after step 6"),
+        ({"eval_steps": 2, "eval_delay": 4, **_BEST}, 4, 1.0, None),
+        ({"eval_steps": 8, **_BEST}, 4, 1.0, "the first evaluation would come after step 8"),
+        ({"eval_steps": 0.5, **_BEST}, 4, 1.0, None),
+        (
+            {"eval_steps": 8, "early_stopping_patience": 1, "metric_for_best_model": "loss"},
+            4,
+            1.0,
+            "early_stopping_pat",
+        ),
+        ({"eval_steps": 8}, 4, 1.0, None),
+        ({"eval_strategy": "epoch", "eval_delay": 2, **_BEST}, 4, 1.5, "the first evaluation would come after epoch 2"),
+        ({"eval_strategy": "epoch", "eval_delay": 1, **_BEST}, 4, 1.5, None),
+    ],
+)
+def test_a_training_without_the_evaluation_that_it_needs_is_refused(
+    options: dict[str, Any], steps: int, epochs: float, said: str | None, tmp_path: Path
+) -> None:
+    needed = {"eval_strategy": "steps", **options}
+    saving = {"save_strategy": needed["eval_strategy"], "save_steps": needed.get("eval_steps", 500)}
+    args = config(tmp_path, **needed, **saving)
+    with pytest.raises(RecipeError, match=said) if said else nullcontext():
+        refuse_no_evaluation(args, steps, epochs)
+
+
+def test_a_late_evaluation_is_known_before_the_first_step(text_rows: Dataset, tmp_path: Path) -> None:
+    args = config(tmp_path, **_MEASURES, eval_delay=3, early_stopping_patience=1, metric_for_best_model="loss")
+    run = trainer("qwen2", text_rows, args, eval_dataset=text_rows)
+    with pytest.raises(RecipeError, match="the first evaluation would come after step 3"):
+        run.train()
+    assert run.state.global_step == 0
+
+
+def test_options_of_a_model_that_is_loaded_are_refused(text_rows: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"model_init_kwargs is .*would do nothing: the model is loaded already"):
+        trainer("qwen2", text_rows, config(tmp_path, model_init_kwargs={"dtype": "bfloat16"}))

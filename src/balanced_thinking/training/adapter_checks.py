@@ -55,8 +55,7 @@ def check_adapter(values: Mapping[str, Any], prefix: str = "lora.", allowed: Col
     for name, why in _REFUSED_STARTS.items():
         if isinstance(start, str) and start.startswith(name):
             raise RecipeError(
-                f"{prefix}init_lora_weights is {start!r}: {why}; expected another one, such as true, pissa or "
-                "olora"
+                f"{prefix}init_lora_weights is {start!r}: {why}; expected another one, such as true, pissa or olora"
             )
     for name, (other, value) in _ONLY_WITH.items():
         if values.get(name) and values.get(other) != value:

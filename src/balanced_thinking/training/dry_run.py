@@ -26,6 +26,7 @@ from balanced_thinking.models.outline import outline_model
 from balanced_thinking.models.parts import ModelParts, short_count
 from balanced_thinking.models.quantization import BITS
 from balanced_thinking.training.auto_batch import refuse_several_ranks
+from balanced_thinking.training.best_checks import refuse_no_evaluation
 from balanced_thinking.training.checked_data import CheckedData, CheckedSplit, load_checked_data, make_row_checker
 from balanced_thinking.training.header import (
     count_parameters,
@@ -109,6 +110,7 @@ def _describe_steps(recipe: Recipe, args: Any, data: CheckedData) -> Iterator[tu
     passes = steps * _rows_per_step(recipe.stage, args, ranks) / rows
     warm_up = f"the first {count:,} of them warm-up" if (count := args.get_warmup_steps(steps)) else "no warm-up"
     yield "steps", f"{steps:,}, {warm_up}, {passes:.3g} times through the data"
+    refuse_no_evaluation(args, steps, passes)
     yield "weights", _describe_weights(recipe.stage, args, steps)
     yield "evaluates", _describe_evaluation(recipe, args, data.validation)
     yield "saves", _describe_interval(args.save_strategy, args.save_steps, _describe_kept(args))

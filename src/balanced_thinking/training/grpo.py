@@ -27,6 +27,8 @@ from balanced_thinking.loss.schedules import SegmentWeights
 from balanced_thinking.models.processor_parts import takes_pictures
 from balanced_thinking.models.template_variables import fix_template_variables
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
+from balanced_thinking.training.best_checks import measured_by_grpo
+from balanced_thinking.training.early_stopping import check_measured
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.grpo_inputs import (
     IMAGE_COUNTS,
@@ -101,6 +103,8 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
         finally:
             args.reward_weights = given  # TRL has read it; the config may serve a trainer with other rewards
         refuse_no_generation(self.train_dataset, args, args.generation_batch_size)
+        if all(isinstance(reward, ParsedReward) for reward in self.reward_funcs):  # others may log what they like
+            check_measured(self, measured_by_grpo(self.reward_func_names))
         variables = {k: v for k, v in self.chat_template_kwargs.items() if k != "processor_kwargs"}
         if variables:
             fix_template_variables(self.processing_class, variables)

@@ -17,6 +17,8 @@ from balanced_thinking.cpu.products import limit_onednn_caches
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.system.process import usable_cores
 from balanced_thinking.training.checkpoints import CheckpointWriter
+from balanced_thinking.training.early_stopping import EvaluationCheck
+from balanced_thinking.training.launcher import launched_precision, precision_arguments
 from balanced_thinking.training.loading import CheckpointReader
 from balanced_thinking.training.memory_watch import MemoryWatch
 from balanced_thinking.training.nonfinite import FiniteUpdates
@@ -38,6 +40,9 @@ def set_device_defaults(args: Any) -> None:
     TRL's default of bfloat16 is an error on a machine without a GPU that supports it. Pinned memory helps only beside a
     GPU; so do workers, because a CPU that trains has no cores left for them.
     """
+    if (asked := launched_precision(args.bf16, args.fp16)) is not None and not getattr(args, asked):
+        for name, value in precision_arguments(asked).items():
+            setattr(args, name, value)
     if args.bf16 is None and not args.fp16 and not is_torch_bf16_gpu_available():
         args.bf16 = False
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
@@ -72,6 +77,18 @@ def refuse_several_gpus(args: Any) -> None:
             f"{args.n_gpu} GPUs are visible to one process, but one process cannot train exactly on several: start one "
             "per GPU with `accelerate launch -m balanced_thinking.cli sft ...` (or grpo), or make one GPU visible with "
             "CUDA_VISIBLE_DEVICES=0"
+        )
+
+
+def refuse_shards_in_one_process(args: Any, ranks: int | None) -> None:
+    """Raises ValueError for FSDP in a process that no launcher has started: it has nobody to share the model with.
+
+    `ranks`: those that the recipe is meant for, which a dry run does not have.
+    """
+    if args.fsdp and (ranks or args.world_size) == 1 and not torch.distributed.is_initialized():
+        raise ValueError(
+            "fsdp shards a model among ranks, and this is one process; start it with `accelerate launch -m "
+            "balanced_thinking ...` or torchrun, leave fsdp out, or for a dry run set ranks"
         )
 
 
@@ -117,6 +134,7 @@ class SafeTrainer(StoppingTrainer, FiniteUpdates, MemoryWatch, CheckpointReader,
         refuse_forgotten_deepspeed(self.accelerator)
         name_layers_to_shard(getattr(self.accelerator.state, "fsdp_plugin", None), self.model)
         self.add_callback(EpochSetter)  # type: ignore[attr-defined]
+        self.add_callback(EvaluationCheck)  # type: ignore[attr-defined]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with fast_matmuls_and_attention():

@@ -9,6 +9,7 @@ from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.batch.sampling import LengthEstimator, LengthSampler, StepSampler
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.training.streams import refuse_dropping_of_stream
 
 
@@ -44,7 +45,7 @@ def order_seed(args: Any) -> int:
 
 
 def refuse_no_micro_batch(dataset: Any, args: Any, ranks: int) -> None:
-    """Raises ValueError for data of which `dataloader_drop_last` leaves nothing: no step would be taken.
+    """Raises RecipeError for data of which `dataloader_drop_last` leaves nothing: no step would be taken.
 
     Upstream would end such a training at once, and call it finished. A stream has no length to compare.
     """
@@ -54,7 +55,7 @@ def refuse_no_micro_batch(dataset: Any, args: Any, ranks: int) -> None:
     rows, batch = len(dataset), args.per_device_train_batch_size
     batch *= 1 if args.accelerator_config.split_batches else ranks
     if args.dataloader_drop_last and rows < batch:
-        raise ValueError(
+        raise RecipeError(
             f"dataloader_drop_last is true, and the {rows} rows of the data are fewer than the {batch} of a batch "
             "(of all ranks), so no step would be taken; lower per_device_train_batch_size, or leave "
             "dataloader_drop_last out"
@@ -62,13 +63,13 @@ def refuse_no_micro_batch(dataset: Any, args: Any, ranks: int) -> None:
 
 
 def refuse_no_generation(dataset: Any, args: Any, generation_batch: int) -> None:
-    """Raises ValueError for fewer rows than a generation has prompts: the sampler would leave all of them out.
+    """Raises RecipeError for fewer rows than a generation has prompts: the sampler would leave all of them out.
 
     `generation_batch`: completions of a generation, on all ranks.
     """
     prompts = generation_batch // args.num_generations
     if hasattr(dataset, "__len__") and len(dataset) < prompts:
-        raise ValueError(
+        raise RecipeError(
             f"{len(dataset)} rows are fewer than the {prompts} prompts of one generation (generation_batch_size "
             f"{generation_batch} / num_generations {args.num_generations}), so no step would be taken; lower "
             "per_device_train_batch_size or steps_per_generation"

@@ -28,11 +28,11 @@ from balanced_thinking.models.template_variables import fix_template_variables
 from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_attention
 from balanced_thinking.packing.masks import bidirectional_image_masks, has_image_masks
 from balanced_thinking.segments import IGNORE
-from balanced_thinking.training.best_checks import EVALUATED
+from balanced_thinking.training.best_checks import EVALUATED, measured_by_sft
 from balanced_thinking.training.blank_pictures import StillPictureParts
 from balanced_thinking.training.callbacks import ThinkLossMonitor
 from balanced_thinking.training.changes import ABOUT_WEIGHTING, check_weighting
-from balanced_thinking.training.early_stopping import EarlyStopping
+from balanced_thinking.training.early_stopping import EarlyStopping, check_measured
 from balanced_thinking.training.gradient_norm import MatchedGradientNorm
 from balanced_thinking.training.head import FullPrecisionLoss, attach_weighted_head, check_weighted_head
 from balanced_thinking.training.metrics import SegmentTotals, refuse_all_dropped
@@ -96,6 +96,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         if data_collator is None:
             self.data_collator = self._make_collator(base)
         self.schedule = self.weigher.schedule
+        check_measured(self, measured_by_sft(vars(args)))
         self._totals = {"train": SegmentTotals(), "eval": SegmentTotals()}
         self._sums_before: torch.Tensor | None = None
         self._think_monitor: ThinkLossMonitor | None = None
@@ -187,8 +188,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         counts = torch.stack([self.weigher.count_batch(batch) for batch in batch_samples]).sum(0)
         counts = counts.float() if counts.is_floating_point() else counts  # not every device has float64
         pictures = sum(BatchInfo.from_batch(batch).pictures for batch in batch_samples)
-        sums = torch.cat([counts.flatten(), counts.new_tensor([pictures])]).to(device)
-        sums = self.accelerator.reduce(sums, "sum")
+        sums = self._sum_over_ranks(torch.cat([counts.flatten(), counts.new_tensor([pictures])]).to(device))
         if self._still_parts is not None:
             self._still_parts.note_pictures(sums[-1:])
         return sums[:-1].view_as(counts)

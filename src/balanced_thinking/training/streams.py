@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.config.errors import RecipeError
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +34,15 @@ def complete_last_step(batches: list[Any], expected: int, collator: Any) -> list
 
 
 def refuse_dropping_of_stream(dataset: Any, args: Any) -> None:
-    """Raises ValueError where `dataloader_drop_last` would do nothing."""
+    """Raises RecipeError where `dataloader_drop_last` would do nothing."""
     if isinstance(dataset, IterableDataset) and args.dataloader_drop_last:
-        raise ValueError(
+        raise RecipeError(
             "dataloader_drop_last is true, but the training data is a stream, of which upstream drops nothing; leave "
             "it out, and drop rows in the stream itself"
         )
 
 
 def refuse_empty_stream(dataset: Any, steps: int) -> None:
-    """Raises ValueError where a stream has ended before the first step, which upstream only warns of."""
+    """Raises RecipeError where a stream has ended before the first step, which upstream only warns of."""
     if steps == 0 and isinstance(dataset, IterableDataset):
-        raise ValueError("the stream of the training data ended before the first step, so nothing was trained")
+        raise RecipeError("the stream of the training data ended before the first step, so nothing was trained")
