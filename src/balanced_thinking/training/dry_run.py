@@ -39,7 +39,7 @@ from balanced_thinking.training.lora import describe_lora, make_lora_config
 from balanced_thinking.training.model_checks import load_training_processor
 from balanced_thinking.training.own_rewards import try_own_rewards
 from balanced_thinking.training.recipe import Recipe
-from balanced_thinking.training.sample_order import refuse_no_generation, refuse_no_micro_batch
+from balanced_thinking.training.sample_order import refuse_no_step
 from balanced_thinking.training.stages import training_arguments
 from balanced_thinking.training.trained_parameters import refuse_bias_without_base, refuse_nothing_to_train
 from balanced_thinking.training.weighing import TokenWeigher
@@ -59,20 +59,12 @@ def describe_training(recipe: Recipe, out: Path) -> str:
         processor = load_training_processor(recipe, args)
         data = load_checked_data(recipe, args, processor, out, resume=False)
         try_own_rewards(args, data.training.rows, processor)
-        _refuse_no_step(recipe, args, data.training.rows)
+        refuse_no_step(recipe.stage, args, data.training.rows, recipe.ranks)
         lines = [*_describe_model(recipe), ("device", _describe_device(recipe, args))]
         lines.append(("data", f"{describe_data(recipe.data)}, {recipe.split}: {_describe_split(data.training)}"))
         lines.append(("lengths", _describe_lengths(recipe, args, processor, data.training.rows)))
         lines += [*_describe_steps(recipe, args, data), ("writes", f"{out} (a dry run: nothing was started)")]
     return "\n".join(f"{name:<9} {text}" for name, text in lines)
-
-
-def _refuse_no_step(recipe: Recipe, args: Any, rows: Any) -> None:
-    ranks = recipe.ranks or args.world_size
-    if recipe.stage == "sft":
-        refuse_no_micro_batch(rows, args, ranks)
-    else:
-        refuse_no_generation(rows, args, args.generation_batch_size * ranks // args.world_size)
 
 
 def _describe_model(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -56,6 +56,7 @@ from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.recorded_functions import record_own_functions, refuse_changed_functions
 from balanced_thinking.training.resume import ResumeChoice, ResumeError, choose_state, describe_finished
 from balanced_thinking.training.run_recipe import load_run_recipe
+from balanced_thinking.training.sample_order import refuse_no_step
 from balanced_thinking.training.sharded import refuse_save_without_weights
 from balanced_thinking.training.space import advise_resuming, check_free_space
 from balanced_thinking.training.stages import STAGE_CLASSES, training_arguments
@@ -113,6 +114,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
     processor = load_training_processor(recipe, args)
     data = load_checked_data(recipe, args, processor, out, resume=resume)
     try_own_rewards(args, data.training.rows, processor)
+    refuse_no_step(recipe.stage, args, data.training.rows)
     set_seed(args.seed)
     loaded, trainer = _make_trainer(recipe, args, data, files, checkpoint)
     clock = TrainingClock()

@@ -44,6 +44,15 @@ def order_seed(args: Any) -> int:
     return int(args.seed if args.data_seed is None else args.data_seed)
 
 
+def refuse_no_step(stage: str, args: Any, rows: Any, ranks: int | None = None) -> None:
+    """Raises RecipeError for data of which a training would take no step. `ranks`: other ones than now."""
+    ranks = ranks or args.world_size
+    if stage == "sft":
+        refuse_no_micro_batch(rows, args, ranks)
+    else:
+        refuse_no_generation(rows, args, args.generation_batch_size * ranks // args.world_size)
+
+
 def refuse_no_micro_batch(dataset: Any, args: Any, ranks: int) -> None:
     """Raises RecipeError for data of which `dataloader_drop_last` leaves nothing: no step would be taken.
 
