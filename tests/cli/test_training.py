@@ -336,8 +336,14 @@ def test_a_training_without_a_sample_is_no_success(tmp_path: Path, capsys: pytes
     assert "longer than max_length=32" in capsys.readouterr().err
     assert not (run / "model").exists()
     few = ["--num_generations", "2", "--steps_per_generation", "64", "--max_completion_length", "4"]
-    assert main(["grpo", *TINY, *STEPS, *few, "--save_strategy", "no", "--out", str(tmp_path / "grpo")]) == 1
-    assert "8 rows are fewer than the 64 prompts of one generation" in capsys.readouterr().err
+    for dry in ([], ["--dry-run"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["grpo", *TINY, *STEPS, *few, "--save_strategy", "no", "--out", str(tmp_path / "grpo"), *dry])
+        assert not (tmp_path / "grpo").exists()
+        assert "8 rows are fewer than the 64 prompts of one generation" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["sft", *TINY, "--dataloader_drop_last", "true", "--per_device_train_batch_size", "32", "--dry-run"])
+    assert "the 8 rows of the data are fewer than the 32 of a batch" in capsys.readouterr().err
 
 
 def test_a_run_begins_with_a_header_and_its_result_is_the_only_output(

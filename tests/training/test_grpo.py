@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import Image
 from tokenizers.processors import TemplateProcessing
 
 from balanced_thinking.batch.pictures import DistinctImageProcessor
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.rows import to_prompts_dataset
 from balanced_thinking.data.world import load
 from balanced_thinking.models.load import ensure_saved, load_model
@@ -25,6 +27,7 @@ from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.runs.manifest import DamagedFilesError
 from balanced_thinking.segments import ANSWER, THINK, Parsed, parse
 from balanced_thinking.training import grpo, grpo_inputs
+from balanced_thinking.training.best_checks import check_best
 from balanced_thinking.training.grpo import ScaleGRPOTrainer, credit_shares
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.grpo_resume import GenerationStateError
@@ -305,6 +308,38 @@ def test_a_cycle_whose_completions_are_lost_is_named(rows: Dataset, tmp_path: Pa
     again.allow_partial_resume = True
     again.train(resume_from_checkpoint=str(state.parent))
     assert again.state.global_step == 2
+
+
+@pytest.mark.parametrize(
+    ("adapter", "said"),
+    [({"inference_mode": True}, "peft_config.inference_mode"), (None, "no parameter of the model is trained")],
+)
+def test_a_model_that_cannot_be_trained_is_refused(
+    adapter: dict[str, Any] | None, said: str, rows: Dataset, tmp_path: Path
+) -> None:
+    model, processor = build_tiny("qwen2_5_vl")
+    model.requires_grad_(adapter is not None)
+    peft = None if adapter is None else LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], **adapter)
+    with pytest.raises(RecipeError, match=said):
+        ScaleGRPOTrainer(model, letters, config(tmp_path), rows, processing_class=processor, peft_config=peft)
+
+
+@pytest.mark.parametrize(
+    ("metric", "rewards", "said"),
+    [
+        ("rewrd", None, r"metric_for_best_model is 'rewrd' \(did you mean 'reward'\?\)"),
+        ("rewards/accuracy/mean", None, None),
+        ("completions/mean_length", None, None),
+        ("rewards/conciseness/mean", None, "metric_for_best_model is 'rewards/conciseness/mean'"),
+        ("anything", {"my_rewards:short": 1.0}, None),  # which may log what it likes
+    ],
+)
+def test_a_metric_that_no_evaluation_of_grpo_measures_is_refused(
+    metric: str, rewards: dict[str, float] | None, said: str | None
+) -> None:
+    arguments = {"metric_for_best_model": metric, "rewards": rewards, "eval_strategy": "steps"}
+    with pytest.raises(RecipeError, match=said) if said else nullcontext():
+        check_best("grpo", arguments)
 
 
 def test_rewards_named_in_the_config_are_the_trainers_with_their_weights(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +24,14 @@ from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.models.vocabulary import VocabularyError, check_vocabulary
 from balanced_thinking.training.lora import make_lora_config
 from balanced_thinking.training.model_checks import hint_untrained_tags, load_training_processor
-from balanced_thinking.training.recipe import Recipe
+from balanced_thinking.training.recipe import Recipe, make_recipe
 from balanced_thinking.training.run import train
+from balanced_thinking.training.stages import training_arguments
+from balanced_thinking.training.trained_parameters import (
+    refuse_bias_without_base,
+    refuse_nothing_to_train,
+    refuse_unusable_adapters,
+)
 
 ARGS = SimpleNamespace(eos_token=None, chat_template_path=None)
 
@@ -48,6 +55,72 @@ def vlm() -> Any:
 def test_layers_that_the_model_lacks_are_refused(lora: dict[str, Any], said: str, vlm: Any) -> None:
     with pytest.raises(RecipeError, match=re.escape(said)):
         make_lora_config(vlm, lora)
+
+
+@pytest.mark.parametrize(
+    ("lora", "said"),
+    [
+        ({"inference_mode": True}, "inference_mode is true: it freezes the adapter, so nothing would be trained"),
+        ({"alora_invocation_tokens": [5, 6]}, "alora_invocation_tokens is [5, 6]: aLoRA looks for these tokens once"),
+        ({"use_qalora": True}, "use_qalora is true: it is for bases in GPTQ only"),
+        ({"init_lora_weights": "eva"}, "init_lora_weights is 'eva': PEFT passes data through the model first"),
+        ({"init_lora_weights": "corda"}, "init_lora_weights is 'corda': PEFT passes data through the model first"),
+        ({"init_lora_weights": "loftq", "loftq_config": {"loftq_bits": 4}}, "'loftq': it changes the base, on a CUDA"),
+        ({"init_lora_weights": "pissa_niter_4"}, "'pissa_niter_4': it changes the base by a random decomposition"),
+        ({"eva_config": {"rho": 2.0}}, "eva_config is set, but does nothing without"),
+        ({"init_lora_weights": "olora", "loftq_config": {"loftq_bits": 4}}, "does nothing without"),
+        ({"lora_dropout": 1.0}, "lora_dropout is 1; expected at least 0 and less than 1"),
+        ({"r": 0}, "r is 0; expected at least 1"),
+    ],
+)
+def test_an_adapter_that_cannot_be_trained_exactly_is_refused(lora: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        training_arguments(make_recipe({"lora": lora}, "a recipe"), tmp_path)
+    if "loftq_config" not in lora or lora["init_lora_weights"] == "loftq":  # else PEFT drops it, with a warning
+        with pytest.raises(RecipeError, match=re.escape(said)):
+            refuse_unusable_adapters(build_tiny("qwen2")[0], LoraConfig(task_type="CAUSAL_LM", **lora))
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"lora_dropout": 0.99, "inference_mode": False, "use_qalora": False},
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "orthogonal"},
+        {"init_lora_weights": False},
+    ],
+)
+def test_an_adapter_beside_what_is_refused_is_accepted(lora: dict[str, Any], tmp_path: Path) -> None:
+    training_arguments(make_recipe({"lora": lora}, "a recipe"), tmp_path)
+    refuse_unusable_adapters(build_tiny("qwen2")[0], LoraConfig(task_type="CAUSAL_LM", **lora))
+
+
+def test_an_adapter_that_the_model_has_already_is_checked_too() -> None:
+    adapter = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], alora_invocation_tokens=[5])
+    with pytest.raises(RecipeError, match="the model's adapter: alora_invocation_tokens is"):
+        refuse_unusable_adapters(get_peft_model(build_tiny("qwen2")[0], adapter), None)
+
+
+@pytest.mark.parametrize(("targets", "refused"), [(["q_proj"], False), (["q_proj", "o_proj"], True)])
+def test_a_bias_needs_one_in_the_base(targets: list[str], refused: bool) -> None:
+    """Qwen's queries have one, its output projection has none."""
+    model = get_peft_model(
+        build_tiny("qwen2")[0], make_lora_config(build_tiny("qwen2")[0], {"lora_bias": True, "target_modules": targets})
+    )
+    with pytest.raises(RecipeError, match=r"lora_bias is true, but .*o_proj has no bias") if refused else nullcontext():
+        refuse_bias_without_base(model)
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_model_of_which_nothing_is_trained_is_refused(adapter: bool) -> None:
+    model = build_tiny("qwen2")[0]
+    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])) if adapter else model
+    refuse_nothing_to_train(model)
+    model.requires_grad_(False)
+    with pytest.raises(RecipeError, match="no parameter of the model is trained"):
+        refuse_nothing_to_train(model)
+    model.get_parameter("base_model.model.lm_head.weight" if adapter else "lm_head.weight").requires_grad_(True)
+    refuse_nothing_to_train(model)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from balanced_thinking.models.tiny import ARCHITECTURES
 from balanced_thinking.training.algorithms import AlgorithmArguments
 from balanced_thinking.training.arguments import LORA_SYNONYMS, SYNONYMS, argument_types, lora_types
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
+from balanced_thinking.training.header import describe_autocast
+from balanced_thinking.training.launcher import follow_launcher
 from balanced_thinking.training.options import ScaleGRPOOptions, ScaleSFTOptions
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.sft_config import ScaleSFTConfig
@@ -173,3 +175,113 @@ def test_a_number_type_that_the_machine_lacks_is_refused(
 
 def test_a_cpu_computes_in_bfloat16_where_it_is_asked_for(tmp_path: Path) -> None:
     assert training_arguments(Recipe(training={"bf16": True, "use_cpu": True}), tmp_path).bf16
+
+
+@pytest.mark.parametrize(
+    ("asked", "stated", "found"),
+    [
+        ("bf16", {}, "bf16"),
+        ("bf16", {"bf16": True, "use_cpu": True}, "bf16"),
+        ("no", {}, "no"),
+        ("no", {"bf16": False}, "no"),
+        ("bf16", {"bf16": False}, "bf16 is false, but ACCELERATE_MIXED_PRECISION is 'bf16'"),
+        ("fp16", {"bf16": True, "use_cpu": True}, "bf16 is true, but ACCELERATE_MIXED_PRECISION is 'fp16'"),
+        ("bf16", {"fp16": True}, "fp16 is true, but ACCELERATE_MIXED_PRECISION is 'bf16'"),
+        ("fp8", {}, "ACCELERATE_MIXED_PRECISION is 'fp8', which is not supported"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_the_launcher_s_precision_is_followed_or_refused(
+    stage: str, asked: str, stated: dict[str, Any], found: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
+    recipe, config = Recipe(stage=stage, training=stated), ScaleSFTConfig if stage == "sft" else ScaleGRPOConfig
+    if " is " in found:
+        for make in (lambda: training_arguments(recipe, tmp_path), lambda: config(str(tmp_path), **stated)):
+            with pytest.raises(RecipeError, match=found):
+                make()
+        return
+    for args in (training_arguments(recipe, tmp_path), config(str(tmp_path), **stated)):
+        assert (args.mixed_precision, describe_autocast(args)) == (found, ", computed in bfloat16" * (found == "bf16"))
+        assert stage == "grpo" or replace(args).mixed_precision == found  # TRL's config of GRPO cannot be copied
+    assert bool(follow_launcher(recipe).training.get("bf16")) is (found == "bf16")
+
+
+_EVALUATED = {"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("stage", "training", "said"),
+    [
+        # what would do nothing
+        ("sft", {"optim_args": "weight_decay=0.1"}, "'weight_decay', which optim adamw_torch_fused does not read"),
+        ("sft", {"optim": "sgd", "optim_args": "momentun=0.9"}, "(did you mean 'momentum'?), which optim sgd"),
+        ("sft", {"optim_target_modules": "all-linear"}, "optim_target_modules is 'all-linear', but would do nothing"),
+        ("sft", {"dataset_text_field": "body"}, "dataset_text_field is 'body', but would do nothing"),
+        ("sft", {"packing_strategy": "wrapped"}, "packing_strategy is 'wrapped', but would do nothing"),
+        ("sft", {"truncation_mode": "keep_end"}, "truncation_mode is 'keep_end', but would do nothing"),
+        ("sft", {"dataset_num_proc": 2}, "dataset_num_proc is 2, but would do nothing"),
+        ("sft", {"fsdp_config": {"min_num_params": 1}}, "fsdp_config is {'min_num_params': 1}, but would do nothing"),
+        ("grpo", {"label_smoothing_factor": 0.1}, "label_smoothing_factor is 0.1, but would do nothing"),
+        ("grpo", {"train_sampling_strategy": "sequential"}, "train_sampling_strategy is 'sequential', but would do"),
+        ("grpo", {"generation_kwargs": {"foo": 3}}, "generation_kwargs has the key 'foo'"),
+        ("grpo", {"sapo_temperature_pos": 2.0}, "sapo_temperature_pos is 2.0, but would do nothing"),
+        ("grpo", {"ref_model_sync_steps": 2}, "ref_model_sync_steps is 2, but would do nothing"),
+        # what would fail at a step
+        ("sft", {"adam_beta1": 1.0}, "adam_beta1 is 1; expected at least 0 and less than 1"),
+        ("sft", {"optim": "sgd", "optim_args": "momentum=abc"}, "optim sgd cannot be made from these arguments"),
+        ("sft", {"lr_scheduler_type": "polynomial", "learning_rate": 1e-8}, "lr_end (1e-07) must be smaller"),
+        ("sft", {"save_strategy": "best", **_EVALUATED}, "save_strategy is 'best', but nothing says what is the best"),
+        ("sft", {"dataloader_persistent_workers": True}, "but there are no workers"),
+        ("sft", {"accelerator_config": {"gradient_accumulation_kwargs": {"num_steps": 4}}}, "has num_steps 4"),
+        ("sft", {"parallelism_config": {"dp_shard_size": 2}}, "expected accelerate's ParallelismConfig"),
+        ("sft", {"packing": True, "pack_tokens": 0}, "pack_tokens is 0; expected at least 1"),
+        ("sft", {"on_nonfinite": "skip", "nonfinite_limit": -1}, "nonfinite_limit is -1; expected at least 0"),
+        ("sft", {"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is 0; expected at least 1"),
+        ("grpo", {"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is 0; expected at least 1"),
+        ("grpo", {"loss_type": "foo"}, "loss_type is 'foo'; known: grpo, bnpo"),
+        ("grpo", {"scale_rewards": "foo"}, "scale_rewards is 'foo'; known: group, batch, none"),
+        ("grpo", {"sync_ref_model": True}, "sync_ref_model is true, but beta is 0"),
+    ],
+)
+def test_a_config_says_at_once_what_does_nothing_or_fails_at_a_step(
+    stage: str, training: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    recipe = Recipe(stage=stage, training=training, validation_split="validation")
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        training_arguments(recipe, tmp_path)
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        (ScaleSFTConfig if stage == "sft" else ScaleGRPOConfig)(str(tmp_path), **training)
+
+
+@pytest.mark.parametrize(
+    ("stage", "training"),
+    [
+        ("sft", {"optim": "sgd", "optim_args": "momentum=0.9,nesterov=true"}),
+        ("sft", {"optim": "rmsprop", "optim_args": "alpha=0.9, centered=yes"}),
+        ("sft", {"optim": "adafactor"}),
+        ("sft", {"lr_scheduler_type": "polynomial", "learning_rate": 1e-6}),
+        ("sft", {"dataset_kwargs": {"skip_prepare_dataset": True}, "dataset_text_field": "text"}),
+        ("sft", {"save_strategy": "best", "metric_for_best_model": "loss", **_EVALUATED}),
+        ("sft", {"dataloader_persistent_workers": True, "dataloader_num_workers": 1}),
+        ("sft", {"accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}}}),
+        ("grpo", {"scale_rewards": "none", "loss_type": "sapo", "sapo_temperature_pos": 2.0}),
+        ("grpo", {"generation_kwargs": {"num_beams": 1}, "beta": 0.1, "sync_ref_model": True}),
+    ],
+)
+def test_what_is_beside_a_refused_argument_is_accepted(stage: str, training: dict[str, Any], tmp_path: Path) -> None:
+    args = training_arguments(Recipe(stage=stage, training=training, validation_split="validation"), tmp_path)
+    assert stage == "grpo" or replace(args).to_dict().keys() == args.to_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        (Recipe(training={"model_init_kwargs": {"dtype": "bfloat16"}}), "model_options load the model"),
+        (Recipe(stage="grpo", lora={"r": 4}, training={"sync_ref_model": True, "beta": 0.1}), "base, which does not"),
+        (Recipe(training={"fsdp": "full_shard"}), "fsdp shards a model among ranks, and this is one process"),
+    ],
+)
+def test_what_a_recipe_alone_knows_is_refused(recipe: Recipe, said: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=said):
+        training_arguments(recipe, tmp_path)

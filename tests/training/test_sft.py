@@ -573,6 +573,19 @@ def test_a_row_cut_short_by_a_kill_is_no_obstacle_to_resuming(tmp_path: Path) ->
     assert path.read_text() == '{"step": 1, "loss": 2.0}\n'
 
 
+def test_rows_with_the_speed_of_their_period_stay_when_a_run_is_resumed(tmp_path: Path) -> None:
+    """`include_num_input_tokens_seen` adds `train_runtime` to each; only the last row of a training has its loss."""
+    from transformers import TrainerState
+
+    from balanced_thinking.training.callbacks import MetricsFile
+
+    path = tmp_path / "metrics.jsonl"
+    period = '{"step": 1, "loss": 2.0, "train_runtime": 3.0, "train_tokens_per_second": 9.0}\n'
+    path.write_text(period + '{"step": 1, "train_runtime": 4.0, "train_loss": 2.0}\n')
+    MetricsFile(path).on_train_begin(None, TrainerState(global_step=1), None)
+    assert path.read_text() == period
+
+
 def test_a_logging_step_reads_as_one_line() -> None:
     from balanced_thinking.training.callbacks import format_log_line
 

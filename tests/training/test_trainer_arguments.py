@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset
-from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
-from transformers import SchedulerType
+from datasets import Dataset, IterableDataset
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from transformers import SchedulerType, set_seed
 from trl import SFTConfig
 
+from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models.tiny import build_tiny
-from balanced_thinking.training.best_checks import higher_is_better
+from balanced_thinking.training.best_checks import higher_is_better, refuse_no_evaluation
+from balanced_thinking.training.config_checks import check_schedule
 from balanced_thinking.training.lora import make_lora_config
 from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.sft import ScaleSFTTrainer
-from balanced_thinking.training.stages import _check_scheduler, training_arguments
-from tests.tiny_training import QUIET, config, logged, trainer
+from balanced_thinking.training.stages import training_arguments
+from tests.tiny_training import QUIET, config, logged, losses, trainer
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +55,24 @@ def test_a_model_with_virtual_tokens_is_refused(kind: type, text_rows: Dataset, 
     adapted = get_peft_model(model, kind(task_type="CAUSAL_LM", num_virtual_tokens=2))
     with pytest.raises(ValueError, match="model adds virtual tokens to the prompt, which have no segment"):
         ScaleSFTTrainer(adapted, config(tmp_path), train_dataset=text_rows, processing_class=tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "said"),
+    [
+        ({"alora_invocation_tokens": [5]}, "peft_config.alora_invocation_tokens"),
+        ({"lora_bias": True}, "lora_bias is true, but .*o_proj has no bias"),
+        (None, "no parameter of the model is trained"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_is_refused(
+    adapter: dict[str, Any] | None, said: str, text_rows: Dataset, tmp_path: Path
+) -> None:
+    model, tokenizer = build_tiny("qwen2")
+    model.requires_grad_(adapter is not None)
+    peft = None if adapter is None else LoraConfig(task_type="CAUSAL_LM", target_modules=["o_proj"], **adapter)
+    with pytest.raises(RecipeError, match=said):
+        ScaleSFTTrainer(model, config(tmp_path), train_dataset=text_rows, processing_class=tokenizer, peft_config=peft)
 
 
 def test_a_tokenizer_without_a_padding_token_trains_as_with_one(text_rows: Dataset, tmp_path: Path) -> None:
@@ -120,7 +143,8 @@ def test_a_metric_that_several_sets_have_is_refused(text_rows: Dataset, tmp_path
     args = config(tmp_path, eval_strategy="steps", eval_steps=1, metric_for_best_model="answer_nll")
     with pytest.raises(ValueError, match=r"there are 2 validation sets.*a_answer_nll, b_answer_nll"):
         trainer("qwen2", text_rows, args, eval_dataset={"a": text_rows, "b": text_rows})
-    trainer("qwen2", text_rows, args, eval_dataset={"a": text_rows})
+    with pytest.raises(RecipeError, match=r"'answer_nll'.*an evaluation measures: a_loss"):  # of one set, too
+        trainer("qwen2", text_rows, args, eval_dataset={"a": text_rows})
 
 
 def test_a_resumed_step_of_another_size_is_refused(text_rows: Dataset, tmp_path: Path) -> None:
@@ -176,4 +200,153 @@ def test_a_module_to_save_that_does_not_exist_is_named() -> None:
 def test_schedules_that_need_nothing_are_accepted(schedule: str, tmp_path: Path) -> None:
     args = training_arguments(Recipe(training={"max_steps": 2}), tmp_path)
     args.lr_scheduler_type = SchedulerType(schedule)
-    _check_scheduler(args)
+    check_schedule(args)
+
+
+_TWICE: dict[str, Any] = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": 4}
+
+
+def test_a_stream_that_ends_within_a_step_trains_as_its_rows_do(text_rows: Dataset, tmp_path: Path) -> None:
+    five, found = text_rows.select(range(5)), []
+    for rows in (five, five.to_iterable_dataset()):  # two passes of two and a half micro-batches
+        run = trainer("qwen2", rows, config(tmp_path, train_sampling_strategy="sequential", **_TWICE))
+        run.train()
+        found.append((losses(run), logged(run, "grad_norm")))
+    assert found[0] == found[1]
+
+
+def test_the_end_of_a_stream_is_left_out_where_a_collator_takes_no_empty_batch(
+    text_rows: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = []
+    for count in (5, 4):
+        run = trainer("qwen2", text_rows.select(range(count)).to_iterable_dataset(), config(tmp_path, **_TWICE))
+        run.data_collator = partial(ScaleCollator.__call__, run.data_collator)
+        run.train()
+        found.append((losses(run), logged(run, "grad_norm")))
+    assert found[0] == found[1]
+    assert "the stream ended after 1 of the 2 micro-batches of a step, which are left out" in caplog.text
+
+
+def test_an_evaluation_has_all_rows_where_the_last_ones_are_dropped(text_rows: Dataset, tmp_path: Path) -> None:
+    args = config(tmp_path, per_device_eval_batch_size=5, dataloader_drop_last=True)
+    run = trainer("qwen2", text_rows, args, eval_dataset=text_rows)
+    assert [len(run.get_eval_dataloader()), len(run.get_test_dataloader(text_rows.select(range(3))))] == [2, 1]
+    assert len(trainer("qwen2", text_rows, config(tmp_path, dataloader_drop_last=True)).get_train_dataloader()) == 1
+    assert args.dataloader_drop_last
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "said"),
+    [
+        ({"per_device_train_batch_size": 9}, range(8), "the 8 rows of the data are fewer than the 9 of a batch"),
+        ({"train_sampling_strategy": "sequential"}, range(7), "the 7 rows of the data are fewer than the 8"),
+        ({"dataloader_drop_last": False}, range(0), "train_dataset has no rows"),
+        ({}, None, "the training data is a stream, of which upstream drops nothing"),
+    ],
+)
+def test_a_training_without_a_step_is_refused(
+    options: dict[str, Any], rows: range | None, said: str, text_rows: Dataset, tmp_path: Path
+) -> None:
+    data = text_rows.to_iterable_dataset() if rows is None else text_rows.select(rows)
+    with pytest.raises(ValueError, match=said):
+        trainer("qwen2", data, config(tmp_path, **{"dataloader_drop_last": True, **options}))
+
+
+def test_a_stream_that_ends_before_the_first_step_is_an_error(text_rows: Dataset, tmp_path: Path) -> None:
+    def nothing() -> Iterator[dict[str, Any]]:
+        yield from ()
+
+    with pytest.raises(ValueError, match="train_dataset has no rows"):
+        trainer("qwen2", IterableDataset.from_generator(nothing), config(tmp_path))
+    run = trainer("qwen2", text_rows.select(range(2)).to_iterable_dataset(), config(tmp_path, **_TWICE))
+    run.data_collator = partial(ScaleCollator.__call__, run.data_collator)
+    with pytest.raises(ValueError, match="the stream of the training data ended before the first step"):
+        run.train()
+
+
+@pytest.mark.parametrize("strategy", ["group_by_length", "random"])
+def test_the_order_follows_the_seed_of_the_data(strategy: str, text_rows: Dataset, tmp_path: Path) -> None:
+    def order(**seeds: int) -> list[Any]:
+        options: dict[str, Any] = {"train_sampling_strategy": strategy, "per_device_train_batch_size": 2}
+        run = trainer("qwen2", text_rows, config(tmp_path, **options, **seeds))
+        set_seed(0)
+        return [batch["input_ids"].tolist() for batch in run.get_train_dataloader()]
+
+    assert order(seed=1, data_seed=7) == order(seed=2, data_seed=7) != order(seed=1, data_seed=8)
+
+
+_MEASURES: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 1, "max_steps": 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "sets", "said"),
+    [
+        (
+            {"metric_for_best_model": "answr_nll"},
+            None,
+            "'answr_nll' (did you mean 'answer_nll'?); an evaluation measures",
+        ),
+        ({"metric_for_best_model": "eval_answer_nll"}, None, None),
+        ({"metric_for_best_model": "accuracy"}, None, "metric_for_best_model is 'accuracy'"),
+        ({"metric_for_best_model": "entropy"}, None, "metric_for_best_model is 'entropy'"),
+        ({"metric_for_best_model": "entropy", "log_entropy": True}, None, None),
+        ({"metric_for_best_model": "c_answer_nll"}, "ab", "an evaluation measures: a_loss, a_think_nll"),
+        ({"metric_for_best_model": "b_answer_nll"}, "ab", None),
+    ],
+)
+def test_a_metric_that_no_evaluation_measures_is_refused(
+    options: dict[str, Any], sets: str | None, said: str | None, text_rows: Dataset, tmp_path: Path
+) -> None:
+    rows = text_rows if sets is None else dict.fromkeys(sets, text_rows)
+    with pytest.raises(RecipeError, match=re.escape(said)) if said else nullcontext():
+        trainer("qwen2", text_rows, config(tmp_path, **_MEASURES | options), eval_dataset=rows)
+
+
+def test_a_metric_of_the_user_s_own_is_accepted(text_rows: Dataset, tmp_path: Path) -> None:
+    args = config(tmp_path, **_MEASURES, metric_for_best_model="bleu")
+    trainer("qwen2", text_rows, args, eval_dataset=text_rows, compute_metrics=lambda _: {"bleu": 1.0})
+
+
+_BEST: dict[str, Any] = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "max_steps": 4}
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "epochs", "said"),
+    [
+        ({"eval_steps": 2, "eval_delay": 5, **_BEST}, 4, 1.0, "the first evaluation would come after step 6"),
+        ({"eval_steps": 2, "eval_delay": 4, **_BEST}, 4, 1.0, None),
+        ({"eval_steps": 8, **_BEST}, 4, 1.0, "the first evaluation would come after step 8"),
+        ({"eval_steps": 0.5, **_BEST}, 4, 1.0, None),
+        (
+            {"eval_steps": 8, "early_stopping_patience": 1, "metric_for_best_model": "loss"},
+            4,
+            1.0,
+            "early_stopping_pat",
+        ),
+        ({"eval_steps": 8}, 4, 1.0, None),
+        ({"eval_strategy": "epoch", "eval_delay": 2, **_BEST}, 4, 1.5, "the first evaluation would come after epoch 2"),
+        ({"eval_strategy": "epoch", "eval_delay": 1, **_BEST}, 4, 1.5, None),
+    ],
+)
+def test_a_training_without_the_evaluation_that_it_needs_is_refused(
+    options: dict[str, Any], steps: int, epochs: float, said: str | None, tmp_path: Path
+) -> None:
+    needed = {"eval_strategy": "steps", **options}
+    saving = {"save_strategy": needed["eval_strategy"], "save_steps": needed.get("eval_steps", 500)}
+    args = config(tmp_path, **needed, **saving)
+    with pytest.raises(RecipeError, match=said) if said else nullcontext():
+        refuse_no_evaluation(args, steps, epochs)
+
+
+def test_a_late_evaluation_is_known_before_the_first_step(text_rows: Dataset, tmp_path: Path) -> None:
+    args = config(tmp_path, **_MEASURES, eval_delay=3, early_stopping_patience=1, metric_for_best_model="loss")
+    run = trainer("qwen2", text_rows, args, eval_dataset=text_rows)
+    with pytest.raises(RecipeError, match="the first evaluation would come after step 3"):
+        run.train()
+    assert run.state.global_step == 0
+
+
+def test_options_of_a_model_that_is_loaded_are_refused(text_rows: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"model_init_kwargs is .*would do nothing: the model is loaded already"):
+        trainer("qwen2", text_rows, config(tmp_path, model_init_kwargs={"dtype": "bfloat16"}))

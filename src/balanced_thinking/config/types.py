@@ -27,6 +27,7 @@ _EXAMPLES = {dict: "'{key: value}'", list: "'[a, b]'"}
 _LONGEST = 500  # characters of a value that a message shows
 _MOST_SHOWN = 15  # choices that a message lists
 _EXPONENT = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+")
+_NUMBER_PLACE = re.compile(r"\[number of \w+\]")
 _COMMAS = re.compile(r"[\w.-]+(?:\s*,\s*[\w.-]+)+")
 
 # What a field allows: types, `Choices`, and the names of types that only their library can check.
@@ -104,7 +105,7 @@ def convert_value(name: str, value: Any, kinds: AdmittedTypes) -> Any:
         return {key: _read_number(one) for key, one in value.items()}
     if isinstance(value, bool) and not {bool, value} & {*kinds, *choices} and (str in kinds or "no" in choices):
         value = "yes" if value else "no"  # YAML reads `save_strategy: no` as false
-    if type(value) in kinds - {str} or value in choices:
+    if type(value) in kinds - {str} or _is_choice(value, choices):
         return value
     if isinstance(value, str) and list in kinds and _COMMAS.fullmatch(value):
         return [_parse_item(item.strip()) for item in value.split(",")]
@@ -115,6 +116,15 @@ def convert_value(name: str, value: Any, kinds: AdmittedTypes) -> Any:
     if type(value) in kinds or not all(kind in _TYPE_NAMES or isinstance(kind, Choices) for kind in kinds):
         return value
     raise RecipeError(f"{name} is {format_value(value)}{_describe_expected(value, kinds, choices)}")
+
+
+def _is_choice(value: Any, choices: list[Any]) -> bool:
+    """Whether it is one of the values; PEFT writes `[number of iters]` in a text where a number stands."""
+    if value in choices:
+        return True
+    patterns = [_NUMBER_PLACE.split(one) for one in choices if isinstance(one, str) and _NUMBER_PLACE.search(one)]
+    expressions = [r"[1-9]\d{0,5}".join(map(re.escape, parts)) for parts in patterns]
+    return isinstance(value, str) and any(re.fullmatch(one, value) for one in expressions)
 
 
 def _describe_expected(value: Any, kinds: AdmittedTypes, choices: list[Any]) -> str:

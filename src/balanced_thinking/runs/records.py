@@ -160,6 +160,7 @@ class Provenance:
     peak_mib: float | None = None
     own_functions: dict[str, Any] = field(default_factory=dict)  # rewards and scorers of the user's: file and SHA-256
     stopped_early: bool | None = None  # by early_stopping_patience
+    mixed_precision: str | None = None  # no, bf16 or fp16, whoever has asked for it
     skipped_updates: int | None = None  # those that were not finite, with on_nonfinite skip
 
 

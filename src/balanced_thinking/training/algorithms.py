@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from balanced_thinking.config.types import as_plain_yaml
 
+DEFAULT_REWARDS: Mapping[str, float] = MappingProxyType({"accuracy": 1.0, "format": 0.2})
 _DEFAULT_HELP = "As TRL's; null: what the algorithm sets, or else TRL's default."
 
 

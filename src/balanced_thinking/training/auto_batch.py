@@ -90,6 +90,12 @@ def refuse_inexact_division(auto_batch: bool, arguments: Mapping[str, Any]) -> N
     refused = {
         "loss_type": (arguments.get("loss_type") == "bnpo", "bnpo's mean runs over a micro-batch"),
         "dataloader_drop_last": (bool(arguments.get("dataloader_drop_last")), "it drops another number of rows"),
+        "top_entropy_quantile": (
+            arguments.get("top_entropy_quantile", 1.0) < 1,
+            "its quantile is that of a micro-batch's tokens",
+        ),
+        "entropy_coef": (bool(arguments.get("entropy_coef")), "its mean runs over a micro-batch"),
+        "use_adaptive_entropy": (bool(arguments.get("use_adaptive_entropy")), "its mean runs over a micro-batch"),
         "router_aux_loss_coef": (bool(arguments.get("router_aux_loss_coef")), "it is a mean per micro-batch"),
     }
     for name, (found, why) in refused.items():

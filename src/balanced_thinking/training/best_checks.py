@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.training.algorithms import DEFAULT_REWARDS
 
 # What an evaluation of SFT measures -> whether higher is better.
 EVALUATED = {
@@ -18,6 +20,11 @@ EVALUATED = {
     "accuracy": True,
     "malformed": False,
 }
+_EVALUATED_BY_GRPO = (
+    *("loss", "reward", "reward_std", "frac_reward_zero_std", "entropy", "kl", "policy_loss", "aux_loss"),
+    *("think_tokens", "answer_tokens", "malformed", "num_tokens", "cispo_clip_ratio"),
+    *("completions/", "clip_ratio/", "sampling/", "tools/", "vespo/"),
+)
 _GENERATED = ("accuracy", "malformed")
 
 
@@ -41,6 +48,57 @@ def check_metric_of_sets(metric: str | None, sets: Collection[str]) -> None:
         )
 
 
+def check_evaluated(metric: str | None, sets: Collection[str], measured: Collection[str]) -> None:
+    """Raises RecipeError for a metric that no evaluation of a trainer measures. A name that ends with `/` stands for
+    all that begin with it; of several validation sets each has its own in front."""
+    if metric is None:
+        return
+    name = metric.removeprefix("eval_")
+    names = [f"{one}_{known}" for one in sets for known in measured] if sets else [*measured]
+    if not any(name.startswith(known) if known.endswith("/") else name == known for known in names):
+        raise RecipeError(
+            f"metric_for_best_model is {metric!r}{did_you_mean(name, names)}; an evaluation measures: "
+            f"{', '.join(names)}"
+        )
+
+
+def measured_by_sft(arguments: Mapping[str, Any]) -> list[str]:
+    """The names of what an evaluation of SFT measures with these arguments."""
+    generates, entropy = arguments.get("validation_generate"), arguments.get("log_entropy")
+    found = [name for name in EVALUATED if generates or name not in _GENERATED]
+    return [*found, *(("entropy", "think_entropy", "answer_entropy") if entropy else ())]
+
+
+def measured_by_grpo(rewards: Collection[str]) -> list[str]:
+    """As `measured_by_sft`, for GRPO with rewards of these names."""
+    return [*_EVALUATED_BY_GRPO, *(f"rewards/{name}/{what}" for name in rewards for what in ("mean", "std"))]
+
+
+def refuse_no_evaluation(args: Any, steps: int, epochs: float) -> None:
+    """Raises RecipeError where something needs an evaluation, and a training of so many steps makes none."""
+    strategy = getattr(args.eval_strategy, "value", args.eval_strategy)
+    needs = [
+        f"{name} is {str(value).lower()}"
+        for name in ("load_best_model_at_end", "early_stopping_patience")
+        if (value := getattr(args, name, None))
+    ]
+    needs += ["save_strategy is 'best'"] if args.save_strategy == "best" else []
+    if not needs or strategy == "no":
+        return
+    delay = args.eval_delay or 0
+    if strategy == "epoch":
+        first, last, what = delay, epochs, "epoch"
+    else:
+        interval = args.eval_steps or args.logging_steps
+        interval = interval if interval >= 1 else math.ceil(steps * interval)
+        first, last, what = interval * max(1, math.ceil(delay / interval)), steps, "step"
+    if first > last:
+        raise RecipeError(
+            f"{needs[0]}, but the first evaluation would come after {what} {first:g} (eval_steps {args.eval_steps}, "
+            f"eval_delay {delay:g}), and the training ends after {what} {last:g}; lower eval_steps or eval_delay"
+        )
+
+
 def check_best(stage: str, arguments: Mapping[str, Any]) -> None:
     """Raises RecipeError for a metric that no evaluation measures, and for early stopping without evaluations."""
     metric, patience = arguments.get("metric_for_best_model"), arguments.get("early_stopping_patience")
@@ -50,6 +108,9 @@ def check_best(stage: str, arguments: Mapping[str, Any]) -> None:
         raise RecipeError(f"validation_generate is {generates}, but eval_strategy is 'no'; set it to steps or epoch")
     if stage == "sft" and metric is not None:
         _check_metric(str(metric), arguments, generates)
+    rewards = arguments.get("rewards") or DEFAULT_REWARDS
+    if stage == "grpo" and not any(":" in name for name in rewards):  # a reward of one's own may log what it likes
+        check_evaluated(metric, (), measured_by_grpo(rewards))
     if patience is None:
         if arguments.get("early_stopping_threshold"):
             raise RecipeError("early_stopping_threshold is set, but early_stopping_patience is not; set both")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
@@ -24,6 +25,8 @@ _AT_LEAST: dict[str, float] = {
     "weight_decay": 0,
     "max_grad_norm": 0,
     "warmup_steps": 0,
+    "adam_beta1": 0,
+    "adam_beta2": 0,
     "adam_epsilon": 0,
     "seed": 0,
     "data_seed": 0,
@@ -62,8 +65,6 @@ _AT_MOST: dict[str, float] = {
     "min_p": 1,
     "seed": 2**32 - 1,
     "data_seed": 2**32 - 1,
-    "adam_beta1": 1,
-    "adam_beta2": 1,
     "learning_rate": 1000,
     "weight_decay": 1000,
     "num_train_epochs": 10**6,
@@ -90,9 +91,13 @@ _AT_MOST: dict[str, float] = {
     "image_cache_gib": 10**6,
     "max_hours": 10**6,
 }
+_BELOW: dict[str, float] = {"adam_beta1": 1, "adam_beta2": 1}
 _MAY_BE_INFINITE = ("max_grad_norm",)  # which then measures the norm, and clips nothing
 _LORA_AT_LEAST: dict[str, float] = {"r": 1, "lora_alpha": 1, "lora_dropout": 0}
-_LORA_AT_MOST: dict[str, float] = {"r": 10**5, "lora_alpha": 10**6, "lora_dropout": 1}
+_LORA_AT_MOST: dict[str, float] = {"r": 10**5, "lora_alpha": 10**6}
+_LORA_BELOW: dict[str, float] = {
+    "lora_dropout": 1
+}  # at 1 nothing of the adapter's input is left, so nothing is learned
 _RECIPE_AT_MOST: dict[str, float] = {"limit": _MOST_INTEGER}
 _MOST_SIZE = 2**20  # a width or a depth of a tiny model
 _SIZE_NAMES = ("hidden", "layers", "heads", "vision_hidden", "vision_layers", "max_image_tokens", "image_side")
@@ -100,12 +105,12 @@ _SIZE_NAMES = ("hidden", "layers", "heads", "vision_hidden", "vision_layers", "m
 
 def check_argument_bounds(arguments: Mapping[str, Any]) -> None:
     """Raises RecipeError for a training argument outside its range: the number, and the range."""
-    _check_bounds(arguments, _AT_LEAST, _ABOVE, _AT_MOST)
+    _check_bounds(arguments, _AT_LEAST, _ABOVE, _AT_MOST, below=_BELOW)
 
 
-def check_lora_bounds(lora: Mapping[str, Any]) -> None:
+def check_lora_bounds(lora: Mapping[str, Any], prefix: str = "lora.") -> None:
     """As `check_argument_bounds`, for the arguments of an adapter."""
-    _check_bounds(lora, _LORA_AT_LEAST, {}, _LORA_AT_MOST, "lora.")
+    _check_bounds(lora, _LORA_AT_LEAST, {}, _LORA_AT_MOST, prefix, _LORA_BELOW)
 
 
 def check_recipe_bounds(limit: int | None, model_size: Mapping[str, Any], ranks: int | None = None) -> None:
@@ -125,14 +130,16 @@ def _check_bounds(
     above: Mapping[str, float],
     at_most: Mapping[str, float],
     prefix: str = "",
+    below: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     for name, value in values.items():
         if not isinstance(value, int | float) or isinstance(value, bool):
             continue
         low, open_low, high = at_least.get(name, -math.inf), above.get(name, -math.inf), at_most.get(name, math.inf)
         expected = [f"at least {low}"] if name in at_least else [f"more than {open_low}"] if name in above else []
-        expected += [f"at most {high}"] if name in at_most else []
+        expected += [f"at most {high}"] if name in at_most else [f"less than {below[name]}"] if name in below else []
         inside = low <= value <= high and (open_low == -math.inf or value > open_low)
+        inside = inside and (name not in below or value < below[name])
         if isinstance(value, float) and not math.isfinite(value):
             inside = inside and value == math.inf and name in _MAY_BE_INFINITE
             expected = expected or ["a finite number"]

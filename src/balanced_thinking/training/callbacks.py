@@ -159,4 +159,4 @@ def _step_of_line(line: str) -> float:
         row = parse_json(line)
     except ValueError:
         return math.inf
-    return math.inf if "train_runtime" in row else row["step"]
+    return math.inf if "train_loss" in row else row["step"]

@@ -15,10 +15,12 @@ from balanced_thinking.config.types import AdmittedTypes, convert_values, format
 from balanced_thinking.data.load import stream_data
 from balanced_thinking.data.mixture import validation_data
 from balanced_thinking.models.find import check_model
+from balanced_thinking.training.adapter_checks import check_adapter
 from balanced_thinking.training.arguments import OPTIONS, SYNONYMS, argument_types
 from balanced_thinking.training.auto_batch import refuse_inexact_division
 from balanced_thinking.training.best_checks import check_best
-from balanced_thinking.training.bounds import check_argument_bounds, check_lora_bounds, check_recipe_bounds
+from balanced_thinking.training.bounds import check_argument_bounds, check_recipe_bounds
+from balanced_thinking.training.launcher import launched_precision
 from balanced_thinking.training.part_checks import check_quantization_and_freezing
 from balanced_thinking.training.recipe import STAGES, Recipe
 
@@ -78,12 +80,27 @@ def check_settings(recipe: Recipe) -> dict[str, Any]:
         raise RecipeError(f"on_bad_row is {recipe.on_bad_row!r}; expected error or drop")
     read_sample_size(recipe.preflight)
     _check_model_options(recipe.model_options)
+    _refuse_unread_arguments(recipe, arguments)
     check_quantization_and_freezing(recipe, arguments)
-    check_lora_bounds(recipe.lora or {})
+    check_adapter(recipe.lora or {})
     _check_evaluation(recipe, arguments)
     check_best(recipe.stage, arguments)
     refuse_inexact_division(recipe.auto_batch, arguments)
     return arguments
+
+
+def _refuse_unread_arguments(recipe: Recipe, arguments: Mapping[str, Any]) -> None:
+    """Of a recipe, the model is loaded before there is a trainer."""
+    if given := arguments.get("model_init_kwargs"):
+        raise RecipeError(
+            f"model_init_kwargs is {format_value(given)}, but would do nothing: model_options load the model. "
+            "Set --model_options.NAME instead"
+        )
+    if recipe.lora is not None and arguments.get("sync_ref_model"):
+        raise RecipeError(
+            "sync_ref_model is true, but with lora the reference model is the base, which does not move; leave one of "
+            "them out"
+        )
 
 
 def read_sample_size(preflight: str | int) -> int | None:
@@ -141,7 +158,7 @@ def _check_mappings(arguments: Mapping[str, Any], types: Mapping[str, AdmittedTy
 
 def _check_texts(arguments: Mapping[str, Any]) -> None:
     if (pairs := arguments.get("optim_args")) and not _PAIRS.fullmatch(pairs):
-        raise RecipeError(f"optim_args is {pairs!r}; expected name=value pairs, such as eps=1e-8,weight_decay=0.1")
+        raise RecipeError(f"optim_args is {pairs!r}; expected name=value pairs, such as momentum=0.9 for sgd")
     template = arguments.get("chat_template_path") or ""
     if template.endswith((".jinja", ".j2")) and not Path(template).is_file():
         raise RecipeError(f"chat_template_path is {template!r}; there is no such file")
@@ -174,6 +191,7 @@ def _check_precision(arguments: Mapping[str, Any]) -> None:
     for suffix in ("", "_full_eval"):
         if arguments.get(f"bf16{suffix}") and arguments.get(f"fp16{suffix}"):
             raise RecipeError(f"bf16{suffix} and fp16{suffix} are both true; expected one of them: leave the other out")
+    launched_precision(arguments.get("bf16"), arguments.get("fp16"))
 
 
 def _check_evaluation(recipe: Recipe, arguments: Mapping[str, Any]) -> None:

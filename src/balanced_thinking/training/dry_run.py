@@ -26,6 +26,7 @@ from balanced_thinking.models.outline import outline_model
 from balanced_thinking.models.parts import ModelParts, short_count
 from balanced_thinking.models.quantization import BITS
 from balanced_thinking.training.auto_batch import refuse_several_ranks
+from balanced_thinking.training.best_checks import refuse_no_evaluation
 from balanced_thinking.training.checked_data import CheckedData, CheckedSplit, load_checked_data, make_row_checker
 from balanced_thinking.training.header import (
     count_parameters,
@@ -38,7 +39,9 @@ from balanced_thinking.training.lora import describe_lora, make_lora_config
 from balanced_thinking.training.model_checks import load_training_processor
 from balanced_thinking.training.own_rewards import try_own_rewards
 from balanced_thinking.training.recipe import Recipe
+from balanced_thinking.training.sample_order import refuse_no_step
 from balanced_thinking.training.stages import training_arguments
+from balanced_thinking.training.trained_parameters import refuse_bias_without_base, refuse_nothing_to_train
 from balanced_thinking.training.weighing import TokenWeigher
 
 _MEASURED_ROWS = 1000  # a random sample of this size gives the lengths
@@ -56,6 +59,7 @@ def describe_training(recipe: Recipe, out: Path) -> str:
         processor = load_training_processor(recipe, args)
         data = load_checked_data(recipe, args, processor, out, resume=False)
         try_own_rewards(args, data.training.rows, processor)
+        refuse_no_step(recipe.stage, args, data.training.rows, recipe.ranks)
         lines = [*_describe_model(recipe), ("device", _describe_device(recipe, args))]
         lines.append(("data", f"{describe_data(recipe.data)}, {recipe.split}: {_describe_split(data.training)}"))
         lines.append(("lengths", _describe_lengths(recipe, args, processor, data.training.rows)))
@@ -80,6 +84,8 @@ def _describe_model(recipe: Recipe) -> Iterator[tuple[str, str]]:
         how = f"LoRA: {describe_lora(recipe.lora, lora)}"
         with torch.device("meta"):
             model = get_peft_model(model, lora)
+        refuse_bias_without_base(model)
+    refuse_nothing_to_train(model)
     trainable = count_parameters(model).trainable
     yield "trains", f"{short_count(trainable)} parameters ({100 * trainable / total:.3g} % of the model's), {how}"
 
@@ -96,6 +102,7 @@ def _describe_steps(recipe: Recipe, args: Any, data: CheckedData) -> Iterator[tu
     passes = steps * _rows_per_step(recipe.stage, args, ranks) / rows
     warm_up = f"the first {count:,} of them warm-up" if (count := args.get_warmup_steps(steps)) else "no warm-up"
     yield "steps", f"{steps:,}, {warm_up}, {passes:.3g} times through the data"
+    refuse_no_evaluation(args, steps, passes)
     yield "weights", _describe_weights(recipe.stage, args, steps)
     yield "evaluates", _describe_evaluation(recipe, args, data.validation)
     yield "saves", _describe_interval(args.save_strategy, args.save_steps, _describe_kept(args))

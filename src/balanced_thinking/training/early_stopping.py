@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.trainer_utils import has_length
+
+from balanced_thinking.training.best_checks import check_evaluated, refuse_no_evaluation
 
 logger = logging.getLogger(__name__)
 _KEY = "early_stopping"
@@ -48,3 +52,21 @@ class EarlyStopping(TrainerCallback):
 def has_stopped_early(state: Any, patience: int | None) -> bool:
     """Whether the training of this state was ended so."""
     return patience is not None and state.stateful_callbacks.get(_KEY, {}).get("waited", 0) >= patience
+
+
+class EvaluationCheck(TrainerCallback):
+    """Refuses, before the first step, a training whose last step comes before an evaluation that it needs."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
+        batches = len(train_dataloader) if has_length(train_dataloader) else None
+        if batches is None and args.eval_strategy == "epoch":
+            return  # a stream has no length
+        per_epoch = max(1, math.ceil((batches or 1) / args.gradient_accumulation_steps))
+        refuse_no_evaluation(args, state.max_steps, state.max_steps / per_epoch)
+
+
+def check_measured(trainer: Any, names: Iterable[str]) -> None:
+    """Raises RecipeError for a `metric_for_best_model` that is not among the names. Own metrics are not known here."""
+    if trainer.compute_metrics is None and trainer.eval_dataset is not None:
+        sets = trainer.eval_dataset if isinstance(trainer.eval_dataset, Mapping) else ()
+        check_evaluated(trainer.args.metric_for_best_model, tuple(sets), tuple(names))

@@ -27,6 +27,8 @@ from balanced_thinking.loss.schedules import SegmentWeights
 from balanced_thinking.models.processor_parts import takes_pictures
 from balanced_thinking.models.template_variables import fix_template_variables
 from balanced_thinking.segments import ANSWER, THINK, generated_segments, get_format
+from balanced_thinking.training.best_checks import measured_by_grpo
+from balanced_thinking.training.early_stopping import check_measured
 from balanced_thinking.training.grpo_config import ScaleGRPOConfig
 from balanced_thinking.training.grpo_inputs import (
     IMAGE_COUNTS,
@@ -45,7 +47,9 @@ from balanced_thinking.training.reference_state import ReferenceState
 from balanced_thinking.training.reward_watch import RewardWatch, refuse_nonfinite_generation
 from balanced_thinking.training.rewards import make_rewards
 from balanced_thinking.training.safety import SafeTrainer
+from balanced_thinking.training.sample_order import order_seed, refuse_no_generation
 from balanced_thinking.training.sft_config import refuse_other_config
+from balanced_thinking.training.trained_parameters import refuse_unusable_adapters
 
 _ROW_IDS = "row_ids"  # in TRL's batches, which their forward does not read
 
@@ -74,6 +78,7 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
     ) -> None:
         args = ScaleGRPOConfig() if args is None else args
         refuse_other_config(args, ScaleGRPOConfig)
+        refuse_unusable_adapters(model, kwargs.get("peft_config"))
         given = args.reward_weights
         if reward_funcs is None:
             if given is not None:
@@ -97,7 +102,9 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
             )
         finally:
             args.reward_weights = given  # TRL has read it; the config may serve a trainer with other rewards
-        self._refuse_too_few_rows()
+        refuse_no_generation(self.train_dataset, args, args.generation_batch_size)
+        if all(isinstance(reward, ParsedReward) for reward in self.reward_funcs):  # others may log what they like
+            check_measured(self, measured_by_grpo(self.reward_func_names))
         variables = {k: v for k, v in self.chat_template_kwargs.items() if k != "processor_kwargs"}
         if variables:
             fix_template_variables(self.processing_class, variables)
@@ -118,16 +125,6 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
             exact = {"processor_kwargs": asked}
             self.chat_template_kwargs = exact | self.chat_template_kwargs
 
-    def _refuse_too_few_rows(self) -> None:
-        """Raises ValueError for fewer rows than a generation batch: the sampler would leave all of them out."""
-        prompts, rows = self.args.generation_batch_size // self.num_generations, self.train_dataset
-        if hasattr(rows, "__len__") and len(rows) < prompts:
-            raise ValueError(
-                f"{len(rows)} rows are fewer than the {prompts} prompts of one generation (generation_batch_size "
-                f"{self.args.generation_batch_size} / num_generations {self.num_generations}), so no step would be "
-                "taken; lower per_device_train_batch_size or steps_per_generation"
-            )
-
     def _get_train_sampler(self, dataset: Any = None) -> EpochSeededSampler:
         return EpochSeededSampler(
             self.train_dataset if dataset is None else dataset,
@@ -135,7 +132,7 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
             batch_size=self.args.generation_batch_size // self.num_generations,
             repeat_count=self.num_iterations * self.args.steps_per_generation,
             shuffle=self.shuffle_dataset,
-            seed=self.args.seed,
+            seed=order_seed(self.args),
         )
 
     def _set_signature_columns_if_needed(self) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from trl import GRPOConfig
 
-from balanced_thinking.training.algorithms import AlgorithmArguments, algorithm_arguments
+from balanced_thinking.training.algorithms import DEFAULT_REWARDS, AlgorithmArguments, algorithm_arguments
+from balanced_thinking.training.config_checks import check_after_upstream, check_before_upstream
 from balanced_thinking.training.options import ScaleGRPOOptions
 from balanced_thinking.training.safety import set_device_defaults
 
@@ -23,6 +24,7 @@ class ScaleGRPOConfig(ScaleGRPOOptions, GRPOConfig):
         for name in AlgorithmArguments.__dataclass_fields__:
             if getattr(self, name) is None:
                 setattr(self, name, sets.get(name, getattr(GRPOConfig, name)))
+        check_before_upstream("grpo", self)
         set_device_defaults(self)
         try:
             super().__post_init__()
@@ -33,5 +35,6 @@ class ScaleGRPOConfig(ScaleGRPOOptions, GRPOConfig):
                 f"{error} A step has per_device_train_batch_size x gradient_accumulation_steps completions on each "
                 f"rank, which must be a multiple of num_generations, {self.num_generations}"
             ) from error
-        self.rewards = {"accuracy": 1.0, "format": 0.2} if self.rewards is None else self.rewards
+        self.rewards = dict(DEFAULT_REWARDS) if self.rewards is None else self.rewards
+        check_after_upstream("grpo", self)
         self.check_options()

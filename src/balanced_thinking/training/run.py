@@ -44,6 +44,7 @@ from balanced_thinking.training.failed_saves import SaveFailedError, name_failed
 from balanced_thinking.training.final_model import is_model_intact, save_final_model
 from balanced_thinking.training.header import StartHeader
 from balanced_thinking.training.health import conclude_health
+from balanced_thinking.training.launcher import follow_launcher
 from balanced_thinking.training.lora import describe_lora, make_lora_config
 from balanced_thinking.training.model import keep_adapter_precision, load_training_model
 from balanced_thinking.training.model_checks import hint_untrained_tags, load_training_processor
@@ -55,6 +56,7 @@ from balanced_thinking.training.recipe import Recipe
 from balanced_thinking.training.recorded_functions import record_own_functions, refuse_changed_functions
 from balanced_thinking.training.resume import ResumeChoice, ResumeError, choose_state, describe_finished
 from balanced_thinking.training.run_recipe import load_run_recipe
+from balanced_thinking.training.sample_order import refuse_no_step
 from balanced_thinking.training.sharded import refuse_save_without_weights
 from balanced_thinking.training.space import advise_resuming, check_free_space
 from balanced_thinking.training.stages import STAGE_CLASSES, training_arguments
@@ -84,6 +86,7 @@ def train(
         if resume and RunFiles(out).config.is_file():
             refuse_changed_functions(out, recipe.training, allow=allow_changed_rewards)
             recipe = keep_found_division(load_run_recipe(RunFiles(out).config), recipe)
+        recipe = follow_launcher(recipe)
         while True:
             try:
                 return _train_alone(recipe, out, resume=resume, allow_partial=allow_partial_resume, began=began)
@@ -111,6 +114,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, allow_partial: bool
     processor = load_training_processor(recipe, args)
     data = load_checked_data(recipe, args, processor, out, resume=resume)
     try_own_rewards(args, data.training.rows, processor)
+    refuse_no_step(recipe.stage, args, data.training.rows)
     set_seed(args.seed)
     loaded, trainer = _make_trainer(recipe, args, data, files, checkpoint)
     clock = TrainingClock()
@@ -234,6 +238,7 @@ def _describe_run(recipe: Recipe, args: Any, loaded: LoadedModel, data: CheckedD
         "own_functions": record_own_functions(recipe.training),
         "device": str(args.device),
         "dtype": dtype_name(loaded.model.dtype),
+        "mixed_precision": args.mixed_precision,
         "examples": len(data.training.rows),
         "dropped": data.training.dropped,
         "validation_dropped": data.validation.dropped if data.validation else 0,

@@ -12,6 +12,7 @@ from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.data.recorded_places import is_recorded_data, recorded_data
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.training.default_weights import EARLIER_DEFAULTS, WEIGHTING_OPTIONS
+from balanced_thinking.training.launcher import follow_launcher
 from balanced_thinking.training.rank_change import keys_that_ranks_divide
 from balanced_thinking.training.recipe import HARMLESS_KEYS, Recipe, describe_changes, load_recipe
 from balanced_thinking.training.recorded_functions import search_recorded_places
@@ -76,6 +77,7 @@ def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[
     """
     search_recorded_places(saved.parent)
     recipe = load_recipe(config, overrides) if config else load_run_recipe(saved, overrides)
+    recipe = follow_launcher(recipe)
     may_change = RESUME_MAY_CHANGE | keys_that_ranks_divide(RunFiles(saved.parent).checkpoints)
     own = load_run_recipe(saved)
     own, recipe = _name_data_alike(own, recipe, saved.parent, stated=bool(config) or "data" in dict(overrides))

@@ -17,6 +17,8 @@ from balanced_thinking.cpu.products import limit_onednn_caches
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.system.process import usable_cores
 from balanced_thinking.training.checkpoints import CheckpointWriter
+from balanced_thinking.training.early_stopping import EvaluationCheck
+from balanced_thinking.training.launcher import launched_precision, precision_arguments
 from balanced_thinking.training.loading import CheckpointReader
 from balanced_thinking.training.memory_watch import MemoryWatch
 from balanced_thinking.training.nonfinite import FiniteUpdates
@@ -26,6 +28,8 @@ from balanced_thinking.training.sharded import (
     refuse_unknown_ranks,
 )
 from balanced_thinking.training.stopping import StoppingTrainer
+from balanced_thinking.training.streams import refuse_empty_stream
+from balanced_thinking.training.trained_parameters import refuse_bias_without_base, refuse_nothing_to_train
 
 _WORKERS = 4  # processes that decode and process images while the GPU computes
 
@@ -36,6 +40,9 @@ def set_device_defaults(args: Any) -> None:
     TRL's default of bfloat16 is an error on a machine without a GPU that supports it. Pinned memory helps only beside a
     GPU; so do workers, because a CPU that trains has no cores left for them.
     """
+    if (asked := launched_precision(args.bf16, args.fp16)) is not None and not getattr(args, asked):
+        for name, value in precision_arguments(asked).items():
+            setattr(args, name, value)
     if args.bf16 is None and not args.fp16 and not is_torch_bf16_gpu_available():
         args.bf16 = False
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
@@ -73,6 +80,18 @@ def refuse_several_gpus(args: Any) -> None:
         )
 
 
+def refuse_shards_in_one_process(args: Any, ranks: int | None) -> None:
+    """Raises ValueError for FSDP in a process that no launcher has started: it has nobody to share the model with.
+
+    `ranks`: those that the recipe is meant for, which a dry run does not have.
+    """
+    if args.fsdp and (ranks or args.world_size) == 1 and not torch.distributed.is_initialized():
+        raise ValueError(
+            "fsdp shards a model among ranks, and this is one process; start it with `accelerate launch -m "
+            "balanced_thinking ...` or torchrun, leave fsdp out, or for a dry run set ranks"
+        )
+
+
 def refuse_split_examples(plan: Any) -> None:
     """Raises ValueError for an accelerate plan under which a rank has only a part of an example."""
     for name in ("cp", "sp", "tp"):
@@ -103,19 +122,34 @@ class SafeTrainer(StoppingTrainer, FiniteUpdates, MemoryWatch, CheckpointReader,
     """A mixin for a `Trainer`: complete checkpoints, exact resuming, and no update that is not finite."""
 
     processing_class: Any
+    train_dataset: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         limit_onednn_caches()
         super().__init__(*args, **kwargs)
+        refuse_nothing_to_train(self.model)
+        refuse_bias_without_base(self.model)
         add_stop_token(self.model, self.processing_class)
         refuse_unknown_ranks(self.accelerator.num_processes)
         refuse_forgotten_deepspeed(self.accelerator)
         name_layers_to_shard(getattr(self.accelerator.state, "fsdp_plugin", None), self.model)
         self.add_callback(EpochSetter)  # type: ignore[attr-defined]
+        self.add_callback(EvaluationCheck)  # type: ignore[attr-defined]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with fast_matmuls_and_attention():
-            return super().train(*args, **kwargs)
+            found = super().train(*args, **kwargs)
+        refuse_empty_stream(self.train_dataset, self.state.global_step)
+        return found
+
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
+        """As upstream; an evaluation has all rows, also where `dataloader_drop_last` leaves some out of training."""
+        drops = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = drops and is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drops
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         with self._keep_checkpoint_of_bad_row():

@@ -28,22 +28,20 @@ from balanced_thinking.models.template_variables import fix_template_variables
 from balanced_thinking.packing.attention import use_packed_rows, use_per_sample_attention
 from balanced_thinking.packing.masks import bidirectional_image_masks, has_image_masks
 from balanced_thinking.segments import IGNORE
-from balanced_thinking.training.best_checks import EVALUATED
+from balanced_thinking.training.best_checks import EVALUATED, measured_by_sft
 from balanced_thinking.training.blank_pictures import StillPictureParts
 from balanced_thinking.training.callbacks import ThinkLossMonitor
 from balanced_thinking.training.changes import ABOUT_WEIGHTING, check_weighting
-from balanced_thinking.training.early_stopping import EarlyStopping
+from balanced_thinking.training.early_stopping import EarlyStopping, check_measured
 from balanced_thinking.training.gradient_norm import MatchedGradientNorm
 from balanced_thinking.training.head import FullPrecisionLoss, attach_weighted_head, check_weighted_head
 from balanced_thinking.training.metrics import SegmentTotals, refuse_all_dropped
 from balanced_thinking.training.packing import choose_packing
 from balanced_thinking.training.safety import SafeTrainer, refuse_split_examples
-from balanced_thinking.training.sample_order import make_sampler
-from balanced_thinking.training.sft_config import (
-    ScaleSFTConfig,
-    refuse_unusable_arguments,
-)
+from balanced_thinking.training.sample_order import make_sampler, refuse_no_micro_batch
+from balanced_thinking.training.sft_config import ScaleSFTConfig, refuse_unusable_arguments
 from balanced_thinking.training.sharded import refuse_quantized_shards
+from balanced_thinking.training.streams import complete_last_step
 from balanced_thinking.training.validation_answers import check_validation_rows, score_validation_answers
 from balanced_thinking.training.weighing import TokenWeigher
 
@@ -78,11 +76,14 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         try:
             # `list` is a placeholder: our collator needs the processor, which TRL determines in its own __init__.
             super().__init__(model, args, data_collator or list, processing_class=processing_class, **kwargs)
+        except StopIteration as error:
+            raise ValueError("train_dataset has no rows; expected at least one") from error
         finally:
             args.packing = packing
         if args.chat_template_kwargs:
             fix_template_variables(self.processing_class, args.chat_template_kwargs)
         refuse_split_examples(self.accelerator.parallelism_config)
+        refuse_no_micro_batch(self.train_dataset, args, self.accelerator.num_processes)
         if getattr(self, "aux_loss_enabled", False):
             raise ValueError("a router loss cannot be exact with segment weights; set router_aux_loss_coef=0.0")
         base = without_adapter(self.accelerator.unwrap_model(self.model))
@@ -95,6 +96,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         if data_collator is None:
             self.data_collator = self._make_collator(base)
         self.schedule = self.weigher.schedule
+        check_measured(self, measured_by_sft(vars(args)))
         self._totals = {"train": SegmentTotals(), "eval": SegmentTotals()}
         self._sums_before: torch.Tensor | None = None
         self._think_monitor: ThinkLossMonitor | None = None
@@ -166,6 +168,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[Any, Any]:
         batches, counts = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches = complete_last_step(batches, num_batches, self.data_collator)
         return OneBatchAhead(batches, self._move_to_device), counts
 
     def _move_to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -185,8 +188,7 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         counts = torch.stack([self.weigher.count_batch(batch) for batch in batch_samples]).sum(0)
         counts = counts.float() if counts.is_floating_point() else counts  # not every device has float64
         pictures = sum(BatchInfo.from_batch(batch).pictures for batch in batch_samples)
-        sums = torch.cat([counts.flatten(), counts.new_tensor([pictures])]).to(device)
-        sums = self.accelerator.reduce(sums, "sum")
+        sums = self._sum_over_ranks(torch.cat([counts.flatten(), counts.new_tensor([pictures])]).to(device))
         if self._still_parts is not None:
             self._still_parts.note_pictures(sums[-1:])
         return sums[:-1].view_as(counts)
@@ -259,10 +261,8 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         return repeated
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
-        """As upstream, with what the best checkpoint may be chosen by. The loss is a mean over the examples.
-
-        So neither the size of a micro-batch nor a dropped sample changes it.
-        """
+        """As upstream, with what the best checkpoint may be chosen by. The loss is a mean over the examples, which
+        neither the size of a micro-batch nor a dropped sample changes."""
         self._totals["eval"] = SegmentTotals()
         with self._attention():
             output = super().evaluation_loop(dataloader, *args, **kwargs)

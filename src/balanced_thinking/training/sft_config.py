@@ -10,8 +10,10 @@ from peft import PeftModel
 from trl import SFTConfig
 
 from balanced_thinking.training.best_checks import check_metric_of_sets, higher_is_better
+from balanced_thinking.training.config_checks import check_after_upstream, check_before_upstream
 from balanced_thinking.training.options import ScaleSFTOptions
 from balanced_thinking.training.safety import set_device_defaults
+from balanced_thinking.training.trained_parameters import refuse_unusable_adapters
 
 
 @dataclass
@@ -21,11 +23,13 @@ class ScaleSFTConfig(ScaleSFTOptions, SFTConfig):
     _VALID_DICT_FIELDS: ClassVar = [*SFTConfig._VALID_DICT_FIELDS, "chat_template_kwargs"]  # may be JSON
 
     def __post_init__(self) -> None:
+        check_before_upstream("sft", self)
         set_device_defaults(self)
         # transformers takes every metric that is no loss for better when it is higher.
         known: bool | None = getattr(self, "greater_is_better", None)
         self.greater_is_better = higher_is_better(self.metric_for_best_model) if known is None else known
         super().__post_init__()
+        check_after_upstream("sft", self)
         self.check_options()
         self._refuse_inexact()
         self._refuse_clipping_of_matched_norm()
@@ -80,6 +84,11 @@ def refuse_unusable_arguments(model: Any, args: Any, data_collator: Any, argumen
     an adapter already, and what this machine or the data cannot give.
     """
     refuse_other_config(args, ScaleSFTConfig)
+    if args.model_init_kwargs and not isinstance(model, str):
+        raise ValueError(
+            f"model_init_kwargs is {args.model_init_kwargs}, but would do nothing: the model is loaded already; leave "
+            "it out, or pass the model's name"
+        )
     for name, why in (("compute_loss_func", "replaces the weighted loss"), ("formatting_func", "hides the segments")):
         if arguments.get(name) is not None:
             raise ValueError(f"{name} {why}; leave it out, or use trl.SFTTrainer")
@@ -88,6 +97,7 @@ def refuse_unusable_arguments(model: Any, args: Any, data_collator: Any, argumen
             raise ValueError(
                 f"{name} adds virtual tokens to the prompt, which have no segment; use LoRA or full fine-tuning"
             )
+    refuse_unusable_adapters(model, arguments.get("peft_config"))
     if isinstance(sets := arguments.get("eval_dataset"), Mapping):
         check_metric_of_sets(args.metric_for_best_model, sets)
     refuse_offloading_without_gpu(args)

@@ -1,0 +1,81 @@
+"""Arguments of upstream that would do nothing here: they are refused where they are not as by default. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.config.types import format_value
+
+
+class _Idle(NamedTuple):
+    """`default`: the value that says nothing. `when`: whether it does nothing; always, by default."""
+
+    default: Any
+    why: str
+    when: Callable[[Mapping[str, Any]], bool] = lambda _: True
+
+
+def _without(name: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda values: not values.get(name)
+
+
+def _not_loss(name: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda values: values.get("loss_type") != name
+
+
+def _has_no_layers(values: Mapping[str, Any]) -> bool:
+    return not any(name in str(values.get("optim")) for name in ("galore", "apollo"))
+
+
+_OF_BOTH: dict[str, _Idle] = {
+    "optim_target_modules": _Idle(None, "only GaLore and APOLLO read it; set optim to one of them", _has_no_layers),
+    "fsdp_config": _Idle(None, "without fsdp nothing is sharded; set fsdp, too", _without("fsdp")),
+    "liger_kernel_config": _Idle(None, "use_liger_kernel is false", _without("use_liger_kernel")),
+    "resume_from_checkpoint": _Idle(None, "no training reads it; use --resume, or train(resume_from_checkpoint=...)"),
+    "length_column_name": _Idle("length", "lengths are estimated from the rows themselves"),
+}
+_OF_SFT: dict[str, _Idle] = {
+    "dataset_text_field": _Idle("text", "rows have messages, or a prompt and a completion"),
+    "dataset_kwargs": _Idle(None, "rows are prepared batch by batch"),
+    "dataset_num_proc": _Idle(None, "rows are prepared batch by batch; set dataloader_num_workers"),
+    "packing_strategy": _Idle("bfd", "packing has one way here; pack_tokens limits the length of a row"),
+    "truncation_mode": _Idle("keep_start", "no answer is cut off; overflow says what happens to a long sample"),
+    "average_tokens_across_devices": _Idle(True, "the denominators are always those of all ranks"),
+}
+_SYNC, _ADAPTIVE, _VLLM = (_without(name) for name in ("sync_ref_model", "use_adaptive_entropy", "use_vllm"))
+_OF_GRPO: dict[str, _Idle] = {
+    "label_smoothing_factor": _Idle(0.0, "GRPO has no labels"),
+    "train_sampling_strategy": _Idle(
+        "random", "a generation has its own order; shuffle_dataset=false keeps the data's"
+    ),
+    "sapo_temperature_neg": _Idle(1.05, "loss_type is not sapo", _not_loss("sapo")),
+    "sapo_temperature_pos": _Idle(1.0, "loss_type is not sapo", _not_loss("sapo")),
+    "vespo_k_pos": _Idle(2.0, "loss_type is not vespo", _not_loss("vespo")),
+    "vespo_lambda_pos": _Idle(3.0, "loss_type is not vespo", _not_loss("vespo")),
+    "vespo_k_neg": _Idle(3.0, "loss_type is not vespo", _not_loss("vespo")),
+    "vespo_lambda_neg": _Idle(2.0, "loss_type is not vespo", _not_loss("vespo")),
+    "ref_model_mixup_alpha": _Idle(0.6, "sync_ref_model is false", _SYNC),
+    "ref_model_sync_steps": _Idle(512, "sync_ref_model is false", _SYNC),
+    "entropy_coef_min": _Idle(0.0, "use_adaptive_entropy is false", _ADAPTIVE),
+    "entropy_coef_max": _Idle(1.0, "use_adaptive_entropy is false", _ADAPTIVE),
+    "entropy_coef_delta": _Idle(0.005, "use_adaptive_entropy is false", _ADAPTIVE),
+    "entropy_target": _Idle(0.2, "use_adaptive_entropy is false", _ADAPTIVE),
+    "vllm_max_model_length": _Idle(None, "use_vllm is false", _VLLM),
+    "vllm_structured_outputs_regex": _Idle(None, "use_vllm is false", _VLLM),
+    "vllm_server_base_url": _Idle(None, "use_vllm is false", _VLLM),
+}
+_IDLE = {"sft": {**_OF_BOTH, **_OF_SFT}, "grpo": {**_OF_BOTH, **_OF_GRPO}}
+# Values of `dataset_kwargs` that ask for what happens in any case.
+_AS_HERE: tuple[dict[str, bool], ...] = ({}, {"skip_prepare_dataset": True})
+
+
+def refuse_idle_options(stage: str, values: Mapping[str, Any]) -> None:
+    """Raises RecipeError for an argument of a stage that says something and would do nothing."""
+    for name, (default, why, when) in _IDLE[stage].items():
+        value = values.get(name, default)
+        if value in (None, default) or (name == "dataset_kwargs" and value in _AS_HERE):
+            continue
+        if when(values):
+            raise RecipeError(f"{name} is {format_value(value)}, but would do nothing: {why}. Leave {name} out")
