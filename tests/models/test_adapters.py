@@ -14,7 +14,7 @@ from balanced_thinking.models.adapters import name_base_absolutely
 from balanced_thinking.models.find import ModelNotFoundError, adapter_base_name, check_model
 from balanced_thinking.models.load import ensure_saved, load_model, load_processor
 from balanced_thinking.models.tiny import build_tiny
-from balanced_thinking.runs.manifest import find_damage
+from balanced_thinking.runs.manifest import find_damage, seal_folder
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +65,37 @@ def test_the_base_is_found_from_another_folder(
     found = adapter_base_name(str(folder))
     assert found is not None
     assert Path(found).resolve() == place / where
+
+
+# Where the adapter is, what it names, folders with a model there, those among them that a run wrote as its base, runs
+# with a recipe, and the folder that is right.
+NEIGHBOURS = [
+    ("runs/lora/model", "@/models/base", ["models/base", "runs/base/model"], [], ["runs/base"], "models/base"),
+    ("runs/lora/model", "@/models/base", ["models/base", "runs/base"], [], [], "models/base"),
+    ("runs/lora/model", "@/models/base", ["models/base", "runs/base"], ["runs/base"], [], "models/base"),
+    ("lora", "@/models/base", ["models/base", "base"], ["base"], [], "models/base"),  # beside an exported adapter
+    ("lora", "@/models/base", ["models/base", "lora/base"], [], [], "models/base"),  # nobody says who wrote it
+    ("runs/lora/checkpoints/checkpoint-3", "@/models/base", ["models/base", "runs/base"], [], [], "models/base"),
+    # A copied run keeps the base that it wrote, whatever is at the first one's place now.
+    ("copy/model", "@/r/base", ["r/base", "copy/base"], ["r/base", "copy/base"], ["copy"], "copy/base"),
+    ("copy/model", "@/r/base", ["r/base", "copy/base"], [], ["copy"], "copy/base"),  # of an older version
+    ("copy/checkpoints/checkpoint-3", "@/r/base", ["r/base", "copy/base"], ["copy/base"], ["copy"], "copy/base"),
+]
+
+
+@pytest.mark.parametrize(("adapter", "named", "models", "written", "runs", "right"), NEIGHBOURS)
+def test_another_model_called_base_is_not_taken_for_the_recorded_one(
+    adapter: str, named: str, models: list[str], written: list[str], runs: list[str], right: str, tmp_path: Path
+) -> None:
+    folder = write_adapter(tmp_path / adapter, named.replace("@", str(tmp_path)))
+    for place in models:
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / "config.json").write_text("{}")
+    for place in written:
+        seal_folder(tmp_path / place, about={"kind": "base"})
+    for place in runs:
+        (tmp_path / place / "config.yaml").write_text("stage: sft\n")
+    assert adapter_base_name(str(folder)) == str(tmp_path / right)
 
 
 @pytest.mark.parametrize(

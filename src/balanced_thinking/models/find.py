@@ -12,7 +12,8 @@ from balanced_thinking.config.foreign_json import JsonError, read_json_file
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.models.verify import refuse_altered_model
 from balanced_thinking.runs.checkpoints import list_checkpoints
-from balanced_thinking.runs.paths import CONFIG, RunFiles
+from balanced_thinking.runs.manifest import DamagedFilesError, is_sealed, read_about, read_manifest
+from balanced_thinking.runs.paths import CHECKPOINTS, CONFIG, MODEL, RunFiles
 from balanced_thinking.system.files import expand_home
 
 if TYPE_CHECKING:
@@ -188,25 +189,50 @@ def adapter_base_name(path: str) -> str | None:
 
 
 def _find_base_beside(adapter: Path, base: str) -> Path | None:
-    """The folder that an adapter's `base` means: in its own folder or run, at its place, or under one of its parents.
+    """The folder that an adapter's `base` means: what its own run wrote, the folder at its place, or one that was moved.
 
-    The last finds relative names from whatever folder they were written, and folders that were moved together: of
-    `/old/runs/x/base` at least `x/base` must be there.
+    The last is looked for under the adapter's parents. This finds relative names from whatever folder they were
+    written, and folders that were moved together: of `/old/runs/x/base` at least `x/base` must be there.
     """
     parts = expand_home(base).parts
-    parents = adapter.absolute().parents
-    own = [RunFiles(parent).base_model for parent in (adapter.absolute(), *parents[:2])]
-    candidates = [place for place in own if parts and place.name == parts[-1]]
-    candidates.append(expand_home(base))
+    own = [place for place in _own_bases(adapter) if parts and place.name == parts[-1]]
+    written = [place for place in own if _is_own_base(place, adapter) or not Path(base).is_absolute()]
+    candidates = [*written, expand_home(base), *own]
     suffixes = [parts] if not Path(base).is_absolute() else []
     suffixes += [parts[start:] for start in range(1, len(parts) - 1)]
-    candidates += [parent.joinpath(*suffix) for suffix in suffixes for parent in (adapter.absolute(), *parents)]
+    parents = (adapter.absolute(), *adapter.absolute().parents)
+    candidates += [parent.joinpath(*suffix) for suffix in suffixes for parent in parents]
     for place in candidates:
         folder = RunFiles(place).model if is_run_folder(place) else place
         is_model = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
         if is_model and folder.resolve() != adapter.resolve():
             return place.absolute()
     return None
+
+
+def _own_bases(adapter: Path) -> list[Path]:
+    """Where the run of an adapter, or its export, would have written its base: never a run of its own."""
+    places = []
+    for folder in dict.fromkeys((adapter.absolute(), adapter.resolve())):
+        places.append(folder)
+        if folder.name == MODEL:
+            places.append(folder.parent)
+        if folder.parent.name == CHECKPOINTS:
+            places.append(folder.parents[1])
+    own = [RunFiles(place).base_model for place in places]
+    return [place for place in own if not RunFiles(place).config.is_file()]
+
+
+def _is_own_base(place: Path, adapter: Path) -> bool:
+    """Whether the records say that an adapter's run, or its export, wrote this base. An older run has no records."""
+    try:
+        if is_sealed(place):
+            return read_about(place).get("kind") == "base"
+        if is_sealed(place.parent):
+            return any(name.startswith(f"{place.name}/") for name in read_manifest(place.parent).files)
+    except DamagedFilesError:
+        return True  # of ours; loading it says what is wrong
+    return RunFiles(place.parent).config.is_file() and not is_sealed(adapter)
 
 
 def is_run_folder(folder: Path) -> bool:
