@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from balanced_thinking.models.adapters import name_base_absolutely
+from balanced_thinking.models import base_record
+from balanced_thinking.models.adapters import name_base_absolutely, record_base
+from balanced_thinking.models.base_record import OtherBaseError, compare_base, describe_base
 from balanced_thinking.models.find import ModelNotFoundError, adapter_base_name, check_model
 from balanced_thinking.models.load import ensure_saved, load_model, load_processor
 from balanced_thinking.models.tiny import build_tiny
@@ -96,6 +99,77 @@ def test_another_model_called_base_is_not_taken_for_the_recorded_one(
     for place in runs:
         (tmp_path / place / "config.yaml").write_text("stage: sft\n")
     assert adapter_base_name(str(folder)) == str(tmp_path / right)
+
+
+def write_weights(folder: Path, content: bytes, *, sealed: bool = False) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(content)
+    if sealed:
+        seal_folder(folder)
+
+
+def forget_weights(folder: Path, **_: bool) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+WAS, OTHER = b"weights as they were", b"weights of the other"
+# What happens to the base of an adapter afterwards, and what the refusal says; "" for none.
+CHANGES: list[tuple[str, Callable[[Path], None], str]] = [
+    ("nothing", lambda base: None, ""),
+    ("the same again", lambda base: write_weights(base, WAS), ""),
+    ("another tokenizer", lambda base: (base / "tokenizer.json").write_text("{}") and None, ""),
+    ("retrained", lambda base: write_weights(base, OTHER, sealed=True), "model.safetensors has other content than it"),
+    ("retrained by others", lambda base: write_weights(base, OTHER), "model.safetensors has other content than it had"),
+    ("another size", lambda base: write_weights(base, OTHER[:-1]), "model.safetensors has 19 bytes, expected 20"),
+    ("without weights", forget_weights, "model.safetensors is not there"),
+    ("more", lambda base: (base / "more.safetensors").write_bytes(WAS) and None, "more.safetensors was not there"),
+]
+
+
+@pytest.mark.parametrize("place", ["sft", "sft/model"])
+@pytest.mark.parametrize(("change", "said"), [case[1:] for case in CHANGES], ids=[case[0] for case in CHANGES])
+def test_an_adapter_is_not_used_on_another_base_than_it_was_trained_on(
+    change: Callable[[Path], None], said: str, place: str, tmp_path: Path
+) -> None:
+    base, adapter = tmp_path / place, write_adapter(tmp_path / "lora" / "model", str(tmp_path / place))
+    write_weights(base, WAS, sealed=True)
+    seal_folder(adapter, about={"kind": "model"} | record_base(adapter))
+    (base / "manifest.json").unlink()  # as whoever changes a model is advised
+    change(base)
+    if not said:
+        assert adapter_base_name(str(adapter)) == str(base)
+        return
+    with pytest.raises(OtherBaseError, match=f"{base}, which is not the model that it was trained on: .* {said}"):
+        adapter_base_name(str(adapter))
+    (adapter / "manifest.json").unlink()
+    assert adapter_base_name(str(adapter)) == str(base)
+
+
+def test_of_several_bases_the_one_with_the_recorded_weights_is_taken(tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "all" / "runs" / "lora" / "model", str(tmp_path / "old" / "runs" / "sft"))
+    write_weights(tmp_path / "old/runs/sft", WAS)
+    seal_folder(adapter, about=record_base(adapter))
+    write_weights(tmp_path / "old/runs/sft", OTHER)
+    write_weights(tmp_path / "all/runs/sft", WAS)
+    assert adapter_base_name(str(adapter)) == str(tmp_path / "all/runs/sft")
+
+
+def test_a_large_base_is_compared_without_reading_it_completely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("_WHOLE_BYTES", 1000), ("_BLOCK_BYTES", 10), ("_BLOCKS", 5)):
+        monkeypatch.setattr(base_record, name, value)
+    content = bytes(2000)
+    write_weights(tmp_path, content)
+    record = describe_base(tmp_path)
+    for place, noticed in ((0, True), (1999, True), (998, True), (300, False)):  # 300 is between two blocks
+        write_weights(tmp_path, content[:place] + b"x" + content[place + 1 :])
+        assert (compare_base(record, tmp_path) is not None) == noticed
+    write_weights(tmp_path, content, sealed=True)
+    record = describe_base(tmp_path)
+    write_weights(tmp_path, content[:300] + b"x" + content[301:], sealed=True)
+    assert compare_base(record, tmp_path) == "model.safetensors has other content than it had then"  # by its manifest
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from balanced_thinking.export.write import (
     write_adapter,
     write_complete,
 )
-from balanced_thinking.models.adapters import picture_half_keys, served_rank, unserved_settings
+from balanced_thinking.models.adapters import picture_half_keys, record_base, served_rank, unserved_settings
 from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.find import adapter_base_name, find_model_source, read_json_mapping
 from balanced_thinking.models.load import LoadedModel, checkpoint_dtype, load_model, load_processor
@@ -132,14 +132,17 @@ def _answer_and_write(folder: str, out: Path, config: Mapping[str, Any], options
     answers = answer_samples(loaded, config, examples, options.samples)
     left_out, base = left_out_settings(loaded), None
     format = (config.get("training") or {}).get("reasoning_format")
-    with write_folder(out, about={"kind": "export", "dtype": dtype, "reasoning_format": format}) as staged:
+    about = {"kind": "export", "dtype": dtype, "reasoning_format": format}
+    if options.adapter:
+        about |= record_base(Path(folder), find_model_source(adapter_base_name(folder) or ""))
+    with write_folder(out, about=about) as staged:
         if options.adapter:
             base = write_adapter(loaded, Path(folder), staged, out)
         else:
             write_complete(loaded, staged)
     card = _describe_model(loaded, options, out, base, left_out)
-    about = {"base": base, "dtype": dtype, "device": str(loaded.model.device), "pictures": card.pictures}
-    return _Written(card, answers, about | {"max_new_tokens": options.samples.max_new_tokens})
+    request = {"base": base, "dtype": dtype, "device": str(loaded.model.device), "pictures": card.pictures}
+    return _Written(card, answers, request | {"max_new_tokens": options.samples.max_new_tokens})
 
 
 def _verify(out: Path, written: _Written) -> Verification | PlainLoadError | None:

@@ -15,6 +15,8 @@ from typing import Any
 from safetensors import safe_open
 
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.models.base_places import model_of
+from balanced_thinking.models.base_record import ABOUT_BASE, describe_base
 from balanced_thinking.models.find import adapter_base_name, read_json_mapping
 from balanced_thinking.system.files import expand_home, write_atomically
 
@@ -49,6 +51,19 @@ def name_base_absolutely(folder: Path) -> None:
     if isinstance(base, str) and base and not Path(base).is_absolute() and expand_home(base).is_dir():
         values[BASE_KEY] = os.path.abspath(expand_home(base))
         write_atomically(file, json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def record_base(folder: Path, base: str | None = None) -> dict[str, Any]:
+    """What a manifest says of the base of the adapter in `folder`, for its `about`; {} where that is in no folder.
+
+    `base` is where it was found; None: as the adapter names it.
+    """
+    file = folder / _CONFIG
+    if base is None and file.is_file():
+        base = read_json_mapping(file).get(BASE_KEY)
+    place = model_of(expand_home(base)) if isinstance(base, str) and base else None
+    described = describe_base(place) if place is not None and place.is_dir() else {}
+    return {ABOUT_BASE: described} if described else {}
 
 
 def picture_half_keys(folder: str) -> list[str]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from balanced_thinking.config.errors import UsageError
 from balanced_thinking.config.foreign_json import JsonError, read_json_file
 from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.models.base_places import find_base_folder, is_model_folder
+from balanced_thinking.models.base_record import refuse_other_base
 from balanced_thinking.models.verify import refuse_altered_model
 from balanced_thinking.runs.checkpoints import list_checkpoints
-from balanced_thinking.runs.manifest import DamagedFilesError, is_sealed, read_about, read_manifest
-from balanced_thinking.runs.paths import CHECKPOINTS, CONFIG, MODEL, RunFiles
+from balanced_thinking.runs.paths import CONFIG, RunFiles
 from balanced_thinking.system.files import expand_home
 
 if TYPE_CHECKING:
@@ -166,9 +167,10 @@ def is_path(name: str) -> bool:
 def adapter_base_name(path: str) -> str | None:
     """Where the base of the adapter in this folder is, as a folder or a hub name; None if the folder has no adapter.
 
-    A folder that is not at its place any more is looked for beside the adapter (`_find_base_beside`).
+    A folder that is not at its place any more is looked for beside the adapter (`find_base_folder`).
 
-    Raises ModelNotFoundError, which names the adapter, where there is none.
+    Raises ModelNotFoundError, which names the adapter, where there is none, and OtherBaseError where its weights are
+    not those that the adapter was trained on.
     """
     adapter = Path(path) / "adapter_config.json"
     if not adapter.is_file():
@@ -176,10 +178,11 @@ def adapter_base_name(path: str) -> str | None:
     base = read_json_mapping(adapter).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ModelNotFoundError(f"{adapter} names no base model; set its base_model_name_or_path")
-    if (found := _find_base_beside(Path(path), base)) is not None:
+    if (found := find_base_folder(Path(path), base)) is not None:
         return str(found)
-    if Path(base).name in EMBEDDED:  # of an installation that is elsewhere now
-        return Path(base).name
+    if (name := Path(base).name) in EMBEDDED:  # of an installation that is elsewhere now
+        refuse_other_base(Path(path), base, Path(find_model_source(name)))
+        return name
     if is_path(base):
         raise ModelNotFoundError(
             f"{path} is an adapter on the base model {base}, and there is no such folder, nor one beside the adapter; "
@@ -188,56 +191,9 @@ def adapter_base_name(path: str) -> str | None:
     return base
 
 
-def _find_base_beside(adapter: Path, base: str) -> Path | None:
-    """The folder that an adapter's `base` means: what its own run wrote, the folder at its place, or one that was moved.
-
-    The last is looked for under the adapter's parents. This finds relative names from whatever folder they were
-    written, and folders that were moved together: of `/old/runs/x/base` at least `x/base` must be there.
-    """
-    parts = expand_home(base).parts
-    own = [place for place in _own_bases(adapter) if parts and place.name == parts[-1]]
-    written = [place for place in own if _is_own_base(place, adapter) or not Path(base).is_absolute()]
-    candidates = [*written, expand_home(base), *own]
-    suffixes = [parts] if not Path(base).is_absolute() else []
-    suffixes += [parts[start:] for start in range(1, len(parts) - 1)]
-    parents = (adapter.absolute(), *adapter.absolute().parents)
-    candidates += [parent.joinpath(*suffix) for suffix in suffixes for parent in parents]
-    for place in candidates:
-        folder = RunFiles(place).model if is_run_folder(place) else place
-        is_model = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
-        if is_model and folder.resolve() != adapter.resolve():
-            return place.absolute()
-    return None
-
-
-def _own_bases(adapter: Path) -> list[Path]:
-    """Where the run of an adapter, or its export, would have written its base: never a run of its own."""
-    places = []
-    for folder in dict.fromkeys((adapter.absolute(), adapter.resolve())):
-        places.append(folder)
-        if folder.name == MODEL:
-            places.append(folder.parent)
-        if folder.parent.name == CHECKPOINTS:
-            places.append(folder.parents[1])
-    own = [RunFiles(place).base_model for place in places]
-    return [place for place in own if not RunFiles(place).config.is_file()]
-
-
-def _is_own_base(place: Path, adapter: Path) -> bool:
-    """Whether the records say that an adapter's run, or its export, wrote this base. An older run has no records."""
-    try:
-        if is_sealed(place):
-            return read_about(place).get("kind") == "base"
-        if is_sealed(place.parent):
-            return any(name.startswith(f"{place.name}/") for name in read_manifest(place.parent).files)
-    except DamagedFilesError:
-        return True  # of ours; loading it says what is wrong
-    return RunFiles(place.parent).config.is_file() and not is_sealed(adapter)
-
-
 def is_run_folder(folder: Path) -> bool:
     """Whether it is a run directory with a saved model."""
-    return any((RunFiles(folder).model / name).is_file() for name in ("config.json", "adapter_config.json"))
+    return is_model_folder(RunFiles(folder).model)
 
 
 def _check_generation_config(file: Path) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.models.adapters import name_base_absolutely
+from balanced_thinking.models.adapters import name_base_absolutely, record_base
 from balanced_thinking.models.quantization import write_base_quantization
 from balanced_thinking.runs.checkpoints import checkpoint_name, list_checkpoints, remove_older_checkpoints
 from balanced_thinking.runs.digests import BackgroundDigests
@@ -111,7 +111,8 @@ class CheckpointWriter:
                 shutil.copyfile(file, folder / file.name)
         name_base_absolutely(folder)
         write_base_quantization(self.accelerator.unwrap_model(self.model), folder)
-        seal_folder(folder, about=self._describe_checkpoint(), known=self._collect_digests())
+        about = self._describe_checkpoint() | record_base(folder)
+        seal_folder(folder, about=about, known=self._collect_digests())
         self._refuse_vanished_folder(final)
         publish_folder(folder, final)
 

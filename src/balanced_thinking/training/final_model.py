@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.models.adapters import name_base_absolutely
+from balanced_thinking.models.adapters import name_base_absolutely, record_base
 from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.models.quantization import write_base_quantization
 from balanced_thinking.runs.checkpoints import list_checkpoints, set_aside
@@ -67,7 +67,8 @@ def save_final_model(trainer: Any, loaded: LoadedModel, folder: Path) -> None:
                 (staged / "README.md").unlink(missing_ok=True)  # PEFT's, full of blanks; `balanced export` writes one
                 write_base_quantization(loaded.model, staged)
                 _refuse_no_weights(staged, trainer)
-                seal_folder(staged, about={"kind": "model", "step": trainer.state.global_step})
+                about = {"kind": "model", "step": trainer.state.global_step}
+                seal_folder(staged, about=about | record_base(staged))
                 publish_folder(staged, folder)
         finally:
             if first:
