@@ -32,6 +32,7 @@ from balanced_thinking.models.find import adapter_base_name, find_model_source, 
 from balanced_thinking.models.load import LoadedModel, checkpoint_dtype, load_model, load_processor
 from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 from balanced_thinking.models.quantization import read_base_quantization
+from balanced_thinking.models.revisions import split_revision
 from balanced_thinking.runs.staging import write_folder
 from balanced_thinking.system.files import write_atomically
 from balanced_thinking.system.memory import free_device_memory
@@ -141,7 +142,9 @@ def _answer_and_write(folder: str, out: Path, config: Mapping[str, Any], options
         else:
             write_complete(loaded, staged)
     card = _describe_model(loaded, options, out, base, left_out)
-    request = {"base": base, "dtype": dtype, "device": str(loaded.model.device), "pictures": card.pictures}
+    source = split_revision(base or "")
+    request: dict[str, Any] = {"base": source.name or None, "revision": source.revision, "dtype": dtype}
+    request |= {"device": str(loaded.model.device), "pictures": card.pictures}
     return _Written(card, answers, request | {"max_new_tokens": options.samples.max_new_tokens})
 
 

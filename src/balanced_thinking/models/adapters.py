@@ -18,6 +18,7 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models.base_places import model_of
 from balanced_thinking.models.base_record import ABOUT_BASE, describe_base
 from balanced_thinking.models.find import adapter_base_name, read_json_mapping
+from balanced_thinking.models.revisions import split_revision
 from balanced_thinking.system.files import expand_home, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -35,8 +36,9 @@ SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-ran
 
 
 def is_hub_name(base: str) -> bool:
-    """Whether an adapter's base is on the hub: OWNER/NAME or NAME, and no folder here."""
-    return _HUB_NAME.fullmatch(base) is not None and not base.startswith(".") and not expand_home(base).is_dir()
+    """Whether an adapter's base is on the hub: OWNER/NAME or NAME, with a revision or without, and no folder here."""
+    name = split_revision(base).name
+    return _HUB_NAME.fullmatch(name) is not None and not base.startswith(".") and not expand_home(base).is_dir()
 
 
 def name_base_absolutely(folder: Path) -> None:

@@ -12,6 +12,7 @@ from balanced_thinking.config.foreign_json import JsonError, read_json_file
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.models.base_places import find_base_folder, is_model_folder
 from balanced_thinking.models.base_record import refuse_other_base
+from balanced_thinking.models.revisions import pin_revision, split_revision
 from balanced_thinking.models.verify import refuse_altered_model
 from balanced_thinking.runs.checkpoints import list_checkpoints
 from balanced_thinking.runs.paths import CONFIG, RunFiles
@@ -131,6 +132,8 @@ def find_model_source(name: str) -> str:
     Raises ModelNotFoundError for a name that must be a folder but does not exist, and DamagedFilesError for a folder of
     ours in which a file is not what was saved.
     """
+    if split_revision(name).revision is not None:
+        return name
     if name in EMBEDDED:
         return str(files("balanced_thinking") / "models" / name)
     folder = expand_home(name)
@@ -158,7 +161,7 @@ def _may_hold_model(folder: Path) -> bool:
 
 def is_path(name: str) -> bool:
     """Whether it must be a path: no OWNER/NAME of the hub, or OWNER is a folder with runs."""
-    owner, slash, rest = name.partition("/")
+    owner, slash, rest = split_revision(name).name.partition("/")
     if name.startswith((".", "/", "~")) or not slash or "/" in rest:
         return True
     return owner == "runs" or any(Path(owner).glob("*/provenance.json")) or any(Path(owner).glob("*/*/provenance.json"))
@@ -175,9 +178,12 @@ def adapter_base_name(path: str) -> str | None:
     adapter = Path(path) / "adapter_config.json"
     if not adapter.is_file():
         return None
-    base = read_json_mapping(adapter).get("base_model_name_or_path")
+    config = read_json_mapping(adapter)
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
         raise ModelNotFoundError(f"{adapter} names no base model; set its base_model_name_or_path")
+    if revision and not is_path(base) and not expand_home(base).is_dir():
+        return pin_revision(base, revision)
     if (found := find_base_folder(Path(path), base)) is not None:
         return str(found)
     if (name := Path(base).name) in EMBEDDED:  # of an installation that is elsewhere now

@@ -25,6 +25,7 @@ from transformers.integrations import is_fsdp_enabled
 
 from balanced_thinking.config.errors import UsageError
 from balanced_thinking.config.foreign_json import read_json_file
+from balanced_thinking.models.revisions import split_revision
 from balanced_thinking.system.text import list_some
 
 # In the order in which transformers and PEFT look for them; only the first that is there counts.
@@ -71,7 +72,8 @@ def load_checked_model(auto: Any, path: str, allow_missing: Sequence[str], optio
     options = {**options, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         with _without_load_report():
-            model, found = auto.from_pretrained(path, **options)
+            source = split_revision(path)
+            model, found = auto.from_pretrained(source.name, **options, **source.options)
     except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
         raise WeightsError(f"the weights of {path} cannot be read: {error}; download them again") from error
     except _CANNOT_BE_BUILT as error:
