@@ -11,10 +11,11 @@ import pytest
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models import base_record
-from balanced_thinking.models.adapters import name_base_absolutely, record_base
+from balanced_thinking.models.adapters import name_base_absolutely, record_base, refuse_served_base
 from balanced_thinking.models.base_record import OtherBaseError, compare_base, describe_base
-from balanced_thinking.models.find import ModelNotFoundError, adapter_base_name, check_model
+from balanced_thinking.models.find import ModelNotFoundError, adapter_base_name, check_model, find_model_source
 from balanced_thinking.models.load import ensure_saved, load_model, load_processor
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.runs.manifest import find_damage, seal_folder
@@ -250,3 +251,50 @@ def test_plain_peft_finds_the_base_from_any_folder_and_ours_after_a_move(
     assert plain.get_base_model().num_parameters() > 0
     (tmp_path / "run").rename(tmp_path / "moved")
     assert load_model(str(tmp_path / "moved" / "model")).model is not None
+
+
+# The recipe's model of each run, the model that is evaluated, the one that is served, and whether it is refused.
+SERVED = [
+    ({"r": "world-base"}, "r/model", "world-base", True),
+    ({"r": "world-base"}, "r/checkpoints/checkpoint-2", "world-base", True),
+    ({"r": "world-base"}, "link", "world-base", True),
+    ({"r": "world-base"}, "r/model", "world-reasoner", False),
+    ({"r": "world-base"}, "r/model", "r/model", False),  # served from its folder
+    ({"r": "world-base"}, "r/model", "r", False),
+    ({"r": "world-base"}, "r/model", "mine", False),  # a name of the server's own
+    ({"r": "acme/tiny"}, "r/model", "acme/tiny", True),
+    ({"r": "acme/tiny@v1"}, "r/model", "acme/tiny", True),
+    ({"r": "./base"}, "r/model", "base", True),
+    ({"first": "world-base", "r": "first"}, "r/model", "first/model", True),
+    ({"first": "world-base", "r": "first"}, "r/model", "world-base", True),  # through the run before
+    ({"first": "r", "r": "first"}, "r/model", "first", True),  # a circle ends
+    ({"first": "world-base"}, "other/model", "world-base", False),  # no run says what it started from
+]
+
+
+@pytest.mark.parametrize(("recipes", "model", "served", "refused"), SERVED)
+def test_a_server_of_what_a_run_started_from_does_not_answer_for_the_run(
+    recipes: dict[str, str], model: str, served: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run in ("r", "first", "other"):
+        for folder in ("model", "checkpoints/checkpoint-2"):
+            Path(run, folder).mkdir(parents=True)
+            Path(run, folder, "config.json").write_text("{}")
+    for run, start in recipes.items():
+        Path(run, "config.yaml").write_text(f"model: {start}\n")
+    Path("link").symlink_to("r/model")
+    if not refused:
+        refuse_served_base(model, served)
+        return
+    with pytest.raises(
+        RecipeError, match=f"the server's model {served} is the base of {model}, which would not answer"
+    ):
+        refuse_served_base(model, served)
+
+
+def test_the_built_in_base_of_an_adapter_is_known_by_its_name(tmp_path: Path) -> None:
+    for named in ("world-base", find_model_source("world-base")):
+        folder = write_adapter(tmp_path / Path(named).parent.name / "lora", named)
+        with pytest.raises(RecipeError, match="world-base is the base of the adapter"):
+            refuse_served_base(str(folder), "world-base")

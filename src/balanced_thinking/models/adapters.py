@@ -15,9 +15,10 @@ from typing import Any
 from safetensors import safe_open
 
 from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.models.base_places import model_of
+from balanced_thinking.config.yaml import read_yaml_file
+from balanced_thinking.models.base_places import model_of, recipe_of
 from balanced_thinking.models.base_record import ABOUT_BASE, describe_base
-from balanced_thinking.models.find import adapter_base_name, read_json_mapping
+from balanced_thinking.models.find import EMBEDDED, adapter_base_name, find_model_source, read_json_mapping
 from balanced_thinking.models.revisions import split_revision
 from balanced_thinking.system.files import expand_home, write_atomically
 
@@ -92,18 +93,43 @@ def served_rank(folder: str) -> int:
 
 
 def refuse_served_base(folder: str, served_model: str) -> None:
-    """Raises RecipeError where a server's model `served_model` is the base of the adapter in `folder`: the base would
-    answer in its place."""
-    base = adapter_base_name(folder)
+    """Raises RecipeError where a server's model `served_model` is the base of the adapter in `folder`, or what the run
+    of the model in `folder` started from: it would answer in its place."""
+    served, base = _comparable(served_model), adapter_base_name(folder)
     if base is None:
+        if served != _comparable(folder) and served in [_comparable(name) for name in _starts_of(Path(folder))]:
+            raise RecipeError(
+                f"the server's model {served_model} is the base of {folder}, which would not answer: start the server "
+                f"with {folder}, or give the name of that model there as --served-model"
+            )
         return
     names = (base, str(read_json_mapping(Path(folder) / _CONFIG)[BASE_KEY]))  # as it is found, and as it is written
-    if expand_home(served_model).resolve() in [expand_home(name).resolve() for name in names]:
+    if served in [_comparable(name) for name in names]:
         raise RecipeError(
             f"the server's model {served_model} is the base of the adapter {folder}, which would not answer: start the "
             f"server with --enable-lora --max-lora-rank {served_rank(folder)} --lora-modules mine={folder}, and give "
             "--served-model mine"
         )
+
+
+def _comparable(name: str) -> Path:
+    """Equal for all names of a folder or of a built-in model. A hub name, without revision, counts as a path."""
+    if name in EMBEDDED:
+        return Path(find_model_source(name)).resolve()
+    return model_of(expand_home(split_revision(name).name)).resolve()
+
+
+def _starts_of(folder: Path) -> list[str]:
+    """The models that the run of a model or a checkpoint in `folder` started from, itself and through other runs."""
+    found: list[str] = []
+    while (file := recipe_of(folder)) is not None:
+        config = read_yaml_file(file)
+        start = config.get("model") if isinstance(config, dict) else None
+        if not isinstance(start, str) or start in found:
+            break
+        found.append(start)
+        folder = model_of(expand_home(start))
+    return found
 
 
 def warn_of_served_adapter(folder: str) -> None:

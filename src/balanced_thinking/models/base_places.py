@@ -23,6 +23,13 @@ def model_of(place: Path) -> Path:
     return RunFiles(place).model if is_model_folder(RunFiles(place).model) else place
 
 
+def recipe_of(folder: Path) -> Path | None:
+    """The recipe of the run that a model or a checkpoint in `folder` belongs to, links resolved; None without one."""
+    place = folder.resolve()
+    run = place.parents[1] if place.parent.name == CHECKPOINTS else place.parent if place.name == MODEL else None
+    return RunFiles(run).config if run is not None and RunFiles(run).config.is_file() else None
+
+
 def find_base_folder(adapter: Path, base: str) -> Path | None:
     """The folder that an adapter's `base` means; None where there is none.
 
