@@ -94,7 +94,6 @@ def collect_facts(located: EvaluatedModel) -> Facts:
     configs = [one for _, one in chain]
     base = _first_base(configs, located.folder)
     provenance = run.provenance if run else None
-    training = config.get("training") or {}
     return Facts(
         arms=tuple(_name_arm(one) for one in configs),
         stages=tuple(str(one.get("stage") or "sft") for one in configs),
@@ -109,7 +108,7 @@ def collect_facts(located: EvaluatedModel) -> Facts:
         outcome=tuple(_describe_outcome(run)) if run else (),
         results=tuple(_describe_results(run)) if run and located.run is not None else (),
         versions=tuple((name, str(value)) for name, value in (provenance.versions if provenance else {}).items()),
-        format=training.get("reasoning_format") or "think-answer",
+        format=located.format or "think-answer",
     )
 
 

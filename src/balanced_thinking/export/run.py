@@ -33,6 +33,7 @@ from balanced_thinking.models.load import LoadedModel, checkpoint_dtype, load_mo
 from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 from balanced_thinking.models.quantization import read_base_quantization
 from balanced_thinking.models.revisions import split_revision
+from balanced_thinking.runs.manifest import ABOUT_FORMAT
 from balanced_thinking.runs.staging import write_folder
 from balanced_thinking.system.files import write_atomically
 from balanced_thinking.system.memory import free_device_memory
@@ -99,6 +100,7 @@ def export_model(source: str, out: Path, options: ExportOptions | None = None) -
     if options.push:
         check_push(options.push)
     config = read_config(located.config)
+    config["training"] = {"reasoning_format": located.format} | (config.get("training") or {})
     if located.config is not None and "data" in config:
         config["data"] = recorded_data(config["data"], located.config.parent)
     written = _answer_and_write(folder, out, config, options)
@@ -133,7 +135,7 @@ def _answer_and_write(folder: str, out: Path, config: Mapping[str, Any], options
     answers = answer_samples(loaded, config, examples, options.samples)
     left_out, base = left_out_settings(loaded), None
     format = (config.get("training") or {}).get("reasoning_format")
-    about = {"kind": "export", "dtype": dtype, "reasoning_format": format}
+    about = {"kind": "export", "dtype": dtype, ABOUT_FORMAT: format}
     if options.adapter:
         about |= record_base(Path(folder), find_model_source(adapter_base_name(folder) or ""))
     with write_folder(out, about=about) as staged:
