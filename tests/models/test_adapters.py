@@ -156,6 +156,31 @@ def test_of_several_bases_the_one_with_the_recorded_weights_is_taken(tmp_path: P
     assert adapter_base_name(str(adapter)) == str(tmp_path / "all/runs/sft")
 
 
+# Where the base and the adapter are after the folder of both was renamed, and what the adapter named.
+MOVED = [
+    ("new/sft", "new/lora/model", "old/sft"),
+    ("new/ex port", "new/lo ra/model", "old/ex port"),
+    ("new/sft/model", "new/lora/model", "old/sft"),  # a run
+    ("new/sft", "new/lora/checkpoints/checkpoint-2", "old/sft"),
+    ("new/base", "new/adapter", "elsewhere/base"),
+]
+
+
+@pytest.mark.parametrize(("base", "adapter", "named"), MOVED)
+def test_a_base_beside_its_adapter_is_found_by_its_name_and_weights(
+    base: str, adapter: str, named: str, tmp_path: Path
+) -> None:
+    folder = write_adapter(tmp_path / adapter, str(tmp_path / named))
+    write_weights(tmp_path / base, WAS)
+    with pytest.raises(ModelNotFoundError, match="there is no such folder, nor one beside"):  # not by its name alone
+        adapter_base_name(str(folder))
+    seal_folder(folder, about={"base": describe_base(tmp_path / base)})
+    assert adapter_base_name(str(folder)) == str(tmp_path / base.removesuffix("/model"))
+    write_weights(tmp_path / base, OTHER)
+    with pytest.raises(ModelNotFoundError, match="there is no such folder, nor one beside"):
+        adapter_base_name(str(folder))
+
+
 def test_a_large_base_is_compared_without_reading_it_completely(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from balanced_thinking.models.base_record import compare_base, read_base_record, refuse_other_base
@@ -10,6 +11,7 @@ from balanced_thinking.runs.manifest import DamagedFilesError, is_sealed, read_a
 from balanced_thinking.runs.paths import CHECKPOINTS, MODEL, RunFiles
 from balanced_thinking.system.files import expand_home
 
+_NEAR = 3  # parents of an adapter: its run, the folder of runs, and one more for a checkpoint
 _CONFIGS = ("config.json", "adapter_config.json")
 
 
@@ -38,15 +40,21 @@ def find_base_folder(adapter: Path, base: str) -> Path | None:
     """
     record = read_base_record(adapter)
     places = []
-    for place in _list_places(adapter, base):
-        folder = model_of(place)
-        if is_model_folder(folder) and folder.resolve() != adapter.resolve():
-            if record is None or compare_base(record, folder) is None:
-                return place.absolute()
-            places.append(place.absolute())
+    for place in filter(partial(_is_other_model, adapter=adapter), _list_places(adapter, base)):
+        if record is None or compare_base(record, model_of(place)) is None:
+            return place.absolute()
+        places.append(place.absolute())
+    for place in filter(partial(_is_other_model, adapter=adapter), _list_namesakes(adapter, base) if record else ()):
+        if compare_base(record or {}, model_of(place)) is None:
+            return place.absolute()
     if places:
         refuse_other_base(adapter, base, model_of(places[0]))
     return None
+
+
+def _is_other_model(place: Path, adapter: Path) -> bool:
+    folder = model_of(place)
+    return is_model_folder(folder) and folder.resolve() != adapter.resolve()
 
 
 def _list_places(adapter: Path, base: str) -> Iterator[Path]:
@@ -61,6 +69,12 @@ def _list_places(adapter: Path, base: str) -> Iterator[Path]:
     suffixes += [parts[start:] for start in range(1, len(parts) - 1)]
     for parent in (adapter.absolute(), *adapter.absolute().parents):
         yield from (parent.joinpath(*suffix) for suffix in suffixes)
+
+
+def _list_namesakes(adapter: Path, base: str) -> Iterator[Path]:
+    """Folders of the base's name beside the adapter and its run: only the recorded weights can confirm one."""
+    for parent in list(adapter.absolute().parents)[:_NEAR]:
+        yield parent / Path(base).name
 
 
 def _own_bases(adapter: Path) -> list[Path]:
