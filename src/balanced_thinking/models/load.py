@@ -36,7 +36,7 @@ from balanced_thinking.models.revisions import pin_revision
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.models.verify import refuse_altered_model
 from balanced_thinking.models.vocabulary import check_vocabulary
-from balanced_thinking.models.weights import load_adapter_weights, load_checked_model
+from balanced_thinking.models.weights import load_adapter_weights, load_checked_model, refuse_unmergeable
 from balanced_thinking.runs.staging import write_folder
 
 logger = logging.getLogger(__name__)
@@ -168,6 +168,7 @@ def checkpoint_dtype(name: str) -> torch.dtype:
 def _load_adapter(
     path: str, base: str, base_options: Mapping[str, Any], from_pretrained: Mapping[str, Any]
 ) -> LoadedModel:
+    refuse_unmergeable(path)
     trained, quantization = read_base_quantization(path), base_options["quantization"]
     if quantization is not None and _is_adapter(base):
         raise ValueError(
