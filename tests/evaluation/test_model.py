@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from balanced_thinking.evaluation.model import locate_model
-from balanced_thinking.runs.manifest import MANIFEST
+from balanced_thinking.runs.manifest import MANIFEST, seal_folder
 from balanced_thinking.runs.staging import write_folder
 
 RECIPE = "training: {reasoning_format: boxed}\n"
@@ -57,6 +58,28 @@ def test_an_exported_model_answers_in_the_format_that_its_folder_names(tmp_path:
     assert locate_model(str(tmp_path / "out")).format == "boxed"
     (tmp_path / "out" / MANIFEST).write_text("{")
     assert locate_model(str(tmp_path / "out")).format is None
+
+
+def test_a_model_that_was_copied_or_linked_answers_in_its_runs_format(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("model", "checkpoints/checkpoint-2"):
+        seal_folder(run / folder, about={"reasoning_format": "boxed"})
+        shutil.copytree(run / folder, f"copy-of-{Path(folder).name}")
+        Path(f"link-to-{Path(folder).name}").symlink_to(run.absolute() / folder)
+    for name in ("copy-of-model", "copy-of-checkpoint-2", "link-to-model", "link-to-checkpoint-2"):
+        assert locate_model(name).format == "boxed", name
+    (run / "model" / MANIFEST).unlink()  # as older versions left it
+    (run / "checkpoints/checkpoint-2" / MANIFEST).unlink()
+    assert locate_model("link-to-model").format == "boxed"
+    assert locate_model("link-to-model").results_folder() == run.absolute() / "eval"  # it is the run's
+    assert locate_model("link-to-checkpoint-2").format == "boxed"
+    assert locate_model("link-to-checkpoint-2").results_folder() == Path("runs/mine-checkpoint-2/eval")
+    monkeypatch.chdir(run / "checkpoints")
+    assert locate_model("checkpoint-2").format == "boxed"
+    monkeypatch.chdir("..")
+    assert locate_model("model").format == "boxed"
+    assert locate_model("model").results_folder().absolute() == Path("eval").absolute()
 
 
 @pytest.mark.parametrize(

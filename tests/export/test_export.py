@@ -349,6 +349,19 @@ def test_plain_answers_imports_nothing_of_this_package() -> None:
     }
 
 
+def test_an_export_that_is_exported_again_keeps_the_format(text: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(text, tmp_path / "run")
+    recipe = yaml.safe_load((run / "config.yaml").read_text())
+    recipe["training"]["reasoning_format"] = "deepseek-r1"
+    (run / "config.yaml").write_text(yaml.safe_dump(recipe))
+    source = run
+    for name in ("once", "twice"):
+        assert exit_code(["export", str(source), "--out", str(tmp_path / name), "--samples", "0", "--quiet"]) == 0
+        source = tmp_path / name
+        assert locate_model(str(source)).format == "deepseek-r1"
+        assert collect_facts(locate_model(str(source))).format == "deepseek-r1"
+
+
 def test_a_card_names_the_base_and_every_stage_of_a_chain(text: Path, tmp_path: Path) -> None:
     """GRPO that started from a run, its model or a checkpoint of it, which are still there."""
     for place in (text, text / "model", text / "checkpoints" / "checkpoint-2"):

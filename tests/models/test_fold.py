@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from balanced_thinking.models.fold import fold_adapter
 from balanced_thinking.models.load import load_model
 from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.models.weights import WeightsError, refuse_unmergeable
 
 IDS = torch.arange(40).reshape(2, 20)
 # Layers and options of adapters; tiny Qwen2's head is its embedding.
@@ -94,3 +96,29 @@ def test_both_configurations_say_that_a_saved_embedding_is_no_longer_the_head() 
     assert folded.get_input_embeddings().weight is not folded.get_output_embeddings().weight
     assert not folded.config.tie_word_embeddings
     assert not folded.config.get_text_config().tie_word_embeddings
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"peft_type": "LORA", "alora_invocation_tokens": [5]}, "alora_invocation_tokens"),
+        *(
+            ({"peft_type": kind}, f"the type {kind}")
+            for kind in ("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "XLORA")
+        ),
+        ({"peft_type": "MINE"}, "the type 'MINE'"),
+        ({}, "the type 'None'"),
+        *(({"peft_type": kind}, None) for kind in ("LORA", "IA3", "LOHA", "LOKR", "OFT", "VERA", "LN_TUNING")),
+        ({"peft_type": "ADALORA"}, None),
+        ({"peft_type": "LORA", "alora_invocation_tokens": None}, None),
+    ],
+)
+def test_an_adapter_that_cannot_be_merged_is_refused_by_its_kind(
+    config: dict[str, Any], said: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "world-base"} | config))
+    if said is None:
+        refuse_unmergeable(str(tmp_path))
+        return
+    with pytest.raises(WeightsError, match=f"the adapter {tmp_path} has {said}.* cannot be merged into the weights"):
+        load_model(str(tmp_path))

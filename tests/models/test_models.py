@@ -15,11 +15,14 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer
 
 from balanced_thinking.batch.collator import ScaleCollator
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.rows import prompt_messages
 from balanced_thinking.data.world import load
+from balanced_thinking.evaluation.engines.identity import model_identity
 from balanced_thinking.evaluation.engines.local import LocalEngine
 from balanced_thinking.models.find import EMBEDDED, ModelNotFoundError, TinySize, find_model_source
 from balanced_thinking.models.load import checkpoint_dtype, load_model, load_processor
+from balanced_thinking.models.revisions import pin_revision, split_revision
 from balanced_thinking.models.tiny import ARCHITECTURES, build_tiny
 from tests.conftest import REPOSITORY
 
@@ -212,3 +215,73 @@ def test_a_checkpoints_dtype_is_known_before_it_is_loaded(tmp_path: Path) -> Non
     assert checkpoint_dtype(str(tmp_path / "adapter")) == torch.bfloat16
     merged = load_model(str(tmp_path / "adapter"), dtype=torch.bfloat16).model
     assert {parameter.dtype for parameter in merged.parameters()} == {torch.bfloat16}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache with `acme/tiny`, whose revision v1 differs from its main branch in weights, dtype and chat template."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub" / "models--acme--tiny"
+    (repository / "refs").mkdir(parents=True)
+    for seed, (name, dtype) in enumerate({"main": torch.float32, "v1": torch.bfloat16}.items()):
+        folder = repository / "snapshots" / (f"{seed}" * 40)
+        model, tokenizer = build_tiny("qwen2", seed=seed)
+        tokenizer.chat_template = f"{name} {tokenizer.chat_template}"
+        model.to(dtype).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        (repository / "refs" / name).write_text(folder.name)
+
+
+def adapter_on(base: str, folder: Path, **config: Any) -> str:
+    adapted = get_peft_model(load_model(base).model, LoraConfig(target_modules=["q_proj"]))
+    adapted.save_pretrained(folder)
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    return str(folder)
+
+
+def test_a_revision_is_used_for_weights_processor_and_configuration(hub: None, tmp_path: Path) -> None:
+    v1 = load_model("acme/tiny@v1")
+    for name, options, same in (
+        ("acme/tiny", {}, False),
+        ("acme/tiny", {"revision": "v1"}, True),
+        (adapter_on("acme/tiny", tmp_path / "none"), {}, False),
+        (adapter_on("acme/tiny", tmp_path / "v1", revision="v1"), {}, True),  # as PEFT records it
+    ):
+        loaded = load_model(name, **options)
+        assert torch.equal(loaded.model.lm_head.weight, v1.model.lm_head.weight) == same, name
+        assert (loaded.processor.chat_template == v1.processor.chat_template) == same, name
+        if not options:
+            assert checkpoint_dtype(name) == (torch.bfloat16 if same else torch.float32)
+            assert (load_processor(name).chat_template == v1.processor.chat_template) == same
+    assert model_identity("acme/tiny@v1") != model_identity("acme/tiny")
+    assert (v1.source, v1.model.name_or_path) == ("acme/tiny@v1", "acme/tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "said"),
+    [
+        ("world-base", "v1", "which world-base is not; leave it out"),
+        (".", "v1", "which . is not; leave it out"),
+        ("runs/mine/model", "v1", "which runs/mine/model is not; leave it out"),
+        ("acme/tiny@v1", "v2", "the model is acme/tiny@v1, and model_options.revision is 'v2'; leave one of them out"),
+        ("acme/tiny", 1.5, None),
+        ("acme/tiny", "refs/pr/1", None),
+        ("acme/tiny@v1", "v1", None),
+    ],
+)
+def test_a_revision_belongs_to_a_model_on_the_hub(name: str, revision: Any, said: str | None) -> None:
+    if said is None:
+        pinned = split_revision(pin_revision(name, revision))
+        assert pinned == ("acme/tiny", {"revision": str(revision)})
+        return
+    with pytest.raises(RecipeError, match=said):
+        pin_revision(name, revision)
+
+
+def test_a_folder_with_a_sign_of_a_revision_in_its_name_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine@v1").mkdir()
+    assert split_revision("mine@v1") == ("mine@v1", {})

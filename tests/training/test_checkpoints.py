@@ -185,6 +185,7 @@ def test_hashes_made_during_the_save_are_those_of_the_files(trained: Trained) ->
     found = read_manifest(folder)
     assert found.about["step"] == 3
     assert found.about["max_steps"] == 3
+    assert found.about["reasoning_format"] == "think-answer"
     assert {*found.files} == {path.name for path in folder.iterdir()} - {MANIFEST}
     for name, file in found.files.items():
         content = (folder / name).read_bytes()

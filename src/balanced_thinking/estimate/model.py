@@ -64,7 +64,7 @@ def _outline(plan: Plan) -> tuple[Any, str]:
             return AutoModelForImageTextToText.from_config(config), known.source
     size = TinySize(**plan.recipe.model_size) if plan.recipe.model_size else None
     try:
-        return outline_model(name, size=size), "its configuration"
+        return outline_model(plan.recipe.pinned_model, size=size), "its configuration"
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             raise

@@ -9,10 +9,11 @@ from typing import Any
 
 from balanced_thinking.config.errors import FileInTheWayError
 from balanced_thinking.config.yaml import read_yaml_file
+from balanced_thinking.models.base_places import recipe_of
 from balanced_thinking.models.find import is_run_folder
 from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.runs.evaluations import read_summary
-from balanced_thinking.runs.manifest import DamagedFilesError, read_manifest
+from balanced_thinking.runs.manifest import ABOUT_FORMAT, DamagedFilesError, read_manifest
 from balanced_thinking.runs.paths import CHECKPOINTS, EVALUATIONS, MODEL, SUMMARY, EvaluationFiles, RunFiles
 from balanced_thinking.system.files import expand_home
 
@@ -32,9 +33,9 @@ class EvaluatedModel:
 
     @property
     def format(self) -> str | dict[str, Any] | None:
-        """The reasoning format that it was trained in; None where neither a recipe nor an export gives one."""
+        """The reasoning format that it was trained in; None where neither a recipe nor a manifest gives one."""
         if self.config is None or not self.config.is_file():
-            return _exported_format(expand_home(self.folder))
+            return _recorded_format(expand_home(self.folder))
         config = read_yaml_file(self.config)
         training = config.get("training") if isinstance(config, dict) else None
         return training.get("reasoning_format") if isinstance(training, dict) else None
@@ -69,10 +70,10 @@ class EvaluatedModel:
         return re.sub(r"[^\w.+=-]+", "-", "-".join(parts)).lstrip(".")
 
 
-def _exported_format(folder: Path) -> str | dict[str, Any] | None:
-    """The format that `balanced export` has noted in a folder; None in any other."""
+def _recorded_format(folder: Path) -> str | dict[str, Any] | None:
+    """The format in the manifest of a trained or exported model, also of a copy; None where there is none."""
     try:
-        return read_manifest(folder).about.get("reasoning_format")
+        return read_manifest(folder).about.get(ABOUT_FORMAT)
     except (FileNotFoundError, NotADirectoryError, DamagedFilesError):  # what is damaged, loading refuses
         return None
 
@@ -101,11 +102,14 @@ def locate_model(model: str | LoadedModel) -> EvaluatedModel:
         )
     place = expand_home(model)
     place = place if place.name else place.absolute()  # "." has no name
-    if place.name == MODEL and RunFiles(place.parent).config.is_file():
-        place = place.parent
+    linked = place.resolve() if place.is_symlink() and not is_run_folder(place) else place
+    for one in (place, place.absolute(), linked):  # as it is written, from inside the run, and where a link leads
+        if one.name == MODEL and RunFiles(one.parent).config.is_file():
+            place = one.parent
+            break
     files = RunFiles(place)
     if is_run_folder(place):
         return EvaluatedModel(str(place), str(files.model), place, files.config)
     of_run = place.parent.name == CHECKPOINTS
-    config = RunFiles(place.parent.parent).config if of_run else None
+    config = RunFiles(place.parent.parent).config if of_run else recipe_of(place)
     return EvaluatedModel(str(model), str(model), None, config)

@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from balanced_thinking.export.facts import TO_FILL_IN, Facts, Result
 from balanced_thinking.models.quantization import QUANTIZATION_FILE
+from balanced_thinking.models.revisions import split_revision
 from balanced_thinking.segments import get_format, render
 
 _VERSIONED = ("balanced-thinking", "torch", "transformers", "peft")
@@ -145,6 +146,8 @@ def _write_snippet(model: CardModel) -> str:
             how = ", **how"
         else:
             how = f', dtype="{model.dtype}"'  # as it was verified
+        if (revision := split_revision(model.adapter_base or "").revision) is not None:
+            how = f'{how}, revision="{revision}"'
         lines.append(f"base = {auto}.from_pretrained(base{how})")
         lines.append("model = PeftModel.from_pretrained(base, place)")
         lines.append("model.generation_config = GenerationConfig.from_pretrained(place)")
@@ -169,10 +172,12 @@ def _write_snippet(model: CardModel) -> str:
 def _write_serve_command(model: CardModel) -> str:
     if model.adapter_base is None:
         return f"vllm serve {quote(model.name)} --max-model-len 8192"
-    further = "--quantization bitsandbytes " if model.quantized else ""
+    base = split_revision(model.adapter_base)
+    further = f"--revision {quote(base.revision)} " if base.revision else ""
+    further += "--quantization bitsandbytes " if model.quantized else ""
     further += "--enable-tower-connector-lora " if model.sees else ""
     return (
-        f"vllm serve {quote(model.adapter_base)} --max-model-len 8192 {further}--enable-lora "
+        f"vllm serve {quote(base.name)} --max-model-len 8192 {further}--enable-lora "
         f"--max-lora-rank {model.rank} --lora-modules {quote(f'{model.name}={model.name}')}"
     )
 

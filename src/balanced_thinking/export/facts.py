@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from balanced_thinking.config.errors import BalancedThinkingError
+from balanced_thinking.config.errors import BalancedThinkingError, RecipeError
 from balanced_thinking.config.yaml import read_yaml_file
 from balanced_thinking.data.mixture import list_parts
 from balanced_thinking.evaluation.model import EvaluatedModel, locate_model
 from balanced_thinking.models.adapters import is_hub_name
 from balanced_thinking.models.find import TINY_PREFIX, adapter_base_name, is_path, is_run_folder
+from balanced_thinking.models.revisions import pin_revision, split_revision
 from balanced_thinking.runs.chain import follow_parents
 from balanced_thinking.runs.evaluations import Evaluation
 from balanced_thinking.runs.load import Run, load_run
@@ -95,12 +96,11 @@ def collect_facts(located: EvaluatedModel) -> Facts:
     configs = [one for _, one in chain]
     base = _first_base(configs, located.folder)
     provenance = run.provenance if run else None
-    training = config.get("training") or {}
     return Facts(
         arms=tuple(_name_arm(one) for one in configs),
         stages=tuple(str(one.get("stage") or "sft") for one in configs),
         base=shorten_place(base),
-        base_hub=base if _is_on_hub(base) else None,
+        base_hub=split_revision(base).name if _is_on_hub(base) else None,
         data=tuple(_describe_parts(config)),
         examples=provenance.examples if provenance else None,
         dropped=provenance.dropped if provenance else None,
@@ -110,7 +110,7 @@ def collect_facts(located: EvaluatedModel) -> Facts:
         outcome=tuple(_describe_outcome(run)) if run else (),
         results=tuple(_describe_results(run)) if run and located.run is not None else (),
         versions=tuple((name, str(value)) for name, value in (provenance.versions if provenance else {}).items()),
-        format=training.get("reasoning_format") or "think-answer",
+        format=located.format or "think-answer",
     )
 
 
@@ -128,11 +128,19 @@ def _parent_of(one: Chained) -> Chained | None:
 def _first_base(configs: Sequence[Mapping[str, Any]], folder: str) -> str:
     """What the first training began with: by the recipes, else by the adapter in `folder`."""
     if configs:
-        return str(configs[0].get("model") or "")
+        options = configs[0].get("model_options")
+        return _pinned(str(configs[0].get("model") or ""), options if isinstance(options, Mapping) else {})
     try:
         return adapter_base_name(folder) or ""
     except BalancedThinkingError:
         return ""
+
+
+def _pinned(model: str, options: Mapping[str, Any]) -> str:
+    try:
+        return pin_revision(model, options.get("revision"))
+    except RecipeError:  # a recipe that somebody changed
+        return model
 
 
 def _is_on_hub(base: str) -> bool:

@@ -36,7 +36,8 @@ def load_model(request: dict[str, Any]) -> Any:
     else:
         from peft import PeftModel
 
-        base = auto.from_pretrained(request["base"], dtype=getattr(torch, request["dtype"]), **quantized(request))
+        how = {"dtype": getattr(torch, request["dtype"]), "revision": request["revision"] or "main"}
+        base = auto.from_pretrained(request["base"], **how, **quantized(request))
         model = PeftModel.from_pretrained(base, request["folder"])
         model.generation_config = GenerationConfig.from_pretrained(request["folder"])
     # bitsandbytes places quantized weights itself.

@@ -26,12 +26,14 @@ from balanced_thinking.export.write import (
     write_adapter,
     write_complete,
 )
-from balanced_thinking.models.adapters import picture_half_keys, served_rank, unserved_settings
+from balanced_thinking.models.adapters import picture_half_keys, record_base, served_rank, unserved_settings
 from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.find import adapter_base_name, find_model_source, read_json_mapping
 from balanced_thinking.models.load import LoadedModel, checkpoint_dtype, load_model, load_processor
 from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 from balanced_thinking.models.quantization import read_base_quantization
+from balanced_thinking.models.revisions import split_revision
+from balanced_thinking.runs.manifest import ABOUT_FORMAT
 from balanced_thinking.runs.staging import write_folder
 from balanced_thinking.system.files import write_atomically
 from balanced_thinking.system.memory import free_device_memory
@@ -98,6 +100,7 @@ def export_model(source: str, out: Path, options: ExportOptions | None = None) -
     if options.push:
         check_push(options.push)
     config = read_config(located.config)
+    config["training"] = {"reasoning_format": located.format} | (config.get("training") or {})
     if located.config is not None and "data" in config:
         config["data"] = recorded_data(config["data"], located.config.parent)
     written = _answer_and_write(folder, out, config, options)
@@ -132,14 +135,19 @@ def _answer_and_write(folder: str, out: Path, config: Mapping[str, Any], options
     answers = answer_samples(loaded, config, examples, options.samples)
     left_out, base = left_out_settings(loaded), None
     format = (config.get("training") or {}).get("reasoning_format")
-    with write_folder(out, about={"kind": "export", "dtype": dtype, "reasoning_format": format}) as staged:
+    about = {"kind": "export", "dtype": dtype, ABOUT_FORMAT: format}
+    if options.adapter:
+        about |= record_base(Path(folder), find_model_source(adapter_base_name(folder) or ""))
+    with write_folder(out, about=about) as staged:
         if options.adapter:
             base = write_adapter(loaded, Path(folder), staged, out)
         else:
             write_complete(loaded, staged)
     card = _describe_model(loaded, options, out, base, left_out)
-    about = {"base": base, "dtype": dtype, "device": str(loaded.model.device), "pictures": card.pictures}
-    return _Written(card, answers, about | {"max_new_tokens": options.samples.max_new_tokens})
+    source = split_revision(base or "")
+    request: dict[str, Any] = {"base": source.name or None, "revision": source.revision, "dtype": dtype}
+    request |= {"device": str(loaded.model.device), "pictures": card.pictures}
+    return _Written(card, answers, request | {"max_new_tokens": options.samples.max_new_tokens})
 
 
 def _verify(out: Path, written: _Written) -> Verification | PlainLoadError | None:

@@ -18,6 +18,7 @@ from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.models.parts import count_numbers
 from balanced_thinking.models.processor_parts import tokenizer_of
 from balanced_thinking.models.quantization import QUANTIZATION_FILE
+from balanced_thinking.models.revisions import split_revision
 from balanced_thinking.models.tiny import ImageOnlyQwen2_5_VLProcessor
 from balanced_thinking.runs.manifest import MANIFEST
 from balanced_thinking.runs.paths import RunFiles
@@ -88,7 +89,7 @@ def write_adapter(loaded: LoadedModel, source: Path, folder: Path, final: Path) 
             place = RunFiles(final).base_model
             logger.info("a copy of the base is written to %s, because others cannot rely on %s", place, base)
         base = os.path.abspath(place)
-    config = read_json_mapping(folder / _ADAPTER_FILES[0]) | {BASE_KEY: base}
+    config = read_json_mapping(folder / _ADAPTER_FILES[0]) | {BASE_KEY: split_revision(base).name}
     (folder / _ADAPTER_FILES[0]).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return base
 

@@ -15,7 +15,11 @@ from typing import Any
 from safetensors import safe_open
 
 from balanced_thinking.config.errors import RecipeError
-from balanced_thinking.models.find import adapter_base_name, read_json_mapping
+from balanced_thinking.config.yaml import read_yaml_file
+from balanced_thinking.models.base_places import model_of, recipe_of
+from balanced_thinking.models.base_record import ABOUT_BASE, describe_base
+from balanced_thinking.models.find import EMBEDDED, adapter_base_name, find_model_source, read_json_mapping
+from balanced_thinking.models.revisions import split_revision
 from balanced_thinking.system.files import expand_home, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -33,8 +37,9 @@ SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-ran
 
 
 def is_hub_name(base: str) -> bool:
-    """Whether an adapter's base is on the hub: OWNER/NAME or NAME, and no folder here."""
-    return _HUB_NAME.fullmatch(base) is not None and not base.startswith(".") and not expand_home(base).is_dir()
+    """Whether an adapter's base is on the hub: OWNER/NAME or NAME, with a revision or without, and no folder here."""
+    name = split_revision(base).name
+    return _HUB_NAME.fullmatch(name) is not None and not base.startswith(".") and not expand_home(base).is_dir()
 
 
 def name_base_absolutely(folder: Path) -> None:
@@ -49,6 +54,19 @@ def name_base_absolutely(folder: Path) -> None:
     if isinstance(base, str) and base and not Path(base).is_absolute() and expand_home(base).is_dir():
         values[BASE_KEY] = os.path.abspath(expand_home(base))
         write_atomically(file, json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def record_base(folder: Path, base: str | None = None) -> dict[str, Any]:
+    """What a manifest says of the base of the adapter in `folder`, for its `about`; {} where that is in no folder.
+
+    `base` is where it was found; None: as the adapter names it.
+    """
+    file = folder / _CONFIG
+    if base is None and file.is_file():
+        base = read_json_mapping(file).get(BASE_KEY)
+    place = model_of(expand_home(base)) if isinstance(base, str) and base else None
+    described = describe_base(place) if place is not None and place.is_dir() else {}
+    return {ABOUT_BASE: described} if described else {}
 
 
 def picture_half_keys(folder: str) -> list[str]:
@@ -75,18 +93,43 @@ def served_rank(folder: str) -> int:
 
 
 def refuse_served_base(folder: str, served_model: str) -> None:
-    """Raises RecipeError where a server's model `served_model` is the base of the adapter in `folder`: the base would
-    answer in its place."""
-    base = adapter_base_name(folder)
+    """Raises RecipeError where a server's model `served_model` is the base of the adapter in `folder`, or what the run
+    of the model in `folder` started from: it would answer in its place."""
+    served, base = _comparable(served_model), adapter_base_name(folder)
     if base is None:
+        if served != _comparable(folder) and served in [_comparable(name) for name in _starts_of(Path(folder))]:
+            raise RecipeError(
+                f"the server's model {served_model} is the base of {folder}, which would not answer: start the server "
+                f"with {folder}, or give the name of that model there as --served-model"
+            )
         return
     names = (base, str(read_json_mapping(Path(folder) / _CONFIG)[BASE_KEY]))  # as it is found, and as it is written
-    if expand_home(served_model).resolve() in [expand_home(name).resolve() for name in names]:
+    if served in [_comparable(name) for name in names]:
         raise RecipeError(
             f"the server's model {served_model} is the base of the adapter {folder}, which would not answer: start the "
             f"server with --enable-lora --max-lora-rank {served_rank(folder)} --lora-modules mine={folder}, and give "
             "--served-model mine"
         )
+
+
+def _comparable(name: str) -> Path:
+    """Equal for all names of a folder or of a built-in model. A hub name, without revision, counts as a path."""
+    if name in EMBEDDED:
+        return Path(find_model_source(name)).resolve()
+    return model_of(expand_home(split_revision(name).name)).resolve()
+
+
+def _starts_of(folder: Path) -> list[str]:
+    """The models that the run of a model or a checkpoint in `folder` started from, itself and through other runs."""
+    found: list[str] = []
+    while (file := recipe_of(folder)) is not None:
+        config = read_yaml_file(file)
+        start = config.get("model") if isinstance(config, dict) else None
+        if not isinstance(start, str) or start in found:
+            break
+        found.append(start)
+        folder = model_of(expand_home(start))
+    return found
 
 
 def warn_of_served_adapter(folder: str) -> None:

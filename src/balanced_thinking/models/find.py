@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from balanced_thinking.config.errors import UsageError
 from balanced_thinking.config.foreign_json import JsonError, read_json_file
 from balanced_thinking.config.names import did_you_mean
+from balanced_thinking.models.base_places import find_base_folder, is_model_folder
+from balanced_thinking.models.base_record import refuse_other_base
+from balanced_thinking.models.revisions import pin_revision, split_revision
 from balanced_thinking.models.verify import refuse_altered_model
 from balanced_thinking.runs.checkpoints import list_checkpoints
 from balanced_thinking.runs.paths import CONFIG, RunFiles
@@ -129,6 +132,8 @@ def find_model_source(name: str) -> str:
     Raises ModelNotFoundError for a name that must be a folder but does not exist, and DamagedFilesError for a folder of
     ours in which a file is not what was saved.
     """
+    if split_revision(name).revision is not None:
+        return name
     if name in EMBEDDED:
         return str(files("balanced_thinking") / "models" / name)
     folder = expand_home(name)
@@ -156,7 +161,7 @@ def _may_hold_model(folder: Path) -> bool:
 
 def is_path(name: str) -> bool:
     """Whether it must be a path: no OWNER/NAME of the hub, or OWNER is a folder with runs."""
-    owner, slash, rest = name.partition("/")
+    owner, slash, rest = split_revision(name).name.partition("/")
     if name.startswith((".", "/", "~")) or not slash or "/" in rest:
         return True
     return owner == "runs" or any(Path(owner).glob("*/provenance.json")) or any(Path(owner).glob("*/*/provenance.json"))
@@ -165,20 +170,25 @@ def is_path(name: str) -> bool:
 def adapter_base_name(path: str) -> str | None:
     """Where the base of the adapter in this folder is, as a folder or a hub name; None if the folder has no adapter.
 
-    A folder that is not at its place any more is looked for beside the adapter (`_find_base_beside`).
+    A folder that is not at its place any more is looked for beside the adapter (`find_base_folder`).
 
-    Raises ModelNotFoundError, which names the adapter, where there is none.
+    Raises ModelNotFoundError, which names the adapter, where there is none, and OtherBaseError where its weights are
+    not those that the adapter was trained on.
     """
     adapter = Path(path) / "adapter_config.json"
     if not adapter.is_file():
         return None
-    base = read_json_mapping(adapter).get("base_model_name_or_path")
+    config = read_json_mapping(adapter)
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
         raise ModelNotFoundError(f"{adapter} names no base model; set its base_model_name_or_path")
-    if (found := _find_base_beside(Path(path), base)) is not None:
+    if revision and not is_path(base) and not expand_home(base).is_dir():
+        return pin_revision(base, revision)
+    if (found := find_base_folder(Path(path), base)) is not None:
         return str(found)
-    if Path(base).name in EMBEDDED:  # of an installation that is elsewhere now
-        return Path(base).name
+    if (name := Path(base).name) in EMBEDDED:  # of an installation that is elsewhere now
+        refuse_other_base(Path(path), base, Path(find_model_source(name)))
+        return name
     if is_path(base):
         raise ModelNotFoundError(
             f"{path} is an adapter on the base model {base}, and there is no such folder, nor one beside the adapter; "
@@ -187,31 +197,9 @@ def adapter_base_name(path: str) -> str | None:
     return base
 
 
-def _find_base_beside(adapter: Path, base: str) -> Path | None:
-    """The folder that an adapter's `base` means: in its own folder or run, at its place, or under one of its parents.
-
-    The last finds relative names from whatever folder they were written, and folders that were moved together: of
-    `/old/runs/x/base` at least `x/base` must be there.
-    """
-    parts = expand_home(base).parts
-    parents = adapter.absolute().parents
-    own = [RunFiles(parent).base_model for parent in (adapter.absolute(), *parents[:2])]
-    candidates = [place for place in own if parts and place.name == parts[-1]]
-    candidates.append(expand_home(base))
-    suffixes = [parts] if not Path(base).is_absolute() else []
-    suffixes += [parts[start:] for start in range(1, len(parts) - 1)]
-    candidates += [parent.joinpath(*suffix) for suffix in suffixes for parent in (adapter.absolute(), *parents)]
-    for place in candidates:
-        folder = RunFiles(place).model if is_run_folder(place) else place
-        is_model = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
-        if is_model and folder.resolve() != adapter.resolve():
-            return place.absolute()
-    return None
-
-
 def is_run_folder(folder: Path) -> bool:
     """Whether it is a run directory with a saved model."""
-    return any((RunFiles(folder).model / name).is_file() for name in ("config.json", "adapter_config.json"))
+    return is_model_folder(RunFiles(folder).model)
 
 
 def _check_generation_config(file: Path) -> None:

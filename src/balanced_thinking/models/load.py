@@ -32,10 +32,11 @@ from balanced_thinking.models.quantization import (
     read_base_quantization,
     use_one_product,
 )
+from balanced_thinking.models.revisions import pin_revision
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.models.verify import refuse_altered_model
 from balanced_thinking.models.vocabulary import check_vocabulary
-from balanced_thinking.models.weights import load_adapter_weights, load_checked_model
+from balanced_thinking.models.weights import load_adapter_weights, load_checked_model, refuse_unmergeable
 from balanced_thinking.runs.staging import write_folder
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def load_model(
 
     Args:
         name: `world-base` or `world-reasoner` (embedded), `tiny:qwen2_5_vl` (random weights), a run directory, the
-            folder of a checkpoint or an adapter, or a hub name.
+            folder of a checkpoint or an adapter, or a hub name, with a revision as `OWNER/NAME@REVISION`.
         seed: of the random weights of a `tiny:` model, and of tensors that `allow_missing` allows.
         size: widths and depths of a `tiny:` model.
         image_options: options of the image processor, such as `max_pixels`; they are saved with it.
@@ -100,7 +101,7 @@ def load_model(
         if quantization is not None:
             raise ValueError(f"quantization is {quantization!r}, but {name} has no stored weights; save it first")
         return LoadedModel(*_build_tiny_model(name.removeprefix(TINY_PREFIX), seed, size, **from_pretrained))
-    path = find_model_source(name)
+    path = find_model_source(pin_revision(name, from_pretrained.pop("revision", None)))
     if (base := adapter_base_name(path)) is not None:
         base_options = {"image_options": image_options, "allow_missing": allow_missing, "quantization": quantization}
         return _load_adapter(path, base, base_options, from_pretrained)
@@ -167,6 +168,7 @@ def checkpoint_dtype(name: str) -> torch.dtype:
 def _load_adapter(
     path: str, base: str, base_options: Mapping[str, Any], from_pretrained: Mapping[str, Any]
 ) -> LoadedModel:
+    refuse_unmergeable(path)
     trained, quantization = read_base_quantization(path), base_options["quantization"]
     if quantization is not None and _is_adapter(base):
         raise ValueError(

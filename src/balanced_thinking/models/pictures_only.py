@@ -18,6 +18,7 @@ from transformers import PROCESSOR_MAPPING, ProcessorMixin
 from transformers.utils import cached_file
 
 from balanced_thinking.config.foreign_json import read_json_file
+from balanced_thinking.models.revisions import split_revision
 
 LEFT_OUT = "video_processor"
 # Where a checkpoint may name the class of its processor, and its video configuration, in transformers' order.
@@ -92,11 +93,12 @@ def _restore(whole: type, values: dict[str, Any]) -> Any:
 
 def load_pictures_only(path: str, options: Mapping[str, Any]) -> Any | None:
     """The picture half of the processor of a checkpoint; None for one that has no video half."""
-    whole = find_processor_class(path)
+    source, whole = split_revision(path), find_processor_class(path)
+    options = {**options, **source.options}
     if whole is None or LEFT_OUT not in whole.get_attributes():
-        return None if whole is None else whole.from_pretrained(path, **options)
+        return None if whole is None else whole.from_pretrained(source.name, **options)
     narrow: Any = narrow_processor_class(whole)
-    processor: Any = narrow.from_pretrained(path, **options)
+    processor: Any = narrow.from_pretrained(source.name, **options)
     processor.video_config = _read_video_config(path)
     return processor
 
@@ -113,7 +115,8 @@ def find_processor_class(path: str) -> Any | None:
 
 
 def _class_of_model(path: str) -> Any | None:
-    config = transformers.AutoConfig.from_pretrained(path)
+    source = split_revision(path)
+    config = transformers.AutoConfig.from_pretrained(source.name, **source.options)
     return PROCESSOR_MAPPING.get(type(config), None)
 
 
@@ -138,9 +141,11 @@ def _read_video_config(path: str) -> dict[str, Any] | None:
 
 def read_part(path: str, name: str) -> dict[str, Any]:
     """A JSON file of a folder or hub name; empty where there is none."""
+    source = split_revision(path)
     file = cached_file(
-        path,
+        source.name,
         name,
+        **source.options,
         _raise_exceptions_for_gated_repo=False,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,

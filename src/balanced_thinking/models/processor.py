@@ -25,6 +25,7 @@ from balanced_thinking.models.find import (
 from balanced_thinking.models.own_code import refuse_own_code
 from balanced_thinking.models.pictures_only import load_pictures_only
 from balanced_thinking.models.processor_parts import takes_pictures
+from balanced_thinking.models.revisions import split_revision
 from balanced_thinking.models.templates import bound_chat_templates
 from balanced_thinking.models.tiny import ImageOnlyQwen2_5_VLProcessor, build_tiny
 
@@ -55,7 +56,7 @@ def load_checked_processor(path: str, vision: bool, image_options: Mapping[str, 
     if kind == ImageOnlyQwen2_5_VLProcessor.__name__:
         processor = _load_image_only_qwen(path, image_options)
     else:
-        load = load_auto_processor if vision else AutoTokenizer.from_pretrained
+        load = load_auto_processor if vision else _load_auto_tokenizer
         processor = _load_part(load, path, image_options if vision else {})
     if vision and not takes_pictures(processor):  # transformers gives the tokenizer alone then
         raise ModelNotFoundError(
@@ -86,7 +87,13 @@ def why_no_torchvision() -> str | None:
 def load_auto_processor(path: str, **options: Any) -> Any:
     """What `AutoProcessor` gives; without torchvision its picture half (see `pictures_only`)."""
     pictures = load_pictures_only(path, options) if why_no_torchvision() is not None else None
-    return AutoProcessor.from_pretrained(path, **options) if pictures is None else pictures
+    source = split_revision(path)
+    return AutoProcessor.from_pretrained(source.name, **options, **source.options) if pictures is None else pictures
+
+
+def _load_auto_tokenizer(path: str, **options: Any) -> Any:
+    source = split_revision(path)
+    return AutoTokenizer.from_pretrained(source.name, **options, **source.options)
 
 
 def _refuse_missing_package(path: str, error: Exception) -> None:
@@ -124,7 +131,7 @@ def _load_part(load: Callable[..., Any], path: str, options: Mapping[str, Any]) 
 def _load_image_only_qwen(path: str, image_options: Mapping[str, Any]) -> ImageOnlyQwen2_5_VLProcessor:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    tokenizer = _load_part(AutoTokenizer.from_pretrained, path, {})
+    tokenizer = _load_part(_load_auto_tokenizer, path, {})
     images = _load_part(Qwen2VLImageProcessorPil.from_pretrained, path, image_options)
     return ImageOnlyQwen2_5_VLProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
 
@@ -132,7 +139,8 @@ def _load_image_only_qwen(path: str, image_options: Mapping[str, Any]) -> ImageO
 def load_config(path: str) -> Any:
     """Raises OSError, with the places where it was looked for, if there is no such model."""
     try:
-        return AutoConfig.from_pretrained(path)
+        source = split_revision(path)
+        return AutoConfig.from_pretrained(source.name, **source.options)
     except (RecursionError, TypeError, AttributeError, LookupError, ArithmeticError, StrictDataclassError) as error:
         raise ModelNotFoundError(
             f"{path} has a config.json that transformers cannot use ({str(error)[:400]}); copy it again from its source"

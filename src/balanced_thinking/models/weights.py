@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from peft import PeftModel, get_peft_model_state_dict
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftModel, PromptLearningConfig, get_peft_model_state_dict
 from peft.utils.save_and_load import load_peft_weights
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -25,6 +25,7 @@ from transformers.integrations import is_fsdp_enabled
 
 from balanced_thinking.config.errors import UsageError
 from balanced_thinking.config.foreign_json import read_json_file
+from balanced_thinking.models.revisions import split_revision
 from balanced_thinking.system.text import list_some
 
 # In the order in which transformers and PEFT look for them; only the first that is there counts.
@@ -45,6 +46,10 @@ _CANNOT_BE_BUILT = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError),
     StrictDataclassError,
 )
+
+
+# Types of adapters beside prompts that are no change of the weights.
+_NOT_MERGED = ("ADAPTION_PROMPT", "CARTRIDGE", "CPT", "POLY", "XLORA")
 
 
 class WeightsError(UsageError, ValueError):
@@ -71,7 +76,8 @@ def load_checked_model(auto: Any, path: str, allow_missing: Sequence[str], optio
     options = {**options, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         with _without_load_report():
-            model, found = auto.from_pretrained(path, **options)
+            source = split_revision(path)
+            model, found = auto.from_pretrained(source.name, **options, **source.options)
     except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
         raise WeightsError(f"the weights of {path} cannot be read: {error}; download them again") from error
     except _CANNOT_BE_BUILT as error:
@@ -232,6 +238,26 @@ def refuse_nonfinite(tensors: Mapping[str, Tensor], path: str) -> None:
             f"{_count(broken, 'tensor')} in {path} {'has' if len(broken) == 1 else 'have'} values that are not finite "
             f"(NaN or infinite): {_list_names(broken)}. A training that diverged leaves such weights: use an earlier "
             "checkpoint, or copy the files again"
+        )
+
+
+def refuse_unmergeable(path: str) -> None:
+    """Raises WeightsError for an adapter that cannot become a part of its base's weights, before anything is loaded."""
+    config = read_json_file(Path(path) / "adapter_config.json")
+    kind = str(config.get("peft_type")) if isinstance(config, dict) else "None"
+    kind_class = PEFT_TYPE_TO_CONFIG_MAPPING.get(kind)
+    found = ""
+    if kind_class is None:
+        found = f"the type {kind!r} (peft_type), which PEFT does not have here"
+    elif issubclass(kind_class, PromptLearningConfig) or kind in _NOT_MERGED:
+        found = f"the type {kind} (peft_type), which adds to the input or to the computation"
+    elif config.get("alora_invocation_tokens"):
+        found = "alora_invocation_tokens (aLoRA), which switch it on within a text"
+    if found:
+        raise WeightsError(
+            f"the adapter {path} has {found}, so it cannot be merged into the weights of its base; expected one that "
+            "changes weights, such as LoRA without alora_invocation_tokens: train such an adapter, or merge this one "
+            "with the program that trained it, and give the merged model"
         )
 
 

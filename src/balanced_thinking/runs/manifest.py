@@ -22,6 +22,7 @@ from balanced_thinking.system.process import usable_cores
 from balanced_thinking.system.text import list_some
 
 MANIFEST = "manifest.json"
+ABOUT_FORMAT = "reasoning_format"  # key of `about`: the format that a trained model answers in
 _VERSION = 1
 _BUFFER = 1 << 20  # bytes read at a time
 _THREADS = 8  # at most; hashing does not hold Python's lock

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.models.adapters import name_base_absolutely
+from balanced_thinking.models.adapters import name_base_absolutely, record_base
 from balanced_thinking.models.quantization import write_base_quantization
 from balanced_thinking.runs.checkpoints import checkpoint_name, list_checkpoints, remove_older_checkpoints
 from balanced_thinking.runs.digests import BackgroundDigests
 from balanced_thinking.runs.manifest import FileDigest, seal_folder
 from balanced_thinking.runs.staging import publish_folder, remove_folder, staging_folder
 from balanced_thinking.training.failed_saves import SaveFailedError, name_failed_save
+from balanced_thinking.training.final_model import record_format
 from balanced_thinking.training.inspect_checkpoint import OPTIMIZER_FILE, TRAINER_STATE_FILE
 from balanced_thinking.training.rank_change import count_step_samples
 from balanced_thinking.training.sharded import raising_errors_of_ranks
@@ -111,7 +112,8 @@ class CheckpointWriter:
                 shutil.copyfile(file, folder / file.name)
         name_base_absolutely(folder)
         write_base_quantization(self.accelerator.unwrap_model(self.model), folder)
-        seal_folder(folder, about=self._describe_checkpoint(), known=self._collect_digests())
+        about = self._describe_checkpoint() | record_base(folder) | record_format(self.args)
+        seal_folder(folder, about=about, known=self._collect_digests())
         self._refuse_vanished_folder(final)
         publish_folder(folder, final)
 

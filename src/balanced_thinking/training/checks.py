@@ -218,7 +218,7 @@ def _check_evaluation(recipe: Recipe, arguments: Mapping[str, Any]) -> None:
 
 def check_places(recipe: Recipe) -> None:
     """Raises UsageError for a model, a data set or a data option that does not exist; reads none of them."""
-    check_model(recipe.model)
+    check_model(recipe.pinned_model)
     stream_data(recipe.data, split=recipe.split, options=recipe.data_options)
     if recipe.validation_split:
         stream_data(validation_data(recipe.data), split=recipe.validation_split, options=recipe.validation_options)

@@ -68,7 +68,7 @@ def describe_training(recipe: Recipe, out: Path) -> str:
 
 
 def _describe_model(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    model = outline_model(recipe.model, size=TinySize(**recipe.model_size) if recipe.model_size else None)
+    model = outline_model(recipe.pinned_model, size=TinySize(**recipe.model_size) if recipe.model_size else None)
     total = count_parameters(model).total
     parts = ", ".join(f"{part} {short_count(count)}" for part, count in ModelParts(model).count_parameters().items())
     yield "model", f"{recipe.model} ({type(model).__name__}), {short_count(total)} parameters: {parts}"

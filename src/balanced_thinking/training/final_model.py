@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.models.adapters import name_base_absolutely
+from balanced_thinking.models.adapters import name_base_absolutely, record_base
 from balanced_thinking.models.load import LoadedModel
 from balanced_thinking.models.quantization import write_base_quantization
 from balanced_thinking.runs.checkpoints import list_checkpoints, set_aside
-from balanced_thinking.runs.manifest import DamagedFilesError, describe_damages, find_damage, is_sealed, seal_folder
+from balanced_thinking.runs.manifest import (
+    ABOUT_FORMAT,
+    DamagedFilesError,
+    describe_damages,
+    find_damage,
+    is_sealed,
+    seal_folder,
+)
 from balanced_thinking.runs.staging import publish_folder, remove_folder, staging_folder
+from balanced_thinking.segments.formats import ReasoningFormat
 from balanced_thinking.training.failed_saves import name_failed_save
 from balanced_thinking.training.space import advise_resuming, estimate_model_bytes
 
@@ -67,11 +76,19 @@ def save_final_model(trainer: Any, loaded: LoadedModel, folder: Path) -> None:
                 (staged / "README.md").unlink(missing_ok=True)  # PEFT's, full of blanks; `balanced export` writes one
                 write_base_quantization(loaded.model, staged)
                 _refuse_no_weights(staged, trainer)
-                seal_folder(staged, about={"kind": "model", "step": trainer.state.global_step})
+                about = {"kind": "model", "step": trainer.state.global_step}
+                seal_folder(staged, about=about | record_base(staged) | record_format(trainer.args))
                 publish_folder(staged, folder)
         finally:
             if first:
                 shutil.rmtree(staged, ignore_errors=True)
+
+
+def record_format(args: Any) -> dict[str, Any]:
+    """The reasoning format as the arguments name or define it, for a manifest's `about`."""
+    form = getattr(args, "reasoning_format", None)
+    form = asdict(form) if isinstance(form, ReasoningFormat) else form
+    return {} if form is None else {ABOUT_FORMAT: form}
 
 
 def _refuse_no_weights(folder: Path, trainer: Any) -> None:

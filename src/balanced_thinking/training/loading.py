@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import set_seed
 
+from balanced_thinking.models.base_record import refuse_other_base
 from balanced_thinking.models.load_in_place import load_in_place
 from balanced_thinking.models.weights import check_adapter_checkpoint, load_checked_model
 from balanced_thinking.runs.checkpoints import checkpoint_name
@@ -185,10 +186,14 @@ class CheckpointReader:
                 super()._load_best_model()  # type: ignore[misc]
 
     def _check_adapter(self, checkpoint: str, model: Any) -> None:
-        """Raises WeightsError for an adapter's checkpoint that is not complete: PEFT would only warn."""
+        """Raises WeightsError for an adapter's checkpoint that is not complete, where PEFT would only warn, and
+        OtherBaseError where it was trained on other weights than those of its base now."""
         has_weights = any(Path(checkpoint).glob("adapter_model.*"))
         if isinstance(model, PeftModel) and has_weights and not self._is_sharded():  # type: ignore[attr-defined]
             check_adapter_checkpoint(model, checkpoint)
+            base = str(model.active_peft_config.base_model_name_or_path)
+            if Path(base).is_dir():
+                refuse_other_base(Path(checkpoint), base, Path(base))
 
 
 def load_full_weights(checkpoint: str, model: Any) -> bool:

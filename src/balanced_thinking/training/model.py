@@ -51,7 +51,7 @@ def _load_dense(recipe: Recipe, args: Any, options: dict[str, Any]) -> LoadedMod
 
 
 def _load_quantized(recipe: Recipe, args: Any, out: Path, options: dict[str, Any]) -> LoadedModel:
-    source = recipe.model
+    source = recipe.pinned_model
     if not _has_own_weights(source):
         dense = ensure_saved(_load_dense(recipe, args, options), RunFiles(out).base_model)
         source, options = str(dense.source), {name: options[name] for name in ("dtype",) if name in options}

@@ -28,7 +28,7 @@ def load_training_processor(recipe: Recipe, args: Any) -> Any:
         size = TinySize(**recipe.model_size) if recipe.model_size else None
         processor = build_tiny(recipe.model.removeprefix(TINY_PREFIX), size=size)[1]
     else:
-        processor = load_processor(recipe.model, recipe.image_options)
+        processor = load_processor(recipe.pinned_model, recipe.image_options)
     tokenizer = tokenizer_of(processor)
     templates = (getattr(processor, "chat_template", None), tokenizer.chat_template)
     if not any(templates) and not getattr(args, "chat_template_path", None):

@@ -39,6 +39,7 @@ from balanced_thinking.config.yaml import read_yaml
 from balanced_thinking.models.find import TinySize
 from balanced_thinking.models.part_names import PARTS
 from balanced_thinking.models.quantization import QUANTIZATIONS
+from balanced_thinking.models.revisions import pin_revision
 from balanced_thinking.training.arguments import LORA_SYNONYMS, argument_types, lora_types, refuse_credentials
 from balanced_thinking.training.auto_batch import DIVISION_KEYS, is_same_but_divided
 from balanced_thinking.training.default_weights import resolve_weighting
@@ -130,6 +131,11 @@ class Recipe:
         """A run records what weighs its tokens, so that it stays the same where the default changes."""
         if self.stage == "sft":
             self.training = self.training | resolve_weighting(self.training)
+
+    @property
+    def pinned_model(self) -> str:
+        """The model with the revision in `model_options`, if there is one. Raises RecipeError where it has none."""
+        return pin_revision(self.model, self.model_options.get("revision"))
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False)

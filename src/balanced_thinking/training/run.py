@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 from transformers import set_seed
 
+from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.mixture import describe_data
 from balanced_thinking.data.permissions import permit
 from balanced_thinking.data.recorded_places import is_recorded_data
 from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.load import LoadedModel, ensure_saved
+from balanced_thinking.models.revisions import split_revision
 from balanced_thinking.runs.directory import (
     create_run,
     finish_run,
@@ -153,6 +155,16 @@ def _make_trainer(recipe: Recipe, args: Any, data: CheckedData, files: RunFiles,
         adapter = make_lora_config(loaded.model, recipe.lora, checkpoint)
         logger.info("LoRA: %s", describe_lora(recipe.lora, adapter))
         hint_untrained_tags(loaded, args.reasoning_format, recipe.lora)
+    revision = split_revision(loaded.source or "").revision
+    if adapter is not None:
+        if adapter.revision not in (None, revision):
+            raise RecipeError(
+                f"lora.revision is {adapter.revision!r}, but the base is {loaded.source or recipe.model}; give the "
+                "revision of the base as model_options.revision, and leave lora.revision out"
+            )
+        adapter.revision = revision
+    elif revision is not None:  # a reference model is loaded by a name, which has no revision
+        loaded = replace(loaded, source=None)
     if recipe.lora is not None or (recipe.stage == "grpo" and args.beta):
         loaded = ensure_saved(loaded, files.base_model)
     trainer = STAGE_CLASSES[recipe.stage].trainer(

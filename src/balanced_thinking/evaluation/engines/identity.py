@@ -9,6 +9,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 
 from balanced_thinking.models.find import EMBEDDED, adapter_base_name, is_path, is_run_folder
+from balanced_thinking.models.revisions import split_revision
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.system.files import expand_home
 
@@ -44,9 +45,10 @@ def _stamp(file: Path, folder: Path) -> str:
 
 
 def _cached_commit(name: str) -> str:
-    """The commit of a hub name's main branch that is in the local cache: the folder of its snapshot."""
+    """The commit of a hub name's revision, or main branch, that is in the local cache: the folder of its snapshot."""
+    source = split_revision(name)
     for file in _HUB_FILES:
-        if isinstance(found := try_to_load_from_cache(name, file), str):
+        if isinstance(found := try_to_load_from_cache(source.name, file, **source.options), str):
             return Path(found).parent.name
     return ""
 
