@@ -236,7 +236,8 @@ def test_a_run_goes_on_after_a_skipped_step(world_rows: Dataset, tmp_path: Path)
 
 
 def test_weights_that_an_update_breaks_are_neither_logged_nor_saved(world_rows: Dataset, tmp_path: Path) -> None:
-    run = _text_run(world_rows, tmp_path, learning_rate=1e38, save_strategy="steps", save_steps=1, adam_epsilon=1e-8)
+    run = _text_run(world_rows, tmp_path, save_strategy="steps", save_steps=1, adam_epsilon=1e-8)
+    run.args.learning_rate = 1e38  # which no config accepts
     with pytest.raises(NonFiniteError, match="weights are not finite before optimizer step 2"):
         run.train()
     assert newest_valid_checkpoint(tmp_path) is None
