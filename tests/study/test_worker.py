@@ -101,6 +101,7 @@ def test_the_ledger_counts_all_of_a_continued_training_and_gpu_seconds_on_a_gpu(
 def test_a_run_is_evaluated_with_the_options_of_its_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = {"limit": 7, "on_bad_row": "drop", "batch_size": 3, "max_new_tokens": 4, "prompt": "instructed"}
     own |= {"scorer": "anls", "options": {"n": 2}, "format": "direct", "shots": 2}
+    own |= {"temperature": 0.7, "top_p": 0.9, "top_k": 20, "sampling_seed": 5}
     assert {*own, "data", "splits"} == {field.name for field in fields(Benchmark)}
     used: dict[str, Any] = {}
 

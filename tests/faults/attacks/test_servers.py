@@ -244,14 +244,14 @@ def test_one_failure_ends_the_requests_that_still_wait(
     waiting = iter([True, True, False, True])
 
     def respond(connection: Connection) -> None:
-        time.sleep(30) if next(waiting) else (time.sleep(0.1), reply("no", "400 Bad Request")(connection))
+        time.sleep(30) if next(waiting) else (time.sleep(0.1), reply("no", "403 Forbidden")(connection))
 
     raw.respond = respond
     engine = ServerEngine(raw.address, tokenizer, served_model="x", timeout_seconds=30)
     pools: list[ThreadPoolExecutor] = []
     monkeypatch.setattr(server, "ThreadPoolExecutor", lambda **how: pools.append(ThreadPoolExecutor(**how)) or pools[0])
     started = time.perf_counter()
-    with pytest.raises(ConnectionError, match="answered 400"):
+    with pytest.raises(ConnectionError, match="answered 403"):
         engine.complete([EXAMPLE] * 4)
     pools[0].shutdown(wait=True)
     assert time.perf_counter() - started < 5

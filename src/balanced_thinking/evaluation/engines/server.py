@@ -12,16 +12,15 @@ import logging
 import os
 import re
 import threading
-import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
-from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.foreign_json import TooDeepError, parse_json
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.completion_scorer import CompletionScorer
+from balanced_thinking.evaluation.engines.address import check_address
 from balanced_thinking.evaluation.engines.chat_answer import (
     STATUS,
     TOO_LONG,
@@ -35,12 +34,11 @@ from balanced_thinking.evaluation.engines.chat_answer import (
     shorten_json,
 )
 from balanced_thinking.evaluation.engines.chat_messages import chat_messages
-from balanced_thinking.evaluation.engines.engine import Engine
+from balanced_thinking.evaluation.engines.engine import Engine, Listener
 from balanced_thinking.evaluation.engines.request_fields import RequestFields
 from balanced_thinking.scoring.completion import WithheldCompletion
 from balanced_thinking.segments import ReasoningFormat
 from balanced_thinking.system.fetching import (
-    SCHEMES,
     Answer,
     Deadline,
     Limits,
@@ -93,7 +91,7 @@ class ServerEngine(Engine):
         timeout_seconds: float = 600.0,
     ) -> None:
         super().__init__(CompletionScorer(processor, (), reasoning_format), max_new_tokens)
-        self.base_url, self.timeout_seconds = _check_address(base_url), timeout_seconds
+        self.base_url, self.timeout_seconds = check_address(base_url), timeout_seconds
         self._key = os.environ.get("OPENAI_API_KEY", "EMPTY")
         self._stop = threading.Event()
         self._open: set[Deadline] = set()  # of the requests that wait for their answers
@@ -128,6 +126,13 @@ class ServerEngine(Engine):
             )
         self._name_withheld(examples, completions)
         return completions
+
+    def stream(self, example: Example, listener: Listener) -> list[int]:
+        """`complete` for one example, whose refusal is an error."""
+        ids = super().stream(example, listener)
+        if isinstance(ids, WithheldCompletion) and is_refusal(ids.reason):
+            raise ConnectionError(ids.said or ids.reason)
+        return ids
 
     def _end_if_all_are_refused(self, completions: Sequence[list[int]]) -> None:
         """Raises ConnectionError where the server seems to refuse every item, so that it is not about the items."""
@@ -282,17 +287,3 @@ class ServerEngine(Engine):
         return ConnectionError(
             f"{self.base_url}{path} cannot be read ({reason}); is the server running, and the address right?"
         )
-
-
-def _check_address(base_url: str) -> str:
-    """The address of the API, without an end point or a slash. Raises RecipeError for one that no server has."""
-    try:
-        parts = urllib.parse.urlsplit(base_url)
-        known = parts.scheme in SCHEMES and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:  # a port that is not a number, brackets without an end
-        known = False
-    if not known:
-        raise RecipeError(f"the server is {base_url!r}; expected an address such as http://localhost:8000/v1")
-    if parts.username is not None or parts.password is not None:
-        raise RecipeError("the address of the server holds a name or a password; give a key in OPENAI_API_KEY instead")
-    return base_url.rstrip("/").removesuffix("/chat/completions")
