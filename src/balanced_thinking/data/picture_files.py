@@ -160,6 +160,14 @@ def find_pixel_limit() -> int | None:
     return int(asked) if asked.isdecimal() and len(asked) < 19 else Image.MAX_IMAGE_PIXELS
 
 
+def _may_end_early(image: Image.Image) -> bool:
+    """Whether rows of a decoded picture may be missing: of a PNG Pillow leaves them at 0, so the last pixel is 0."""
+    if image.format != "PNG" or image.info.get("interlace"):
+        return True
+    pixel = image.getpixel((image.width - 1, image.height - 1))
+    return not any(pixel) if isinstance(pixel, tuple) else not pixel
+
+
 def find_damage(source: Path | bytes) -> str | None:
     """Say why a picture cannot be used; None for a complete one. Everything is decoded, a large JPEG in part."""
     try:
@@ -170,9 +178,10 @@ def find_damage(source: Path | bytes) -> str | None:
                 image.verify()  # checksums and the end, which decoding does not look at
                 image = open_picture_file(source)
             image.load()
-            with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-                if found := _END_CHECKS.get(image.format or "", lambda _: None)(file):
-                    return found
+            if image.format in _END_CHECKS and _may_end_early(image):
+                with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+                    if found := _END_CHECKS[image.format](file):
+                        return found
             if image.mode in ("P", "PA") and image.palette is None:  # Pillow decodes it, but cannot convert it
                 return "damaged (its palette is missing)"
     except RefusedPictureError as error:
