@@ -12,13 +12,17 @@ import torch
 from accelerate.utils import ParallelismConfig
 from transformers import GenerationConfig, get_scheduler
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
-from transformers.trainer_optimizer import _OPTIMIZER_HANDLERS, OptimizerContext
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.types import format_value
 from balanced_thinking.training.bounds import check_argument_bounds
 from balanced_thinking.training.idle_options import refuse_idle_options
+
+try:
+    from transformers.trainer_optimizer import _OPTIMIZER_HANDLERS, OptimizerContext
+except ImportError:  # an older transformers, which makes optimizers elsewhere
+    _OPTIMIZER_HANDLERS = {}
 
 _INTERVALS = ("logging_steps", "save_steps", "eval_steps")  # upstream has a meaning for 0
 # What the trainer gives to every schedule.
@@ -160,6 +164,8 @@ def _try_optimizer(args: Any) -> None:
     installed, or that needs the model, is left to upstream.
     """
     given = _parse_pairs(args.optim_args)
+    if args.optim not in _OPTIMIZER_HANDLERS:
+        return
     keys = _ReadKeys(given)
     adam = {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
     context = OptimizerContext(args, None, {"lr": args.learning_rate}, adam, keys)

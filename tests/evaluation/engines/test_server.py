@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 
+from balanced_thinking import Benchmark, evaluate
 from balanced_thinking.cli import main
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.images import open_image
 from balanced_thinking.data.world import load
-from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.evaluation.engines import server
 from balanced_thinking.evaluation.engines.chat_answer import read_choice
 from balanced_thinking.evaluation.engines.server import ServerEngine
@@ -321,6 +321,12 @@ def test_sampling_is_asked_for_in_full_and_each_item_has_a_seed_of_its_own(stub:
     assert {tuple(asked[name] for name in names) for asked in stub.asked} == {(0.6, 0.95, -1, 0.0)}
     seeds = sorted(asked["seed"] for asked in stub.asked)
     assert seeds[0] == seeds[1] < seeds[2] == seeds[3]
+
+
+def test_an_evaluation_through_a_server_may_sample(stub: Any) -> None:
+    found = evaluate("tiny:qwen2", Benchmark(ASKED, temperature=0.6), engine=stub.address)
+    assert found.sampling == "temperature 0.6, seed 0"
+    assert {asked["temperature"] for asked in stub.asked} == {0.6}
 
 
 @pytest.mark.parametrize(

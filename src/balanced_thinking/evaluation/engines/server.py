@@ -79,6 +79,7 @@ class ServerEngine(Engine):
     """
 
     name = "server"
+    can_sample = True
 
     def __init__(
         self,
