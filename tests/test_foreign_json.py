@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
+from tests.sources import nodes_of
 
 PACKAGE = REPOSITORY / "src" / "balanced_thinking"
 JSON_READERS = {"load", "loads", "JSONDecoder"}
@@ -21,9 +22,9 @@ ALLOWED = {
 }
 
 
-def find_readers(source: str) -> Iterator[str]:
+def find_readers(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Each use of a reader of JSON, and of anything of YAML that can read, be it called or passed on."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             name = f"{node.value.id}.{node.attr}"
             yaml_call = node.value.id == "yaml" and node.attr.endswith(("load", "load_all", "parse", "compose"))
@@ -38,7 +39,7 @@ def find_readers(source: str) -> Iterator[str]:
 def test_only_bounded_readers_are_used() -> None:
     found: dict[str, list[str]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        if uses := list(find_readers(path.read_text())):
+        if uses := list(find_readers(nodes_of(path))):
             found[Path(path).relative_to(PACKAGE).as_posix()] = uses
     assert {name: uses for name, uses in found.items() if name not in ALLOWED} == {}
     assert set(found) == set(ALLOWED), "a module of the list reads no JSON any more"
@@ -53,5 +54,5 @@ def test_each_kind_of_use_is_found() -> None:
         "yaml.load(x)",
     )
     uses += ("yaml.safe_load(x)", "yaml.full_load_all(x)", "from yaml import safe_load", "json.JSONDecoder()")
-    assert all(len(list(find_readers(use))) == 1 for use in uses)
-    assert not list(find_readers("json.dumps(x); yaml.safe_dump(x); yaml.YAMLError; read_json(x)"))
+    assert all(len(list(find_readers(nodes_of(use)))) == 1 for use in uses)
+    assert not list(find_readers(nodes_of("json.dumps(x); yaml.safe_dump(x); yaml.YAMLError; read_json(x)")))

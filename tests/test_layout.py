@@ -8,12 +8,11 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
+from tests.sources import PACKAGE, nodes_of
 
-PACKAGE = REPOSITORY / "src" / "balanced_thinking"
 # Floors from the ground up. A room imports from lower floors; on one floor nobody imports from a neighbour.
 FLOORS = (
     ("config",),
@@ -46,15 +45,9 @@ def sources() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if "recipes" not in path.relative_to(PACKAGE).parts)
 
 
-@cache
-def tree_of(path: Path) -> ast.Module:
-    """Several tests look at every file."""
-    return ast.parse(path.read_text())
-
-
 def imported(path: Path) -> Iterator[tuple[int, str]]:
     """(line, module below the package) of every import of our own, those inside functions and for types included."""
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "balanced_thinking":
             below = (node.module or "").partition(".")[2]
             yield from ((node.lineno, below or alias.name) for alias in node.names)
@@ -129,7 +122,7 @@ def parameters_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]
 def test_functions_take_few_parameters() -> None:
     many = []
     for path in sources():
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or is_triton_kernel(node):
                 continue
             count = len(parameters_of(node))

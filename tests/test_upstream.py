@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 import balanced_thinking
 from balanced_thinking.cli.ending import closing_progress_bars
+from tests.sources import tree_of
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "upstream.md"
@@ -284,10 +285,7 @@ def test_every_override_of_an_upstream_method_or_field_is_on_the_page() -> None:
 
 @cache
 def _trees() -> dict[str, ast.Module]:
-    return {
-        path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
-        for path in sorted(SOURCE.rglob("*.py"))
-    }
+    return {path.relative_to(SOURCE).as_posix(): tree_of(path) for path in sorted(SOURCE.rglob("*.py"))}
 
 
 @cache

@@ -30,6 +30,7 @@ from balanced_thinking.runs.records import (
     record_values,
 )
 from tests.conftest import REPOSITORY
+from tests.sources import nodes_of
 
 COMPLETE: list[Any] = [
     Prediction(id="1", question="Q", gold="red", prediction=None, correct=False, problems=["no_answer"], score=0.5),
@@ -169,7 +170,7 @@ def test_nobody_else_spells_the_names_of_a_run_s_files() -> None:
     for path in package.rglob("*.py"):
         if path.name == "paths.py" or "recipes" in path.parts:
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if isinstance(node, ast.Constant) and node.value in {*names, "log.txt", "report.html"}:
                 spelled.append(f"{path.relative_to(REPOSITORY)}:{node.lineno} {node.value}")
     assert not spelled, "\n".join(spelled)

@@ -14,6 +14,7 @@ import pytest
 import balanced_thinking
 from balanced_thinking.system import lock_owner, memory
 from balanced_thinking.system.locks import FolderBusyError, hold_folder
+from tests.sources import tree_of
 from tests.system.other_process import held_by_another_process
 
 SOURCE = Path(balanced_thinking.__file__).parent
@@ -52,7 +53,7 @@ def test_every_module_imports_without_what_only_unix_has() -> None:
 def test_no_module_imports_at_its_top_what_only_unix_has() -> None:
     """Those that no other module imports, too."""
     for path in SOURCE.rglob("*.py"):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in tree_of(path).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             assert UNIX_ONLY.isdisjoint(names), path

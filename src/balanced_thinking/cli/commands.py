@@ -137,8 +137,8 @@ def read_command_line(words: Sequence[str]) -> tuple[argparse.Namespace, Parser]
     Of the arguments, `overrides` are the further `--name value` pairs, `options` the command's own options, and
     `given` those of them that are on the command line.
     """
-    parser, parsers = make_parsers()
     words = list(words)
+    parser, parsers = make_parsers(*words[:1])
     if words and words[0] in parsers:
         command = parsers[words[0]]
         words = command.respell_options(words)
@@ -150,8 +150,9 @@ def read_command_line(words: Sequence[str]) -> tuple[argparse.Namespace, Parser]
     return arguments, command
 
 
-def make_parsers() -> tuple[Parser, dict[str, Parser]]:
-    """The parser of the whole command line, and that of each command."""
+def make_parsers(used: str = "") -> tuple[Parser, dict[str, Parser]]:
+    """The parser of the complete command line, and that of each command. Where the used command is known, the others
+    have no options: making them takes longer than reading a command line."""
     parser = Parser(
         prog="balanced",
         description="Teach vision-language models to reason and be right.",
@@ -165,8 +166,9 @@ def make_parsers() -> tuple[Parser, dict[str, Parser]]:
     parsers: dict[str, Parser] = {}
     for name, command in COMMANDS.items():
         parsers[name] = add.add_parser(name, help=command.help, description=f"{command.help}.")
-        command.add_options(parsers[name])
-        add_output_options(parsers[name])
+        if name == used or used not in COMMANDS:
+            command.add_options(parsers[name])
+            add_output_options(parsers[name])
     return parser, parsers
 
 

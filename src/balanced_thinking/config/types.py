@@ -8,6 +8,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
+from functools import cache
 from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
@@ -71,6 +72,7 @@ def convert_values(
     return {name: convert_value(f"{prefix}{name}", value, admitted[name]) for name, value in values.items()}
 
 
+@cache  # a study reads every recipe again
 def admitted_types(schema: type) -> dict[str, AdmittedTypes]:
     """The types of each field in the constructor of an imported dataclass."""
     hints = typing.get_type_hints(schema)

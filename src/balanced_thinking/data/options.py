@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from inspect import Parameter, signature
 from numbers import Integral, Real
 from pathlib import Path
@@ -15,17 +16,18 @@ from balanced_thinking.data.bad_rows import UnknownDataError
 # Annotation -> type of the value. Values with another annotation are checked by the adapter.
 _KINDS: dict[Any, Any] = {kind: kind for kind in (str, bool, NoneType, Path, Sequence, Mapping)}
 _KINDS |= {int: Integral, float: Real}
+_type_hints = cache(get_type_hints)  # evaluates the annotations, which takes a millisecond
 
 
 def check_options(name: str, load: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Raise DataError for the first option of data set `name` whose type is not the one that its `load` declares."""
     try:
-        hints = get_type_hints(load)
+        hints = _type_hints(load)
     except NameError:  # the adapter imports a type for type checkers only
         return
     declared = {key: parameter.annotation for key, parameter in signature(load).parameters.items()}
     if (settings := _keyword_settings(load)) is not None:
-        hints, declared = hints | get_type_hints(settings), declared | settings.__annotations__
+        hints, declared = hints | _type_hints(settings), declared | settings.__annotations__
     for key, value in options.items():
         if key in hints and not _matches_hint(value, hints[key]):
             expected = declared[key]
@@ -50,7 +52,7 @@ def _keyword_settings(load: Callable[..., Any]) -> Any:
     keyword = next((p for p in signature(load).parameters.values() if p.kind is Parameter.VAR_KEYWORD), None)
     if keyword is None:
         return None
-    hint = get_type_hints(load).get(keyword.name)
+    hint = _type_hints(load).get(keyword.name)
     return get_args(hint)[0] if get_args(hint) else None
 
 

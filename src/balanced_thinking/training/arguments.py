@@ -15,7 +15,7 @@ from balanced_thinking.config.types import AdmittedTypes, Choices, admitted_type
 from balanced_thinking.models.part_names import LORA_TARGETS
 from balanced_thinking.training.options import ScaleGRPOOptions, ScaleSFTOptions
 
-OPTIONS: dict[str, type[ScaleSFTOptions] | type[ScaleGRPOOptions]] = {"sft": ScaleSFTOptions, "grpo": ScaleGRPOOptions}
+OPTIONS: dict[str, Any] = {"sft": ScaleSFTOptions, "grpo": ScaleGRPOOptions}
 _COMMON = (
     SourceClass("transformers", "training_args.py", "TrainingArguments"),
     SourceClass("trl", "trainer/base_config.py", "_BaseConfig"),
