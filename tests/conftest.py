@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -55,9 +56,13 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 def freeze_imports() -> None:
     """What has been imported stays: without this, each collection of garbage looks at a million such objects, and
-    every training ends with one."""
+    every training ends with one. And torch's loggers may reach the root: pytest adds its handlers to each that does
+    not, six times a test."""
     gc.collect()
     gc.freeze()
+    for name, logger in logging.getLogger().manager.loggerDict.items():
+        if name.startswith("torch") and isinstance(logger, logging.Logger):
+            logger.propagate = True
 
 
 def some_now(keep: Callable[..., bool], *axes: Iterable[Any]) -> list[Any]:

@@ -101,8 +101,6 @@ def test_an_adapter_that_the_model_has_already_is_checked_too() -> None:
         refuse_unusable_adapters(get_peft_model(build_tiny("qwen2")[0], adapter), None)
 
 
-# The main process of pytest-xdist imports PEFT for the sake of a warning's class, which takes six seconds.
-@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
 @pytest.mark.parametrize(("targets", "refused"), [(["q_proj"], False), (["q_proj", "o_proj"], True)])
 def test_a_bias_needs_one_in_the_base(targets: list[str], refused: bool) -> None:
     """Qwen's queries have one, its output projection has none."""

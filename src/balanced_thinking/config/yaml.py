@@ -62,8 +62,11 @@ class _ExactLoader(_Strict, yaml.SafeLoader):
     """Says exactly what is wrong, and where."""
 
 
-# libyaml's parser is ten times faster. A PyYAML that was built without it has none.
-_FastLoader: Any = type("_FastLoader", (_Strict, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), {})
+_LibYAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a PyYAML can be built without it
+
+
+class _FastLoader(_Strict, _LibYAML):
+    """Ten times faster."""
 
 
 def _node_error(problem: str, node: yaml.Node) -> yaml.constructor.ConstructorError:
