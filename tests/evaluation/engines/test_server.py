@@ -303,6 +303,20 @@ def test_a_field_that_a_refusal_repeats_is_not_what_is_wrong(stub: Any) -> None:
         engine.complete([Example("one", "which ?", (), None, "red")])
 
 
+def test_a_question_that_a_refusal_repeats_is_not_too_long(stub: Any) -> None:
+    engine = engine_of(stub)
+    stub.fail = [(422, json.dumps({"detail": [{"msg": "broken", "input": {"messages": "which model size ?"}}]}))]
+    with pytest.raises(ConnectionError, match="answered 422"):
+        engine.complete([Example("one", "which model size ?", (), None, "red")])
+
+
+def test_where_every_item_is_too_long_the_options_that_help_are_named(stub: Any) -> None:
+    engine = engine_of(stub)
+    refuse_one(stub, *LONG_PROMPTS[0], "which")
+    with pytest.raises(ConnectionError, match=r"/v1 refuses every item .*4096 tokens.*: lower --max-new-tokens"):
+        engine.complete(ASKED)
+
+
 def test_fields_can_be_refused_one_after_another(stub: Any) -> None:
     engine = engine_of(stub)
     names = ("skip_special_tokens", "repetition_penalty")
@@ -454,7 +468,7 @@ def test_what_follows_the_end_of_a_turn_is_cut_off_before_its_answer_is_looked_f
 def test_a_model_that_is_never_greedy_is_named_with_the_option(stub: Any) -> None:
     engine = engine_of(stub)
     stub.fail = [(400, "Unsupported value: 'temperature' does not support 0.0 with this model.")]
-    with pytest.raises(ConnectionError, match="--temperature gives another one than 0"):
+    with pytest.raises(ConnectionError, match="unless --temperature is given"):
         engine.complete([Example("one", "which ?", (), None, "red")])
 
 
