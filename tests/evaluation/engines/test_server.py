@@ -29,6 +29,7 @@ from balanced_thinking.evaluation.engines.vllm import VllmEngine
 from balanced_thinking.evaluation.results import answer_task
 from balanced_thinking.evaluation.sampling import Sampling
 from balanced_thinking.evaluation.task import Task
+from balanced_thinking.models.find import find_model_source
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import get_format
 from tests.cli.tiny_commands import exit_code
@@ -552,8 +553,8 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch, golds: dict[str, str]) -> list[An
     asked: list[Any] = []
 
     class LLM:
-        def __init__(self, model: str, dtype: str) -> None:
-            asked.append((model, dtype))
+        def __init__(self, model: str, dtype: str, **revisions: str) -> None:
+            asked.append((model, dtype, *revisions.items()))
 
         def chat(self, conversations: list[Any], how: Any, use_tqdm: bool) -> list[Any]:
             asked.append(how)
@@ -573,12 +574,18 @@ def test_vllm_answers_in_this_process(tmp_path: Path, monkeypatch: pytest.Monkey
     assert main([*words, "--max-new-tokens", "77", "--out", str(tmp_path / "out")]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["n"], summary["correct"], summary["truncated"], summary["malformed"]) == (5, 5, 0, 0)
-    assert asked[0] == ("world-base", "float16")
+    assert asked[0] == (find_model_source("world-base"), "float16")
     assert asked[1] == [{"temperature": 0.0, "max_tokens": 77, "skip_special_tokens": False}] * 5
     assert main([*words, "--temperature", "0.6", "--top-k", "20", "--out", str(tmp_path / "sampled")]) == 0
     drawing = {"temperature": 0.6, "top_p": 1.0, "top_k": 20, "min_p": 0.0}
     assert all(drawing.items() <= one.items() for one in asked[3])
     assert len({one["seed"] for one in asked[3]}) == 5
+
+
+def test_vllm_loads_the_revision_in_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = fake_vllm(monkeypatch, {})
+    VllmEngine("acme/tiny@v1", build_tiny("qwen2")[1], dtype="float32")
+    assert asked == [("acme/tiny", "float32", ("revision", "v1"), ("tokenizer_revision", "v1"))]
 
 
 def test_vllm_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
