@@ -298,9 +298,13 @@ def test_what_a_server_does_not_take_is_left_out_and_named_once(
 
 def test_a_field_that_a_refusal_repeats_is_not_what_is_wrong(stub: Any) -> None:
     engine = engine_of(stub)
-    repeated = {"loc": ["body", "model"], "msg": "no such model", "input": {"skip_special_tokens": False}}
+    repeated = {
+        "loc": ["body", "model"],
+        "msg": "no such model",
+        "input": {"skip_special_tokens": False, "temperature": 0},
+    }
     stub.fail = [(422, json.dumps({"detail": [repeated]}))]
-    with pytest.raises(ConnectionError, match="answered 422"):
+    with pytest.raises(ConnectionError, match=r"answered 422: .*\}$"):  # no advice on the temperature that it repeats
         engine.complete([Example("one", "which ?", (), None, "red")])
 
 
@@ -314,8 +318,10 @@ def test_a_question_that_a_refusal_repeats_is_not_too_long(stub: Any) -> None:
 def test_where_every_item_is_too_long_the_options_that_help_are_named(stub: Any) -> None:
     engine = engine_of(stub)
     refuse_one(stub, *LONG_PROMPTS[0], "which")
-    with pytest.raises(ConnectionError, match=r"/v1 refuses every item .*4096 tokens.*: lower --max-new-tokens"):
+    with pytest.raises(ConnectionError, match=r"/v1 refused 4 prompts.* as too long .*4096 tokens.*: lower --max-new"):
         engine.complete(ASKED)
+    with pytest.raises(ConnectionError, match=r"/v1 refused the prompt as too long .*: lower --max-new"):
+        engine_of(stub).stream(ASKED[0], lambda ids: True)
 
 
 def test_fields_can_be_refused_one_after_another(stub: Any) -> None:

@@ -156,7 +156,7 @@ def describe_refusal(answer: Answer, base_url: str) -> str:
         pause = read_retry_after(answer.headers)
         wait = f", and continue in {pause:,.0f} seconds" if pause else ""
         return f"{said}; ask for less at a time with --batch-size{wait}"
-    if answer.status in _REFUSED and "temperature" in said:
+    if answer.status in _REFUSED and "temperature" in refusal_text(answer):
         return f"{said}; answers are greedy (temperature 0) unless --temperature is given"
     if answer.status == 404 and not _VERSION.search(base_url):
         return f"{said}; the address has no version of the API: expected one such as {base_url}/v1"
