@@ -36,6 +36,8 @@ def test_a_model_is_its_runs_seen_from_inside(run: Path, monkeypatch: pytest.Mon
     whole = run.absolute()
     monkeypatch.chdir(whole / "model")
     assert (locate_model(".").format, locate_model(".").results_folder()) == ("boxed", whole / "eval")
+    monkeypatch.chdir(whole)
+    assert (locate_model("model").name, locate_model("model").folder) == (str(whole), str(whole / "model"))
 
 
 def test_a_checkpoint_answers_in_its_runs_format_and_its_results_are_its_own(run: Path) -> None:

@@ -236,6 +236,15 @@ def test_another_model_of_a_server_does_not_continue_an_evaluation(tmp_path: Pat
     assert (summary.n, len(again.asked), summary.served_model) == (5, 3, "model-one")
 
 
+def test_answers_of_a_server_s_other_model_are_deleted_where_that_was_asked_for(tmp_path: Path) -> None:
+    first, other = Parrot(), Parrot()
+    first.served_model, other.served_model = "model-one", "model-two"
+    stop_an_evaluation(tmp_path, first)
+    benchmark = Benchmark(questions(5), batch_size=1, splits=("test",))
+    (found,) = evaluate_benchmarks("world-base", [benchmark], engine=other, out=tmp_path, overwrite=True)
+    assert (len(other.asked), found.summary.served_model) == (5, "model-two")
+
+
 def test_answers_of_an_earlier_version_name_no_settings(tmp_path: Path) -> None:
     call = stop_an_evaluation(tmp_path)
     file = tmp_path / ".resume-0.jsonl"

@@ -82,6 +82,17 @@ def test_tokens_are_drawn_from_the_softmax_of_what_is_left(sampling: Sampling, k
     assert torch.all((counts_V - draws * expected_V).abs() <= tolerance_V)
 
 
+def test_no_number_that_is_drawn_makes_an_improbable_token_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apple's GPUs may draw 0 as an exponential number, which is infinite noise."""
+
+    def exponential(self: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return self.copy_(torch.tensor([0.0, 1.0, 1.0]))
+
+    monkeypatch.setattr(torch.Tensor, "exponential_", exponential)
+    process = TokenDraws(Sampling(temperature=1.0), ["a"]).processors([0])
+    assert int(process(torch.zeros(1, 1, dtype=torch.long), torch.tensor([[-10.0, 0.0, 10.0]])).argmax()) == 2
+
+
 def test_each_token_of_a_row_is_drawn_anew() -> None:
     process = TokenDraws(Sampling(temperature=1.0), ["a"]).processors([0])
     ids, logits = torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1000)
@@ -124,6 +135,7 @@ def test_an_engine_that_does_not_say_that_it_samples_is_not_asked_to() -> None:
     [
         ({"temperature": -0.1}, "temperature is -0.1"),
         ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": 1e-40}, "expected 0 .greedy., or 0.01 to 100"),  # logits divided by it are infinite
         ({"temperature": 1.0, "top_p": 0.0}, "top_p is 0.0"),
         ({"temperature": 1.0, "top_p": 1.1}, "top_p is 1.1"),
         ({"temperature": 1.0, "top_k": -1}, "top_k is -1"),

@@ -147,6 +147,21 @@ def test_an_adapter_is_not_used_on_another_base_than_it_was_trained_on(
     assert adapter_base_name(str(adapter)) == str(base)
 
 
+@pytest.mark.parametrize("was_there", [True, False])
+def test_weights_that_nothing_loads_may_come_and_go(was_there: bool, tmp_path: Path) -> None:
+    base, adapter = tmp_path / "sft", write_adapter(tmp_path / "lora", str(tmp_path / "sft"))
+    write_weights(base, WAS)
+    unused = base / "pytorch_model.bin"
+    if was_there:
+        unused.write_bytes(OTHER)
+    seal_folder(adapter, about={"kind": "model"} | record_base(adapter))
+    unused.unlink() if was_there else unused.write_bytes(OTHER)
+    assert adapter_base_name(str(adapter)) == str(base)
+    forget_weights(base)
+    with pytest.raises(OtherBaseError, match=r"model.safetensors is not there"):
+        adapter_base_name(str(adapter))
+
+
 def test_of_several_bases_the_one_with_the_recorded_weights_is_taken(tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "all" / "runs" / "lora" / "model", str(tmp_path / "old" / "runs" / "sft"))
     write_weights(tmp_path / "old/runs/sft", WAS)

@@ -285,3 +285,18 @@ def test_a_folder_with_a_sign_of_a_revision_in_its_name_is_a_folder(
     monkeypatch.chdir(tmp_path)
     Path("mine@v1").mkdir()
     assert split_revision("mine@v1") == ("mine@v1", {})
+
+
+@pytest.mark.parametrize("name", ["mine@v1", "./mine@v1", "../mine@v1", "runs/mine@v1", "world-base@v1"])
+def test_a_folder_that_is_not_there_is_no_revision(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFoundError, match="there is no model folder"):
+        find_model_source(name)
+
+
+def test_a_folder_is_not_taken_for_a_revision_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers would load it, whatever the revision."""
+    monkeypatch.chdir(tmp_path)
+    Path("acme/tiny").mkdir(parents=True)
+    with pytest.raises(RecipeError, match=r"the revision is 'v1', but .* which acme/tiny is not"):
+        find_model_source("acme/tiny@v1")

@@ -81,3 +81,20 @@ def test_results_of_an_earlier_state_of_the_model_are_marked(
     assert loaded.evaluations["world-test"].is_outdated == is_outdated
     assert any("of an earlier state of the model" in note for note in loaded.notes) == is_outdated
     assert [result.n for result in _describe_results(loaded)] == ([] if is_outdated else [2])
+
+
+def test_a_model_that_is_saved_again_in_a_moved_run_is_the_same(tmp_path: Path) -> None:
+    digests = set()
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "model.safetensors").write_text("the same")
+        (tmp_path / place / "training_args.bin").write_text(place)
+        seal_folder(tmp_path / place)
+        digests.add(manifest_digest(tmp_path / place))
+    assert len(digests) == 1
+
+
+def test_a_run_whose_manifest_cannot_be_read_is_reported(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "arm" / "seed-0", [True, False])
+    (run / "model" / "manifest.json").mkdir(parents=True)
+    assert not load_run(run).evaluations["world-test"].is_outdated

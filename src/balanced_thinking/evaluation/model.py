@@ -100,12 +100,11 @@ def locate_model(model: str | LoadedModel) -> EvaluatedModel:
             f"the model is a {type(model).__name__}; expected a path, a hub name, or a LoadedModel: pass "
             "`LoadedModel(model, processor)`, or what `load_model` returns"
         )
-    place = expand_home(model)
-    place = place if place.name else place.absolute()  # "." has no name
+    place = _with_name(expand_home(model))
     linked = place.resolve() if place.is_symlink() and not is_run_folder(place) else place
-    for one in (place, place.absolute(), linked):  # as it is written, from inside the run, and where a link leads
+    for one in (place, linked):  # as it is written, and where a link leads
         if one.name == MODEL and RunFiles(one.parent).config.is_file():
-            place = one.parent
+            place = _with_name(one.parent)
             break
     files = RunFiles(place)
     if is_run_folder(place):
@@ -113,3 +112,8 @@ def locate_model(model: str | LoadedModel) -> EvaluatedModel:
     of_run = place.parent.name == CHECKPOINTS
     config = RunFiles(place.parent.parent).config if of_run else recipe_of(place)
     return EvaluatedModel(str(model), str(model), None, config)
+
+
+def _with_name(place: Path) -> Path:
+    """The place by a path with a name, which "." does not have."""
+    return place if place.name else place.absolute()

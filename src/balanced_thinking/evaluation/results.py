@@ -41,14 +41,16 @@ _REPORT_SIDE = 336
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
-def answer_task(engine: Engine, task: Task, out: Path, *, progress: Progress = iter) -> Summary:
+def answer_task(
+    engine: Engine, task: Task, out: Path, *, overwrite: bool = False, progress: Progress = iter
+) -> Summary:
     """Complete and score every example of a task; write the predictions and, last of all, the summary.
 
     An evaluation that was stopped continues if the task is the same. Results in the folder stay until the new ones are
     complete. Under `accelerate launch` the ranks share the batches, and each returns the complete summary.
 
     Raises, before anything is written, ValueError for an unknown scorer and for examples the model can't answer, and
-    FileExistsError where a server's other model has begun the evaluation.
+    FileExistsError where a server's other model has begun the evaluation; `overwrite` deletes its answers.
     """
     get_scorer(task.benchmark.scorer)
     engine.configure(task.format, task.benchmark.max_new_tokens)
@@ -56,7 +58,8 @@ def answer_task(engine: Engine, task: Task, out: Path, *, progress: Progress = i
     refuse_unanswerable(engine, task)
     out.mkdir(parents=True, exist_ok=True)
     batches = batches_by_length(task.examples, task.benchmark.batch_size)
-    refuse_other_served_model(out, task.identity, engine.served_model)
+    if not overwrite:
+        refuse_other_served_model(out, task.identity, engine.served_model)
     settings = task.settings | ({SERVED_MODEL: engine.served_model} if engine.served_model else {})
     answers = SavedAnswers(out, task.identity, batches, settings)
     fitting = FittingBatches(engine)

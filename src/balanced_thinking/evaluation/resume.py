@@ -73,7 +73,8 @@ class SavedAnswers:
     that are not answered yet (`open_batches`).
 
     Args:
-        out: the folder of the results. identity: of the task; rows of another task are deleted.
+        out: the folder of the results. identity: of the task; rows of another task, or of a server's other
+            model, are deleted.
         batches: all of them, as indices. settings: of the task, to name where another one differs.
     """
 
@@ -82,13 +83,14 @@ class SavedAnswers:
     ) -> None:
         self._out, self._ranks = out, evaluation_ranks()
         self._began = self._last = read_clock()
-        found, self._before = _read_earlier_tries(out, identity)
+        settings = settings or {}
+        found, self._before = _read_earlier_tries(out, identity, settings.get(SERVED_MODEL, ""))
         self._ranks.wait_for_everyone()  # before any file is replaced
         unanswered = [rest for batch in batches if (rest := [i for i in batch if i not in found])]
         self.kept = found if self._ranks.is_main_process else {}
         self.open_batches = unanswered[self._ranks.process_index :: self._ranks.num_processes]
         path = out / _file_name(self._ranks.process_index)
-        head = f"{identity}\n{json.dumps(dict(settings or {}), ensure_ascii=False)}\n"
+        head = f"{identity}\n{json.dumps(dict(settings), ensure_ascii=False)}\n"
         write_atomically(path, head + _batch_line(self._before, self.kept))
         self._ranks.wait_for_everyone()
         if self._ranks.is_main_process:
@@ -120,13 +122,17 @@ class SavedAnswers:
 def refuse_other_served_model(out: Path, identity: str, served: str) -> None:
     """Raises FileExistsError where another model of the server has answered a part of this task."""
     for file in _files_in(out):
-        lines = _read_lines(file)
-        before = _read_settings(lines[1:2]).get(SERVED_MODEL, served) if lines[0] == identity else served
-        if before != served:
+        if (before := _served_before(file, identity)) not in ("", served):
             raise FileInTheWayError(
                 f"{out} holds answers of the server's model {before}, but the server has {served} now: serve the first "
-                "one again, or choose another --out"
+                "one again, choose another --out, or delete these answers with --overwrite"
             )
+
+
+def _served_before(file: Path, identity: str) -> str:
+    """The server's model whose answers to this task a file holds; empty where it names none."""
+    lines = _read_lines(file)
+    return str(_read_settings(lines[1:2]).get(SERVED_MODEL, "")) if lines[0] == identity else ""
 
 
 class OtherAnswers(NamedTuple):
@@ -173,11 +179,16 @@ def _batch_line(seconds: Clock, rows: Mapping[int, Row]) -> str:
     return json.dumps([*seconds, list(rows.items())], ensure_ascii=False) + "\n"
 
 
-def _read_earlier_tries(out: Path, identity: str) -> tuple[dict[int, Row], Clock]:
-    """The rows that earlier tries at the task have written, and the seconds of the rank that took longest."""
+def _read_earlier_tries(out: Path, identity: str, served: str) -> tuple[dict[int, Row], Clock]:
+    """The rows that earlier tries at the task have written, and the seconds of the rank that took longest.
+
+    Of a server only those of the model that it has now, `served`.
+    """
     found: dict[int, Row] = {}
     longest = Clock()
     for file in _files_in(out):
+        if _served_before(file, identity) not in ("", served):
+            continue
         batches = list(read_batches(file, identity))
         for _, rows in batches:
             found |= dict(rows)

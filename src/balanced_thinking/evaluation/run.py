@@ -259,7 +259,7 @@ def _run_task(source: ModelSource, task: Task, folder: Path | None, overwrite: b
         if finished is not None:
             return finished
         trained_on = count_training_rows(source.model, task.benchmark, task.split, task.examples)
-        return answer_task(engine, replace(task, trained_on=trained_on), place, progress=progress)
+        return answer_task(engine, replace(task, trained_on=trained_on), place, overwrite=overwrite, progress=progress)
 
 
 def _with_progress(rows: Iterable[Any], split: str, total: int) -> Iterable[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
 
-_HOTTEST = 100.0
+_COLDEST, _HOTTEST = 0.01, 100.0  # vLLM raises what is colder; far below, logits divided by it are infinite
 _MOST_TOKENS, _LARGEST_SEED = 10**7, 2**32 - 1
 _ITEM_SEEDS = 2**31 - 1  # what every server takes
 
@@ -33,8 +33,10 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature <= _HOTTEST:
-            raise RecipeError(f"temperature is {self.temperature}; expected 0 (greedy) to {_HOTTEST:.0f}")
+        if not (self.is_greedy or _COLDEST <= self.temperature <= _HOTTEST):
+            raise RecipeError(
+                f"temperature is {self.temperature}; expected 0 (greedy), or {_COLDEST:g} to {_HOTTEST:g}"
+            )
         if not 0 < self.top_p <= 1:
             raise RecipeError(f"top_p is {self.top_p}; expected more than 0, and at most 1 (all tokens)")
         if not 0 <= self.top_k <= _MOST_TOKENS:

@@ -24,8 +24,8 @@ from balanced_thinking.statistics.intervals import wilson_interval
 from balanced_thinking.system.crash import SECRET_NAME
 from balanced_thinking.system.files import expand_home
 
-# Data that are part of this package, and their licence.
 logger = logging.getLogger(__name__)
+# Data that are part of this package, and their licence.
 _OWN_DATA = {"world": "Apache-2.0", "world-text": "Apache-2.0"}
 TO_FILL_IN = "to be filled in"
 _OF_A_PLACE = ("run_name", "output_dir", "logging_dir")

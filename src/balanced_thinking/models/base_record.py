@@ -54,17 +54,23 @@ def read_base_record(adapter: Path) -> dict[str, Any] | None:
 def compare_base(record: Mapping[str, Any], folder: Path) -> str | None:
     """What differs between the recorded base and the model in `folder`, in words; None where nothing does."""
     found = describe_base(folder)
-    for name, was in record.items():
-        if name not in found:
+    known, present = _names_that_count(record), _names_that_count(found)
+    for name in known:
+        if name not in present:
             return f"{name} is not there"
-        now = found[name]
+        was, now = record[name], found[name]
         if now["bytes"] != was.get("bytes"):
             return f"{name} has {now['bytes']:,} bytes, expected {was.get('bytes'):,}"
         digest = "sha256" if {"sha256"} <= now.keys() & was.keys() else "sample"
         if now[digest] != was.get(digest):
             return f"{name} has other content than it had then"
-    extra = found.keys() - record.keys()
+    extra = present - known
     return f"{min(extra)} was not there" if extra else None
+
+
+def _names_that_count(described: Mapping[str, Any]) -> set[str]:
+    """The weight files that are loaded: beside safetensors no .bin is."""
+    return {name for name in described if name.endswith(".safetensors")} or set(described)
 
 
 def refuse_other_base(adapter: Path, base: str, folder: Path) -> None:

@@ -129,11 +129,11 @@ def how_to_add_processor(folder: Path | str) -> str:
 def find_model_source(name: str) -> str:
     """The folder of an embedded model, of a run's model or of a checkpoint; a hub name is returned unchanged.
 
-    Raises ModelNotFoundError for a name that must be a folder but does not exist, and DamagedFilesError for a folder of
-    ours in which a file is not what was saved.
+    Raises ModelNotFoundError for a name that must be a folder but does not exist, RecipeError for a revision of a
+    folder, and DamagedFilesError for a folder of ours in which a file is not what was saved.
     """
-    if split_revision(name).revision is not None:
-        return name
+    if (revision := split_revision(name).revision) is not None and not is_path(name):
+        return pin_revision(name, revision)
     if name in EMBEDDED:
         return str(files("balanced_thinking") / "models" / name)
     folder = expand_home(name)

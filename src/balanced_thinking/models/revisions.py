@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.system.files import expand_home
 
-_PINNED = re.compile(r"([\w.-]+(?:/[\w.-]+)?)@([\w./-]+)")
+_PINNED = re.compile(r"((?!\.)[\w.-]+/[\w.-]+)@([\w./-]+)")
 
 
 class HubSource(NamedTuple):
@@ -40,10 +39,9 @@ def pin_revision(name: str, revision: object) -> str:
     if named and named != {"revision": revision}:
         raise RecipeError(f"the model is {name}, and model_options.revision is {revision!r}; leave one of them out")
     pinned = f"{plain}@{revision}"
-    built_in = (Path(__file__).parent / plain).is_dir()
-    if built_in or expand_home(plain).is_dir() or split_revision(pinned).revision is None:
+    if expand_home(plain).is_dir() or split_revision(pinned).revision is None:
         raise RecipeError(
-            f"model_options.revision is {revision!r}, but a revision belongs to a model on the hub, which {name} is "
-            "not; leave it out"
+            f"the revision is {revision!r}, but only a model on the hub (OWNER/NAME) has one, which {plain} is not; "
+            "leave it out"
         )
     return pinned

@@ -30,6 +30,8 @@ TRAINING_WARNINGS = {
     "nothing_learned": "nothing was learned: no step of the run had an advantage",
 }
 _SHOWN_REASONS, _LONGEST_REASON = 3, 40
+TOO_LONG = "context_length"  # a reason of what was withheld
+TOO_LONG_CURE = "lower --max-new-tokens, or give the server a longer context (vLLM: --max-model-len)"
 MAJORITY = 0.5  # from this share on, an accuracy says more about the settings than about the model
 
 
@@ -38,7 +40,7 @@ def advise_on_outputs(
 ) -> str:
     """What to change where most outputs were cut off, or have no answer; empty where most are complete.
 
-    Of `withheld` outputs `describe_withheld` speaks: no option of ours gives them an answer.
+    Of `withheld` outputs `describe_withheld` speaks.
     """
     malformed -= min(withheld, malformed)
     if n and truncated >= MAJORITY * n:
@@ -59,9 +61,14 @@ def describe_withheld(n: int, withheld: Mapping[str, int]) -> str:
         return ""
     ordered = sorted(withheld.items(), key=lambda item: -item[1])
     reasons = list_some([f"{name[:_LONGEST_REASON]}: {number:,}" for name, number in ordered], _SHOWN_REASONS)
+    cures = [f"for {TOO_LONG}, {TOO_LONG_CURE}"] if TOO_LONG in withheld else []
+    if withheld.keys() - {TOO_LONG}:
+        cures.append(
+            "see its log, or its provider's settings of filters; --max-new-tokens and --format do not change it"
+        )
     return (
         f"{'all' if count == n else f'{count:,} of {n:,}'} outputs were withheld by the server ({reasons}) and count "
-        "as wrong: see its log, or its provider's settings of filters; --max-new-tokens and --format do not change it"
+        f"as wrong: {'. For the others, '.join(cures)}"
     )
 
 

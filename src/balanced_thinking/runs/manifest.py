@@ -23,6 +23,7 @@ from balanced_thinking.system.text import list_some
 
 MANIFEST = "manifest.json"
 ABOUT_FORMAT = "reasoning_format"  # key of `about`: the format that a trained model answers in
+_TRAINING_ARGUMENTS = "training_args.bin"  # transformers writes it beside every model
 _VERSION = 1
 _BUFFER = 1 << 20  # bytes read at a time
 _THREADS = 8  # at most; hashing does not hold Python's lock
@@ -132,12 +133,15 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 
 def manifest_digest(folder: Path) -> str:
-    """16 digits that tell what a sealed folder holds from what it held before; empty where it is not sealed."""
+    """16 digits that tell the model in a sealed folder from what it was before; empty where it is not sealed.
+
+    The trainer's arguments do not count: they name folders, and no answer depends on them.
+    """
     try:
         files = read_manifest(folder).files
-    except (FileNotFoundError, NotADirectoryError, DamagedFilesError):
+    except (OSError, DamagedFilesError):  # loading the model says what is wrong
         return ""
-    held = sorted((name, file.sha256) for name, file in files.items())
+    held = sorted((name, file.sha256) for name, file in files.items() if name != _TRAINING_ARGUMENTS)
     return hashlib.sha256(json.dumps(held).encode()).hexdigest()[:16]
 
 

@@ -29,6 +29,7 @@ from balanced_thinking.evaluation.engines.vllm import VllmEngine
 from balanced_thinking.evaluation.results import answer_task
 from balanced_thinking.evaluation.sampling import Sampling
 from balanced_thinking.evaluation.task import Task
+from balanced_thinking.models.find import find_model_source
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import get_format
 from tests.cli.tiny_commands import exit_code
@@ -297,10 +298,30 @@ def test_what_a_server_does_not_take_is_left_out_and_named_once(
 
 def test_a_field_that_a_refusal_repeats_is_not_what_is_wrong(stub: Any) -> None:
     engine = engine_of(stub)
-    repeated = {"loc": ["body", "model"], "msg": "no such model", "input": {"skip_special_tokens": False}}
+    repeated = {
+        "loc": ["body", "model"],
+        "msg": "no such model",
+        "input": {"skip_special_tokens": False, "temperature": 0},
+    }
     stub.fail = [(422, json.dumps({"detail": [repeated]}))]
-    with pytest.raises(ConnectionError, match="answered 422"):
+    with pytest.raises(ConnectionError, match=r"answered 422: .*\}$"):  # no advice on the temperature that it repeats
         engine.complete([Example("one", "which ?", (), None, "red")])
+
+
+def test_a_question_that_a_refusal_repeats_is_not_too_long(stub: Any) -> None:
+    engine = engine_of(stub)
+    stub.fail = [(422, json.dumps({"detail": [{"msg": "broken", "input": {"messages": "which model size ?"}}]}))]
+    with pytest.raises(ConnectionError, match="answered 422"):
+        engine.complete([Example("one", "which model size ?", (), None, "red")])
+
+
+def test_where_every_item_is_too_long_the_options_that_help_are_named(stub: Any) -> None:
+    engine = engine_of(stub)
+    refuse_one(stub, *LONG_PROMPTS[0], "which")
+    with pytest.raises(ConnectionError, match=r"/v1 refused 4 prompts.* as too long .*4096 tokens.*: lower --max-new"):
+        engine.complete(ASKED)
+    with pytest.raises(ConnectionError, match=r"/v1 refused the prompt as too long .*: lower --max-new"):
+        engine_of(stub).stream(ASKED[0], lambda ids: True)
 
 
 def test_fields_can_be_refused_one_after_another(stub: Any) -> None:
@@ -454,7 +475,7 @@ def test_what_follows_the_end_of_a_turn_is_cut_off_before_its_answer_is_looked_f
 def test_a_model_that_is_never_greedy_is_named_with_the_option(stub: Any) -> None:
     engine = engine_of(stub)
     stub.fail = [(400, "Unsupported value: 'temperature' does not support 0.0 with this model.")]
-    with pytest.raises(ConnectionError, match="--temperature gives another one than 0"):
+    with pytest.raises(ConnectionError, match="unless --temperature is given"):
         engine.complete([Example("one", "which ?", (), None, "red")])
 
 
@@ -538,8 +559,8 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch, golds: dict[str, str]) -> list[An
     asked: list[Any] = []
 
     class LLM:
-        def __init__(self, model: str, dtype: str) -> None:
-            asked.append((model, dtype))
+        def __init__(self, model: str, dtype: str, **revisions: str) -> None:
+            asked.append((model, dtype, *revisions.items()))
 
         def chat(self, conversations: list[Any], how: Any, use_tqdm: bool) -> list[Any]:
             asked.append(how)
@@ -559,12 +580,18 @@ def test_vllm_answers_in_this_process(tmp_path: Path, monkeypatch: pytest.Monkey
     assert main([*words, "--max-new-tokens", "77", "--out", str(tmp_path / "out")]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["n"], summary["correct"], summary["truncated"], summary["malformed"]) == (5, 5, 0, 0)
-    assert asked[0] == ("world-base", "float16")
+    assert asked[0] == (find_model_source("world-base"), "float16")
     assert asked[1] == [{"temperature": 0.0, "max_tokens": 77, "skip_special_tokens": False}] * 5
     assert main([*words, "--temperature", "0.6", "--top-k", "20", "--out", str(tmp_path / "sampled")]) == 0
     drawing = {"temperature": 0.6, "top_p": 1.0, "top_k": 20, "min_p": 0.0}
     assert all(drawing.items() <= one.items() for one in asked[3])
     assert len({one["seed"] for one in asked[3]}) == 5
+
+
+def test_vllm_loads_the_revision_in_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = fake_vllm(monkeypatch, {})
+    VllmEngine("acme/tiny@v1", build_tiny("qwen2")[1], dtype="float32")
+    assert asked == [("acme/tiny", "float32", ("revision", "v1"), ("tokenizer_revision", "v1"))]
 
 
 def test_vllm_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,8 @@ def test_outputs_that_a_server_withheld_are_no_matter_of_options(tmp_path: Path)
         "3 of 1,000 outputs were withheld by the server (content_filter: 2, refusal: 1) and count as wrong"
     )
     assert describe_withheld(10, {}) == ""
+    assert "as wrong: for context_length, lower --max-new-tokens" in describe_withheld(10, {"context_length": 1})
+    assert ". For the others, see its log" in describe_withheld(10, {"context_length": 1, "refusal": 1})
     filtered = {"malformed": True, "withheld": "content_filter"}
     write_run(tmp_path / "sft" / "seed-0", [False] * 6, extra=filtered)
     (trouble,) = tables_of(tmp_path).troubles

@@ -9,6 +9,8 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from balanced_thinking.config.foreign_json import parse_json
+from balanced_thinking.evaluation.engines.request_fields import refusal_text
+from balanced_thinking.runs.advice import TOO_LONG
 from balanced_thinking.system.fetching import Answer, read_retry_after
 from balanced_thinking.system.text import replace_surrogates
 
@@ -27,7 +29,7 @@ _REFUSAL, _TOOL_CALLS = "refusal", "tool_calls"
 _LONGEST_REASON = 40
 _BUSY = (408, 425, 429)
 _REFUSED = (400, 413, 422)
-TOO_LONG, STATUS = "context_length", "status_"  # reasons of what was withheld; the second with the number behind it
+STATUS = "status_"  # a reason of what was withheld, with the number behind it
 # As vLLM, SGLang, llama.cpp, TGI and OpenAI say it of a prompt.
 _TOO_LONG = re.compile(
     r"(?:context|model)['’\s_]*(?:length|window|size|limit)|max_model_len|context_length_exceeded"
@@ -110,7 +112,7 @@ def find_withheld_item(answer: Answer) -> dict[str, Any] | None:
     is too long for the server; None for any other answer. One item of an evaluation must not end it."""
     if answer.status not in _REFUSED:
         return None
-    text = answer.body.decode(errors="replace")
+    text = refusal_text(answer)
     try:
         error = parse_json(answer.body)["error"]
         said, filtered = error.get("message"), error.get("code") == _FILTERED
@@ -154,8 +156,8 @@ def describe_refusal(answer: Answer, base_url: str) -> str:
         pause = read_retry_after(answer.headers)
         wait = f", and continue in {pause:,.0f} seconds" if pause else ""
         return f"{said}; ask for less at a time with --batch-size{wait}"
-    if answer.status in _REFUSED and "temperature" in said:
-        return f"{said}; --temperature gives another one than 0, with which answers are greedy"
+    if answer.status in _REFUSED and "temperature" in refusal_text(answer):
+        return f"{said}; answers are greedy (temperature 0) unless --temperature is given"
     if answer.status == 404 and not _VERSION.search(base_url):
         return f"{said}; the address has no version of the API: expected one such as {base_url}/v1"
     return said

@@ -39,11 +39,15 @@ class TokenDraws:
         return LogitsProcessorList([*found, _GumbelNoise(self, rows)])
 
     def exponential(self, row: int, like_V: torch.Tensor) -> torch.Tensor:
-        """(V) numbers above 0, of an exponential distribution: the row's next ones."""
+        """(V) numbers of an exponential distribution: the row's next ones.
+
+        Some devices draw 0 once in 2**24 numbers, and its noise would be so large that a token of any probability is
+        taken. So 2**-24 is the smallest number: an exact draw is below it as seldom.
+        """
         if row not in self._generators:
             self._generators[row] = torch.Generator(like_V.device).manual_seed(self._seeds[row])
         drawn_V = torch.empty_like(like_V, dtype=torch.float32).exponential_(generator=self._generators[row])
-        return drawn_V.clamp_min_(torch.finfo(torch.float32).tiny)
+        return drawn_V.clamp_min_(torch.finfo(torch.float32).eps / 2)
 
 
 class _GumbelNoise(LogitsProcessor):

@@ -24,6 +24,12 @@ _REPEATED = re.compile(r"""\\?["']input\\?["']\s*:""")
 _TAKES_NEWER_LIMIT = re.compile(rf"\b{_NEWER_LIMIT}\b\W*instead")
 
 
+def refusal_text(answer: Answer) -> str:
+    """What a server said of a request, without the request itself: some repeat it, and its words are not what is
+    wrong."""
+    return _REPEATED.split(answer.body.decode(errors="replace"), maxsplit=1)[0]
+
+
 class RequestFields:
     """What one server takes; it is shared by the threads that ask it."""
 
@@ -39,8 +45,7 @@ class RequestFields:
         """What is sent otherwise from now on, as a sentence's end; None if the refusal is about something else."""
         if answer.status not in _REFUSED:
             return None
-        # Some repeat the request, whose fields are not what is wrong.
-        said = _REPEATED.split(answer.body.decode(errors="replace"), maxsplit=1)[0]
+        said = refusal_text(answer)
         if _LIMIT in sent and _TAKES_NEWER_LIMIT.search(said):
             self._names[_LIMIT] = _NEWER_LIMIT
             return f"takes {_NEWER_LIMIT} in the place of {_LIMIT}"

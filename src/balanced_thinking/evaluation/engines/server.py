@@ -23,7 +23,6 @@ from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.evaluation.engines.address import check_address
 from balanced_thinking.evaluation.engines.chat_answer import (
     STATUS,
-    TOO_LONG,
     count_tokens,
     describe_refusal,
     find_withheld_item,
@@ -36,6 +35,7 @@ from balanced_thinking.evaluation.engines.chat_answer import (
 from balanced_thinking.evaluation.engines.chat_messages import chat_messages
 from balanced_thinking.evaluation.engines.engine import Engine, Listener
 from balanced_thinking.evaluation.engines.request_fields import RequestFields
+from balanced_thinking.runs.advice import TOO_LONG, TOO_LONG_CURE
 from balanced_thinking.scoring.completion import WithheldCompletion
 from balanced_thinking.segments import ReasoningFormat
 from balanced_thinking.system.fetching import (
@@ -132,7 +132,7 @@ class ServerEngine(Engine):
         """`complete` for one example, whose refusal is an error."""
         ids = super().stream(example, listener)
         if isinstance(ids, WithheldCompletion) and is_refusal(ids.reason):
-            raise ConnectionError(ids.said or ids.reason)
+            raise ConnectionError(self._describe_refused(ids))
         return ids
 
     def _end_if_all_are_refused(self, completions: Sequence[list[int]]) -> None:
@@ -144,7 +144,14 @@ class ServerEngine(Engine):
         self._refused += len(refused)
         may_be_alone = self._has_answered or refused[0].reason == TOO_LONG  # the longest items come first
         if len(refused) > 1 or self._refused > _MOST_REFUSED or not may_be_alone:
-            raise ConnectionError(refused[0].said or f"{self.base_url} refuses every item ({refused[0].reason})")
+            raise ConnectionError(self._describe_refused(refused[0]))
+
+    def _describe_refused(self, refused: WithheldCompletion) -> str:
+        said = refused.said or refused.reason
+        if refused.reason != TOO_LONG:
+            return said
+        what = f"{self._refused} prompts, one after the other," if self._refused > 1 else "the prompt"
+        return f"{self.base_url} refused {what} as too long ({said}): {TOO_LONG_CURE}"
 
     def _name_withheld(self, examples: Sequence[Example], completions: Sequence[list[int]]) -> None:
         """Warns of the first example for each reason. How many there were is said with the results."""

@@ -13,6 +13,8 @@ from balanced_thinking.evaluation.completion_scorer import CompletionScorer
 from balanced_thinking.evaluation.engines.chat_answer import read_finish
 from balanced_thinking.evaluation.engines.chat_messages import chat_messages
 from balanced_thinking.evaluation.engines.engine import Engine
+from balanced_thinking.models.find import find_model_source
+from balanced_thinking.models.revisions import split_revision
 from balanced_thinking.scoring.completion import WithheldCompletion
 from balanced_thinking.segments import ReasoningFormat
 
@@ -21,7 +23,7 @@ class VllmEngine(Engine):
     """A model that vLLM runs; its text is tokenized again, as a server's is.
 
     Args:
-        model: folder or hub name of a complete model. processor: its own, or its tokenizer.
+        model: folder or name of a complete model. processor: its own, or its tokenizer.
         dtype: of the weights; auto: as vLLM decides.
         image_options: of the image processor, such as `max_pixels`.
 
@@ -51,8 +53,11 @@ class VllmEngine(Engine):
             from vllm import LLM
         except ImportError as error:
             raise RecipeError("vLLM is not installed: pip install 'balanced-thinking[vllm]'") from error
-        pictures = {"mm_processor_kwargs": dict(image_options)} if image_options else {}
-        self._llm = LLM(model=model, dtype=dtype, **pictures)
+        source = split_revision(find_model_source(model))
+        options: dict[str, Any] = {"mm_processor_kwargs": dict(image_options)} if image_options else {}
+        if source.revision is not None:
+            options |= {"revision": source.revision, "tokenizer_revision": source.revision}
+        self._llm = LLM(model=source.name, dtype=dtype, **options)
 
     def complete(self, examples: Sequence[Example]) -> list[list[int]]:
         from vllm import SamplingParams
