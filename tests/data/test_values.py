@@ -372,6 +372,8 @@ OTHER_ORDERS = [
     {"choices": ["A. horse", "C. dog", "B. cow"]},
     {"choices": ["b) horse", "a) dog"]},
     {"choices": ["(D) horse", "(F) dog"]},
+    {"choices": ["(B)-5", "(A)-7"]},
+    {"choices": ["B: horse", "A: dog"]},
     {"choices": ["B. horse", "C. dog"]},
     {"choices": [{"text": "B. horse"}, {"text": "A. dog"}]},
     {"choices": {"text": ["B. horse", "A. dog"]}},
@@ -387,6 +389,26 @@ def test_options_in_another_order_than_their_letters_are_refused(tmp_path: Path,
     assert isinstance(found, BadRow), found
     assert found.problems == ("not_text",)
     assert "in order" in found.text
+
+
+# Options that begin with a letter that is no label.
+NO_LABELS = [
+    ["p.m.", "a.m."],
+    ["A.D.", "B.C."],
+    ["B.C.", "A.D."],
+    ["(E)-but-2-ene", "(Z)-but-2-ene"],
+    ["(R)-2-butanol", "(S)-2-butanol"],
+    ["X: up", "Y: down"],
+    ["C:\\Windows", "D:\\Data"],
+]
+
+
+@pytest.mark.parametrize("choices", NO_LABELS)
+def test_the_first_letter_of_a_text_is_no_label(tmp_path: Path, choices: list[str]) -> None:
+    row = {"question": "Which?", "answer": choices[0], "choices": choices}
+    found = read_one(tmp_path, row, list_choices=True)
+    assert isinstance(found, Example), found
+    assert found.question == f"Which?\nA. {choices[0]}\nB. {choices[1]}"
 
 
 @pytest.mark.parametrize("choices", [["A. horse", "B. dog"], ["a) horse", "b) dog"], ["(a) horse", "(b) dog"]])

@@ -17,7 +17,9 @@ from balanced_thinking.data.values import (
 )
 
 _OPTION_LABELS, _OPTION_TEXTS = ("label", "key", "id", "letter"), ("text", "value", "content", "option")  # of an object
-_LABEL = re.compile(r"\s*[(\[]?([A-Z]|[a-z])[.):\]]\s*")
+# Not the first letter of `a.m.` and `A.D.`, nor a part of a name in chemistry: `(E)-but-2-ene`.
+_LABEL = re.compile(r"\s*[(\[]?([A-Z]|[a-z])[.):\]](?![A-Za-z]\.|-(?:[a-z]|\d+-))\s*")
+_NAME_MARKS = (".", ":")  # what may follow the first letter of an option that has no label
 _LABEL_MARKS = re.compile(r"^[\s(\[]+|[\s.):\]]+$")
 _NUMBER = re.compile(r"\d{1,3}", re.ASCII)  # as a key of an object
 
@@ -113,15 +115,15 @@ def _check_label_list(labels: Iterable[Any], texts: Iterable[Any]) -> None:
 def _refuse_other_order(choices: Iterable[Any]) -> None:
     """Raise RowProblemError for options that all begin with a label, but not with A, B, ... in order.
 
-    Names with initials (`N. Bohr`) are no labels: those go at most one letter beyond the number of options.
+    Initials (`N. Bohr`) and names (`X: up`) are no labels: those go at most one letter beyond the number of options.
     """
     texts = [choice for choice in choices if isinstance(choice, str)]
     found = [_LABEL.match(text) for text in texts]
     letters = [one[1].upper() for one in found if one]
     if len(texts) < 2 or None in found or len({*letters}) < len(letters) or have_labels(texts):
         return
-    are_initials = all(one and one[0].strip()[1:] == "." and one[1].isupper() for one in found)
-    if not are_initials or max(letters) <= chr(ord("A") + len(letters)):
+    are_names = all(one and one[0].strip()[1:] in _NAME_MARKS and one[1].isupper() for one in found)
+    if not are_names or max(letters) <= chr(ord("A") + len(letters)):
         raise RowProblemError(
             f"the options begin with {', '.join(letters)}; expected A, B, ... in order, by which answers are scored: "
             f"sort the options, or leave their letters out: {texts!r}",
