@@ -107,6 +107,8 @@ ORDERS = [
     ([SYSTEM, says()], "multi_turn"),  # no question
     ([asks("Which?")], "no_answer"),
     ([asks("Which?"), {"role": "tool", "content": "7"}, says()], "unknown_schema"),
+    ([{"role": ["user"], "content": "Which?"}, says()], "unknown_schema"),
+    ([{"from": {"name": "user"}, "value": "Which?"}, says()], "unknown_schema"),
     ([asks("Which?"), says("", tool_calls=[{"name": "zoom"}])], "unknown_schema"),
     ([asks("Which?"), says(" ")], "no_answer"),
     ([{"role": "system", "content": "See <image>."}, asks("Which?"), says()], "image_count"),

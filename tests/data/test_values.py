@@ -314,6 +314,7 @@ CHOICES = [
     ({"choices": {"text": ["horse", "dog", None], "label": [1, 2, None]}}, ("horse", "dog")),
     ({"choices": {"text": ["horse", "dog", "cat"], "label": [1, 0, 0]}}, ("horse", "dog", "cat")),  # which is right
     ({"choices": {"text": ["horse", "dog"], "label": [True, False]}}, ("horse", "dog")),
+    ({"choices": {"text": ["horse", "dog"], "label": [0, 0]}}, ("horse", "dog")),
     ({"options": "{'A': 'horse', 'B': 'dog'}"}, ("horse", "dog")),
     ({"options": '{"B": "dog", "A": "horse"}'}, ("horse", "dog")),
     ({"options": "horse|dog"}, ("horse", "dog")),
@@ -367,6 +368,7 @@ def test_choices_are_listed_on_request_where_the_question_does_not_show_them(
 OTHER_ORDERS = [
     {"choices": {"text": ["horse", "dog"], "label": ["B", "A"]}},
     {"choices": {"text": ["horse", "dog"], "label": [1, 0]}},
+    {"choices": {"text": ["horse", "dog"], "label": [["A"], {"B": 1}]}},
     {"choices": {"text": ["horse", "dog"], "label": ["A"]}},
     {"choices": {"text": ["horse", "dog"], "labels": ["B", "C"]}},
     {"choices": ["A. horse", "C. dog", "B. cow"]},

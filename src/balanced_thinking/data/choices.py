@@ -103,7 +103,8 @@ def _check_label_list(labels: Iterable[Any], texts: Iterable[Any]) -> None:
     True and false, or 1 and 0 several times, mark the right options.
     """
     labels = [label for label in labels if not is_null(label)]
-    are_marks = {*labels} <= {0, 1} and (len({*labels}) < len(labels) or all(isinstance(one, bool) for one in labels))
+    may_be_labels = labels in ([0], [1], [0, 1], [1, 0]) and not all(isinstance(one, bool) for one in labels)
+    are_marks = all(one in (0, 1) for one in labels) and not may_be_labels
     shown = [_plain_label(label) for label in labels]
     count = sum(not is_null(text) for text in texts)
     if labels and not are_marks and (len(labels) != count or shown not in _list_labels(len(shown))):
