@@ -167,6 +167,21 @@ def test_columns_at_the_end_without_an_option_are_left_out(
         assert found.choices == choices
 
 
+@pytest.mark.parametrize("text", [*MISSING, "[]"])
+def test_a_text_for_no_value_is_neither_a_picture_nor_options(tmp_path: Path, text: str) -> None:
+    for name in ("choices", "options", "image", "images"):
+        example = read_one(tmp_path, ROW | {name: text})
+        assert isinstance(example, Example), (name, example)
+        assert (example.choices, example.images) == ((), ())
+
+
+def test_options_that_numpy_printed_are_named(tmp_path: Path) -> None:
+    found = read_one(tmp_path, ROW | {"choices": "['horse' 'dog']"})
+    assert isinstance(found, BadRow), found
+    assert found.problems == ("not_text",)
+    assert "json.dumps" in found.text
+
+
 def test_alternatives_that_pandas_wrote_for_no_value_are_left_out(tmp_path: Path) -> None:
     for given in ("nan", ["nan", NAN], ["<NA>", "#N/A"], "[]"):
         assert read_one(tmp_path, ROW | {"alternatives": given}).alternatives == ()
@@ -179,6 +194,8 @@ STRUCTURES = [
     ("['cat' 'dog']", "not_text"),  # NumPy
     ("['cat'\n 'dog']", "not_text"),
     ("array(['cat', 'dog'], dtype=object)", "not_text"),
+    ("{'text': array(['cat'], dtype=object), 'answer_start': array([3])}", "not_text"),  # SQuAD's, through pandas
+    ("[{'answer_id': 1, 'answers': array(['cat'], dtype=object)}]", "not_text"),
     ("{'a': 1}", "not_text"),
     ("[{'answer': 'cat'}]", "not_text"),
     ("[]", "no_answer"),

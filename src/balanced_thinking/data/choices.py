@@ -8,9 +8,11 @@ from typing import Any
 
 from balanced_thinking.data.values import (
     RowProblemError,
+    is_missing,
     is_null,
     parse_object_text,
     refuse_many,
+    refuse_structure_text,
     split_list_text,
     to_list,
     to_text,
@@ -33,6 +35,8 @@ def to_choices(value: Any) -> tuple[str, ...]:
     labels in another order, because a letter would then mean another option.
     """
     value = parse_choices_text(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        refuse_structure_text(value, "choices")
     labelled = isinstance(value, Mapping) and ("text" not in value or not {*_OPTION_LABELS, "labels"}.isdisjoint(value))
     if isinstance(value, Mapping):
         value = _choices_of_object(value)
@@ -134,8 +138,12 @@ def _refuse_other_order(choices: Iterable[Any]) -> None:
 
 def parse_choices_text(text: str) -> Any:
     """The options that a text lists: a list, an object, lines with letters, parts between bars; else the text."""
-    listed = split_list_text(text) or parse_object_text(text) or _split_lettered_lines(text)
-    return listed or _split_at_bars(text) or text
+    if is_missing(text):
+        return []
+    listed = split_list_text(text)
+    if listed is None:
+        listed = parse_object_text(text)
+    return (_split_lettered_lines(text) or _split_at_bars(text) or text) if listed is None else listed
 
 
 def _split_at_bars(text: str) -> list[str] | None:

@@ -24,7 +24,7 @@ _MISSING = {"nan", "-nan", "<na>", "nat", "none", "null", "n/a", "na", "#n/a", "
 _TEXT_KEYS = ("text", "answer", "value", "label")  # of an object that is one text
 _SPELLED_OUT = Decimal(10) ** 21  # larger numbers keep their exponent
 _MOST_LIST_CHARACTERS = 2**16
-_PRINTED_ARRAY = re.compile(r"array\(\[.*\](?:,\s*dtype=.*)?\)", re.DOTALL)
+_PRINTED_ARRAY = re.compile(r"array\(\[.*\](?:,\s*dtype=.*)?\)|\[?\{.*['\"]: array\(\[.*\}\]?", re.DOTALL)
 _NO_COMMA = re.compile(r"""['"]\s+['"]""")
 
 
