@@ -107,7 +107,10 @@ def _find_turns(record: Mapping[str, Any]) -> list[Any] | None:
     first, *rest = find_schema_keys(record)
     if first in TURN_LISTS:
         turns = record[first]
-        return (split_list_text(turns) if isinstance(turns, str) else None) or to_list(turns)
+        listed = split_list_text(turns) if isinstance(turns, str) else None
+        if listed is None:
+            refuse_unread_turns(turns, first)
+        return listed or to_list(turns)
     if "completion" not in rest:
         return None
     return [*_to_turns(record[first], "user"), *_to_turns(record["completion"], "assistant")]

@@ -23,7 +23,7 @@ EMPTY_CELLS = (*NULL_TEXTS, "NaT", "#N/A")  # no answer either
 _MISSING = {"nan", "-nan", "<na>", "nat", "none", "null", "n/a", "na", "#n/a", "#na", "-", "--"}
 _TEXT_KEYS = ("text", "answer", "value", "label")  # of an object that is one text
 _SPELLED_OUT = Decimal(10) ** 21  # larger numbers keep their exponent
-_MOST_LIST_CHARACTERS = 2**16
+_MOST_PYTHON_CHARACTERS = 2**18  # a reply of 32,000 tokens; a text of numbers then takes a second and 150 MiB
 _PRINTED_ARRAY = re.compile(r"array\(\[.*\](?:,\s*dtype=.*)?\)|\[?\{.*['\"]: array\(\[.*\}\]?", re.DOTALL)
 _NO_COMMA = re.compile(r"""['"]\s+['"]""")
 
@@ -178,7 +178,7 @@ def parse_object_text(text: str) -> dict[Any, Any] | None:
 def split_list_text(text: str) -> list[Any] | None:
     """The list that a text is, as Python or JSON writes it (pandas stores such texts); None for any other text."""
     text = text.strip()
-    if not (text.startswith("[") and text.endswith("]")) or len(text) > _MOST_LIST_CHARACTERS:
+    if not (text.startswith("[") and text.endswith("]")):
         return None
     try:
         found = parse_json(text)
@@ -190,7 +190,7 @@ def split_list_text(text: str) -> list[Any] | None:
 
 def _read_python(text: str) -> Any:
     """The value that a text is in Python; None for any other text."""
-    if len(text) > _MOST_LIST_CHARACTERS:
+    if len(text) > _MOST_PYTHON_CHARACTERS:
         return None
     try:
         return ast.literal_eval(text)
