@@ -532,6 +532,10 @@ def test_what_is_no_list_is_named_with_the_form_to_write(tmp_path: Path, values:
     assert not any("{think: NAME}" in line for line in found)
 
 
+def test_a_long_text_under_options_takes_no_minutes(tmp_path: Path) -> None:
+    assert find_unread_texts(read_one(tmp_path, ROW | {"options": "horse" + "," * 10**6})) == []
+
+
 # (cells of a column of a CSV file, the answers)
 COLUMNS_OF_NUMBERS = [
     (["4.0", "", "7.0"], ["4", "7"]),  # whole numbers with a gap
