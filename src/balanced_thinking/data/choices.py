@@ -140,10 +140,10 @@ def parse_choices_text(text: str) -> Any:
     """The options that a text lists: a list, an object, lines with letters, parts between bars; else the text."""
     if is_missing(text):
         return []
-    listed = split_list_text(text)
-    if listed is None:
-        listed = parse_object_text(text)
-    return (_split_lettered_lines(text) or _split_at_bars(text) or text) if listed is None else listed
+    for listed in (split_list_text(text), parse_object_text(text)):
+        if listed is not None:
+            return listed
+    return _split_lettered_lines(text) or _split_at_bars(text) or text
 
 
 def _split_at_bars(text: str) -> list[str] | None:
