@@ -76,6 +76,7 @@ PLACED = [
     ("What do <img></img> and <img></img> mean?", 1, "What do <img></img> and <img></img> mean?", ()),
     ("<image>\nIs <image href='a'></image> SVG?", 1, "Is <image href='a'></image> SVG?", ()),
     ("<image>\nWhat does <|image_pad|> mean?", 1, "What does <|image_pad|> mean?", ()),  # a mention
+    ("<image>\n<image_text>A cat.</image_text> <image>", 2, "<image_text>A cat.</image_text> ", (0, 32)),
     ("See [image](a.html) and $\\text{image}(f)$.", 1, "See [image](a.html) and $\\text{image}(f)$.", ()),
     ("Is [image] like [image]?", 1, "Is [image] like [image]?", ()),
     ("What does [image] mean?", 0, "What does [image] mean?", ()),
