@@ -122,6 +122,11 @@ def test_counts_that_do_not_fit_are_bad_rows(folder: Path, question: str, count:
     assert found.problems == ("image_count",)
 
 
+def test_a_place_before_much_white_space_takes_no_minutes(folder: Path) -> None:
+    row = {"question": f"<image>{' ' * 10**5}Which animal?", "answer": "no", "images": ["one.png"]}
+    assert read_one(folder, row).question == "Which animal?"
+
+
 @pytest.mark.parametrize(
     "question",
     [

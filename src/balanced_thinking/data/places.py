@@ -27,7 +27,7 @@ _SPECIAL = re.compile(
 # A placeholder with tags around it, as templates write it: MiniCPM, XComposer; InternVL; Qwen; GLM; Llama 4; DeepSeek
 # and Gemma; LLaVA; Idefics; Kimi.
 _WRAPPED = re.compile(
-    r"\(<image>\./</image>\)|<image>\s*(?:\./|<unk>|<image>|<imagehere>)?\s*</image>"
+    r"\(<image>\./</image>\)|<image>\s*(?:(?:\./|<unk>|<image>|<imagehere>)\s*)?</image>"
     r"|<img>\s*(?:<image>|(?:<img_context>)+)\s*</img>"
     r"|<\|vision_start\|><image><\|vision_end\|>"
     r"|<\|begin_of_image\|>(?:<image>|(?:<\|image\|>)*)<\|end_of_image\|>"
