@@ -219,6 +219,11 @@ def test_an_answer_is_never_the_text_of_a_structure(tmp_path: Path, written: str
         assert (found.answer, *found.alternatives) == expected
 
 
+def test_a_long_text_like_an_array_takes_no_minutes(tmp_path: Path) -> None:
+    text = "array([" + "],dtype=" * 20_000
+    assert read_one(tmp_path, ROW | {"answer": text}).answer == text
+
+
 # (reasoning, what is read or the problem)
 STEPS = [
     ("['One step.', 'Two step.']", "One step.\n\nTwo step."),
