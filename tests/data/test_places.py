@@ -76,6 +76,7 @@ PLACED = [
     ("What do <img></img> and <img></img> mean?", 1, "What do <img></img> and <img></img> mean?", ()),
     ("<image>\nIs <image href='a'></image> SVG?", 1, "Is <image href='a'></image> SVG?", ()),
     ("<image>\nWhat does <|image_pad|> mean?", 1, "What does <|image_pad|> mean?", ()),  # a mention
+    ("<image>\n<image_text>A cat.</image_text> <image>", 2, "<image_text>A cat.</image_text> ", (0, 32)),
     ("See [image](a.html) and $\\text{image}(f)$.", 1, "See [image](a.html) and $\\text{image}(f)$.", ()),
     ("Is [image] like [image]?", 1, "Is [image] like [image]?", ()),
     ("What does [image] mean?", 0, "What does [image] mean?", ()),
@@ -119,6 +120,11 @@ def test_counts_that_do_not_fit_are_bad_rows(folder: Path, question: str, count:
     found = read_one(folder, {"question": question, "answer": "no", "images": ["one.png", "two.png"][:count]})
     assert isinstance(found, BadRow)
     assert found.problems == ("image_count",)
+
+
+def test_a_place_before_much_white_space_takes_no_minutes(folder: Path) -> None:
+    row = {"question": f"<image>{' ' * 10**5}Which animal?", "answer": "no", "images": ["one.png"]}
+    assert read_one(folder, row).question == "Which animal?"
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,8 @@ ORDERS = [
     ([SYSTEM, says()], "multi_turn"),  # no question
     ([asks("Which?")], "no_answer"),
     ([asks("Which?"), {"role": "tool", "content": "7"}, says()], "unknown_schema"),
+    ([{"role": ["user"], "content": "Which?"}, says()], "unknown_schema"),
+    ([{"from": {"name": "user"}, "value": "Which?"}, says()], "unknown_schema"),
     ([asks("Which?"), says("", tool_calls=[{"name": "zoom"}])], "unknown_schema"),
     ([asks("Which?"), says(" ")], "no_answer"),
     ([{"role": "system", "content": "See <image>."}, asks("Which?"), says()], "image_count"),
@@ -235,7 +237,7 @@ UNREADABLE_LISTS = [
     str(LISTED).replace("}, {", "}\n {"),  # NumPy, without commas
     f"array({LISTED}, dtype=object)",
     str([asks([{"type": "text"}])]).replace("[{'type': 'text'}]", "array([{'type': 'text'}], dtype=object)"),
-    json.dumps([asks("Which? " * 10_000)]),  # longer than a list in a text may be
+    str([asks("Which? " * 40_000)]),  # longer than Python's may be
     json.dumps(LISTED)[:60],  # a cell that was cut
     str([{"role": "tool", "content": "7"}, asks("Which?")]),
     "{'text': 'Which?'}",
@@ -249,8 +251,17 @@ def test_turns_in_a_text_that_cannot_be_read_are_refused(folder: Path, text: str
         assert isinstance(found, BadRow), found
         assert found.problems == ("not_text",)
         assert "json.dumps" in found.text
-    assert isinstance(read_one(folder, {"messages": text, **REST}), BadRow)
+    talk = read_one(folder, {"messages": text, **REST})
+    assert talk.problems == (("unknown_schema",) if "tool" in text else ("not_text",))
     assert read_one(folder, {"question": "Which?", "system": text, **REST}).problems == ("not_text",)
+
+
+@pytest.mark.parametrize(("write", "words"), [(str, 30_000), (json.dumps, 100_000)])
+def test_long_turns_that_are_written_as_text_are_turns(folder: Path, write: Any, words: int) -> None:
+    thought = " ".join(["It has a mane."] * (words // 4))
+    turns = [asks("Which?"), says(f"<think>{thought}</think><answer>horse</answer>")]
+    for row in ({"messages": write(turns)}, {"prompt": write(turns[:1]), "completion": write(turns[1:])}):
+        assert read_one(folder, row).think == thought
 
 
 @pytest.mark.parametrize("text", ["['Which?', 'And?']", "['Which?' 'And?']"])

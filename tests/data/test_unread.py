@@ -152,6 +152,7 @@ def test_a_part_whose_source_is_not_read_is_a_place_for_a_picture_of_the_row(fol
 HARMLESS_IN_TURN = [
     {"image_path": None, "video": None, "attachments": [], "audio": False},  # nulls, as tables fill turns up
     {"image_url": {"url": None}, "img": {"bytes": None, "path": ""}, "attachments": [{"path": None}]},
+    {"has_attachments": False, "num_attachments": 0, "attachments": "none", "social_media": "Twitter"},
     {"cache_control": {"type": "ephemeral"}, "citations": None, "id": 7, "image_width": 640, "has_image": False},
 ]
 

@@ -167,6 +167,21 @@ def test_columns_at_the_end_without_an_option_are_left_out(
         assert found.choices == choices
 
 
+@pytest.mark.parametrize("text", [*MISSING, "[]"])
+def test_a_text_for_no_value_is_neither_a_picture_nor_options(tmp_path: Path, text: str) -> None:
+    for name in ("choices", "options", "image", "images"):
+        example = read_one(tmp_path, ROW | {name: text})
+        assert isinstance(example, Example), (name, example)
+        assert (example.choices, example.images) == ((), ())
+
+
+def test_options_that_numpy_printed_are_named(tmp_path: Path) -> None:
+    found = read_one(tmp_path, ROW | {"choices": "['horse' 'dog']"})
+    assert isinstance(found, BadRow), found
+    assert found.problems == ("not_text",)
+    assert "json.dumps" in found.text
+
+
 def test_alternatives_that_pandas_wrote_for_no_value_are_left_out(tmp_path: Path) -> None:
     for given in ("nan", ["nan", NAN], ["<NA>", "#N/A"], "[]"):
         assert read_one(tmp_path, ROW | {"alternatives": given}).alternatives == ()
@@ -179,6 +194,8 @@ STRUCTURES = [
     ("['cat' 'dog']", "not_text"),  # NumPy
     ("['cat'\n 'dog']", "not_text"),
     ("array(['cat', 'dog'], dtype=object)", "not_text"),
+    ("{'text': array(['cat'], dtype=object), 'answer_start': array([3])}", "not_text"),  # SQuAD's, through pandas
+    ("[{'answer_id': 1, 'answers': array(['cat'], dtype=object)}]", "not_text"),
     ("{'a': 1}", "not_text"),
     ("[{'answer': 'cat'}]", "not_text"),
     ("[]", "no_answer"),
@@ -200,6 +217,11 @@ def test_an_answer_is_never_the_text_of_a_structure(tmp_path: Path, written: str
         assert found.problems == (expected,)
     else:
         assert (found.answer, *found.alternatives) == expected
+
+
+def test_a_long_text_like_an_array_takes_no_minutes(tmp_path: Path) -> None:
+    text = "array([" + "],dtype=" * 20_000
+    assert read_one(tmp_path, ROW | {"answer": text}).answer == text
 
 
 # (reasoning, what is read or the problem)
@@ -314,6 +336,7 @@ CHOICES = [
     ({"choices": {"text": ["horse", "dog", None], "label": [1, 2, None]}}, ("horse", "dog")),
     ({"choices": {"text": ["horse", "dog", "cat"], "label": [1, 0, 0]}}, ("horse", "dog", "cat")),  # which is right
     ({"choices": {"text": ["horse", "dog"], "label": [True, False]}}, ("horse", "dog")),
+    ({"choices": {"text": ["horse", "dog"], "label": [0, 0]}}, ("horse", "dog")),
     ({"options": "{'A': 'horse', 'B': 'dog'}"}, ("horse", "dog")),
     ({"options": '{"B": "dog", "A": "horse"}'}, ("horse", "dog")),
     ({"options": "horse|dog"}, ("horse", "dog")),
@@ -367,11 +390,14 @@ def test_choices_are_listed_on_request_where_the_question_does_not_show_them(
 OTHER_ORDERS = [
     {"choices": {"text": ["horse", "dog"], "label": ["B", "A"]}},
     {"choices": {"text": ["horse", "dog"], "label": [1, 0]}},
+    {"choices": {"text": ["horse", "dog"], "label": [["A"], {"B": 1}]}},
     {"choices": {"text": ["horse", "dog"], "label": ["A"]}},
     {"choices": {"text": ["horse", "dog"], "labels": ["B", "C"]}},
     {"choices": ["A. horse", "C. dog", "B. cow"]},
     {"choices": ["b) horse", "a) dog"]},
     {"choices": ["(D) horse", "(F) dog"]},
+    {"choices": ["(B)-5", "(A)-7"]},
+    {"choices": ["B: horse", "A: dog"]},
     {"choices": ["B. horse", "C. dog"]},
     {"choices": [{"text": "B. horse"}, {"text": "A. dog"}]},
     {"choices": {"text": ["B. horse", "A. dog"]}},
@@ -387,6 +413,26 @@ def test_options_in_another_order_than_their_letters_are_refused(tmp_path: Path,
     assert isinstance(found, BadRow), found
     assert found.problems == ("not_text",)
     assert "in order" in found.text
+
+
+# Options that begin with a letter that is no label.
+NO_LABELS = [
+    ["p.m.", "a.m."],
+    ["A.D.", "B.C."],
+    ["B.C.", "A.D."],
+    ["(E)-but-2-ene", "(Z)-but-2-ene"],
+    ["(R)-2-butanol", "(S)-2-butanol"],
+    ["X: up", "Y: down"],
+    ["C:\\Windows", "D:\\Data"],
+]
+
+
+@pytest.mark.parametrize("choices", NO_LABELS)
+def test_the_first_letter_of_a_text_is_no_label(tmp_path: Path, choices: list[str]) -> None:
+    row = {"question": "Which?", "answer": choices[0], "choices": choices}
+    found = read_one(tmp_path, row, list_choices=True)
+    assert isinstance(found, Example), found
+    assert found.question == f"Which?\nA. {choices[0]}\nB. {choices[1]}"
 
 
 @pytest.mark.parametrize("choices", [["A. horse", "B. dog"], ["a) horse", "b) dog"], ["(a) horse", "(b) dog"]])
@@ -489,6 +535,10 @@ def test_what_is_no_list_is_named_with_the_form_to_write(tmp_path: Path, values:
     found = advise_changes(inspect_data(str(tmp_path / "rows.jsonl")))
     assert any(advice in line for line in found), found
     assert not any("{think: NAME}" in line for line in found)
+
+
+def test_a_long_text_under_options_takes_no_minutes(tmp_path: Path) -> None:
+    assert find_unread_texts(read_one(tmp_path, ROW | {"options": "horse" + "," * 10**6})) == []
 
 
 # (cells of a column of a CSV file, the answers)

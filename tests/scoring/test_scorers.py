@@ -488,6 +488,7 @@ def test_an_unknown_scorer_is_named_with_the_nearest_one() -> None:
 
 
 GENOTYPES, PREFIXES = ("AA", "Aa", "aa"), ("5 Mg", "5 mg")
+LETTERED = ("A. AA", "B. Aa", "C. aa")
 CASES = [
     # (prediction, gold, choices, points): choices that differ in case alone
     ("AA", "Aa", GENOTYPES, 0.0),
@@ -501,6 +502,11 @@ CASES = [
     ("AA", "B", GENOTYPES, 0.0),
     ("aA", "aa", GENOTYPES, 0.0),  # none of them
     ("(C) aa", "C", GENOTYPES, 1.0),
+    ("aa", "C", LETTERED, 1.0),
+    ("aa", "A", LETTERED, 0.0),
+    ("aA", "C", LETTERED, 0.0),
+    ("(C) aa", "aa", LETTERED, 1.0),
+    ("B. AA", "B", GENOTYPES, 0.0),  # the letter of one choice, the text of another
     ("B", "m", ("M", "m"), 1.0),
     ("m", "M", ("M", "m"), 0.0),
     ("5 mg", "5 mg", PREFIXES, 1.0),

@@ -8,16 +8,20 @@ from typing import Any
 
 from balanced_thinking.data.values import (
     RowProblemError,
+    is_missing,
     is_null,
     parse_object_text,
     refuse_many,
+    refuse_structure_text,
     split_list_text,
     to_list,
     to_text,
 )
 
 _OPTION_LABELS, _OPTION_TEXTS = ("label", "key", "id", "letter"), ("text", "value", "content", "option")  # of an object
-_LABEL = re.compile(r"\s*[(\[]?([A-Z]|[a-z])[.):\]]\s*")
+# Not the first letter of `a.m.` and `A.D.`, nor a part of a name in chemistry: `(E)-but-2-ene`.
+_LABEL = re.compile(r"\s*[(\[]?([A-Z]|[a-z])[.):\]](?![A-Za-z]\.|-(?:[a-z]|\d+-))\s*")
+_NAME_MARKS = (".", ":")  # what may follow the first letter of an option that has no label
 _LABEL_MARKS = re.compile(r"^[\s(\[]+|[\s.):\]]+$")
 _NUMBER = re.compile(r"\d{1,3}", re.ASCII)  # as a key of an object
 
@@ -31,6 +35,8 @@ def to_choices(value: Any) -> tuple[str, ...]:
     labels in another order, because a letter would then mean another option.
     """
     value = parse_choices_text(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        refuse_structure_text(value, "choices")
     labelled = isinstance(value, Mapping) and ("text" not in value or not {*_OPTION_LABELS, "labels"}.isdisjoint(value))
     if isinstance(value, Mapping):
         value = _choices_of_object(value)
@@ -101,7 +107,8 @@ def _check_label_list(labels: Iterable[Any], texts: Iterable[Any]) -> None:
     True and false, or 1 and 0 several times, mark the right options.
     """
     labels = [label for label in labels if not is_null(label)]
-    are_marks = {*labels} <= {0, 1} and (len({*labels}) < len(labels) or all(isinstance(one, bool) for one in labels))
+    may_be_labels = labels in ([0], [1], [0, 1], [1, 0]) and not all(isinstance(one, bool) for one in labels)
+    are_marks = all(one in (0, 1) for one in labels) and not may_be_labels
     shown = [_plain_label(label) for label in labels]
     count = sum(not is_null(text) for text in texts)
     if labels and not are_marks and (len(labels) != count or shown not in _list_labels(len(shown))):
@@ -113,15 +120,15 @@ def _check_label_list(labels: Iterable[Any], texts: Iterable[Any]) -> None:
 def _refuse_other_order(choices: Iterable[Any]) -> None:
     """Raise RowProblemError for options that all begin with a label, but not with A, B, ... in order.
 
-    Names with initials (`N. Bohr`) are no labels: those go at most one letter beyond the number of options.
+    Initials (`N. Bohr`) and names (`X: up`) are no labels: those go at most one letter beyond the number of options.
     """
     texts = [choice for choice in choices if isinstance(choice, str)]
     found = [_LABEL.match(text) for text in texts]
     letters = [one[1].upper() for one in found if one]
     if len(texts) < 2 or None in found or len({*letters}) < len(letters) or have_labels(texts):
         return
-    are_initials = all(one and one[0].strip()[1:] == "." and one[1].isupper() for one in found)
-    if not are_initials or max(letters) <= chr(ord("A") + len(letters)):
+    are_names = all(one and one[0].strip()[1:] in _NAME_MARKS and one[1].isupper() for one in found)
+    if not are_names or max(letters) <= chr(ord("A") + len(letters)):
         raise RowProblemError(
             f"the options begin with {', '.join(letters)}; expected A, B, ... in order, by which answers are scored: "
             f"sort the options, or leave their letters out: {texts!r}",
@@ -131,8 +138,12 @@ def _refuse_other_order(choices: Iterable[Any]) -> None:
 
 def parse_choices_text(text: str) -> Any:
     """The options that a text lists: a list, an object, lines with letters, parts between bars; else the text."""
-    listed = split_list_text(text) or parse_object_text(text) or _split_lettered_lines(text)
-    return listed or _split_at_bars(text) or text
+    if is_missing(text):
+        return []
+    for listed in (split_list_text(text), parse_object_text(text)):
+        if listed is not None:
+            return listed
+    return _split_lettered_lines(text) or _split_at_bars(text) or text
 
 
 def _split_at_bars(text: str) -> list[str] | None:

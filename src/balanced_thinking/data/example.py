@@ -90,7 +90,8 @@ def find_unread_texts(example: Example) -> list[str]:
 
 def _is_listed(key: str, value: Any) -> bool:
     """Whether it is a text of several options that nothing could read, such as `dog,cat`."""
-    return key == "options" and isinstance(value, str) and re.search(r"\w\W*[,;/|\n]\W*\w", value) is not None
+    parts = re.split(r"[,;/|\n]", value) if key == "options" and isinstance(value, str) else []
+    return sum(re.search(r"\w", part) is not None for part in parts) > 1
 
 
 def _is_scene_of_world(key: str, value: Any) -> bool:

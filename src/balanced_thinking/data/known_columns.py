@@ -19,9 +19,9 @@ from types import NoneType
 from typing import Any
 
 from balanced_thinking.data.keys import ANSWER_KEYS, CLAIMED, NUMBERED_IMAGE, OPTIONAL, THINK_KEYS, TURN_LISTS
-from balanced_thinking.data.listed_turns import role_of, split_question_text, split_turns_text
+from balanced_thinking.data.listed_turns import split_question_text, split_turns_text
 from balanced_thinking.data.picture_files import PICTURE_STARTS
-from balanced_thinking.data.turns import is_part
+from balanced_thinking.data.turns import is_part, role_of
 from balanced_thinking.data.unread import describe_picture
 from balanced_thinking.data.values import RowProblemError, first_nonempty_value, is_missing, is_null, to_text
 from balanced_thinking.segments import parse

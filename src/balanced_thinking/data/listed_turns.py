@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
-from balanced_thinking.data.turns import ROLES, is_part
-from balanced_thinking.data.values import (
-    RowProblemError,
-    first_nonempty_value,
-    is_json,
-    refuse_structure_text,
-    split_list_text,
-)
+from balanced_thinking.data.turns import ROLES, is_part, role_of
+from balanced_thinking.data.values import RowProblemError, is_json, refuse_structure_text, split_list_text
 
 _START = re.compile(r"(?:array\(\s*)?\[?\s*\{\s*['\"]\w+['\"]\s*:")
 _MARK = re.compile(
@@ -21,12 +14,6 @@ _MARK = re.compile(
     r"|['\"]type['\"]\s*:\s*['\"](?:text|image|image_url|input_text|input_image|thinking|reasoning)['\"]"
 )
 _END = re.compile(r"[\]}](?:,\s*dtype=object)?\)?\Z")
-
-
-def role_of(turn: Any) -> str | None:
-    """`user`, `assistant` or `system`; None for what is not a turn of one of them."""
-    role = first_nonempty_value(turn, "role", "from") if isinstance(turn, Mapping) else None
-    return ROLES.get(str(role).strip().lower())
 
 
 def split_turns_text(value: Any) -> Any:

@@ -27,7 +27,7 @@ _SPECIAL = re.compile(
 # A placeholder with tags around it, as templates write it: MiniCPM, XComposer; InternVL; Qwen; GLM; Llama 4; DeepSeek
 # and Gemma; LLaVA; Idefics; Kimi.
 _WRAPPED = re.compile(
-    r"\(<image>\./</image>\)|<image>\s*(?:\./|<unk>|<image>|<imagehere>)?\s*</image>"
+    r"\(<image>\./</image>\)|<image>\s*(?:(?:\./|<unk>|<image>|<imagehere>)\s*)?</image>"
     r"|<img>\s*(?:<image>|(?:<img_context>)+)\s*</img>"
     r"|<\|vision_start\|><image><\|vision_end\|>"
     r"|<\|begin_of_image\|>(?:<image>|(?:<\|image\|>)*)<\|end_of_image\|>"
@@ -40,6 +40,7 @@ _WRAPPED = re.compile(
 # What is no part of a question: a tag directly beside a placeholder (here NUL), and a closing tag without an opening.
 _TAG = r"</?\|?\w{0,40}?(?:image|img|vision|media|picture)\w{0,40}\|?>"
 _BESIDE = re.compile(rf"\0\s*({_TAG})|({_TAG})\s*\0", re.IGNORECASE)
+_SECTION = re.compile(r"<(\w+)>(?=[^<>\0]*[^\W\d_])[^<>\0]*</\1>")  # words about a picture, in tags of their own
 _OPENING = re.compile(r"<(image|img|imagehere|picture|pic)\b", re.IGNORECASE)
 _CLOSING = re.compile(r"</(image|img|imagehere|picture|pic)(?:[ _-]?\d{1,2})?\s*>", re.IGNORECASE)
 _CASED = re.compile(re.escape(PLACEHOLDER), re.IGNORECASE)
@@ -167,7 +168,7 @@ def _find_closing(text: str) -> str | None:
 def _refuse_other_tags(text: str, pattern: re.Pattern[str]) -> None:
     """Raises RowProblemError for tags around placeholders that would stay in the question."""
     marked = pattern.sub("\0", text)
-    beside = _BESIDE.search(marked)
+    beside = _BESIDE.search(_SECTION.sub("-", marked))
     tag = (beside[1] or beside[2]) if beside else _find_closing(marked)
     if tag:
         raise RowProblemError(f"{tag} (write only {PLACEHOLDER} where a picture is) in: {text}", "unknown_placeholder")

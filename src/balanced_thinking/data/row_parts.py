@@ -51,6 +51,8 @@ def read_images(record: Mapping[str, Any]) -> list[Any]:
 
 
 def _read_entries(cell: Any) -> list[Any]:
+    if is_missing(cell):
+        return []
     if isinstance(cell, str):
         listed = split_list_text(cell)
         cell = parse_object_text(cell) or cell if listed is None else listed

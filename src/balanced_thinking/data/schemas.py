@@ -9,12 +9,12 @@ from typing import Any
 from balanced_thinking.data.columns import PROSE, Columns, FormatSpec, peel_answer_name, peel_tags, split_columns
 from balanced_thinking.data.example import Turn
 from balanced_thinking.data.keys import ALTERNATIVE_KEYS, ANSWER_KEYS, TURN_LISTS
-from balanced_thinking.data.listed_turns import refuse_unread_turns, role_of
+from balanced_thinking.data.listed_turns import refuse_unread_turns
 from balanced_thinking.data.places import place_images
 from balanced_thinking.data.prose import split_prose
 from balanced_thinking.data.row_parts import read_choices, read_history, read_images, read_row_reasoning, read_system
 from balanced_thinking.data.turn_media import refuse_unread_pictures
-from balanced_thinking.data.turns import Message, Talk, is_part, read_talk
+from balanced_thinking.data.turns import Message, Talk, is_part, read_talk, role_of
 from balanced_thinking.data.unread import refuse_other_pictures, refuse_unfilled_places
 from balanced_thinking.data.values import (
     EMPTY_CELLS,
@@ -107,7 +107,10 @@ def _find_turns(record: Mapping[str, Any]) -> list[Any] | None:
     first, *rest = find_schema_keys(record)
     if first in TURN_LISTS:
         turns = record[first]
-        return (split_list_text(turns) if isinstance(turns, str) else None) or to_list(turns)
+        listed = split_list_text(turns) if isinstance(turns, str) else None
+        if listed is None:
+            refuse_unread_turns(turns, first)
+        return listed or to_list(turns)
     if "completion" not in rest:
         return None
     return [*_to_turns(record[first], "user"), *_to_turns(record["completion"], "assistant")]

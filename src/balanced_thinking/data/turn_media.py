@@ -22,7 +22,7 @@ from balanced_thinking.data.values import RowProblemError, first_nonempty_value,
 _MEDIA_NAME = re.compile(
     r"(?:.*_)?(?:video|audio)s?(?:_(?:path|file|filename|file_name|name|url|uri|src|data|bytes)s?)?"
 )
-_ATTACHED_NAME = re.compile(r"(?:.*_)?(?:attachment|media)s?(?:_(?:path|url|uri)s?)?")
+_ATTACHED_NAME = re.compile(r"(?:(?:.*_)?attachments?|medias?)(?:_(?:path|url|uri)s?)?")  # not `social_media`
 _FILES_NAME = re.compile(r"(?:.*_)?(?:attachment|media|file)s?(?:_(?:path|url|uri|name)s?)?|path|url")
 # What says of which kind a file is: `{"type": "image", ...}`, `{"mimeType": "image/png", ...}`.
 _KIND_KEYS = ("type", "mime_type", "mimeType", "media_type", "mediaType", "content_type", "contentType")
@@ -46,7 +46,7 @@ def find_turn_pictures(name: str, value: Any) -> list[UnreadPicture]:
     """The pictures in a value of a turn that is not read. Raises RowProblemError for video and sound."""
     key = in_snake_case(name.rpartition(".")[2])
     found = list(_find_pictures(name, key, value))
-    if not found and _ATTACHED_NAME.fullmatch(key) and _has_leaf(value):
+    if not found and _ATTACHED_NAME.fullmatch(key) and _may_lead_to_file(value):
         return [UnreadPicture(name, value, is_file=False, is_named=True)]  # of a kind that nothing says
     return found
 
@@ -102,6 +102,15 @@ def _has_leaf(value: Any) -> bool:
     if isinstance(value, (Mapping, list, tuple)):
         return any(map(_has_leaf, value.values() if isinstance(value, Mapping) else value))
     return not is_null(value)
+
+
+def _may_lead_to_file(value: Any) -> bool:
+    """Whether a value has a text that may be a file's name. A number or a flag says how many files there are."""
+    if isinstance(value, (Mapping, list, tuple)):
+        return any(map(_may_lead_to_file, value.values() if isinstance(value, Mapping) else value))
+    if isinstance(value, str):
+        return not (is_null(value) or is_no_picture(value))
+    return isinstance(value, (bytes, bytearray))
 
 
 def refuse_unread_pictures(unread: Sequence[UnreadPicture], images: Sequence[Any]) -> None:

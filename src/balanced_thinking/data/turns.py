@@ -203,11 +203,16 @@ def find_untrained_mark(turn: Mapping[str, Any]) -> str | None:
 
 def turn_role(turn: Any) -> str:
     """`user`, `assistant` or `system`. Raises RowProblemError for any other role."""
-    role = first_nonempty_value(turn, "role", "from") if isinstance(turn, Mapping) else None
-    name = role.strip().lower() if isinstance(role, str) else role
-    if name not in ROLES:
+    role = role_of(turn)
+    if role is None:
         raise RowProblemError(f"a turn without a role among {', '.join(ROLES)}: {turn}", "unknown_schema")
-    return ROLES[name]
+    return role
+
+
+def role_of(turn: Any) -> str | None:
+    """`user`, `assistant` or `system`; None for what is not a turn of one of them."""
+    role = first_nonempty_value(turn, "role", "from") if isinstance(turn, Mapping) else None
+    return ROLES.get(str(role).strip().lower())
 
 
 def _beside_content(turn: Mapping[str, Any]) -> Iterable[str]:

@@ -23,8 +23,9 @@ EMPTY_CELLS = (*NULL_TEXTS, "NaT", "#N/A")  # no answer either
 _MISSING = {"nan", "-nan", "<na>", "nat", "none", "null", "n/a", "na", "#n/a", "#na", "-", "--"}
 _TEXT_KEYS = ("text", "answer", "value", "label")  # of an object that is one text
 _SPELLED_OUT = Decimal(10) ** 21  # larger numbers keep their exponent
-_MOST_LIST_CHARACTERS = 2**16
-_PRINTED_ARRAY = re.compile(r"array\(\[.*\](?:,\s*dtype=.*)?\)", re.DOTALL)
+_MOST_PYTHON_CHARACTERS = 2**18  # a reply of 32,000 tokens; a text of numbers then takes a second and 150 MiB
+_PRINTED_ARRAY = re.compile(r"array\(\[.*\](?:,\s*dtype=[^\[\]]*)?\)", re.DOTALL)
+_ARRAY_INSIDE = re.compile(r"['\"]:\s*array\(\[")  # in an object
 _NO_COMMA = re.compile(r"""['"]\s+['"]""")
 
 
@@ -148,7 +149,8 @@ def refuse_structure_text(text: str, key: str) -> None:
     is_printed = _PRINTED_ARRAY.fullmatch(text) is not None
     if not is_printed and ends in ("[]", "{}") and not is_json(text):
         found = _read_python(text)
-        is_printed = (ends == "[]" and _NO_COMMA.search(text) is not None) or isinstance(found, dict)
+        is_printed = isinstance(found, dict) or _ARRAY_INSIDE.search(text) is not None
+        is_printed = is_printed or (ends == "[]" and _NO_COMMA.search(text) is not None)
         is_printed = is_printed or (isinstance(found, list) and any(isinstance(one, dict) for one in found))
     if is_printed:
         raise RowProblemError(
@@ -178,7 +180,7 @@ def parse_object_text(text: str) -> dict[Any, Any] | None:
 def split_list_text(text: str) -> list[Any] | None:
     """The list that a text is, as Python or JSON writes it (pandas stores such texts); None for any other text."""
     text = text.strip()
-    if not (text.startswith("[") and text.endswith("]")) or len(text) > _MOST_LIST_CHARACTERS:
+    if not (text.startswith("[") and text.endswith("]")):
         return None
     try:
         found = parse_json(text)
@@ -190,7 +192,7 @@ def split_list_text(text: str) -> list[Any] | None:
 
 def _read_python(text: str) -> Any:
     """The value that a text is in Python; None for any other text."""
-    if len(text) > _MOST_LIST_CHARACTERS:
+    if len(text) > _MOST_PYTHON_CHARACTERS:
         return None
     try:
         return ast.literal_eval(text)

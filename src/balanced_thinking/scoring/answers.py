@@ -83,8 +83,8 @@ _PERCENT = re.compile(r"([+-]?)(?:%\s*([\d.,]*\d)|([\d.,]*\d)\s*%)", re.ASCII)
 @dataclass(frozen=True)
 class Answer:
     """A normalised answer: a letter, a text, or both (`b. dog`). `full` is the text with its letter, `raw` what was
-    written, on one line: choices may differ in what is left out (`What a game.`, `What a game?`). `cased` is `full` as
-    it was written.
+    written, on one line: choices may differ in what is left out (`What a game.`, `What a game?`). `cased` is the text
+    without its letter, in the case that it was written in.
 
     `several`: the text goes on with another option (`a. dog or b. cat`), so the letter alone says nothing.
     """
@@ -104,20 +104,29 @@ def find_choice(answer: Answer, choices: Sequence[Answer]) -> int | None:
     full, text = _tighten(answer.full), _tighten(answer.text)
     for key, keys in ((answer.raw, [choice.raw for choice in choices]), (full, full_texts)):
         if key in keys:
-            same = [index for index, other in enumerate(keys) if other == key]
-            if len({choices[index].cased for index in same}) > 1:
-                same = [index for index in same if choices[index].cased == answer.cased]
-            return same[0] if same else None
-    by_text = texts.index(text) if text is not None and text in texts else _find_by_both(answer.full, texts)
+            return next(iter(_find_same(key, keys, answer, choices)), None)
+    same = [] if text is None else _find_same(text, texts, answer, choices)
+    by_text = same[0] if same else _find_by_both(answer.full, texts)
     letter = answer.letter
     if letter is None:
         return by_text
     by_letter = ord(letter) - ord("a")
-    if text is not None and by_letter < len(texts) and texts[by_letter] == text:
+    if by_letter in same:
         return by_letter
     if by_text is None and (answer.several or _names_two_texts(answer.text, texts)):
         return None
     return by_letter if by_letter < len(choices) and by_text in (None, by_letter) else None
+
+
+_Key = str | Decimal | None
+
+
+def _find_same(key: _Key, keys: Sequence[_Key], answer: Answer, choices: Sequence[Answer]) -> list[int]:
+    """The indices of the choices with this key; where they differ in case alone, of those in the answer's case."""
+    same = [index for index, other in enumerate(keys) if other == key]
+    if len({choices[index].cased for index in same}) > 1:
+        same = [index for index in same if choices[index].cased == answer.cased]
+    return same
 
 
 def answers_match(a: Answer, b: Answer) -> bool:
@@ -152,8 +161,10 @@ def parse_answer(text: str, choices: int = 0) -> Answer:
         mark = re.search(r"\s(\S)$", plain)  # "A. ;" is an option whose text is a semicolon
         text_of_mark = mark[1] if mark and not _has_alphanumeric(mark[1]) else None
         return Answer(letter, letter, text_of_mark, raw=raw, cased=cased)
-    text_alone = _to_one_line(_strip_around_answer(option.text))
-    return Answer(full, letter, _parse_if_number(text_alone), names_another_option(option, last), raw, cased)
+    text_alone = _strip_around_answer(option.text)
+    number_or_text = _parse_if_number(_to_one_line(text_alone))
+    several, cased = names_another_option(option, last), " ".join(text_alone.split())
+    return Answer(full, letter, number_or_text, several, raw, cased)
 
 
 def strip_answer(text: str) -> str:
