@@ -193,7 +193,7 @@ HINTS = [
     ("<thought>Fins.</thought><answer>fish</answer>", "<thought>", True),
     ("<reasoning>Fins.</reasoning>\nfish", "<reasoning>", True),
     ("[THINK]Fins.[/THINK]fish", "[THINK]", True),
-    ("<|begin_of_thought|>Fins.<|end_of_thought|>\n<|begin_of_solution|>fish<|end_of_solution|>", "<|begin_of_t", True),
+    ("<|begin_of_reasoning|>Fins.<|end_of_reasoning|>\n<|begin_of_answer|>fish<|end_of_answer|>", "<|begin_of_r", True),
     ("<think>Fins.</think><Answer>fish</Answer>", "<Answer>", True),
     ('<think depth="2">Fins.</think><answer>fish</answer>', '<think depth="2">', True),
     ('<think>Fins.</think><answer type="word">fish</answer>', '<answer type="word">', True),

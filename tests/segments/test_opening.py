@@ -27,6 +27,7 @@ TURN = "<|im_start|>user\nwhich ?<|im_end|>\n<|im_start|>assistant\n"
         ("◁think▷", "kimi", "◁think▷"),
         ("<reason>", "gthinker", "<reason>"),
         ("<SUMMARY>", "llava-cot", "<SUMMARY>"),  # any stage
+        ("<|begin_of_thought|>\n\n", "open-thoughts", "<|begin_of_thought|>\n\n"),
         ("<|channel>thought\n", "gemma-channel", "<|channel>thought\n"),
         ("<|channel>thought\n<channel|>", "gemma-channel", ""),
         ("### Let's think step by step.\n\n", "mulberry", "### Let's think step by step.\n\n"),

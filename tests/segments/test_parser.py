@@ -145,6 +145,14 @@ CASES: dict[str, list[tuple[str, str | None, str | None, str]]] = {
         ("<think>r <|begin_of_box|>A<|end_of_box|></think>",
          "r <|begin_of_box|>A<|end_of_box|>", None, "answer_inside_think no_answer"),  # draft only
     ],
+    "open-thoughts": [
+        ("<|begin_of_thought|>\n\nr\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\nB\n\n<|end_of_solution|><|im_end|>",
+         "r", "B", ""),  # as published
+        ("<|begin_of_thought|>r<|end_of_thought|>So <|begin_of_solution|>B<|end_of_solution|>",
+         "r", "B", "text_between"),  # words between the two
+        ("<|begin_of_thought|>r<|end_of_thought|>", "r", None, "no_answer"),  # cut off
+        ("<|begin_of_solution|>\\boxed{B}<|end_of_solution|>", None, "\\boxed{B}", "no_think"),  # a box is content
+    ],
     "gthinker": [
         ("<reason>r <vcues_1>v</vcues_1></reason><answer>B</answer>",
          "r <vcues_1>v</vcues_1>", "B", ""),  # cues are content

@@ -106,6 +106,19 @@ _BUILT_IN = (
         "<CONCLUSION> Two </CONCLUSION>",
     ),
     ReasoningFormat(
+        name="open-thoughts",
+        description="OpenThoughts, Sky-T1, Bespoke-Stratos: a thought, then a solution, each between two tags",
+        think_open="<|begin_of_thought|>",
+        think_close="<|end_of_thought|>",
+        answer_open="<|begin_of_solution|>",
+        answer_close="<|end_of_solution|>",
+        think_pad="\n\n",
+        answer_pad="\n\n",
+        gap="\n\n",
+        example="<|begin_of_thought|>\n\nTwo reds, one blue.\n\n<|end_of_thought|>\n\n"
+        "<|begin_of_solution|>\n\nTwo\n\n<|end_of_solution|>",
+    ),
+    ReasoningFormat(
         name="gthinker",
         description="GThinker: <reason> tags, then answer tags",
         think_open="<reason>",
