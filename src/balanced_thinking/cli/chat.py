@@ -33,7 +33,7 @@ def add_chat_options(parser: Parser) -> None:
     )
     parser.add_argument("--web", action="store_true", help="a page in the browser (install the extra [chat])")
     parser.add_argument("--host", help=f"with --web: the address to listen on  [{_HOST}]")
-    parser.add_argument("--port", type=integer_between(0, 65535), help=f"with --web; 0: any free one  [{_PORT}]")
+    parser.add_argument("--port", type=integer_between(0, 65535), help=f"with --web: port; 0: any free one  [{_PORT}]")
     parser.add_argument("--image", action="append", help="a picture file; may be repeated")
     parser.add_argument("--choice", action="append", help="an option of the question; may be repeated")
     parser.add_argument("--answer", help="right answer to the first question; the replies are then scored")
@@ -44,7 +44,7 @@ def add_chat_options(parser: Parser) -> None:
         "--max-new-tokens", type=token_count, default=512, help="longest output in tokens; the rest is cut off"
     )
     parser.add_argument(
-        "--temperature", type=finite_number, default=0.0, help="of the sampling; 0: greedy, as in eval  [0]"
+        "--temperature", type=finite_number, default=0.0, help="0: greedy, as in eval; above 0: tokens are drawn  [0]"
     )
     parser.add_argument("--format", help="reasoning format of the outputs  [the run's or export's, else think-answer]")
     parser.add_argument(

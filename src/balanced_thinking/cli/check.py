@@ -18,7 +18,7 @@ def add_check_options(parser: Parser) -> None:
     parser.add_argument(
         "model", help="a run directory, a checkpoint's folder, world-base, tiny:<architecture>, or a hub name"
     )
-    parser.add_argument("--data", help="also render and collate rows of this data set: a name or a path")
+    parser.add_argument("--data", help="also check rows of this data set, as training would: a name or a path")
     parser.add_argument("--split", default="train", help="split of the data")
     parser.add_argument("--limit", type=positive_integer, default=64, help="maximum number of its rows to check")
     parser.add_argument("--format", default="think-answer", help="reasoning format of the completions")
@@ -32,7 +32,7 @@ def add_check_options(parser: Parser) -> None:
         type=positive_integer,
         help="where the usual small copy cannot be made: keep all widths, and only this many layers",
     )
-    parser.add_argument("--json", type=Path, help="a file to write the table to")
+    parser.add_argument("--json", type=Path, help="write the table to this file, too")
     parser.epilog = "Options of the data set follow as --data_options.NAME value."
 
 

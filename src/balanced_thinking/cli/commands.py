@@ -116,7 +116,7 @@ COMMANDS = {
         "Write a data set as JSON Lines", add_conversion_options, run_conversion, further=(DATA_PREFIX,)
     ),
     "study": Command(
-        "Run the missing runs of arms x settings x seeds, and compare them",
+        "Train and evaluate all arms of a study with all seeds, and compare them",
         add_study_options,
         run_study_file,
         when_stopped=_CONTINUES,
@@ -155,7 +155,7 @@ def make_parsers(used: str = "") -> tuple[Parser, dict[str, Parser]]:
     have no options: making them takes longer than reading a command line."""
     parser = Parser(
         prog="balanced",
-        description="Teach vision-language models to reason and be right.",
+        description="Fine-tune vision-language models to reason and to answer correctly, and compare ways to train.",
         epilog='For completion in bash, put eval "$(balanced --print-completion bash)" in ~/.bashrc.',
     )
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")

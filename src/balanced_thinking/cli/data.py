@@ -69,18 +69,18 @@ def add_inspection_options(parser: Parser) -> None:
     parser.add_argument(
         "--losses",
         action="store_true",
-        help="with --model: also load its weights, and measure on up to 256 rows how much of the loss is wording, and "
-        "how often the model is sure of another step",
+        help="with --model: also load its weights, and measure on up to 256 rows how varied the wording is, and how "
+        "many steps the model contradicts",
     )
-    parser.add_argument("--html", type=Path, help="a page with samples to write")
+    parser.add_argument("--html", type=Path, help="write a page with samples to this file")
     parser.add_argument("--allow-outside", action="store_true", help=OUTSIDE_HELP)
     parser.add_argument("--allow-urls", action="store_true", help=URLS_HELP)
-    parser.add_argument("--rows", type=Path, help="a .csv to write with every row that has a problem")
+    parser.add_argument("--rows", type=Path, help="write every row that has a problem to this .csv")
     parser.add_argument(
         "--against",
         action="append",
         metavar="BENCHMARK",
-        help="also look for the test items of this data set; may be repeated",
+        help="also look for test items of this data set among the rows; may be repeated",
     )
     parser.epilog = (
         "Options of the data set follow as --data_options.NAME value, with --model options of the image processor as "

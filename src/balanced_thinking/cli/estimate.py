@@ -19,7 +19,7 @@ def add_estimate_options(parser: Parser) -> None:
         "--config",
         type=Path,
         action="append",
-        help="a file over the recipe, such as one of recipes/hardware; given again, later files override earlier ones",
+        help="a file that overrides keys of the recipe, such as one of recipes/hardware; may be repeated",
     )
     parser.add_argument("--gpu", default="h100", metavar="NAME", help=f"{CPU} (this machine), {', '.join(GPUS)}")
     parser.add_argument("--count", type=integer_between(1, _MOST_GPUS), help="GPUs  [the recipe's ranks, else 1]")
@@ -41,8 +41,8 @@ def add_estimate_options(parser: Parser) -> None:
         help="side in pixels of an assumed square picture in each sample, where the data are not read; 0: none",
     )
     parser.add_argument("--rows", type=positive_integer, help="rows of the data, where they are not read")
-    parser.add_argument("--price", type=positive_number, help="of a GPU hour, in your currency  [no cost is given]")
-    parser.add_argument("--json", type=Path, help="a file to write the estimate to, in bytes and seconds")
+    parser.add_argument("--price", type=positive_number, help="price of a GPU hour, in your currency  [no cost]")
+    parser.add_argument("--json", type=Path, help="write the estimate to this file, in bytes and seconds")
     parser.epilog = (
         "Keys of the recipe and training arguments follow as --name value, as for `balanced sft`. Exit code: 0 if it "
         "fits, 1 if it does not."

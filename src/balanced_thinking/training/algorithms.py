@@ -13,25 +13,25 @@ from typing import Any, NamedTuple
 from balanced_thinking.config.types import as_plain_yaml
 
 DEFAULT_REWARDS: Mapping[str, float] = MappingProxyType({"accuracy": 1.0, "format": 0.2})
-_DEFAULT_HELP = "As TRL's; null: what the algorithm sets, or else TRL's default."
+_NULL_HELP = "null: what the algorithm sets, or else TRL's default."
 
 
-def _argument() -> Any:
-    return field(default=None, metadata={"help": _DEFAULT_HELP})
+def _argument(meaning: str) -> Any:
+    return field(default=None, metadata={"help": f"{meaning}; {_NULL_HELP}"})
 
 
 @dataclass
 class AlgorithmArguments:
     """TRL's arguments that an algorithm sets. None, and not TRL's default, says that the user leaves one open."""
 
-    loss_type: str | None = _argument()
-    importance_sampling_level: str | None = _argument()
-    scale_rewards: str | None = _argument()
-    epsilon: float | None = _argument()
-    epsilon_high: float | None = _argument()
-    beta: float | None = _argument()
-    mask_truncated_completions: bool | None = _argument()
-    use_bias_correction_kl: bool | None = _argument()
+    loss_type: str | None = _argument("TRL's form of the loss, such as grpo, dapo, dr_grpo")
+    importance_sampling_level: str | None = _argument("What has a ratio of new to old policy: token or sequence")
+    scale_rewards: str | None = _argument("Standard deviation that divides the rewards: group, batch or none")
+    epsilon: float | None = _argument("The ratio of new to old policy is clipped this far below 1")
+    epsilon_high: float | None = _argument("The ratio is clipped this far above 1, by default as far as below")
+    beta: float | None = _argument("Weight of the distance (KL) from the reference model, 0: none")
+    mask_truncated_completions: bool | None = _argument("Whether completions that were cut off have no loss")
+    use_bias_correction_kl: bool | None = _argument("Whether the distance (KL) is weighted by the ratio, too")
 
 
 class Algorithm(NamedTuple):

@@ -61,8 +61,8 @@ else:
     _Format = dict[str, Any] | str | None
 _REASONING_FORMAT = "Name of the completions' reasoning format, or its definition."
 _ON_NONFINITE = (
-    f"At a loss or gradient that is NaN or infinite: {' or '.join(ON_NONFINITE)} (leaves the update out and reads "
-    "every step, for which a GPU waits)."
+    f"What happens at a loss or gradient that is NaN or infinite: {' or '.join(ON_NONFINITE)}. skip leaves the update "
+    "out; it reads every step, for which a GPU waits."
 )
 _NONFINITE_LIMIT = "on_nonfinite skip: maximum number of skipped updates before the run stops."
 
@@ -73,9 +73,9 @@ class ScaleSFTOptions:
 
     weighting: str | None = option_field(
         None,
-        f"{', '.join(WEIGHTING)}. uniform: plain SFT, one mean over all supervised tokens; example-mean: plain SFT, a "
-        "mean over each example, then over the examples; sftkey: uniform, then the answer alone; null: scale, or "
-        "uniform for the format direct.",
+        f"{', '.join(WEIGHTING)}. scale: a weight for thinking and one for the answer; uniform: plain SFT, one mean "
+        "over all supervised tokens; example-mean: plain SFT, a mean over each example, then over these; sftkey: "
+        "uniform, then the answer alone; null: scale, or uniform for the format direct.",
     )
     schedule: str | None = option_field(
         None,
@@ -105,7 +105,7 @@ class ScaleSFTOptions:
         0.5, "schedule adaptive: the share of training after which the weight moves in any case."
     )
     normalize: str = option_field(
-        "example", f"What a segment's mean runs over: {', '.join(NORMALIZE)} (token is plain SFT)."
+        "example", f"What a segment's mean runs over: {', '.join(NORMALIZE)}. token is plain SFT."
     )
     reasoning_format: _Format = option_field("think-answer", _REASONING_FORMAT)
     overflow: str = option_field("error", f"What to do with a sample longer than max_length: {', '.join(OVERFLOW)}.")
@@ -123,7 +123,7 @@ class ScaleSFTOptions:
     image_cache_gib: float = option_field(
         20.0, "Size limit of that folder in GiB; the least recently used entries are deleted first."
     )
-    head_impl: str = option_field("auto", f"Implementation of the weighted head: {', '.join(HEAD_IMPLEMENTATIONS)}.")
+    head_impl: str = option_field("auto", f"Implementation of last layer and loss: {', '.join(HEAD_IMPLEMENTATIONS)}.")
     log_entropy: bool = option_field(
         False, "Whether to log the mean entropy (nats) of predictions, for each segment and for both."
     )
@@ -159,19 +159,19 @@ class ScaleSFTOptions:
         f"Factor on a token's loss, from its prediction: {', '.join(TOKEN_GATES)}. dft: its own probability; eaft: the "
         "entropy of the prediction (both without gradient).",
     )
-    token_gate_on: str = option_field("all", f"Tokens that token_gate is for: {' or '.join(TOKEN_GATE_ON)}.")
+    token_gate_on: str = option_field("all", f"The tokens that token_gate changes: {' or '.join(TOKEN_GATE_ON)}.")
     match_gradient_norm: float | None = option_field(
         None, "Norm to which the gradient of every step is scaled, up or down; null: none. Not for DeepSpeed."
     )
     validation_generate: int = option_field(
         0, "Rows of the validation split to answer at each evaluation, for eval_accuracy and eval_malformed; 0: none."
     )
-    validation_max_new_tokens: int = option_field(512, "Longest of these answers in tokens.")
-    validation_scorer: str = option_field("exact", f"How these answers are compared: {', '.join(SCORERS)}.")
+    validation_max_new_tokens: int = option_field(512, "Longest answer of validation_generate, in tokens.")
+    validation_scorer: str = option_field("exact", f"Scorer of validation_generate: {', '.join(SCORERS)}.")
     early_stopping_patience: int | None = option_field(
         None, "Evaluations without improvement of metric_for_best_model after which the training ends; null: never."
     )
-    early_stopping_threshold: float = option_field(0.0, "What counts as improvement: more than this, in its own units.")
+    early_stopping_threshold: float = option_field(0.0, "An improvement counts if it is larger than this.")
     chat_template_kwargs: dict[str, Any] | None = option_field(
         None, "Variables of the chat template, such as enable_thinking=false. The model is saved with them."
     )

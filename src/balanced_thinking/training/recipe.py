@@ -89,18 +89,18 @@ class Recipe:
     allow_urls: bool = _recipe_key(False, "Whether to fetch pictures that rows name by a web address.")
     auto_batch: bool = _recipe_key(
         False,
-        "Whether to halve the micro-batch and double gradient_accumulation_steps where memory is short: the same run. "
-        "In one process.",
+        "Whether to halve the micro-batch and double gradient_accumulation_steps if memory is short. The steps stay "
+        "the same. In one process.",
     )
-    preflight: str | int = _recipe_key("all", "Which rows to check before step 1: all, or sample:N for N of them.")
+    preflight: str | int = _recipe_key("all", "Which rows to check before step 1: all, or sample:N for N random ones.")
     validation_split: str | None = _recipe_key(
         None, "The split for the evaluation loss (eval_strategy says when); null: none."
     )
     validation_options: dict[str, Any] = _recipe_key({}, "Options of the data set for that split.")
     lora: dict[str, Any] | None = _recipe_key(
         None,
-        "Arguments of PEFT's LoraConfig, and targets: language (the default), vision+language or all, the parts whose "
-        "linear layers get an adapter, in place of target_modules. {}: all defaults; null: full fine-tuning.",
+        "Arguments of PEFT's LoraConfig, such as r. targets, in place of target_modules: the parts whose linear layers "
+        "get an adapter: language (default), vision+language or all. {}: all defaults; null: full fine-tuning.",
     )
     quantization: str | None = _recipe_key(
         None,
