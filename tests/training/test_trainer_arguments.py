@@ -314,18 +314,12 @@ _BEST: dict[str, Any] = {"load_best_model_at_end": True, "metric_for_best_model"
 @pytest.mark.parametrize(
     ("options", "steps", "epochs", "said"),
     [
-        ({"eval_steps": 2, "eval_delay": 5, **_BEST}, 4, 1.0, "the first evaluation would come after step 6"),
+        ({"eval_steps": 2, "eval_delay": 5, **_BEST}, 4, 1.0, "no evaluation comes before step 5"),
         ({"eval_steps": 2, "eval_delay": 4, **_BEST}, 4, 1.0, None),
-        ({"eval_steps": 8, **_BEST}, 4, 1.0, "the first evaluation would come after step 8"),
-        ({"eval_steps": 0.5, **_BEST}, 4, 1.0, None),
-        (
-            {"eval_steps": 8, "early_stopping_patience": 1, "metric_for_best_model": "loss"},
-            4,
-            1.0,
-            "early_stopping_pat",
-        ),
-        ({"eval_steps": 8}, 4, 1.0, None),
-        ({"eval_strategy": "epoch", "eval_delay": 2, **_BEST}, 4, 1.5, "the first evaluation would come after epoch 2"),
+        ({"eval_steps": 8, **_BEST}, 4, 1.0, None),
+        ({"eval_delay": 5, "early_stopping_patience": 1, "metric_for_best_model": "loss"}, 4, 1.0, "early_stopping"),
+        ({"eval_delay": 8}, 4, 1.0, None),
+        ({"eval_strategy": "epoch", "eval_delay": 2, **_BEST}, 4, 1.5, "no evaluation comes before epoch 2"),
         ({"eval_strategy": "epoch", "eval_delay": 1, **_BEST}, 4, 1.5, None),
     ],
 )
@@ -342,9 +336,18 @@ def test_a_training_without_the_evaluation_that_it_needs_is_refused(
 def test_a_late_evaluation_is_known_before_the_first_step(text_rows: Dataset, tmp_path: Path) -> None:
     args = config(tmp_path, **_MEASURES, eval_delay=3, early_stopping_patience=1, metric_for_best_model="loss")
     run = trainer("qwen2", text_rows, args, eval_dataset=text_rows)
-    with pytest.raises(RecipeError, match="the first evaluation would come after step 3"):
+    with pytest.raises(RecipeError, match="no evaluation comes before step 3"):
         run.train()
     assert run.state.global_step == 0
+
+
+def test_a_training_shorter_than_an_interval_keeps_its_only_evaluation_as_the_best(
+    text_rows: Dataset, tmp_path: Path
+) -> None:
+    often = {"eval_steps": 8, "save_steps": 8, "save_strategy": "steps", **_BEST, "max_steps": 2}
+    run = trainer("qwen2", text_rows, config(tmp_path, **_MEASURES | often), eval_dataset=text_rows)
+    run.train()
+    assert run.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
 
 
 def test_options_of_a_model_that_is_loaded_are_refused(text_rows: Dataset, tmp_path: Path) -> None:
