@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from peft import LoraConfig
+from transformers.training_args import OptimizerNames
 from trl import GRPOConfig, SFTConfig
 
 from balanced_thinking.config.errors import RecipeError
@@ -272,6 +273,13 @@ def test_a_config_says_at_once_what_does_nothing_or_fails_at_a_step(
 def test_what_is_beside_a_refused_argument_is_accepted(stage: str, training: dict[str, Any], tmp_path: Path) -> None:
     args = training_arguments(Recipe(stage=stage, training=training, validation_split="validation"), tmp_path)
     assert stage == "grpo" or replace(args).to_dict().keys() == args.to_dict().keys()
+
+
+@pytest.mark.parametrize("config", [ScaleSFTConfig, ScaleGRPOConfig])
+def test_what_scripts_for_trl_set_is_accepted(config: Any, tmp_path: Path) -> None:
+    args = config(str(tmp_path), resume_from_checkpoint="checkpoint-2", fsdp_config={})
+    assert args.resume_from_checkpoint == "checkpoint-2"  # for the script's own train(resume_from_checkpoint=...)
+    config(str(tmp_path), optim=OptimizerNames.GALORE_ADAMW, optim_target_modules="all-linear")
 
 
 @pytest.mark.parametrize(
