@@ -62,17 +62,24 @@ def test_a_model_with_virtual_tokens_is_refused(kind: type, text_rows: Dataset, 
     [
         ({"alora_invocation_tokens": [5]}, "peft_config.alora_invocation_tokens"),
         ({"lora_bias": True}, "lora_bias is true, but .*o_proj has no bias"),
-        (None, "no parameter of the model is trained"),
     ],
 )
-def test_a_model_that_cannot_be_trained_is_refused(
-    adapter: dict[str, Any] | None, said: str, text_rows: Dataset, tmp_path: Path
+def test_an_adapter_that_cannot_be_trained_is_refused(
+    adapter: dict[str, Any], said: str, text_rows: Dataset, tmp_path: Path
 ) -> None:
-    model, tokenizer = build_tiny("qwen2")
-    model.requires_grad_(adapter is not None)
-    peft = None if adapter is None else LoraConfig(task_type="CAUSAL_LM", target_modules=["o_proj"], **adapter)
+    peft = LoraConfig(task_type="CAUSAL_LM", target_modules=["o_proj"], **adapter)
     with pytest.raises(RecipeError, match=said):
-        ScaleSFTTrainer(model, config(tmp_path), train_dataset=text_rows, processing_class=tokenizer, peft_config=peft)
+        trainer("qwen2", text_rows, config(tmp_path), peft_config=peft)
+
+
+def test_a_frozen_model_is_evaluated_but_not_trained(text_rows: Dataset, tmp_path: Path) -> None:
+    model, tokenizer = build_tiny("qwen2")
+    model.requires_grad_(False)
+    sets: dict[str, Any] = {"train_dataset": text_rows, "eval_dataset": text_rows}
+    run = ScaleSFTTrainer(model, config(tmp_path), processing_class=tokenizer, **sets)
+    assert run.evaluate()["eval_loss"] > 0
+    with pytest.raises(RecipeError, match="no parameter of the model is trained"):
+        run.train()
 
 
 def test_a_tokenizer_without_a_padding_token_trains_as_with_one(text_rows: Dataset, tmp_path: Path) -> None:
