@@ -295,6 +295,7 @@ _MEASURES: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 1, "max_ste
             "'answr_nll' (did you mean 'answer_nll'?); an evaluation measures",
         ),
         ({"metric_for_best_model": "eval_answer_nll"}, None, None),
+        ({"metric_for_best_model": "mean_token_accuracy"}, None, None),  # TRL's
         ({"metric_for_best_model": "accuracy"}, None, "metric_for_best_model is 'accuracy'"),
         ({"metric_for_best_model": "entropy"}, None, "metric_for_best_model is 'entropy'"),
         ({"metric_for_best_model": "entropy", "log_entropy": True}, None, None),
@@ -346,6 +347,13 @@ def test_a_late_evaluation_is_known_before_the_first_step(text_rows: Dataset, tm
     with pytest.raises(RecipeError, match="no evaluation comes before step 3"):
         run.train()
     assert run.state.global_step == 0
+
+
+def test_the_best_may_be_chosen_by_what_trl_measures(text_rows: Dataset, tmp_path: Path) -> None:
+    best = {"save_strategy": "best", "metric_for_best_model": "mean_token_accuracy"}
+    run = trainer("qwen2", text_rows, config(tmp_path, **_MEASURES, **best), eval_dataset=text_rows)
+    run.train()
+    assert run.state.best_metric == max(logged(run, "eval_mean_token_accuracy"))
 
 
 def test_a_training_shorter_than_an_interval_keeps_its_only_evaluation_as_the_best(

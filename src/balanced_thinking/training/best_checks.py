@@ -16,6 +16,7 @@ EVALUATED = {
     "answer_nll": False,
     "think_accuracy": True,
     "answer_accuracy": True,
+    "mean_token_accuracy": True,
     "accuracy": True,
     "malformed": False,
 }
