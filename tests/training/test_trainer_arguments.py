@@ -222,6 +222,23 @@ def test_a_stream_that_ends_within_a_step_trains_as_its_rows_do(text_rows: Datas
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize(("stopped", "planned"), [(2, 5), (3, 5), (3, 3)])
+def test_a_stream_that_has_begun_anew_continues_at_its_place(
+    stopped: int, planned: int, text_rows: Dataset, tmp_path: Path
+) -> None:
+    stream = text_rows.select(range(5)).to_iterable_dataset().shuffle(seed=1, buffer_size=5)  # a pass has two steps
+
+    def make(folder: str, steps: int, **saving: Any) -> ScaleSFTTrainer:
+        options = {**_TWICE, "max_steps": steps, "weighting": "uniform"}
+        return trainer("qwen2", stream, config(tmp_path / folder, **options, **saving))
+
+    complete, first, second = make("a", 5), make("b", planned, save_strategy="steps", save_steps=stopped), make("c", 5)
+    complete.train()
+    first.train()
+    second.train(resume_from_checkpoint=str(tmp_path / "b" / f"checkpoint-{stopped}"))
+    assert losses(second) == losses(complete)
+
+
 def test_the_end_of_a_stream_is_left_out_where_a_collator_takes_no_empty_batch(
     text_rows: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
