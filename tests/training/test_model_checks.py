@@ -101,6 +101,13 @@ def test_an_adapter_that_the_model_has_already_is_checked_too() -> None:
         refuse_unusable_adapters(get_peft_model(build_tiny("qwen2")[0], adapter), None)
 
 
+@pytest.mark.parametrize(("alpha", "refused"), [(0, True), (0.5, False)])
+def test_a_script_may_scale_an_adapter_down(alpha: float, refused: bool) -> None:
+    adapter = LoraConfig(task_type="CAUSAL_LM", lora_alpha=alpha)
+    with pytest.raises(RecipeError, match="lora_alpha is 0; expected more than 0") if refused else nullcontext():
+        refuse_unusable_adapters(build_tiny("qwen2")[0], adapter)
+
+
 @pytest.mark.parametrize(("targets", "refused"), [(["q_proj"], False), (["q_proj", "o_proj"], True)])
 def test_a_bias_needs_one_in_the_base(targets: list[str], refused: bool) -> None:
     """Qwen's queries have one, its output projection has none."""
