@@ -267,6 +267,7 @@ def test_a_config_says_at_once_what_does_nothing_or_fails_at_a_step(
         ("sft", {"dataloader_persistent_workers": True, "dataloader_num_workers": 1}),
         ("sft", {"accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}}}),
         ("grpo", {"scale_rewards": False}),
+        ("grpo", {"model_init_kwargs": {"dtype": "bfloat16"}, "algorithm": "grpo"}),  # loads the reference model
         ("grpo", {"scale_rewards": "none", "loss_type": "sapo", "sapo_temperature_pos": 2.0}),
         ("grpo", {"generation_kwargs": {"num_beams": 1}, "beta": 0.1, "sync_ref_model": True}),
     ],
@@ -288,6 +289,7 @@ def test_what_scripts_for_trl_set_is_accepted(config: Any, tmp_path: Path) -> No
     ("recipe", "said"),
     [
         (Recipe(training={"model_init_kwargs": {"dtype": "bfloat16"}}), "model_options load the model"),
+        (Recipe(stage="grpo", training={"model_init_kwargs": {"a": 1}}), "model_options load the model"),
         (Recipe(stage="grpo", lora={"r": 4}, training={"sync_ref_model": True, "beta": 0.1}), "base, which does not"),
         (Recipe(training={"fsdp": "full_shard"}), "fsdp shards a model among ranks, and this is one process"),
     ],
