@@ -276,3 +276,19 @@ def test_a_batch_for_other_ranks_is_refused(meant: int | None, started: int, sai
         return
     with pytest.raises(RecipeError, match=re.escape(said)):
         refuse_other_ranks(meant, started)
+
+
+def test_a_shipped_recipe_is_found_where_there_is_no_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level("INFO"):
+        found = load_recipe("recipes/qwen2.5-vl-3b/scale-sft.yaml")
+    assert found.model == "Qwen/Qwen2.5-VL-3B-Instruct"
+    assert "the one in the installed package is used" in caplog.text
+    own = tmp_path / "recipes" / "qwen2.5-vl-3b" / "scale-sft.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("model: mine\ndata: world\n")
+    assert load_recipe("recipes/qwen2.5-vl-3b/scale-sft.yaml").model == "mine"
+    with pytest.raises(RecipeError, match=r"there is no recipe recipes/none\.yaml"):
+        load_recipe("recipes/none.yaml")

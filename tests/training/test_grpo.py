@@ -321,7 +321,7 @@ def test_a_model_that_cannot_be_trained_is_refused(
     model.requires_grad_(adapter is not None)
     peft = None if adapter is None else LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], **adapter)
     with pytest.raises(RecipeError, match=said):
-        ScaleGRPOTrainer(model, letters, config(tmp_path), rows, processing_class=processor, peft_config=peft)
+        ScaleGRPOTrainer(model, letters, config(tmp_path), rows, processing_class=processor, peft_config=peft).train()
 
 
 @pytest.mark.parametrize(

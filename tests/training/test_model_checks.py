@@ -67,8 +67,8 @@ def test_layers_that_the_model_lacks_are_refused(lora: dict[str, Any], said: str
         ({"init_lora_weights": "corda"}, "init_lora_weights is 'corda': PEFT passes data through the model first"),
         ({"init_lora_weights": "loftq", "loftq_config": {"loftq_bits": 4}}, "'loftq': it changes the base, on a CUDA"),
         ({"init_lora_weights": "pissa_niter_4"}, "'pissa_niter_4': it changes the base by a random decomposition"),
-        ({"eva_config": {"rho": 2.0}}, "eva_config is set, but does nothing without"),
-        ({"init_lora_weights": "olora", "loftq_config": {"loftq_bits": 4}}, "does nothing without"),
+        ({"eva_config": {"rho": 2.0}}, "eva_config is set, but PEFT does not read it with init_lora_weights true"),
+        ({"init_lora_weights": "olora", "loftq_config": {"loftq_bits": 4}}, "with init_lora_weights 'olora'"),
         ({"lora_dropout": 1.0}, "lora_dropout is 1; expected at least 0 and less than 1"),
         ({"r": 0}, "r is 0; expected at least 1"),
     ],
@@ -99,6 +99,13 @@ def test_an_adapter_that_the_model_has_already_is_checked_too() -> None:
     adapter = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], alora_invocation_tokens=[5])
     with pytest.raises(RecipeError, match="the model's adapter: alora_invocation_tokens is"):
         refuse_unusable_adapters(get_peft_model(build_tiny("qwen2")[0], adapter), None)
+
+
+@pytest.mark.parametrize(("alpha", "refused"), [(0, True), (0.5, False)])
+def test_a_script_may_scale_an_adapter_down(alpha: float, refused: bool) -> None:
+    adapter = LoraConfig(task_type="CAUSAL_LM", lora_alpha=alpha)
+    with pytest.raises(RecipeError, match="lora_alpha is 0; expected more than 0") if refused else nullcontext():
+        refuse_unusable_adapters(build_tiny("qwen2")[0], adapter)
 
 
 @pytest.mark.parametrize(("targets", "refused"), [(["q_proj"], False), (["q_proj", "o_proj"], True)])

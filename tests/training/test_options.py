@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from peft import LoraConfig
+from transformers.training_args import OptimizerNames
 from trl import GRPOConfig, SFTConfig
 
 from balanced_thinking.config.errors import RecipeError
@@ -131,7 +132,7 @@ def test_names_and_types_read_from_source_are_those_of_the_classes(found: Any, i
     for name, kinds in expected.items():
         known = {kind for kind in types[name] if not isinstance(kind, str)}
         if known == types[name]:
-            assert known == kinds, name
+            assert known == kinds | ({bool} if name == "scale_rewards" else set()), name  # TRL takes one, too
         else:
             assert known - {str} <= kinds, name
     choices = {name for name, kinds in types.items() if any(isinstance(kind, Choices) for kind in kinds)}
@@ -265,6 +266,8 @@ def test_a_config_says_at_once_what_does_nothing_or_fails_at_a_step(
         ("sft", {"save_strategy": "best", "metric_for_best_model": "loss", **_EVALUATED}),
         ("sft", {"dataloader_persistent_workers": True, "dataloader_num_workers": 1}),
         ("sft", {"accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}}}),
+        ("grpo", {"scale_rewards": False}),
+        ("grpo", {"model_init_kwargs": {"dtype": "bfloat16"}, "algorithm": "grpo"}),  # loads the reference model
         ("grpo", {"scale_rewards": "none", "loss_type": "sapo", "sapo_temperature_pos": 2.0}),
         ("grpo", {"generation_kwargs": {"num_beams": 1}, "beta": 0.1, "sync_ref_model": True}),
     ],
@@ -272,12 +275,21 @@ def test_a_config_says_at_once_what_does_nothing_or_fails_at_a_step(
 def test_what_is_beside_a_refused_argument_is_accepted(stage: str, training: dict[str, Any], tmp_path: Path) -> None:
     args = training_arguments(Recipe(stage=stage, training=training, validation_split="validation"), tmp_path)
     assert stage == "grpo" or replace(args).to_dict().keys() == args.to_dict().keys()
+    assert "scale_rewards" not in training or args.scale_rewards == "none"
+
+
+@pytest.mark.parametrize("config", [ScaleSFTConfig, ScaleGRPOConfig])
+def test_what_scripts_for_trl_set_is_accepted(config: Any, tmp_path: Path) -> None:
+    args = config(str(tmp_path), resume_from_checkpoint="checkpoint-2", fsdp_config={})
+    assert args.resume_from_checkpoint == "checkpoint-2"  # for the script's own train(resume_from_checkpoint=...)
+    config(str(tmp_path), optim=OptimizerNames.GALORE_ADAMW, optim_target_modules="all-linear")
 
 
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
         (Recipe(training={"model_init_kwargs": {"dtype": "bfloat16"}}), "model_options load the model"),
+        (Recipe(stage="grpo", training={"model_init_kwargs": {"a": 1}}), "model_options load the model"),
         (Recipe(stage="grpo", lora={"r": 4}, training={"sync_ref_model": True, "beta": 0.1}), "base, which does not"),
         (Recipe(training={"fsdp": "full_shard"}), "fsdp shards a model among ranks, and this is one process"),
     ],

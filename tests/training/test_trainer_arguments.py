@@ -62,17 +62,24 @@ def test_a_model_with_virtual_tokens_is_refused(kind: type, text_rows: Dataset, 
     [
         ({"alora_invocation_tokens": [5]}, "peft_config.alora_invocation_tokens"),
         ({"lora_bias": True}, "lora_bias is true, but .*o_proj has no bias"),
-        (None, "no parameter of the model is trained"),
     ],
 )
-def test_a_model_that_cannot_be_trained_is_refused(
-    adapter: dict[str, Any] | None, said: str, text_rows: Dataset, tmp_path: Path
+def test_an_adapter_that_cannot_be_trained_is_refused(
+    adapter: dict[str, Any], said: str, text_rows: Dataset, tmp_path: Path
 ) -> None:
-    model, tokenizer = build_tiny("qwen2")
-    model.requires_grad_(adapter is not None)
-    peft = None if adapter is None else LoraConfig(task_type="CAUSAL_LM", target_modules=["o_proj"], **adapter)
+    peft = LoraConfig(task_type="CAUSAL_LM", target_modules=["o_proj"], **adapter)
     with pytest.raises(RecipeError, match=said):
-        ScaleSFTTrainer(model, config(tmp_path), train_dataset=text_rows, processing_class=tokenizer, peft_config=peft)
+        trainer("qwen2", text_rows, config(tmp_path), peft_config=peft)
+
+
+def test_a_frozen_model_is_evaluated_but_not_trained(text_rows: Dataset, tmp_path: Path) -> None:
+    model, tokenizer = build_tiny("qwen2")
+    model.requires_grad_(False)
+    sets: dict[str, Any] = {"train_dataset": text_rows, "eval_dataset": text_rows}
+    run = ScaleSFTTrainer(model, config(tmp_path), processing_class=tokenizer, **sets)
+    assert run.evaluate()["eval_loss"] > 0
+    with pytest.raises(RecipeError, match="no parameter of the model is trained"):
+        run.train()
 
 
 def test_a_tokenizer_without_a_padding_token_trains_as_with_one(text_rows: Dataset, tmp_path: Path) -> None:
@@ -215,6 +222,23 @@ def test_a_stream_that_ends_within_a_step_trains_as_its_rows_do(text_rows: Datas
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize(("stopped", "planned"), [(2, 5), (3, 5), (3, 3)])
+def test_a_stream_that_has_begun_anew_continues_at_its_place(
+    stopped: int, planned: int, text_rows: Dataset, tmp_path: Path
+) -> None:
+    stream = text_rows.select(range(5)).to_iterable_dataset().shuffle(seed=1, buffer_size=5)  # a pass has two steps
+
+    def make(folder: str, steps: int, **saving: Any) -> ScaleSFTTrainer:
+        options = {**_TWICE, "max_steps": steps, "weighting": "uniform"}
+        return trainer("qwen2", stream, config(tmp_path / folder, **options, **saving))
+
+    complete, first, second = make("a", 5), make("b", planned, save_strategy="steps", save_steps=stopped), make("c", 5)
+    complete.train()
+    first.train()
+    second.train(resume_from_checkpoint=str(tmp_path / "b" / f"checkpoint-{stopped}"))
+    assert losses(second) == losses(complete)
+
+
 def test_the_end_of_a_stream_is_left_out_where_a_collator_takes_no_empty_batch(
     text_rows: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -288,6 +312,7 @@ _MEASURES: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 1, "max_ste
             "'answr_nll' (did you mean 'answer_nll'?); an evaluation measures",
         ),
         ({"metric_for_best_model": "eval_answer_nll"}, None, None),
+        ({"metric_for_best_model": "mean_token_accuracy"}, None, None),  # TRL's
         ({"metric_for_best_model": "accuracy"}, None, "metric_for_best_model is 'accuracy'"),
         ({"metric_for_best_model": "entropy"}, None, "metric_for_best_model is 'entropy'"),
         ({"metric_for_best_model": "entropy", "log_entropy": True}, None, None),
@@ -314,18 +339,12 @@ _BEST: dict[str, Any] = {"load_best_model_at_end": True, "metric_for_best_model"
 @pytest.mark.parametrize(
     ("options", "steps", "epochs", "said"),
     [
-        ({"eval_steps": 2, "eval_delay": 5, **_BEST}, 4, 1.0, "the first evaluation would come after step 6"),
+        ({"eval_steps": 2, "eval_delay": 5, **_BEST}, 4, 1.0, "no evaluation comes before step 5"),
         ({"eval_steps": 2, "eval_delay": 4, **_BEST}, 4, 1.0, None),
-        ({"eval_steps": 8, **_BEST}, 4, 1.0, "the first evaluation would come after step 8"),
-        ({"eval_steps": 0.5, **_BEST}, 4, 1.0, None),
-        (
-            {"eval_steps": 8, "early_stopping_patience": 1, "metric_for_best_model": "loss"},
-            4,
-            1.0,
-            "early_stopping_pat",
-        ),
-        ({"eval_steps": 8}, 4, 1.0, None),
-        ({"eval_strategy": "epoch", "eval_delay": 2, **_BEST}, 4, 1.5, "the first evaluation would come after epoch 2"),
+        ({"eval_steps": 8, **_BEST}, 4, 1.0, None),
+        ({"eval_delay": 5, "early_stopping_patience": 1, "metric_for_best_model": "loss"}, 4, 1.0, "early_stopping"),
+        ({"eval_delay": 8}, 4, 1.0, None),
+        ({"eval_strategy": "epoch", "eval_delay": 2, **_BEST}, 4, 1.5, "no evaluation comes before epoch 2"),
         ({"eval_strategy": "epoch", "eval_delay": 1, **_BEST}, 4, 1.5, None),
     ],
 )
@@ -342,9 +361,25 @@ def test_a_training_without_the_evaluation_that_it_needs_is_refused(
 def test_a_late_evaluation_is_known_before_the_first_step(text_rows: Dataset, tmp_path: Path) -> None:
     args = config(tmp_path, **_MEASURES, eval_delay=3, early_stopping_patience=1, metric_for_best_model="loss")
     run = trainer("qwen2", text_rows, args, eval_dataset=text_rows)
-    with pytest.raises(RecipeError, match="the first evaluation would come after step 3"):
+    with pytest.raises(RecipeError, match="no evaluation comes before step 3"):
         run.train()
     assert run.state.global_step == 0
+
+
+def test_the_best_may_be_chosen_by_what_trl_measures(text_rows: Dataset, tmp_path: Path) -> None:
+    best = {"save_strategy": "best", "metric_for_best_model": "mean_token_accuracy"}
+    run = trainer("qwen2", text_rows, config(tmp_path, **_MEASURES, **best), eval_dataset=text_rows)
+    run.train()
+    assert run.state.best_metric == max(logged(run, "eval_mean_token_accuracy"))
+
+
+def test_a_training_shorter_than_an_interval_keeps_its_only_evaluation_as_the_best(
+    text_rows: Dataset, tmp_path: Path
+) -> None:
+    often = {"eval_steps": 8, "save_steps": 8, "save_strategy": "steps", **_BEST, "max_steps": 2}
+    run = trainer("qwen2", text_rows, config(tmp_path, **_MEASURES | often), eval_dataset=text_rows)
+    run.train()
+    assert run.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
 
 
 def test_options_of_a_model_that_is_loaded_are_refused(text_rows: Dataset, tmp_path: Path) -> None:

@@ -33,13 +33,8 @@ _REFUSED_STARTS = {
         "adapter is opened, so that it would be another model; pissa is the same without randomness"
     ),
 }
-# Configuration -> the argument, and its value, without which PEFT ignores it.
-_ONLY_WITH: dict[str, tuple[str, Any]] = {
-    "loftq_config": ("init_lora_weights", "loftq"),
-    "eva_config": ("init_lora_weights", "eva"),
-    "corda_config": ("init_lora_weights", "corda"),
-    "lora_ga_config": ("init_lora_weights", "lora_ga"),
-}
+# Configurations of these ways, which PEFT ignores with any other.
+_CONFIGURATIONS = ("loftq_config", "eva_config", "corda_config", "lora_ga_config")
 
 
 def check_adapter(values: Mapping[str, Any], prefix: str = "lora.", allowed: Collection[str] = ()) -> None:
@@ -57,6 +52,9 @@ def check_adapter(values: Mapping[str, Any], prefix: str = "lora.", allowed: Col
             raise RecipeError(
                 f"{prefix}init_lora_weights is {start!r}: {why}; expected another one, such as true, pissa or olora"
             )
-    for name, (other, value) in _ONLY_WITH.items():
-        if values.get(name) and values.get(other) != value:
-            raise RecipeError(f"{prefix}{name} is set, but does nothing without {prefix}{other} {value}; leave it out")
+    for name in _CONFIGURATIONS:
+        if values.get(name):
+            found = format_value(values.get("init_lora_weights", True))
+            raise RecipeError(
+                f"{prefix}{name} is set, but PEFT does not read it with init_lora_weights {found}; leave it out"
+            )

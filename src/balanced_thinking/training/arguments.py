@@ -35,6 +35,7 @@ _ENUMERATIONS = (
     ),
     SourceClass("transformers", "training_args.py", "OptimizerNames"),
 )
+_ALSO_BOOL = ("scale_rewards",)  # declared as text, because the parser of transformers reads no such union
 _CREDENTIALS = {"hub_token", "token", "use_auth_token"}
 # Other names of a recipe's key or an argument -> its name.
 SYNONYMS = {
@@ -95,7 +96,8 @@ def argument_types(stage: str) -> Mapping[str, AdmittedTypes]:
         from balanced_thinking.training.stages import STAGE_CLASSES
 
         return admitted_types(STAGE_CLASSES[stage].config)
-    return upstream | admitted_types(OPTIONS[stage])
+    found = upstream | admitted_types(OPTIONS[stage])
+    return found | {name: {*found[name], bool} for name in _ALSO_BOOL if name in found}
 
 
 @cache

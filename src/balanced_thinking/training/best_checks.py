@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ EVALUATED = {
     "answer_nll": False,
     "think_accuracy": True,
     "answer_accuracy": True,
+    "mean_token_accuracy": True,
     "accuracy": True,
     "malformed": False,
 }
@@ -75,7 +75,10 @@ def measured_by_grpo(rewards: Collection[str]) -> list[str]:
 
 
 def refuse_no_evaluation(args: Any, steps: int, epochs: float) -> None:
-    """Raises RecipeError where something needs an evaluation, and a training of so many steps makes none."""
+    """Raises RecipeError where something needs an evaluation, and a training of so many steps makes none.
+
+    transformers evaluates after the last step or epoch in any case, if `eval_delay` lets it.
+    """
     strategy = getattr(args.eval_strategy, "value", args.eval_strategy)
     needs = [
         f"{name} is {str(value).lower()}"
@@ -85,17 +88,11 @@ def refuse_no_evaluation(args: Any, steps: int, epochs: float) -> None:
     needs += ["save_strategy is 'best'"] if args.save_strategy == "best" else []
     if not needs or strategy == "no":
         return
-    delay = args.eval_delay or 0
-    if strategy == "epoch":
-        first, last, what = delay, epochs, "epoch"
-    else:
-        interval = args.eval_steps or args.logging_steps
-        interval = interval if interval >= 1 else math.ceil(steps * interval)
-        first, last, what = interval * max(1, math.ceil(delay / interval)), steps, "step"
-    if first > last:
+    what, last = ("epoch", epochs) if strategy == "epoch" else ("step", steps)
+    if args.eval_delay > last:
         raise RecipeError(
-            f"{needs[0]}, but the first evaluation would come after {what} {first:g} (eval_steps {args.eval_steps}, "
-            f"eval_delay {delay:g}), and the training ends after {what} {last:g}; lower eval_steps or eval_delay"
+            f"{needs[0]}, but no evaluation comes before {what} {args.eval_delay:g} (eval_delay), and the training "
+            f"ends after {what} {last:g}; lower eval_delay"
         )
 
 

@@ -93,11 +93,10 @@ _AT_MOST: dict[str, float] = {
 }
 _BELOW: dict[str, float] = {"adam_beta1": 1, "adam_beta2": 1}
 _MAY_BE_INFINITE = ("max_grad_norm",)  # which then measures the norm, and clips nothing
-_LORA_AT_LEAST: dict[str, float] = {"r": 1, "lora_alpha": 1, "lora_dropout": 0}
+_LORA_AT_LEAST: dict[str, float] = {"r": 1, "lora_dropout": 0}
+_LORA_ABOVE: dict[str, float] = {"lora_alpha": 0}  # below 1 it scales the adapter down, which rsLoRA may want
 _LORA_AT_MOST: dict[str, float] = {"r": 10**5, "lora_alpha": 10**6}
-_LORA_BELOW: dict[str, float] = {
-    "lora_dropout": 1
-}  # at 1 nothing of the adapter's input is left, so nothing is learned
+_LORA_BELOW: dict[str, float] = {"lora_dropout": 1}  # at 1 nothing is left of the adapter's input to learn from
 _RECIPE_AT_MOST: dict[str, float] = {"limit": _MOST_INTEGER}
 _MOST_SIZE = 2**20  # a width or a depth of a tiny model
 _SIZE_NAMES = ("hidden", "layers", "heads", "vision_hidden", "vision_layers", "max_image_tokens", "image_side")
@@ -110,7 +109,7 @@ def check_argument_bounds(arguments: Mapping[str, Any]) -> None:
 
 def check_lora_bounds(lora: Mapping[str, Any], prefix: str = "lora.") -> None:
     """As `check_argument_bounds`, for the arguments of an adapter."""
-    _check_bounds(lora, _LORA_AT_LEAST, {}, _LORA_AT_MOST, prefix, _LORA_BELOW)
+    _check_bounds(lora, _LORA_AT_LEAST, _LORA_ABOVE, _LORA_AT_MOST, prefix, _LORA_BELOW)
 
 
 def check_recipe_bounds(limit: int | None, model_size: Mapping[str, Any], ranks: int | None = None) -> None:

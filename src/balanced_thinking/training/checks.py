@@ -16,6 +16,7 @@ from balanced_thinking.data.load import stream_data
 from balanced_thinking.data.mixture import validation_data
 from balanced_thinking.models.find import check_model
 from balanced_thinking.training.adapter_checks import check_adapter
+from balanced_thinking.training.algorithms import algorithm_arguments
 from balanced_thinking.training.arguments import OPTIONS, SYNONYMS, argument_types
 from balanced_thinking.training.auto_batch import refuse_inexact_division
 from balanced_thinking.training.best_checks import check_best
@@ -90,8 +91,11 @@ def check_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _refuse_unread_arguments(recipe: Recipe, arguments: Mapping[str, Any]) -> None:
-    """Of a recipe, the model is loaded before there is a trainer."""
-    if given := arguments.get("model_init_kwargs"):
+    """Of a recipe, the model is loaded before there is a trainer. GRPO's loads a reference model, but not for LoRA."""
+    beta = arguments.get("beta")
+    beta = algorithm_arguments(arguments.get("algorithm")).get("beta") if beta is None else beta
+    has_reference = recipe.stage == "grpo" and recipe.lora is None and beta
+    if (given := arguments.get("model_init_kwargs")) and not has_reference:
         raise RecipeError(
             f"model_init_kwargs is {format_value(given)}, but would do nothing: model_options load the model. "
             "Set --model_options.NAME instead"

@@ -26,14 +26,14 @@ def _not_loss(name: str) -> Callable[[Mapping[str, Any]], bool]:
 
 
 def _has_no_layers(values: Mapping[str, Any]) -> bool:
-    return not any(name in str(values.get("optim")) for name in ("galore", "apollo"))
+    optim = getattr(values.get("optim"), "value", values.get("optim"))
+    return not any(name in str(optim) for name in ("galore", "apollo"))
 
 
 _OF_BOTH: dict[str, _Idle] = {
     "optim_target_modules": _Idle(None, "only GaLore and APOLLO read it; set optim to one of them", _has_no_layers),
-    "fsdp_config": _Idle(None, "without fsdp nothing is sharded; set fsdp, too", _without("fsdp")),
+    "fsdp_config": _Idle(None, "it is read with fsdp only; set fsdp, too", _without("fsdp")),
     "liger_kernel_config": _Idle(None, "use_liger_kernel is false", _without("use_liger_kernel")),
-    "resume_from_checkpoint": _Idle(None, "no training reads it; use --resume, or train(resume_from_checkpoint=...)"),
     "length_column_name": _Idle("length", "lengths are estimated from the rows themselves"),
 }
 _OF_SFT: dict[str, _Idle] = {
@@ -67,15 +67,15 @@ _OF_GRPO: dict[str, _Idle] = {
     "vllm_server_base_url": _Idle(None, "use_vllm is false", _VLLM),
 }
 _IDLE = {"sft": {**_OF_BOTH, **_OF_SFT}, "grpo": {**_OF_BOTH, **_OF_GRPO}}
-# Values of `dataset_kwargs` that ask for what happens in any case.
-_AS_HERE: tuple[dict[str, bool], ...] = ({}, {"skip_prepare_dataset": True})
+# A value of `dataset_kwargs` that asks for what happens in any case.
+_AS_HERE = {"skip_prepare_dataset": True}
 
 
 def refuse_idle_options(stage: str, values: Mapping[str, Any]) -> None:
     """Raises RecipeError for an argument of a stage that says something and would do nothing."""
     for name, (default, why, when) in _IDLE[stage].items():
         value = values.get(name, default)
-        if value in (None, default) or (name == "dataset_kwargs" and value in _AS_HERE):
+        if value in (None, {}, default) or (name == "dataset_kwargs" and value == _AS_HERE):
             continue
         if when(values):
             raise RecipeError(f"{name} is {format_value(value)}, but would do nothing: {why}. Leave {name} out")

@@ -33,7 +33,7 @@ def launched_precision(bf16: bool | None, fp16: bool | None) -> str | None:
         found = "bf16 is false" if stated == "no" else f"{stated} is true"
         raise RecipeError(
             f"{found}, but {_VARIABLE} is {asked!r} (`accelerate launch --mixed_precision {asked}`, or its "
-            f"configuration): set {asked} to true, or start without it (--mixed_precision no)"
+            f"configuration): set only {asked} to true, or start without it (--mixed_precision no)"
         )
     return asked
 

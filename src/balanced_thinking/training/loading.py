@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from torch.utils.data import IterableDataset
 from transformers import set_seed
 
 from balanced_thinking.models.base_record import refuse_other_base
@@ -42,6 +43,7 @@ from balanced_thinking.training.sharded import (
     refuse_other_writer,
 )
 from balanced_thinking.training.space import saves_checkpoints
+from balanced_thinking.training.streams import find_place_in_stream
 
 logger = logging.getLogger(__name__)
 _LOCK = "_training.lock"  # `push_to_hub` uploads the folder, except what begins so
@@ -61,6 +63,7 @@ class CheckpointReader:
     accelerator: Any
     optimizer: Any
     lr_scheduler: Any
+    train_dataset: Any
     is_fsdp_enabled: bool
     is_deepspeed_enabled: bool
     allow_partial_resume = False
@@ -102,13 +105,16 @@ class CheckpointReader:
         return choice
 
     def _init_training_state(
-        self, max_steps: int, num_update_steps_per_epoch: int, num_train_epochs: int, *args: Any, **kwargs: Any
+        self, max_steps: int, num_update_steps_per_epoch: int, num_train_epochs: int, checkpoint: Any, *args: Any
     ) -> tuple[int, int]:
-        """As upstream, which would take another step from the checkpoint of the last one."""
+        """As upstream, which would take another step from the checkpoint of the last one, and which does not know that
+        a stream has begun anew."""
         trained = super()._init_training_state(  # type: ignore[misc]
-            max_steps, num_update_steps_per_epoch, num_train_epochs, *args, **kwargs
+            max_steps, num_update_steps_per_epoch, num_train_epochs, checkpoint, *args
         )
         self._find_moved_best_checkpoint()
+        if trained[1] and isinstance(self.train_dataset, IterableDataset):
+            trained = find_place_in_stream(checkpoint, self.args.gradient_accumulation_steps)
         ended = has_stopped_early(self.state, getattr(self.args, "early_stopping_patience", None))
         return (num_train_epochs, 0) if ended or self.state.global_step >= max_steps else trained
 

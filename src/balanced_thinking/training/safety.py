@@ -121,13 +121,13 @@ def refuse_vllm_without_gpu(args: Any) -> None:
 class SafeTrainer(StoppingTrainer, FiniteUpdates, MemoryWatch, CheckpointReader, CheckpointWriter):
     """A mixin for a `Trainer`: complete checkpoints, exact resuming, and no update that is not finite."""
 
+    model: Any
     processing_class: Any
     train_dataset: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         limit_onednn_caches()
         super().__init__(*args, **kwargs)
-        refuse_nothing_to_train(self.model)
         refuse_bias_without_base(self.model)
         add_stop_token(self.model, self.processing_class)
         refuse_unknown_ranks(self.accelerator.num_processes)
@@ -137,6 +137,7 @@ class SafeTrainer(StoppingTrainer, FiniteUpdates, MemoryWatch, CheckpointReader,
         self.add_callback(EvaluationCheck)  # type: ignore[attr-defined]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
+        refuse_nothing_to_train(self.model)  # here, because a frozen model can be evaluated
         with fast_matmuls_and_attention():
             found = super().train(*args, **kwargs)
         refuse_empty_stream(self.train_dataset, self.state.global_step)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import IterableDataset
+from transformers import TrainerState
 
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.config.errors import RecipeError
+from balanced_thinking.training.inspect_checkpoint import TRAINER_STATE_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,17 @@ def complete_last_step(batches: list[Any], expected: int, collator: Any) -> list
         expected,
     )
     return []
+
+
+def find_place_in_stream(checkpoint: str, accumulation: int) -> tuple[int, int]:
+    """How often a checkpoint's training has passed through its stream, and the micro-batches that it has had since.
+
+    transformers takes a stream for one pass of all steps, also where it has ended and begun anew. The epoch in the
+    state is right: each step adds its share of all steps to it, and a new pass begins with the next integer.
+    """
+    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_FILE))
+    passes = int(state.epoch or 0)
+    return passes, round(((state.epoch or 0) - passes) * state.max_steps) * accumulation
 
 
 def refuse_dropping_of_stream(dataset: Any, args: Any) -> None:
