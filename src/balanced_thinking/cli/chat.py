@@ -44,7 +44,7 @@ def add_chat_options(parser: Parser) -> None:
         "--max-new-tokens", type=token_count, default=512, help="longest output in tokens; the rest is cut off"
     )
     parser.add_argument(
-        "--temperature", type=finite_number, default=0.0, help="0: greedy, as in eval; above 0: tokens are drawn  [0]"
+        "--temperature", type=finite_number, default=0.0, help="0: greedy, as in eval; above 0: tokens are drawn"
     )
     parser.add_argument("--format", help="reasoning format of the outputs  [the run's or export's, else think-answer]")
     parser.add_argument(

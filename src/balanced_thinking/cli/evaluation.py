@@ -96,7 +96,7 @@ def add_evaluation_options(parser: Parser) -> None:
         "--shots",
         type=shot_count,
         default=0,
-        help="rows of the split train to show with their completions before each question; 0: none  [0]",
+        help="rows of the split train to show with their completions before each question; 0: none",
     )
     parser.add_argument(
         "--scorer",
@@ -108,15 +108,15 @@ def add_evaluation_options(parser: Parser) -> None:
         "--max-new-tokens", type=token_count, default=512, help="longest output in tokens; the rest is cut off"
     )
     parser.add_argument(
-        "--temperature", type=finite_number, default=0.0, help="0: greedy; above 0: tokens are drawn at random  [0]"
+        "--temperature", type=finite_number, default=0.0, help="0: greedy; above 0: tokens are drawn at random"
     )
     parser.add_argument(
         "--top-p", type=finite_number, default=1.0, help="draw from the tokens with this share of probability; 1: all"
     )
     parser.add_argument(
-        "--top-k", type=integer_between(0, 10**7), default=0, help="draw from so many tokens only; 0: all  [0]"
+        "--top-k", type=integer_between(0, 10**7), default=0, help="draw from so many tokens only; 0: all"
     )
-    parser.add_argument("--sampling-seed", type=seed_number, default=0, help="seed of the draws, for each item  [0]")
+    parser.add_argument("--sampling-seed", type=seed_number, default=0, help="seed of the draws, for each item")
     add_data_options(parser)
     parser.epilog = (
         "--model, or --config with a model, is needed. Options of the data set follow as --data_options.NAME value, "

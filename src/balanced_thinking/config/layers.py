@@ -7,6 +7,7 @@ study, or both, and is none of them by itself.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.types import format_value
 from balanced_thinking.config.yaml import read_yaml_file
 
+logger = logging.getLogger(__name__)
 MERGED_FROM = "merged_from"  # the key under which a recipe or a study records its files
 STAGES_KEY = "stages"
 Paths = str | Path | Sequence[str | Path]
@@ -70,9 +72,19 @@ def is_overlay(values: Mapping[str, Any]) -> bool:
 
 
 def _read_mapping(path: Path, kind: str, example: str) -> dict[str, Any]:
-    if not path.is_file():
+    file = _find_shipped(path) or path
+    if not file.is_file():
         raise RecipeError(f"there is no {kind} {path}; expected a YAML file such as {example}")
-    raw = read_yaml_file(path, f"the {kind} {path}") or {}
+    raw = read_yaml_file(file, f"the {kind} {path}") or {}
     if not isinstance(raw, dict):
         raise RecipeError(f"the {kind} {path} holds {format_value(raw)}; expected a mapping of keys to values")
     return raw
+
+
+def _find_shipped(path: Path) -> Path | None:
+    """The file of this package for `recipes/...` that is not here; None for any other path."""
+    shipped = Path(__file__).parents[1] / path
+    if path.is_file() or path.parts[:1] != ("recipes",) or not shipped.is_file():
+        return None
+    logger.info("there is no %s here; the one in the installed package is used", path)
+    return shipped

@@ -28,15 +28,16 @@ class Supported(NamedTuple):
 
 
 _GRID = "The grid: two bases, four kinds of data"
-_TWO_WEIGHTS = "two weights, the default"
+_NO_LOSS = "two weights, the default, which did not differ significantly from plain SFT"
+_GAIN = "two weights, the default, which were significantly better than plain SFT on a model that reasons already"
 # conclusion, steps, setting, heading of docs/results.md
 SUPPORTED = (
-    Supported("stated", "agreeing", _TWO_WEIGHTS, _GRID),
-    Supported("stated", "conflicting", _TWO_WEIGHTS, _GRID),
+    Supported("stated", "agreeing", _NO_LOSS, _GRID),
+    Supported("stated", "conflicting", _NO_LOSS, _GRID),
     Supported("mixed", "agreeing"),  # measured: no
     Supported("mixed", "conflicting"),  # measured: no
-    Supported("unstated", "agreeing", _TWO_WEIGHTS, _GRID),
-    Supported("unstated", "conflicting", _TWO_WEIGHTS, _GRID),
+    Supported("unstated", "agreeing", _GAIN, _GRID),
+    Supported("unstated", "conflicting", _GAIN, _GRID),
 )
 
 

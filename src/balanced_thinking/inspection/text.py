@@ -53,7 +53,7 @@ def describe_inspection(found: Inspection) -> str:
 
 def _loss_share_line(found: Inspection) -> str:
     share = found.think_loss_share or 0.0
-    return f"plain SFT would spend {share:.1%} of its loss on thinking and {1 - share:.1%} on the answer"
+    return f"plain SFT would give {share:.1%} of its weight to thinking and {1 - share:.1%} to the answer"
 
 
 def _histogram_lines(found: Inspection) -> list[str]:
