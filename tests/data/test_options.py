@@ -87,7 +87,7 @@ def test_words_and_tokens_give_the_same_ratio_of_thinking_to_answer(ratio: int) 
     for tokenizer in (None, make_tokenizer(eos_token="<eos>")):
         options = {"n": 80, "ratio": ratio}
         text = describe_inspection(inspect_data("world", split="test", options=options, processor=tokenizer))
-        numbers.append([float(number) for number in re.findall(r"(?:mean|median|spend|and) ([\d.]+)", text)])
+        numbers.append([float(number) for number in re.findall(r"(?:mean|median|give|thinking and) ([\d.]+)", text)])
     words, tokens = numbers
-    assert len(words) == 8  # think, answer: mean and median; the loss's two shares; the ratio's mean and median
+    assert len(words) == 8  # think, answer: mean and median; the two weights of plain SFT; the ratio's mean and median
     assert words == pytest.approx(tokens, rel=0.15)

@@ -19,7 +19,28 @@ from tests.conftest import REPOSITORY
 GUIDE = REPOSITORY / "docs" / "your-data.md"
 MODEL = "world-base"
 FEW = {
-    "sft": ["--max_steps", "2", "--per_device_train_batch_size", "4", "--gradient_checkpointing", "false"],
+    "sft": [
+        *(
+            "--model",
+            MODEL,
+            "--model_options.dtype",
+            "float32",
+            "--lora.r",
+            "4",
+            "--max_steps",
+            "2",
+            "--eval_steps",
+            "2",
+        ),
+        *(
+            "--per_device_train_batch_size",
+            "4",
+            "--gradient_accumulation_steps",
+            "1",
+            "--gradient_checkpointing",
+            "false",
+        ),
+    ],
     "eval": ["--max-new-tokens", "16"],
 }
 
@@ -30,7 +51,7 @@ def tables(tmp_path: Path) -> Path:
     columns = re.search(r"image,question,\S+", GUIDE.read_text())
     assert columns is not None
     (tmp_path / "photos").mkdir()
-    for name, count, seed in (("train", 8, 1), ("test", 6, 2)):
+    for name, count, seed in (("train", 40, 1), ("test", 6, 2)):
         with (tmp_path / f"{name}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(columns[0].split(","))
@@ -64,7 +85,7 @@ def test_the_guide_leads_from_pictures_and_a_table_to_a_compared_model(
         options = [MODEL if word == "Qwen/Qwen2.5-VL-3B-Instruct" else word for word in words]
         assert main([command, *options, *FEW.get(command, [])]) == 0, (command, capsys.readouterr().err)
     assert (tables / "data.html").is_file()
-    assert "8 examples, 0 bad rows" in capsys.readouterr().out
+    assert "40 examples, 0 bad rows" in capsys.readouterr().out
     for arm in ("scale", "plain"):
         (summary,) = (tables / "runs" / arm).glob("eval/*/summary.json")
         assert json.loads(summary.read_text())["n"] == 6
