@@ -243,7 +243,7 @@ def test_trimming_keeps_every_tag_the_answer_and_the_problems(name: str) -> None
 
 
 def _tags(text: str, fmt: ReasoningFormat) -> list[str]:
-    return re.findall("|".join(map(re.escape, fmt.tag_kinds())), text)
+    return re.findall("|".join(map(re.escape, fmt.tag_kinds)), text)
 
 
 @pytest.mark.parametrize("name", STAGED)

@@ -15,7 +15,7 @@ from balanced_thinking.segments import ANSWER, FORMATS, PROBLEMS, THINK, Parsed,
 from balanced_thinking.segments.scan import END_OF_TURN
 
 NAMES = tuple(FORMATS)
-TAGS = tuple(dict.fromkeys(tag for fmt in FORMATS.values() for tag in (*fmt.tag_kinds(), *fmt.wrap) if tag))
+TAGS = tuple(dict.fromkeys(tag for fmt in FORMATS.values() for tag in (*fmt.tag_kinds, *fmt.wrap) if tag))
 FILLERS = (
     "",
     " ",

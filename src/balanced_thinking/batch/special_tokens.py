@@ -79,4 +79,4 @@ def is_control(text: str) -> bool:
 
 def _tags_of(format: ReasoningFormat) -> set[str]:
     formats: Collection[ReasoningFormat] = FORMATS.values() if format.name == "auto" else (format,)
-    return {tag for one in formats for tag in (*one.tag_kinds(), *one.wrap) if tag}
+    return {tag for one in formats for tag in (*one.tag_kinds, *one.wrap) if tag}

@@ -69,7 +69,7 @@ class ReplyWriter:
 
     def _write(self, segments: list[Segment], end: int, format: ReasoningFormat) -> None:
         """Write the characters of the completion from those that are written up to `end`."""
-        tags, start = format.tag_kinds(), 0
+        tags, start = format.tag_kinds, 0
         for segment in segments:
             kind = ANSWER if segment.kind == ANSWER else "thinking"
             for piece in segment.pieces:

@@ -69,7 +69,7 @@ def _think_ids(trained: _Trained) -> list[int]:
 def _tag_lengths(subject: Subject) -> str:
     lengths = {
         tag: len(subject.tokenizer(tag, add_special_tokens=False)["input_ids"])
-        for tag, kind in subject.format.tag_kinds().items()
+        for tag, kind in subject.format.tag_kinds.items()
         if kind not in ("brace", "escaped")
     }
     return ", ".join(f"{tag} {length}" for tag, length in lengths.items()) or "the format has no tags"

@@ -45,7 +45,7 @@ _TOKEN_ENDS = ("<|return|>", "<|call|>", *END_OF_TURN)
 _TURN_START = re.compile(r"<\|(?:im_start|start|start_header_id|begin_of_text|startoftext)\|>|<start_of_turn>|<bos>")
 _TURN_END = re.compile(r"<\|[a-z_]{2,30}\|>\Z", re.IGNORECASE)
 _MOST_TAG = 40  # characters
-_KNOWN_TAGS = {tag for shape in FORMATS.values() for tag in shape.tag_kinds()}
+_KNOWN_TAGS = {tag for shape in FORMATS.values() for tag in shape.tag_kinds}
 
 
 class Columns(NamedTuple):
@@ -110,7 +110,7 @@ def _refuse_odd_tags(text: str, format: FormatSpec, *, is_answer: bool = False) 
 
     Brackets may be the text's own, and XML within such a pair is an answer in XML.
     """
-    own = set() if format in ("auto", PROSE) else {*get_format(format).tag_kinds()}
+    own = set() if format in ("auto", PROSE) else {*get_format(format).tag_kinds}
     text = text.strip()
     if (token := _find_turn_token(text, _KNOWN_TAGS | own)) or (token := _find_single_tag(text, _KNOWN_TAGS | own)):
         raise RowProblemError(f"{token} in: {text}", "tag_in_text")

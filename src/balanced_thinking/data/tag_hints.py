@@ -16,7 +16,7 @@ _TAG = re.compile(
 _BEGIN = r"(?:begin_of_|start_of_|[a-z]{1,20}:)?"
 _THINK_NAME = re.compile(rf"{_BEGIN}(?:{THINK_NAMES})", re.IGNORECASE)
 _ANSWER_NAME = re.compile(rf"{_BEGIN}(?:{ANSWER_NAMES}|solution|output|response|result)", re.IGNORECASE)
-_KNOWN = {tag for shape in FORMATS.values() for tag in shape.tag_kinds()}
+_KNOWN = {tag for shape in FORMATS.values() for tag in shape.tag_kinds}
 _NEW_TAG_PROBLEMS = {"no_think", "no_answer", "missing_open_think", "text_before_think"}
 
 

@@ -44,5 +44,5 @@ def _measure_words(text: str, format: str) -> SegmentLengths:
 def _count_words(text: str, format: str) -> int:
     """The number of words; each tag of the format counts as one."""
     fmt = get_format(format)
-    tags = sorted(filter(None, (*fmt.tag_kinds(), *fmt.wrap)), key=len, reverse=True)
+    tags = sorted(filter(None, (*fmt.tag_kinds, *fmt.wrap)), key=len, reverse=True)
     return len(re.sub("|".join(map(re.escape, tags)) or r"(?!)", " tag ", text).split())

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
@@ -65,7 +66,8 @@ class ReasoningFormat:
         pairs += [(self.answer_open, "answer_open"), (self.answer_close, "answer_close")]
         return [(tag, kind) for tag, kind in pairs if tag]
 
-    def tag_kinds(self) -> dict[str, str]:
+    @cached_property
+    def tag_kinds(self) -> Mapping[str, str]:
         """Tag -> its kind: think_open, think_close, answer_open or answer_close; also braces where they nest."""
         tags = dict(self._tags_with_kinds())
         if self.answer_open.endswith("{") and self.answer_close == "}":
@@ -257,7 +259,7 @@ def recognise_format(text: str) -> ReasoningFormat:
     A text without any marker is think-answer. An output that lost its tags is then malformed, not an answer.
     """
     for fmt in _BUILT_IN:
-        if any(marker in text for marker in fmt.markers or fmt.tag_kinds()):
+        if any(marker in text for marker in fmt.markers or fmt.tag_kinds):
             return fmt
     return FORMATS["think-answer"]
 

@@ -114,4 +114,4 @@ def _any_of(fmt: ReasoningFormat, wanted: str) -> str:
 def _tags_of(fmt: ReasoningFormat, wanted: str) -> frozenset[str]:
     """The format's tags of one kind; of "auto" those of every built-in format."""
     formats = FORMATS.values() if fmt.name == "auto" else (fmt,)
-    return frozenset(tag for one in formats for tag, kind in one.tag_kinds().items() if kind == wanted)
+    return frozenset(tag for one in formats for tag, kind in one.tag_kinds.items() if kind == wanted)

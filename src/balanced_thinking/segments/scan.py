@@ -6,7 +6,7 @@ The pattern is an alternation of literals, so it cannot backtrack, and every han
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -168,15 +168,15 @@ class TagScan:
 
 
 @lru_cache(maxsize=64)
-def _tag_kinds_and_pattern(fmt: ReasoningFormat) -> tuple[dict[str, str], re.Pattern[str]]:
-    tags = fmt.tag_kinds()
+def _tag_kinds_and_pattern(fmt: ReasoningFormat) -> tuple[Mapping[str, str], re.Pattern[str]]:
+    tags = fmt.tag_kinds
     return tags, compile_any_of(tags)
 
 
 @lru_cache(maxsize=64)
 def think_tag_pattern(fmt: ReasoningFormat) -> re.Pattern[str]:
     """Matches the format's thinking tags only."""
-    return compile_any_of(tag for tag, kind in fmt.tag_kinds().items() if kind.startswith("think"))
+    return compile_any_of(tag for tag, kind in fmt.tag_kinds.items() if kind.startswith("think"))
 
 
 def compile_any_of(tags: Iterable[str]) -> re.Pattern[str]:

@@ -95,7 +95,7 @@ def untrained_tags(loaded: LoadedModel, tags: Collection[str], lora: Mapping[str
 
 def hint_untrained_tags(loaded: LoadedModel, format: str | Mapping[str, Any], lora: Mapping[str, Any]) -> None:
     """Log how to train the rows of new tokens, which stay random with LoRA, so that the model never writes them."""
-    if new := untrained_tags(loaded, get_format(format).tag_kinds(), lora):
+    if new := untrained_tags(loaded, get_format(format).tag_kinds, lora):
         logger.warning(
             "%s: the last tokens of the vocabulary, and LoRA does not train their rows of the embedding. If they are "
             "new, train them with --lora.modules_to_save '[embed_tokens, lm_head]' or --lora.trainable_token_indices",

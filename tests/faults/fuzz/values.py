@@ -11,7 +11,7 @@ from typing import Any
 from balanced_thinking.segments import FORMATS
 from balanced_thinking.segments.scan import END_OF_TURN
 
-TAGS = tuple(dict.fromkeys(tag for fmt in FORMATS.values() for tag in (*fmt.tag_kinds(), *fmt.wrap) if tag))
+TAGS = tuple(dict.fromkeys(tag for fmt in FORMATS.values() for tag in (*fmt.tag_kinds, *fmt.wrap) if tag))
 PICTURE_PLACES = (
     "<image>",
     "<IMAGE>",
