@@ -401,12 +401,12 @@ def test_an_existing_path_is_not_a_name_on_the_hub(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_200_000_rows_are_indexed_within_a_minute_and_a_gibibyte(tmp_path: Path) -> None:
+def test_200_000_rows_are_indexed_within_four_minutes_and_a_gibibyte(tmp_path: Path) -> None:
     script = REPOSITORY / "benchmarks" / "index.py"
     words = ["--rounds", "1", "--only", "rows", "--json", str(tmp_path / "found.json")]
     subprocess.run([sys.executable, str(script), *words], check=True)
     found = json.loads((tmp_path / "found.json").read_text())["figures"]["rows"]
-    assert found["cpu_seconds"]["median"] < 60  # not of the clock: others may use the machine
+    assert found["cpu_seconds"]["median"] < 240  # of a slow CPU, not of the clock: others may use the machine
     assert found["mib"]["median"] < 1024
 
 
