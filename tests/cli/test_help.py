@@ -135,6 +135,13 @@ def test_every_command_can_be_quiet_or_verbose(name: str, capsys: pytest.Capture
     assert "not allowed with argument" in capsys.readouterr().err
 
 
+def test_help_shows_defaults_of_0_but_not_switches(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(help_of(capsys, "eval", "--help").split())
+    assert "above 0: tokens are drawn at random (default: 0.0)" in text
+    assert "0: none (default: 0)" in text
+    assert "(default: False)" not in text
+
+
 def test_no_training_argument_has_the_name_of_an_option() -> None:
     _, parsers = make_parsers()
     for stage in ("sft", "grpo"):

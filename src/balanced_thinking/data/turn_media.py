@@ -46,7 +46,7 @@ def find_turn_pictures(name: str, value: Any) -> list[UnreadPicture]:
     """The pictures in a value of a turn that is not read. Raises RowProblemError for video and sound."""
     key = in_snake_case(name.rpartition(".")[2])
     found = list(_find_pictures(name, key, value))
-    if not found and _ATTACHED_NAME.fullmatch(key) and _may_lead_to_file(value):
+    if not found and _ATTACHED_NAME.fullmatch(key) and any(map(_may_be_file, _leaves(value))):
         return [UnreadPicture(name, value, is_file=False, is_named=True)]  # of a kind that nothing says
     return found
 
@@ -59,7 +59,7 @@ def _has_name(name: str) -> bool:
 
 def _find_pictures(name: str, key: str, value: Any) -> Iterator[UnreadPicture]:
     if isinstance(value, Mapping):
-        if _has_leaf(value):
+        if not all(map(is_null, _leaves(value))):  # tables fill objects up with nulls
             yield from _find_in_object(name, key, value)
     elif isinstance(value, (list, tuple)):
         for one in value:
@@ -97,17 +97,17 @@ def _is_media(key: str, value: Any) -> bool:
     return key in MEDIA_KEYS and not is_null(value) and value is not False
 
 
-def _has_leaf(value: Any) -> bool:
-    """Whether a value has one that is not null: tables fill objects up with nulls."""
+def _leaves(value: Any) -> Iterator[Any]:
+    """The values inside of lists and objects; of any other value itself."""
     if isinstance(value, (Mapping, list, tuple)):
-        return any(map(_has_leaf, value.values() if isinstance(value, Mapping) else value))
-    return not is_null(value)
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _leaves(one)
+    else:
+        yield value
 
 
-def _may_lead_to_file(value: Any) -> bool:
-    """Whether a value has a text that may be a file's name. A number or a flag says how many files there are."""
-    if isinstance(value, (Mapping, list, tuple)):
-        return any(map(_may_lead_to_file, value.values() if isinstance(value, Mapping) else value))
+def _may_be_file(value: Any) -> bool:
+    """Whether a value may be a file or its name. A number or a flag says how many files there are."""
     if isinstance(value, str):
         return not (is_null(value) or is_no_picture(value))
     return isinstance(value, (bytes, bytearray))
