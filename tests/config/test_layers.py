@@ -282,6 +282,7 @@ def test_a_shipped_recipe_is_found_where_there_is_no_clone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BALANCED_THINKING_DATA", "data")
     with caplog.at_level("INFO"):
         found = load_recipe("recipes/qwen2.5-vl-3b/scale-sft.yaml")
     assert found.model == "Qwen/Qwen2.5-VL-3B-Instruct"
