@@ -85,18 +85,20 @@ def _find_text_problems(example: Example) -> Iterator[Problem]:
         answer = parse_answer(example.answer, len(example.choices))
         if find_choice(answer, [*map(parse_answer, example.choices)]) is None:
             yield Problem("answer_not_in_choices", f"{example.answer} not in {', '.join(example.choices)}")
-    elif (letter := parse_answer(example.answer).letter) and letter not in _possible_letters(example):
-        text = f"{example.answer} is none of the options that the question lists"
-        yield Problem("answer_not_in_choices", text)
+    elif letters := _listed_letters(example):
+        letter = parse_answer(example.answer).letter
+        if letter and letter not in letters:
+            text = f"{example.answer} is none of the options that the question lists"
+            yield Problem("answer_not_in_choices", text)
     for text in (*_texts_of(example), *_meta_texts(example)):
         if _SURROGATE.search(text):
             yield Problem("lone_surrogate", text)
 
 
-def _possible_letters(example: Example) -> str:
-    """The letters of the options that the question lists line by line; the alphabet if it lists none."""
+def _listed_letters(example: Example) -> str:
+    """The letters of the options that the question lists line by line, in order from A; "" if it lists none."""
     letters = "".join(_OPTION.findall(example.question)).casefold()
-    return letters if len(letters) > 1 and _ALPHABET.startswith(letters) else _ALPHABET
+    return letters if len(letters) > 1 and _ALPHABET.startswith(letters) else ""
 
 
 def _texts_of(example: Example) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from balanced_thinking.data.choices import parse_choices_text, to_choices
@@ -75,15 +76,24 @@ def find_choice_keys(record: Mapping[str, Any]) -> tuple[str, ...]:
     for key in CHOICE_KEYS:
         if not is_null(record.get(key)) and (key == "choices" or _look_like_choices(record[key])):
             return (key,)
+    for columns, are_letters in _find_option_columns(tuple(record)):
+        keys = _without_spare_columns(record, [*columns])
+        if len(keys) > 1 and (are_letters or not _names_column(record.get("answer"), keys)):
+            return tuple(keys)
+    return ()
+
+
+@lru_cache(maxsize=1024)  # most files have the same names in every row
+def _find_option_columns(names: tuple[str, ...]) -> list[tuple[tuple[str, ...], bool]]:
+    """The columns that may hold an option each, in their order, and whether they are called `A`, `B`, ..."""
+    found = []
     for pattern, firsts in ((_LETTER, "A"), (_OPTION, "A01")):
-        names = {found[1].upper(): key for key in record if (found := pattern.fullmatch(str(key)))}
+        labelled = {match[1].upper(): name for name in names if (match := pattern.fullmatch(str(name)))}
         for first in firsts:
             labels = (chr(ord("A") + k) if first == "A" else str(int(first) + k) for k in range(26))
-            keys = [names[label] for label in itertools.takewhile(names.__contains__, labels)]
-            keys = _without_spare_columns(record, keys)
-            if len(keys) > 1 and (pattern is _LETTER or not _names_column(record.get("answer"), keys)):
-                return tuple(keys)
-    return ()
+            columns = tuple(labelled[label] for label in itertools.takewhile(labelled.__contains__, labels))
+            found.append((columns, pattern is _LETTER))
+    return [(columns, are_letters) for columns, are_letters in found if len(columns) > 1]
 
 
 def _without_spare_columns(record: Mapping[str, Any], keys: list[str]) -> list[str]:

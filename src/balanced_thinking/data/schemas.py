@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from balanced_thinking.data.columns import PROSE, Columns, FormatSpec, peel_answer_name, peel_tags, split_columns
@@ -27,7 +28,7 @@ from balanced_thinking.data.values import (
     to_list,
     to_text,
 )
-from balanced_thinking.segments import parse, render
+from balanced_thinking.segments import Parsed, parse, render
 
 
 @dataclass(frozen=True)
@@ -166,8 +167,8 @@ def _split_exchanges(talk: Talk, common: Content, every: bool) -> list[tuple[Con
         shown += len(places)
         kept = places if any(places) else ()  # () puts them before the text
         if every or k == last:  # each copies what was said before it
-            before = replace(common, images=images[:shown], history=tuple(history))
-            found.append((replace(before, question=text, image_places=kept), reply))
+            content = replace(common, question=text, images=images[:shown], image_places=kept, history=tuple(history))
+            found.append((content, reply))
         history += [Turn("user", text, places), Turn("assistant", _write_reply(reply))]
     return found
 
@@ -180,7 +181,7 @@ def _write_reply(reply: Message) -> str:
 def _refuse_other_completion(record: Mapping[str, Any], think: str | None) -> None:
     """Raise RowProblemError for a question and an answer without reasoning, beside a completion that has it."""
     completion = record.get("completion")
-    if think or not isinstance(completion, str) or parse(completion, "auto").think is None:
+    if think or not isinstance(completion, str) or _parse_any(completion).think is None:
         return
     raise RowProblemError(
         f"reasoning under completion, which is not read beside question and answer (call the question prompt): "
@@ -189,9 +190,14 @@ def _refuse_other_completion(record: Mapping[str, Any], think: str | None) -> No
     )
 
 
+@lru_cache(maxsize=1)  # a row's reply is looked at twice
+def _parse_any(text: str) -> Parsed:
+    return parse(text, "auto")
+
+
 def _with_row_thinking(reply: Message, record: Mapping[str, Any]) -> Message:
     """The reply with the reasoning of the row, if it has none itself."""
-    if reply.reasoning is not None or parse(reply.text, "auto").think is not None:
+    if reply.reasoning is not None or _parse_any(reply.text).think is not None:
         return reply
     return reply._replace(reasoning=read_row_reasoning(record))
 
@@ -214,7 +220,7 @@ def _add_completion(content: Content, reply: Message, format: FormatSpec) -> Con
 
 
 def _parse_completion(completion: str, format: FormatSpec, question: str) -> Columns:
-    parsed = parse(completion, "auto" if format == PROSE else format)
+    parsed = _parse_any(completion) if format in (PROSE, "auto") else parse(completion, format)
     if not parsed.problems and parsed.answer is not None:
         return Columns(parsed.think, peel_answer_name(parsed.answer), parsed.format)
     if format == PROSE and (found := split_prose(completion)) is not None:

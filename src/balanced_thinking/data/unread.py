@@ -6,6 +6,7 @@ import base64
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -161,6 +162,7 @@ def _split_cell(cell: Any) -> tuple[Any, str | None]:
     return (None, str(cell)) if isinstance(cell, (str, Path)) else (cell, None)
 
 
+@lru_cache(maxsize=1024)  # the same names come in every row
 def in_snake_case(name: str) -> str:
     """`imageUrl` and `image url` as `image_url`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|[ -]", "_", name).lower()

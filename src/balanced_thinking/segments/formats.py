@@ -59,6 +59,9 @@ class ReasoningFormat:
                 f"reasoning format {self.name!r} has no start of the answer: set think_close or answer_open"
             )
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # formats are looked up for every text, and all fields take as long as a scan
+
     def _tags_with_kinds(self) -> list[tuple[str, str]]:
         pairs = [(self.think_open, "think_open"), (self.think_close, "think_close")]
         for stage_open, stage_close in self.stages:
@@ -197,6 +200,7 @@ _BUILT_IN = (
 _DEFAULTS = {field.name: "" if field.default is MISSING else field.default for field in fields(ReasoningFormat)}
 
 FORMATS: dict[str, ReasoningFormat] = {fmt.name: fmt for fmt in _BUILT_IN}
+_MARKS = tuple((fmt, tuple(fmt.markers or fmt.tag_kinds)) for fmt in _BUILT_IN)  # what "auto" looks for
 FORMATS["auto"] = replace(
     FORMATS["think-answer"],
     name="auto",
@@ -258,10 +262,7 @@ def recognise_format(text: str) -> ReasoningFormat:
 
     A text without any marker is think-answer. An output that lost its tags is then malformed, not an answer.
     """
-    for fmt in _BUILT_IN:
-        if any(marker in text for marker in fmt.markers or fmt.tag_kinds):
-            return fmt
-    return FORMATS["think-answer"]
+    return next((fmt for fmt, marks in _MARKS if any(map(text.__contains__, marks))), FORMATS["think-answer"])
 
 
 def render(think: str | None, answer: str, format: str | Mapping[str, Any] | ReasoningFormat = "think-answer") -> str:
