@@ -103,6 +103,21 @@ PARQUET = [
     ),
     ({"problem": QUESTION, "answer": "2", "ground_truth": "two"}, (0, None, "2", None)),  # which is no reasoning
     ({"images": CELLS[:1], "texts": [{"user": QUESTION, "assistant": completion(THINK, "2")}]}, (1, THINK, "2", None)),
+    ({"conversation": [{"human": QUESTION, "assistant": completion(THINK, "2")}]}, (0, THINK, "2", None)),  # ms-swift
+    (
+        {"conversations": [{"human": QUESTION, "assistant": completion(THINK, "2")}], "system": "Count."},
+        (0, THINK, "2", "Count."),
+    ),
+    (  # LMSYS
+        {
+            "conversation": [
+                {"role": "user", "content": QUESTION},
+                {"role": "assistant", "content": completion(THINK, "2")},
+            ]
+        },
+        (0, THINK, "2", None),
+    ),
+    ({**ROW, "conversation": [{"role": "user", "content": "Hello."}]}, (0, None, "2", None)),  # about the question
     (
         {"image": CELLS[0], "conversations": {"from": ["human", "gpt"], "value": [QUESTION, completion(THINK, "2")]}},
         (1, THINK, "2", None),
@@ -221,10 +236,10 @@ def test_unknown_columns_are_listed_with_the_mapping_to_write(
 
 def test_an_unknown_name_of_a_conversation_is_suggested(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": completion(THINK, "2")}]
-    file = write_parquet(tmp_path / "a.parquet", [{"model": "m", "question_id": 1, "conversation": talk}])
-    with pytest.raises(UsageError, match=r"--data_options\.columns '\{messages: conversation\}'"):
+    file = write_parquet(tmp_path / "a.parquet", [{"model": "m", "question_id": 1, "dialogue": talk}])
+    with pytest.raises(UsageError, match=r"--data_options\.columns '\{messages: dialogue\}'"):
         load_data(str(file))
-    (example,) = load_data(str(file), options={"columns": {"messages": "conversation"}}).examples
+    (example,) = load_data(str(file), options={"columns": {"messages": "dialogue"}}).examples
     assert (example.think, example.answer) == (THINK, "2")
 
 

@@ -69,7 +69,10 @@ def test_a_system_text_is_the_first_message(
     assert "the system text of 1 samples was left out" in caplog.text
 
 
-@pytest.mark.parametrize("mark", [{"weight": 0}, {"weight": 0.0}, {"loss": False}, {"train": False}])
+MARKS = [{"weight": 0}, {"weight": 0.0}, {"loss": False}, {"train": False}, {"loss_scale": 0.0}, {"loss_weight": 0}]
+
+
+@pytest.mark.parametrize("mark", MARKS)
 def test_a_reply_that_is_marked_so_is_not_trained_on(folder: Path, mark: dict[str, Any]) -> None:
     talk = [asks("Which animal?"), says(**mark), asks("And now?"), says()]
     found = read_all(folder, {"messages": talk}, turns="all")
@@ -80,6 +83,57 @@ def test_a_reply_that_is_marked_so_is_not_trained_on(folder: Path, mark: dict[st
         assert bad.problems == ("not_for_training",)
     (bad,) = read_all(folder, {"messages": [*talk[:2], talk[2], says(**mark)]}, turns="all")
     assert bad.problems == ("not_for_training",)
+
+
+def test_a_weight_of_a_turn_that_is_not_used_is_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for reply in (says(loss_scale=1.0), says(loss_weight=1), says(loss=True), says(weight=None), says()):
+        assert isinstance(read_one(folder, {"messages": [{**asks("Q"), "loss_weight": 0.0}, reply]}), Example)
+    assert caplog.text == ""
+    for weight in ({"loss_scale": 2.0}, {"loss_weight": 0.5}, {"weight": 3}):
+        assert read_one(folder, {"messages": [asks("Q"), says(**weight)]}).meta[f"turn.{next(iter(weight))}"]
+    assert caplog.text.count("1 samples have turns with a weight other than 0 and 1") == 3
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [asks("Q"), says()]},  # ms-swift's KTO
+        {"conversations": [asks("Q"), says()]},
+        {"prompt": "Q", "completion": "<think>a</think><answer>b</answer>"},  # TRL's
+    ],
+)
+def test_a_reply_that_is_not_wanted_is_not_trained_on(folder: Path, row: dict[str, Any]) -> None:
+    found = read_one(folder, row | {"label": False})
+    assert found.problems == ("not_for_training",)
+    assert "rename the column" in found.text
+    for label in (True, None, 0, "no"):
+        assert isinstance(read_one(folder, row | {"label": label}), Example)
+
+
+PART = {"type": "text", "value": "<answer>horse</answer>"}
+
+
+@pytest.mark.parametrize(
+    ("content", "think"),
+    [
+        ([{"type": "text", "value": "<think>It has a mane.</think><answer>horse</answer>"}], "It has a mane."),
+        ([{"type": "reasoning", "value": "It has a mane."}, PART], "It has a mane."),
+        ([{"type": "thinking", "thinking": "It has a mane.", "value": "no"}, PART], "It has a mane."),
+    ],
+)
+def test_parts_may_have_their_text_under_value(folder: Path, content: list[Any], think: str) -> None:
+    """LLaMA-Factory's newer form."""
+    asked = asks([{"type": "image_url", "value": "one.png"}, {"type": "text", "value": "Which?"}])
+    example = read_one(folder, {"messages": [asked, {"role": "assistant", "content": content}]})
+    assert isinstance(example, Example), example
+    assert (example.question, example.think, example.answer) == ("Which?", think, "horse")
+    assert [image.name for image in example.images] == ["one.png"]
+    assert example.meta.keys() <= {"row", "read_as"}
+
+
+def test_a_value_beside_the_text_of_a_part_is_reported(folder: Path) -> None:
+    asked = asks([{"type": "text", "text": "Which?", "value": "Another question"}])
+    assert read_one(folder, {"messages": [asked, says()]}).meta["turn.part.value"] == "Another question"
 
 
 def test_a_part_may_say_which_picture_is_there(folder: Path) -> None:

@@ -142,11 +142,26 @@ def test_an_object_as_content_does_not_lose_its_picture(folder: Path) -> None:
         assert read_one(folder, {"messages": [asks(content), says()]}).problems == ("unread_image",)
 
 
-def test_a_part_whose_source_is_not_read_is_a_place_for_a_picture_of_the_row(folder: Path) -> None:
-    part = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": encoded()}}
-    row = {"messages": [asks([part, "Which?"]), says()]}
-    assert read_one(folder, row).problems == ("unread_image",)
-    assert isinstance(read_one(folder, row | {"images": ["one.png"]}), Example)
+# (Anthropic's `source` of a part, what it is in a row without pictures, in one with `one.png`)
+SOURCES = [
+    ({"type": "base64", "media_type": "image/png", "data": encoded()}, 1, 1),
+    ({"type": "url", "url": "file://one.png"}, 1, 1),
+    ({"type": "url", "url": "file://two.png"}, 1, "unread_image"),
+    ({"type": "file", "file_id": "file-7"}, "image_count", 1),  # a place for a picture of the row
+    ({"type": "base64", "data": "cat!"}, "broken_image", "broken_image"),
+    ({"type": "base64", "data": ""}, "image_count", 1),
+]
+
+
+@pytest.mark.parametrize(("source", "alone", "beside"), SOURCES)
+def test_a_picture_under_the_source_of_a_part_is_read(folder: Path, source: Any, alone: Any, beside: Any) -> None:
+    row = {"messages": [asks([{"type": "image", "source": source}, "Which?"]), says()]}
+    for found, expected in ((read_one(folder, row), alone), (read_one(folder, row | {"images": ["one.png"]}), beside)):
+        if isinstance(expected, str):
+            assert found.problems == (expected,)
+        else:
+            assert isinstance(found, Example), found
+            assert (len(found.images), find_unread_pictures(found)) == (expected, [])
 
 
 HARMLESS_IN_TURN = [

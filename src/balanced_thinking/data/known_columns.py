@@ -7,6 +7,8 @@
 | R1-V, Open-R1, EasyR1 | `problem`, `solution` or `answer`, `image` or `images` |
 | verl | `prompt` (messages), `reward_model.ground_truth`, `images` |
 | The Cauldron | `texts` (`user`, `assistant`), `images` |
+| ms-swift's ShareGPT | `conversation` (`human`, `assistant`) |
+| LMSYS, WildChat | `conversation` (turns) |
 | imagefolder | `file_name` or `file_names` |
 
 A column of ours in the record comes before a foreign one of the same meaning.
@@ -32,6 +34,8 @@ PICTURES = ("image", "images")
 FILE_NAMES = ("file_name", "file_names")  # of an imagefolder
 # Columns that are pictures if they hold a picture's bytes. Their paths are not read: the name alone may mislead.
 OTHER_PICTURES = ("decoded_image", "img", "imgs", "picture", "pictures", "photo", "jpg", "jpeg", "png", "webp")
+_SCHEMAS = (*TURN_LISTS, "prompt", "question")
+_PAIR_LISTS = {"texts": "user", "conversation": "human", "conversations": "human"}  # and what asks, beside `assistant`
 _NO_INPUT = "<noinput>"  # of Alpaca's own generated instructions
 _SAID_KEYS = ("role", "from", "content", "value", "text")  # of a turn
 _PLAIN = (str, int, float, list, tuple, dict, NoneType)
@@ -111,6 +115,9 @@ def _split_texts(record: dict[str, Any]) -> dict[str, Any]:
 
 def _adapt_turns(record: dict[str, Any]) -> dict[str, Any]:
     """Turns as a list of objects: older versions of `datasets` store them as an object of lists."""
+    turns = split_turns_text(record.get("conversation"))
+    if isinstance(turns, list) and any(map(role_of, turns)) and not any(_is_given(record, name) for name in _SCHEMAS):
+        record = {key: value for key, value in record.items() if key != "conversation"} | {"conversations": turns}
     for name in TURN_LISTS:
         turns = record.get(name)
         if isinstance(turns, Mapping) and turns and all(isinstance(value, list) for value in turns.values()):
@@ -118,14 +125,11 @@ def _adapt_turns(record: dict[str, Any]) -> dict[str, Any]:
             record = record | {name: [dict(turn) for turn in zip(*columns, strict=False)]}
     if isinstance(record.get("json"), Mapping):  # a sample of WebDataset, as `datasets` reads it
         record = {key: value for key, value in record.items() if key != "json"} | dict(record["json"])
-    pairs = record.get("texts")
-    if (
-        isinstance(pairs, list)
-        and pairs
-        and all(isinstance(p, Mapping) and {"user", "assistant"} <= {*p} for p in pairs)
-    ):
-        turns = [{"role": role, "content": pair.get(role)} for pair in pairs for role in ("user", "assistant")]
-        record = {key: value for key, value in record.items() if key != "texts"} | {"messages": turns}
+    for name, user in _PAIR_LISTS.items():
+        pairs, needed = record.get(name), {user, "assistant"}
+        if isinstance(pairs, list) and pairs and all(isinstance(pair, Mapping) and needed <= {*pair} for pair in pairs):
+            turns = [{"role": role, "content": pair[role]} for pair in pairs for role in (user, "assistant")]
+            record = {key: value for key, value in record.items() if key != name} | {"messages": turns}
     return record
 
 

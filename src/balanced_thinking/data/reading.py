@@ -15,10 +15,12 @@ from balanced_thinking.data.example import Example, choices_are_shown, format_qu
 from balanced_thinking.data.keys import ALWAYS_READ, CLAIMED
 from balanced_thinking.data.row_parts import find_used_keys
 from balanced_thinking.data.schemas import Content, find_schema_keys, read_contents
+from balanced_thinking.data.turns import TRAIN_KEYS
 from balanced_thinking.data.unread import refuse_unread_media, resolve_image
 from balanced_thinking.data.values import RowProblemError, is_null, to_text
 
 logger = logging.getLogger(__name__)
+_WEIGHTS = {f"turn.{key}" for key in TRAIN_KEYS}
 _CHOICES = {"turns": ("last", "all"), "system": ("keep", "drop")}
 
 
@@ -68,17 +70,20 @@ def read_rows(
     records: Iterable[tuple[RecordPlace, Mapping[str, Any] | BadRow]], options: RowOptions | None = None
 ) -> Iterator[Example | BadRow]:
     """Read records; one may become several examples. BadRows are passed on."""
-    dropped, hidden, options = 0, 0, options or RowOptions()
+    dropped, hidden, weighted, options = 0, 0, 0, options or RowOptions()
     for place, record in records:
         for found in [record] if isinstance(record, BadRow) else read_row(record, place, options):
             if isinstance(found, Example) and found.system is not None and options.system == "drop":
                 found, dropped = replace(found, system=None), dropped + 1
             hidden += isinstance(found, Example) and not choices_are_shown(found)
+            weighted += isinstance(found, Example) and not _WEIGHTS.isdisjoint(found.meta)
             yield found
     if dropped:
         logger.warning("the system text of %d samples was left out (system: drop)", dropped)
     if hidden:
         logger.warning("%d samples have choices that the question does not show: list_choices lists them", hidden)
+    if weighted:
+        logger.warning("%d samples have turns with a weight other than 0 and 1, which is not used", weighted)
 
 
 def read_row(record: Mapping[str, Any], place: RecordPlace, options: RowOptions) -> list[Example | BadRow]:

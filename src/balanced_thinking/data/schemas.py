@@ -64,8 +64,10 @@ def read_contents(
     if spoken is None and record.get("question") is None and ("question" not in record or "answer" not in record):
         raise RowProblemError(f"keys: {', '.join(record)}", "unknown_schema")
     refuse_unfilled_places(record)
-    if record.get("kto_tag") is False or (record.get("label") is False and "completion" in record):
-        raise RowProblemError("kto_tag or label: False, as of replies that are not wanted", "not_for_training")
+    marks = ("kto_tag",) if spoken is None else ("kto_tag", "label")
+    if mark := next((name for name in marks if record.get(name) is False), None):
+        text = f"{mark}: False, as of replies that are not wanted (if it means something else, rename the column)"
+        raise RowProblemError(text, "not_for_training")
     talk = read_talk([*read_history(record), *(_question_turns(record) if spoken is None else spoken)])
     spoken_images = [image for message in talk.messages for image in message.images]
     images = read_images(record) or spoken_images

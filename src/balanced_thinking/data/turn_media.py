@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from balanced_thinking.data.keys import MEDIA_KEYS
 from balanced_thinking.data.picture_files import PICTURE_STARTS
 from balanced_thinking.data.unread import (
+    decode_base64,
     has_picture_name,
     in_snake_case,
     is_media_file,
@@ -111,6 +112,22 @@ def _may_be_file(value: Any) -> bool:
     if isinstance(value, str):
         return not (is_null(value) or is_no_picture(value))
     return isinstance(value, (bytes, bytearray))
+
+
+def inline_sources(content: Any) -> Any:
+    """A content whose parts of Anthropic's form, with a picture under `source`, have it under `image`."""
+    return [*map(_inline_source, content)] if isinstance(content, list) else content
+
+
+def _inline_source(part: Any) -> Any:
+    source = part.get("source") if isinstance(part, Mapping) and part.get("type") == "image" else None
+    if not isinstance(source, Mapping):
+        return part
+    data, url = (source.get(name) if isinstance(source.get(name), str) else None for name in ("data", "url"))
+    if not (data or url):
+        return part
+    picture = {"bytes": decode_base64(data)} if data else {"url": url}
+    return {key: value for key, value in part.items() if key != "source"} | {"image": picture}
 
 
 def refuse_unread_pictures(unread: Sequence[UnreadPicture], images: Sequence[Any]) -> None:

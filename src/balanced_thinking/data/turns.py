@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from balanced_thinking.data.example import holds_words
 from balanced_thinking.data.keys import DETAIL_KEY, OWN_TURN_KEYS, TURN_THINK_KEYS
 from balanced_thinking.data.places import PLACEHOLDER
-from balanced_thinking.data.turn_media import UnreadPicture, find_turn_pictures
+from balanced_thinking.data.turn_media import UnreadPicture, find_turn_pictures, inline_sources
 from balanced_thinking.data.unread import refuse_other_pictures
 from balanced_thinking.data.values import (
     RowProblemError,
@@ -32,15 +32,17 @@ ROLES = {
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _IMAGE_PARTS = ("image", "input_image", "image_url", "image_path")
 THINK_PARTS = ("thinking", "reasoning", "thought")
+_THINK_SOURCES = (*THINK_PARTS, "text", "content", "summary", "value")
 MEDIA_PARTS = ("video", "video_url", "audio", "audio_url", "input_audio", "input_video")
-_IMAGE_SOURCES = ("image", "image_url", "path", "url", "image_path", "bytes")
+_IMAGE_SOURCES = ("image", "image_url", "path", "url", "image_path", "bytes", "value")
 _TEXT_KEYS, _IMAGE_KEYS = {"type", "text", "thought", "index"}, {"type", "index", *_IMAGE_SOURCES}
 _INDEXED = re.compile(r"<image_\d+>")
-_TRAIN_KEYS = ("weight", "loss", "train", "training", "trainable")  # OpenAI's, ms-swift's, Axolotl's
+# OpenAI's, ms-swift's, Axolotl's, LLaMA-Factory's
+TRAIN_KEYS = ("weight", "loss", "train", "training", "trainable", "loss_scale", "loss_weight")
 _MESSAGE_KEYS = frozenset(("role", "from", "content", "value"))
 _SPOKEN_KEYS = _MESSAGE_KEYS | {"type", "text"}
 _TOOL_KEYS = ("tool_calls", "function_call")
-_READ_KEYS = {"text", "image", "images", *_MESSAGE_KEYS, *TURN_THINK_KEYS, *_TRAIN_KEYS, *_TOOL_KEYS}
+_READ_KEYS = {"text", "image", "images", *_MESSAGE_KEYS, *TURN_THINK_KEYS, *TRAIN_KEYS, *_TOOL_KEYS}
 
 
 class Message(NamedTuple):
@@ -106,7 +108,7 @@ def read_message(turn: Any) -> Message:
     role = turn_role(turn)
     if any(not is_null(turn.get(key)) for key in _TOOL_KEYS):
         raise RowProblemError(f"a turn that calls a tool: {turn}", "unknown_schema")
-    content = first_nonempty_value(turn, "content", "value", "text")
+    content = inline_sources(first_nonempty_value(turn, "content", "value", "text"))
     texts, images, thoughts, kinds = [], [], [*_beside_content(turn)], []
     for part in [content] if isinstance(content, str) else to_list(content):
         kind, value = _read_part(part, content)
@@ -153,8 +155,9 @@ def _find_unread(turn: Mapping[str, Any], parts: list[Any]) -> tuple[dict[str, A
     for part in parts:
         if isinstance(part, Mapping) and (kind := _kind_of_part(part)) not in THINK_PARTS:  # these hold a signature
             read = _TEXT_KEYS if kind in _TEXT_PARTS or "index" in part else _IMAGE_KEYS
+            read = read if "text" in part else read | {"value"}
             others += [(f"part.{key}", value) for key, value in part.items() if key not in read]
-    unread: dict[str, Any] = {}
+    unread: dict[str, Any] = {key: turn[key] for key in TRAIN_KEYS if _is_other_weight(turn.get(key))}
     pictures: list[UnreadPicture] = []
     for name, value in others:
         found = find_turn_pictures(name, value)
@@ -198,7 +201,12 @@ def _drop_missing(text: str) -> str:
 
 def find_untrained_mark(turn: Mapping[str, Any]) -> str | None:
     """What says, in a turn, that it is not to be trained on, such as `weight: 0`; None without."""
-    return next((f"{key}: {turn[key]}" for key in _TRAIN_KEYS if turn.get(key) in (False, 0)), None)
+    return next((f"{key}: {turn[key]}" for key in TRAIN_KEYS if turn.get(key) in (False, 0)), None)
+
+
+def _is_other_weight(value: Any) -> bool:
+    """Whether a turn has a weight that is neither 0 nor 1."""
+    return isinstance(value, (int, float)) and not is_null(value) and value not in (0, 1)
 
 
 def turn_role(turn: Any) -> str:
@@ -282,9 +290,9 @@ def _read_part(part: Any, content: Any) -> tuple[str, Any]:
     if kind in _IMAGE_PARTS:
         return "image", first_nonempty_value(part, *_IMAGE_SOURCES)
     if kind in THINK_PARTS:
-        return "thinking", read_reasoning(first_nonempty_value(part, *THINK_PARTS, "text", "content", "summary"), kind)
+        return "thinking", read_reasoning(first_nonempty_value(part, *_THINK_SOURCES), kind)
     if kind in _TEXT_PARTS:
-        text = to_text(part.get("text"), "text")
+        text = to_text(part.get("text", part.get("value")), "text")
         return ("thinking", text.strip()) if part.get("thought") is True else ("text", text)
     found = f"content that is neither text nor parts of type text and image: {content}"
     raise RowProblemError(found, "unknown_schema")

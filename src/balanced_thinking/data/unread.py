@@ -196,7 +196,7 @@ def resolve_image(entry: Any, root: Path) -> Path | Image.Image:
     if not isinstance(entry, str) or not entry:
         raise RowProblemError(f"an image that is not a path: {shorten(repr(entry))}", "broken_image")
     if is_base64_picture(entry):
-        return _open_bytes(_decode_base64(entry))
+        return _open_bytes(decode_base64(entry))
     if _REMOTE.match(entry):
         if not current_permissions().urls:
             raise RowProblemError(entry, "remote_image")
@@ -206,7 +206,8 @@ def resolve_image(entry: Any, root: Path) -> Path | Image.Image:
     return make_row_path(root, entry.removeprefix("file://"))
 
 
-def _decode_base64(text: str) -> bytes:
+def decode_base64(text: str) -> bytes:
+    """The bytes that a text is, with or without `data:...;base64,` before it. Raises RowProblemError."""
     if len(text) > _MOST_BASE64:
         raise RowProblemError(f"base64 of {len(text)} characters; at most {_MOST_BASE64} are read", "broken_image")
     try:
