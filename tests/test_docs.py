@@ -17,6 +17,7 @@ from balanced_thinking import ScaleGRPOConfig, ScaleSFTConfig
 from balanced_thinking.cli.commands import read_command_line
 from balanced_thinking.config.types import typed_arguments
 from balanced_thinking.segments import FORMATS
+from balanced_thinking.training.arguments import SYNONYMS, argument_types
 from balanced_thinking.training.recipe import Recipe, load_recipe
 from tests.test_layout import FLOORS
 
@@ -24,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = REPOSITORY / "docs"
 ARCHIVE = DOCS / "results" / "archive.md"
 PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.glob("*.md"), ARCHIVE, *REPOSITORY.glob("*/README.md")])
-RUN = ("README.md", "docs/start.md", "docs/evaluation.md", "docs/data.md")
+RUN = ("README.md", "docs/start.md", "docs/evaluation.md", "docs/data.md", "docs/other-tools.md")
 # Entries of the log from this day on are in the new form; the others stay as they were written.
 NEW_FORM = "2026-11-28"
 WIDTH, README_LINES = 120, 150
@@ -134,6 +135,21 @@ def test_python_of_the_first_pages_runs(name: str, place: int, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     block = re.sub(r'"n": (?:64|100|400)', '"n": 8', python_blocks(name)[place])
     exec(compile(block, name, "exec"), {})
+
+
+def test_names_of_other_tools_lead_to_the_name_of_their_row() -> None:
+    """A name may be in several rows; what the error message suggests for it is in the first cell of one of them."""
+    rows = re.findall(r"(?m)^\| (`.+?) \| (.+)$", text_of("docs/other-tools.md").partition("## Options")[2])
+    ours: dict[str, set[str]] = {}
+    for first, others in rows:
+        heads = {name.removeprefix("training.").partition(".")[0] for name in re.findall(r"`([\w.]+)", first)}
+        for name in re.findall(r"`([a-z_]+)[`: ]", others):
+            ours.setdefault(name, set()).update(heads)
+    named = ours.keys() - {"trl", "swift", "llamafactory", "default", "last_round"}
+    assert len(named) > 40
+    known = {*(field.name for field in dataclasses.fields(Recipe)), *argument_types("sft")}
+    wrong = {name for name in named if SYNONYMS.get(name, name).partition(".")[0] not in ours[name] | {name} & known}
+    assert wrong == set()
 
 
 def commands_of(name: str) -> list[list[str]]:

@@ -45,11 +45,13 @@ class Choices:
 def check_keys(
     mapping: Mapping[str, Any], known: typing.Iterable[str], where: str, synonyms: Mapping[str, str] | None = None
 ) -> None:
-    """Raise RecipeError for the first unknown key, with the known key that `did_you_mean` suggests."""
+    """Raise RecipeError for unknown keys, each with the known key that `did_you_mean` suggests."""
     known = sorted(known)
-    for key in mapping:
-        if key not in known:
-            raise RecipeError(f"{where} has the unknown key {key!r}{did_you_mean(str(key), known, synonyms)}")
+    found = [f"{key!r}{did_you_mean(str(key), known, synonyms)}" for key in mapping if key not in known]
+    if len(found) == 1:
+        raise RecipeError(f"{where} has the unknown key {found[0]}")
+    if found:
+        raise RecipeError("\n    ".join([f"{where} has {len(found)} unknown keys:", *found]))
 
 
 def typed_arguments(schema: type, values: Mapping[str, Any], where: str = "the training section") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 from balanced_thinking.config.errors import RecipeError
 
@@ -17,3 +18,12 @@ def expand_variables(name: str, text: str) -> str:
         variable = unset[1].strip("{}")
         raise RecipeError(f"{name} is {text!r}, but the environment variable {variable} is not set; export it first")
     return expanded
+
+
+def expand_data_names(data: Any) -> Any:
+    """The name of a data set, an entry of a list, or a list of these, with the variables of each name replaced."""
+    if isinstance(data, str):
+        return expand_variables("data", data)
+    if isinstance(data, dict):
+        return {**data, "data": expand_data_names(data["data"])} if isinstance(data.get("data"), str) else data
+    return [expand_data_names(entry) for entry in data] if isinstance(data, list) else data

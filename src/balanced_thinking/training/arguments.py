@@ -74,6 +74,62 @@ SYNONYMS = {
     "model_name_or_path": "model",
     "output": "out",
     "output_dir": "out",
+    # TRL's scripts
+    "dataset_name": "data",
+    "dataset_train_split": "split",
+    "dataset_test_split": "validation_split",
+    "use_peft": "lora",
+    "lora_target_modules": "lora.target_modules",
+    "lora_modules_to_save": "lora.modules_to_save",
+    "use_rslora": "lora.use_rslora",
+    "use_dora": "lora.use_dora",
+    "load_in_4bit": "quantization",
+    "load_in_8bit": "quantization",
+    "reward_funcs": "rewards",
+    # LLaMA-Factory
+    "finetuning_type": "lora",
+    "lora_target": "lora.targets",
+    "adapter_name_or_path": "model",
+    "flash_attn": "model_options.attn_implementation",
+    "pure_bf16": "model_options.dtype",
+    "infer_dtype": "model_options.dtype",
+    "quantization_bit": "quantization",
+    "quantization_method": "quantization",
+    "freeze_vision_tower": "lora.targets",
+    "freeze_multi_modal_projector": "lora.targets",
+    "freeze_language_model": "freeze",
+    "image_max_pixels": "image_options.max_pixels",
+    "image_min_pixels": "image_options.min_pixels",
+    "cutoff_len": "max_length",
+    "neat_packing": "packing",
+    "mask_history": "data_options.turns",
+    "max_samples": "limit",
+    "media_dir": "data_options.image_root",
+    "eval_dataset": "validation_split",
+    "val_size": "validation_split",
+    "template": "chat_template_path",
+    "disable_gradient_checkpointing": "gradient_checkpointing",
+    "warmup_ratio": "warmup_steps",
+    # ms-swift
+    "train_type": "lora",
+    "tuner_type": "lora",
+    "adapters": "model",
+    "attn_impl": "model_options.attn_implementation",
+    "quant_bits": "quantization",
+    "quant_method": "quantization",
+    "freeze_vit": "lora.targets",
+    "freeze_aligner": "lora.targets",
+    "freeze_llm": "freeze",
+    "truncation_strategy": "overflow",
+    "loss_scale": "weighting",
+    "columns": "data_options.columns",
+    "strict": "on_bad_row",
+    "val_dataset": "validation_split",
+    "split_dataset_ratio": "validation_split",
+    # unsloth
+    "full_finetuning": "lora",
+    "finetune_vision_layers": "lora.targets",
+    "finetune_language_layers": "lora.targets",
 }
 LORA_SYNONYMS = {
     "rank": "r",
@@ -98,6 +154,13 @@ def argument_types(stage: str) -> Mapping[str, AdmittedTypes]:
         return admitted_types(STAGE_CLASSES[stage].config)
     found = upstream | admitted_types(OPTIONS[stage])
     return found | {name: {*found[name], bool} for name in _ALSO_BOOL if name in found}
+
+
+def list_meanings() -> Mapping[str, str]:
+    """What a name at the top of a recipe may mean: a training argument, which is a key of `training`, or a synonym."""
+    meant = {name: f"training.{name}" for stage in OPTIONS for name in argument_types(stage)}
+    synonyms = {synonym: meant.get(name, name) for synonym, name in SYNONYMS.items()}
+    return meant | synonyms | {"output": "--out", "output_dir": "--out", "resume_from_checkpoint": "--resume"}
 
 
 @cache

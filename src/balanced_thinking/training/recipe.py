@@ -34,13 +34,19 @@ from balanced_thinking.config.types import (
     format_value,
     typed_arguments,
 )
-from balanced_thinking.config.variables import expand_variables
+from balanced_thinking.config.variables import expand_data_names, expand_variables
 from balanced_thinking.config.yaml import read_yaml
 from balanced_thinking.models.find import TinySize
 from balanced_thinking.models.part_names import PARTS
 from balanced_thinking.models.quantization import QUANTIZATIONS
 from balanced_thinking.models.revisions import pin_revision
-from balanced_thinking.training.arguments import LORA_SYNONYMS, argument_types, lora_types, refuse_credentials
+from balanced_thinking.training.arguments import (
+    LORA_SYNONYMS,
+    argument_types,
+    list_meanings,
+    lora_types,
+    refuse_credentials,
+)
 from balanced_thinking.training.auto_batch import DIVISION_KEYS, is_same_but_divided
 from balanced_thinking.training.default_weights import resolve_weighting
 
@@ -192,7 +198,7 @@ def make_recipe(raw: Mapping[str, Any], where: str) -> Recipe:
     """The recipe in a mapping, checked as by `load_recipe`."""
     recipe = Recipe(**typed_arguments(Recipe, raw, where))
     _check_sections(recipe)
-    recipe.model, recipe.data = expand_variables("model", recipe.model), _expand_data(recipe.data)
+    recipe.model, recipe.data = expand_variables("model", recipe.model), expand_data_names(recipe.data)
     return recipe
 
 
@@ -231,7 +237,7 @@ def _check_file_keys(values: dict[str, Any], where: str) -> None:
     if "arms" in values:
         raise RecipeError(f"{where} has arms, so it is a study; run it with `balanced study`")
     if STAGES_KEY not in values:
-        check_keys(values, known, where)
+        check_keys(values, known, where, {} if {*values} <= {*known} else list_meanings())
         return
     if not is_overlay(values):
         others = ", ".join(str(key) for key in values if key != STAGES_KEY)
@@ -285,12 +291,3 @@ def _check_sections(recipe: Recipe) -> None:
         recipe.freeze = [recipe.freeze]
     if recipe.model_size:
         recipe.model_size = typed_arguments(TinySize, recipe.model_size, "model_size")
-
-
-def _expand_data(data: Any) -> Any:
-    """The variables in the name of a data set, of an entry of a list, or of each entry."""
-    if isinstance(data, str):
-        return expand_variables("data", data)
-    if isinstance(data, dict):
-        return {**data, "data": _expand_data(data["data"])} if isinstance(data.get("data"), str) else data
-    return [_expand_data(entry) for entry in data] if isinstance(data, list) else data
