@@ -16,6 +16,7 @@ from balanced_thinking.batch.row_check import RowChecker
 from balanced_thinking.data.bad_rows import PROBLEMS, RowError
 from balanced_thinking.models.tiny import build_tiny
 from balanced_thinking.segments import parse, render
+from tests.conftest import some_now
 
 START = "{% if add_generation_prompt %}<|im_start|>assistant\nOPENS{% endif %}"
 HEADS = "{% for m in messages %}{% set c = m.content %}{% if m.role != 'assistant' %}<|im_start|>{{ m.role }}\n{{ c }}"
@@ -157,8 +158,14 @@ TRL_TEMPLATES = {path.stem: path for path in (Path(trl.__file__).parent / "chat_
 REFUSED = {"deepseek_r1_distill", "deepseekv3", "gptoss", "muse_glimmer", "llama3"}
 
 
-@pytest.mark.parametrize("format", ["think-answer", "deepseek-r1"])
-@pytest.mark.parametrize("name", sorted(name for name in TRL_TEMPLATES if not name.endswith("_training")))
+@pytest.mark.parametrize(
+    ("name", "format"),
+    some_now(
+        lambda name, format: format == "think-answer" or "think" in TRL_TEMPLATES[name].read_text(encoding="utf-8"),
+        sorted(name for name in TRL_TEMPLATES if not name.endswith("_training")),
+        ["think-answer", "deepseek-r1"],
+    ),
+)
 def test_templates_of_real_models_give_the_prompt_ids_of_generation(name: str, format: str) -> None:
     template = TRL_TEMPLATES[name].read_text(encoding="utf-8")
     kind = "qwen2_5_vl" if "image" in template else "qwen2"

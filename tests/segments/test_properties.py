@@ -181,21 +181,19 @@ ADVERSARIES = (
 
 
 def seconds(text: str, name: str) -> float:
-    best = float("inf")
-    for _ in range(3):
-        start = time.process_time()
-        parse(text, name)
-        best = min(best, time.process_time() - start)
-    return best
+    start = time.process_time()
+    parse(text, name)
+    return time.process_time() - start
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_parsing_time_is_linear(name: str) -> None:
     for piece in ADVERSARIES:
         for prefix in ("", "<think>r</think>", "<think>r</think><answer>B</answer>"):
-            short = max(seconds(prefix + piece * 1_000, name), 1e-3)
-            # A floor of 1 ms and a factor far from both 4 and 16 make it robust on a busy machine.
-            assert seconds(prefix + piece * 4_000, name) < 10 * short, (name, prefix, piece)
+            # A floor of 1 ms, a factor far from both 4 and 16, and three attempts make it robust on a busy machine.
+            short, long = (prefix + piece * count for count in (1_000, 4_000))
+            attempts = (seconds(long, name) < 10 * max(seconds(short, name), 1e-3) for _ in range(3))
+            assert any(attempts), (name, prefix, piece)
 
 
 @pytest.mark.parametrize("piece", ["<think>", "<answer>", "{", "\\boxed{", "</think>"])

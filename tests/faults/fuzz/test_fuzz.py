@@ -20,7 +20,7 @@ SHORT = {
     "rows": 120,
     "row_check": 100,
     "yaml": 150,
-    "scoring": 500,
+    "scoring": 250,
     "pictures": 250,
     "server": 60,
     "runs": 15,
