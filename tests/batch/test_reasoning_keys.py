@@ -28,7 +28,13 @@ def test_reasoning_in_a_part_is_written_into_the_content(kind: str) -> None:
     assert merge_reasoning({"role": "assistant", "content": parts}, FORMAT, "one")["content"] == WRITTEN
 
 
-@pytest.mark.parametrize("value", [True, {"steps": 3}, [["It has fins."]]])
+@pytest.mark.parametrize("value", [True, "off", None])
+def test_a_flag_is_not_reasoning(value: Any) -> None:
+    message = {"role": "assistant", "reasoning": value, "content": WRITTEN}
+    assert merge_reasoning(message, FORMAT, "one") == {"role": "assistant", "content": WRITTEN}
+
+
+@pytest.mark.parametrize("value", [{"steps": 3}, [["It has fins."]]])
 def test_reasoning_that_is_no_text_is_refused(value: Any) -> None:
     with pytest.raises(RowError, match="sample one: reasoning") as caught:
         merge_reasoning({"role": "assistant", "reasoning": value, "content": "fish"}, FORMAT, "one")

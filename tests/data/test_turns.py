@@ -446,6 +446,21 @@ def test_reasoning_in_a_column_is_the_thinking(folder: Path, row: dict[str, Any]
     assert (example.think, example.answer, set(example.meta) - {"row", "read_as"}) == (THOUGHT, "horse", set())
 
 
+@pytest.mark.parametrize("flag", ["on", "off", "Enabled", "no", True, False])
+def test_a_flag_in_a_column_is_not_the_thinking(folder: Path, flag: Any) -> None:
+    """As in Nemotron's data, where `reasoning` is `on` or `off`."""
+    said = f"<think>{THOUGHT}</think><answer>horse</answer>"
+    for row in (
+        {"messages": [asks("Which?"), says(said)]},
+        {"question": "Which?", "answer": said},
+        {"question": "Which?", "answer": "horse", "reasoning_content": THOUGHT},
+    ):
+        example = read_one(folder, row | {"reasoning": flag, "thinking": flag})
+        assert (example.think, example.answer) == (THOUGHT, "horse")
+    without = read_one(folder, {"question": "Which?", "answer": "horse", "reasoning": flag})
+    assert (without.think, without.meta["reasoning"]) == (None, flag)
+
+
 THINKING = {"type": "thinking", "thinking": THOUGHT}
 # (turn of the assistant, the problem)
 UNCLEAR = [
@@ -456,7 +471,7 @@ UNCLEAR = [
     (says("horse", reasoning={"steps": 3}), "not_text"),
     (says([{"type": "thinking", "thinking": THOUGHT}]), "no_answer"),
     (says([{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "horse"}]), "unknown_schema"),
-    (says("horse", reasoning=True), "not_text"),
+    *((says("horse", reasoning=flag), "no_think") for flag in (True, "on", "off ", "Enabled")),
     (says([THINKING, "Hm.", THINKING, "horse"]), "text_between"),  # not "Hm.horse"
     (says([THINKING, "Hm.", THINKING, THINKING, {"type": "output_text", "text": "horse"}]), "text_between"),
     (says([THINKING, "Hm.", {"type": "text", "text": "I look.", "thought": True}, "horse"]), "text_between"),

@@ -9,7 +9,8 @@ from trl.data_utils import prepare_multimodal_messages
 
 from balanced_thinking.data.bad_rows import RowError
 from balanced_thinking.data.keys import TURN_THINK_KEYS
-from balanced_thinking.data.turns import MEDIA_PARTS, THINK_PARTS, find_untrained_mark, read_reasoning
+from balanced_thinking.data.reasoning import read_reasoning
+from balanced_thinking.data.turns import MEDIA_PARTS, THINK_PARTS, find_untrained_mark
 from balanced_thinking.data.values import RowProblemError
 from balanced_thinking.segments import ReasoningFormat, parse, render
 from balanced_thinking.segments.formats import render_thinking

@@ -19,7 +19,8 @@ from balanced_thinking.data.keys import (
     THINK_KEYS,
 )
 from balanced_thinking.data.listed_turns import refuse_unread_turns, split_question_text
-from balanced_thinking.data.turns import read_reasoning, read_system_cell
+from balanced_thinking.data.reasoning import read_reasoning
+from balanced_thinking.data.turns import read_system_cell
 from balanced_thinking.data.unread import is_picture_cell, refuse_other_pictures
 from balanced_thinking.data.values import (
     EMPTY_CELLS,

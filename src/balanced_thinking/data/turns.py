@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from balanced_thinking.data.example import holds_words
 from balanced_thinking.data.keys import DETAIL_KEY, OWN_TURN_KEYS, TURN_THINK_KEYS
 from balanced_thinking.data.places import PLACEHOLDER
+from balanced_thinking.data.reasoning import read_reasoning
 from balanced_thinking.data.turn_media import UnreadPicture, find_turn_pictures, inline_sources
 from balanced_thinking.data.unread import refuse_other_pictures
 from balanced_thinking.data.values import (
@@ -18,8 +19,6 @@ from balanced_thinking.data.values import (
     is_missing,
     is_null,
     refuse_many,
-    refuse_structure_text,
-    split_list_text,
     to_list,
     to_text,
 )
@@ -233,35 +232,6 @@ def _beside_content(turn: Mapping[str, Any]) -> Iterable[str]:
         if texts := dict.fromkeys(text for text in found if text):
             return texts
     return ()
-
-
-def read_reasoning(value: Any, key: str) -> str:
-    """The reasoning that a turn has under this key: a text, or a list of texts or of parts with one; "" for null.
-
-    A table may have a list of texts as a text. Raises RowProblemError for anything else.
-    """
-    texts = []
-    for part in to_list(_split_steps(value, key) if isinstance(value, str) else value):
-        text = part
-        if isinstance(part, Mapping):
-            text = first_nonempty_value(part, "text", "thinking", "summary")
-            if text is None and (key == DETAIL_KEY or is_null(part.get("text", part))):  # the first: encrypted
-                continue
-        texts.append(to_text(part if text is None else text, key).strip())
-    return "\n\n".join(text for text in texts if not is_missing(text))
-
-
-def _split_steps(text: str, key: str) -> Any:
-    """The list of texts, or of objects with one, that a text is; or the text."""
-    listed = split_list_text(text)
-    if listed is not None and all(one is None or isinstance(one, str) or _has_text(one) for one in listed):
-        return listed
-    refuse_structure_text(text, key)
-    return text
-
-
-def _has_text(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("text"), str)
 
 
 def is_part(value: Any) -> bool:
