@@ -110,6 +110,26 @@ def test_a_reply_that_is_not_wanted_is_not_trained_on(folder: Path, row: dict[st
         assert isinstance(read_one(folder, row | {"label": label}), Example)
 
 
+def test_a_turn_of_reasoning_alone_is_joined_with_its_answer(folder: Path) -> None:
+    """As in ms-swift's rows that give the two a weight each."""
+
+    def said(*replies: dict[str, Any]) -> Any:
+        return read_one(folder, {"messages": [asks("Which?"), *replies]})
+
+    thought = {"role": "assistant", "content": f"<think>\n{THOUGHT}\n</think>\n"}
+    for answer in ("horse", "<answer>horse</answer>"):
+        example = said({**thought, "loss_scale": 1.0}, {"role": "assistant", "content": answer, "loss_scale": 2.0})
+        assert (example.think, example.answer, example.meta["turn.loss_scale"]) == (THOUGHT, "horse", 2.0)
+    for replies in (
+        [thought, {"role": "assistant", "content": "horse", "loss": False}],  # only one of them is to be trained on
+        [{"role": "assistant", "content": f"<think>{THOUGHT}"}, says()],
+        [{"role": "assistant", "content": "Hm."}, says()],
+        [says(), says()],
+        [thought, says(reasoning_content="Other.")],
+    ):
+        assert said(*replies).problems == ("multi_turn",)
+
+
 PART = {"type": "text", "value": "<answer>horse</answer>"}
 
 

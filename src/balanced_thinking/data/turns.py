@@ -22,6 +22,7 @@ from balanced_thinking.data.values import (
     to_list,
     to_text,
 )
+from balanced_thinking.segments import parse
 
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
@@ -69,13 +70,13 @@ class Talk(NamedTuple):
 
 
 def read_talk(turns: Iterable[Any]) -> Talk:
-    """Read turns; several of the user in a row are one. Raises RowProblemError for an order without a meaning."""
+    """Read turns, joined as by `_join_turns`. Raises RowProblemError for an order without a meaning."""
     turns = list(turns)
     refuse_many(turns, "turns")
     messages = [read_message(turn) for turn in turns]
     roles = [message.role for message in messages]
     first = next((k for k, role in enumerate(roles) if role != "system"), len(roles))
-    system, spoken = messages[:first], _join_user_turns(messages[first:])
+    system, spoken = messages[:first], _join_turns(messages[first:])
     if any(message.images or PLACEHOLDER in message.text for message in system):
         raise RowProblemError("a picture in the system turn", "image_count")
     if "assistant" not in roles:
@@ -88,18 +89,30 @@ def read_talk(turns: Iterable[Any]) -> Talk:
     )
 
 
-def _join_user_turns(messages: list[Message]) -> list[Message]:
+def _join_turns(messages: list[Message]) -> list[Message]:
+    """The messages with several of the user in a row as one, and a turn of reasoning alone with its answer."""
     joined: list[Message] = []
     for message in messages:
-        if joined and message.role == joined[-1].role == "user":
-            before = joined.pop()
+        before = joined[-1] if joined else None
+        is_user = before is not None and message.role == before.role == "user"
+        if before is not None and (is_user or _is_reasoning_of(before, message)):
+            joined.pop()
             message = message._replace(
-                text=f"{before.text}\n{message.text}",
+                text=before.text + ("\n" if is_user else "") + message.text,
                 images=before.images + message.images,
                 unread={**before.unread, **message.unread},
             )
         joined.append(message)
     return joined
+
+
+def _is_reasoning_of(before: Message, message: Message) -> bool:
+    """Whether a turn of the assistant holds only the reasoning of the next one, as ms-swift's rows have it."""
+    if not before.role == message.role == "assistant" or before.reasoning or message.reasoning:
+        return False
+    parsed = parse(before.text, "auto")
+    is_closed = parsed.think is not None and "unclosed_think" not in parsed.problems
+    return is_closed and parsed.answer is None and before.untrained == message.untrained
 
 
 def read_message(turn: Any) -> Message:
