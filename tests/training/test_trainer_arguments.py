@@ -222,7 +222,7 @@ def test_a_stream_that_ends_within_a_step_trains_as_its_rows_do(text_rows: Datas
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize(("stopped", "planned"), [(2, 5), (3, 5), (3, 3)])
+@pytest.mark.parametrize(("stopped", "planned"), [(1, 1), (2, 2), (2, 5), (3, 5), (3, 3)])
 def test_a_stream_that_has_begun_anew_continues_at_its_place(
     stopped: int, planned: int, text_rows: Dataset, tmp_path: Path
 ) -> None:

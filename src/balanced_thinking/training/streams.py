@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,11 @@ def find_place_in_stream(checkpoint: str, accumulation: int) -> tuple[int, int]:
     """How often a checkpoint's training has passed through its stream, and the micro-batches that it has had since.
 
     transformers takes a stream for one pass of all steps, also where it has ended and begun anew. The epoch in the
-    state is right: each step adds its share of all steps to it, and a new pass begins with the next integer.
+    state is right: each step adds its share of all steps to it, and a new pass begins with the next integer. A training
+    that took all its steps in one pass ends with an epoch of 1, and is still in that pass.
     """
     state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_FILE))
-    passes = int(state.epoch or 0)
+    passes = max(0, math.ceil(state.epoch or 0) - 1)
     return passes, round(((state.epoch or 0) - passes) * state.max_steps) * accumulation
 
 
