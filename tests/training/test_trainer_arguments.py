@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, IterableDataset
-from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from peft import AdaLoraConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from transformers import SchedulerType, set_seed
 from trl import SFTConfig
 
@@ -70,6 +70,19 @@ def test_an_adapter_that_cannot_be_trained_is_refused(
     peft = LoraConfig(task_type="CAUSAL_LM", target_modules=["o_proj"], **adapter)
     with pytest.raises(RecipeError, match=said):
         trainer("qwen2", text_rows, config(tmp_path), peft_config=peft)
+
+
+def test_a_term_that_an_adapter_adds_to_the_loss_is_refused(text_rows: Dataset, tmp_path: Path) -> None:
+    adapter = partial(AdaLoraConfig, task_type="CAUSAL_LM", target_modules=["q_proj"], total_step=10, tinit=1, tfinal=1)
+    with pytest.raises(ValueError, match=r"orth_reg_weight of peft_config is 0.5: .*set orth_reg_weight=0"):
+        trainer("qwen2", text_rows, config(tmp_path), peft_config=adapter())
+    found = []
+    for split in ({"per_device_train_batch_size": 8}, {"per_device_train_batch_size": 4}):
+        args = config(tmp_path, **split, gradient_accumulation_steps=8 // split["per_device_train_batch_size"])
+        run = trainer("qwen2", text_rows, args, peft_config=adapter(orth_reg_weight=0.0))
+        run.train()
+        found += losses(run)
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
 
 
 def test_a_frozen_model_is_evaluated_but_not_trained(text_rows: Dataset, tmp_path: Path) -> None:

@@ -97,6 +97,11 @@ def refuse_unusable_arguments(model: Any, args: Any, data_collator: Any, argumen
             raise ValueError(
                 f"{name} adds virtual tokens to the prompt, which have no segment; use LoRA or full fine-tuning"
             )
+        if weight := getattr(adapter, "orth_reg_weight", 0):  # of AdaLoRA
+            raise ValueError(
+                f"orth_reg_weight of {name} is {weight}: PEFT adds this term to the loss of every micro-batch, so a "
+                "step would depend on how it is divided; set orth_reg_weight=0"
+            )
     refuse_unusable_adapters(model, arguments.get("peft_config"))
     if isinstance(sets := arguments.get("eval_dataset"), Mapping):
         check_metric_of_sets(args.metric_for_best_model, sets)
