@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from collections import defaultdict
 from pathlib import Path
@@ -66,6 +67,18 @@ def test_a_parser_of_commands_leaves_open_what_is_not_given(parser: Any, tmp_pat
     assert args.to_dict() == config(tmp_path, algorithm="dr-grpo", epsilon=0.2).to_dict()
     [args] = parser(ScaleSFTConfig).parse_args_into_dataclasses(["--output_dir", str(tmp_path), "--packing", "true"])
     assert (args.reasoning_format, args.packing) == ("think-answer", True)
+
+
+_TAGS = {"think_open": "<r>", "think_close": "</r>"}
+
+
+@pytest.mark.parametrize("parser", [HfArgumentParser, TrlParser])
+def test_a_parser_of_commands_reads_mappings_as_json(parser: Any, tmp_path: Path) -> None:
+    given = ["--output_dir", str(tmp_path), "--reasoning_format", json.dumps(_TAGS)]
+    given += ["--chat_template_kwargs", '{"enable_thinking": false}']
+    for kind in (ScaleSFTConfig, ScaleGRPOConfig):
+        [args] = parser(kind).parse_args_into_dataclasses(given)
+        assert (args.reasoning_format, args.chat_template_kwargs) == (_TAGS, {"enable_thinking": False})
 
 
 def test_copies_keep_their_values(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ _LINE = re.compile(r'\{% set (\w+) = ((?:"(?:[^"\\]|\\.)*"|[^"%])*) %\}\n')
 _GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now")
 
 
-def fix_template_variables(processor: Any, values: Mapping[str, Any]) -> None:
+def fix_template_variables(processor: Any, values: Mapping[str, Any] | str) -> None:
     """Give the variables of a processor's chat template these values. Others that were given before keep theirs.
 
     Raises RecipeError for a variable that the template does not have, and for a value that is no text, number, true,

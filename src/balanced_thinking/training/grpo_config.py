@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from trl import GRPOConfig
 
@@ -18,6 +19,8 @@ class ScaleGRPOConfig(ScaleGRPOOptions, GRPOConfig):
 
     `algorithm` sets the arguments of its loss, except those that are given here.
     """
+
+    _VALID_DICT_FIELDS: ClassVar = [*GRPOConfig._VALID_DICT_FIELDS, "reasoning_format"]  # may be JSON
 
     def __post_init__(self) -> None:
         sets = algorithm_arguments(self.algorithm)

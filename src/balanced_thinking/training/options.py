@@ -54,7 +54,7 @@ _MAX_HOURS = (
     "Time budget, from the start of the command: then a checkpoint is saved and the exit code is 143. The longest "
     "step, evaluation and save so far are kept in reserve."
 )
-# A name, a definition or a `ReasoningFormat`. Of this union transformers' parser of commands reads a text.
+# A name, a definition or a `ReasoningFormat`. Of such a union transformers' parser of commands reads a text or JSON.
 if TYPE_CHECKING:
     _Format = Any
 else:
@@ -172,7 +172,7 @@ class ScaleSFTOptions:
         None, "Evaluations without improvement of metric_for_best_model after which the training ends; null: never."
     )
     early_stopping_threshold: float = option_field(0.0, "An improvement counts if it is larger than this.")
-    chat_template_kwargs: dict[str, Any] | None = option_field(
+    chat_template_kwargs: dict[str, Any] | str | None = option_field(
         None, "Variables of the chat template, such as enable_thinking=false. The model is saved with them."
     )
 

@@ -20,7 +20,8 @@ from balanced_thinking.training.trained_parameters import refuse_unusable_adapte
 class ScaleSFTConfig(ScaleSFTOptions, SFTConfig):
     """TRL's `SFTConfig` with the options of SCALe. All of TRL's options work as before, except what cannot be exact."""
 
-    _VALID_DICT_FIELDS: ClassVar = [*SFTConfig._VALID_DICT_FIELDS, "chat_template_kwargs"]  # may be JSON
+    # These may be JSON.
+    _VALID_DICT_FIELDS: ClassVar = [*SFTConfig._VALID_DICT_FIELDS, "chat_template_kwargs", "reasoning_format"]
 
     def __post_init__(self) -> None:
         check_before_upstream("sft", self)
