@@ -76,4 +76,5 @@ def segments_of_targets(batch: Mapping[str, Any]) -> Tensor:
             f"the batch has no segment_ids (it has {', '.join(batch)}); leave data_collator out, or have it add what "
             "balanced_thinking.segments.label_segments gives"
         )
-    return batch["segment_ids"][:, 1:]
+    # `label_segments` gives lists.
+    return torch.as_tensor(batch["segment_ids"], device=batch["labels"].device)[:, 1:]

@@ -62,14 +62,16 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
 
     def __init__(
         self,
-        model: Any = None,
+        model: Any,
         args: ScaleSFTConfig | None = None,
         data_collator: Any = None,
-        *,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
         processing_class: Any = None,
         **kwargs: Any,
     ) -> None:
         args = ScaleSFTConfig() if args is None else args
+        kwargs |= {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
         refuse_unusable_arguments(model, args, data_collator, kwargs)
         # TRL packs before the collator, and text only. Ours packs in the collator, images too.
         packing, args.packing = args.packing, False
@@ -151,8 +153,9 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
-        read = ("id", "messages", "prompt", "completion", "image", "images", "tools")
-        self._signature_columns = [*read, *ANSWER_FEATURES]
+        super()._set_signature_columns_if_needed()  # these may be read by a collator of the user's own
+        read = ("id", "messages", "prompt", "completion", "image", "images", "tools", *ANSWER_FEATURES)
+        self._signature_columns: list[str] = [*dict.fromkeys((*self._signature_columns, *read))]
 
     def segment_weights(self) -> StepWeights:
         """The weights of the current optimizer step.
@@ -288,13 +291,10 @@ class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
         metrics = period.compute_metrics(self._sum_over_ranks)
         metrics.pop("loss", None)  # already in the logs
         tokens = int(metrics.pop("tokens", 0))
-        if mode == "train":
-            self._add_to_seen_tokens(tokens)
+        counts_itself = self.args.include_num_input_tokens_seen not in (False, "no")  # transformers
+        if mode == "train" and not counts_itself:
+            self.state.num_input_tokens_seen += tokens
         if metrics:  # as TRL counts: attended tokens, prompt and images included, of all ranks since the training began
             metrics["num_tokens"] = self.state.num_input_tokens_seen
         self._metrics[mode] |= {name: [value] for name, value in metrics.items()}
         super().log(logs, start_time)
-
-    def _add_to_seen_tokens(self, tokens: int) -> None:
-        if self.args.include_num_input_tokens_seen in (False, "no"):  # else transformers counts them
-            self.state.num_input_tokens_seen += tokens
