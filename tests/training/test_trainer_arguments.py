@@ -6,18 +6,22 @@ import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from datasets import Dataset, IterableDataset
 from peft import AdaLoraConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
-from transformers import SchedulerType, set_seed
-from trl import SFTConfig
+from transformers import BitsAndBytesConfig, SchedulerType, set_seed
+from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models.tiny import build_tiny
+from balanced_thinking.segments import label_segments
 from balanced_thinking.training.best_checks import higher_is_better, refuse_no_evaluation
 from balanced_thinking.training.config_checks import check_schedule
 from balanced_thinking.training.lora import make_lora_config
@@ -396,5 +400,59 @@ def test_a_training_shorter_than_an_interval_keeps_its_only_evaluation_as_the_be
 
 
 def test_options_of_a_model_that_is_loaded_are_refused(text_rows: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"model_init_kwargs is .*would do nothing: the model is loaded already"):
+    with pytest.raises(ValueError, match="model_init_kwargs is set, but would do nothing: the model is loaded already"):
         trainer("qwen2", text_rows, config(tmp_path, model_init_kwargs={"dtype": "bfloat16"}))
+    with pytest.raises(ValueError, match="quantization_config is set, but would do nothing"):
+        trainer("qwen2", text_rows, config(tmp_path), quantization_config=BitsAndBytesConfig(load_in_4bit=True))
+
+
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"text": "a b"}, "text"),
+        ({"input_ids": [1, 2], "labels": [1, 2]}, "input_ids, labels"),
+        ({"prompt": "a", "answer": "b"}, "prompt, answer"),
+        ({"texts": ["a"], "images": []}, "texts, images"),
+    ],
+)
+def test_data_without_a_completion_are_refused_by_their_columns(
+    row: dict[str, Any], columns: str, text_rows: Dataset, tmp_path: Path
+) -> None:
+    args, other = config(tmp_path), Dataset.from_list([row])
+    with pytest.raises(ValueError, match=f"train_dataset has the columns {columns}; expected `prompt` and"):
+        trainer("qwen2_5_vl", other, args)
+    stream = IterableDataset.from_generator(lambda: iter([row]))
+    for sets, name in ((stream, "eval_dataset"), ({"a": text_rows, "b": other}, "eval_dataset b")):
+        with pytest.raises(ValueError, match=f"{name} has the columns {columns}"):
+            trainer("qwen2_5_vl", text_rows, args, eval_dataset=sets)
+
+
+def test_a_collator_of_ones_own_reads_token_ids_and_adds_segments(text_rows: Dataset, tmp_path: Path) -> None:
+    model, tokenizer = build_tiny("qwen2")
+    ready = [ScaleCollator(tokenizer)([row]) for row in text_rows]
+    ids = [{name: batch[name][0].tolist() for name in ("input_ids", "labels")} for batch in ready]
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = {name: torch.tensor([row[name] for row in rows]) for name in ("input_ids", "labels")}
+        batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+        return batch | {"segment_ids": label_segments(batch["labels"], tokenizer)}
+
+    sets: dict[str, Any] = {"train_dataset": Dataset.from_list(ids), "eval_dataset": Dataset.from_list(ids)}
+    args = config(tmp_path, per_device_train_batch_size=1, per_device_eval_batch_size=1)
+    run = ScaleSFTTrainer(model, args, collate, **sets, processing_class=tokenizer)
+    usual = trainer("qwen2", text_rows, args, eval_dataset=text_rows)
+    assert run.evaluate()["eval_loss"] == usual.evaluate()["eval_loss"]
+    run.train()
+
+
+def test_the_arguments_have_the_order_of_trl(text_rows: Dataset, tmp_path: Path) -> None:
+    model, tokenizer = build_tiny("qwen2")
+    run = ScaleSFTTrainer(model, config(tmp_path), None, text_rows, text_rows, tokenizer)
+    assert run.evaluate()["eval_loss"] > 0
+    ours, theirs = (list(signature(kind.__init__).parameters) for kind in (ScaleSFTTrainer, SFTTrainer))
+    assert ours[:-1] == theirs[: len(ours) - 1]
+
+
+def test_a_collator_of_trl_is_refused(text_rows: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a DataCollatorForLanguageModeling, whose batches have no segment_ids"):
+        trainer("qwen2", text_rows, config(tmp_path), data_collator=DataCollatorForLanguageModeling(0))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from datasets import Dataset, IterableDataset
 from peft import PeftModel
 from trl import SFTConfig
 
@@ -85,11 +86,14 @@ def refuse_unusable_arguments(model: Any, args: Any, data_collator: Any, argumen
     an adapter already, and what this machine or the data cannot give.
     """
     refuse_other_config(args, ScaleSFTConfig)
-    if args.model_init_kwargs and not isinstance(model, str):
-        raise ValueError(
-            f"model_init_kwargs is {args.model_init_kwargs}, but would do nothing: the model is loaded already; leave "
-            "it out, or pass the model's name"
-        )
+    of_loading = {"model_init_kwargs": args.model_init_kwargs}
+    of_loading["quantization_config"] = arguments.get("quantization_config")
+    for name, value in of_loading.items():
+        if value and not isinstance(model, str):
+            raise ValueError(
+                f"{name} is set, but would do nothing: the model is loaded already; leave it out, or pass the model's "
+                "name"
+            )
     for name, why in (("compute_loss_func", "replaces the weighted loss"), ("formatting_func", "hides the segments")):
         if arguments.get(name) is not None:
             raise ValueError(f"{name} {why}; leave it out, or use trl.SFTTrainer")
@@ -109,6 +113,29 @@ def refuse_unusable_arguments(model: Any, args: Any, data_collator: Any, argumen
     refuse_offloading_without_gpu(args)
     if data_collator is not None and args.packing:
         raise ValueError("packing=True works in our own collator only; leave packing or data_collator out")
+    if type(data_collator).__module__.partition(".")[0] in ("trl", "transformers"):
+        raise ValueError(
+            f"data_collator is a {type(data_collator).__name__}, whose batches have no segment_ids; leave it out: the "
+            "rows are tokenized by our own"
+        )
+    _refuse_other_columns(arguments if data_collator is None else {})
+
+
+def _refuse_other_columns(arguments: Mapping[str, Any]) -> None:
+    """Raises ValueError for data sets of which our collator reads no column, such as texts or token ids."""
+    sets = arguments.get("eval_dataset")
+    sets = sets if isinstance(sets, Mapping) else {"": sets}
+    named = {"train_dataset": arguments.get("train_dataset")}
+    named |= {f"eval_dataset {key}".strip(): one for key, one in sets.items()}
+    for name, data in named.items():
+        if not isinstance(data, Dataset | IterableDataset):
+            continue
+        columns = data.column_names or [*next(iter(data), {})]
+        if columns and "messages" not in columns and not {"prompt", "completion"} <= {*columns}:
+            raise ValueError(
+                f"{name} has the columns {', '.join(columns)}; expected `prompt` and `completion`, or `messages`, "
+                "because a completion is what is trained on; `map` the rows to these"
+            )
 
 
 def _own_adapter(model: Any) -> Any:
