@@ -244,8 +244,13 @@ def test_combinations_that_cannot_be_are_refused(training: dict[str, Any], said:
 def test_a_trainer_that_cannot_answer_is_refused(tmp_path: Path) -> None:
     loaded = load_model("tiny:qwen2")
     rows = Dataset.from_list([{"prompt": "a", "completion": "<think>b</think><answer>c</answer>"}])
-    with pytest.raises(ValueError, match="nothing says what must improve"):
-        ScaleSFTConfig(str(tmp_path), **QUIET, early_stopping_patience=1)
+    for options, said in (
+        ({"early_stopping_patience": 1, "eval_strategy": "steps"}, "nothing says what must improve"),
+        ({"early_stopping_patience": 1, "metric_for_best_model": "loss"}, "so that nothing is measured"),
+        ({"early_stopping_threshold": 0.1}, "early_stopping_patience is not; set both"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            ScaleSFTConfig(str(tmp_path), **QUIET, **options)
     args = ScaleSFTConfig(str(tmp_path), **QUIET, validation_generate=1)
     with pytest.raises(ValueError, match="no eval_dataset of known length"):
         ScaleSFTTrainer(loaded.model, args, train_dataset=rows, processing_class=loaded.processor)

@@ -98,7 +98,7 @@ def refuse_no_evaluation(args: Any, steps: int, epochs: float) -> None:
 
 def check_best(stage: str, arguments: Mapping[str, Any]) -> None:
     """Raises RecipeError for a metric that no evaluation measures, and for early stopping without evaluations."""
-    metric, patience = arguments.get("metric_for_best_model"), arguments.get("early_stopping_patience")
+    metric = arguments.get("metric_for_best_model")
     generates = arguments.get("validation_generate") or 0
     evaluates = arguments.get("eval_strategy", "no") != "no"
     if generates and not evaluates:
@@ -108,11 +108,17 @@ def check_best(stage: str, arguments: Mapping[str, Any]) -> None:
     rewards = arguments.get("rewards") or DEFAULT_REWARDS
     if stage == "grpo" and not any(":" in name for name in rewards):  # a reward of one's own may log what it likes
         check_evaluated(metric, (), measured_by_grpo(rewards))
+    check_early_stopping(arguments)
+
+
+def check_early_stopping(arguments: Mapping[str, Any]) -> None:
+    """Raises RecipeError for early stopping without evaluations, and without a metric that must improve."""
+    metric, patience = arguments.get("metric_for_best_model"), arguments.get("early_stopping_patience")
     if patience is None:
         if arguments.get("early_stopping_threshold"):
             raise RecipeError("early_stopping_threshold is set, but early_stopping_patience is not; set both")
         return
-    if not evaluates:
+    if arguments.get("eval_strategy", "no") == "no":
         raise RecipeError(
             f"early_stopping_patience is {patience}, but eval_strategy is 'no', so that nothing is measured; set it to "
             "steps or epoch"

@@ -10,7 +10,7 @@ from datasets import Dataset, IterableDataset
 from peft import PeftModel
 from trl import SFTConfig
 
-from balanced_thinking.training.best_checks import check_metric_of_sets, higher_is_better
+from balanced_thinking.training.best_checks import check_early_stopping, check_metric_of_sets, higher_is_better
 from balanced_thinking.training.config_checks import check_after_upstream, check_before_upstream
 from balanced_thinking.training.options import ScaleSFTOptions
 from balanced_thinking.training.safety import set_device_defaults
@@ -35,11 +35,7 @@ class ScaleSFTConfig(ScaleSFTOptions, SFTConfig):
         self.check_options()
         self._refuse_inexact()
         self._refuse_clipping_of_matched_norm()
-        if self.early_stopping_patience is not None and self.metric_for_best_model is None:
-            raise ValueError(
-                f"early_stopping_patience is {self.early_stopping_patience}, but nothing says what must improve; set "
-                "metric_for_best_model, such as answer_nll"
-            )
+        check_early_stopping(vars(self))
 
     def _refuse_clipping_of_matched_norm(self) -> None:
         matched = self.match_gradient_norm
