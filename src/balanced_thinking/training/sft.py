@@ -49,8 +49,8 @@ from balanced_thinking.training.weighing import TokenWeigher
 class ScaleSFTTrainer(MatchedGradientNorm, SafeTrainer, SFTTrainer):
     """TRL's SFTTrainer with the scheduled, per-segment loss.
 
-    Takes TRL's own datasets: `prompt` + `completion` or `messages`, with `images`, `image` or neither. Loss and
-    gradient do not depend on how the global batch is cut into micro-batches and ranks.
+    Takes TRL's own datasets: `prompt` + `completion`, or `messages`, of which only the last turn is trained on; with
+    `images`, `image` or neither. Loss and gradient do not depend on micro-batches and ranks.
     """
 
     _tag_names = ("trl", "sft", "balanced-thinking")
