@@ -8,6 +8,8 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
+
 from balanced_thinking.report import write_report
 from balanced_thinking.report.build import Report, load_report
 from balanced_thinking.report.write.page import render_page
@@ -78,3 +80,15 @@ def test_a_run_beside_its_seeds_is_a_note(tmp_path: Path) -> None:
         f"{tmp_path / 'sft'} is itself a run. It is not shown, because it contains seeds: "
         "move it to a folder of its own"
     ]
+
+
+@pytest.mark.parametrize("plan", ["{}", "settings: {ratio-10: {}}"])
+def test_settings_beside_arms_or_not_in_the_plan_are_a_note(tmp_path: Path, plan: str) -> None:
+    (tmp_path / "study.yaml").write_text(plan)
+    first = tmp_path / ("ratio-10/sft" if "settings" in plan else "sft")
+    for folder in (first, tmp_path / "ratio-40/sft"):
+        write_run(folder / "seed-0", [True, False])
+    (note,) = load_report(tmp_path).notes
+    assert note == (
+        f"other folders with runs, which are not shown: ratio-40; `balanced report {tmp_path / 'ratio-40'}` shows it"
+    )

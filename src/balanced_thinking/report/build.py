@@ -18,7 +18,7 @@ from balanced_thinking.report.draw.forest import draw_forest, forest_rows
 from balanced_thinking.report.draw.grid import draw_grid
 from balanced_thinking.report.draw.svg import Drawing
 from balanced_thinking.report.draw.times import draw_times
-from balanced_thinking.runs.find import SettingFolder, find_arms_with_own_run, find_runs, find_settings
+from balanced_thinking.runs.find import SettingFolder, find_arms_with_own_run, find_runs, find_settings, list_folders
 from balanced_thinking.runs.ledger import read_ledger
 from balanced_thinking.runs.load import Run, load_runs
 from balanced_thinking.runs.records import LedgerEntry
@@ -139,6 +139,10 @@ def _describe_left_out(root: Path, plan: Plan, places: Sequence[SettingFolder]) 
         yield f"settings of the study without a run yet: {', '.join(absent)}"
     if beside := [arm for _, arm in find_runs(root) if settings and arm is not None]:
         yield f"not shown, because they are beside the settings and not inside one: {', '.join(dict.fromkeys(beside))}"
+    known = {folder for _, folder in places} | {root / arm for _, arm in find_runs(root) if arm is not None}
+    if deeper := [folder.name for folder in list_folders(root) if folder not in known and find_runs(folder)]:
+        shown_by = f"`balanced report {root / deeper[0]}` shows {'it' if len(deeper) == 1 else 'the first'}"
+        yield f"other folders with runs, which are not shown: {', '.join(deeper)}; {shown_by}"
     for run in (folder / arm for _, folder in places for arm in find_arms_with_own_run(folder)):
         yield f"{run} is itself a run. It is not shown, because it contains seeds: move it to a folder of its own"
 
