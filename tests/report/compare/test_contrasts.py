@@ -124,6 +124,20 @@ def test_only_shared_seeds_and_shared_items_are_compared(study: Path) -> None:
     (contrast,) = tables.contrasts
     assert [(seed.seed, seed.item_count) for seed in contrast.seeds] == [(0, 50)]
     assert any("50 items of world-test that both answered" in note for note in tables.notes)
+    assert any("compared with sft on world-test without seed 7" in note for note in tables.notes)
+
+
+def test_accuracies_have_the_difference_that_is_said_where_seeds_have_other_numbers_of_items(tmp_path: Path) -> None:
+    for seed, counts in enumerate([(50, 50, 0, 0), (0, 0, 50, 950)]):
+        for arm, correct in zip(("scale-sft", "sft"), outcomes(*counts), strict=True):
+            write_run(tmp_path / f"{arm}/seed-{seed}", correct)
+    tables = make_tables(load_runs(tmp_path))
+    (contrast,) = tables.contrasts
+    accuracies = {row.arm: row.accuracy for row in tables.splits["world-test"]}
+    assert contrast.points == pytest.approx(22.5)
+    assert contrast.arm_accuracy - contrast.baseline_accuracy == pytest.approx(0.225)
+    assert accuracies == pytest.approx({"scale-sft": contrast.arm_accuracy, "sft": contrast.baseline_accuracy})
+    assert "of 100 to 1,000 items" in verdict_evidence(contrast)
 
 
 def test_ids_of_different_data_are_not_paired(study: Path) -> None:

@@ -115,6 +115,27 @@ def test_an_arm_that_was_not_evaluated_is_no_baseline(tmp_path: Path) -> None:
     assert [(contrast.arm, contrast.base) for contrast in tables.contrasts] == [("b", "a")]
 
 
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        # three seeds whose differences sum to 1e-14
+        ([((0, 3, 0, 0), True), ((2, 0, 1, 0), True), ((1, 0, 2, 0), True)], "have the same accuracy"),
+        # ahead by a seed that the other arm lacks
+        ([((0, 0, 31, 69), True), ((90, 0, 0, 10), False)], "that sft has, too, it is 31.0 points behind"),
+    ],
+)
+def test_an_arm_that_is_not_ahead_of_the_next_does_not_lead(
+    tmp_path: Path, seeds: list[tuple[tuple[int, int, int, int], bool]], said: str
+) -> None:
+    for seed, (counts, both) in enumerate(seeds):
+        for arm, correct in zip(("scale-sft", "sft"), outcomes(*counts), strict=True):
+            if both or arm == "scale-sft":
+                write_run(tmp_path / f"{arm}/seed-{seed}", correct)
+    sentence = leader_sentence(make_tables(load_runs(tmp_path)).leaders["world-test"])
+    assert sentence.startswith("No arm leads: ")
+    assert said in sentence
+
+
 def test_the_best_arm_is_marked_only_where_it_beats_every_other(tmp_path: Path) -> None:
     for arm, right in (("sft", 30), ("a", 50), ("b", 52)):
         write_run(tmp_path / arm / "seed-0", [True] * right + [False] * (100 - right))

@@ -6,7 +6,7 @@ Points are percentage points, the arm minus its baseline: of accuracy, or of out
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 from balanced_thinking.statistics.intervals import (
     Interval,
@@ -92,18 +92,23 @@ class Contrast:
 
     @property
     def arm_accuracy(self) -> float:
-        """Share of items right, over all seeds."""
-        return sum(s.both + s.only_arm for s in self.seeds) / sum(s.item_count for s in self.seeds)
+        """Mean over the seeds of each seed's share of right items, as for `points`."""
+        return fmean((s.both + s.only_arm) / s.item_count for s in self.seeds)
 
     @property
     def baseline_accuracy(self) -> float:
         """The baseline's share, on the same items."""
-        return sum(s.both + s.only_base for s in self.seeds) / sum(s.item_count for s in self.seeds)
+        return fmean((s.both + s.only_base) / s.item_count for s in self.seeds)
 
     @property
     def fewest_items(self) -> int:
         """Items of the smallest comparison."""
         return min(seed.item_count for seed in self.seeds)
+
+    @property
+    def most_items(self) -> int:
+        """Items of the largest comparison."""
+        return max(seed.item_count for seed in self.seeds)
 
     @property
     def significant_seed_count(self) -> int:

@@ -167,7 +167,7 @@ def _pair_outputs(
     runs: Sequence[Run], baseline_runs: Sequence[Run], split: str, notes: list[str]
 ) -> Iterator[PairedOutputs]:
     """The outputs of both arms for every common seed, on the items that both answered."""
-    baseline, seen = {run.seed: run for run in baseline_runs}, set[tuple[Path, Path]]()
+    baseline, seen, compared = {run.seed: run for run in baseline_runs}, set[tuple[Path, Path]](), set[int | None]()
     for run in runs:
         other = baseline.get(run.seed)
         # Two seedless models are repeated for every seed. Their answers are compared once.
@@ -181,7 +181,13 @@ def _pair_outputs(
         if len(common) < max(len(ours.correct), len(theirs.correct)):
             shared = f"the {len(common)} items of {split} that both answered"
             notes.append(f"{run.label}: compared with {baseline_runs[0].arm} on {shared}")
+        compared.add(run.seed)
         yield PairedOutputs(run.seed, ours, theirs, common)
+    evaluated = {run.seed for run in (*runs, *baseline_runs) if not run.is_seedless and split in run.evaluations}
+    if compared and (left := sorted(seed for seed in evaluated - compared if seed is not None)):
+        seeds = f"seed{'s' * (len(left) > 1)} {', '.join(map(str, left))}"
+        names = f"{runs[0].arm}: compared with {baseline_runs[0].arm} on {split}"
+        notes.append(f"{names} without {seeds}, of which not both have comparable predictions")
 
 
 def _are_comparable(a: Run, b: Run, split: str) -> bool:

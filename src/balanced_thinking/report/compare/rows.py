@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from balanced_thinking.report.compare.cost import chain_train_seconds
 from balanced_thinking.runs.evaluations import Evaluation, Tally
@@ -17,6 +18,7 @@ from balanced_thinking.statistics.intervals import wilson_interval
 class ArmRow:
     """One arm on one split, all its seeds together. Rates and accuracies are shares from 0 to 1, times are seconds.
 
+    `accuracy` is the mean over the seeds, as in a contrast, also where they answered different numbers of items.
     `seeds` is 0 for a model that was not trained here. `n` counts the items of one seed. `low` and `high` are the
     Wilson 95 % interval for `n` items. Seeds answer the same items, so more items would make it too narrow.
     `train_seconds` includes the runs that a run started from. `asked` names the prompts, the scorers, and a dtype other
@@ -76,14 +78,14 @@ def _arm_row(
         return None
     many, total = len(evaluations), _add_tallies(e.total for e in evaluations)
     items = round(total.n / many)
-    low, high = wilson_interval(round(total.correct / many), items)
     shares = [e.total.correct / e.total.n for e in evaluations]
+    low, high = wilson_interval(round(fmean(shares) * items), items)
     return ArmRow(
         arm=runs[0].arm,
         split=split,
         seeds=0 if runs[0].is_seedless else many,
         n=items,
-        accuracy=total.correct / total.n,
+        accuracy=fmean(shares),
         low=low,
         high=high,
         seed_range=(min(shares), max(shares)) if many > 1 else None,

@@ -51,7 +51,8 @@ def _almost_significant_headline(contrast: Contrast) -> str:
 def verdict_evidence(contrast: Contrast) -> str:
     """What the verdict is based on: the accuracies, their difference, its uncertainty and the test."""
     arm, base = format_percent(contrast.arm_accuracy), format_percent(contrast.baseline_accuracy)
-    items = f"{format_count(contrast.fewest_items)} items of {contrast.split}"
+    counts = dict.fromkeys(map(format_count, (contrast.fewest_items, contrast.most_items)))
+    items = f"{' to '.join(counts)} items of {contrast.split}"
     accuracies = f"{contrast.arm} answers {arm} of {items} correctly and {contrast.base} {base}."
     one = len(contrast.seeds) == 1
     return f"{accuracies} {_evidence_of_one_seed(contrast, contrast.seeds[0]) if one else _evidence_of_seeds(contrast)}"
@@ -138,8 +139,11 @@ def _shown_or_not(yes: bool) -> str:
 
 
 def _describe_disagreement(contrast: Contrast) -> str:
-    items = round(contrast.discordant_share * contrast.fewest_items)
-    return f"Only one of {contrast.arm} and {contrast.base} is right on {items} of {contrast.fewest_items} items."
+    differing = sum(seed.only_arm + seed.only_base for seed in contrast.seeds)
+    items = format_count(sum(seed.item_count for seed in contrast.seeds))
+    seeds = f" (all {len(contrast.seeds)} seeds together)" if len(contrast.seeds) > 1 else ""
+    names = f"{contrast.arm} and {contrast.base}"
+    return f"Only one of {names} is right on {format_count(differing)} of {items} items{seeds}."
 
 
 def power_sentence(contrast: Contrast) -> str:
@@ -192,8 +196,13 @@ def low_power_settings_warning(named: Sequence[tuple[str, Sequence[Contrast]]]) 
 def leader_sentence(leader: Leader) -> str:
     """Whether an arm is the best, and by how much it leads."""
     lead = leader.runner_up
-    if lead.points == 0:
+    if round(lead.points, 9) == 0:  # a mean over seeds is 0 only to rounding
         return f"No arm leads: {lead.arm} and {lead.base} have the same accuracy."
+    if lead.points < 0:
+        return (
+            f"No arm leads: {lead.arm} has the highest accuracy over all that it answered, but on the seeds and items "
+            f"that {lead.base} has, too, it is {abs(lead.points):.1f} points behind."
+        )
     subject, others = (lead.arm, "every other arm") if leader.best else ("No arm", "all others")
     return (
         f"{subject} is significantly better than {others}: {lead.arm} leads {lead.base} by "
