@@ -88,11 +88,14 @@ def holm_adjusted(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def paired_difference_interval(both: int, only_a: int, only_b: int, neither: int, confidence: float = 0.95) -> Interval:
+def paired_difference_interval(
+    both: float, only_a: float, only_b: float, neither: float, confidence: float = 0.95
+) -> Interval:
     """Interval of accuracy a minus accuracy b on the same items: `paired_difference_interval(*paired_counts(a, b))`.
 
     Tango's score interval (1998, Statistics in Medicine 17:891-908). It excludes 0 exactly where McNemar's asymptotic
-    test rejects, and has a width even where all items agree. Raises ValueError without items or for negative counts.
+    test rejects, and has a width even where all items agree. Counts may be means over seeds. Raises ValueError without
+    items or for negative counts.
     """
     n = _sum_checked_counts(both, only_a, only_b, neither)
     estimate, z = (only_a - only_b) / n, _two_sided_quantile(confidence)
@@ -144,7 +147,7 @@ class Tost:
         return self.p <= self.alpha
 
 
-def tost_paired(both: int, only_a: int, only_b: int, neither: int, margin: float, alpha: float = 0.05) -> Tost:
+def tost_paired(both: float, only_a: float, only_b: float, neither: float, margin: float, alpha: float = 0.05) -> Tost:
     """Is a as good as b within `margin` on the same items? `tost_paired(*paired_counts(a, b), margin=0.02)`.
 
     Schuirmann's two tests (1987, Journal of Pharmacokinetics and Biopharmaceutics 15:657-680), each with Tango's score:
@@ -159,11 +162,11 @@ def tost_paired(both: int, only_a: int, only_b: int, neither: int, margin: float
     return Tost(margin, alpha, p_non_inferior, p_non_superior)
 
 
-def _is_within_interval(difference: float, only_a: int, only_b: int, n: int, z: float) -> bool:
+def _is_within_interval(difference: float, only_a: float, only_b: float, n: float, z: float) -> bool:
     return abs(_tango_statistic(difference, only_a, only_b, n)) <= z
 
 
-def _tango_statistic(difference: float, only_a: int, only_b: int, n: int) -> float:
+def _tango_statistic(difference: float, only_a: float, only_b: float, n: float) -> float:
     """Tango's score of one difference, with the constrained maximum likelihood of P(only b) in its variance."""
     linear = -only_a - only_b + (2 * n - only_a + only_b) * difference
     constant = -only_b * difference * (1 - difference)
@@ -195,7 +198,7 @@ def minimum_detectable_effect(n: int, discordant: float, power: float = 0.8, alp
     return (_two_sided_quantile(1 - alpha) + NormalDist().inv_cdf(power)) * sqrt(discordant / n)
 
 
-def check_item_count(n: int) -> None:
+def check_item_count(n: float) -> None:
     """Raises ValueError without items."""
     if n <= 0:
         raise ValueError(
@@ -225,7 +228,7 @@ def _two_sided_quantile(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
-def _sum_checked_counts(*counts: int) -> int:
+def _sum_checked_counts(*counts: float) -> float:
     if min(counts) < 0:
         raise ValueError(f"counts are {counts}; expected 0 or more")
     check_item_count(sum(counts))

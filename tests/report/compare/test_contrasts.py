@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from balanced_thinking.report.compare.contrasts import FEW_SEEDS
+from balanced_thinking.report.compare.contrasts import FEW_SEEDS, Contrast
+from balanced_thinking.report.compare.pairing import Comparison, PairedAnswers, adjust_contrasts, make_contrasts
 from balanced_thinking.report.compare.samples import choose_samples
 from balanced_thinking.report.compare.tables import Tables, make_tables
 from balanced_thinking.report.write.wording import explain_verdict_rule, verdict_evidence, verdict_headline
@@ -220,3 +221,37 @@ def test_the_pooled_interval_is_the_same_every_time(tmp_path: Path) -> None:
     (again,) = make_tables(load_runs(tmp_path)).contrasts
     assert (again.interval, again.p) == (contrast.interval, contrast.p)
     assert "over 3 seeds" in verdict_evidence(contrast)
+
+
+def contrast_of(seeds: list[tuple[int, int, int, int]]) -> Contrast:
+    """The contrast of these paired counts, seed by seed, with a margin of one point."""
+    answers = []
+    for seed, counts in enumerate(seeds):
+        sides = ({str(i): yes for i, yes in enumerate(side)} for side in outcomes(*counts))
+        answers.append(PairedAnswers(seed, *sides))
+    (contrast,) = adjust_contrasts(make_contrasts([Comparison("scale-sft", "sft", "test", answers, 1.0)]))
+    return contrast
+
+
+@pytest.mark.parametrize(
+    ("items", "seeds", "significant"),
+    [
+        (400, 3, True),  # such as outputs that are all malformed, and none of the other arm
+        (3, 5, False),  # five seeds do not make three items many
+    ],
+)
+def test_a_difference_on_all_items_is_as_certain_as_they_are_many(items: int, seeds: int, significant: bool) -> None:
+    contrast = contrast_of([(0, items, 0, 0)] * seeds)
+    assert contrast.is_significant is significant
+    assert contrast.interval == pytest.approx(contrast.seeds[0].interval)
+    assert contrast.detectable_points != 0
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_one_disagreement_does_not_show_more_than_none(seeds: int) -> None:
+    for first in [(20, 1, 0, 29), (20, 0, 1, 29), (20, 1, 1, 28)]:
+        contrast = contrast_of([first, *[(20, 0, 0, 30)] * (seeds - 1)])
+        assert contrast.tost is not None
+        assert not contrast.tost.non_inferior  # 50 items, a margin of one point
+        assert not contrast.tost.equivalent
+        assert contrast.interval.low < -1 < 1 < contrast.interval.high

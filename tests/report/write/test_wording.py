@@ -68,6 +68,8 @@ def test_a_likely_difference_says_why_it_is_not_significant(tmp_path: Path) -> N
         ([(12, 0), (12, 0)], "shown", "not shown"),  # better is as good, not equal
         ([(0, 12), (0, 12)], "not shown", "not shown"),
         ([(0, 0), (0, 0)], "not shown", "not shown"),  # they always agree, which 90 items do not make certain
+        ([(1, 0), (0, 0), (0, 0)], "not shown", "not shown"),  # and one item does not make more certain
+        ([(12, 0), (11, 0), (12, 0)], "shown", "not shown"),  # clearly better, with few items that differ from the rest
     ],
 )
 def test_non_inferiority_and_equivalence_have_a_sentence(

@@ -24,6 +24,8 @@ POWER = 0.8
 # of the seeds: three of four are harder to reach than two of three, so more seeds would lower the power.
 FEW_SEEDS = 5
 MIN_SIGNIFICANT_SEEDS = 2
+# With fewer items in every seed whose outcome is not the most common one, a bootstrap is too sure.
+FEW_UNUSUAL_ITEMS = 10
 # A study that would often miss a true difference of this many points has too little power.
 DETECTABLE_POINTS = 3.0
 
@@ -49,6 +51,11 @@ class SeedContrast:
         return sum(self.counts)
 
     @property
+    def unusual_items(self) -> int:
+        """Items without the most common outcome: of agreement, only the arm, and only its baseline."""
+        return self.item_count - max(self.both + self.neither, self.only_arm, self.only_base)
+
+    @property
     def points(self) -> float:
         return 100 * (self.only_arm - self.only_base) / self.item_count
 
@@ -67,10 +74,11 @@ class SeedContrast:
 class Contrast:
     """One arm against another on `split`.
 
-    `interval` (95 %), `p` and `tost` are over all seeds, from a bootstrap. With one seed, or without any disagreement,
-    they are from one seed's counts. `p_holm` is `p` adjusted over the contrasts of the split. `alpha` is the level of
-    the tests of single seeds. `spread` is the standard error in points, None without a bootstrap. `tost` is None
-    without a margin. `outputs` compares the outputs themselves; only a contrast of accuracies has it.
+    `interval` (95 %), `p` and `tost` are over all seeds, from a bootstrap; `pairing` makes them more cautious where few
+    items differ from the rest. With one seed, or without any disagreement, they are from one seed's counts. `p_holm` is
+    `p` adjusted over the contrasts of the split. `alpha` is the level of the tests of single seeds. `spread` is the
+    standard error in points, None without a bootstrap. `tost` is None without a margin. `outputs` compares the outputs
+    themselves; only a contrast of accuracies has it.
     """
 
     arm: str
@@ -106,6 +114,11 @@ class Contrast:
         return min(seed.item_count for seed in self.seeds)
 
     @property
+    def all_items(self) -> int:
+        """Items of all seeds together."""
+        return sum(seed.item_count for seed in self.seeds)
+
+    @property
     def most_items(self) -> int:
         """Items of the largest comparison."""
         return max(seed.item_count for seed in self.seeds)
@@ -136,7 +149,7 @@ class Contrast:
     @property
     def discordant_share(self) -> float:
         """The share of items, from 0 to 1, on which only one of the two is right."""
-        return sum(s.only_arm + s.only_base for s in self.seeds) / sum(s.item_count for s in self.seeds)
+        return fmean((s.only_arm + s.only_base) / s.item_count for s in self.seeds)
 
     @property
     def detectable_points(self) -> float | None:
@@ -152,7 +165,8 @@ class Contrast:
             return None
         if self.spread is None:
             return 100 * one
-        return self.spread * (NormalDist().inv_cdf(1 - self.alpha / 2) + NormalDist().inv_cdf(POWER))
+        smallest = self.spread * (NormalDist().inv_cdf(1 - self.alpha / 2) + NormalDist().inv_cdf(POWER))
+        return smallest if smallest <= 100 else None
 
     @property
     def margin_points(self) -> float | None:

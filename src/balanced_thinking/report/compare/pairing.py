@@ -7,14 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import sqrt
 from pathlib import Path
 from typing import NamedTuple
 
-from balanced_thinking.report.compare.contrasts import ALPHA, Contrast, OutputContrasts, SeedContrast
+from balanced_thinking.report.compare.contrasts import ALPHA, FEW_UNUSUAL_ITEMS, Contrast, OutputContrasts, SeedContrast
 from balanced_thinking.runs.evaluations import Evaluation
 from balanced_thinking.runs.load import Run
 from balanced_thinking.statistics.bootstrap import PairedBootstrap, PairedOutcomes, paired_bootstraps
-from balanced_thinking.statistics.intervals import Interval, holm_adjusted, paired_counts, tost_paired
+from balanced_thinking.statistics.intervals import (
+    Interval,
+    holm_adjusted,
+    paired_counts,
+    paired_difference_interval,
+    tost_paired,
+)
 
 Answers = Mapping[str, bool]
 
@@ -142,7 +149,37 @@ def _make_contrast(one: Comparison, seeds: tuple[SeedContrast, ...], drawn: Pair
         return Contrast(arm, base, split, seeds, least.interval, least.p, tost, None)
     wide = drawn.widened_for_seeds()
     interval, tost = Interval(100 * wide.low, 100 * wide.high), None if margin is None else wide.tost(margin / 100)
-    return Contrast(arm, base, split, seeds, interval, wide.p_two_sided, tost, 100 * wide.standard_error)
+    made = Contrast(arm, base, split, seeds, interval, wide.p_two_sided, tost, 100 * wide.standard_error)
+    return made if any(seed.unusual_items >= FEW_UNUSUAL_ITEMS for seed in seeds) else _widen_for_few_items(made)
+
+
+def _widen_for_few_items(found: Contrast) -> Contrast:
+    """The contrast with the wider of two intervals and the larger of two p: the bootstrap's and Tango's.
+
+    A resample never has an outcome that no item had. So with few items that differ from the rest, a bootstrap is too
+    sure: with one disagreement, all resamples agree on who is better. Tango's are for as many independent items as give
+    the bootstrap's standard error, as for clustered samples (Korn and Graubard 1998, Survey Methodology 24:193-201).
+    """
+    share, difference, error = found.discordant_share, found.points / 100, (found.spread or 0.0) / 100
+    items = min(max(1.0, (share - difference**2) / error**2), found.all_items) if error else found.fewest_items
+    ours, theirs = (max(0.0, items * (share + sign * difference) / 2) for sign in (1, -1))
+    counts = (max(0.0, items - ours - theirs), ours, theirs, 0.0)
+    low, high = paired_difference_interval(*counts)
+    none, tost = tost_paired(*counts, margin=0), found.tost
+    if tost is not None:
+        score = tost_paired(*counts, margin=tost.margin)
+        tost = replace(
+            tost,
+            p_non_inferior=max(tost.p_non_inferior, score.p_non_inferior),
+            p_non_superior=max(tost.p_non_superior, score.p_non_superior),
+        )
+    return replace(
+        found,
+        interval=Interval(min(found.interval.low, 100 * low), max(found.interval.high, 100 * high)),
+        p=max(found.p, min(1.0, 2 * min(none.p_non_inferior, none.p_non_superior))),
+        tost=tost,
+        spread=max(100 * error, 100 * sqrt(share / items)),
+    )
 
 
 def _keyed_by_seed(answers: Sequence[PairedAnswers]) -> PairedOutcomes:

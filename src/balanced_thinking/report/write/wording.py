@@ -8,6 +8,7 @@ from balanced_thinking.report.compare.contrasts import (
     ALPHA,
     DETECTABLE_POINTS,
     FEW_SEEDS,
+    FEW_UNUSUAL_ITEMS,
     MIN_SIGNIFICANT_SEEDS,
     Contrast,
     SeedContrast,
@@ -219,8 +220,10 @@ def explain_verdict_rule(contrasts: Sequence[Contrast]) -> str:
     return (
         f"A difference is significant when its p{holm} is below {ALPHA}. With several seeds, p and the interval come "
         "from a paired bootstrap over seeds and items (10,000 resamples). S seeds show on average only (S - 1) / S of "
-        "the variance between seeds, so the bootstrap's spread is multiplied by the square root of S / (S - 1). With "
-        "one seed, p comes from the exact McNemar test, and the interval is Tango's. "
+        "the variance between seeds, so the bootstrap's spread is multiplied by the square root of S / (S - 1). Where "
+        f"in every seed fewer than {FEW_UNUSUAL_ITEMS} items differ from the rest, a bootstrap is too sure. Then the "
+        "wider interval and the larger p of the bootstrap and of Tango's score count. With one seed, p comes from the "
+        "exact McNemar test, and the interval is Tango's. "
         f"2 to {FEW_SEEDS - 1} seeds estimate their variance too poorly for p alone to decide. Then all seeds must "
         f"also point the same way, and at least {MIN_SIGNIFICANT_SEEDS} must be significant on their own (exact "
         f"McNemar p below {level:.3g}{share}). Non-inferiority within the margin is a one-sided test at {ALPHA}; "
