@@ -99,6 +99,14 @@ def test_a_seed_that_comes_back_was_not_trained_with_another_recipe_meanwhile(tm
         prepare_folder(make_study(other | {"seeds": [0, 1]}), tmp_path)
 
 
+def test_runs_without_their_plan_are_not_taken_for_those_of_another(tmp_path: Path) -> None:
+    finish(tmp_path, SMALL, "sft/seed-0", "world-test")
+    (tmp_path / "study.yaml").unlink()
+    with pytest.raises(StudyError, match=r"arm 'sft': training.max_steps was 2 and is 3"):
+        prepare_folder(make_study(changed(stages={"sft": {"training": {"max_steps": 3}}})), tmp_path)
+    prepare_folder(make_study(SMALL), tmp_path)
+
+
 def test_an_older_arm_without_weights_continues_as_what_it_was_trained_with(tmp_path: Path) -> None:
     """Once `{}` meant SCALe from 0.9 to 0.5, and neither the plan nor the run named it."""
     older = changed(arms={"scale-sft": {}})

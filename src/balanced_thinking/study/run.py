@@ -151,7 +151,8 @@ def prepare_folder(study: Study, root: Path) -> None:
 
 def _refuse_conflicting_study(study: Study, root: Path) -> None:
     plan = StudyFiles(root).plan
-    if plan.is_file() and (changed := refused_changes(load_study(plan), study, root)):
+    # Without a plan, as where only runs were copied here, they still know their own recipes.
+    if changed := refused_changes(load_study(plan) if plan.is_file() else study, study, root):
         raise OtherStudyError(
             f"{root} holds another study: {'; '.join(changed[:3])}; choose another folder with --out, or remove the "
             "runs to do again"
