@@ -126,3 +126,10 @@ def test_only_complete_paths_are_rewritten_and_the_study_itself_is_never(tmp_pat
     assert f"/mnt{tmp_path}/x.jsonl" in (root / "sft/seed-0/metrics.jsonl").read_text()
     with pytest.raises(ValueError, match="is the folder of the study itself"):
         archive_runs(study, study)
+
+
+def test_a_damaged_file_is_archived_as_it_is(tmp_path: Path) -> None:
+    config = finished_study(tmp_path / "s") / "sft/seed-0/config.yaml"
+    config.write_bytes(damaged := config.read_bytes() + b"\xff\r\n")
+    root = restore(archive_runs(tmp_path / "s", tmp_path / "docs"), tmp_path / "restored")
+    assert (root / "sft/seed-0/config.yaml").read_bytes() == damaged

@@ -41,7 +41,7 @@ def archive_runs(root: Path, folder: Path) -> Path:
     files = StudyFiles(root)
     beside = [path for path in (files.plan, files.ledger) if path.is_file()]
     for path in beside:
-        write_atomically(folder / path.name, _read_portable(path, root).decode())
+        write_atomically(folder / path.name, _read_portable(path, root).decode(errors="replace"))
     if absolute := _pack([*beside, *_files_of_runs(root)], root, folder / ARCHIVE):
         logger.warning(
             "the archive names absolute paths of this machine, such as %s; write paths in the study relative to the "
@@ -52,13 +52,16 @@ def archive_runs(root: Path, folder: Path) -> Path:
 
 
 def _read_portable(path: Path, root: Path) -> bytes:
-    """The file, with `runs` for the folder that holds `root`. Predictions are a model's texts and stay as they are."""
+    """The file, with `runs` for the folder that holds `root`. Predictions are a model's texts and stay as they are.
+
+    A damaged file is kept with its damage, as the report skips it.
+    """
     if path.name == PREDICTIONS:
         return path.read_bytes()
-    text = path.read_text(encoding="utf-8")
+    text = path.read_bytes().decode(errors="surrogateescape")
     for above in {root.resolve().parent, root.absolute().parent} - {Path("/")}:
         text = re.sub(rf"(?<![\w.:/-]){re.escape(str(above))}/", "runs/", text)
-    return text.encode()
+    return text.encode(errors="surrogateescape")
 
 
 def _pack(paths: Sequence[Path], root: Path, target: Path) -> set[str]:
@@ -73,7 +76,7 @@ def _pack(paths: Sequence[Path], root: Path, target: Path) -> set[str]:
             for path in track_progress(paths, "packing"):
                 data = _read_portable(path, root)
                 if path.name != PREDICTIONS:
-                    absolute.update(_ABSOLUTE_PATH.findall(data.decode()))
+                    absolute.update(_ABSOLUTE_PATH.findall(data.decode(errors="replace")))
                 entry = tarfile.TarInfo(f"{name}/{path.relative_to(root).as_posix()}")
                 entry.size, entry.mtime = len(data), _TIME
                 archive.addfile(entry, io.BytesIO(data))
