@@ -12,6 +12,7 @@ import pytest
 
 from balanced_thinking.report import write_report
 from tests.report import keyboard
+from tests.report.synthetic import write_run
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -212,3 +213,12 @@ def test_filters_work_by_space_arrows_and_enter(by_keyboard: keyboard.Page) -> N
     by_keyboard.press("Enter")
     assert shown() == ("#samples", 48)
     assert by_keyboard.ask(FOCUSED) == "filter-reset"  # a filter does not take the focus away
+
+
+@pytest.mark.parametrize("width", [400, 1300])
+def test_a_page_is_as_wide_as_the_window_whatever_its_names(window: keyboard.Page, tmp_path: Path, width: int) -> None:
+    for arm in ("sft", "checkpoint-" + "9" * 150):
+        write_run(tmp_path / "runs" / arm / "seed-0", [True, False] * 9, split=f"world-{'x' * 90}")
+    window.open(write_report(tmp_path / "runs", tmp_path / "report.html").as_uri())
+    window.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+    assert window.ask("document.documentElement.scrollWidth") <= width
