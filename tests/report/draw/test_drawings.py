@@ -79,6 +79,17 @@ def test_drawings_hold_hostile_names_as_text(tmp_path: Path) -> None:
         assert "style=" not in drawing.svg
 
 
+def test_a_name_that_matplotlib_has_no_font_for_is_text_without_a_warning(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    for arm in ("sft", "模型"):
+        write_run(tmp_path / arm / "seed-0", [True, False])
+    drawing = draw_forest(forest_rows(make_tables(load_runs(tmp_path)).by_split, ["sft", "模型"]), None, "forest")
+    assert drawing is not None
+    assert "模型" in drawing.svg
+    assert not [str(one.message) for one in recwarn if "Glyph" in str(one.message)]
+
+
 def test_the_forest_describes_every_difference_in_words(runs: Path) -> None:
     tables = make_tables(load_runs(runs / "ratio-10"))
     drawing = draw_forest(forest_rows(tables.by_split, tables.arms), None, "forest")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,7 +76,10 @@ def new_canvas(width: float, height: float, *, arrange: bool = True) -> Iterator
 def figure_to_svg(figure: Figure, key: str, alternative: str) -> str:
     """The figure as SVG for a page. `key` must be unique among the page's drawings."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    with warnings.catch_warnings():
+        # The SVG holds text, for which the reader's browser has a font. Matplotlib only measures with its own.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return _restyle_svg(buffer.getvalue(), re.sub(r"\W", "-", key), alternative)
 
 
