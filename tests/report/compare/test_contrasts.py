@@ -255,3 +255,7 @@ def test_one_disagreement_does_not_show_more_than_none(seeds: int) -> None:
         assert not contrast.tost.non_inferior  # 50 items, a margin of one point
         assert not contrast.tost.equivalent
         assert contrast.interval.low < -1 < 1 < contrast.interval.high
+
+
+def test_no_difference_has_an_interval_beyond_a_hundred_points() -> None:
+    assert contrast_of([(0, 40, 0, 0), (0, 0, 40, 0), (0, 40, 0, 0)]).interval == (-100, 100)

@@ -148,7 +148,9 @@ def _make_contrast(one: Comparison, seeds: tuple[SeedContrast, ...], drawn: Pair
         tost = None if margin is None else tost_paired(*least.counts, margin=margin / 100)
         return Contrast(arm, base, split, seeds, least.interval, least.p, tost, None)
     wide = drawn.widened_for_seeds()
-    interval, tost = Interval(100 * wide.low, 100 * wide.high), None if margin is None else wide.tost(margin / 100)
+    # Widened draws can leave the scale.
+    interval = Interval(max(-100.0, 100 * wide.low), min(100.0, 100 * wide.high))
+    tost = None if margin is None else wide.tost(margin / 100)
     made = Contrast(arm, base, split, seeds, interval, wide.p_two_sided, tost, 100 * wide.standard_error)
     return made if any(seed.unusual_items >= FEW_UNUSUAL_ITEMS for seed in seeds) else _widen_for_few_items(made)
 
