@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -287,6 +288,11 @@ async def _later(**columns: Any) -> list[float | None]:
     return [1.0, NAN]
 
 
+class _Later:
+    async def __call__(self, **columns: Any) -> list[float | None]:
+        return await _later()
+
+
 @pytest.mark.parametrize(
     ("reward", "said"),
     [
@@ -295,6 +301,9 @@ async def _later(**columns: Any) -> list[float | None]:
         (lambda **columns: [INF, 1], "own gave inf for row a"),
         (lambda **columns: [torch.tensor(-INF), torch.tensor(1.0)], "own gave -inf for row a"),
         (_later, "own gave nan for row b"),
+        (partial(_Later()), "own gave nan for row b"),
+        (lambda **columns: (one for one in [0.5, INF]), "own gave inf for row b"),  # TRL reads a generator, too
+        (lambda **columns: (one for one in [0.5, None]), None),
     ],
 )
 def test_a_reward_that_is_not_finite_is_named_with_its_row(reward: Any, said: str | None) -> None:
@@ -304,7 +313,7 @@ def test_a_reward_that_is_not_finite_is_named_with_its_row(reward: Any, said: st
     watch = RewardWatch([reward], ["own"], ["a", "b"])
     (watched,) = watch.functions
     given = asyncio.run(watched()) if inspect.iscoroutinefunction(watched) else watched()
-    assert len(given) == 2
+    assert len(list(given)) == 2
     if said is None:
         watch.refuse_found(3, 1)
         return

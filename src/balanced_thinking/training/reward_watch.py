@@ -6,14 +6,14 @@ function itself returns would be left out in the same way, in silence.
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
+from trl.trainer.utils import is_async_callable
 
 from balanced_thinking.system.text import list_some
 from balanced_thinking.training.nonfinite_error import NonFiniteError
@@ -44,11 +44,10 @@ class RewardWatch:
         def watch_now(*args: Any, **kwargs: Any) -> Any:
             return self._note(name, function(*args, **kwargs))
 
-        # TRL asks the function in the same way whether it must be awaited.
-        is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-        return watch_later if is_async else watch_now
+        return watch_later if is_async_callable(function) else watch_now
 
-    def _note(self, name: str, rewards: Sequence[float | None]) -> Sequence[float | None]:
+    def _note(self, name: str, returned: Iterable[float | None]) -> list[float | None]:
+        rewards = list(returned)  # TRL takes what can be read only once, too
         for place, reward in enumerate(rewards):
             if reward is not None and not math.isfinite(reward):
                 row = self.ids[place] if place < len(self.ids) else "?"
