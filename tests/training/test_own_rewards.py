@@ -28,6 +28,7 @@ from tests.cli.tiny_commands import LEARNING, STEPS, TINY, exit_code
 
 REWARDS = """
 import math
+import numpy
 import torch
 
 def answers(parsed, answer, **columns):
@@ -36,6 +37,10 @@ def named(id, completions):
     assert [message["content"] for (message,) in completions]
     return [None if one == "b" else 0.5 for one in id]
 def tensor(parsed): return torch.ones(len(parsed))
+def numbers(parsed): return [numpy.bool_(True), torch.tensor(0.5)]
+def ramp(parsed, trainer_state):
+    share = trainer_state.global_step / trainer_state.max_steps
+    return [share + trainer_state.epoch / trainer_state.num_train_epochs for _ in parsed]
 def single(parsed): return 1.0
 def few(parsed): return [1.0]
 def text(parsed): return [1.0, "good"]
@@ -85,7 +90,10 @@ def test_completions_keep_tags_that_are_special_tokens() -> None:
     assert reward(completion_ids=[ids], completions=said, prompts=[""]) == [1.0]
 
 
-@pytest.mark.parametrize(("name", "rewards"), [("answers", [1.0, 0.0]), ("named", [0.5, None]), ("tensor", [1.0, 1.0])])
+@pytest.mark.parametrize(
+    ("name", "rewards"),
+    [("answers", [1.0, 0.0]), ("named", [0.5, None]), ("tensor", [1.0, 1.0]), ("numbers", [1.0, 0.5])],
+)
 def test_a_reward_gets_the_parsed_completions_and_the_columns_that_it_names(name: str, rewards: list[Any]) -> None:
     assert call(name) == rewards
 
@@ -97,7 +105,7 @@ def test_a_reward_gets_the_parsed_completions_and_the_columns_that_it_names(name
         ("few", "'own_rewards:few' returned 1 values; expected a list of 2 numbers"),
         ("text", "gave 'good' for row b; expected a finite number, or None"),
         ("nan", "gave nan for row b"),
-        ("raises", "failed in line 15 of own_rewards.py for rows a, b: KeyError: '4'"),
+        ("raises", "failed in line 20 of own_rewards.py for rows a, b: KeyError: '4'"),
     ],
 )
 def test_a_wrong_return_names_reward_and_row(name: str, said: str) -> None:
@@ -118,7 +126,8 @@ def test_rewards_are_tried_on_right_answers_before_a_model_is_loaded(tmp_path: P
     rows = to_prompts_dataset([Example(str(i), "How many?", (), None, "4") for i in range(3)])
     tokenizer = make_tokenizer(eos_token="<eos>")
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    good = ScaleGRPOConfig(str(tmp_path), rewards={"own_rewards:answers": 1.0, "own_rewards:late": 1.0}, bf16=False)
+    names = ("own_rewards:answers", "own_rewards:late", "own_rewards:ramp")
+    good = ScaleGRPOConfig(str(tmp_path), rewards=dict.fromkeys(names, 1.0), bf16=False)
     try_own_rewards(good, rows, tokenizer)
     bad = ScaleGRPOConfig(str(tmp_path), rewards={"accuracy": 1.0, "own_rewards:few": 1.0}, bf16=False)
     wild = ScaleGRPOConfig(str(tmp_path), reward_scorer="own_scorers:wild", bf16=False)

@@ -103,6 +103,7 @@ class OwnReward(ParsedReward):
             raise RewardError(f"{said} returned {type(returned).__name__}; {expected}")
         if len(values) != len(parsed):
             raise RewardError(f"{said} returned {len(values)} values; {expected}")
+        values = [one.item() if getattr(one, "ndim", None) == 0 else one for one in values]  # as `tolist` would
         for row, value in zip(ids, values, strict=True):
             if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
                 raise RewardError(
@@ -146,6 +147,8 @@ def try_own_rewards(args: Any, rows: Any, processor: Any) -> None:
     texts = [render("...", row["answer"], shape) for row in tried]
     opened: dict[Any, Any] = {}
     columns = _columns_of([open_images(row, opened) for row in tried])
+    steps, epochs = max(1, args.max_steps), max(1, math.ceil(args.num_train_epochs))
+    about = TrainerState(max_steps=steps, num_train_epochs=epochs)  # which rewards may divide by
     for name in names:
         reward = OwnReward(load_own_reward(name), processor, shape)
         ids = [reward.encode(text) for text in texts]
@@ -153,7 +156,7 @@ def try_own_rewards(args: Any, rows: Any, processor: Any) -> None:
             reward(
                 completion_ids=ids,
                 completions=[[{"role": "assistant", "content": text}] for text in texts],
-                trainer_state=TrainerState(),
+                trainer_state=about,
                 log_extra=lambda *_: None,
                 log_metric=lambda *_: None,
                 **columns,
