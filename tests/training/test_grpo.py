@@ -351,6 +351,18 @@ def test_rewards_named_in_the_config_are_the_trainers_with_their_weights(tmp_pat
     assert found.reward_weights.tolist() == [2.0, 0.5]
 
 
+def test_rewards_of_the_same_name_are_logged_and_watched_apart(rows: Dataset, tmp_path: Path) -> None:
+    args = config(tmp_path, max_steps=1, gradient_accumulation_steps=1, max_completion_length=6)
+    model, processor = build_tiny("qwen2")
+    functions = [lambda **columns: letters(**columns), lambda completions, **_: [1.0] * len(completions)]
+    run = ScaleGRPOTrainer(model, functions, args, rows.remove_columns("images"), processing_class=processor)
+    run.train()
+    logged = run.state.log_history[0]
+    assert logged["rewards/<lambda>/mean"] == pytest.approx(logged["reward"] - 1)
+    assert logged["rewards/<lambda>_2/mean"] == 1
+    assert run.state.stateful_callbacks["generation_health"]["learned"]  # the first one varies
+
+
 def test_tokenizer_and_config_are_the_user_s_own_afterwards(rows: Dataset, tmp_path: Path) -> None:
     """The same config then serves a trainer with other rewards, and the tokenizer pads where it did."""
     args = config(tmp_path, max_steps=1, rewards={"accuracy": 1.0, "format": 0.2, "conciseness": 0.1})

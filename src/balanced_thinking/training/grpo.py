@@ -102,6 +102,7 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
             )
         finally:
             args.reward_weights = given  # TRL has read it; the config may serve a trainer with other rewards
+        self.reward_func_names = name_apart(self.reward_func_names)
         refuse_no_generation(self.train_dataset, args, args.generation_batch_size)
         if all(isinstance(reward, ParsedReward) for reward in self.reward_funcs):  # others may log what they like
             check_measured(self, measured_by_grpo(self.reward_func_names))
@@ -246,6 +247,11 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
         ids, images, fields = super()._tokenize_prompts(prompts)
         # TRL writes None for a row without images, but no processor accepts None beside rows with images.
         return ids, None if images is None else [row or [] for row in images], fields
+
+
+def name_apart(names: Sequence[str]) -> list[str]:
+    """The names of rewards, later ones numbered where they are equal: TRL and we log each reward by its name."""
+    return [f"{one}_{before + 1}" if (before := names[:place].count(one)) else one for place, one in enumerate(names)]
 
 
 def _list_ids(rows: Sequence[Mapping[str, Any]]) -> list[str]:
