@@ -257,6 +257,28 @@ def test_resumed_run_equals_the_undisturbed_one(architecture: str, lora: bool, r
         assert torch.equal(a, b), name
 
 
+@pytest.mark.parametrize(
+    ("options", "saved"),
+    [
+        ({"max_steps": 4, "steps_per_generation": 2}, 3),  # within a cycle
+        ({"max_steps": 4, "gradient_accumulation_steps": 2, "num_iterations": 2}, 1),
+        ({"max_steps": 10}, 9),  # within the second pass through the eight rows
+    ],
+)
+def test_a_stream_of_prompts_resumes_as_if_undisturbed(
+    options: dict[str, Any], saved: int, rows: Dataset, tmp_path: Path
+) -> None:
+    options = {"save_strategy": "steps", "save_steps": 1, "gradient_accumulation_steps": 1} | options
+    stream = rows.remove_columns("images").to_iterable_dataset()
+    undisturbed = trainer("qwen2", stream, config(tmp_path, max_completion_length=4, **options))
+    undisturbed.train()
+    resumed = trainer("qwen2", stream, config(tmp_path / "again", max_completion_length=4, **options))
+    resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{saved}"))
+    assert metrics_of(resumed) == metrics_of(undisturbed)
+    for (name, a), b in zip(undisturbed.model.state_dict().items(), resumed.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
 def test_a_moving_reference_model_is_part_of_the_state(rows: Dataset, tmp_path: Path) -> None:
     options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "max_completion_length": 4, "beta": 0.1}
     options |= {"sync_ref_model": True, "ref_model_sync_steps": 1, "gradient_accumulation_steps": 1}

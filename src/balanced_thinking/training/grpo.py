@@ -64,6 +64,7 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
     _tag_names = ("trl", "grpo", "balanced-thinking")
     chat_template_kwargs: dict[str, Any]
     reward_funcs: list[Any]
+    reward_func_names: list[str]
 
     def __init__(
         self,

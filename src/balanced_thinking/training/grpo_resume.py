@@ -52,6 +52,9 @@ class GenerationState:
         """Where the training is after `state.global_step` steps. A cycle never spans two epochs."""
         cycle = self.args.steps_per_generation * self.num_iterations
         prompts, steps = self.args.generation_batch_size // self.num_generations, self.args.gradient_accumulation_steps
+        if not hasattr(self.train_dataset, "__len__"):  # a stream, of which each pass has complete cycles
+            done = self.state.global_step * steps
+            return CyclePlace(done, done % cycle)
         in_epoch = len(self.train_dataset) // prompts * cycle
         updates = max(1, -(-in_epoch // steps))
         epochs, updates_done = divmod(self.state.global_step, updates)
