@@ -201,7 +201,8 @@ def test_credit_by_segment_is_what_the_loss_gets(
     monkeypatch.setattr(grpo, "generated_segments", halves)
     given = {}
     for credit in ("completion", "segment"):
-        args = config(tmp_path, credit=credit, schedule="constant", think_weight_start=0.8)
+        weight = {"think_weight_start": 0.8} if credit == "segment" else {}
+        args = config(tmp_path, credit=credit, **weight)
         run = trainer("qwen2_5_vl", rows, args)
         torch.manual_seed(0)
         given[credit] = run._generate_and_score_completions([rows[i] for i in range(4) for _ in range(4)])
@@ -422,8 +423,8 @@ def test_rewards_know_every_token_that_the_model_stops_at(tmp_path: Path) -> Non
         ({"credit": "token"}, "credit is 'token'"),
         ({"rewards": {"acuracy": 1.0}}, "did you mean 'accuracy'"),
         ({"think_budget": 0}, "think_budget is 0"),
-        ({"schedule": "cosin"}, "did you mean 'cosine'"),
-        ({"schedule": "adaptive"}, "GRPO does not have"),
+        ({"schedule": "cosin", "credit": "segment"}, "did you mean 'cosine'"),
+        ({"schedule": "adaptive", "credit": "segment"}, "GRPO does not have"),
         ({"reward_scorer": "numerik"}, "did you mean 'numeric'"),
         ({"reasoning_format": "boxd"}, "did you mean 'boxed'"),
         ({"rewards": {"accuracy": float("nan")}}, "rewards.accuracy is nan"),

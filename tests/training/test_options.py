@@ -208,6 +208,8 @@ def test_the_launcher_s_precision_is_followed_or_refused(
     assert bool(follow_launcher(recipe).training.get("bf16")) is (found == "bf16")
 
 
+_APART = {"multi_objective_aggregation": "normalize_then_sum"}
+_MOVING = {"sync_ref_model": True, "beta": 0.1}
 _EVALUATED = {"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 8}
 
 
@@ -228,6 +230,14 @@ _EVALUATED = {"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_
         ("grpo", {"generation_kwargs": {"foo": 3}}, "generation_kwargs has the key 'foo'"),
         ("grpo", {"sapo_temperature_pos": 2.0}, "sapo_temperature_pos is 2.0, but would do nothing"),
         ("grpo", {"ref_model_sync_steps": 2}, "ref_model_sync_steps is 2, but would do nothing"),
+        ("grpo", {"think_weight_start": 0.9}, "think_weight_start is 0.9, but would do nothing: credit is completion"),
+        ("grpo", {"schedule": "cosine", "credit": "completion"}, "schedule is 'cosine', but would do nothing"),
+        ("grpo", {"think_budget": 100}, "think_budget is 100, but would do nothing: rewards has no conciseness"),
+        ("grpo", {"rewards": {"format": 1.0}, "reward_scorer": "exact"}, "'exact', but would do nothing"),
+        ("grpo", {"algorithm": "dr-grpo", **_APART}, "scale_rewards is 'none', but would do nothing"),
+        ("grpo", {"loss_type": "cispo", "delta": 2.0}, "delta is 2.0, but would do nothing"),
+        ("grpo", {"num_completions_to_print": 2}, "num_completions_to_print is 2, but would do nothing"),
+        ("grpo", {"transformers_continuous_batching_config": {"a": 1}}, "but would do nothing"),
         # what would fail at a step
         ("sft", {"adam_beta1": 1.0}, "adam_beta1 is 1; expected at least 0 and less than 1"),
         ("sft", {"optim": "sgd", "optim_args": "momentum=abc"}, "optim sgd cannot be made from these arguments"),
@@ -243,6 +253,23 @@ _EVALUATED = {"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_
         ("grpo", {"loss_type": "foo"}, "loss_type is 'foo'; known: grpo, bnpo"),
         ("grpo", {"scale_rewards": "foo"}, "scale_rewards is 'foo'; known: group, batch, none"),
         ("grpo", {"sync_ref_model": True}, "sync_ref_model is true, but beta is 0"),
+        ("grpo", {"max_completion_length": None}, "max_completion_length is null; expected a number"),
+        ("grpo", {"num_generations": None}, "num_generations is null; expected a number"),
+        ("grpo", {"top_k": -1}, "top_k is -1; expected at least 0"),  # vLLM's name for none
+        ("grpo", {"min_p": -0.1}, "min_p is -0.1; expected at least 0"),
+        ("grpo", {"epsilon_high": -0.5}, "epsilon_high is -0.5; expected at least 0"),
+        ("grpo", {"delta": 0.0}, "delta is 0; expected more than 0"),
+        ("grpo", {"top_entropy_quantile": 1.5}, "top_entropy_quantile is 1.5; expected at least 0 and at most 1"),
+        ("grpo", {"off_policy_mask_threshold": -1.0}, "off_policy_mask_threshold is -1; expected at least 0"),
+        ("grpo", {"pad_to_multiple_of": 0}, "pad_to_multiple_of is 0; expected at least 1"),
+        ("grpo", {"loss_type": "sapo", "sapo_temperature_neg": 0.0}, "sapo_temperature_neg is 0; expected more than 0"),
+        ("grpo", {"ref_model_sync_steps": 0, **_MOVING}, "ref_model_sync_steps is 0; expected at least 1"),
+        ("grpo", {"ref_model_mixup_alpha": 2.0, **_MOVING}, "ref_model_mixup_alpha is 2; expected at least 0"),
+        ("grpo", {"generation_kwargs": {"temperature": 0.5}}, "has temperature 0.5; set temperature instead"),
+        ("grpo", {"generation_kwargs": {"max_new_tokens": 9}}, "has max_new_tokens 9; set max_completion_length"),
+        ("grpo", {"generation_kwargs": {"num_return_sequences": 2}}, "has num_return_sequences 2, with which GRPO"),
+        ("grpo", {"generation_kwargs": {"do_sample": False}}, "has do_sample false, with which GRPO cannot train"),
+        ("grpo", {"generation_kwargs": {"stop_strings": ["</answer>"]}}, "has stop_strings ['</answer>'], with which"),
     ],
 )
 def test_a_config_says_at_once_what_does_nothing_or_fails_at_a_step(
@@ -270,6 +297,10 @@ def test_a_config_says_at_once_what_does_nothing_or_fails_at_a_step(
         ("grpo", {"model_init_kwargs": {"dtype": "bfloat16"}, "algorithm": "grpo"}),  # loads the reference model
         ("grpo", {"scale_rewards": "none", "loss_type": "sapo", "sapo_temperature_pos": 2.0}),
         ("grpo", {"generation_kwargs": {"num_beams": 1}, "beta": 0.1, "sync_ref_model": True}),
+        ("grpo", {"generation_kwargs": {"do_sample": True, "temperature": 1.0, "max_new_tokens": 512}}),
+        ("grpo", {"credit": "segment", "schedule": "cosine", "think_weight_start": 0.9}),
+        ("grpo", {"rewards": {"conciseness": 1.0, "format": 0.0}, "think_budget": 100, "reward_scorer": "exact"}),
+        ("grpo", {**_APART, "pad_to_multiple_of": "auto", "top_entropy_quantile": 1.0}),
     ],
 )
 def test_what_is_beside_a_refused_argument_is_accepted(stage: str, training: dict[str, Any], tmp_path: Path) -> None:
@@ -291,6 +322,7 @@ def test_what_scripts_for_trl_set_is_accepted(config: Any, tmp_path: Path) -> No
         (Recipe(training={"model_init_kwargs": {"dtype": "bfloat16"}}), "model_options load the model"),
         (Recipe(stage="grpo", training={"model_init_kwargs": {"a": 1}}), "model_options load the model"),
         (Recipe(stage="grpo", lora={"r": 4}, training={"sync_ref_model": True, "beta": 0.1}), "base, which does not"),
+        (Recipe(stage="grpo", training={"reward_weights": [1.0]}), r"a recipe names its rewards; set rewards: {name"),
         (Recipe(training={"fsdp": "full_shard"}), "fsdp shards a model among ranks, and this is one process"),
     ],
 )

@@ -126,7 +126,12 @@ def test_think_tokens_are_those_that_were_generated() -> None:
 
 @pytest.mark.parametrize(
     ("weights", "said"),
-    [({}, "empty"), ({"accuray": 1.0}, "did you mean 'accuracy'"), ({"format": "much"}, "rewards.format")],
+    [
+        ({}, "empty"),
+        ({"accuray": 1.0}, "did you mean 'accuracy'"),
+        ({"format": "much"}, "rewards.format"),
+        ({"accuracy": 0, "format": 0.0}, r"every weight in rewards is 0 \(accuracy, format\)"),
+    ],
 )
 def test_wrong_rewards_are_refused_by_name(weights: dict[str, float], said: str) -> None:
     with pytest.raises(ValueError, match=said):

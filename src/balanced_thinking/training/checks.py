@@ -92,6 +92,10 @@ def check_settings(recipe: Recipe) -> dict[str, Any]:
 
 def _refuse_unread_arguments(recipe: Recipe, arguments: Mapping[str, Any]) -> None:
     """Of a recipe, the model is loaded before there is a trainer. GRPO's loads a reference model, but not for LoRA."""
+    if (weights := arguments.get("reward_weights")) is not None:
+        raise RecipeError(
+            f"reward_weights is {format_value(weights)}, but a recipe names its rewards; set rewards: {{name: weight}}"
+        )
     beta = arguments.get("beta")
     beta = algorithm_arguments(arguments.get("algorithm")).get("beta") if beta is None else beta
     has_reference = recipe.stage == "grpo" and recipe.lora is None and beta

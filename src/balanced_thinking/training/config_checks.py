@@ -36,11 +36,23 @@ _NAMES_OF_GRPO: dict[str, tuple[Any, ...]] = {
     "vllm_mode": ("server", "colocate"),
 }
 
+_COUNTS_OF_GRPO = ("num_generations", "max_completion_length")  # TRL declares that they may be None
+# Keys of generation_kwargs that have arguments of their own, which losses and messages read.
+_OWN_OF_GENERATION = {"max_new_tokens": "max_completion_length"} | {
+    name: name for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "cache_implementation")
+}
+# Others that would change what TRL takes from `generate`, with the value that does not.
+_FIXED_OF_GENERATION: dict[str, Any] = {"do_sample": True, "num_return_sequences": 1, "return_dict_in_generate": False}
+_FIXED_OF_GENERATION |= {"disable_compile": None, "stop_strings": None, "eos_token_id": None, "pad_token_id": None}
+
 
 def check_before_upstream(stage: str, args: Any) -> None:
     """Raises RecipeError for a number out of its range, or an option that would do nothing, in a config as given."""
     values = {one.name: getattr(args, one.name, None) for one in fields(args)}
     check_argument_bounds({name: value for name, value in values.items() if value != 0 or name not in _INTERVALS})
+    for name in _COUNTS_OF_GRPO if stage == "grpo" else ():
+        if values[name] is None:
+            raise RecipeError(f"{name} is null; expected a number")
     refuse_idle_options(stage, values)
     _check_parallelism(args.parallelism_config)
 
@@ -109,6 +121,13 @@ def _check_generation(args: Any) -> None:
             raise RecipeError(
                 f"generation_kwargs has the key {name!r}{did_you_mean(str(name), known)}, which transformers' "
                 "GenerationConfig does not have"
+            )
+    for name, value in args.generation_kwargs.items():
+        if (own := _OWN_OF_GENERATION.get(name)) and value != getattr(args, own):
+            raise RecipeError(f"generation_kwargs has {name} {format_value(value)}; set {own} instead")
+        if name in _FIXED_OF_GENERATION and value != _FIXED_OF_GENERATION[name]:
+            raise RecipeError(
+                f"generation_kwargs has {name} {format_value(value)}, with which GRPO cannot train; leave it out"
             )
 
 

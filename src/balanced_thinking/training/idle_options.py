@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.types import format_value
+from balanced_thinking.training.algorithms import DEFAULT_REWARDS
 
 
 class _Idle(NamedTuple):
@@ -44,11 +45,41 @@ _OF_SFT: dict[str, _Idle] = {
     "truncation_mode": _Idle("keep_start", "no answer is cut off; overflow says what happens to a long sample"),
     "average_tokens_across_devices": _Idle(True, "the denominators are always those of all ranks"),
 }
+
+
+def _without_reward(*names: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda values: not {*names} & {*(values.get("rewards") or DEFAULT_REWARDS)}
+
+
+def _has_one_credit(values: Mapping[str, Any]) -> bool:
+    return values.get("credit") == "completion"
+
+
+_ONE_CREDIT = "credit is completion, so that thinking and answer share nothing; set credit to segment"
+_UNCLIPPED = ("cispo", "sapo", "vespo")
 _SYNC, _ADAPTIVE, _VLLM = (_without(name) for name in ("sync_ref_model", "use_adaptive_entropy", "use_vllm"))
 _OF_GRPO: dict[str, _Idle] = {
     "label_smoothing_factor": _Idle(0.0, "GRPO has no labels"),
     "train_sampling_strategy": _Idle(
         "random", "a generation has its own order; shuffle_dataset=false keeps the data's"
+    ),
+    "schedule": _Idle("constant", _ONE_CREDIT, _has_one_credit),
+    "think_weight_start": _Idle(0.5, _ONE_CREDIT, _has_one_credit),
+    "think_weight_end": _Idle(0.5, _ONE_CREDIT, _has_one_credit),
+    "think_budget": _Idle(256, "rewards has no conciseness", _without_reward("conciseness")),
+    "reward_scorer": _Idle(
+        "numeric", "rewards has neither accuracy nor conciseness", _without_reward("accuracy", "conciseness")
+    ),
+    "scale_rewards": _Idle(
+        "group",
+        "multi_objective_aggregation is normalize_then_sum, which divides each reward by its own standard deviation",
+        lambda values: values.get("multi_objective_aggregation") == "normalize_then_sum",
+    ),
+    "delta": _Idle(None, "loss_type has no clipping from above", lambda values: values.get("loss_type") in _UNCLIPPED),
+    "num_completions_to_print": _Idle(None, "log_completions is false", _without("log_completions")),
+    "log_unique_prompts": _Idle(False, "log_completions is false", _without("log_completions")),
+    "transformers_continuous_batching_config": _Idle(
+        None, "use_transformers_continuous_batching is false", _without("use_transformers_continuous_batching")
     ),
     "sapo_temperature_neg": _Idle(1.05, "loss_type is not sapo", _not_loss("sapo")),
     "sapo_temperature_pos": _Idle(1.0, "loss_type is not sapo", _not_loss("sapo")),

@@ -88,6 +88,8 @@ def check_rewards(weights: Mapping[str, float]) -> None:
             )
         if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not math.isfinite(weight):
             raise ValueError(f"rewards.{name} is {weight!r}; expected a finite number")
+    if not any(weights.values()):
+        raise ValueError(f"every weight in rewards is 0 ({', '.join(weights)}), so nothing could be learned")
 
 
 class NamedReward(ParsedReward):
