@@ -374,6 +374,19 @@ def test_rewards_named_in_the_config_are_the_trainers_with_their_weights(tmp_pat
     assert found.reward_weights.tolist() == [2.0, 0.5]
 
 
+def test_the_better_direction_of_a_metric_is_known(tmp_path: Path) -> None:
+    for metric, higher in (("malformed", False), ("reward", True), ("rewards/accuracy/mean", True), ("kl", False)):
+        assert config(tmp_path, metric_for_best_model=metric).greater_is_better is higher, metric
+    assert config(tmp_path, metric_for_best_model="kl", greater_is_better=True).greater_is_better
+
+
+def test_an_evaluation_of_a_script_has_complete_groups(rows: Dataset, tmp_path: Path) -> None:
+    args = config(tmp_path, per_device_eval_batch_size=6)
+    run = trainer("qwen2", rows.remove_columns("images"), args, eval_dataset=rows.remove_columns("images"))
+    with pytest.raises(RecipeError, match="per_device_eval_batch_size is 6, which is not a multiple of the 4"):
+        run.evaluate()
+
+
 def test_rewards_of_the_same_name_are_logged_and_watched_apart(rows: Dataset, tmp_path: Path) -> None:
     args = config(tmp_path, max_steps=1, gradient_accumulation_steps=1, max_completion_length=6)
     model, processor = build_tiny("qwen2")

@@ -155,6 +155,9 @@ def test_pictures_in_messages_without_their_column_are_a_row_error(world_rows: D
         ("a_accuracy", True),
         ("hard_malformed", False),
         ("a_loss", False),
+        ("eval_kl", False),  # of GRPO
+        ("completions/clipped_ratio", False),
+        ("eval_reward", None),  # transformers takes it for better when it is higher
         ("bleu", None),
         (None, None),
     ],

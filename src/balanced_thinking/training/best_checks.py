@@ -25,6 +25,7 @@ _EVALUATED_BY_GRPO = (
     *("think_tokens", "answer_tokens", "malformed", "num_tokens", "cispo_clip_ratio"),
     *("completions/", "clip_ratio/", "sampling/", "tools/", "vespo/"),
 )
+_LOWER_IN_GRPO = ("kl", "frac_reward_zero_std", "completions/clipped_ratio", "policy_loss", "aux_loss")
 _GENERATED = ("accuracy", "malformed")
 
 
@@ -34,8 +35,9 @@ def higher_is_better(metric: str | None) -> bool | None:
     Of several data sets a metric has the set's name in front: `a_answer_nll`.
     """
     name = (metric or "").removeprefix("eval_")
-    ends = [known for known in EVALUATED if name == known or name.endswith(f"_{known}")]
-    return EVALUATED[max(ends, key=len)] if ends else None
+    directions = EVALUATED | dict.fromkeys(_LOWER_IN_GRPO, False)
+    ends = [known for known in directions if name == known or name.endswith(f"_{known}")]
+    return directions[max(ends, key=len)] if ends else None
 
 
 def check_metric_of_sets(metric: str | None, sets: Collection[str]) -> None:
@@ -72,6 +74,19 @@ def measured_by_sft(arguments: Mapping[str, Any]) -> list[str]:
 def measured_by_grpo(rewards: Collection[str]) -> list[str]:
     """As `measured_by_sft`, for GRPO with rewards of these names."""
     return [*_EVALUATED_BY_GRPO, *(f"rewards/{name}/{what}" for name in rewards for what in ("mean", "std"))]
+
+
+def refuse_loss_as_default(args: Any) -> None:
+    """Raises RecipeError where upstream would choose the best by the loss of GRPO, which is about 0 for every model."""
+    scheduler = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+    asks = ["load_best_model_at_end is true"] if args.load_best_model_at_end else []
+    asks += ["lr_scheduler_type is reduce_lr_on_plateau"] if scheduler == "reduce_lr_on_plateau" else []
+    asks += ["save_strategy is 'best'"] if args.save_strategy == "best" else []
+    if asks and args.metric_for_best_model is None:
+        raise RecipeError(
+            f"{asks[0]}, but nothing says what is the best; set metric_for_best_model, such as reward (the loss of "
+            "GRPO is about 0 for every model)"
+        )
 
 
 def refuse_no_evaluation(args: Any, steps: int, epochs: float) -> None:

@@ -12,13 +12,12 @@ It adds:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from trl import GRPOTrainer
-from trl.trainer.utils import RepeatSampler
 
 from balanced_thinking.batch.messages import row_images
 from balanced_thinking.batch.rendering import RowRenderer
@@ -47,7 +46,7 @@ from balanced_thinking.training.reference_state import ReferenceState
 from balanced_thinking.training.reward_watch import RewardWatch, refuse_nonfinite_generation
 from balanced_thinking.training.rewards import make_rewards
 from balanced_thinking.training.safety import SafeTrainer
-from balanced_thinking.training.sample_order import order_seed, refuse_no_generation
+from balanced_thinking.training.sample_order import EpochSeededSampler, order_seed, refuse_no_generation
 from balanced_thinking.training.sft_config import refuse_other_config
 from balanced_thinking.training.trained_parameters import refuse_unusable_adapters
 
@@ -136,6 +135,10 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
             shuffle=self.shuffle_dataset,
             seed=order_seed(self.args),
         )
+
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        self.args.refuse_split_groups()
+        return super().get_eval_dataloader(*args, **kwargs)
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["id", "prompt", "image", "images", "answer", "choices", "alternatives"]
@@ -264,23 +267,6 @@ def _named_rewards(args: ScaleGRPOConfig, processor: Any) -> list[ParsedReward]:
         raise ValueError("named rewards need a tokenizer: pass processing_class, or your own reward_funcs")
     names = list(args.rewards or ())
     return make_rewards(names, processor, args.reasoning_format, args.reward_scorer, args.think_budget)
-
-
-class EpochSeededSampler(RepeatSampler):
-    """TRL's sampler with an order that depends on seed and epoch only.
-
-    TRL's own starts from its first order again when a run is resumed in a later epoch.
-    """
-
-    epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        if self.shuffle:
-            self.generator.manual_seed(self.seed + self.epoch)
-        return super().__iter__()
 
 
 def credit_shares(segments: Sequence[Sequence[int]], length: int, think: float, answer: float) -> torch.Tensor:

@@ -1,11 +1,13 @@
-"""In which order an SFT training sees its samples: each optimizer step has the same ones on any number of ranks."""
+"""In which order a training sees its samples: in SFT each optimizer step has the same ones on any number of ranks."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from datasets import Dataset
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
+from trl.trainer.utils import RepeatSampler
 
 from balanced_thinking.batch.collator import ScaleCollator
 from balanced_thinking.batch.sampling import LengthEstimator, LengthSampler, StepSampler
@@ -37,6 +39,23 @@ def make_sampler(trainer: Any, dataset: Dataset, *, packed: bool) -> Sampler:
         packed=packed,
         last_step="drop" if args.dataloader_drop_last else "keep" if takes_empty else "repeat",
     )
+
+
+class EpochSeededSampler(RepeatSampler):
+    """TRL's sampler with an order that depends on seed and epoch only.
+
+    TRL's own starts from its first order again when a run is resumed in a later epoch.
+    """
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        if self.shuffle:
+            self.generator.manual_seed(self.seed + self.epoch)
+        return super().__iter__()
 
 
 def order_seed(args: Any) -> int:
