@@ -57,6 +57,7 @@ def test_a_folded_adapter_is_the_base_with_the_adapter(name: str, tmp_path: Path
         assert (logits(adapted) - with_adapter).abs().max() > 0.01
     folded = fold_adapter(adapted)
     assert not any(isinstance(part, PeftModel) or "lora" in key for key, part in folded.named_modules())
+    assert all(parameter.requires_grad for parameter in folded.parameters())  # so that it can be trained further
     torch.testing.assert_close(logits(folded), with_adapter, rtol=1e-5, atol=1e-5)
     tied = folded.get_input_embeddings().weight is folded.get_output_embeddings().weight
     assert {one.tie_word_embeddings for one in (folded.config, folded.config.get_text_config())} == {tied}
@@ -86,6 +87,7 @@ def test_an_adapter_is_loaded_as_one_model_in_a_dtype(tmp_path: Path) -> None:
         merged = load_model(str(tmp_path / "adapter"), dtype=dtype).model
         assert merged.dtype == dtype
         assert type(merged) is type(model)
+        assert all(parameter.requires_grad for parameter in merged.parameters())
 
 
 @pytest.mark.filterwarnings("ignore:Model")

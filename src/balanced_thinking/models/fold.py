@@ -25,7 +25,10 @@ def fold_adapter(adapted: PeftModel) -> Any:
         for part in list(adapted.modules()):
             if isinstance(part, BaseTunerLayer) and _is_of_16_bits(part):
                 _merge_in_float32(part)
-        return _without_false_ties(adapted.merge_and_unload())
+        folded = _without_false_ties(adapted.merge_and_unload())
+    for parameter in folded.parameters():  # PEFT froze the base; this is a model as `from_pretrained` gives it
+        parameter.requires_grad_(parameter.is_floating_point())
+    return folded
 
 
 def _without_false_ties(model: Any) -> Any:
