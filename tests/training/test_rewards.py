@@ -138,6 +138,15 @@ def test_wrong_rewards_are_refused_by_name(weights: dict[str, float], said: str)
         check_rewards(weights)
 
 
+def test_answers_of_a_script_are_texts_or_numbers() -> None:
+    (accuracy,) = make_rewards(["accuracy"], make_tokenizer(eos_token="<eos>"))
+    ids = accuracy.encode("<think>x</think><answer>4</answer>")
+    assert accuracy(completion_ids=[ids] * 4, answer=[4, 4.0, "4", 5]) == [1.0, 1.0, 1.0, 0.0]
+    for answer, written in ((None, "None"), (["4"], r"\['4'\]")):
+        with pytest.raises(ValueError, match=f"row r: answer is {written}; expected a text or a number"):
+            accuracy(completion_ids=[[1]], answer=[answer], id=["r"])  # also where the completion has no answer
+
+
 def test_rows_without_an_answer_are_refused() -> None:
     (accuracy,) = make_rewards(["accuracy"], make_tokenizer(eos_token="<eos>"))
     with pytest.raises(ValueError, match="needs a column `answer`"):

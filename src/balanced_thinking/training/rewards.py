@@ -119,10 +119,12 @@ class NamedReward(ParsedReward):
     ) -> float:
         parsed, segments, stopped = completion
         answer, choices, alternatives = row
+        if not isinstance(answer, str | int | float):
+            raise ValueError(f"row {id}: answer is {answer!r}; expected a text or a number")
         rollout = Rollout(
             parsed=parsed,
             think_tokens=segments.count(THINK),
-            answer=answer,
+            answer=str(answer),
             choices=tuple(choices or ()),
             scorer=self._scorer,
             think_budget=self._think_budget,
