@@ -280,6 +280,26 @@ def test_a_stream_of_prompts_resumes_as_if_undisturbed(
         assert torch.equal(a, b), name
 
 
+def test_the_table_of_completions_goes_on_with_all_its_columns(rows: Dataset, tmp_path: Path) -> None:
+    def noted(completions: list[Any], log_extra: Any, **_: Any) -> list[float | None]:
+        log_extra("length", [len(one[0]["content"]) for one in completions])
+        return [None, *letters(completions)[1:]]
+
+    options: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1, "steps_per_generation": 2, "max_steps": 2}
+    options |= {"gradient_accumulation_steps": 1, "log_completions": True, "num_completions_to_print": 1}
+
+    def start(out: Path) -> ScaleGRPOTrainer:
+        model, processor = build_tiny("qwen2")
+        args = config(out, **options, max_completion_length=4)
+        return ScaleGRPOTrainer(model, noted, args, rows.remove_columns("images"), processing_class=processor)
+
+    start(tmp_path / "run").train()
+    start(tmp_path / "again").train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-1"))
+    tables = [Dataset.from_parquet(str(tmp_path / f"{name}/completions/*2.parquet")) for name in ("run", "again")]
+    assert {"noted", "length", "advantage"} <= {*tables[0].column_names}
+    assert repr(tables[0].to_dict()) == repr(tables[1].to_dict())  # with NaN for what does not apply
+
+
 def test_a_moving_reference_model_is_part_of_the_state(rows: Dataset, tmp_path: Path) -> None:
     options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "max_completion_length": 4, "beta": 0.1}
     options |= {"sync_ref_model": True, "ref_model_sync_steps": 1, "gradient_accumulation_steps": 1}

@@ -20,6 +20,7 @@ from balanced_thinking.training.inspect_checkpoint import GENERATION
 
 logger = logging.getLogger(__name__)
 _KEPT_LOGS = ("prompt", "completion", "advantages")  # of the table of completions; pictures are not shown again
+_KEPT_COLUMNS = ("rewards", "extra")  # of that table: by name, `extra` is what rewards log with `log_extra`
 
 
 class GenerationStateError(UsageError, ValueError):
@@ -68,7 +69,9 @@ class GenerationState:
             state["inputs"] = self._buffered_inputs
         if "inputs" in state and self.args.log_completions:
             state["table"] = {name: _without_pictures(list(self._logs[name])) for name in _KEPT_LOGS}
-            state["table"]["rewards"] = {name: list(values) for name, values in self._logs["rewards"].items()}
+            for group in _KEPT_COLUMNS:
+                columns = {name: list(values) for name, values in self._logs[group].items()}
+                state["table"][group] = _without_pictures(columns)
         if len(state) > 1:
             torch.save(state, folder / state_file_name(self.accelerator.process_index))
 
@@ -107,11 +110,12 @@ class GenerationState:
         if place.inside and "inputs" not in state:
             self._report_lost_cycle(f"{file} is missing" if not state else f"{file} has no completions", place)
         self._buffered_inputs = send_to_device(state.get("inputs"), self.accelerator.device)
-        for name, values in state.get("table", {}).items():
-            if name != "rewards":
-                self._logs[name].extend(values)
-        for name, values in state.get("table", {}).get("rewards", {}).items():
-            self._logs["rewards"][name].extend(values)
+        table = state.get("table", {})
+        for name in _KEPT_LOGS:
+            self._logs[name].extend(table.get(name, ()))
+        for group in _KEPT_COLUMNS:
+            for name, values in table.get(group, {}).items():
+                self._logs[group][name].extend(values)
 
     def _report_lost_cycle(self, problem: str, place: CyclePlace) -> None:
         """Raises GenerationStateError unless nothing is lost, or the user accepted that with --allow-partial-resume."""
@@ -127,9 +131,9 @@ class GenerationState:
         logger.warning("%s. %s: its completions are generated anew", problem, where)
 
 
-def _without_pictures(values: list[Any]) -> list[Any]:
+def _without_pictures(values: Any) -> Any:
     """Messages and numbers as JSON has them, which can be loaded without running anything."""
-    return json.loads(json.dumps(values, default=lambda _: None))
+    return json.loads(json.dumps(values, default=lambda one: one.item() if getattr(one, "ndim", None) == 0 else None))
 
 
 def state_file_name(rank: int) -> str:
