@@ -300,6 +300,25 @@ def test_the_table_of_completions_goes_on_with_all_its_columns(rows: Dataset, tm
     assert repr(tables[0].to_dict()) == repr(tables[1].to_dict())  # with NaN for what does not apply
 
 
+@pytest.mark.parametrize(
+    ("architecture", "option", "lora", "said"),
+    [
+        ("qwen2", {"beta": 0.1}, False, r"beta is 0\.1, but the model was not loaded from a folder"),
+        ("qwen2", {"beta": 0.1}, True, None),  # the reference is the base
+        ("qwen2_5_vl", {"cast_lm_head_to_fp32": True}, False, "the head of this model is its embedding"),
+        ("qwen2", {"cast_lm_head_to_fp32": True}, True, "the head of this model is its embedding"),
+        ("qwen2", {"cast_lm_head_to_fp32": True}, False, None),
+    ],
+)
+def test_parts_that_trl_would_not_find_are_named(
+    architecture: str, option: dict[str, Any], lora: bool, said: str | None, rows: Dataset, tmp_path: Path
+) -> None:
+    peft = {"peft_config": LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])} if lora else {}
+    data = rows if architecture != "qwen2" else rows.remove_columns("images")
+    with pytest.raises(RecipeError, match=said) if said else nullcontext():
+        trainer(architecture, data, config(tmp_path, **option), **peft)
+
+
 def test_a_moving_reference_model_is_part_of_the_state(rows: Dataset, tmp_path: Path) -> None:
     options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "max_completion_length": 4, "beta": 0.1}
     options |= {"sync_ref_model": True, "ref_model_sync_steps": 1, "gradient_accumulation_steps": 1}

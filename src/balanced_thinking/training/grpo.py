@@ -48,7 +48,7 @@ from balanced_thinking.training.rewards import make_rewards
 from balanced_thinking.training.safety import SafeTrainer
 from balanced_thinking.training.sample_order import EpochSeededSampler, order_seed, refuse_no_generation
 from balanced_thinking.training.sft_config import refuse_other_config
-from balanced_thinking.training.trained_parameters import refuse_unusable_adapters
+from balanced_thinking.training.trained_parameters import refuse_lost_parts, refuse_unusable_adapters
 
 _ROW_IDS = "row_ids"  # in TRL's batches, which their forward does not read
 
@@ -79,6 +79,7 @@ class ScaleGRPOTrainer(ReferenceState, GenerationState, SafeTrainer, GRPOTrainer
         args = ScaleGRPOConfig() if args is None else args
         refuse_other_config(args, ScaleGRPOConfig)
         refuse_unusable_adapters(model, kwargs.get("peft_config"))
+        refuse_lost_parts(model, args, kwargs.get("peft_config"))
         given = args.reward_weights
         if reward_funcs is None:
             if given is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
+from transformers import PreTrainedModel
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models.parts import count_numbers
@@ -46,3 +47,23 @@ def refuse_unusable_adapters(model: Any, config: Any) -> None:
     own = model.active_peft_config if isinstance(model, PeftModel) else None
     if isinstance(own, LoraConfig):  # it was initialized elsewhere, and requires_grad says what it trains
         check_adapter({"alora_invocation_tokens": own.alora_invocation_tokens}, "the model's adapter: ")
+
+
+def refuse_lost_parts(model: Any, args: Any, adapter: Any) -> None:
+    """Raises RecipeError where TRL's GRPO would not find a part of a model: its reference model, or its embedding.
+
+    `args`: of GRPO. `adapter`: PEFT's configuration of the adapter to add; None without one.
+    """
+    if not isinstance(model, PreTrainedModel):
+        return
+    if args.beta and adapter is None and not model.config._name_or_path:
+        raise RecipeError(
+            f"beta is {args.beta:g}, but the model was not loaded from a folder or the hub, where the reference model "
+            "is found by its name; save it and load it again, or set beta=0"
+        )
+    plain = adapter is None and hasattr(getattr(model, "model", None), "embed_tokens")
+    if args.cast_lm_head_to_fp32 and model.config.tie_word_embeddings and not plain:
+        raise RecipeError(
+            "cast_lm_head_to_fp32 is true, but the head of this model is its embedding, which TRL does not find in a "
+            "model that sees pictures or has an adapter; leave cast_lm_head_to_fp32 out"
+        )
