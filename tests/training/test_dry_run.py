@@ -63,6 +63,9 @@ def test_a_dry_run_of_grpo_counts_generations(empty: Path, capsys: pytest.Captur
     shown = lines_of(capsys.readouterr().out)
     assert shown["steps"] == "8, no warm-up, 1 times through the data"
     assert shown["batch"].startswith("4 completions a step")
+    assert shown["rewards"] == "1 x accuracy, 0.2 x format"
+    assert main(["grpo", *TINY, *options, "--rewards.format", "0.5", "--dry-run"]) == 0  # this drops the default ones
+    assert lines_of(capsys.readouterr().out)["rewards"] == "0.5 x format"
     assert shown["weights"] == "reasoning / answer 0.5 / 0.5 at step 1, 0.5 / 0.5 at step 4, 0.5 / 0.5 at step 8"
     assert "tokens a prompt in the median" in shown["lengths"]
 

@@ -33,6 +33,7 @@ from balanced_thinking.training.header import (
     describe_autocast,
     describe_batch,
     describe_device,
+    describe_rewards,
     describe_weighting,
 )
 from balanced_thinking.training.lora import describe_lora, make_lora_config
@@ -104,6 +105,8 @@ def _describe_steps(recipe: Recipe, args: Any, data: CheckedData) -> Iterator[tu
     yield "steps", f"{steps:,}, {warm_up}, {passes:.3g} times through the data"
     refuse_no_evaluation(args, steps, passes)
     yield "weights", _describe_weights(recipe.stage, args, steps)
+    if recipe.stage == "grpo":
+        yield "rewards", describe_rewards(args)
     yield "evaluates", _describe_evaluation(recipe, args, data.validation)
     yield "saves", _describe_interval(args.save_strategy, args.save_steps, _describe_kept(args))
 

@@ -47,6 +47,8 @@ class StartHeader(TrainerCallback):
         yield "data", f"{describe_data(self.recipe.data)}, {self.recipe.split}: {self.rows:,} examples{left_out}"
         if (loss := describe_algorithm(args) if self.recipe.stage == "grpo" else describe_weighting(args)) is not None:
             yield "loss", loss
+        if self.recipe.stage == "grpo":
+            yield "rewards", describe_rewards(args)
         yield "batch", describe_batch(self.recipe.stage, args, self.ranks)
         taken = f", {state.global_step:,} of them taken" if state.global_step else ""
         yield "steps", f"{state.max_steps:,}{taken}"
@@ -75,6 +77,11 @@ def describe_weighting(args: Any) -> str:
     idle = [] if chosen == "sftkey" else list(given_segment_options(vars(args)))
     unused = f"; without effect: {', '.join(idle)} (for --weighting scale)" if idle else ""
     return f"{_WEIGHTINGS[chosen]}{unused}"
+
+
+def describe_rewards(args: Any) -> str:
+    """The rewards of GRPO with their weights."""
+    return ", ".join(f"{weight:g} x {name}" for name, weight in args.rewards.items())
 
 
 _AUTOCAST = (("bf16", "bfloat16"), ("fp16", "float16"))
