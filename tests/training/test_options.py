@@ -222,6 +222,7 @@ _EVALUATED = {"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_
         ("sft", {"optim_target_modules": "all-linear"}, "optim_target_modules is 'all-linear', but would do nothing"),
         ("sft", {"dataset_text_field": "body"}, "dataset_text_field is 'body', but would do nothing"),
         ("sft", {"packing_strategy": "wrapped"}, "packing_strategy is 'wrapped', but would do nothing"),
+        ("sft", {"pack_tokens": 64}, "pack_tokens is 64, but would do nothing: packing is false"),
         ("sft", {"truncation_mode": "keep_end"}, "truncation_mode is 'keep_end', but would do nothing"),
         ("sft", {"dataset_num_proc": 2}, "dataset_num_proc is 2, but would do nothing"),
         ("sft", {"fsdp_config": {"min_num_params": 1}}, "fsdp_config is {'min_num_params': 1}, but would do nothing"),

@@ -42,6 +42,7 @@ _OF_SFT: dict[str, _Idle] = {
     "dataset_kwargs": _Idle(None, "rows are prepared batch by batch"),
     "dataset_num_proc": _Idle(None, "rows are prepared batch by batch; set dataloader_num_workers"),
     "packing_strategy": _Idle("bfd", "packing has one way here; pack_tokens limits the length of a row"),
+    "pack_tokens": _Idle(None, "packing is false", _without("packing")),
     "truncation_mode": _Idle("keep_start", "no answer is cut off; overflow says what happens to a long sample"),
     "average_tokens_across_devices": _Idle(True, "the denominators are always those of all ranks"),
 }
