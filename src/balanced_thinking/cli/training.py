@@ -103,8 +103,9 @@ def _describe_option(default: Any, text: str) -> dict[str, str]:
 
 
 def _describe_fields(schema: type, but: Collection[str] = ()) -> dict[str, dict[str, str]]:
-    """The fields of a dataclass as options, those that hold a mapping as NAME VALUE."""
+    """The fields of a dataclass as options, its own before inherited ones; those that hold a mapping as NAME VALUE."""
     shown = [f for f in fields(schema) if f.name not in but]
+    shown.sort(key=lambda f: f.name not in schema.__annotations__)
     types = admitted_types(schema)
     mappings = {f.name for f in shown if dict in types[f.name] and not isinstance(f.default, str)}
     return {
