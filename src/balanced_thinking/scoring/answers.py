@@ -26,46 +26,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from balanced_thinking.scoring.characters import to_plain_characters
-from balanced_thinking.scoring.options import TEXT_COMMANDS, match_option, names_another_option, split_alternatives
+from balanced_thinking.scoring.options import match_option, names_another_option, split_alternatives
+from balanced_thinking.scoring.wrappers import collapse_white_space, strip_around_answer, strip_plain
 
 _LETTERS, _ALPHABET = 8, 26  # of options: A to H at least
 _LONGEST_OPTION = 500  # characters, of a letter and a text in any order
-_MAX_LAYERS = 8  # wrappers inside wrappers; limits the work on hostile text
-_LATEX = re.compile(rf"\\(?:{TEXT_COMMANDS})\s*\{{(.*)\}}", re.DOTALL)
-_PAIRS = (
-    *((mark, mark) for mark in ("$$", "$", "***", "**", "*", "__", "_", "```", "`", '"', "'")),
-    *(("“", "”"), ("‘", "’"), ("«", "»"), ("「", "」"), ("『", "』"), ("【", "】"), ("《", "》")),
-    *(("\\(", "\\)"), ("\\[", "\\]"), ('["', '"]'), ("['", "']")),
-)
-_OPENING = re.compile(
-    r"[*_]{0,2}(?:(?:so|thus|hence|therefore),?\s)?\s*(?:the\s)?\s*(?:(?:final|correct|right|best)\s)?\s*"
-    r"(?:ans|answer|option|choice)[*_]{0,2}\s*"
-    r"(?:(?:is|(?:would|should|must|will)\sbe)\b(?:\s*:|(?!\s*:))|:|=|-(?=\s))[*_]{0,2}\s*(?=\S)"
-    r"|[*_]{0,2}(?:the\s)?(?:final\s)?answer[*_]{0,2}\n(?=\S)"
-    r"|i(?:['’]d|\swould|\swill)?\s(?:choose|pick|select|go\swith)\s(?:(?:option|choice|answer)\s)?(?=\S)"
-    r"|#{1,6}\s(?=\S)"
-    r"|[*_]{0,2}(?:最终|正确)?(?:答案|选项)(?:是|为|选)?\s*:?[*_]{0,2}\s*(?=\S)|[故应]?选择?\s*(?=[A-Za-z]\b)",
-    re.IGNORECASE,
-)
-_VERDICT = re.compile(
-    r"(\(?[a-z]\)?)\sis\s(?:the\s)?(?:correct|right|best)(?:\s(?:answer|option|choice))?", re.IGNORECASE
-)
-_JSON = re.compile(r"\{\s*[\"'](?:final_)?answer[\"']\s*:\s*[\"']?([^\"'{}\[\]]+)[\"']?\s*\}", re.IGNORECASE)
-_BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
-# Around a box: what separates it from a sentence; a sign or nothing in front of it.
-_APART_BEFORE, _APART_BEHIND = re.compile(r"(?:^|[\s:=$*(])$"), re.compile(r"[\s$*_)\]\\]*(?:$|\n|[.!?;](?:\s|$))")
-_BESIDE_BOX = re.compile(r"(?:^|\s|[$*(:])[+-]?\s?$")
-_LAYOUT = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\!|\\,(?=\d{3}(?!\d))")
-_SPACE = re.compile(r"\\[,;: ]")
-# What a text of several sentences ends with; GSM8K's solutions end with `#### 5`.
-_CONCLUSION = re.compile(
-    r".*(?:(?<!wrong )(?<!incorrect )(?<!not the )"
-    r"\b(?:answer|option|choice)\s(?:is|(?:would|should|must|will)\sbe)\b:?|\banswer[*_]{0,2}:|\n#{4}|答案(?:是|为|选)?:?)"
-    r"[*_]{0,2}\s*(?P<answer>[^\s.,;:!?][^\n]{0,200})",
-    re.DOTALL | re.IGNORECASE,
-)
-_CLOSERS = ".,;:。、"
-_EXCLAMATION = re.compile(r"(?<=[^\W\d_]{3})!+$")  # not of `5!` and `n!`
 # White space that says nothing in a comparison: beside punctuation, before a LaTeX command, in `5:30 PM`.
 _LOOSE = re.compile(r"(?<=\d)(,\s)(?=\d{3}(?!\d))|\s*([,;:=+*/^(){}\[\]<>|-])\s*|\s+(?=\\)|(?<=\d)\s+(?=[ap]\.?m\b)")
 # A letter with the text of its choice, in the ways that only the choices make sure of: `b cat`, `b - cat`, `cat (b)`.
@@ -148,8 +113,8 @@ def parse_answer(text: str, choices: int = 0) -> Answer:
     `choices`: how many there are. Letters up to the last of them are options, but at least those up to H.
     """
     last = chr(ord("a") + min(max(choices, _LETTERS), _ALPHABET) - 1)
-    plain = _collapse_white_space(to_plain_characters(text))
-    stripped, raw = _strip_plain(plain), _to_one_line(unicodedata.normalize("NFC", text))
+    plain = collapse_white_space(to_plain_characters(text))
+    stripped, raw = strip_plain(plain), _to_one_line(unicodedata.normalize("NFC", text))
     full, cased = _to_one_line(stripped), " ".join(stripped.split())
     if not _has_alphanumeric(plain):
         return Answer(raw, None, full, raw=raw, cased=cased)
@@ -161,43 +126,10 @@ def parse_answer(text: str, choices: int = 0) -> Answer:
         mark = re.search(r"\s(\S)$", plain)  # "A. ;" is an option whose text is a semicolon
         text_of_mark = mark[1] if mark and not _has_alphanumeric(mark[1]) else None
         return Answer(letter, letter, text_of_mark, raw=raw, cased=cased)
-    text_alone = _strip_around_answer(option.text)
+    text_alone = strip_around_answer(option.text)
     number_or_text = _parse_if_number(_to_one_line(text_alone))
     several, cased = names_another_option(option, last), " ".join(text_alone.split())
     return Answer(full, letter, number_or_text, several, raw, cased)
-
-
-def strip_answer(text: str) -> str:
-    """The answer in plain characters, without what is wrapped around it. Letters keep their case.
-
-    Of several sentences the conclusion at the end counts: `It has whiskers. So the answer is B.`
-    """
-    return _strip_plain(_collapse_white_space(to_plain_characters(text)))
-
-
-def _strip_plain(plain: str) -> str:
-    stripped = _strip_around_answer(_SPACE.sub(" ", _LAYOUT.sub("", _take_box(plain))))
-    concluded = _CONCLUSION.fullmatch(stripped) if match_option(stripped) is None else None
-    return _strip_around_answer(concluded["answer"]) if concluded else stripped
-
-
-def _take_box(text: str) -> str:
-    """The content of the last `\\boxed{}` where it stands apart, behind other sentences; else the text.
-
-    A sign, a unit or another option beside the box belongs to the answer: then only the box itself is taken off.
-    """
-    boxes = list(_BOX.finditer(text))
-    depth, start = 1, boxes[-1].end() if boxes else len(text)
-    for place, character in enumerate(text[start:], start):
-        depth += (character == "{") - (character == "}")
-        if not depth:
-            before, inner, after = text[: boxes[-1].start()], text[start:place].strip(), text[place + 1 :]
-            if not inner or _BOX.search(before.rpartition("\n")[2]):
-                return text
-            if _APART_BEFORE.search(before) and _APART_BEHIND.match(after):
-                return inner
-            return before + inner + after if _BESIDE_BOX.search(before) else text
-    return text
 
 
 def _find_by_both(full: str, texts: Sequence[str | Decimal | None]) -> int | None:
@@ -217,11 +149,6 @@ def _has_alphanumeric(text: str) -> bool:
 def _is_empty(text: str | Decimal | None) -> bool:
     """Whether an option's text says nothing beside its letter: none, or only punctuation."""
     return text is None or (isinstance(text, str) and not _has_alphanumeric(text))
-
-
-def _collapse_white_space(text: str) -> str:
-    """One space for each run of white space, but a line break for a run that has one: it separates options."""
-    return "\n".join(line for line in (" ".join(line.split()) for line in text.splitlines()) if line)
 
 
 def _to_one_line(text: str) -> str:
@@ -249,48 +176,3 @@ def _parse_if_number(text: str) -> str | Decimal:
     """A plain number as Decimal, so that "1,200.0" equals "1200"; any other text as it is."""
     is_number = text[-1:].isdigit() and _NUMBER.fullmatch(text)
     return Decimal(text.replace(",", "")) if is_number else text
-
-
-def _strip_around_answer(text: str) -> str:
-    """Remove openings, wrappers and closing punctuation, one layer after the other; never the last character."""
-    for _ in range(_MAX_LAYERS):
-        before, text = text, text.strip()
-        text = _unwrap_once(_EXCLAMATION.sub("", _strip_closers(text)))
-        if verdict := _VERDICT.fullmatch(text):
-            text = verdict[1]
-        opening = _OPENING.match(text)
-        text = text[opening.end() :] if opening else text
-        if text == before:
-            break
-    return text
-
-
-def _strip_closers(text: str) -> str:
-    """The text without closing punctuation, which stays where it is all that there is: of `.`, and of `Answer: ;`."""
-    opening = _OPENING.match(text)
-    rest = text[opening.end() :] if opening else text
-    return text.rstrip(_CLOSERS).rstrip() if rest.rstrip(_CLOSERS + " ") else text
-
-
-def _unwrap_once(text: str) -> str:
-    latex = _LATEX.fullmatch(text)
-    if latex and _has_balanced_braces(latex[1]):
-        return latex[1]
-    if json_answer := _JSON.fullmatch(text):
-        return json_answer[1]
-    for left, right in _PAIRS:
-        inner = text[len(left) : -len(right)]
-        if inner and text == left + inner + right and left not in inner and right not in inner:
-            return inner
-    # "(4)" is 4, but "(3, 4)" is an interval or a point
-    return text[1:-1] if re.fullmatch(r"\([^(),]+\)|\{[^{},]+\}", text) else text
-
-
-def _has_balanced_braces(text: str) -> bool:
-    """Whether each closing brace has an opening one before it, so that the outermost pair belongs together."""
-    depth = 0
-    for character in text:
-        depth += (character == "{") - (character == "}")
-        if depth < 0:
-            return False
-    return depth == 0

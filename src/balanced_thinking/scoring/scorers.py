@@ -19,8 +19,9 @@ from balanced_thinking.config.errors import BalancedThinkingError, RecipeError
 from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.own_functions import OwnFunction, is_own_name, load_own_function
 from balanced_thinking.scoring import published
-from balanced_thinking.scoring.answers import answers_match, find_choice, parse_answer, same_wording, strip_answer
+from balanced_thinking.scoring.answers import answers_match, find_choice, parse_answer, same_wording
 from balanced_thinking.scoring.quantities import parse_quantity
+from balanced_thinking.scoring.wrappers import strip_answer
 
 
 class Scorer(Protocol):
