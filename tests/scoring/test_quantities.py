@@ -244,8 +244,61 @@ SAME += [
     ("1½", "1.5"),
     ("50¢", "50 cents"),
     (r"\frac12", "1/2"),  # braces left out
+    ("$18 per day", "18"),  # a rate
+    ("$18/day", "$18 per day"),
+    ("US$18", "$18"),
+    ("USD 4.50", "$4.5"),
+    ("US$5 million", "$5M"),  # short scales
+    ("$2.5B", "2.5 billion"),
+    ("5k", "5000"),
+    ("$5K", "5,000"),
+    ("negative 3", "-3"),  # signs in words
+    ("minus $5", "-5"),
+    ("about 18", "18"),
+    (r"\(5\) cm", "5 cm"),
+    ("5-inch", "5 in"),
+    (r"\angle A = 30^\circ", "30"),  # names that are letters of units
+    ("m∠A = 30°", "30"),
+    (r"\theta = 30^\circ", "30"),
+    ("α = 30°", "30"),
+    ("P(A) = 1/2", "0.5"),
+    ("f(2) = 5", "5"),
+    ("9 x 2 = 18", "18"),
+    (r"$9 \times 2 = 18$", "18"),
+    ("The area is 24 cm²", "24"),
+    ("angle ABC is 30°", "30"),
+    ("There are 5 apples", "5"),
+    (r"x = 2\sqrt{3}", r"2\sqrt{3}"),  # what is not a quantity
+    ("y = 2x + 3", "2x+3"),
 ]
 DIFFERENT += [
+    ("50 cm", "50%"),  # a percentage has no other unit
+    ("0.5 cm", "50%"),
+    ("50%", "50 apples"),
+    ("$5 per day", "$5 per week"),
+    ("$5M", "5"),
+    ("$5M", "$5B"),
+    ("5k", "5"),
+    ("5k m", "5000"),
+    ("5 mil", "5"),  # thousand, in Spanish
+    ("5 millones", "5"),
+    ("5-", "5"),
+    ("10 minus 5", "-5"),
+    ("about 5 or 6", "5"),
+    ("The area is not 24", "24"),
+    ("The area is 24 or 25", "24"),
+    ("The wrong value is 24", "24"),
+    ("If x is 24", "24"),
+    ("half of x is 24", "24"),
+    ("5 is 24", "24"),
+    ("2f(x) = 5", "5"),
+    ("1/x = 5", "5"),
+    ("x/2 = 5", "5"),
+    ("-x = 5", "5"),
+    (r"\theta \neq= 30", "30"),
+    (r"2x = 2\sqrt{3}", r"2\sqrt{3}"),
+    (r"x = 2\sqrt{3} or x = \sqrt{3}", r"\sqrt{3}"),
+    ("x =", "y ="),
     ("5 hundred thousand", "500"),
     ("5 millions", "5"),
     ("5 mln", "5"),
@@ -294,6 +347,14 @@ def test_a_number_that_two_choices_share_is_not_an_answer() -> None:
     assert score_numeric("5", "5 cm", ("5 cm", "6 cm")) == 1.0
     assert score_numeric("5 centimeters", "C", ("3 cm", "4 cm", "5 cm")) == 1.0  # gold is a letter
     assert score_numeric("4 centimeters", "C", ("3 cm", "4 cm", "5 cm")) == 0.0
+
+
+def test_a_letter_with_the_value_of_another_choice_is_not_an_answer() -> None:
+    angles = ("30°", "45°", "60°")
+    for prediction in ("A. 45", "A. $45^\\circ$", "(A) 45 degrees"):
+        assert score_numeric(prediction, "A", angles) == score_numeric(prediction, "B", angles) == 0.0
+    assert score_numeric("B. 45", "B", angles) == 1.0
+    assert score_numeric("B. $45^\\circ$", "45°", angles) == 1.0
 
 
 NUMBERS = st.fractions(max_denominator=999).map(lambda f: f % 100_000)

@@ -54,6 +54,16 @@ TWO_OPTIONS = (
     "**A. cat or B. dog**",
     r"\boxed{A. cat or B. dog}",
     "The answer is A. cat or B. dog.",
+    "The answer is A. No, wait, it is B.",  # a correction
+    "A. Wait, no: B",
+    "A\nB",
+    "A\nB\nC\nD",
+    "A\n\nNo, B",
+    "A\nExplanation: The right choice is B",
+    '{"answer": "A or B"}',
+    "<answer>A</answer><answer>B</answer>",
+    "[[A],[B]]",
+    "It is A or B",
 )
 # One answer, though its text may look like two.
 ONE_OPTION = (
@@ -99,6 +109,30 @@ ONE_OPTION = (
     "**A**: cat",
     r"\boxed{A}. cat",
     r"\text{(A)} cat",
+    r"\boxed{\textbf{(A) } cat}",  # as AMC writes it
+    "Option A is correct.",
+    "Hence, option A is correct.",
+    "A is the answer",
+    "It is A",
+    "The letter A.",
+    "Ans. A",
+    "A because it has whiskers",  # a reason after the letter
+    "A, because B is a dog",
+    "A, not B",
+    "A rather than B",
+    "A\n\nIt has whiskers.",  # on lines of its own
+    "A\nB barks",
+    "A\n\n**Explanation:** B barks.",
+    "A. Sure, it has whiskers",
+    "[[A]]",
+    "<answer>A</answer>",  # tags of another format
+    "<|begin_of_box|>A<|end_of_box|>",
+    '{"reason": "it has whiskers, so B is out", "answer": "A"}',
+    '```json\n{"answer": "A", "sure": 1}\n```',
+    "La respuesta es A",
+    "Die Antwort ist A.",
+    "Ответ: A",
+    "答え: A",
 )
 
 SAME = [
@@ -229,6 +263,20 @@ SAME = [
     ("．", "."),  # full-width
     ("😀.", "😀"),  # a full stop after a sign that is no letter
     ("A or B", "A or B"),  # the same two
+    ("a dog", "dog"),  # an article
+    ("The dog.", "a dog"),
+    ("It's a dog", "the dog"),
+    ("dog\n\nExplanation: it barks, as cats do not.", "dog"),
+    ("don’t", "don't"),  # typographic
+    ("‘dog’", "dog"),
+    (r"\dfrac{\sqrt3}{2}", r"\frac{\sqrt{3}}{2}"),  # other spellings of the same LaTeX
+    ("x^{2}+1", "x^2+1"),
+    ("2√3", r"2\sqrt{3}"),
+    ("6 π", r"6\pi"),
+    ("H₂O", "H2O"),
+    ("Yes, it is.", "yes"),  # a sentence
+    ("No: there are no dogs", "no"),
+    ("True, it is", "true"),
 ]
 
 DIFFERENT = [
@@ -306,6 +354,26 @@ DIFFERENT = [
     ("。", "."),  # another sign
     ("—", "-"),  # another dash
     ("(", ")"),
+    (r"not \boxed{5}", "5"),  # a box that is denied
+    ("It is not B", "B"),
+    ("Option B is not correct", "B"),
+    ("a b", "b"),  # letters, no article
+    ("A dog", "dog"),
+    ("the hot dog", "dog"),
+    ("the", "a"),
+    ("no dog", "dog"),
+    (r"\sqrt12", r"\sqrt{12}"),  # the root of 1, times 2
+    ("√3x", r"\sqrt{3x}"),
+    ("x^{12}", "x^12"),
+    ("101₂", "1012"),  # a base
+    ("its", "it’s"),
+    ("Yes, but no", "yes"),
+    ("No, wait. Yes.", "no"),
+    ("No, I don't know", "no"),
+    ("yes\nno", "yes"),
+    ("no one", "no"),
+    ("Yes, it is", "Yes, it was"),
+    ("Yes, it is", "true"),
     *((text, letter) for text in TWO_OPTIONS for letter in "AB"),
 ]
 
@@ -356,6 +424,17 @@ WITH_CHOICES = [
     ("B cat", "B", ANIMALS, 0),  # with another text
     ("cat (B)", "B", ANIMALS, 0),
     ("a dog", "A", ANIMALS, 0),  # the article
+    ("the dog", "B", ANIMALS, 1),
+    ("dog (option B)", "B", ANIMALS, 1),
+    ("cat (option B)", "B", ANIMALS, 0),
+    ("B. the cat", "B", ANIMALS, 0),  # with another text
+    ("cat", "B", ("the cat", "a cat"), 0),  # either
+    ("The cat", "A", ("the cat", "a cat"), 1),
+    ("Yes, it is", "A", ("yes", "no"), 1),
+    ("No, it does not", "no", ("yes", "no"), 1),
+    ("No, it does not", "A", ("yes", "no"), 0),
+    ("No, A", "no", ("yes", "no"), 0),
+    ("B. Yes, it is", "A", ("yes", "no"), 0),
     *((form.format(letter), "J", TEN, int(letter == "J")) for form in FORMS_OF_TEN for letter in "HIJ"),
     ("Ｂ", "dog", ANIMALS, 1),  # a full-width letter for a text
     ("ｄｏｇ", "B", ANIMALS, 1),  # a full-width text for a letter
@@ -473,6 +552,11 @@ def test_any_text_gets_zero_or_one(text: str) -> None:
         "A. or B",
         "٢",
         "A. B. ",
+        "\n#",
+        "no ",
+        "yes, ",
+        '{"a", ',
+        "√1",
     ],
 )
 def test_hostile_repetition_is_read_quickly(unit: str) -> None:

@@ -12,6 +12,7 @@ r"""Normalise an answer and compare two. Data checks and scorers read answers wi
 - With `choices`, a choice's text and its letter are the same answer, and both in any order: `cat (B)`. A letter with
   the text of another choice (`B. cat` where B is dog) is not an answer. If the choices are letters themselves, their
   texts have priority. Case counts between choices that differ in it alone (`AA`, `Aa`, `aa`).
+- Not counted either: an article before a text (`the dog`), and the reason after a letter (`B because ...`).
 - Two options are not an answer (`A or B`, `A. dog or B. cat`), unless a choice has exactly this text.
 - Plain decimal numbers are compared as numbers: `12`, `12.0`, `+12`; `1,200`, `1200`. Exponents, fractions and units
   are not read: `5 %` is not `5`, `1/2` is not `0.5`, `5!` is not `5`.
@@ -38,8 +39,9 @@ _LETTER_AND_TEXT = (
     re.compile(
         r"[*_]*(?:option |choice |answer )?[*_(\[]*(?P<letter>[a-z])(?![a-z])[\s*_.,:;/)\]=-]*\(?(?P<text>.+?)\)?"
     ),
-    re.compile(r"(?P<text>.+?)[\s,;:.-]*[(\[](?P<letter>[a-z])[)\]]"),
+    re.compile(r"(?P<text>.+?)[\s,;:.-]*[(\[](?:option |choice )?(?P<letter>[a-z])[)\]]"),
 )
+_ARTICLE = re.compile(r"(?:[Tt]he|[Aa]n|a)\s(?=\w\w)")  # "A dog" may be the letter
 _GROUPED = r"\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}"  # by thousands; by hundreds as in India
 _NUMBER = re.compile(rf"[+-]?(?:{_GROUPED}|\d+)?(?:\.\d+)?", re.ASCII)
 _PERCENT = re.compile(r"([+-]?)(?:%\s*([\d.,]*\d)|([\d.,]*\d)\s*%)", re.ASCII)
@@ -72,6 +74,9 @@ def find_choice(answer: Answer, choices: Sequence[Answer]) -> int | None:
             return next(iter(_find_same(key, keys, answer, choices)), None)
     same = [] if text is None else _find_same(text, texts, answer, choices)
     by_text = same[0] if same else _find_by_both(answer.full, texts)
+    if by_text is None:
+        plain, all_plain = _drop_article(answer), [_drop_article(choice) for choice in choices]
+        by_text = all_plain.index(plain) if plain and all_plain.count(plain) == 1 else None
     letter = answer.letter
     if letter is None:
         return by_text
@@ -99,7 +104,8 @@ def answers_match(a: Answer, b: Answer) -> bool:
     if a.letter and b.letter:
         either = not (a.several or b.several) and (_is_empty(a.text) or _is_empty(b.text))
         return a.letter == b.letter and (either or _tighten(a.text) == _tighten(b.text))
-    return a.text is not None and _tighten(a.text) == _tighten(b.text)
+    same = a.text is not None and _tighten(a.text) == _tighten(b.text)
+    return same or (bool(_drop_article(a)) and _drop_article(a) == _drop_article(b))
 
 
 def same_wording(a: Answer, b: Answer) -> bool:
@@ -144,6 +150,13 @@ def _find_by_both(full: str, texts: Sequence[str | Decimal | None]) -> int | Non
 
 def _has_alphanumeric(text: str) -> bool:
     return any(map(str.isalnum, text))
+
+
+def _drop_article(answer: Answer) -> str:
+    """The text without `a`, `an` or `the` before it: `a dog` is `dog`. Empty where it is a letter alone or a number."""
+    if not isinstance(answer.text, str):
+        return ""
+    return str(_tighten(_ARTICLE.sub("", answer.cased, count=1).casefold()))
 
 
 def _is_empty(text: str | Decimal | None) -> bool:

@@ -30,6 +30,10 @@ _SIGNS = {
     "\u06d4": ".",
     "\u0964": ".",  # danda, the full stop of Indian scripts
     "\uff61": "\u3002",  # the half-width ideographic full stop
+    "\u2018": "'",  # typographic quotes and apostrophes
+    "\u2019": "'",
+    "\u201c": '"',
+    "\u201d": '"',
     "\u2044": "/",  # fraction slash
     "\u2215": "/",
 }

@@ -14,7 +14,10 @@ _ALTERNATIVES = re.compile(r"\s+(?:or|and)\s+|\s*[,;/&|+]\s*")
 # What may be between one option and the next; a full stop counts only after a word, not after an initial.
 _LINK = r"(?:^|\b(?:or|and|und|oder|ou|et|y|o)\b|[,;/&|+\n]|(?<=[^\W\d_]{3})\.)\s*"
 _FILLER = r"(?:(?:or|and|also|maybe|perhaps|possibly|even|either)\s+){0,2}(?:(?:the\s+)?(?:option|choice|answer)\s+)?"
-
+# What comes between a letter and a reason for it.
+_REASON = r"|,?\s+(?=(?:because|since|rather than|instead of)\b)|,\s+(?=not\b)"
+# A correction, up to the letter that replaces the first: "No, wait, it is C".
+_CORRECTION = r"\b(?:no|wait|actually|sorry|correction)\b[^\n]{0,40}?"
 
 # "Vitamin B.", "Section D:": the letter belongs to the word.
 _NAMED_BY_LETTERS = {
@@ -53,16 +56,16 @@ def _patterns(last: str) -> _Patterns:
     letters = f"[a-{last}]"
     # "option b", "(b)", "b)", "b. dog", "(b). dog". White space must follow a bare letter's dot or colon: not "e.g.".
     option = (
-        r"(?:(?:option|choice|answer)\s+)?"
+        r"(?:(?:(?:option|choice|answer)\s+|the\s+letter\s+|letter\s+))?"
         rf"(?:(?P<bare>{letters})(?:[.:]\s+|[.:](?={_UNSPACED})|、\s*)?"
-        rf"|(?-i:(?P<dashed>{letters.upper()}))\s+[-–—]\s+(?=[^\W\d_]{{2}})"
+        rf"|(?-i:(?P<capital>{letters.upper()}))(?:\s+[-–—]\s+(?=[^\W\d_]{{2}})|\n{_REASON})"
         rf"|(?:\((?P<round>{letters})\)|\[(?P<square>{letters})\]|(?P<half>{letters})\))[.:]?\s*)"
         rf"(?P<text>(?<=[\s、])\S.*|(?<=[)\].:])\S.*)?"
     )
     # "**B.** dog", "\\boxed{B}: dog": the letter alone is set off.
     set_off = (
         rf"(?:(?P<mark>[*_]{{1,3}})(?:option\s+|choice\s+)?\(?(?P<marked>{letters})[).:]?(?P=mark)"
-        rf"|\\(?:{TEXT_COMMANDS})\s*\{{\(?(?P<braced>{letters})[).:]?\}})(?:[).:]?\s*$|(?:[).:]\s*|\s+)(?P<text>\S.*))"
+        rf"|\\(?:{TEXT_COMMANDS})\s*\{{\(?(?P<braced>{letters})[).:]*\s*\}})(?:[).:]?\s*$|(?:[).:]\s*|\s+)(?P<text>\S.*))"
     )
     flags = re.DOTALL | re.IGNORECASE
     return _Patterns(
@@ -77,7 +80,7 @@ def match_option(text: str, last: str = "h") -> Option | None:
     if found is None:
         apart = patterns.set_off.fullmatch(text)
         return Option(apart["marked"] or apart["braced"], apart["text"] or "") if apart else None
-    letter = found["bare"] or found["dashed"] or found["round"] or found["square"] or found["half"]
+    letter = found["bare"] or found["capital"] or found["round"] or found["square"] or found["half"]
     return Option(letter, found["text"] or "")
 
 
@@ -111,8 +114,9 @@ def split_alternatives(text: str) -> list[str]:
 def _next_option(letters: str) -> re.Pattern[str]:
     """A label with its mark after a link, or the bare letter: as all of the text, or at its end after `or`, `and`."""
     marked = rf"\(({letters})\)|\[({letters})\]|({letters})\)|({letters})[.:](?=\s*$|\s+\w{{2}})"
-    alone = rf"^({letters})$"
+    alone = rf"(?m:^)({letters})(?m:$)"
     trailing = rf"(?i:(?:\b(?:or|and)\b|&)\s*{_FILLER})({letters})$"
     listed = rf"(?:\(({letters})\)|\[({letters})\])\s+\w"  # "(A) dog (B) cat", not "(A) see panel (B)"
     concluded = rf"(?i:\b(?:answer|option|choice)\s+(?:is|would be|should be)\b\s*:?\s*)\(?({letters})\)?\W*$"
-    return re.compile(f"(?i:{_LINK}{_FILLER})(?:{marked})|{alone}|{trailing}|{listed}|{concluded}")
+    corrected = rf"(?i:{_CORRECTION})(?<![\w'’])\(?({letters})\)?\W*$"
+    return re.compile(f"(?i:{_LINK}{_FILLER})(?:{marked})|{alone}|{trailing}|{listed}|{concluded}|{corrected}")

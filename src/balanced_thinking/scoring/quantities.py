@@ -72,6 +72,11 @@ _PLAIN = (
     (re.compile(r"\\!|\\(?:left|right)(?![a-z])"), ""),
     (re.compile(r"\$([^$]+)\$|\*\*([^*]+)\*\*"), r" \1\2 "),
     (re.compile(r"\\([$%])"), r"\1"),
+    (re.compile(r"\\[()\[\]]"), " "),
+    (re.compile(r"^\s*(?:about|approximately|roughly|around|exactly)\s+"), ""),
+    (re.compile(r"^\s*(?:negative|minus)\s+(?=[$\d.\\])"), "-"),
+    (re.compile(r"\bus\$|\busd\s+(?=\d)"), "$"),
+    (re.compile(r"(?<=\d)k$"), " thousand"),
     (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b"), "°"),
     (re.compile(r"\\(?:text|mathrm|textrm|mbox)\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r" \1/\2 "),
@@ -92,12 +97,14 @@ _PLAIN = (
     (re.compile(r"(?<![a-z])([mck]?m|in|ft|yd|mi)([23])(?![\d^])"), r"\1^\2"),
 )
 _DECIMAL = r"(?:\d{1,3}(?:[, ]\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}|\d+)(?:\.\d+)?|\.\d+"
+_AMOUNT = re.compile(r"([$€£¥₹]\s?[\d.,]+)([MB])\b")  # `$5M`; without a currency M may be a unit
 _QUANTITY = re.compile(
     r"(?P<sign>[-+]?)\s*(?P<currency>[$€£¥₹₩₽]?)\s*"
     r"(?:(?P<whole>\d+) (?P<over>\d+)/(?P<under>\d+)"
     rf"|(?P<above>[-+]?(?:{_DECIMAL}))(?:\s*/\s*(?P<below>[-+]?(?:{_DECIMAL})))?)"
     r"(?:e(?P<e>[-+]?\d+)|\s*\*\s*10\s*\^\s*\{?(?P<power>[-+]?\d+)\}?)?"
-    rf"(?P<scale>(?:\s*(?:{'|'.join(_SCALES)})s?\b)*)[ -]?(?P<unit>(?:[a-zµμ°%'\"$€£¥₹₩₽¢/. ]|\^[23])*)",
+    rf"(?P<scale>(?:\s*(?:{'|'.join(_SCALES)})s?\b)*)(?: |-(?=[a-z]))?"
+    r"(?P<unit>(?:[a-zµμ°%'\"$€£¥₹₩₽¢/. ]|\^[23])*)",
     re.ASCII,
 )
 # Words after a number that mean it is more than a number with a unit.
@@ -105,7 +112,8 @@ _NO_UNIT = frozenset(
     word
     for words in (
         "or and to is not no never isnt cannot at of by vs than about more less over under except without plus minus",
-        "times mod",
+        "times mod if when suppose let assume twice double triple incorrect false doubt",
+        "mil mille millones millon millionen milliarden milliards milioni tausend nan",
         "pi sqrt sin cos tan log ln squared cubed factorial negative below above infinity undefined unknown none wrong",
         "half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth",
         "eighths ninth ninths tenth tenths hundredth hundredths thousandth thousandths millionth millionths dozen",
@@ -115,9 +123,13 @@ _NO_UNIT = frozenset(
     for word in words.split()
 )
 _GROUP = 3  # digits between separators of thousands
-_EQUALS = re.compile(r"\s*(?:=|≈|\\approx(?![a-z]))\s*")
-# Of an equation: a name (`x_1`, `area`, `\angle abc`) or a calculation; not `2x`, which has another value than `x`.
-_LEFT_SIDE = re.compile(r"\$?(?:\\angle\s?)?[a-z](?:_\{?\w{1,10}\}?|[a-z ]{0,30}\d?)|[\d\s+*/().^×·-]*\d[)\s]*|")
+_EQUALS = re.compile(r"\s*(?:=|≈|\\approx(?![a-z])|(?<=[a-z°])\s(?:is|are|equals)(?=\s))\s*")
+# Of an equation: a name (`x_1`, `area`, `\angle abc`, `p(a)`) or a calculation; not `2x`, which has another value.
+_LEFT_SIDE = re.compile(
+    r"\$?m?\s*(?:\\angle|∠)\s*\w{1,10}|\$?(?:[a-zα-ω]|\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega)\b)"
+    r"(?:_\{?\w{1,10}\}?|[a-z ]{0,30}\d?)(?:\([\w ,]{1,20}\))?"
+    r"|(?:[\d\s+*/().^×·÷%$-]|(?<=[\d\s])x(?=\s*\d)|\\(?:times|cdot|div))*\d[)\s$]*|"
+)
 _BARE_NUMBER = re.compile(r"[-+]?[\d.,]+")
 _PIECE = re.compile(r"[a-z]{3,}(?:\^[23])?")  # of an unknown unit; shorter ones may be algebra
 _MAX_UNIT_WORDS = 3
@@ -130,7 +142,7 @@ _UNITS = {
         "£": "gbp",
         "¢": "cent cents",
         "mi/h": "mph",
-        "km/h": "kph kmh",
+        "km/h": "kph kmh kmph",
         "mm": "millimeter millimeters millimetre millimetres",
         "cm": "centimeter centimeters centimetre centimetres",
         "m": "meter meters metre metres",
@@ -191,6 +203,8 @@ class Quantity:
 
     def agrees_with(self, other: Quantity) -> bool:
         """Equal values in the same unit. A side without a unit takes the other's, and one without `%` too."""
+        if (self.percent and other.unit) or (other.percent and self.unit):  # `50 %` and `0.5 cm`
+            return self.percent == other.percent and (self.value, self.unit) == (other.value, other.unit)
         same = self.value == other.value or self._is_percentage_of(other) or other._is_percentage_of(self)
         return same and (None in (self.unit, other.unit) or self.unit == other.unit)
 
@@ -205,6 +219,7 @@ def parse_quantity(text: str) -> Quantity | None:
         return None
     for written, letter in _GREEK:
         text = written.sub(letter, text)
+    text = _AMOUNT.sub(lambda found: found[1] + {"M": " million", "B": " billion"}[found[2]], text)
     text = _SYMBOL.sub(lambda found: f" {_SYMBOLS[found[1]]}", text).lower()
     text = _VULGAR.sub(
         lambda found: " " + unicodedata.normalize("NFKC", found[0]).replace("\N{FRACTION SLASH}", "/"), text
@@ -225,6 +240,12 @@ def parse_quantity(text: str) -> Quantity | None:
     if percent:
         value, unit = value / 100, unit[1:].strip()
     return Quantity(value, unit or None, percent)
+
+
+def take_right_side(text: str) -> str:
+    """The right side of an equation that says what its left side is (`x = 5`); any other text as it is."""
+    *left, right = _EQUALS.split(text) if len(text) <= _MAX_CHARACTERS else [text]
+    return right if all(_is_left_side(part.lower()) for part in left) else text
 
 
 def _is_left_side(text: str) -> bool:
@@ -252,12 +273,14 @@ def _parse_value(found: re.Match[str]) -> Fraction | None:
 
 def _parse_unit(currency: str, text: str) -> str | None:
     """The canonical name of the unit, "" if there is none; None if the words are not a unit."""
+    text = re.sub(r"^\s*per ", "/", text) if currency else text
     words = text.replace(".", "").replace("%", " % ").split()
-    if len(words) > _MAX_UNIT_WORDS or _NO_UNIT & set(words) or (currency and words):
+    if len(words) > _MAX_UNIT_WORDS or _NO_UNIT & set(words) or (currency and words and not text.startswith("/")):
         return None
-    if not all(_PIECE.fullmatch(piece) or piece in _KNOWN for word in words for piece in word.split("/")):
+    pieces = [piece for word in words for piece in word.split("/")]
+    if not all(_PIECE.fullmatch(piece) or piece in _KNOWN or (currency and not piece) for piece in pieces):
         return None
     names = ["/".join(_UNITS.get(piece, piece) for piece in word.split("/")) for word in words]
     if len(names) == 2 and (power := _POWERS.get(names[0])):
         names = [names[1] + power]
-    return currency or " ".join(names)
+    return currency + " ".join(names)

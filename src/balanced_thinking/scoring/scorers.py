@@ -20,8 +20,8 @@ from balanced_thinking.config.names import did_you_mean
 from balanced_thinking.config.own_functions import OwnFunction, is_own_name, load_own_function
 from balanced_thinking.scoring import published
 from balanced_thinking.scoring.answers import answers_match, find_choice, parse_answer, same_wording
-from balanced_thinking.scoring.quantities import parse_quantity
-from balanced_thinking.scoring.wrappers import strip_answer
+from balanced_thinking.scoring.quantities import parse_quantity, take_right_side
+from balanced_thinking.scoring.wrappers import strip_answer, take_yes_or_no
 
 
 class Scorer(Protocol):
@@ -87,29 +87,40 @@ def score_exact(prediction: str | None, gold: str, choices: Sequence[str] = ()) 
     read_choices = [parse_answer(choice) for choice in choices]
     index = find_choice(right, read_choices)
     if index is not None:
-        return float(find_choice(ours, read_choices) == index)
+        named = find_choice(ours, read_choices)
+        if named is None:
+            named = find_choice(parse_answer(take_yes_or_no(prediction)), read_choices)
+        return float(named == index)
     if same_wording(ours, right):
         return float(bool(right.full))  # two empty answers do not match
-    return float(answers_match(ours, right))
+    shorter = ((take_yes_or_no(prediction), gold), (prediction, take_yes_or_no(gold)))
+    pairs = [(ours, right), *((parse_answer(a), parse_answer(b)) for a, b in shorter if a and b)]
+    return float(any(answers_match(a, b) for a, b in pairs))
 
 
 def score_numeric(prediction: str | None, gold: str, choices: Sequence[str] = ()) -> float:
     """1.0 if `score_exact` gives it or both sides are quantities of the same value and unit, else 0.0.
 
-    A prediction that equals two of the choices (`5` with the choices `5 cm` and `5 m`) chooses neither.
+    A prediction that equals two of the choices (`5` with the choices `5 cm` and `5 m`) chooses neither. A letter with
+    the value of another choice (`A. 45` where B is `45 cm`) is not an answer.
     """
-    if score_exact(prediction, gold, choices):
-        return 1.0
     if prediction is None:
         return 0.0
-    index = find_choice(parse_answer(gold, len(choices)), [parse_answer(choice) for choice in choices])
-    ours, right = (
-        parse_quantity(strip_answer(text)) for text in (prediction, gold if index is None else choices[index])
-    )
-    if ours is None or right is None or not ours.agrees_with(right):
-        return 0.0
+    answer, read_choices = parse_answer(prediction, len(choices)), [parse_answer(choice) for choice in choices]
+    index = find_choice(parse_answer(gold, len(choices)), read_choices)
+    ours = parse_quantity(answer.cased if answer.letter else strip_answer(prediction))
     options = [parse_quantity(strip_answer(text)) for text in choices]
-    return float(sum(option is not None and ours.agrees_with(option) for option in options) < 2)
+    agreeing = [place for place, option in enumerate(options) if ours and option and ours.agrees_with(option)]
+    if score_exact(prediction, gold, choices):
+        contradicts = answer.letter and index is not None and agreeing and index not in agreeing
+        return float(not contradicts)
+    sides = [parse_answer(take_right_side(strip_answer(text))) for text in (prediction, gold)]
+    if index is None and all(side.full for side in sides) and same_wording(*sides):
+        return 1.0
+    right = parse_quantity(strip_answer(gold)) if index is None else options[index]
+    if answer.letter or ours is None or right is None or not ours.agrees_with(right):
+        return 0.0
+    return float(len(agreeing) < 2)
 
 
 def score_against_all(
