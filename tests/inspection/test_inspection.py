@@ -317,6 +317,12 @@ def test_empty_data_is_not_called_fine(tmp_path: Path) -> None:
     assert line == "fix the bad rows (no_answer 1): there is no good one"
 
 
+def test_words_of_a_script_without_spaces_are_counted(tmp_path: Path) -> None:
+    rows = [{"question": "?", "think": "它有鬃毛。" * 20, "answer": "马"}]
+    (sample,) = inspect_data(write(tmp_path, rows)).samples
+    assert (sample.think, sample.answer) == (20 * 5 + 2, 1 + 3)  # with tags, and the end of the turn
+
+
 def test_reasoning_under_an_unread_name_is_reported(tmp_path: Path) -> None:
     path = write(tmp_path, [{"question": "What ?", "answer": "B", "hints": "I look.", "scene": "a dog|-"}])
     (line,) = advise_changes(inspect_data(path))

@@ -68,7 +68,18 @@ CONCLUSIONS = [
     ("It was built in Paris.", "paris", (), "answer"),
     ("It was built in Lyon.", "paris", (), "nothing"),
     ("", "paris", (), "nothing"),
-    ("因此答案是狗。", "狗", ("狗", "猫"), "nothing"),  # words without spaces are not taken apart
+    # scripts without spaces, and with marks on letters
+    ("因此答案是狗。", "狗", ("狗", "猫"), "answer"),
+    ("因此答案是猫。", "狗", ("狗", "猫"), "other"),
+    ("所以选B。", "B", ("狗", "猫"), "answer"),
+    ("图中共有5个苹果。", "5", (), "answer"),
+    ("因此是3个。", "5", (), "other"),
+    ("图中有一只狗。", "是", (), "nothing"),
+    ("这是一只狗。", "是", (), "nothing"),
+    ("たてがみがある。だから馬です。", "馬", (), "answer"),
+    ("答えは牛です。", "馬", ("馬", "牛"), "other"),
+    ("मेरा उत्तर घोड़ा है।", "घोड़ा", (), "answer"),
+    ("คำตอบคือม้า", "ม้า", (), "answer"),
 ]
 
 

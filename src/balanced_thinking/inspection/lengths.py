@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from balanced_thinking.scoring.characters import UNSPACED
 from balanced_thinking.segments import ANSWER, THINK, get_format, parse, token_segments
 
 
@@ -42,7 +43,7 @@ def _measure_words(text: str, format: str) -> SegmentLengths:
 
 
 def _count_words(text: str, format: str) -> int:
-    """The number of words; each tag of the format counts as one."""
+    """The number of words; each tag of the format counts as one, and each letter of a script without spaces."""
     fmt = get_format(format)
     tags = sorted(filter(None, (*fmt.tag_kinds, *fmt.wrap)), key=len, reverse=True)
-    return len(re.sub("|".join(map(re.escape, tags)) or r"(?!)", " tag ", text).split())
+    return len(re.sub("|".join([*map(re.escape, tags), UNSPACED]), " word ", text).split())

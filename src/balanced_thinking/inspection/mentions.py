@@ -8,25 +8,29 @@ A candidate is named where its words stand side by side in the sentence, in any 
 - `yes`, `no` and other frequent words are named only where they are an answer: `No, ...`, `... is no.`
 - Of names inside longer ones (`purple` in `light purple`) the longest counts.
 - Frequent endings of words do not count: `feels safe` names `feel safe`.
+- In scripts without spaces between words, each character is one.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from balanced_thinking.scoring.characters import to_plain_characters
+from balanced_thinking.scoring.characters import UNSPACED, to_plain_characters
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+_MARKS = "".join(chr(k) for k in range(0x300, 0x2000) if unicodedata.category(chr(k)).startswith("M"))  # of letters
 _TOKEN = re.compile(
     r"(?P<number>(?<![\w.])\d+/\d+(?![\d/])|(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)"
-    r"(?!(?:st|nd|rd|th)\b)|(?P<word>[^\W_][\w'’]*)|(?P<sign>[^\w\s])"
+    r"(?!(?:st|nd|rd|th)\b)"
+    rf"|(?P<word>{UNSPACED}[{_MARKS}]*|(?!{UNSPACED})[^\W_](?:(?!{UNSPACED})[\w'’{_MARKS}])*)|(?P<sign>[^\w\s])"
 )
 _CLOCK = re.compile(r"\d+:\d\d\b")
 _ABBREVIATIONS = "".join(rf"(?<!\b{word}\.)" for word in sorted(_words("Mr Mrs Ms Dr St vs sq ft approx")))
@@ -40,12 +44,12 @@ _NUMBER_WORDS = {
 # Words that most sentences have: they are answers only where they stand by themselves.
 _FREQUENT = _words(
     "yes no true false not none all both neither one a an i in on at by to of or and up down it he she we they is are "
-    "was be do can will go"
+    "was be do can will go 是 否 对 對 不 有"
 )
 _SKIPPED = _words("a an the only just exactly about approximately option choice letter answer called")
 _SKIPPED_SIGNS = frozenset("$€£¥₹([{*'\"“-:")
-_INTRODUCTIONS = _words("is are was were be being = ≈ equals equal makes make gives")
-_LABELS = _words("option choice answer letter")
+_INTRODUCTIONS = _words("is are was were be being = ≈ equals equal makes make gives 是 为 為 选 選 は")
+_LABELS = _words("option choice answer letter 项 項")
 _BRACKETS = {"(": ")", "[": "]", "*": "*", "{": "}", "'": "'", '"': '"'}
 _MAX_UNIT_WORDS = 2
 _CLOSERS = frozenset(".,;:!?)]}*'\"”")
@@ -92,7 +96,7 @@ def last_sentence(text: str) -> str:
 
 def tokenize(text: str) -> list[Token]:
     """The words, numbers and signs of a text."""
-    plain = _CLOCK.sub(" ", to_plain_characters(text))
+    plain = _CLOCK.sub(" ", to_plain_characters(text)).replace("。", ".")
     return [_to_token(found) for found in _TOKEN.finditer(plain)]
 
 
@@ -140,13 +144,17 @@ def read_number(answer: str) -> Fraction | None:
 def _find_places(tokens: Sequence[Token], stems: Sequence[str], candidate: Candidate) -> Iterator[tuple[int, int]]:
     for text in candidate.texts:
         words = [_stem(token) for token in tokenize(text) if token.text[0].isalnum()]
-        needs_place = len(words) == 1 and (words[0] in _FREQUENT or (len(words[0]) == 1 and words[0].isalpha()))
+        needs_place = len(words) == 1 and (words[0] in _FREQUENT or _is_letter(words[0]))
         for start in range(len(stems) - len(words) + 1) if words else ():
             end = start + len(words)
             if stems[start:end] == words and (not needs_place or _stands_alone(tokens, start)):
                 yield start, end
     if candidate.letter:
         yield from ((k, k + 1) for k in range(len(tokens)) if _is_label(tokens, k, candidate.letter))
+
+
+def _is_letter(word: str) -> bool:
+    return len(word) == 1 and word.isalpha() and not re.match(UNSPACED, word)
 
 
 def _stem(token: Token) -> str:

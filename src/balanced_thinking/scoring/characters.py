@@ -40,6 +40,8 @@ _SIGNS = {
 # Marks of direction and width that no reader sees; joiners stay, because they change letters.
 _INVISIBLE = "\u00ad\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
 _TABLE = str.maketrans(_SIGNS | dict.fromkeys(_INVISIBLE, ""))
+# Letters of scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han.
+UNSPACED = "[\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 _OTHER_DIGIT = re.compile(r"[^\D0-9]")
 
 
