@@ -317,6 +317,41 @@ def test_empty_data_is_not_called_fine(tmp_path: Path) -> None:
     assert line == "fix the bad rows (no_answer 1): there is no good one"
 
 
+def test_a_row_with_two_faults_has_the_names_that_training_gives_it(tmp_path: Path) -> None:
+    good = {"question": "?", "think": "I look.", "answer": "B"}
+    missing, tagged = {"image": "none.png"}, {"think": "It ends </think> here."}
+    other = {"choices": ["a", "b"], "answer": "C"}
+    rows = [good, good | missing | {"think": None}, good | missing | tagged, good | tagged | other]
+    path = write(tmp_path, rows)
+    processor = load_processor("tiny:qwen2")
+    found = [bad.problems for bad in inspect_data(path, processor=processor).bad_rows]
+    twice = [("missing_image", "no_think"), ("missing_image", "tag_in_text"), ("answer_not_in_choices", "tag_in_text")]
+    assert found == twice
+    # Without any reasoning they are rows for GRPO, which needs none.
+    (bad,) = inspect_data(write(tmp_path, [good | {"think": None}, rows[1]]), processor=processor).bad_rows
+    assert bad.problems == ("missing_image",)
+
+
+def test_rows_for_grpo_get_no_advice_on_the_max_length_that_it_does_not_have(tmp_path: Path) -> None:
+    rows = [{"question": "Which one? " * 500, "answer": "B"}]
+    found = inspect_data(write(tmp_path, rows), processor=load_processor("tiny:qwen2"))
+    assert len(found.samples) == 1
+    assert "max_length" not in describe_inspection(found)
+
+
+def test_a_long_answer_is_shortened(tmp_path: Path) -> None:
+    rows = [{"question": "?", "think": "I look.", "answer": "word " * 100}]
+    assert max(map(len, describe_inspection(inspect_data(write(tmp_path, rows))).splitlines())) < 200
+
+
+def test_the_commands_of_an_advice_name_the_same_data(tmp_path: Path) -> None:
+    rows = [{"question": "?", "think": "I look.", "answer": "B", "split": "val"}] * 2
+    found = inspect_data([write(tmp_path, rows, "my rows.jsonl"), write(tmp_path, rows)], split="val")
+    assert f"balanced convert '{tmp_path}/my rows.jsonl' {tmp_path}/mine.jsonl --split val --without" in str(
+        advise_changes(found)
+    )
+
+
 def test_words_of_a_script_without_spaces_are_counted(tmp_path: Path) -> None:
     rows = [{"question": "?", "think": "它有鬃毛。" * 20, "answer": "马"}]
     (sample,) = inspect_data(write(tmp_path, rows)).samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,8 +39,10 @@ def advise_changes(found: Inspection) -> list[str]:
     ]
     if found.leaks or found.repeats:
         out = "clean.jsonl" if Path(found.data).name != "clean.jsonl" else "cleaner.jsonl"
+        named = " ".join(map(shlex.quote, found.names))
+        named += "" if found.split == "train" else f" --split {shlex.quote(found.split)}"
         changes.append(
-            f"balanced inspect {found.data} ... --rows rows.csv lists these samples, and balanced convert {found.data} "
+            f"balanced inspect {named} ... --rows rows.csv lists these samples, and balanced convert {named} "
             f"--without rows.csv --out {out} removes them"
         )
     return changes or ["nothing needs to be changed"]

@@ -14,7 +14,7 @@ from balanced_thinking.data.bad_rows import BadRow, DataError
 from balanced_thinking.data.checks import find_written_problems, to_bad_row
 from balanced_thinking.data.example import Example, find_unread_texts
 from balanced_thinking.data.images import image_size
-from balanced_thinking.data.load import BenchmarkItems, load_data, load_test_items
+from balanced_thinking.data.load import BenchmarkItems, LoadedData, load_data, load_test_items, stream_data
 from balanced_thinking.data.mixture import DataNames, list_parts
 from balanced_thinking.data.registry import resolve_data
 from balanced_thinking.data.unread import find_unread_pictures
@@ -60,11 +60,12 @@ class Inspection:
     shared_questions: list[Duplicate] = field(default_factory=list)  # a test item's question about another picture
     sizes: list[tuple[int, int]] = field(default_factory=list)  # (width, height) of every picture, in pixels
     benchmarks: tuple[str, ...] = ()  # each with what was compared
-    totals: list[int] = field(default_factory=list)  # tokens of every sample that could be counted, too long or not
+    totals: list[int] = field(default_factory=list)  # tokens of every complete sample, as far as counted, long or not
     plain_pictures: tuple[str, ...] = ()  # ids of samples with a picture of a single color, as far as looked at
     picture_option: PictureOption | None = None  # with which samples fit that are long because of their pictures
     unread_texts: dict[str, int] = field(default_factory=dict)  # name of a row's texts that nothing reads -> rows
     unread_pictures: dict[str, int] = field(default_factory=dict)  # the same for pictures
+    names: tuple[str, ...] = ()  # of the data sets
     losses: LossMeasure | None = None  # what a model says of the tokens, if it was asked (`measure_losses`)
 
     @property
@@ -117,8 +118,9 @@ def inspect_data(
     """
     benchmarks = {name: load_test_items(name) for name in against}
     alone = not has_chat_template(processor)  # else the check with the model opens the pictures
-    loaded = load_data(data, split=split, limit=limit, on_bad_row="drop", verify_images=alone, options=options)
-    shown = data if isinstance(data, str) else " ".join(part.data for part in list_parts(data))
+    loaded = _read_rows(data, split, limit, options, None if alone else format)
+    names = (data,) if isinstance(data, str) else tuple(part.data for part in list_parts(data))
+    shown = " ".join(names)
     measure, unit = choose_length_measure(tokenizer_of(processor))
     compared = tuple(_describe_benchmark(name, items) for name, items in benchmarks.items())
     checked = _check_examples(loaded.examples, format, processor, max_length)
@@ -136,7 +138,7 @@ def inspect_data(
         unit=unit,
         samples=samples,
         bad_rows=tuple(sorted((*loaded.bad_rows, *checked.bad_rows), key=lambda bad: bad.row)),
-        totals=[total for total in checked.totals if total],
+        totals=[total for total in checked.totals if total and checked.are_complete],
         repeats=list(find_repeats(fingerprints)),
         leaks=[leak for leak in leaks if leak.kind != "question_only"],
         shared_questions=[leak for leak in leaks if leak.kind == "question_only"],
@@ -146,18 +148,43 @@ def inspect_data(
         picture_option=checked.picture_option,
         unread_texts=_count_unread(data, checked.examples, find_unread_texts),
         unread_pictures=_count_unread(data, checked.examples, find_unread_pictures),
+        names=names,
     )
+
+
+def _read_rows(
+    data: DataNames, split: str, limit: int | None, options: Mapping[str, Any] | None, written_as: str | None
+) -> LoadedData:
+    """The rows as SFT reads them to write them in this format, or as GRPO does where each good one lacks reasoning.
+
+    Without a format, pictures are opened, and no row must have reasoning.
+    """
+    rows = stream_data(
+        data,
+        split=split,
+        limit=limit,
+        on_bad_row="drop",
+        verify_images=written_as is None,
+        written_as=written_as,
+        options=options,
+    )
+    loaded = LoadedData(list(rows), tuple(rows.bad_rows))
+    if loaded.examples or all(bad.problems != ("no_think",) for bad in loaded.bad_rows):
+        return loaded
+    return load_data(data, split=split, limit=limit, on_bad_row="drop", options=options)
 
 
 class _CheckedExamples(NamedTuple):
     """The good examples, and what is wrong with the others.
 
-    `totals` are the tokens of each complete sample, 0 where they were not counted, the good ones first.
+    `totals` are the tokens of each sample, 0 where they were not counted, the good ones first. `are_complete`: with
+    completions; GRPO's prompts have no `max_length`.
     """
 
     examples: list[Example]
     bad_rows: list[BadRow]
     totals: Sequence[int]
+    are_complete: bool = True
     picture_option: PictureOption | None = None
 
 
@@ -165,12 +192,13 @@ def _check_examples(
     examples: Sequence[Example], format: str, processor: Any, max_length: int | None
 ) -> _CheckedExamples:
     """Without a chat template no sample can be written as the model reads it, so only the texts are checked."""
-    good, bad_rows = _without_tagged(examples, format)
     if not has_chat_template(processor):
+        good, bad_rows = _without_tagged(examples, format)
         return _CheckedExamples(good, bad_rows, [0] * len(good))
-    checked = check_with_model(good, format, processor, max_length)
-    option = find_picture_option(checked.measured, checked.tokens, processor, max_length)
-    return _CheckedExamples(checked.examples, [*bad_rows, *checked.bad_rows], checked.tokens, option)
+    checked = check_with_model(examples, format, processor, max_length)
+    limit = max_length if checked.are_complete else None
+    option = find_picture_option(checked.measured, checked.tokens, processor, limit)
+    return _CheckedExamples(checked.examples, checked.bad_rows, checked.tokens, checked.are_complete, option)
 
 
 def _compare_with_benchmarks(

@@ -12,6 +12,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.inspection.facts import Inspection
 
 MAX_LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)  # values of max_length that one would try
+_SHOWN_CHARACTERS = 80  # of an answer
 _RATIO_EDGES = (1, 2, 5, 10, 20, 40, 80, 160, 320)
 
 
@@ -73,7 +74,8 @@ def summarize_contents(found: Inspection) -> list[str]:
     if families:
         lines.append("families: " + ", ".join(f"{make_printable(name)} {n}" for name, n in families.most_common()))
     top, n = answers.most_common(1)[0]
-    lines.append(f"answers: {len(answers)} different; the most frequent, {top!r}, is right in {n / len(examples):.0%}")
+    shown = repr(top if len(top) <= _SHOWN_CHARACTERS else f"{top[:_SHOWN_CHARACTERS]}...")
+    lines.append(f"answers: {len(answers)} different; the most frequent, {shown}, is right in {n / len(examples):.0%}")
     lines.append(f"with reasoning: {len(found.samples_with_reasoning)} of {len(examples)}")
     if written := count_formats(found):
         lines.append("completions written as: " + ", ".join(f"{name} {n}" for name, n in written.most_common()))

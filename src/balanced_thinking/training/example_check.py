@@ -17,13 +17,14 @@ class ModelCheck(NamedTuple):
     """The examples that can be trained on, and the others.
 
     `tokens` are those of each complete sample, 0 where they were not counted; `measured` are the examples in their
-    order, the good ones first.
+    order, the good ones first. `are_complete`: whether completions were checked, too, as SFT's are.
     """
 
     examples: list[Example]
     bad_rows: list[BadRow]
     tokens: list[int]
     measured: list[Example]
+    are_complete: bool = True
 
 
 def has_chat_template(processor: Any) -> bool:
@@ -57,4 +58,5 @@ def check_with_model(
     bad_rows = [to_bad_row(examples[index], index + 1, named) for index, named in sorted(problems.items())]
     order = (*good, *sorted(problems))
     tokens = [found.tokens[index] for index in order]
-    return ModelCheck([examples[index] for index in good], bad_rows, tokens, [examples[index] for index in order])
+    measured = [examples[index] for index in order]
+    return ModelCheck([examples[index] for index in good], bad_rows, tokens, measured, trained)
