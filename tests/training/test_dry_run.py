@@ -83,7 +83,24 @@ def test_what_a_training_refuses_a_dry_run_refuses(empty: Path, capsys: pytest.C
     assert exit_code([*own, "--on_bad_row", "drop", "--overflow", "drop", "--max_length", "9"]) == 2  # no row is left
     assert exit_code([*own, "--resume"]) == 2
     assert exit_code([*own, "--learning_rat", "1"]) == 2
+    assert exit_code([*own, "--on_bad_row", "drop", "--image_options.max_pixels", "3136"]) == 2  # a tiny model has none
     assert [file.name for file in empty.iterdir()] == ["my.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("--per_device_train_batch_size 3", "9, no warm-up, 3 times"),  # 3 + 3 + 2 rows
+        ("--per_device_train_batch_size 64", "3, no warm-up, 3 times"),  # a step has all 8
+        ("--per_device_train_batch_size 3 --dataloader_drop_last true", "6, no warm-up, 3 times"),
+        ("--per_device_train_batch_size 3 --max_steps 2", "2, no warm-up, 0.667 times"),
+    ],
+)
+def test_the_passes_of_a_dry_run_are_the_epochs(
+    options: str, expected: str, empty: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sft", *TINY, *options.split(), "--dry-run"]) == 0
+    assert lines_of(capsys.readouterr().out)["steps"] == f"{expected} through the data"
 
 
 @pytest.mark.parametrize("rows", [7, 8])

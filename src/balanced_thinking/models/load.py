@@ -23,7 +23,13 @@ from balanced_thinking.models.fold import fold_adapter
 from balanced_thinking.models.graft import graft_language_model
 from balanced_thinking.models.outline import outline_model
 from balanced_thinking.models.parts import ModelParts
-from balanced_thinking.models.processor import is_vision_model, load_checked_processor, load_config, load_processor
+from balanced_thinking.models.processor import (
+    is_vision_model,
+    load_checked_processor,
+    load_config,
+    load_processor,
+    refuse_tiny_image_options,
+)
 from balanced_thinking.models.processor_parts import takes_pictures, tokenizer_of
 from balanced_thinking.models.quantization import (
     as_it_was_trained,
@@ -94,10 +100,7 @@ def load_model(
         VocabularyError: its tokenizer has ids that its embedding does not have.
     """
     if name.startswith(TINY_PREFIX):
-        if image_options:
-            raise ValueError(
-                f"image_options is {dict(image_options)}, but a tiny model has none; set model_size.image_side"
-            )
+        refuse_tiny_image_options(image_options)
         if quantization is not None:
             raise ValueError(f"quantization is {quantization!r}, but {name} has no stored weights; save it first")
         return LoadedModel(*_build_tiny_model(name.removeprefix(TINY_PREFIX), seed, size, **from_pretrained))

@@ -38,8 +38,7 @@ def load_processor(name: str, image_options: Mapping[str, Any] | None = None) ->
     Raises ValueError for an image option that the image processor does not have.
     """
     if name.startswith(TINY_PREFIX):
-        if image_options:
-            raise RecipeError(f"image_options is {dict(image_options)}, but a tiny model has none; leave them out")
+        refuse_tiny_image_options(image_options)
         return build_tiny(name.removeprefix(TINY_PREFIX))[1]
     path = find_model_source(name)
     if (base := adapter_base_name(path)) is not None:  # an adapter has no configuration of its own
@@ -47,6 +46,15 @@ def load_processor(name: str, image_options: Mapping[str, Any] | None = None) ->
             return load_processor(base, image_options)
         return load_checked_processor(path, is_vision_model(find_model_source(base)), image_options or {})
     return load_checked_processor(path, is_vision_model(path), image_options or {})
+
+
+def refuse_tiny_image_options(image_options: Mapping[str, Any] | None) -> None:
+    """Raises RecipeError for options of an image processor: a `tiny:` model takes its sizes from `model_size`."""
+    if image_options:
+        raise RecipeError(
+            f"image_options is {dict(image_options)}, but a tiny model has none; leave them out (a training sets "
+            "model_size.image_side or model_size.max_image_tokens instead)"
+        )
 
 
 def load_checked_processor(path: str, vision: bool, image_options: Mapping[str, Any]) -> Any:

@@ -100,7 +100,7 @@ def _describe_steps(recipe: Recipe, args: Any, data: CheckedData) -> Iterator[tu
     rows, ranks = len(data.training.rows), recipe.ranks or args.world_size
     steps = count_steps(recipe.stage, args, rows, ranks)
     yield "batch", describe_batch(recipe.stage, args, ranks)
-    passes = steps * _rows_per_step(recipe.stage, args, ranks) / rows
+    passes = steps / _steps_of_one_pass(recipe.stage, args, rows, ranks)
     warm_up = f"the first {count:,} of them warm-up" if (count := args.get_warmup_steps(steps)) else "no warm-up"
     yield "steps", f"{steps:,}, {warm_up}, {passes:.3g} times through the data"
     refuse_no_evaluation(args, steps, passes)
@@ -142,27 +142,25 @@ def _describe_ratio(found: Sequence[RowLengths]) -> str:
     return f"; reasoning {think:,.0f}, answer {answer:,.0f}, ratio {ratio:.3g}"
 
 
-def _rows_per_step(stage: str, args: Any, ranks: int) -> float:
-    """Rows of the data that a step reads for the first time."""
-    samples = args.per_device_train_batch_size * args.gradient_accumulation_steps * ranks
-    return samples / (args.num_generations * args.num_iterations) if stage == "grpo" else samples
-
-
 def count_steps(stage: str, args: Any, rows: int, ranks: int | None = None) -> int:
     """The optimizer steps of a training on this many rows, as its trainer will count them.
 
     `ranks` are those that it will have, where they are others than those of this process.
     """
-    ranks = ranks or args.world_size
     if args.max_steps > 0:
         return int(args.max_steps)
+    return math.ceil(args.num_train_epochs * _steps_of_one_pass(stage, args, rows, ranks or args.world_size))
+
+
+def _steps_of_one_pass(stage: str, args: Any, rows: int, ranks: int) -> int:
+    """The last step of a pass may have fewer rows than the others."""
     samples = rows
     if stage == "grpo":  # complete generations only, each row as often as it is used
         prompts = args.generation_batch_size * ranks // args.world_size // args.num_generations
         samples = rows // prompts * prompts * args.num_generations * args.num_iterations
     batches = samples / (args.per_device_train_batch_size * ranks)
     count = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
-    return math.ceil(args.num_train_epochs * max(1, math.ceil(count / args.gradient_accumulation_steps)))
+    return max(1, math.ceil(count / args.gradient_accumulation_steps))
 
 
 def _describe_weights(stage: str, args: Any, steps: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.models.find import TINY_PREFIX, TinySize
 from balanced_thinking.models.load import LoadedModel, load_processor
+from balanced_thinking.models.processor import refuse_tiny_image_options
 from balanced_thinking.models.processor_parts import tokenizer_of
 from balanced_thinking.models.template_variables import fix_template_variables
 from balanced_thinking.models.tiny import build_tiny
@@ -25,6 +26,7 @@ def load_training_processor(recipe: Recipe, args: Any) -> Any:
     Raises UsageError if it cannot be loaded, has no chat template, or lacks the `eos_token` of the arguments.
     """
     if recipe.model.startswith(TINY_PREFIX):
+        refuse_tiny_image_options(recipe.image_options)
         size = TinySize(**recipe.model_size) if recipe.model_size else None
         processor = build_tiny(recipe.model.removeprefix(TINY_PREFIX), size=size)[1]
     else:
