@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -182,6 +183,10 @@ def test_a_lower_answer_nll_is_better_and_early_stopping_is_final(
     before = (run / "metrics.jsonl").read_text()
     with caplog.at_level("INFO"):
         train(given, run, resume=True)  # it is finished
+    assert f"early stopping after step {best + 1}; raise --early_stopping_patience" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        train(replace(given, training={**given.training, "max_steps": 9}), run, resume=True)  # the patience is the same
     assert f"early stopping after step {best + 1}; raise --early_stopping_patience" in caplog.text
     assert (run / "metrics.jsonl").read_text() == before
     # Killed after the last checkpoint: the same end, without another step.

@@ -231,10 +231,12 @@ def _count_all_steps(files: RunFiles, recipe: Recipe, max_steps: int) -> int | N
     if about is None or about.finished is None:
         return None
     before = load_run_recipe(files.config).training
-    if max_steps > 0 and not about.stopped_early:
+    if about.stopped_early:  # more steps change nothing: the evaluations that it has waited for are counted
+        patience = recipe.training.get("early_stopping_patience")
+        return None if patience is None or patience > before["early_stopping_patience"] else about.steps
+    if max_steps > 0:
         return about.steps if about.steps == max_steps else None
-    decisive = ("max_steps", "num_train_epochs", "early_stopping_patience", "early_stopping_threshold")
-    same = all(before.get(name) == recipe.training.get(name) for name in decisive)
+    same = all(before.get(name) == recipe.training.get(name) for name in ("max_steps", "num_train_epochs"))
     return about.steps if same else None
 
 
