@@ -125,6 +125,10 @@ def test_items_that_the_model_was_trained_on_are_counted(tmp_path: Path, caplog:
     assert [count(first, data) for data in (trained, new, third)] == [3, 0, 1]
     assert "c.jsonl, split test: 1 of 2 items are rows that the model was trained on" in caplog.text
     assert [count(second, data) for data in (trained, new, third)] == [3, 4, 1]
+    relative = {"model": "./first", "data": "b.jsonl", "stage": "grpo"}  # started in another folder than this one
+    (tmp_path / "second" / "config.yaml").write_text(json.dumps(relative))
+    (tmp_path / "second" / "provenance.json").write_text(json.dumps({"working_folder": ".."}))
+    assert [count(second, data) for data in (trained, new, third)] == [3, 4, 1]
     assert count(EvaluatedModel("hub/name", "hub/name"), trained) == 0
     world = {"model": "tiny:qwen2", "data": "world", "data_options": {"n": 4}}
     (tmp_path / "first" / "config.yaml").write_text(json.dumps(world))

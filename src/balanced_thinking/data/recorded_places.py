@@ -1,4 +1,4 @@
-"""The data that a run has recorded, found from another folder than the one where the run was started."""
+"""The data and the model that a run has recorded, found from another folder than the one where the run was started."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from balanced_thinking.data.registry import DATASETS
 from balanced_thinking.runs.directory import read_provenance
 
 
-def recorded_data(data: Any, run: Path) -> Any:
-    """The `data` of a run's recipe, with relative paths as they are from here.
+def recorded_place(data: Any, run: Path) -> Any:
+    """The `data` or `model` of a run's recipe, with relative paths as they are from here.
 
     Paths that lead nowhere from the folder where the run was started, or where that is not recorded, stay.
     """
@@ -24,8 +24,8 @@ def recorded_data(data: Any, run: Path) -> Any:
     return _change_paths(data, lambda path: os.path.relpath(folder / path) if _leads_on(folder, path) else path)
 
 
-def is_recorded_data(stated: Any, recorded: Any, run: Path) -> bool:
-    """Whether `stated`, as seen from here, is the `data` of a run's recipe: the same names, and the same places.
+def is_recorded_place(stated: Any, recorded: Any, run: Path) -> bool:
+    """Whether `stated`, as seen from here, is the `data` or `model` of a run's recipe: the same names and places.
 
     A run of an earlier version does not say where it was started: then that may be any folder above it.
     """

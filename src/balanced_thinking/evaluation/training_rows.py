@@ -13,7 +13,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.load import stream_data
 from balanced_thinking.data.mixture import DataPart, list_parts
 from balanced_thinking.data.overlap import overlap_keys
-from balanced_thinking.data.recorded_places import recorded_data
+from balanced_thinking.data.recorded_places import recorded_place
 from balanced_thinking.data.registry import resolve_data
 from balanced_thinking.evaluation.benchmarks import Benchmark
 from balanced_thinking.evaluation.model import EvaluatedModel, locate_model
@@ -58,13 +58,13 @@ def _trained_parts(config: Path | None) -> Iterator[DataPart]:
         recipe = _read_recipe(file)
         if recipe.get("data"):
             split, limit, options = recipe.get("split") or "train", recipe.get("limit"), recipe.get("data_options")
-            yield from list_parts(recorded_data(recipe["data"], file.parent), split, limit, options)
+            yield from list_parts(recorded_place(recipe["data"], file.parent), split, limit, options)
 
 
 def _recipe_before(config: Path) -> Path | None:
     """The recipe of the run that this one's model is, if it is one."""
     model = _read_recipe(config).get("model")
-    return locate_model(model).config if isinstance(model, str) and model else None
+    return locate_model(recorded_place(model, config.parent)).config if isinstance(model, str) and model else None
 
 
 def _read_recipe(config: Path) -> Mapping[str, Any]:

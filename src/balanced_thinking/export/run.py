@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from balanced_thinking.config.errors import BalancedThinkingError, FileInTheWayError, RecipeError
-from balanced_thinking.data.recorded_places import recorded_data
+from balanced_thinking.data.recorded_places import recorded_place
 from balanced_thinking.evaluation.model import EvaluatedModel, locate_model
 from balanced_thinking.export.card import CardModel, write_card
 from balanced_thinking.export.facts import collect_facts, read_config
@@ -102,7 +102,7 @@ def export_model(source: str, out: Path, options: ExportOptions | None = None) -
     config = read_config(located.config)
     config["training"] = {"reasoning_format": located.format} | (config.get("training") or {})
     if located.config is not None and "data" in config:
-        config["data"] = recorded_data(config["data"], located.config.parent)
+        config["data"] = recorded_place(config["data"], located.config.parent)
     written = _answer_and_write(folder, out, config, options)
     free_device_memory()  # two copies may not fit in it
     rounding = None if options.adapter else compare_with_trained(folder, written.answers, config, options.samples)

@@ -14,7 +14,7 @@ from transformers import set_seed
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.data.mixture import describe_data
 from balanced_thinking.data.permissions import permit
-from balanced_thinking.data.recorded_places import is_recorded_data
+from balanced_thinking.data.recorded_places import is_recorded_place
 from balanced_thinking.models.dtypes import dtype_name
 from balanced_thinking.models.load import LoadedModel, ensure_saved
 from balanced_thinking.models.revisions import split_revision
@@ -205,8 +205,10 @@ def _choose_beginning(files: RunFiles, recipe: Recipe, args: Any, allow_partial:
     if choice is not None:
         refuse_other_division(choice.path, args)
         before = load_run_recipe(files.config)
-        if is_recorded_data(recipe.data, before.data, files.folder):
+        if is_recorded_place(recipe.data, before.data, files.folder):
             before = replace(before, data=recipe.data)
+        if is_recorded_place(recipe.model, before.model, files.folder):
+            before = replace(before, model=recipe.model)
         for line in describe_resume_changes(before, recipe):
             logger.info("%s", line)
     elif is_finished(files.folder):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
 from balanced_thinking.config.errors import RecipeError
 from balanced_thinking.config.layers import Paths
 from balanced_thinking.config.yaml import read_yaml_file
-from balanced_thinking.data.recorded_places import is_recorded_data, recorded_data
+from balanced_thinking.data.recorded_places import is_recorded_place, recorded_place
+from balanced_thinking.models.find import EMBEDDED
 from balanced_thinking.runs.paths import RunFiles
 from balanced_thinking.training.default_weights import EARLIER_DEFAULTS, WEIGHTING_OPTIONS
 from balanced_thinking.training.launcher import follow_launcher
@@ -46,13 +47,17 @@ def _options_of_weights(before: Recipe, now: Recipe) -> Iterator[str]:
             yield f"--{name} {'null' if own is None else own}"
 
 
-def _name_data_alike(own: Recipe, recipe: Recipe, run: Path, *, stated: bool) -> tuple[Recipe, Recipe]:
-    """Both recipes with data as seen from here. `stated`: the second's were given now, and are not the run's own."""
-    places = recorded_data(own.data, run)
-    if not stated:
-        return replace(own, data=places), replace(recipe, data=places)
-    same = is_recorded_data(recipe.data, own.data, run)
-    return replace(own, data=recipe.data if same else places), recipe
+def _name_places_alike(own: Recipe, recipe: Recipe, run: Path, stated: Collection[str]) -> tuple[Recipe, Recipe]:
+    """Both recipes with data and model as seen from here. `stated`: those that the second was given now."""
+    for key in ("data", "model"):
+        before, now = getattr(own, key), getattr(recipe, key)
+        place = before if before in EMBEDDED else recorded_place(before, run)
+        if key not in stated:
+            own, recipe = replace(own, **{key: place}), replace(recipe, **{key: place})
+        else:
+            same = is_recorded_place(now, before, run)
+            own = replace(own, **{key: now if same else place})
+    return own, recipe
 
 
 def _stated_defaults(own: Recipe, recipe: Recipe) -> set[str]:
@@ -80,12 +85,13 @@ def resumed_recipe(saved: Path, config: Paths | None, overrides: Sequence[tuple[
     recipe = follow_launcher(recipe)
     may_change = RESUME_MAY_CHANGE | keys_that_ranks_divide(RunFiles(saved.parent).checkpoints)
     own = load_run_recipe(saved)
-    own, recipe = _name_data_alike(own, recipe, saved.parent, stated=bool(config) or "data" in dict(overrides))
+    stated = ("data", "model") if config else dict(overrides)
+    own, recipe = _name_places_alike(own, recipe, saved.parent, stated)
     if describe_changes(own, recipe, may_change):
         may_change |= _stated_defaults(own, recipe)
     if changed := describe_changes(own, recipe, may_change):
-        stated = any(name in WEIGHTING_OPTIONS for name, _ in overrides)
-        options = "" if stated else " ".join(_options_of_weights(own, recipe))
+        given = any(name in WEIGHTING_OPTIONS for name, _ in overrides)
+        options = "" if given else " ".join(_options_of_weights(own, recipe))
         hint = f" ({options} where it is only the default that has changed)" if options else ""
         raise RecipeError(
             f"{saved.parent} cannot be resumed with another recipe: {'; '.join(changed[:3])}; undo the change{hint}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def test_a_chain_is_followed_where_the_study_was_moved(runs: Path, tmp_path: Pat
     found = load_runs(tmp_path / "elsewhere")
     for run in found:
         assert len(training_chain(run, found)) == (2 if run.stage == "grpo" else 1)
+
+
+def test_a_chain_is_followed_from_another_folder_than_the_one_where_it_was_started(tmp_path: Path) -> None:
+    first, second = (write_run(tmp_path / "runs" / name, [True]) for name in ("mine", "mine-grpo"))
+    (second / "config.yaml").write_text("stage: grpo\nmodel: runs/mine\n")
+    about = json.loads((second / "provenance.json").read_text())
+    (second / "provenance.json").write_text(json.dumps(about | {"working_folder": "../.."}))
+    found = {run.folder: run for run in load_runs(tmp_path / "runs")}
+    assert training_chain(found[second], list(found.values())) == [found[first], found[second]]
 
 
 def test_a_chain_whose_start_is_absent_is_a_note(runs: Path, tmp_path: Path) -> None:

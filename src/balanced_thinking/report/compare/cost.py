@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from balanced_thinking.data.recorded_places import recorded_place
 from balanced_thinking.runs.chain import follow_parents
 from balanced_thinking.runs.load import Run, mean_of_known
 from balanced_thinking.runs.records import LedgerEntry
@@ -49,7 +50,7 @@ def _find_parent(run: Run, runs: Sequence[Run]) -> Run | None:
     model = run.config.get("model")
     if not isinstance(model, str) or not model or "\0" in model:
         return None
-    path = Path(model)
+    path = Path(recorded_place(model, run.folder))
     path = path.parent if path.name == "model" else path
     exact = (other for other in runs if other.folder.resolve() == path.resolve())
     moved = (other for other in runs if len(path.parts) > 2 and other.folder.parts[-2:] == path.parts[-2:])
