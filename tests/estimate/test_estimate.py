@@ -13,11 +13,12 @@ import yaml
 
 from balanced_thinking.cli import main
 from balanced_thinking.config.errors import UsageError
-from balanced_thinking.estimate import devices
+from balanced_thinking.estimate import devices, memory
+from balanced_thinking.estimate.advice import advise
 from balanced_thinking.estimate.memory import estimate_memory
 from balanced_thinking.estimate.model import sketch_model
 from balanced_thinking.estimate.plan import Plan
-from balanced_thinking.estimate.run import trace
+from balanced_thinking.estimate.run import Question, estimate_plan, find_needed_memory, trace
 from balanced_thinking.estimate.workload import make_batch
 from tests.estimate.test_sizes import plan_of
 
@@ -65,6 +66,39 @@ def test_more_gpus_never_need_more_memory_each(sharding: str, tmp_path: Path) ->
     traced = trace(plan, model, make_batch(plan, model, _LENGTHS[:2], None).inputs)
     sizes = [estimate_memory(replace(plan, count=count), model, traced).total for count in (2, 3, 4, 8, 64)]
     assert sizes == sorted(sizes, reverse=True)
+
+
+ADVISED = [
+    ({}, {}),
+    ({"training": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}}, {}),
+    ({"lora": {"r": 8, "lora_alpha": 8}}, {"gpu": "t4"}),  # which does not compute in bfloat16
+    ({"lora": {"r": 8}, "model_options": {"dtype": "float32"}}, {"count": 2, "sharding": "fsdp2"}),
+    ({"freeze": ["vision"]}, {"gpu": "v100", "count": 8, "sharding": "zero2"}),
+]
+
+
+@pytest.mark.parametrize(("keys", "where"), ADVISED)
+def test_what_is_advised_needs_the_memory_that_it_says(
+    keys: dict[str, Any], where: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_NCCL", 0)  # more than a tiny model saves by several GPUs
+    plan = plan_of(tmp_path, **where, **keys)
+    tiny = replace(plan, device=replace(plan.device, memory_bytes=2**20))
+    question, samples = Question(lengths=(80, 200), picture_side=_PICTURE), plan.step_samples
+    for change in advise(estimate_plan(tiny, question), question):
+        option = change.option
+        if option.startswith("--"):
+            words = option.partition(", ")[0].split()
+            where = where | dict(zip((word[2:] for word in words[::2]), words[1::2], strict=True))
+            option = option.partition(", ")[2]
+        for name, value in yaml.safe_load(f"{{{option}}}").items():
+            is_key = name in vars(plan.recipe)
+            keys = keys | ({name: value} if is_key else {"training": {**keys.get("training", {}), name: value}})
+        following = plan_of(tmp_path, **where | {"count": int(where.get("count", 1))}, **keys)
+        assert find_needed_memory(following, question).memory.total == change.total_bytes, change.option
+        assert following.step_samples == samples or f"{following.step_samples} samples then" in change.why
+        samples = following.step_samples
+    assert following.device.has_bfloat16 or following.autocast == torch.float16
 
 
 REFUSED = [

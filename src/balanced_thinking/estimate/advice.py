@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import torch
+import yaml
 
 from balanced_thinking.estimate.plan import Plan
 from balanced_thinking.estimate.run import Estimate, Question, find_needed_memory
@@ -14,6 +14,7 @@ from balanced_thinking.estimate.workload import Workload
 
 _SHORTER = 2  # divisor of max_length and of the picture budget
 _MORE_GPUS = 8
+_ONE_LINE = 10**6
 _ADAPTER = {"r": 64, "lora_alpha": 128}
 
 
@@ -32,7 +33,7 @@ def advise(found: Estimate, question: Question) -> Iterator[Change]:
     """Changes on top of each other, until the training fits or nothing is left to change."""
     plan, before = found.plan, found.memory.total
     workload: Workload | None = found.workload
-    for option, why, change, keeps_batches in _list_changes(plan):
+    for change, why, keeps_batches in _list_changes():
         next_plan = change(plan)
         if next_plan is plan:
             continue
@@ -41,78 +42,62 @@ def advise(found: Estimate, question: Question) -> Iterator[Change]:
         if total >= before:
             continue
         fits = total <= next_plan.device.memory_bytes
-        yield Change(option(next_plan), why, total, before - total, fits)
+        if next_plan.step_samples != plan.step_samples:
+            why += f"; a step has {next_plan.step_samples} samples then, not {plan.step_samples}"
+        yield Change(_name_difference(plan, next_plan), why, total, before - total, fits)
         plan, before, workload = next_plan, total, tried.workload
         if fits:
             return
 
 
+def _name_difference(before: Plan, after: Plan) -> str:
+    """What a user sets: options of `estimate` itself, then keys of the recipe and training arguments."""
+    options = [
+        f"--{name} {getattr(after, name)}"
+        for name in ("sharding", "count")
+        if getattr(after, name) != getattr(before, name)
+    ]
+    keys = {name: value for name, value in vars(after.recipe).items() if value != getattr(before.recipe, name)}
+    keys |= {name: value for name, value in after.arguments.items() if value != before.arguments[name]}
+    written = yaml.safe_dump(keys, default_flow_style=True, sort_keys=False, width=_ONE_LINE).strip()[1:-1]
+    return ", ".join(filter(None, (" ".join(options), written)))
+
+
 class _Try(NamedTuple):
-    """A change: what is written for it, what it costs, the plan with it (the same plan where it is no change).
+    """A change: the plan with it (the same plan where it is no change), and what it costs.
 
     `keeps_batches`: whether micro-batches stay as they are.
     """
 
-    option: Callable[[Plan], str]
-    why: str
     change: Callable[[Plan], Plan]
+    why: str
     keeps_batches: bool
 
 
-def _list_changes(first: Plan) -> list[_Try]:
-    def name_sharding(now: Plan) -> str:
-        return f"--sharding {now.sharding}" + (f" --count {now.count}" if now.count != first.count else "")
-
+def _list_changes() -> list[_Try]:
     return [
         _Try(
-            lambda _: "gradient_checkpointing: true",
-            "activations are computed twice, about a third more time; the same gradient",
             lambda now: now if now.checkpoints else now.with_training(gradient_checkpointing=True),
+            "activations are computed twice, about a third more time; the same gradient",
             True,
         ),
         _Try(
-            lambda _: "packing: true",
-            "no padding; the same gradient",
             lambda now: now if now.arguments["packing"] else now.with_training(packing=True),
+            "no padding; the same gradient",
             False,
         ),
+        _Try(_divide_micro_batch, "the same step in smaller parts; the same gradient", False),
+        _Try(_shard_over_gpus, "weights, gradients and optimizer state are shared among the GPUs", True),
+        _Try(_shrink_optimizer, "the optimizer's state in 8 bits; another update, though close", True),
         _Try(
-            lambda now: f"per_device_train_batch_size: 1, gradient_accumulation_steps: {now.accumulation}",
-            "the same step in smaller parts; the same gradient",
-            _divide_micro_batch,
-            False,
-        ),
-        _Try(name_sharding, "weights, gradients and optimizer state are shared among the GPUs", _shard_over_gpus, True),
-        _Try(
-            lambda _: "optim: adamw_bnb_8bit",
-            "the optimizer's state in 8 bits; another update, though close",
-            _shrink_optimizer,
-            True,
-        ),
-        _Try(
-            lambda _: "lora: {r: 64, lora_alpha: 128}, model_options: {dtype: bfloat16}",
-            "an adapter is trained, the model stays as it is; another training: choose its learning rate anew",
             _train_adapter,
+            "an adapter is trained, the model stays as it is; another training: choose its learning rate anew",
             True,
         ),
-        _Try(
-            lambda _: "quantization: nf4",
-            "the frozen weights in 4 bits (QLoRA): they are rounded",
-            _quantize_base,
-            True,
-        ),
-        _Try(
-            lambda now: f"image_options: {{max_pixels: {now.recipe.image_options['max_pixels']}}}",
-            "smaller pictures: less is seen",
-            _shrink_pictures,
-            False,
-        ),
-        _Try(
-            lambda now: f"max_length: {now.arguments['max_length']}",
-            "longer samples are trimmed or left out (overflow)",
-            _halve_max_length,
-            False,
-        ),
+        _Try(_halve_frozen_weights, "the frozen weights in 16 bits: they are rounded", True),
+        _Try(_quantize_base, "the frozen weights in 4 bits (QLoRA): they are rounded", True),
+        _Try(_shrink_pictures, "smaller pictures: less is seen", False),
+        _Try(_halve_max_length, "longer samples are trimmed or left out (overflow)", False),
     ]
 
 
@@ -124,8 +109,11 @@ def _divide_micro_batch(now: Plan) -> Plan:
 
 
 def _shard_over_gpus(now: Plan) -> Plan:
-    fixed = now.is_sharded or now.device.is_cpu or now.recipe.quantization is not None or now.recipe.lora is not None
-    return now if fixed else replace(now, sharding="fsdp2", count=max(now.count, _MORE_GPUS))
+    if now.is_sharded or now.device.is_cpu or now.recipe.quantization is not None or now.recipe.lora is not None:
+        return now
+    count = max(now.count, _MORE_GPUS)
+    accumulation = max(1, now.accumulation * now.count // count)
+    return replace(now, sharding="fsdp2", count=count).with_training(gradient_accumulation_steps=accumulation)
 
 
 def _shrink_optimizer(now: Plan) -> Plan:
@@ -134,10 +122,20 @@ def _shrink_optimizer(now: Plan) -> Plan:
 
 
 def _train_adapter(now: Plan) -> Plan:
-    if now.recipe.lora is not None and now.weights_dtype == torch.bfloat16:
+    return now if now.recipe.lora is not None else _halve_weights(now.with_recipe(lora=dict(_ADAPTER), freeze=[]))
+
+
+def _halve_frozen_weights(now: Plan) -> Plan:
+    return now if now.recipe.lora is None else _halve_weights(now)
+
+
+def _halve_weights(now: Plan) -> Plan:
+    """Weights in 16 bits, in which the device computes, too."""
+    if now.weights_dtype.itemsize == 2:
         return now
-    options = {**now.recipe.model_options, "dtype": "bfloat16"}
-    return now.with_recipe(lora=now.recipe.lora or dict(_ADAPTER), freeze=[], model_options=options)
+    name = "bfloat16" if now.device.has_bfloat16 or now.device.is_cpu else "float16"
+    changed = now.with_recipe(model_options={**now.recipe.model_options, "dtype": name})
+    return changed if name == "bfloat16" else changed.with_training(fp16=True)
 
 
 def _quantize_base(now: Plan) -> Plan:
