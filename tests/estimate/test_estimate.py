@@ -101,6 +101,16 @@ def test_what_is_advised_needs_the_memory_that_it_says(
     assert following.device.has_bfloat16 or following.autocast == torch.float16
 
 
+def test_an_epoch_of_weighted_sets_has_the_steps_of_its_training(tmp_path: Path) -> None:
+    sets = [
+        {"data": name, "weight": weight, "data_options": {"n": 12}}
+        for name, weight in (("world", 1), ("world-text", 3))
+    ]
+    plan = plan_of(tmp_path, data=sets, training={"per_device_train_batch_size": 2, "num_train_epochs": 1})
+    found = estimate_plan(plan, Question())
+    assert (found.workload.rows, found.speed.steps) == (48, 24)  # each row of the second set occurs three times
+
+
 REFUSED = [
     ({"stage": "grpo"}, {}, "of sft only"),
     ({"training": {"optim": "lomo"}}, {}, "optim is 'lomo', whose state is not known"),

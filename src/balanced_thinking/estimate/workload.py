@@ -15,6 +15,7 @@ from balanced_thinking.batch.collator import Packing, ScaleCollator
 from balanced_thinking.batch.info import BATCH_INFO, BatchInfo
 from balanced_thinking.batch.sampling import balance_by_cost, group_by_length
 from balanced_thinking.config.errors import UsageError
+from balanced_thinking.data.mixture import mix_rows
 from balanced_thinking.data.permissions import permit
 from balanced_thinking.estimate.pictures import assume_picture, image_token
 from balanced_thinking.estimate.plan import Plan
@@ -79,7 +80,8 @@ def _measure(plan: Plan, model: Any) -> Workload:
     recipe, arguments = plan.recipe, SimpleNamespace(**plan.arguments)
     processor = load_training_processor(recipe, arguments)
     with permit(urls=recipe.allow_urls):
-        rows = read_splits(recipe, arguments)[0][TRAINING].rows
+        seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
+        rows = mix_rows(read_splits(recipe, arguments)[0][TRAINING].rows, recipe.data, seed)
         count = min(len(rows), max(SAMPLED_ROWS, plan.micro_batch))
         chosen = random.Random(0).sample(range(len(rows)), count)
         collator = _make_collator(plan, model, processor)
