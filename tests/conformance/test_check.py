@@ -184,6 +184,14 @@ def test_a_broken_checkpoint_fails_where_it_is_broken(
     assert word in row.figure
 
 
+def test_without_a_chat_template_nothing_is_said_of_what_needs_one(broken: Callable[[str], Path]) -> None:
+    folder = broken("qwen2")
+    lose_the_template(folder)
+    found = check_model_conformance(str(folder))
+    assert [row.name for row in found.failed] == ["processor and template"]
+    assert {row.status for row in found.rows[2:]} == {SKIPPED}
+
+
 # What a chat template writes for the assistant's text, what it opens at the turn's start, and the row that fails.
 TEMPLATES = [
     ("m.content", "", None),

@@ -14,7 +14,7 @@ from balanced_thinking.batch.info import BATCH_INFO
 from balanced_thinking.conformance.subject import Subject
 from balanced_thinking.conformance.table import PropertyError
 from balanced_thinking.models.load import load_model
-from balanced_thinking.models.processor_parts import tokenizer_of
+from balanced_thinking.training.example_check import has_chat_template
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 _SIDE = 112  # pixels of the picture that is put in
@@ -39,7 +39,7 @@ def check_loading(subject: Subject) -> str:
 
 def check_pictures(subject: Subject) -> str:
     """The chat template renders, a picture goes in, and its tokens are as many as the model's features."""
-    if not _has_template(subject.processor):
+    if not has_chat_template(subject.processor):
         raise PropertyError("the processor has no chat template; expected one in chat_template.jinja")
     if not subject.sees:
         return "takes text only; the chat template renders a prompt"
@@ -59,11 +59,6 @@ def check_pictures(subject: Subject) -> str:
     if first.shape == second.shape and torch.equal(first, second):
         raise PropertyError("two different pictures give the same output: the model does not see them")
     return f"a picture of {_SIDE} x {_SIDE} pixels takes {tokens} image tokens, as many as the model makes features"
-
-
-def _has_template(processor: Any) -> bool:
-    tokenizer = tokenizer_of(processor)
-    return bool(getattr(processor, "chat_template", None) or tokenizer.chat_template)
 
 
 def _picture_prompt(image: Image.Image) -> dict[str, Any]:

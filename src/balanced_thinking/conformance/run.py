@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -33,6 +34,7 @@ from balanced_thinking.data.load import stream_data
 from balanced_thinking.models.find import TINY_PREFIX, adapter_base_name, check_model, find_model_source
 from balanced_thinking.models.load import load_model
 from balanced_thinking.segments import ReasoningFormat, get_format
+from balanced_thinking.training.example_check import has_chat_template
 
 logger = logging.getLogger(__name__)
 # Rooms whose log would come between the lines of the table.
@@ -109,7 +111,7 @@ def prepare_subject(
 def list_properties(subject: Subject, data: UserData | None = None) -> list[Property]:
     """All rows of the table, in their order."""
     training, saving = TrainingChecks(subject), SavingChecks(subject)
-    return [
+    loads, template, *others = [
         Property(
             "loads",
             "Part of the model would be missing or random; nothing that is trained from it can be trusted.",
@@ -171,6 +173,14 @@ def list_properties(subject: Subject, data: UserData | None = None) -> list[Prop
             lambda: check_rows(subject, data),
         ),
     ]
+    return [loads, template, *(prop._replace(check=partial(_check_with_template, subject, prop)) for prop in others)]
+
+
+def _check_with_template(subject: Subject, prop: Property) -> str:
+    """Raises SkippedError where no prompt can be written: that says nothing about the property."""
+    if not has_chat_template(subject.processor):
+        raise SkippedError("needs the chat template that is missing")
+    return prop.check()
 
 
 def report_property(prop: Property, announce: Callable[[str], object]) -> CheckedProperty:
