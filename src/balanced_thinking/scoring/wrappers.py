@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from balanced_thinking.scoring.characters import to_plain_characters
 from balanced_thinking.scoring.options import TEXT_COMMANDS, match_option
@@ -85,6 +86,7 @@ def strip_answer(text: str) -> str:
     return strip_plain(collapse_white_space(to_plain_characters(text)))
 
 
+@lru_cache(maxsize=64)  # a prediction is read again beside each choice and each right answer
 def strip_plain(plain: str) -> str:
     """As `strip_answer`, of a text in plain characters."""
     text = _SPACE.sub(" ", _LAYOUT.sub("", _take_box(plain)))
