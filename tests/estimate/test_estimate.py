@@ -77,7 +77,10 @@ ADVISED = [
 ]
 
 
-@pytest.mark.parametrize(("keys", "where"), ADVISED)
+@pytest.mark.parametrize(
+    ("keys", "where"),
+    [pytest.param(*case, marks=() if case[1].get("gpu") == "t4" else pytest.mark.slow) for case in ADVISED],
+)
 def test_what_is_advised_needs_the_memory_that_it_says(
     keys: dict[str, Any], where: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
