@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from balanced_thinking.data.values import RowProblemError
 from balanced_thinking.scoring.answers import answers_match, parse_answer, same_wording
+from balanced_thinking.scoring.wrappers import has_balanced_braces
 from balanced_thinking.segments import FORMATS, ReasoningFormat, get_format, parse, recognise_format
 from balanced_thinking.segments.scan import END_OF_TURN
 
@@ -210,9 +211,4 @@ def _is_balanced(inner: str, opening: str, closing: str) -> bool:
     """Whether the tags around a text are one pair: inside, none of them closes it or opens another."""
     if not (opening.endswith("{") and closing == "}"):
         return opening not in inner and closing not in inner
-    depth = 0
-    for char in inner:
-        depth += (char == "{") - (char == "}")
-        if depth < 0:
-            return False
-    return depth == 0
+    return has_balanced_braces(inner)

@@ -154,7 +154,7 @@ def _strip_closers(text: str) -> str:
 
 def _unwrap_once(text: str) -> str:
     latex = _LATEX.fullmatch(text)
-    if latex and _has_balanced_braces(latex[1]):
+    if latex and has_balanced_braces(latex[1]):
         return latex[1]
     if json_answer := _JSON.fullmatch(text):
         return json_answer["double"] or json_answer["single"] or json_answer["bare"]
@@ -166,7 +166,7 @@ def _unwrap_once(text: str) -> str:
     return text[1:-1] if re.fullmatch(r"\([^(),]+\)|\{[^{},]+\}", text) else text
 
 
-def _has_balanced_braces(text: str) -> bool:
+def has_balanced_braces(text: str) -> bool:
     """Whether each closing brace has an opening one before it, so that the outermost pair belongs together."""
     depth = 0
     for character in text:
